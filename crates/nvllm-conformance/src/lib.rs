@@ -1,0 +1,1 @@
+//! the parity suite every backend passes

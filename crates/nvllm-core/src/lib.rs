@@ -1,0 +1,1 @@
+//! the traits, types, tape and reference backend

@@ -1,0 +1,1 @@
+//! the fast CPU backend

@@ -1,0 +1,1 @@
+//! loader, tokenizer, the step loop

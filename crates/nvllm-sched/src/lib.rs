@@ -1,0 +1,1 @@
+//! requests, KV blocks and step planning
