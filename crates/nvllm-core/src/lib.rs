@@ -1,1 +1,44 @@
-//! the traits, types, tape and reference backend
+//! The seams of nvLLM: what a model records, what a backend runs, and what passes between them.
+//!
+//! A model does not run anything. It records a [`Program`] once, at load: a flat list of LLM-sized ops over
+//! symbolic rows. A [`Backend`] compiles that program, together with its weights and state, into an
+//! [`Executable`] that runs one ragged [`Step`] after another. Everything that crosses this line is data, so it
+//! can be printed, costed, planned, rewritten, and compared value by value.
+//!
+//! The crate also holds the [`reference`](mod@reference) backend: naive, scalar, f32. It defines what every op
+//! means; all other backends are held to it. Sampling semantics live here too ([`sampling`]), once.
+//!
+//! Deliberately absent: threads, devices, async, clocks, tokenizers, and any knowledge of a model family.
+
+pub mod backend;
+pub mod dtype;
+pub mod error;
+pub mod hf_config;
+pub mod host;
+pub mod ids;
+pub mod limits;
+pub mod program;
+pub mod reference;
+pub mod sampling;
+pub mod spec;
+pub mod state;
+pub mod step;
+pub mod tensor;
+pub mod weight;
+
+pub use backend::{Backend, BackendInfo, Executable, MemoryReport, OrderId, Reason};
+pub use dtype::DType;
+pub use error::{CoreError, Result};
+pub use hf_config::HfConfig;
+pub use ids::{AdapterId, BlockId, SeqId, SlotId, StepId, TokenId, ValueId, WeightId};
+pub use limits::{Activations, Limits, Numerics, PlanRules};
+pub use program::{AttentionSpec, Op, Program, Recorder, RopeScaling, RopeSpec, Rows, RowsOf, ValueKind};
+pub use reference::Reference;
+pub use sampling::SamplingParams;
+pub use spec::{ModelFamily, ModelSpec, SpecBuilder};
+pub use state::{KvCache, KvGeometry, KvLayer, PagedKv};
+pub use step::{OutputRow, SeqStep, SlotReset, Source, Step, StepOutput, Ticket, TokenLogprobs, TokenMasks};
+pub use tensor::{HostTensor, Tensor};
+pub use weight::{
+    AxisRole, CanonicalTensor, Code, Weight, WeightDecl, WeightFormat, WeightPart, WeightSource,
+};

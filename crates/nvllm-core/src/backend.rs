@@ -1,0 +1,116 @@
+//! The two traits that a backend implements.
+
+use crate::{
+    AdapterId, CoreError, KvCache, Limits, ModelSpec, Op, PlanRules, Result, SlotId, Step, StepOutput,
+    Tensor, Ticket, TokenMasks, WeightSource,
+};
+
+/// Why a backend does not run an op in some shape, and what it takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reason(pub String);
+
+/// Which order a kernel sums in. Kernels with equal ids give equal bits for equal rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct OrderId(pub &'static str);
+
+/// What a backend says of itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BackendInfo {
+    /// Its name on the command line.
+    pub name: String,
+    /// The device, in words.
+    pub device: String,
+    /// Memory it can use, in bytes.
+    pub memory_bytes: usize,
+    /// Read bandwidth in bytes a second, measured by this process; `None` until measured.
+    pub read_bandwidth: Option<f64>,
+}
+
+/// What is held, exactly for what the backend allocates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct MemoryReport {
+    /// Weights, in bytes (mapped or copied).
+    pub weights: usize,
+    /// KV cache, in bytes.
+    pub kv: usize,
+    /// Values between ops, in bytes.
+    pub arena: usize,
+    /// Kernel scratch, in bytes.
+    pub scratch: usize,
+}
+
+impl MemoryReport {
+    /// The sum.
+    pub const fn total(&self) -> usize {
+        self.weights + self.kv + self.arena + self.scratch
+    }
+}
+
+/// A device that can run programs.
+pub trait Backend {
+    /// Name, device, memory.
+    fn info(&self) -> BackendInfo;
+    /// Whether `op` runs natively. What does not is expanded before compiling, on the same device.
+    fn supports(&self, op: &Op) -> Result<(), Reason>;
+    /// What its memory allows.
+    fn plan_rules(&self) -> PlanRules;
+    /// The summation order of the kernel that runs `op` on `num_rows` rows under `limits`.
+    fn order(&self, op: &Op, num_rows: usize, limits: &Limits) -> OrderId;
+    /// Compiles every entry program over one copy of the weights.
+    ///
+    /// Errors if the checkpoint does not fit the declarations, an op runs in no form, or memory does not suffice.
+    fn load(
+        &self,
+        spec: &ModelSpec,
+        weights: &dyn WeightSource,
+        limits: &Limits,
+    ) -> Result<Box<dyn Executable>>;
+}
+
+/// A loaded model. Lives on one thread.
+pub trait Executable {
+    /// Launches the step and does not wait for a device. A host backend runs it at once.
+    ///
+    /// Errors if the step does not fit the limits; state is then as before.
+    fn submit(&mut self, step: &Step) -> Result<Ticket>;
+    /// Brings the masks of a step that awaits them.
+    fn supply_masks(&mut self, ticket: &Ticket, masks: TokenMasks) -> Result<()>;
+    /// Waits for a step's results. Steps are collected in the order of submission.
+    fn collect(&mut self, ticket: Ticket) -> Result<StepOutput>;
+    /// The physical KV cache.
+    fn kv_cache(&mut self) -> &mut dyn KvCache;
+    /// The labelled, kept value as the last step left it, `[rows, cols]`.
+    fn kept(&self, label: &str) -> Option<Box<dyn Tensor>>;
+    /// What is held.
+    fn memory(&self) -> MemoryReport;
+    /// Points a slot at a LoRA adapter.
+    fn set_adapter(&mut self, slot: SlotId, adapter: Option<AdapterId>) -> Result<()> {
+        match adapter {
+            None => Ok(()),
+            Some(id) => Err(CoreError::Unsupported {
+                backend: "this backend".into(),
+                op: format!("adapter {id} in slot {slot}"),
+                reason: "it loads no adapters".into(),
+            }),
+        }
+    }
+}
+
+/// The programs of `spec` as `backend` runs them: ops that it lacks are replaced by their expansion.
+pub fn lower(backend: &dyn Backend, spec: &ModelSpec) -> Result<Vec<crate::Program>> {
+    let unsupported = |op: &Op, reason: Reason| CoreError::Unsupported {
+        backend: backend.info().name,
+        op: op.stem().into(),
+        reason: reason.0,
+    };
+    spec.programs
+        .iter()
+        .map(|program| {
+            let program = program.expand(|op| backend.supports(op).is_err())?;
+            for node in &program.nodes {
+                backend.supports(&node.op).map_err(|reason| unsupported(&node.op, reason))?;
+            }
+            Ok(program)
+        })
+        .collect()
+}

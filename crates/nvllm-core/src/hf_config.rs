@@ -1,0 +1,203 @@
+//! Hugging Face `config.json`: typed fields with errors that name them, in both layouts (hub, transformers 5).
+
+use serde_json::{Map, Value};
+
+use crate::program::RopeScaling;
+use crate::{CoreError, DType, Result};
+
+/// A parsed config.json.
+#[derive(Clone, Debug)]
+pub struct HfConfig(Map<String, Value>);
+
+/// No extent of a model is larger: guards products against overflow.
+const MAX_EXTENT: usize = 1 << 28;
+
+impl HfConfig {
+    /// Parses the file's text.
+    pub fn parse(text: &[u8]) -> Result<Self> {
+        match serde_json::from_slice(text) {
+            Ok(Value::Object(map)) => Ok(Self(map)),
+            Ok(_) => Err(CoreError::config("(whole file)", "is not a JSON object")),
+            Err(e) => Err(CoreError::config("(whole file)", format!("is not JSON: {e}"))),
+        }
+    }
+
+    /// The field, unless absent or null.
+    pub fn get(&self, field: &str) -> Option<&Value> {
+        self.0.get(field).filter(|v| !v.is_null())
+    }
+
+    /// A required extent, at least 1.
+    pub fn extent(&self, field: &str) -> Result<usize> {
+        self.extent_opt(field)?.ok_or_else(|| CoreError::config(field, "is missing"))
+    }
+
+    /// An extent, at least 1, if present.
+    pub fn extent_opt(&self, field: &str) -> Result<Option<usize>> {
+        let Some(value) = self.get(field) else { return Ok(None) };
+        match value.as_u64() {
+            Some(n) if (1..=MAX_EXTENT as u64).contains(&n) => Ok(Some(n as usize)),
+            _ => Err(CoreError::config(
+                field,
+                format!("is {value}; a number from 1 to {MAX_EXTENT} is needed"),
+            )),
+        }
+    }
+
+    /// A finite number, or `default`.
+    pub fn number_or(&self, field: &str, default: f64) -> Result<f64> {
+        number(field, self.get(field))?.map_or(Ok(default), Ok)
+    }
+
+    /// A flag, or `default`.
+    pub fn flag_or(&self, field: &str, default: bool) -> Result<bool> {
+        match self.get(field) {
+            None => Ok(default),
+            Some(value) => value
+                .as_bool()
+                .ok_or_else(|| CoreError::config(field, format!("is {value}; true or false is needed"))),
+        }
+    }
+
+    /// A list of numbers, or an empty one.
+    pub fn indices(&self, field: &str) -> Result<Vec<usize>> {
+        let Some(value) = self.get(field) else { return Ok(Vec::new()) };
+        let list = value.as_array().and_then(|l| l.iter().map(|v| v.as_u64().map(|n| n as usize)).collect());
+        list.ok_or_else(|| CoreError::config(field, format!("is {value}; a list of numbers is needed")))
+    }
+
+    /// A list of strings, if present.
+    pub fn strings(&self, field: &str) -> Result<Option<Vec<String>>> {
+        let Some(value) = self.get(field) else { return Ok(None) };
+        let list = value.as_array().and_then(|l| l.iter().map(|v| v.as_str().map(String::from)).collect());
+        list.map(Some)
+            .ok_or_else(|| CoreError::config(field, format!("is {value}; a list of strings is needed")))
+    }
+
+    /// Refuses any value of `field` but `only`; absent is fine.
+    pub fn require(&self, field: &str, only: &str) -> Result<()> {
+        match self.get(field) {
+            Some(value) if value.as_str() != Some(only) => {
+                Err(CoreError::config(field, format!("is {value}; \"{only}\" is supported")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The first of `architectures`.
+    pub fn architecture(&self) -> Result<String> {
+        self.strings("architectures")?.and_then(|list| list.into_iter().next()).ok_or_else(|| {
+            CoreError::config("architectures", "is missing; it names the model's architecture")
+        })
+    }
+
+    /// The checkpoint's dtype (`dtype` or `torch_dtype`), bf16 if absent.
+    pub fn dtype(&self) -> Result<DType> {
+        let field = if self.get("dtype").is_some() { "dtype" } else { "torch_dtype" };
+        match self.get(field).and_then(Value::as_str) {
+            None | Some("bfloat16") => Ok(DType::Bf16),
+            Some("float16") => Ok(DType::F16),
+            Some("float32") => Ok(DType::F32),
+            Some(other) => Err(CoreError::config(
+                field,
+                format!("is {other}; bfloat16, float16 and float32 are supported"),
+            )),
+        }
+    }
+
+    /// Rope base and scaling, from `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling`.
+    pub fn rope(&self) -> Result<(f64, RopeScaling)> {
+        let object = |field: &str| -> Result<Option<&Map<String, Value>>> {
+            match self.get(field) {
+                None => Ok(None),
+                Some(Value::Object(map)) => Ok(Some(map)),
+                Some(other) => Err(CoreError::config(field, format!("is {other}; an object is needed"))),
+            }
+        };
+        let (field, map) = match object("rope_parameters")? {
+            Some(map) => ("rope_parameters", Some(map)),
+            None => ("rope_scaling", object("rope_scaling")?),
+        };
+        let inner = map.and_then(|m| m.get("rope_theta"));
+        let theta = match number("rope_theta", inner)? {
+            Some(theta) => theta,
+            None => self.number_or("rope_theta", 10_000.0)?,
+        };
+        if theta <= 1.0 {
+            return Err(CoreError::config("rope_theta", format!("is {theta}; a number above 1 is needed")));
+        }
+        let scaling = map.map_or(Ok(RopeScaling::None), |map| self.rope_scaling(field, map))?;
+        Ok((theta, scaling))
+    }
+
+    fn rope_scaling(&self, field: &str, map: &Map<String, Value>) -> Result<RopeScaling> {
+        let name = |key: &str| format!("{field}.{key}");
+        let get = |key: &str| map.get(key).filter(|v| !v.is_null());
+        let or = |key: &str, default| Ok::<_, CoreError>(number(&name(key), get(key))?.unwrap_or(default));
+        let factor = || -> Result<f64> {
+            match number(&name("factor"), get("factor"))? {
+                Some(factor) if factor >= 1.0 => Ok(factor),
+                Some(factor) => {
+                    Err(CoreError::config(&name("factor"), format!("is {factor}; at least 1 is needed")))
+                }
+                None => Err(CoreError::config(&name("factor"), "is missing")),
+            }
+        };
+        let original_len = || -> Result<usize> {
+            let field = "original_max_position_embeddings";
+            let given = number(&name(field), get(field))?;
+            let len = given.map_or_else(|| self.extent("max_position_embeddings"), |n| Ok(n as usize))?;
+            if len == 0 {
+                Err(CoreError::config(&name(field), "is 0; at least 1 is needed"))
+            } else {
+                Ok(len)
+            }
+        };
+        let kind = get("rope_type").or_else(|| get("type")).and_then(Value::as_str).unwrap_or("default");
+        match kind {
+            "default" => Ok(RopeScaling::None),
+            "linear" => Ok(RopeScaling::Linear { factor: factor()? }),
+            "yarn" => {
+                let factor = factor()?;
+                Ok(RopeScaling::Yarn {
+                    factor,
+                    beta_fast: or("beta_fast", 32.0)?,
+                    beta_slow: or("beta_slow", 1.0)?,
+                    original_len: original_len()?,
+                    attention_factor: or(
+                        "attention_factor",
+                        if factor > 1.0 { 0.1 * factor.ln() + 1.0 } else { 1.0 },
+                    )?,
+                    truncate: get("truncate").and_then(Value::as_bool).unwrap_or(true),
+                })
+            }
+            "llama3" => {
+                let (low, high) = (or("low_freq_factor", 1.0)?, or("high_freq_factor", 4.0)?);
+                if low <= 0.0 || high <= low {
+                    let problem = format!(
+                        "is {high}; it must exceed low_freq_factor, which is {low} and must exceed 0"
+                    );
+                    return Err(CoreError::config(&name("high_freq_factor"), problem));
+                }
+                Ok(RopeScaling::Llama3 {
+                    factor: factor()?,
+                    low_freq_factor: low,
+                    high_freq_factor: high,
+                    original_len: original_len()?,
+                })
+            }
+            other => Err(CoreError::config(
+                &name("rope_type"),
+                format!("is {other}; default, linear, yarn and llama3 are supported"),
+            )),
+        }
+    }
+}
+
+fn number(field: &str, value: Option<&Value>) -> Result<Option<f64>> {
+    let Some(value) = value.filter(|v| !v.is_null()) else { return Ok(None) };
+    match value.as_f64() {
+        Some(x) if x.is_finite() && x >= 0.0 => Ok(Some(x)),
+        _ => Err(CoreError::config(field, format!("is {value}; a number of at least 0 is needed"))),
+    }
+}

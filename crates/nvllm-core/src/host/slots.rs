@@ -1,0 +1,82 @@
+//! Per-slot state of host backends: what a device would keep beside the KV cache.
+
+use std::sync::Arc;
+
+use super::Batch;
+use crate::sampling::TokenCounts;
+use crate::{CoreError, Result, SamplingParams, SlotId, Step, TokenId};
+
+/// One sequence's state.
+#[derive(Clone, Debug)]
+pub struct SlotState {
+    /// The last sampled token.
+    pub last_token: TokenId,
+    /// Tokens in the cache.
+    pub kv_len: u32,
+    /// Position id after the last row.
+    pub next_position: u32,
+    /// How it is sampled.
+    pub sampling: Arc<SamplingParams>,
+    /// What it has seen, for penalties.
+    pub counts: TokenCounts,
+}
+
+/// All slots.
+#[derive(Clone, Debug)]
+pub struct Slots(Vec<Option<SlotState>>);
+
+impl Slots {
+    /// `num_slots` empty slots.
+    pub fn new(num_slots: usize) -> Self {
+        Self(vec![None; num_slots])
+    }
+
+    /// The state, if a sequence holds the slot.
+    pub fn get(&self, slot: SlotId) -> Option<&SlotState> {
+        self.0.get(slot.index())?.as_ref()
+    }
+
+    /// As [`get`](Self::get), to change it.
+    pub fn get_mut(&mut self, slot: SlotId) -> Option<&mut SlotState> {
+        self.0.get_mut(slot.index())?.as_mut()
+    }
+
+    /// Takes the step's resets. On an error nothing has changed.
+    pub fn reset(&mut self, step: &Step, vocab_size: usize) -> Result<()> {
+        for reset in &step.resets {
+            if reset.slot.index() >= self.0.len() {
+                let problem =
+                    format!("resets slot {}; the model was loaded with {}", reset.slot, self.0.len());
+                return Err(CoreError::step(step.id, problem));
+            }
+            reset.sampling.check(vocab_size)?;
+        }
+        for reset in &step.resets {
+            self.0[reset.slot.index()] = Some(SlotState {
+                last_token: reset.output.last().or(reset.prompt.last()).copied().unwrap_or_default(),
+                kv_len: 0,
+                next_position: 0,
+                sampling: Arc::clone(&reset.sampling),
+                counts: TokenCounts::new(&reset.prompt, &reset.output),
+            });
+        }
+        Ok(())
+    }
+
+    /// Advances lengths and positions past a batch whose forward pass has run.
+    pub fn advance(&mut self, batch: &Batch) {
+        for seq in &batch.seqs {
+            let state = self.get_mut(seq.slot).expect("the batch was resolved against these slots");
+            state.kv_len = (seq.kv_start + seq.num_rows) as u32;
+            state.next_position = batch.positions[seq.first_row + seq.num_rows - 1] + 1;
+        }
+    }
+
+    /// Records a sampled token.
+    pub fn sampled(&mut self, slot: SlotId, token: TokenId) {
+        if let Some(state) = self.get_mut(slot) {
+            state.last_token = token;
+            state.counts.push(token);
+        }
+    }
+}

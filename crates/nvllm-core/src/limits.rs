@@ -1,0 +1,101 @@
+//! What a loaded model may be asked for at once, and how it computes.
+
+use crate::{CoreError, DType, Result};
+
+/// The dtype in which values between ops are stored. Accumulation is always f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Activations {
+    /// Every value stays f32.
+    F32,
+    /// Every op's output is rounded to bf16 (round to nearest even).
+    Bf16,
+}
+
+impl Activations {
+    /// The storage dtype.
+    pub const fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::Bf16 => DType::Bf16,
+        }
+    }
+}
+
+/// What a backend promises about the order of its sums.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Numerics {
+    /// A token's values do not depend on what else is in the step, on chunking, paging or bucket: bit for bit.
+    Invariant,
+    /// Kernels with another summation order may be chosen by shape.
+    Fast,
+}
+
+/// The contract under which a model is loaded: memory is planned from it before a byte is read.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Limits {
+    /// New tokens in one step, over all sequences.
+    pub step_tokens: usize,
+    /// Rows whose logits one step may ask for.
+    pub step_outputs: usize,
+    /// Sequences in one step, and slots.
+    pub seqs: usize,
+    /// Tokens of one sequence, prompt and output together.
+    pub context: usize,
+    /// KV positions in one block (page).
+    pub block_len: usize,
+    /// Bytes of KV cache, the null block included.
+    pub kv_bytes: usize,
+    /// KV cache element type.
+    pub kv_dtype: DType,
+    /// Storage of values between ops.
+    pub activations: Activations,
+    /// Summation-order promise.
+    pub numerics: Numerics,
+    /// Steps submitted and not yet collected.
+    pub max_in_flight: usize,
+}
+
+impl Limits {
+    /// Rejects zero extents and dtypes that no KV cache has.
+    pub fn check(&self) -> Result<()> {
+        let nonzero = [
+            ("step_tokens", self.step_tokens),
+            ("step_outputs", self.step_outputs),
+            ("seqs", self.seqs),
+            ("context", self.context),
+            ("block_len", self.block_len),
+            ("max_in_flight", self.max_in_flight),
+        ];
+        for (field, value) in nonzero {
+            if value == 0 {
+                return Err(CoreError::BadLimits { field, problem: "is 0; give at least 1".into() });
+            }
+        }
+        if !matches!(self.kv_dtype, DType::F32 | DType::Bf16) {
+            let problem = format!("is {}; f32 and bf16 are supported", self.kv_dtype);
+            return Err(CoreError::BadLimits { field: "kv_dtype", problem });
+        }
+        Ok(())
+    }
+}
+
+/// What a backend's memory allows, for the planner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlanRules {
+    /// Alignment of every value in bytes, a power of two.
+    pub align: usize,
+    /// Bytes of one allocation.
+    pub max_segment: usize,
+    /// Bytes of one value that a kernel can see (wgpu binds at most 128 MiB).
+    pub max_binding: usize,
+    /// Whether one allocation may be read and written by the same op.
+    pub read_write_share: bool,
+}
+
+impl PlanRules {
+    /// Host memory: one allocation, cache-line alignment.
+    pub const HOST: Self =
+        Self { align: 64, max_segment: usize::MAX, max_binding: usize::MAX, read_write_share: true };
+}

@@ -1,0 +1,168 @@
+//! The tape: a flat list of ops over symbolic rows, recorded by a model and compiled by a backend.
+
+mod cost;
+mod display;
+mod expand;
+mod op;
+mod plan;
+mod recorder;
+mod rope;
+
+pub use cost::{Counts, OpCost};
+pub use op::{AttentionSpec, Op, QkNorm};
+pub use plan::{MemoryPlan, Place};
+pub use recorder::Recorder;
+pub use rope::{RopeScaling, RopeSpec};
+
+use crate::{DType, Limits, ValueId, WeightDecl};
+
+/// What a row extent counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RowsOf {
+    /// All new tokens of the step.
+    Tokens,
+    /// Rows whose logits are wanted.
+    Outputs,
+    /// Sequences of the step.
+    Seqs,
+}
+
+/// A symbolic row extent: `times` rows for each of `of`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Rows {
+    /// What is counted.
+    pub of: RowsOf,
+    /// The constant factor (experts per token).
+    pub times: usize,
+}
+
+impl Rows {
+    /// One row a token.
+    pub const TOKENS: Self = Self { of: RowsOf::Tokens, times: 1 };
+    /// One row an output.
+    pub const OUTPUTS: Self = Self { of: RowsOf::Outputs, times: 1 };
+
+    /// The extent in a step of these counts.
+    pub const fn resolve(self, num_tokens: usize, num_outputs: usize, num_seqs: usize) -> usize {
+        self.times
+            * match self.of {
+                RowsOf::Tokens => num_tokens,
+                RowsOf::Outputs => num_outputs,
+                RowsOf::Seqs => num_seqs,
+            }
+    }
+
+    /// The largest extent that `limits` admit.
+    pub const fn max(self, limits: &Limits) -> usize {
+        self.resolve(limits.step_tokens, limits.step_outputs, limits.seqs)
+    }
+}
+
+/// How a value is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ValueKind {
+    /// In the activation dtype of [`Limits`]; every op that makes it rounds to it.
+    Act,
+    /// Always f32: logits and router weights.
+    F32,
+    /// Always i32: expert ids and tokens.
+    I32,
+}
+
+impl ValueKind {
+    /// The storage dtype under `limits`.
+    pub const fn dtype(self, limits: &Limits) -> DType {
+        match self {
+            Self::Act => limits.activations.dtype(),
+            Self::F32 => DType::F32,
+            Self::I32 => DType::I32,
+        }
+    }
+}
+
+/// One value: `[rows, cols]`, written once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Value {
+    /// Row extent.
+    pub rows: Rows,
+    /// Columns.
+    pub cols: usize,
+    /// Storage.
+    pub kind: ValueKind,
+    /// A name by which it can be kept and read back.
+    pub label: Option<String>,
+    /// Whether it lives to the end of the step, for [`Executable::kept`](crate::Executable::kept).
+    pub keep: bool,
+}
+
+impl Value {
+    /// Bytes at the largest extent that `limits` admit.
+    pub const fn max_bytes(&self, limits: &Limits) -> usize {
+        self.rows.max(limits) * self.cols * self.kind.dtype(limits).size()
+    }
+}
+
+/// One application of an op.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Node {
+    /// The op.
+    pub op: Op,
+    /// Values read.
+    pub inputs: Vec<ValueId>,
+    /// Values written.
+    pub outputs: Vec<ValueId>,
+}
+
+/// A recorded program.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Program {
+    /// Entry name (`generate`).
+    pub name: String,
+    /// All values, by id.
+    pub values: Vec<Value>,
+    /// All nodes, in execution order.
+    pub nodes: Vec<Node>,
+    /// The weights that ids refer to (declarations only).
+    pub weights: Vec<WeightDecl>,
+}
+
+impl Program {
+    /// The value behind an id.
+    pub fn value(&self, id: ValueId) -> &Value {
+        &self.values[id.index()]
+    }
+
+    /// The value with this label.
+    pub fn labelled(&self, label: &str) -> Option<ValueId> {
+        self.values.iter().position(|v| v.label.as_deref() == Some(label)).map(|i| ValueId(i as u32))
+    }
+
+    /// The logits that the sampler reads, if the program samples.
+    pub fn logits(&self) -> Option<ValueId> {
+        self.nodes.iter().find(|n| n.op == Op::Sample).map(|n| n.inputs[0])
+    }
+
+    /// Keeps the labelled values alive to the end of every step. False if there is no such label.
+    pub fn keep(&mut self, label: &str) -> bool {
+        let Some(id) = self.labelled(label) else { return false };
+        self.values[id.index()].keep = true;
+        true
+    }
+
+    /// For each value the first and last node that touches it; kept values last to the end.
+    pub fn lifetimes(&self) -> Vec<(usize, usize)> {
+        let mut spans = vec![(usize::MAX, 0); self.values.len()];
+        for (at, node) in self.nodes.iter().enumerate() {
+            for id in node.inputs.iter().chain(&node.outputs) {
+                let span = &mut spans[id.index()];
+                *span = (span.0.min(at), at);
+            }
+        }
+        for (span, value) in spans.iter_mut().zip(&self.values) {
+            if value.keep {
+                span.1 = self.nodes.len();
+            }
+        }
+        spans
+    }
+}

@@ -1,0 +1,271 @@
+//! The builder with which a model records its program: one method an op, named as the op.
+
+use super::op::QkNorm;
+use super::{AttentionSpec, Node, Op, Program, RopeSpec, Rows, Value, ValueKind};
+use crate::{CoreError, KvLayer, Result, ValueId, WeightDecl, WeightId};
+
+/// Records one program. Shapes are checked as ops are added; the first fault is reported by [`finish`](Self::finish), so
+/// that model code reads as the model does.
+pub struct Recorder {
+    program: Program,
+    fault: Option<String>,
+}
+
+/// A linear layer's weight and bias.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Projection {
+    /// `[n, k]`.
+    pub weight: WeightId,
+    /// `[n]`.
+    pub bias: Option<WeightId>,
+}
+
+impl From<WeightId> for Projection {
+    fn from(weight: WeightId) -> Self {
+        Self { weight, bias: None }
+    }
+}
+
+impl Recorder {
+    /// Starts the program `name` over `weights`.
+    pub fn new(name: &str, weights: &[WeightDecl]) -> Self {
+        let program =
+            Program { name: name.into(), values: Vec::new(), nodes: Vec::new(), weights: weights.to_vec() };
+        Self { program, fault: None }
+    }
+
+    /// The program, or the first fault in its recording.
+    pub fn finish(self) -> Result<Program> {
+        match self.fault {
+            None => Ok(self.program),
+            Some(problem) => Err(CoreError::BadProgram { program: self.program.name, problem }),
+        }
+    }
+
+    /// Names a value, so that it can be kept and compared.
+    pub fn label(&mut self, value: ValueId, label: impl Into<String>) -> ValueId {
+        self.program.values[value.index()].label = Some(label.into());
+        value
+    }
+
+    /// [`Op::Embed`].
+    pub fn embed(&mut self, table: WeightId) -> ValueId {
+        let cols = self.weight_shape("embed", table, 2)[1];
+        self.one(Op::Embed { table }, &[], Rows::TOKENS, cols, ValueKind::Act)
+    }
+
+    /// [`Op::RmsNorm`].
+    pub fn rms_norm(&mut self, x: ValueId, weight: WeightId, eps: f32) -> ValueId {
+        let n = self.weight_shape("rms_norm", weight, 1)[0];
+        let (rows, cols) = self.shape(x);
+        self.check(n > 0 && cols.is_multiple_of(n), || format!("rms_norm: {cols} columns, weight of {n}"));
+        self.one(Op::RmsNorm { weight, eps }, &[x], rows, cols, ValueKind::Act)
+    }
+
+    /// [`Op::Linear`] with an output in the activation dtype.
+    pub fn linear(&mut self, x: ValueId, projection: impl Into<Projection>) -> ValueId {
+        self.linear_as(x, projection.into(), ValueKind::Act)
+    }
+
+    /// [`Op::Linear`] with an f32 output: logits of a head or a router.
+    pub fn linear_f32(&mut self, x: ValueId, projection: impl Into<Projection>) -> ValueId {
+        self.linear_as(x, projection.into(), ValueKind::F32)
+    }
+
+    fn linear_as(&mut self, x: ValueId, Projection { weight, bias }: Projection, kind: ValueKind) -> ValueId {
+        let shape = self.weight_shape("linear", weight, 2);
+        let (rows, cols) = self.shape(x);
+        self.check(cols == shape[1], || format!("linear: {cols} columns into a weight {shape:?}"));
+        if let Some(bias) = bias {
+            let len = self.weight_shape("linear", bias, 1)[0];
+            self.check(len == shape[0], || format!("linear: bias of {len} for a weight {shape:?}"));
+        }
+        self.one(Op::Linear { weight, bias }, &[x], rows, shape[0], kind)
+    }
+
+    /// [`Op::Add`].
+    pub fn add(&mut self, a: ValueId, b: ValueId) -> ValueId {
+        let ((rows, cols), other) = (self.shape(a), self.shape(b));
+        self.check((rows, cols) == other, || format!("add: {rows:?} x {cols} and {other:?}"));
+        self.one(Op::Add, &[a, b], rows, cols, ValueKind::Act)
+    }
+
+    /// [`Op::SiluMul`].
+    pub fn silu_mul(&mut self, x: ValueId) -> ValueId {
+        let (rows, cols) = self.shape(x);
+        self.check(cols.is_multiple_of(2), || format!("silu_mul: {cols} columns are not two halves"));
+        self.one(Op::SiluMul, &[x], rows, cols / 2, ValueKind::Act)
+    }
+
+    /// [`Op::SliceCols`].
+    pub fn slice_cols(&mut self, x: ValueId, start: usize, len: usize) -> ValueId {
+        let (rows, cols) = self.shape(x);
+        self.check(start + len <= cols, || format!("slice_cols: {start}..{} of {cols}", start + len));
+        self.one(Op::SliceCols { start, len }, &[x], rows, len, ValueKind::Act)
+    }
+
+    /// [`Op::Rope`].
+    pub fn rope(&mut self, x: ValueId, spec: &RopeSpec) -> ValueId {
+        let (rows, cols) = self.shape(x);
+        let dim = spec.head_dim;
+        let fits = dim > 0 && dim.is_multiple_of(2) && cols.is_multiple_of(dim) && rows == Rows::TOKENS;
+        self.check(fits, || format!("rope: heads of {dim} in {rows:?} x {cols}"));
+        self.one(Op::Rope(spec.clone()), &[x], rows, cols, ValueKind::Act)
+    }
+
+    /// [`Op::KvAppend`].
+    pub fn kv_append(&mut self, k: ValueId, v: ValueId, kv: KvLayer) {
+        let (a, b) = (self.shape(k), self.shape(v));
+        self.check(a == b && a.0 == Rows::TOKENS, || format!("kv_append: keys {a:?}, values {b:?}"));
+        self.push(Op::KvAppend { kv }, &[k, v], Vec::new());
+    }
+
+    /// [`Op::PagedAttention`].
+    pub fn paged_attention(&mut self, q: ValueId, spec: &AttentionSpec, kv: KvLayer) -> ValueId {
+        let (rows, cols) = self.shape(q);
+        self.check_attention("paged_attention", spec, cols, spec.num_heads * spec.head_dim);
+        self.one(Op::PagedAttention { spec: spec.clone(), kv }, &[q], rows, cols, ValueKind::Act)
+    }
+
+    /// [`Op::Attention`].
+    pub fn attention(
+        &mut self,
+        qkv: ValueId,
+        norm: Option<QkNorm>,
+        rope: &RopeSpec,
+        spec: &AttentionSpec,
+        kv: KvLayer,
+    ) -> ValueId {
+        let (rows, cols) = self.shape(qkv);
+        self.check_attention(
+            "attention",
+            spec,
+            cols,
+            (spec.num_heads + 2 * spec.num_kv_heads) * spec.head_dim,
+        );
+        if let Some(norm) = norm {
+            for weight in [norm.q, norm.k] {
+                let n = self.weight_shape("attention", weight, 1)[0];
+                self.check(n == spec.head_dim, || {
+                    format!("attention: q/k norm of {n}, heads of {}", spec.head_dim)
+                });
+            }
+        }
+        let op = Op::Attention { norm, rope: rope.clone(), spec: spec.clone(), kv };
+        self.one(op, &[qkv], rows, spec.num_heads * spec.head_dim, ValueKind::Act)
+    }
+
+    /// [`Op::GatherRows`].
+    pub fn gather_rows(&mut self, x: ValueId) -> ValueId {
+        let (rows, cols) = self.shape(x);
+        self.check(rows == Rows::TOKENS, || format!("gather_rows: {rows:?} are not one row a token"));
+        self.one(Op::GatherRows, &[x], Rows::OUTPUTS, cols, ValueKind::Act)
+    }
+
+    /// [`Op::TopK`]: expert ids and weights.
+    pub fn top_k(&mut self, logits: ValueId, k: usize, renormalize: bool) -> (ValueId, ValueId) {
+        let (rows, cols) = self.shape(logits);
+        self.check(k > 0 && k <= cols && rows == Rows::TOKENS, || format!("top_k: {k} of {cols}, {rows:?}"));
+        let rows = Rows { times: k, ..rows };
+        let ids = self.value(rows, 1, ValueKind::I32);
+        let weights = self.value(rows, 1, ValueKind::F32);
+        self.push(Op::TopK { k, renormalize }, &[logits], vec![ids, weights]);
+        (ids, weights)
+    }
+
+    /// [`Op::ExpertLinear`].
+    pub fn expert_linear(&mut self, x: ValueId, weight: WeightId, ids: ValueId) -> ValueId {
+        let shape = self.weight_shape("expert_linear", weight, 3);
+        let ((rows, cols), (id_rows, _)) = (self.shape(x), self.shape(ids));
+        let fits = cols == shape[2] && rows.of == id_rows.of && (rows.times == 1 || rows == id_rows);
+        self.check(fits, || format!("expert_linear: {rows:?} x {cols}, ids {id_rows:?}, weight {shape:?}"));
+        self.one(Op::ExpertLinear { weight }, &[x, ids], id_rows, shape[1], ValueKind::Act)
+    }
+
+    /// [`Op::WeightedSum`].
+    pub fn weighted_sum(&mut self, x: ValueId, weights: ValueId) -> ValueId {
+        let ((rows, cols), other) = (self.shape(x), self.shape(weights));
+        self.check(other == (rows, 1), || format!("weighted_sum: {rows:?} x {cols}, weights {other:?}"));
+        self.one(Op::WeightedSum, &[x, weights], Rows { times: 1, ..rows }, cols, ValueKind::Act)
+    }
+
+    /// [`Op::AllReduce`].
+    pub fn all_reduce(&mut self, x: ValueId) -> ValueId {
+        let (rows, cols) = self.shape(x);
+        self.one(Op::AllReduce, &[x], rows, cols, ValueKind::Act)
+    }
+
+    /// [`Op::AllGather`].
+    pub fn all_gather(&mut self, x: ValueId) -> ValueId {
+        let (rows, cols) = self.shape(x);
+        self.one(Op::AllGather, &[x], rows, cols, ValueKind::Act)
+    }
+
+    /// [`Op::Sample`].
+    pub fn sample(&mut self, logits: ValueId) -> ValueId {
+        let (rows, cols) = self.shape(logits);
+        let kind = self.program.value(logits).kind;
+        self.check(rows == Rows::OUTPUTS && kind == ValueKind::F32, || {
+            format!("sample: {rows:?} x {cols} {kind:?}; logits are f32, one row an output")
+        });
+        self.one(Op::Sample, &[logits], rows, 1, ValueKind::I32)
+    }
+
+    /// Adds `op` with outputs shaped as in another program: for rewrites, which start from checked nodes.
+    pub(super) fn copy_node(&mut self, op: Op, inputs: &[ValueId], outputs: &[Value]) -> Vec<ValueId> {
+        let ids: Vec<_> = outputs.iter().map(|v| self.value(v.rows, v.cols, v.kind)).collect();
+        self.push(op, inputs, ids.clone());
+        ids
+    }
+
+    /// Carries label and keep mark over to `value`.
+    pub(super) fn copy_marks(&mut self, value: ValueId, from: &Value) {
+        let to = &mut self.program.values[value.index()];
+        to.label.clone_from(&from.label);
+        to.keep = from.keep;
+    }
+
+    fn check_attention(&mut self, op: &str, spec: &AttentionSpec, cols: usize, expected: usize) {
+        let AttentionSpec { num_heads, num_kv_heads, .. } = *spec;
+        self.check(num_kv_heads > 0 && num_heads.is_multiple_of(num_kv_heads), || {
+            format!("{op}: {num_heads} query heads over {num_kv_heads} KV heads")
+        });
+        self.check(cols == expected, || format!("{op}: {cols} columns, {spec:?} takes {expected}"));
+    }
+
+    fn shape(&self, id: ValueId) -> (Rows, usize) {
+        let value = self.program.value(id);
+        (value.rows, value.cols)
+    }
+
+    /// The weight's shape; a stand-in of the right rank after a fault.
+    fn weight_shape(&mut self, op: &str, id: WeightId, rank: usize) -> Vec<usize> {
+        let shape = self.program.weights.get(id.index()).map(|w| w.shape.clone()).unwrap_or_default();
+        if shape.len() == rank {
+            return shape;
+        }
+        self.check(false, || format!("{op}: weight {id} has shape {shape:?}, rank {rank} is needed"));
+        vec![1; rank]
+    }
+
+    fn check(&mut self, holds: bool, problem: impl FnOnce() -> String) {
+        if !holds && self.fault.is_none() {
+            self.fault = Some(problem());
+        }
+    }
+
+    fn value(&mut self, rows: Rows, cols: usize, kind: ValueKind) -> ValueId {
+        self.program.values.push(Value { rows, cols, kind, label: None, keep: false });
+        ValueId(self.program.values.len() as u32 - 1)
+    }
+
+    fn push(&mut self, op: Op, inputs: &[ValueId], outputs: Vec<ValueId>) {
+        self.program.nodes.push(Node { op, inputs: inputs.to_vec(), outputs });
+    }
+
+    fn one(&mut self, op: Op, inputs: &[ValueId], rows: Rows, cols: usize, kind: ValueKind) -> ValueId {
+        let id = self.value(rows, cols, kind);
+        self.push(op, inputs, vec![id]);
+        id
+    }
+}

@@ -1,0 +1,190 @@
+//! Sampling of one row: the executable definition of the steps in the module's essay.
+
+use std::collections::HashMap;
+
+use super::{SamplingParams, uniform};
+use crate::{TokenId, TokenLogprobs};
+
+/// Tokens that a sequence has seen, for penalties.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TokenCounts {
+    prompt: HashMap<TokenId, u32>,
+    output: HashMap<TokenId, u32>,
+    output_len: u32,
+}
+
+impl TokenCounts {
+    /// Counts a prompt and an output.
+    pub fn new(prompt: &[TokenId], output: &[TokenId]) -> Self {
+        let mut counts = Self::default();
+        prompt.iter().for_each(|&t| *counts.prompt.entry(t).or_default() += 1);
+        output.iter().for_each(|&t| counts.push(t));
+        counts
+    }
+
+    /// Adds a token to the output.
+    pub fn push(&mut self, token: TokenId) {
+        *self.output.entry(token).or_default() += 1;
+        self.output_len += 1;
+    }
+}
+
+/// A drawn token.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sampled {
+    /// The token.
+    pub token: TokenId,
+    /// The score by which it won: a logit if greedy, else logit over temperature plus Gumbel noise.
+    pub score: f64,
+}
+
+/// Draws from `logits` `[vocab]` the token at index `position` of its sequence.
+pub fn sample(
+    logits: &[f32],
+    params: &SamplingParams,
+    counts: &TokenCounts,
+    position: u32,
+    mask: Option<&[u32]>,
+) -> Sampled {
+    let processed = processed(logits, params, counts, mask);
+    if params.temperature == 0.0 {
+        let token = argmax(processed.iter().map(|&x| f64::from(x)));
+        return Sampled { token: TokenId(token as u32), score: f64::from(processed[token]) };
+    }
+    let scaled: Vec<f64> = processed.iter().map(|&x| f64::from(x) / f64::from(params.temperature)).collect();
+    let kept = kept(&scaled, params);
+    let noisy = |t: u32| scaled[t as usize] - (-uniform(params.seed, params.choice, position, t).ln()).ln();
+    let best = argmax(kept.iter().map(|&t| noisy(t)));
+    Sampled { token: TokenId(kept[best]), score: noisy(kept[best]) }
+}
+
+/// Logits after mask, suppression, bias and penalties: steps 1 to 3.
+pub fn processed(
+    logits: &[f32],
+    params: &SamplingParams,
+    counts: &TokenCounts,
+    mask: Option<&[u32]>,
+) -> Vec<f32> {
+    let mut x = logits.to_vec();
+    if let Some(mask) = mask {
+        let allowed = |t: usize| mask.get(t / 32).is_some_and(|word| word >> (t % 32) & 1 == 1);
+        x.iter_mut().enumerate().filter(|(t, _)| !allowed(*t)).for_each(|(_, x)| *x = f32::NEG_INFINITY);
+    }
+    if counts.output_len < params.min_tokens {
+        params.stop_tokens.iter().for_each(|t| x[t.index()] = f32::NEG_INFINITY);
+    }
+    for &(token, bias) in &params.logit_bias {
+        x[token.index()] += bias;
+    }
+    if params.repetition_penalty != 1.0 {
+        let new = counts.output.keys().filter(|t| !counts.prompt.contains_key(t));
+        for token in counts.prompt.keys().chain(new) {
+            let logit = &mut x[token.index()];
+            *logit = if *logit > 0.0 {
+                *logit / params.repetition_penalty
+            } else {
+                *logit * params.repetition_penalty
+            };
+        }
+    }
+    if params.presence_penalty != 0.0 || params.frequency_penalty != 0.0 {
+        for (token, &count) in &counts.output {
+            x[token.index()] -= count as f32 * params.frequency_penalty + params.presence_penalty;
+        }
+    }
+    x
+}
+
+/// Tokens that survive steps 5 to 7, in no promised order.
+fn kept(scaled: &[f64], params: &SamplingParams) -> Vec<u32> {
+    let max = scaled.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let floor = if params.min_p > 0.0 { max + f64::from(params.min_p).ln() } else { f64::NEG_INFINITY };
+    let mut kept: Vec<u32> = (0..scaled.len() as u32)
+        .filter(|&t| scaled[t as usize] > f64::NEG_INFINITY && scaled[t as usize] >= floor)
+        .collect();
+    if kept.is_empty() {
+        // Everything is masked or the logits are not numbers: the first token, so that the caller still gets one.
+        return vec![0];
+    }
+    let descending = |a: &u32, b: &u32| scaled[*b as usize].total_cmp(&scaled[*a as usize]).then(a.cmp(b));
+    let top_k = params.top_k as usize;
+    if top_k > 0 && top_k < kept.len() {
+        kept.select_nth_unstable_by(top_k - 1, descending);
+        kept.truncate(top_k);
+    }
+    if params.top_p < 1.0 {
+        keep_mass(&mut kept, scaled, max, f64::from(params.top_p));
+    }
+    kept
+}
+
+/// Truncates `kept` to the shortest descending prefix with `share` of its mass.
+///
+/// Sorts only as long a prefix as it needs: the head of a language model's distribution is short.
+fn keep_mass(kept: &mut Vec<u32>, scaled: &[f64], max: f64, share: f64) {
+    let mass = |t: u32| (scaled[t as usize] - max).exp();
+    let descending = |a: &u32, b: &u32| scaled[*b as usize].total_cmp(&scaled[*a as usize]).then(a.cmp(b));
+    // Summed in order of id, so that the total does not depend on how `kept` was partitioned.
+    kept.sort_unstable();
+    let wanted = share * kept.iter().map(|&t| mass(t)).sum::<f64>();
+    let mut prefix = 256;
+    loop {
+        if prefix < kept.len() {
+            kept.select_nth_unstable_by(prefix - 1, descending);
+        }
+        let head = prefix.min(kept.len());
+        kept[..head].sort_unstable_by(descending);
+        let mut sum = 0.0;
+        let enough = kept[..head].iter().position(|&t| {
+            sum += mass(t);
+            sum >= wanted
+        });
+        if let Some(last) = enough {
+            kept.truncate(last + 1);
+            return;
+        }
+        if head == kept.len() {
+            return;
+        }
+        prefix *= 8;
+    }
+}
+
+/// Index of the first largest; NaN never wins.
+fn argmax(scores: impl Iterator<Item = f64>) -> usize {
+    let mut best = (0, f64::NEG_INFINITY);
+    for (i, score) in scores.enumerate() {
+        if score > best.1 {
+            best = (i, score);
+        }
+    }
+    best.0
+}
+
+/// Natural logarithm of the softmax at `token`, accumulated in f64.
+pub fn log_softmax_at(logits: &[f32], token: TokenId) -> f32 {
+    (f64::from(logits[token.index()]) - log_sum_exp(logits)) as f32
+}
+
+fn log_sum_exp(logits: &[f32]) -> f64 {
+    let max = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+    max + logits.iter().map(|&x| (f64::from(x) - max).exp()).sum::<f64>().ln()
+}
+
+/// The log-probability of `token` and of the `num` most likely tokens.
+pub fn top_logprobs(logits: &[f32], token: TokenId, num: usize) -> TokenLogprobs {
+    let lse = log_sum_exp(logits);
+    let logprob = |t: u32| (f64::from(logits[t as usize]) - lse) as f32;
+    let mut ids: Vec<u32> = if num == 0 { Vec::new() } else { (0..logits.len() as u32).collect() };
+    let num = num.min(ids.len());
+    let descending = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
+    if num > 0 && num < ids.len() {
+        ids.select_nth_unstable_by(num - 1, descending);
+    }
+    ids.truncate(num);
+    ids.sort_unstable_by(descending);
+    TokenLogprobs {
+        logprob: logprob(token.0),
+        top: ids.into_iter().map(|t| (TokenId(t), logprob(t))).collect(),
+    }
+}

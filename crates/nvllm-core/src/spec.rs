@@ -1,0 +1,146 @@
+//! A model as data: entry programs over one set of weights and one declaration of state.
+
+use std::collections::HashSet;
+
+use crate::program::Recorder;
+use crate::weight::{AxisRole, WeightDecl, WeightPart, WeightSource};
+use crate::{CoreError, HfConfig, KvLayer, PagedKv, Program, Result, WeightId};
+
+/// What a model crate makes from config.json.
+#[derive(Clone, Debug)]
+pub struct ModelSpec {
+    /// Model family, for messages.
+    pub name: String,
+    /// Weights, by id.
+    pub weights: Vec<WeightDecl>,
+    /// KV groups.
+    pub kv: Vec<PagedKv>,
+    /// Entry programs; `generate` first.
+    pub programs: Vec<Program>,
+    /// Rows of the vocabulary.
+    pub vocab_size: usize,
+    /// Positions that the model was made for.
+    pub max_positions: usize,
+    /// Checkpoint tensors that may be present and are not used (a tied head's copy).
+    pub unused_tensors: Vec<String>,
+}
+
+impl ModelSpec {
+    /// Parameters, tied weights counted once.
+    pub fn num_parameters(&self) -> usize {
+        self.weights.iter().map(WeightDecl::num_elements).sum()
+    }
+
+    /// Refuses a checkpoint with missing or unknown tensors before anything is allocated.
+    pub fn check_names(&self, source: &dyn WeightSource) -> Result<()> {
+        let parts = || self.weights.iter().flat_map(|w| w.parts.iter().map(|p| p.source.as_str()));
+        let names = source.names();
+        let present: HashSet<_> = names.iter().map(String::as_str).collect();
+        if let Some(name) = parts().find(|name| !present.contains(name)) {
+            return Err(CoreError::MissingTensor { name: name.into(), place: source.describe() });
+        }
+        let known: HashSet<_> = parts().chain(self.unused_tensors.iter().map(String::as_str)).collect();
+        match names.iter().find(|name| !known.contains(name.as_str())) {
+            Some(name) => Err(CoreError::UnknownTensor { name: name.clone(), place: source.describe() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Keeps a labelled value alive in every program that has it. Errors if none has.
+    pub fn keep(&mut self, label: &str) -> Result<()> {
+        let kept = self.programs.iter_mut().map(|p| p.keep(label)).fold(false, |a, b| a | b);
+        if kept {
+            return Ok(());
+        }
+        let problem = format!("has no value labelled `{label}`");
+        Err(CoreError::BadProgram { program: self.name.clone(), problem })
+    }
+
+    /// Replaces every fused op called `stem` by its expansion.
+    pub fn expand(&mut self, stem: &str) -> Result<()> {
+        for program in &mut self.programs {
+            *program = program.expand(|op| op.stem() == stem)?;
+        }
+        Ok(())
+    }
+}
+
+/// What a model family exports to the registry.
+#[derive(Clone, Copy)]
+pub struct ModelFamily {
+    /// Names of `architectures` in config.json.
+    pub architectures: &'static [&'static str],
+    /// Reads the config and records the model.
+    pub build: fn(&HfConfig) -> Result<ModelSpec>,
+}
+
+/// Declares weights and state, then records programs over them.
+#[derive(Default)]
+pub struct SpecBuilder {
+    weights: Vec<WeightDecl>,
+    kv: Vec<PagedKv>,
+}
+
+impl SpecBuilder {
+    /// Nothing declared.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Declares any weight.
+    pub fn weight(&mut self, decl: WeightDecl) -> WeightId {
+        self.weights.push(decl);
+        WeightId(self.weights.len() as u32 - 1)
+    }
+
+    /// A replicated vector `[n]` from the checkpoint tensor `source`.
+    pub fn vector(&mut self, name: impl Into<String>, source: impl Into<String>, n: usize) -> WeightId {
+        let parts = vec![WeightPart { source: source.into(), num_rows: n, role: AxisRole::Replicated }];
+        self.weight(WeightDecl { name: name.into(), shape: vec![n], parts, in_role: AxisRole::Replicated })
+    }
+
+    /// A matrix `[sum of part rows, k]` of the given parts.
+    pub fn matrix(
+        &mut self,
+        name: impl Into<String>,
+        k: usize,
+        in_role: AxisRole,
+        parts: impl IntoIterator<Item = (String, usize, AxisRole)>,
+    ) -> WeightId {
+        let parts: Vec<_> =
+            parts.into_iter().map(|(source, num_rows, role)| WeightPart { source, num_rows, role }).collect();
+        let n = parts.iter().map(|p| p.num_rows).sum();
+        self.weight(WeightDecl { name: name.into(), shape: vec![n, k], parts, in_role })
+    }
+
+    /// Declares a KV group; its layers are then named by [`KvLayer`].
+    pub fn paged_kv(&mut self, kv: PagedKv) -> impl Fn(usize) -> KvLayer + use<> {
+        let group = kv.group;
+        self.kv.push(kv);
+        move |layer| KvLayer { group, layer }
+    }
+
+    /// Starts recording an entry program over what has been declared.
+    pub fn program(&self, name: &str) -> Recorder {
+        Recorder::new(name, &self.weights)
+    }
+
+    /// The finished spec.
+    pub fn finish(
+        self,
+        name: &str,
+        programs: Vec<Program>,
+        vocab_size: usize,
+        max_positions: usize,
+    ) -> ModelSpec {
+        ModelSpec {
+            name: name.into(),
+            weights: self.weights,
+            kv: self.kv,
+            programs,
+            vocab_size,
+            max_positions,
+            unused_tensors: Vec::new(),
+        }
+    }
+}

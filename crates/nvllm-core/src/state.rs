@@ -1,0 +1,104 @@
+//! State that outlives a step: the paged KV cache.
+
+use crate::{BlockId, DType, HostTensor, Limits, Result};
+
+/// A program's declaration of paged key/value state: one group of layers with equal geometry.
+///
+/// Source: Kwon et al. 2023, "Efficient Memory Management for LLM Serving with `PagedAttention`".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PagedKv {
+    /// Index of the KV group; sequences carry one block table per group.
+    pub group: usize,
+    /// Layers that store keys and values here.
+    pub num_layers: usize,
+    /// Key/value heads.
+    pub num_heads: usize,
+    /// Columns of one head.
+    pub head_dim: usize,
+    /// Keys older than this many positions are never read, in any layer of the group.
+    pub window: Option<usize>,
+}
+
+/// One layer's part of a KV group: what an attention op names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct KvLayer {
+    /// The KV group.
+    pub group: usize,
+    /// The layer within the group.
+    pub layer: usize,
+}
+
+/// The physical shape of one KV group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KvGeometry {
+    /// Layers.
+    pub num_layers: usize,
+    /// Key/value heads.
+    pub num_heads: usize,
+    /// Columns of one head.
+    pub head_dim: usize,
+    /// KV positions in one block.
+    pub block_len: usize,
+    /// Blocks, the null block included.
+    pub num_blocks: usize,
+    /// Element type.
+    pub dtype: DType,
+}
+
+impl KvGeometry {
+    /// The geometry that `kv` gets under `limits`. Errors if `kv_bytes` holds no block beside the null block.
+    pub fn new(kv: &PagedKv, limits: &Limits) -> Result<Self> {
+        let mut geometry = Self {
+            num_layers: kv.num_layers,
+            num_heads: kv.num_heads,
+            head_dim: kv.head_dim,
+            block_len: limits.block_len,
+            num_blocks: 0,
+            dtype: limits.kv_dtype,
+        };
+        geometry.num_blocks = limits.kv_bytes / geometry.block_bytes();
+        if geometry.num_blocks < 2 {
+            let problem = format!(
+                "is {} bytes; one block takes {} and the smallest cache is two blocks",
+                limits.kv_bytes,
+                geometry.block_bytes()
+            );
+            return Err(crate::CoreError::BadLimits { field: "kv_bytes", problem });
+        }
+        Ok(geometry)
+    }
+
+    /// Elements of one block of one layer, keys and values.
+    pub const fn layer_block_len(&self) -> usize {
+        2 * self.num_heads * self.block_len * self.head_dim
+    }
+
+    /// Bytes of one block over all layers.
+    pub const fn block_bytes(&self) -> usize {
+        self.num_layers * self.layer_block_len() * self.dtype.size()
+    }
+
+    /// Bytes that one token takes over all layers.
+    pub const fn token_bytes(&self) -> usize {
+        self.block_bytes() / self.block_len
+    }
+
+    /// Shape in which blocks leave and enter: `[layers, 2 (k, v), heads, block_len, head_dim]`.
+    pub fn block_shape(&self) -> Vec<usize> {
+        vec![self.num_layers, 2, self.num_heads, self.block_len, self.head_dim]
+    }
+}
+
+/// The physical side of a paged KV cache: what a swap space, a peer or a test sees of it.
+pub trait KvCache {
+    /// Physical shape of `group`.
+    fn geometry(&self, group: usize) -> KvGeometry;
+    /// Bytes held, all groups.
+    fn bytes(&self) -> usize;
+    /// Copies `block` of `group` to the host in [`KvGeometry::block_shape`].
+    fn read_block(&self, group: usize, block: BlockId) -> Result<HostTensor>;
+    /// Overwrites `block` of `group`; the tensor has [`KvGeometry::block_shape`] and the cache's dtype.
+    fn write_block(&mut self, group: usize, block: BlockId, data: &HostTensor) -> Result<()>;
+    /// Copies blocks within `group`, in order: `(from, to)`.
+    fn copy_blocks(&mut self, group: usize, pairs: &[(BlockId, BlockId)]) -> Result<()>;
+}

@@ -1,0 +1,130 @@
+//! One step: a ragged batch with no prefill or decode phases. Each sequence has computed tokens that catch up with its
+//! known tokens.
+
+use std::sync::Arc;
+
+use crate::{BlockId, SamplingParams, SlotId, StepId, Tensor, TokenId};
+
+/// A number that the host knows, or that only the device knows yet because the step before is still in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source<T> {
+    /// Known on the host.
+    Host(T),
+    /// From the sequence's slot: its last sampled token, its KV length, or its next position.
+    Slot,
+}
+
+/// Puts a sequence into a slot, before the step's tokens are run: sampler state starts from these tokens.
+#[derive(Clone, Debug)]
+pub struct SlotReset {
+    /// The slot.
+    pub slot: SlotId,
+    /// The prompt: seen by the repetition penalty.
+    pub prompt: Arc<[TokenId]>,
+    /// Output so far (after preemption): seen by all penalties.
+    pub output: Arc<[TokenId]>,
+    /// How this sequence is sampled.
+    pub sampling: Arc<SamplingParams>,
+}
+
+/// A row of the step whose result is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutputRow {
+    /// Index into the sequence's new tokens.
+    pub index: u32,
+    /// Whether the next token is sampled from this row.
+    pub sample: bool,
+    /// A token whose log-probability at this row is wanted (scoring a prompt).
+    pub target: Option<TokenId>,
+    /// How many of the most likely tokens to report; needs `sample` or `target`.
+    pub top_logprobs: u16,
+    /// Whether the logits themselves are wanted.
+    pub logits: bool,
+}
+
+impl OutputRow {
+    /// Samples from the row at `index`.
+    pub const fn sample(index: u32) -> Self {
+        Self { index, sample: true, target: None, top_logprobs: 0, logits: false }
+    }
+
+    /// Returns the logits of the row at `index`.
+    pub const fn logits(index: u32) -> Self {
+        Self { index, sample: false, target: None, top_logprobs: 0, logits: true }
+    }
+}
+
+/// One sequence's part of a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeqStep {
+    /// Its slot.
+    pub slot: SlotId,
+    /// New tokens, at least one.
+    pub tokens: Vec<Source<TokenId>>,
+    /// Position id of each new token (for rope), apart from its KV index.
+    pub positions: Vec<Source<u32>>,
+    /// KV index of the first new token: how many tokens the cache holds already.
+    pub kv_start: Source<u32>,
+    /// One block table per KV group, covering every KV index up to the last new token.
+    pub block_tables: Vec<Arc<[BlockId]>>,
+    /// Rows whose results are wanted, ascending.
+    pub outputs: Vec<OutputRow>,
+}
+
+/// One forward pass.
+#[derive(Clone, Debug, Default)]
+pub struct Step {
+    /// Its number, for messages and traces.
+    pub id: StepId,
+    /// Entry program, as an index into [`ModelSpec::programs`](crate::ModelSpec).
+    pub entry: usize,
+    /// Slots taken anew.
+    pub resets: Vec<SlotReset>,
+    /// The sequences, each in a slot of its own.
+    pub seqs: Vec<SeqStep>,
+    /// Whether sampling waits for [`supply_masks`](crate::Executable::supply_masks).
+    pub awaits_masks: bool,
+}
+
+impl Step {
+    /// New tokens over all sequences.
+    pub fn num_tokens(&self) -> usize {
+        self.seqs.iter().map(|s| s.tokens.len()).sum()
+    }
+
+    /// Output rows over all sequences.
+    pub fn num_outputs(&self) -> usize {
+        self.seqs.iter().map(|s| s.outputs.len()).sum()
+    }
+}
+
+/// A submitted step. Not clonable: it is collected once.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Ticket(pub StepId);
+
+/// Grammar masks for a step: for an output row (counted over the step), one bit a token, 1 = allowed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TokenMasks {
+    /// `(row, words)`, token `t` at bit `t % 32` of word `t / 32`. Rows not named are not masked.
+    pub rows: Vec<(usize, Vec<u32>)>,
+}
+
+/// Log-probabilities at one row: of the model's own distribution, before any sampling parameter.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TokenLogprobs {
+    /// Of the sampled token, or of the target.
+    pub logprob: f32,
+    /// The most likely tokens, descending (ties: lower id first).
+    pub top: Vec<(TokenId, f32)>,
+}
+
+/// What a step made, one entry an output row in step order.
+#[derive(Default)]
+pub struct StepOutput {
+    /// Sampled tokens.
+    pub tokens: Vec<Option<TokenId>>,
+    /// Log-probabilities, where sampled or targeted.
+    pub logprobs: Vec<Option<TokenLogprobs>>,
+    /// Logits `[vocab]` f32, where asked for.
+    pub rows: Vec<Option<Box<dyn Tensor>>>,
+}

@@ -1,0 +1,81 @@
+//! What a model declares about a weight.
+
+use super::{CanonicalTensor, Code};
+use crate::{CoreError, DType, Result};
+
+/// What an axis of a weight means, from which the tensor-parallel rewrite shards it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AxisRole {
+    /// Not sharded.
+    Replicated,
+    /// Query heads.
+    Heads,
+    /// Key/value heads.
+    KvHeads,
+    /// Feed-forward columns.
+    Ffn,
+    /// Vocabulary.
+    Vocab,
+    /// Experts.
+    Experts,
+}
+
+/// One checkpoint tensor that becomes consecutive rows of a weight (q, k and v; gate and up).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WeightPart {
+    /// The tensor's name in the checkpoint.
+    pub source: String,
+    /// Rows it contributes.
+    pub num_rows: usize,
+    /// Meaning of those rows.
+    pub role: AxisRole,
+}
+
+/// A logical weight: `[n]` (norms, biases), `[n, k]` (tables, linear layers) or `[E, n, k]` (experts).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WeightDecl {
+    /// Logical name, as the program's display shows it.
+    pub name: String,
+    /// Extents, outermost first.
+    pub shape: Vec<usize>,
+    /// Checkpoint tensors in row order.
+    pub parts: Vec<WeightPart>,
+    /// Meaning of the input axis (the last).
+    pub in_role: AxisRole,
+}
+
+impl WeightDecl {
+    /// Columns of one row; a vector has one column.
+    pub fn num_cols(&self) -> usize {
+        if self.shape.len() < 2 { 1 } else { self.shape[self.shape.len() - 1] }
+    }
+
+    /// Rows: every extent but the last, multiplied; a vector has one row an element.
+    pub fn num_rows(&self) -> usize {
+        self.num_elements() / self.num_cols()
+    }
+
+    /// Elements.
+    pub fn num_elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Checks that `tensor` can be `part` of this weight.
+    pub(super) fn check_part(&self, part: &WeightPart, tensor: &CanonicalTensor) -> Result<()> {
+        let bad = |problem| Err(CoreError::BadTensor { name: part.source.clone(), problem });
+        let expected =
+            if self.shape.len() < 2 { vec![part.num_rows] } else { vec![part.num_rows, self.num_cols()] };
+        if tensor.shape != expected {
+            return bad(format!(
+                "has shape {:?} where config.json implies {expected:?}; the checkpoint and config.json differ",
+                tensor.shape
+            ));
+        }
+        if let Code::Dense(dtype) = tensor.format.code
+            && !matches!(dtype, DType::F32 | DType::F16 | DType::Bf16)
+        {
+            return bad(format!("is {dtype}; weights in f32, f16 and bf16 can be read"));
+        }
+        Ok(())
+    }
+}
