@@ -1,0 +1,17 @@
+//! Text to token ids and back: tokenizer, incremental detokenizer, stop strings, chat template, generation defaults.
+//!
+//! Token ids are plain `u32` here, as the vocabulary files have them.
+
+mod chat_template;
+mod decoder;
+mod detokenizer;
+mod generation_config;
+mod python;
+mod stop;
+mod tokenizer;
+
+pub use chat_template::{ChatInput, ChatTemplate};
+pub use detokenizer::{Detokenizer, TextStart};
+pub use generation_config::GenerationConfig;
+pub use stop::{StopMatcher, StopOutput};
+pub use tokenizer::{AddedToken, EncodeOptions, SpecialText, Tokenizer};
