@@ -11,7 +11,7 @@ mod rope;
 pub use cost::{Counts, OpCost};
 pub use op::{AttentionSpec, Op, QkNorm};
 pub use plan::{MemoryPlan, Place};
-pub use recorder::Recorder;
+pub use recorder::{Projection, Recorder};
 pub use rope::{RopeScaling, RopeSpec};
 
 use crate::{DType, Limits, ValueId, WeightDecl};

@@ -1,0 +1,122 @@
+//! The tape of Qwen3-0.6B as text, its plan and its cost, and what a bad config says.
+
+use nvllm_core::program::{Counts, MemoryPlan};
+use nvllm_core::{Activations, DType, HfConfig, Limits, ModelSpec, Numerics, PlanRules, WeightFormat};
+use nvllm_model_qwen3::build;
+use serde_json::{Value, json};
+
+const CONFIG: &str = include_str!("../../../models/configs/qwen3-0.6b.json");
+
+fn spec() -> ModelSpec {
+    build(&HfConfig::parse(CONFIG.as_bytes()).unwrap()).unwrap()
+}
+
+fn limits() -> Limits {
+    Limits {
+        step_tokens: 512,
+        step_outputs: 8,
+        seqs: 8,
+        context: 4096,
+        block_len: 16,
+        kv_bytes: 1 << 30,
+        kv_dtype: DType::Bf16,
+        activations: Activations::Bf16,
+        numerics: Numerics::Invariant,
+        max_in_flight: 1,
+    }
+}
+
+#[test]
+fn the_whole_program_reads_like_the_model() {
+    insta::assert_snapshot!("qwen3_0_6b", spec().programs[0].to_string());
+}
+
+#[test]
+fn one_layer_expands_into_primitives() {
+    let program = spec().programs[0].expand(|_| true).unwrap();
+    assert!(program.nodes.iter().all(|node| !node.op.is_fused()));
+    let first: String = program.to_string().lines().take(18).map(|line| format!("{line}\n")).collect();
+    insta::assert_snapshot!("qwen3_0_6b_expanded_head", first);
+}
+
+#[test]
+fn parameters_and_weight_bytes_are_the_models() {
+    let spec = spec();
+    assert_eq!(spec.num_parameters(), 596_049_920);
+    let formats = vec![WeightFormat::dense(DType::Bf16); spec.weights.len()];
+    let cost = spec.programs[0].cost(&Counts::decode(1, 0), &limits(), &formats);
+    // One row of the table for the embedding, all of it for the head.
+    assert_eq!(cost.weight_bytes, 2.0 * 596_049_920.0 + 2.0 * 1024.0);
+    let kv = spec.programs[0].cost(&Counts::decode(1, 1000), &limits(), &formats).kv_bytes - cost.kv_bytes;
+    assert_eq!(kv, 1000.0 * 114_688.0);
+}
+
+#[test]
+fn the_plan_overlaps_no_two_live_values_and_is_small() {
+    let program = &spec().programs[0];
+    for rules in
+        [PlanRules::HOST, PlanRules { read_write_share: false, max_segment: 128 << 20, ..PlanRules::HOST }]
+    {
+        let plan = MemoryPlan::new(program, &limits(), &rules).unwrap();
+        let lives = program.lifetimes();
+        for a in 0..program.values.len() {
+            assert!(plan.places[a].offset.is_multiple_of(rules.align));
+            assert!(plan.places[a].offset + plan.places[a].bytes <= plan.segments[plan.places[a].segment]);
+            for b in 0..a {
+                let alive = lives[a].0 <= lives[b].1 && lives[b].0 <= lives[a].1;
+                let (p, q) = (plan.places[a], plan.places[b]);
+                let apart = p.segment != q.segment
+                    || p.offset + p.bytes <= q.offset
+                    || q.offset + q.bytes <= p.offset;
+                assert!(!alive || apart, "%{a} and %{b} share memory while both live");
+            }
+        }
+        if !rules.read_write_share {
+            for node in &program.nodes {
+                let segment = |id: &nvllm_core::ValueId| plan.place(*id).segment;
+                assert!(node.outputs.iter().all(|o| node.inputs.iter().all(|i| segment(i) != segment(o))));
+            }
+        }
+        let all: usize = program.values.iter().map(|v| v.max_bytes(&limits())).sum();
+        assert!(plan.bytes() * 20 < all, "{} of {all}", plan.bytes());
+    }
+    let small = PlanRules { max_binding: 1 << 20, ..PlanRules::HOST };
+    let message = MemoryPlan::new(program, &limits(), &small).unwrap_err().to_string();
+    assert!(message.contains("step_tokens"), "{message}");
+}
+
+#[test]
+fn a_bad_config_names_its_field() {
+    let message = |field: &str, value: Value| {
+        let mut config: Value = serde_json::from_str(CONFIG).unwrap();
+        config[field] = value;
+        let hf = HfConfig::parse(config.to_string().as_bytes()).unwrap();
+        build(&hf).err().unwrap_or_else(|| panic!("{field} was accepted")).to_string()
+    };
+    let cases = [
+        ("num_attention_heads", json!(0)),
+        ("num_attention_heads", json!(-3)),
+        ("num_attention_heads", json!("16")),
+        ("num_key_value_heads", json!(3)),
+        ("hidden_size", json!(null)),
+        ("hidden_size", json!(u64::MAX)),
+        ("vocab_size", json!(1u64 << 40)),
+        ("head_dim", json!(12)),
+        ("num_hidden_layers", json!(1 << 20)),
+        ("hidden_act", json!("gelu")),
+        ("rope_theta", json!(0)),
+        ("rope_scaling", json!({"rope_type": "dynamic", "factor": 2.0})),
+        ("rope_scaling", json!({"rope_type": "yarn", "factor": 0.5})),
+        ("layer_types", json!(["full_attention"])),
+        ("use_sliding_window", json!("yes")),
+        ("rms_norm_eps", json!(-1.0)),
+    ];
+    for (field, value) in cases {
+        let text = message(field, value.clone());
+        assert!(text.starts_with("config.json: `") && text.contains(field), "{field} = {value}: {text}");
+    }
+    assert!(HfConfig::parse(b"[1]").unwrap_err().to_string().contains("not a JSON object"));
+    assert!(HfConfig::parse(b"{").unwrap_err().to_string().contains("not JSON"));
+    let none = HfConfig::parse(b"{}").unwrap();
+    assert!(none.architecture().unwrap_err().to_string().contains("architectures"));
+}
