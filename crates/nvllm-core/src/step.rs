@@ -36,8 +36,9 @@ pub struct OutputRow {
     pub sample: bool,
     /// A token whose log-probability at this row is wanted (scoring a prompt).
     pub target: Option<TokenId>,
-    /// How many of the most likely tokens to report; needs `sample` or `target`.
-    pub top_logprobs: u16,
+    /// Whether log-probabilities of the sampled token (or target) are wanted, and of how many of the most likely beside it.
+    /// A target is always scored.
+    pub top_logprobs: Option<u16>,
     /// Whether the logits themselves are wanted.
     pub logits: bool,
 }
@@ -45,12 +46,12 @@ pub struct OutputRow {
 impl OutputRow {
     /// Samples from the row at `index`.
     pub const fn sample(index: u32) -> Self {
-        Self { index, sample: true, target: None, top_logprobs: 0, logits: false }
+        Self { index, sample: true, target: None, top_logprobs: None, logits: false }
     }
 
     /// Returns the logits of the row at `index`.
     pub const fn logits(index: u32) -> Self {
-        Self { index, sample: false, target: None, top_logprobs: 0, logits: true }
+        Self { index, sample: false, target: None, top_logprobs: None, logits: true }
     }
 }
 

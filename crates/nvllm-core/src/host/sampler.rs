@@ -24,8 +24,9 @@ pub fn sample_rows(
         if let Some(token) = token {
             slots.sampled(slot, token);
         }
-        let scored = output.want.target.or(token);
-        let logprobs = scored.map(|t| top_logprobs(row, t, output.want.top_logprobs as usize));
+        let scored = output.want.target.or(token.filter(|_| output.want.top_logprobs.is_some()));
+        let num = output.want.top_logprobs.unwrap_or(0) as usize;
+        let logprobs = scored.map(|t| top_logprobs(row, t, num));
         out.tokens.push(token);
         out.logprobs.push(logprobs);
         out.rows.push(
