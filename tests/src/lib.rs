@@ -5,4 +5,4 @@ mod fixture;
 mod session;
 
 pub use fixture::{Fixture, Sequence, golden_dir, model_dir};
-pub use session::{Layout, Session, limits};
+pub use session::{Layout, Part, Session, argmax, limits};

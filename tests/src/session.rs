@@ -1,4 +1,4 @@
-//! One sequence on one backend, fed by hand.
+//! Sequences on one backend, fed by hand.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use nvllm_core::{
 pub struct Layout {
     /// KV positions in a block.
     pub block_len: usize,
-    /// Order of physical blocks: logical block `i` lies in `1 + (i * stride) % prime`.
+    /// Order of physical blocks: every `stride`-th, counted around a prime number of them.
     pub stride: usize,
     /// New tokens a step, at most.
     pub chunk: usize,
@@ -27,6 +27,9 @@ impl Default for Layout {
 /// Physical blocks beside the null block: a prime, so that every stride visits all.
 const BLOCKS: usize = 1009;
 
+/// Sequences at once.
+const SLOTS: usize = 4;
+
 /// Limits that hold any fixture under `layout`.
 pub fn limits(spec: &ModelSpec, activations: Activations, layout: &Layout) -> Limits {
     let kv = &spec.kv[0];
@@ -34,8 +37,8 @@ pub fn limits(spec: &ModelSpec, activations: Activations, layout: &Layout) -> Li
     Limits {
         step_tokens: 512,
         step_outputs: 512,
-        seqs: 4,
-        context: BLOCKS * layout.block_len,
+        seqs: SLOTS,
+        context: BLOCKS / SLOTS * layout.block_len,
         block_len: layout.block_len,
         kv_bytes: (BLOCKS + 1) * layout.block_len * token,
         kv_dtype: activations.dtype(),
@@ -45,14 +48,26 @@ pub fn limits(spec: &ModelSpec, activations: Activations, layout: &Layout) -> Li
     }
 }
 
-/// A loaded model with one sequence in slot 0.
+/// A loaded model with a sequence in each of its slots.
 pub struct Session {
     /// The loaded model.
     pub exe: Box<dyn Executable>,
     layout: Layout,
     vocab: usize,
-    len: usize,
+    /// Tokens in the cache, by slot.
+    lens: [usize; SLOTS],
     next_step: u64,
+}
+
+/// Some new tokens of the sequence in a slot.
+#[derive(Clone, Copy, Debug)]
+pub struct Part<'a> {
+    /// The slot.
+    pub slot: usize,
+    /// New tokens.
+    pub tokens: &'a [TokenId],
+    /// Their positions.
+    pub positions: &'a [u32],
 }
 
 impl Session {
@@ -67,27 +82,25 @@ impl Session {
         let limits = limits(spec, activations, &layout);
         let exe =
             backend.load(spec, source, &limits).unwrap_or_else(|e| panic!("{}: {e}", backend.info().name));
-        Self { exe, layout, vocab: spec.vocab_size, len: 0, next_step: 0 }
+        Self { exe, layout, vocab: spec.vocab_size, lens: [0; SLOTS], next_step: 0 }
     }
 
-    /// Forgets the sequence.
+    /// Forgets the sequence in slot 0.
     pub fn clear(&mut self) {
-        self.len = 0;
+        self.lens[0] = 0;
     }
 
-    /// Runs `tokens` after what is cached and returns all their logits `[T, vocab]`.
+    /// Runs `tokens` in slot 0 after what is cached and returns all their logits `[T, vocab]`.
     pub fn logits(&mut self, tokens: &[TokenId], positions: &[u32]) -> Vec<f32> {
         let chunk = self.layout.chunk;
         let mut logits = Vec::with_capacity(tokens.len() * self.vocab);
         for (tokens, positions) in tokens.chunks(chunk).zip(positions.chunks(chunk)) {
-            for row in self.step(tokens, positions) {
-                logits.extend(row);
-            }
+            logits.extend(self.step(&[Part { slot: 0, tokens, positions }]).remove(0));
         }
         logits
     }
 
-    /// Greedy continuation: runs the prompt, then feeds back `num` likeliest tokens, positions counting on.
+    /// Greedy continuation in slot 0: runs the prompt, then feeds back `num` likeliest tokens, positions counting on.
     pub fn greedy(&mut self, prompt: &[TokenId], positions: &[u32], num: usize) -> Vec<TokenId> {
         let mut logits = self.logits(prompt, positions);
         let mut position = positions.last().copied().unwrap_or_default();
@@ -103,41 +116,50 @@ impl Session {
         out
     }
 
-    fn step(&mut self, tokens: &[TokenId], positions: &[u32]) -> Vec<Vec<f32>> {
-        let reset = SlotReset {
-            slot: SlotId(0),
+    /// One step of several sequences, in that order; the logits of each, `[T, vocab]`.
+    pub fn step(&mut self, parts: &[Part<'_>]) -> Vec<Vec<f32>> {
+        let new = parts.iter().filter(|part| self.lens[part.slot] == 0);
+        let resets = new.map(|part| SlotReset {
+            slot: SlotId(part.slot as u32),
             prompt: Arc::from([]),
             output: Arc::from([]),
             sampling: Arc::new(SamplingParams::default()),
-        };
-        let end = self.len + tokens.len();
-        let table: Arc<[BlockId]> = (0..end.div_ceil(self.layout.block_len))
-            .map(|i| BlockId((1 + (i * self.layout.stride) % BLOCKS) as u32))
-            .collect();
+        });
         let step = Step {
             id: StepId(self.next_step),
             entry: 0,
-            resets: if self.len == 0 { vec![reset] } else { Vec::new() },
-            seqs: vec![SeqStep {
-                slot: SlotId(0),
-                tokens: tokens.iter().map(|&t| Source::Host(t)).collect(),
-                positions: positions.iter().map(|&p| Source::Host(p)).collect(),
-                kv_start: Source::Host(self.len as u32),
-                block_tables: vec![table],
-                outputs: (0..tokens.len() as u32).map(OutputRow::logits).collect(),
-            }],
+            resets: resets.collect(),
+            seqs: parts.iter().map(|part| self.seq_step(part)).collect(),
             awaits_masks: false,
         };
         self.next_step += 1;
-        self.len = end;
+        for part in parts {
+            self.lens[part.slot] += part.tokens.len();
+        }
         let ticket = self.exe.submit(&step).expect("the step fits");
         let output = self.exe.collect(ticket).expect("the step runs");
-        output.rows.into_iter().map(|row| row.expect("logits").to_host().expect("host").to_f32()).collect()
+        let mut rows =
+            output.rows.into_iter().map(|row| row.expect("logits").to_host().expect("host").to_f32());
+        parts.iter().map(|part| rows.by_ref().take(part.tokens.len()).flatten().collect()).collect()
+    }
+
+    fn seq_step(&self, part: &Part<'_>) -> SeqStep {
+        let start = self.lens[part.slot];
+        let num_blocks = (start + part.tokens.len()).div_ceil(self.layout.block_len);
+        let block = |i: usize| BlockId((1 + ((i * SLOTS + part.slot) * self.layout.stride) % BLOCKS) as u32);
+        SeqStep {
+            slot: SlotId(part.slot as u32),
+            tokens: part.tokens.iter().map(|&t| Source::Host(t)).collect(),
+            positions: part.positions.iter().map(|&p| Source::Host(p)).collect(),
+            kv_start: Source::Host(start as u32),
+            block_tables: vec![(0..num_blocks).map(block).collect()],
+            outputs: (0..part.tokens.len() as u32).map(OutputRow::logits).collect(),
+        }
     }
 }
 
 /// The first largest.
-fn argmax(row: &[f32]) -> TokenId {
+pub fn argmax(row: &[f32]) -> TokenId {
     let best = row
         .iter()
         .enumerate()
