@@ -1,1 +1,83 @@
-//! the fast CPU backend
+//! The fast CPU backend: SIMD kernels chosen at run time, weights read in place, every core busy.
+//!
+//! **What.** [`Cpu`] joins a thread [`Pool`] with the [`Kernels`] of one instruction set and offers the ops of a language model on
+//! rows in memory: [`Cpu::linear`], [`Cpu::attention`], norms, rotary embedding, gather, `SwiGLU`.
+//!
+//! **Why so.** A decode step reads every weight once, so it can be no faster than memory: the GEMV keeps one sequential stream of
+//! weight rows per thread, in the checkpoint's own dtype and place, and everything else is arranged not to interrupt it. A prefill
+//! is bound by multiply-adds: the GEMM converts weights once into cache-sized panels and keeps a register tile busy. Both sum the
+//! products of an output in one fixed order (see [`SumOrder`]), and attention merges fixed chunks of keys in ascending order, so a
+//! token's values do not depend, in any bit, on what else is in the batch, on how a prompt was cut, on where its keys lie, or on the
+//! number of threads. In f32 they do not depend on the instruction set either.
+//!
+//! **Absent on purpose.** No BLAS (its order changes with the shape). No copy of the weights. No work stealing: sections are a few
+//! microseconds long. No configuration from the environment.
+
+mod attention;
+mod bandwidth;
+mod error;
+mod kernels;
+mod linear;
+mod pool;
+mod rows;
+mod scratch;
+mod topology;
+
+pub use attention::{AttentionShape, KvLayout, KvPages, KvPagesMut, SequenceQueries};
+pub use bandwidth::{measure_read_bandwidth, read_once};
+pub use error::{CpuError, Result};
+pub use kernels::{ActMode, Elem, Isa, Kernels, SumOrder};
+pub use linear::{ExpertRows, Weights};
+pub use pool::{MAX_THREADS, Pool, PoolConfig};
+pub use rows::{NormWeight, Rows, RowsMut};
+pub use topology::{allowed_cpus, default_threads};
+
+use scratch::{Buffer, PerThread};
+use std::sync::Arc;
+
+/// A pool, kernels, and the memory they work in.
+pub struct Cpu {
+    pool: Arc<Pool>,
+    kernels: &'static Kernels,
+    /// Packed activations.
+    packed: Buffer,
+    lists: linear::LinearLists,
+    attention: attention::AttentionScratch,
+    threads: PerThread,
+}
+
+impl std::fmt::Debug for Cpu {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Cpu({:?}, {:?})", self.pool, self.kernels)
+    }
+}
+
+impl Cpu {
+    /// Joins the two.
+    pub fn new(pool: Arc<Pool>, kernels: &'static Kernels) -> Self {
+        let threads = PerThread::new(pool.num_threads());
+        Self {
+            pool,
+            kernels,
+            packed: Buffer::default(),
+            lists: linear::LinearLists::default(),
+            attention: attention::AttentionScratch::default(),
+            threads,
+        }
+    }
+
+    /// The pool.
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    /// The kernels.
+    pub fn kernels(&self) -> &'static Kernels {
+        self.kernels
+    }
+
+    /// Bytes of scratch held now: it grows with the largest shapes seen and is kept.
+    pub fn scratch_bytes(&self) -> usize {
+        self.packed.len() + self.attention.len() + self.threads.len()
+    }
+}

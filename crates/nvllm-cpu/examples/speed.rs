@@ -1,0 +1,211 @@
+//! Speed of the kernels on this machine, as shares of what it can read and multiply.
+//!
+//! `cargo run --release -p nvllm-cpu --example speed [threads] [isa]`. Weights are those of a model with hidden size 1024 and
+//! feed-forward size 3072 (28 layers, 840 MB in bf16), each matrix its own memory, so that decoding reads them cold.
+
+use nvllm_cpu::{
+    ActMode, AttentionShape, Cpu, Elem, Isa, Kernels, KvLayout, KvPages, Pool, PoolConfig, Rows, RowsMut,
+    SequenceQueries, Weights, measure_read_bandwidth, read_once,
+};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Outputs and inputs of the linears of one layer.
+const SHAPES: [(usize, usize); 4] = [(4096, 1024), (1024, 2048), (6144, 1024), (1024, 3072)];
+const LAYERS: usize = 28;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut args = std::env::args().skip(1);
+    let threads = args.next().map(|t| t.parse()).transpose()?;
+    let isa = match args.next().as_deref() {
+        Some("scalar") => Some(Isa::Scalar),
+        Some("avx2") => Some(Isa::Avx2),
+        Some("avx512") => Some(Isa::Avx512),
+        Some("avx512bf16") => Some(Isa::Avx512Bf16),
+        _ => None,
+    };
+    let kernels = isa.map_or_else(|| Ok(Kernels::best()), Kernels::of)?;
+    let pool = Arc::new(Pool::new(&PoolConfig { threads, ..PoolConfig::default() })?);
+    println!("{kernels:?}, {pool:?}, VNNI {}", Isa::has_vnni());
+    println!("read bandwidth, 1 GiB: {:.1} GB/s", measure_read_bandwidth(&pool, kernels, 1 << 30, 9) / 1e9);
+    println!("multiply-add peak of one thread: {:.1} GFLOP/s", 1e-9 * peak());
+    let mut cpu = Cpu::new(pool, kernels);
+    let arena = weights();
+    for elem in [Elem::F32, Elem::Bf16] {
+        let mode = if elem == Elem::F32 { ActMode::F32 } else { ActMode::Bf16 };
+        println!("activations {elem:?}, weights bf16, order {:?}", kernels.linear_order(Elem::Bf16, mode));
+        decode(&mut cpu, &arena, elem, mode);
+        for m in [2, 3, 4, 6, 8, 16, 32, 128, 512] {
+            batch(&mut cpu, &arena, elem, mode, m);
+        }
+    }
+    for (past, new) in [(0, 512), (4096, 512), (1024, 1), (8192, 1), (32768, 1)] {
+        attention(&mut cpu, past, new)?;
+    }
+    Ok(())
+}
+
+/// bf16 in the range that weights have, of a fixed linear congruential sequence.
+fn weights() -> Vec<u8> {
+    let elements: usize = SHAPES.iter().map(|(n, k)| n * k).sum::<usize>() * LAYERS;
+    let mut state = 1u32;
+    let mut bytes = Vec::with_capacity(2 * elements);
+    for _ in 0..elements {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let bits = 0x3c00 | ((state >> 16) as u16 & 0x81ff);
+        bytes.extend_from_slice(&bits.to_le_bytes());
+    }
+    bytes
+}
+
+/// Multiply-adds that need nothing from memory.
+fn peak() -> f64 {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_mm256_fmadd_ps, _mm256_set1_ps, _mm512_fmadd_ps, _mm512_set1_ps};
+        const N: u32 = 20_000_000;
+        #[target_feature(enable = "avx2,fma")]
+        fn ymm() {
+            let mut acc = [_mm256_set1_ps(1.0); 12];
+            let (a, b) =
+                (std::hint::black_box(_mm256_set1_ps(0.5)), std::hint::black_box(_mm256_set1_ps(0.1)));
+            for _ in 0..N {
+                for x in &mut acc {
+                    *x = _mm256_fmadd_ps(*x, a, b);
+                }
+            }
+            std::hint::black_box(acc);
+        }
+        #[target_feature(enable = "avx512f")]
+        fn zmm() {
+            let mut acc = [_mm512_set1_ps(1.0); 12];
+            let (a, b) =
+                (std::hint::black_box(_mm512_set1_ps(0.5)), std::hint::black_box(_mm512_set1_ps(0.1)));
+            for _ in 0..N {
+                for x in &mut acc {
+                    *x = _mm512_fmadd_ps(*x, a, b);
+                }
+            }
+            std::hint::black_box(acc);
+        }
+        let start = Instant::now();
+        let lanes = if Isa::Avx512.missing().is_none() {
+            // SAFETY: AVX-512F was found.
+            unsafe { zmm() };
+            16
+        } else if Isa::Avx2.missing().is_none() {
+            // SAFETY: AVX2 and FMA were found.
+            unsafe { ymm() };
+            8
+        } else {
+            return f64::NAN;
+        };
+        f64::from(N) * 12.0 * 2.0 * f64::from(lanes) / start.elapsed().as_secs_f64()
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    f64::NAN
+}
+
+/// Runs every linear of the model once for `m` rows; returns the FLOPs.
+fn forward(
+    cpu: &mut Cpu,
+    arena: &[u8],
+    x: &[u8],
+    out: &mut [u8],
+    elem: Elem,
+    mode: ActMode,
+    m: usize,
+) -> f64 {
+    let mut at = 0;
+    let mut flops = 0.0;
+    for _ in 0..LAYERS {
+        for (n, k) in SHAPES {
+            let segment: &[u8] = &arena[at..at + 2 * n * k];
+            at += 2 * n * k;
+            let x = Rows::new(&x[..m * k * elem.size()], elem, m, k).expect("sized for it");
+            let out = RowsMut::new(&mut out[..m * n * elem.size()], elem, m, n).expect("sized for it");
+            let w = Weights { segments: &[segment], elem: Elem::Bf16, k };
+            cpu.linear(x, w, None, mode, out).expect("shapes fit");
+            flops += 2.0 * (m * n * k) as f64;
+        }
+    }
+    flops
+}
+
+fn inputs(m: usize, elem: Elem) -> (Vec<u8>, Vec<u8>) {
+    let one: Vec<u8> = match elem {
+        Elem::F32 => 0.5f32.to_le_bytes().to_vec(),
+        _ => 0x3f00u16.to_le_bytes().to_vec(),
+    };
+    (one.repeat(m * 3072), vec![0; m * 6144 * elem.size()])
+}
+
+fn median(mut v: Vec<f64>) -> f64 {
+    v.sort_by(f64::total_cmp);
+    v[v.len() / 2]
+}
+
+/// Interleaved pairs: a plain read of the same bytes, then the linears of one decode step.
+fn decode(cpu: &mut Cpu, arena: &[u8], elem: Elem, mode: ActMode) {
+    let (x, mut out) = inputs(1, elem);
+    let (mut read, mut step) = (Vec::new(), Vec::new());
+    for _ in 0..15 {
+        read.push(read_once(cpu.pool(), cpu.kernels(), arena));
+        let start = Instant::now();
+        forward(cpu, arena, &x, &mut out, elem, mode, 1);
+        step.push(start.elapsed().as_secs_f64());
+    }
+    let ratio = median(read.iter().zip(&step).map(|(r, s)| r / s).collect());
+    let bytes = arena.len() as f64 * 1e-9;
+    let (read, step) = (bytes / median(read), bytes / median(step));
+    println!("  m=1: read {read:.1} GB/s, linears {step:.1} GB/s, {:.1} % (median of pairs)", 100.0 * ratio);
+}
+
+fn batch(cpu: &mut Cpu, arena: &[u8], elem: Elem, mode: ActMode, m: usize) {
+    let (x, mut out) = inputs(m, elem);
+    let mut rates = Vec::new();
+    let mut seconds = Vec::new();
+    for _ in 0..if m > 64 { 3 } else { 7 } {
+        let start = Instant::now();
+        let flops = forward(cpu, arena, &x, &mut out, elem, mode, m);
+        seconds.push(start.elapsed().as_secs_f64());
+        rates.push(flops * 1e-9 / start.elapsed().as_secs_f64());
+    }
+    let gbs = arena.len() as f64 * 1e-9 / median(seconds);
+    println!("  m={m}: {:.1} GFLOP/s, weights at {gbs:.1} GB/s", median(rates));
+}
+
+fn attention(cpu: &mut Cpu, past: usize, new: usize) -> Result<(), Box<dyn std::error::Error>> {
+    let context = past + new;
+    let layout = KvLayout {
+        num_blocks: context.div_ceil(16),
+        kv_heads: 8,
+        block_len: 16,
+        head_dim: 128,
+        elem: Elem::Bf16,
+    };
+    let pages = [0x3cu8].repeat(layout.bytes());
+    let blocks: Vec<u32> = (0..layout.num_blocks as u32).collect();
+    let q = [0x3cu8].repeat(new * 2048 * 2);
+    let mut out = vec![0u8; new * 2048 * 2];
+    let shape = AttentionShape { q_heads: 16, scale: 0.088, window: None };
+    let mut seconds = Vec::new();
+    for _ in 0..9 {
+        let start = Instant::now();
+        let seqs = [SequenceQueries { first_row: 0, num_new: new, first_position: past, blocks: &blocks }];
+        let q = Rows::new(&q, Elem::Bf16, new, 2048)?;
+        let out = RowsMut::new(&mut out, Elem::Bf16, new, 2048)?;
+        cpu.attention(shape, q, KvPages::new(&pages, layout)?, &seqs, out)?;
+        seconds.push(start.elapsed().as_secs_f64());
+    }
+    let seconds = median(seconds);
+    let pairs: f64 = (0..new).map(|t| (past + t + 1) as f64).sum();
+    let flops = pairs * 16.0 * 128.0 * 4.0;
+    println!(
+        "attention, {past} before, {new} new: {:.3} ms, {:.1} GFLOP/s, pages at {:.1} GB/s",
+        1e3 * seconds,
+        1e-9 * flops / seconds,
+        1e-9 * pages.len() as f64 / seconds
+    );
+    Ok(())
+}

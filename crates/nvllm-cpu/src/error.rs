@@ -1,0 +1,73 @@
+//! What can go wrong.
+
+use crate::Isa;
+
+/// An error of the CPU backend.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CpuError {
+    /// An instruction set was asked for that this machine lacks.
+    #[error(
+        "{isa} kernels were asked for, but this machine lacks {missing}; leave the choice to the program"
+    )]
+    MissingIsa {
+        /// The instruction set asked for.
+        isa: Isa,
+        /// What the machine lacks.
+        missing: &'static str,
+    },
+    /// A thread count that no pool can have.
+    #[error("a pool of {asked} threads was asked for; 1 to {max} are supported")]
+    BadThreads {
+        /// Threads asked for.
+        asked: usize,
+        /// Most threads supported.
+        max: usize,
+    },
+    /// The process's pool exists and differs from what is asked.
+    #[error(
+        "this process already has a pool of {have} threads, {asked} were asked for; use one setting per process"
+    )]
+    PoolMismatch {
+        /// Threads of the existing pool.
+        have: usize,
+        /// Threads asked for.
+        asked: usize,
+    },
+    /// The operating system gave no thread or no affinity.
+    #[error("{what} failed: {cause}; lower --threads or drop --pin")]
+    Os {
+        /// The operation.
+        what: &'static str,
+        /// The system's words.
+        cause: String,
+    },
+    /// Arguments of an op that do not fit together.
+    #[error("{op}: {problem}")]
+    Shape {
+        /// The op.
+        op: &'static str,
+        /// What does not fit, with the numbers.
+        problem: String,
+    },
+}
+
+impl CpuError {
+    /// An error of `op`, for `ensure!`.
+    pub(crate) fn shape(op: &'static str, problem: String) -> Self {
+        Self::Shape { op, problem }
+    }
+}
+
+/// Shorthand for results of this crate.
+pub type Result<T> = std::result::Result<T, CpuError>;
+
+/// Returns [`CpuError::Shape`] unless the condition holds.
+macro_rules! ensure {
+    ($condition:expr, $op:expr, $($message:tt)+) => {
+        if !$condition {
+            return Err($crate::CpuError::shape($op, format!($($message)+)));
+        }
+    };
+}
+pub(crate) use ensure;

@@ -1,0 +1,402 @@
+//! Dot products of activation rows with weight rows: one summation order, two shapes of loop.
+//!
+//! **The order.** Element k of a dot product belongs to chain `k mod C`, C = `STEP * PHASES`. A chain is a sequence of fused
+//! multiply-adds over ascending k, starting at +0, with zeros up to the next multiple of C. At the end chain i takes chain
+//! i + C/2, and so on until one is left. With [`FmaDot`] C is 32 for every instruction set, whatever its register width, so
+//! f32 results are the same bits on all of them.
+//!
+//! **[`direct`]** reads weight rows where they lie, one after the other (a single sequential stream reaches memory speed, rows
+//! side by side do not), against one group of up to MR activation rows; a row's C chains live in PHASES registers, enough to
+//! hide the latency of the multiply-add. **[`block`]** is for many rows: weights are converted once into panels of four rows, and
+//! a register tile of MR x 4 outputs runs over all of K for one phase, then for the next. A chain sees the same operations in the
+//! same order either way. Both read the activations in one packed form: groups of rows, in a group `[phase][step][row][STEP]`.
+
+use super::with_elem;
+use crate::kernels::Elem;
+use crate::kernels::simd::{Simd, Stored};
+use std::marker::PhantomData;
+
+/// Weight rows in a panel: columns of the register tile.
+pub(crate) const PANEL: usize = 4;
+/// Most activation rows in a group, over all instruction sets.
+pub(crate) const MAX_ROWS: usize = 6;
+/// Row groups and panels that [`block`] keeps in the first-level cache together, and steps of K at a time.
+const GROUPS: usize = 4;
+const PANELS: usize = 4;
+const SEGMENT: usize = 24;
+
+/// How one vector of products is added to a vector of chains.
+pub(crate) trait Dot {
+    /// The accumulators.
+    type S: Simd;
+    /// A packed element.
+    type X: Copy;
+    /// `STEP` packed elements in a register.
+    type XV: Copy;
+    /// Elements of K consumed by one [`Dot::mac`].
+    const STEP: usize;
+
+    unsafe fn load(p: *const Self::X) -> Self::XV;
+    unsafe fn store(p: *mut Self::X, v: Self::XV);
+    /// `STEP` weights as they lie in the checkpoint.
+    unsafe fn load_w<E: Stored>(p: *const u8) -> Self::XV;
+    /// Packs `STEP` activations.
+    unsafe fn convert_x<E: Stored>(src: *const u8, dst: *mut Self::X);
+    unsafe fn mac(acc: <Self::S as Simd>::V, x: Self::XV, w: Self::XV) -> <Self::S as Simd>::V;
+}
+
+/// f32 multiply-adds.
+#[derive(Clone, Copy)]
+pub(crate) struct FmaDot<S>(PhantomData<S>);
+
+impl<S: Simd> Dot for FmaDot<S> {
+    type S = S;
+    type X = f32;
+    type XV = S::V;
+    const STEP: usize = S::LANES;
+
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> S::V {
+        S::load(p)
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut f32, v: S::V) {
+        S::store(p, v);
+    }
+    #[inline(always)]
+    unsafe fn load_w<E: Stored>(p: *const u8) -> S::V {
+        E::load::<S>(p)
+    }
+    #[inline(always)]
+    unsafe fn convert_x<E: Stored>(src: *const u8, dst: *mut f32) {
+        S::store(dst, E::load::<S>(src));
+    }
+    #[inline(always)]
+    unsafe fn mac(acc: S::V, x: S::V, w: S::V) -> S::V {
+        S::fma(x, w, acc)
+    }
+}
+
+/// Packs up to MR activation rows of `k` elements into one group.
+pub(crate) struct PackX {
+    pub(crate) rows: [*const u8; MAX_ROWS],
+    pub(crate) num_rows: usize,
+    pub(crate) elem: Elem,
+    pub(crate) k: usize,
+    pub(crate) dst: *mut u8,
+}
+
+/// Packs `n` consecutive weight rows of `k` elements into panels; rows missing from the last panel are zero.
+pub(crate) struct PackW {
+    pub(crate) w: *const u8,
+    pub(crate) elem: Elem,
+    pub(crate) k: usize,
+    pub(crate) n: usize,
+    pub(crate) dst: *mut u8,
+}
+
+/// Where results go: element (row, col) is written once, after the bias is added.
+#[derive(Clone, Copy)]
+pub(crate) struct Out {
+    pub(crate) ptr: *mut u8,
+    pub(crate) elem: Elem,
+    /// Elements from one row to the next.
+    pub(crate) stride: usize,
+    /// Output row of each activation row; null for the row itself.
+    pub(crate) rows: *const u32,
+    /// One f32 per column; null for none.
+    pub(crate) bias: *const f32,
+}
+
+impl Out {
+    #[inline(always)]
+    unsafe fn write(&self, row: usize, col: usize, value: f32) {
+        let row = if self.rows.is_null() { row } else { *self.rows.add(row) as usize };
+        let value = if self.bias.is_null() { value } else { value + *self.bias.add(col) };
+        let at = row * self.stride + col;
+        with_elem!(self.elem, E => E::put(self.ptr.add(at * E::BYTES), value));
+    }
+}
+
+/// One packed group of `num_rows` activation rows, the first of them row `row` of the output, against `n` weight rows in place.
+pub(crate) struct Direct {
+    pub(crate) x: *const u8,
+    pub(crate) num_rows: usize,
+    pub(crate) row: usize,
+    pub(crate) w: *const u8,
+    pub(crate) elem: Elem,
+    pub(crate) k: usize,
+    pub(crate) n: usize,
+    pub(crate) col: usize,
+    pub(crate) out: Out,
+}
+
+/// `m` packed activation rows against `n` packed weight rows.
+pub(crate) struct Block {
+    pub(crate) x: *const u8,
+    pub(crate) m: usize,
+    pub(crate) w: *const u8,
+    pub(crate) k: usize,
+    pub(crate) n: usize,
+    /// Scratch of `DotKernels::acc_len` elements.
+    pub(crate) acc: *mut f32,
+    pub(crate) col: usize,
+    pub(crate) out: Out,
+}
+
+/// Elements of scratch that [`block`] needs.
+pub(crate) const fn acc_len(lanes: usize, phases: usize, rows: usize) -> usize {
+    GROUPS * PANELS * phases * rows * PANEL * lanes
+}
+
+#[inline(always)]
+pub(crate) unsafe fn pack_x<D: Dot, const P: usize>(a: &PackX) {
+    with_elem!(a.elem, E => {
+        let steps = a.k.div_ceil(D::STEP * P);
+        let dst = a.dst.cast::<D::X>();
+        for r in 0..a.num_rows {
+            let src = a.rows[r];
+            for i in 0..steps * P {
+                let at = dst.add((((i % P) * steps + i / P) * a.num_rows + r) * D::STEP);
+                let k = i * D::STEP;
+                if k + D::STEP <= a.k {
+                    D::convert_x::<E>(src.add(k * E::BYTES), at);
+                } else {
+                    let mut buf = [0u8; 128];
+                    let left = a.k.saturating_sub(k);
+                    std::ptr::copy_nonoverlapping(src.wrapping_add(k * E::BYTES), buf.as_mut_ptr(), left * E::BYTES);
+                    D::convert_x::<E>(buf.as_ptr(), at);
+                }
+            }
+        }
+    });
+}
+
+#[inline(always)]
+pub(crate) unsafe fn pack_w<D: Dot, const P: usize>(a: &PackW) {
+    with_elem!(a.elem, E => {
+        let unit = D::STEP * P;
+        let steps = a.k.div_ceil(unit);
+        let full = a.k / unit;
+        for row in 0..a.n.next_multiple_of(PANEL) {
+            let panel = a.dst.cast::<D::X>().add((row / PANEL) * steps * P * PANEL * D::STEP);
+            let dst = panel.add((row % PANEL) * D::STEP);
+            let src = a.w.wrapping_add(row * a.k * E::BYTES);
+            let present = row < a.n;
+            let whole = if present { full } else { 0 };
+            for step in 0..whole {
+                for p in 0..P {
+                    let v = D::load_w::<E>(src.add((step * P + p) * D::STEP * E::BYTES));
+                    D::store(dst.add((p * steps + step) * PANEL * D::STEP), v);
+                }
+            }
+            for step in whole..steps {
+                let left = if present { a.k - step * unit } else { 0 };
+                let tail = Tail::new::<E>(src, step * unit, left.min(unit));
+                for p in 0..P {
+                    let v = D::load_w::<E>(tail.at::<E>(p * D::STEP));
+                    D::store(dst.add((p * steps + step) * PANEL * D::STEP), v);
+                }
+            }
+        }
+    });
+}
+
+/// The last, incomplete unit of a weight row, with zeros after it.
+struct Tail([u8; 128]);
+
+impl Tail {
+    #[inline(always)]
+    unsafe fn new<E: Stored>(row: *const u8, k: usize, left: usize) -> Self {
+        let mut buf = [0u8; 128];
+        std::ptr::copy_nonoverlapping(row.wrapping_add(k * E::BYTES), buf.as_mut_ptr(), left * E::BYTES);
+        Self(buf)
+    }
+    #[inline(always)]
+    unsafe fn at<E: Stored>(&self, k: usize) -> *const u8 {
+        self.0.as_ptr().add(k * E::BYTES)
+    }
+}
+
+/// Adds the upper half of the phases to the lower until one is left.
+#[inline(always)]
+unsafe fn fold_phases<S: Simd, const P: usize>(mut acc: [S::V; P]) -> S::V {
+    let mut half = P / 2;
+    while half > 0 {
+        for i in 0..half {
+            acc[i] = S::add(acc[i], acc[i + half]);
+        }
+        half /= 2;
+    }
+    acc[0]
+}
+
+#[inline(always)]
+unsafe fn direct_rows<D: Dot, E: Stored, const P: usize, const R: usize>(a: &Direct) {
+    let unit = D::STEP * P;
+    let steps = a.k.div_ceil(unit);
+    let full = a.k / unit;
+    let x = a.x.cast::<D::X>();
+    for j in 0..a.n {
+        let w = a.w.add(j * a.k * E::BYTES);
+        let mut acc = [[D::S::splat(0.0); P]; R];
+        for step in 0..full {
+            let ws = w.add(step * unit * E::BYTES);
+            for p in 0..P {
+                let wv = D::load_w::<E>(ws.add(p * D::STEP * E::BYTES));
+                for r in 0..R {
+                    let xv = D::load(x.add(((p * steps + step) * R + r) * D::STEP));
+                    acc[r][p] = D::mac(acc[r][p], xv, wv);
+                }
+            }
+        }
+        if full < steps {
+            let tail = Tail::new::<E>(w, full * unit, a.k - full * unit);
+            for p in 0..P {
+                let wv = D::load_w::<E>(tail.at::<E>(p * D::STEP));
+                for r in 0..R {
+                    let xv = D::load(x.add(((p * steps + full) * R + r) * D::STEP));
+                    acc[r][p] = D::mac(acc[r][p], xv, wv);
+                }
+            }
+        }
+        for r in 0..R {
+            a.out.write(a.row + r, a.col + j, D::S::fold(fold_phases::<D::S, P>(acc[r])));
+        }
+    }
+}
+
+#[inline(always)]
+pub(crate) unsafe fn direct<D: Dot, const P: usize, const MR: usize>(a: &Direct) {
+    with_elem!(a.elem, E => match a.num_rows {
+        1 => direct_rows::<D, E, P, 1>(a),
+        2 => direct_rows::<D, E, P, 2>(a),
+        3 => direct_rows::<D, E, P, 3>(a),
+        4 if MR > 3 => direct_rows::<D, E, P, 4>(a),
+        5 if MR > 3 => direct_rows::<D, E, P, 5>(a),
+        6 if MR > 3 => direct_rows::<D, E, P, 6>(a),
+        _ => unreachable!("a group has 1 to {MR} rows"),
+    });
+}
+
+/// Continues R x 4 vectors of chains over `steps` steps of one phase; they start at zero where `first`.
+#[inline(always)]
+unsafe fn tile<D: Dot, const R: usize>(
+    mut x: *const D::X,
+    mut w: *const D::X,
+    steps: usize,
+    acc: *mut f32,
+    first: bool,
+) {
+    let lanes = <D::S as Simd>::LANES;
+    let mut c = [[D::S::splat(0.0); PANEL]; R];
+    if !first {
+        for r in 0..R {
+            for j in 0..PANEL {
+                c[r][j] = D::S::load(acc.add((r * PANEL + j) * lanes));
+            }
+        }
+    }
+    for _ in 0..steps {
+        let mut xv = [D::load(x); R];
+        for r in 1..R {
+            xv[r] = D::load(x.add(r * D::STEP));
+        }
+        for j in 0..PANEL {
+            let wv = D::load(w.add(j * D::STEP));
+            for r in 0..R {
+                c[r][j] = D::mac(c[r][j], xv[r], wv);
+            }
+        }
+        x = x.add(R * D::STEP);
+        w = w.add(PANEL * D::STEP);
+    }
+    for r in 0..R {
+        for j in 0..PANEL {
+            D::S::store(acc.add((r * PANEL + j) * lanes), c[r][j]);
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn tile_of<D: Dot, const MR: usize>(
+    rows: usize,
+    x: *const D::X,
+    w: *const D::X,
+    steps: usize,
+    acc: *mut f32,
+    first: bool,
+) {
+    match rows {
+        1 => tile::<D, 1>(x, w, steps, acc, first),
+        2 => tile::<D, 2>(x, w, steps, acc, first),
+        3 => tile::<D, 3>(x, w, steps, acc, first),
+        4 if MR > 3 => tile::<D, 4>(x, w, steps, acc, first),
+        5 if MR > 3 => tile::<D, 5>(x, w, steps, acc, first),
+        6 if MR > 3 => tile::<D, 6>(x, w, steps, acc, first),
+        _ => unreachable!("a group has 1 to {MR} rows"),
+    }
+}
+
+/// Folds the chains of one tile and writes its outputs.
+#[inline(always)]
+unsafe fn finish<S: Simd, const P: usize, const MR: usize>(
+    acc: *const f32,
+    (row, rows): (usize, usize),
+    (col, cols): (usize, usize),
+    out: &Out,
+) {
+    let phase_len = MR * PANEL * S::LANES;
+    for r in 0..rows {
+        let mut folded = [S::splat(0.0); PANEL];
+        for j in 0..PANEL {
+            let mut phases = [S::splat(0.0); P];
+            for p in 0..P {
+                phases[p] = S::load(acc.add(p * phase_len + (r * PANEL + j) * S::LANES));
+            }
+            folded[j] = fold_phases::<S, P>(phases);
+        }
+        let sums = S::fold4(folded);
+        for j in 0..cols {
+            out.write(row + r, col + j, sums[j]);
+        }
+    }
+}
+
+#[inline(always)]
+pub(crate) unsafe fn block<D: Dot, const P: usize, const MR: usize>(a: &Block) {
+    let steps = a.k.div_ceil(D::STEP * P);
+    let row_len = steps * P * D::STEP;
+    let groups = a.m.div_ceil(MR);
+    let panels = a.n.div_ceil(PANEL);
+    let tile_len = P * MR * PANEL * <D::S as Simd>::LANES;
+    for g0 in (0..groups).step_by(GROUPS) {
+        let g1 = groups.min(g0 + GROUPS);
+        for n0 in (0..panels).step_by(PANELS) {
+            let n1 = panels.min(n0 + PANELS);
+            for i in 0..P * steps.div_ceil(SEGMENT) {
+                let (p, s) = (i % P, i / P * SEGMENT);
+                let len = SEGMENT.min(steps - s);
+                for g in g0..g1 {
+                    let rows = MR.min(a.m - g * MR);
+                    let x = a.x.cast::<D::X>().add(g * MR * row_len + (p * steps + s) * rows * D::STEP);
+                    for n in n0..n1 {
+                        let w =
+                            a.w.cast::<D::X>().add(n * PANEL * row_len + (p * steps + s) * PANEL * D::STEP);
+                        let tile = (g - g0) * PANELS + n - n0;
+                        let acc = a.acc.add(tile * tile_len + p * MR * PANEL * <D::S as Simd>::LANES);
+                        tile_of::<D, MR>(rows, x, w, len, acc, s == 0);
+                    }
+                }
+            }
+            for g in g0..g1 {
+                let rows = (g * MR, MR.min(a.m - g * MR));
+                for n in n0..n1 {
+                    let cols = (a.col + n * PANEL, PANEL.min(a.n - n * PANEL));
+                    let acc = a.acc.add(((g - g0) * PANELS + n - n0) * tile_len);
+                    finish::<D::S, P, MR>(acc, rows, cols, &a.out);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,351 @@
+//! The kernel table: one struct of function pointers per instruction set, chosen at run time.
+//!
+//! A new architecture (NEON: four lanes, eight phases) is one module that implements [`simd::Simd`], one line with
+//! `kernel_table!`, and one arm in [`Isa::missing`] and [`Kernels::of`]. Nothing outside `kernels/` names an instruction set.
+
+#![allow(
+    unsafe_op_in_unsafe_fn,
+    reason = "every unsafe fn below has one contract: the instruction set is there, pointers cover the stated extents"
+)]
+#![allow(clippy::inline_always, reason = "code must end up in the function that has the target features")]
+#![allow(clippy::needless_range_loop, reason = "loops over registers are unrolled by index")]
+#![allow(
+    clippy::missing_safety_doc,
+    clippy::cast_ptr_alignment,
+    reason = "one contract, above; loads are unaligned"
+)]
+
+pub(crate) mod generic;
+mod scalar;
+pub(crate) mod simd;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+use crate::{CpuError, Result};
+use generic::attention::{Chunk, State};
+use generic::dot::{Block, Direct, PackW, PackX};
+use generic::rows::{Binary, RmsNorm, Rope, WeightedSum};
+
+/// An element type that kernels read or write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Elem {
+    /// IEEE 754 binary32.
+    F32,
+    /// bfloat16.
+    Bf16,
+    /// IEEE 754 binary16 (weights only).
+    F16,
+}
+
+impl Elem {
+    /// Bytes of one element.
+    pub const fn size(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::Bf16 | Self::F16 => 2,
+        }
+    }
+}
+
+/// An instruction set that there are kernels for, slowest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Isa {
+    /// No vector instructions named; any machine.
+    Scalar,
+    /// x86-64 AVX2 + FMA + F16C.
+    Avx2,
+    /// x86-64 AVX-512 F + BW + VL.
+    Avx512,
+    /// [`Isa::Avx512`] with AVX512-BF16: dot products of bf16 pairs for bf16 weights under bf16 activations.
+    Avx512Bf16,
+}
+
+impl Isa {
+    /// Every instruction set, slowest first.
+    pub const ALL: [Self; 4] = [Self::Scalar, Self::Avx2, Self::Avx512, Self::Avx512Bf16];
+
+    /// What this machine lacks for it, if anything.
+    pub fn missing(self) -> Option<&'static str> {
+        match self {
+            Self::Scalar => None,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => {
+                let there = is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("f16c");
+                (!there).then_some("AVX2, FMA or F16C")
+            }
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => {
+                let there = is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512vl");
+                Self::Avx2.missing().or((!there).then_some("AVX-512 F, BW or VL"))
+            }
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Bf16 => {
+                Self::Avx512.missing().or((!is_x86_feature_detected!("avx512bf16")).then_some("AVX512-BF16"))
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => Some("an x86-64 processor"),
+        }
+    }
+
+    /// Whether this machine also has AVX512-VNNI (integer dot products; no kernel uses them yet).
+    pub fn has_vnni() -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return is_x86_feature_detected!("avx512vnni");
+        #[cfg(not(target_arch = "x86_64"))]
+        false
+    }
+}
+
+impl std::fmt::Display for Isa {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Scalar => "scalar",
+            Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
+            Self::Avx512Bf16 => "avx512bf16",
+        })
+    }
+}
+
+/// What the activations of a linear are known to be, beyond their storage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ActMode {
+    /// Any f32 value.
+    F32,
+    /// Every value is a bf16 value, whatever it is stored as.
+    Bf16,
+}
+
+/// The order in which a linear's products are summed. Kernels that share one agree bit for bit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SumOrder {
+    /// 32 chains of fused multiply-adds, folded by halves: every instruction set.
+    Fma32,
+    /// AVX512-BF16: 32 chains of `vdpbf16ps`, each taking a pair of products, folded by halves.
+    Bf16Pairs32,
+}
+
+/// The linear kernels of one summation order.
+pub(crate) struct DotKernels {
+    pub(crate) order: SumOrder,
+    /// Elements of K that the padding goes up to.
+    pub(crate) unit: usize,
+    /// Activation rows in a group.
+    pub(crate) rows: usize,
+    /// Bytes of a packed element.
+    pub(crate) packed: usize,
+    /// f32 elements of scratch for `block`.
+    pub(crate) acc_len: usize,
+    pub(crate) pack_x: unsafe fn(&PackX),
+    pub(crate) pack_w: unsafe fn(&PackW),
+    pub(crate) direct: unsafe fn(&Direct),
+    pub(crate) block: unsafe fn(&Block),
+}
+
+impl DotKernels {
+    /// Bytes of one packed row of `k` elements.
+    pub(crate) fn row_bytes(&self, k: usize) -> usize {
+        k.next_multiple_of(self.unit) * self.packed
+    }
+}
+
+/// Element-wise kernels.
+pub(crate) struct RowKernels {
+    pub(crate) convert: unsafe fn(*const u8, Elem, *mut u8, Elem, usize),
+    pub(crate) add: unsafe fn(&Binary),
+    pub(crate) silu_mul: unsafe fn(&Binary),
+    pub(crate) rms_norm: unsafe fn(&RmsNorm),
+    pub(crate) rope: unsafe fn(&Rope),
+    pub(crate) weighted_sum: unsafe fn(&WeightedSum<'_>),
+    pub(crate) sum: unsafe fn(*const f32, usize) -> f32,
+}
+
+/// Attention kernels.
+pub(crate) struct AttentionKernels {
+    pub(crate) chunk: unsafe fn(&Chunk<'_>),
+    pub(crate) merge: unsafe fn(State, State, usize, usize),
+    pub(crate) finish: unsafe fn(*const f32, f32, usize, *mut u8, Elem),
+}
+
+/// All kernels for one instruction set. A value of this type is proof that the machine has it.
+pub struct Kernels {
+    isa: Isa,
+    fma: &'static DotKernels,
+    pairs: Option<&'static DotKernels>,
+    pub(crate) rows: &'static RowKernels,
+    pub(crate) attention: &'static AttentionKernels,
+}
+
+impl std::fmt::Debug for Kernels {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Kernels({})", self.isa)
+    }
+}
+
+macro_rules! kernels {
+    ($isa:ident, $($module:ident)::+, $pairs:expr) => {
+        Kernels {
+            isa: Isa::$isa,
+            fma: &$($module)::+::FMA,
+            pairs: $pairs,
+            rows: &$($module)::+::ROWS,
+            attention: &$($module)::+::ATTENTION,
+        }
+    };
+}
+
+static SCALAR: Kernels = kernels!(Scalar, scalar, None);
+#[cfg(target_arch = "x86_64")]
+static AVX2: Kernels = kernels!(Avx2, x86::avx2, None);
+#[cfg(target_arch = "x86_64")]
+static AVX512: Kernels = kernels!(Avx512, x86::avx512, None);
+#[cfg(target_arch = "x86_64")]
+static AVX512_BF16: Kernels = kernels!(Avx512Bf16, x86::avx512, Some(&x86::avx512::pairs::PAIRS));
+
+impl Kernels {
+    /// The kernels for `isa`.
+    ///
+    /// # Errors
+    /// [`CpuError::MissingIsa`] where this machine lacks it.
+    pub fn of(isa: Isa) -> Result<&'static Self> {
+        if let Some(missing) = isa.missing() {
+            return Err(CpuError::MissingIsa { isa, missing });
+        }
+        Ok(match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => &AVX2,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => &AVX512,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Bf16 => &AVX512_BF16,
+            _ => &SCALAR,
+        })
+    }
+
+    /// The fastest kernels that this machine has.
+    pub fn best() -> &'static Self {
+        Isa::ALL.into_iter().rev().find_map(|isa| Self::of(isa).ok()).unwrap_or(&SCALAR)
+    }
+
+    /// Their instruction set.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// The order in which [`crate::linear`] sums products for these weights and activations.
+    pub fn linear_order(&self, weight: Elem, mode: ActMode) -> SumOrder {
+        self.dot(weight, mode).order
+    }
+
+    pub(crate) fn dot(&self, weight: Elem, mode: ActMode) -> &'static DotKernels {
+        match (self.pairs, weight, mode) {
+            (Some(pairs), Elem::Bf16, ActMode::Bf16) => pairs,
+            _ => self.fma,
+        }
+    }
+}
+
+/// Compiles the linear kernels for one [`generic::dot::Dot`] with the given attributes.
+macro_rules! dot_table {
+    ($(#[$attr:meta])* $name:ident: $dot:ty, order: $order:ident, phases: $p:literal, rows: $mr:literal) => {
+        pub(crate) static $name: $crate::kernels::DotKernels = {
+            use $crate::kernels::generic::dot::{self, Block, Direct, Dot, PackW, PackX};
+            type Acc = <$dot as Dot>::S;
+            $(#[$attr])*
+            unsafe fn pack_x(a: &PackX) {
+                dot::pack_x::<$dot, $p>(a);
+            }
+            $(#[$attr])*
+            unsafe fn pack_w(a: &PackW) {
+                dot::pack_w::<$dot, $p>(a);
+            }
+            $(#[$attr])*
+            unsafe fn direct(a: &Direct) {
+                dot::direct::<$dot, $p, $mr>(a);
+            }
+            $(#[$attr])*
+            unsafe fn block(a: &Block) {
+                dot::block::<$dot, $p, $mr>(a);
+            }
+            $crate::kernels::DotKernels {
+                order: $crate::kernels::SumOrder::$order,
+                unit: <$dot as Dot>::STEP * $p,
+                rows: $mr,
+                packed: size_of::<<$dot as Dot>::X>(),
+                acc_len: dot::acc_len(<Acc as $crate::kernels::simd::Simd>::LANES, $p, $mr),
+                pack_x,
+                pack_w,
+                direct,
+                block,
+            }
+        };
+    };
+}
+use dot_table;
+
+/// Compiles every kernel for one [`simd::Simd`] with the given attributes.
+macro_rules! kernel_table {
+    ($(#[$attr:meta])* $simd:ty, phases: $p:literal, rows: $mr:literal) => {
+        $crate::kernels::dot_table! {
+            $(#[$attr])*
+            FMA: $crate::kernels::generic::dot::FmaDot<$simd>, order: Fma32, phases: $p, rows: $mr
+        }
+
+        pub(crate) static ROWS: $crate::kernels::RowKernels = {
+            use $crate::kernels::generic::rows::{self, Binary, RmsNorm, Rope, WeightedSum};
+            use $crate::kernels::Elem;
+            $(#[$attr])*
+            unsafe fn convert(src: *const u8, from: Elem, dst: *mut u8, to: Elem, n: usize) {
+                rows::convert::<$simd>(src, from, dst, to, n);
+            }
+            $(#[$attr])*
+            unsafe fn add(a: &Binary) {
+                rows::add::<$simd>(a);
+            }
+            $(#[$attr])*
+            unsafe fn silu_mul(a: &Binary) {
+                rows::silu_mul::<$simd>(a);
+            }
+            $(#[$attr])*
+            unsafe fn rms_norm(a: &RmsNorm) {
+                rows::rms_norm::<$simd>(a);
+            }
+            $(#[$attr])*
+            unsafe fn rope(a: &Rope) {
+                rows::rope::<$simd>(a);
+            }
+            $(#[$attr])*
+            unsafe fn weighted_sum(a: &WeightedSum<'_>) {
+                rows::weighted_sum::<$simd>(a);
+            }
+            $(#[$attr])*
+            unsafe fn sum(p: *const f32, n: usize) -> f32 {
+                rows::sum::<$simd>(p, n)
+            }
+            $crate::kernels::RowKernels { convert, add, silu_mul, rms_norm, rope, weighted_sum, sum }
+        };
+
+        pub(crate) static ATTENTION: $crate::kernels::AttentionKernels = {
+            use $crate::kernels::generic::attention::{self, Chunk, State};
+            use $crate::kernels::Elem;
+            $(#[$attr])*
+            unsafe fn chunk(a: &Chunk<'_>) {
+                attention::chunk::<$simd>(a);
+            }
+            $(#[$attr])*
+            unsafe fn merge(a: State, b: State, rows: usize, head_dim: usize) {
+                attention::merge::<$simd>(a, b, rows, head_dim);
+            }
+            $(#[$attr])*
+            unsafe fn finish(acc: *const f32, sum: f32, head_dim: usize, out: *mut u8, elem: Elem) {
+                attention::finish::<$simd>(acc, sum, head_dim, out, elem);
+            }
+            $crate::kernels::AttentionKernels { chunk, merge, finish }
+        };
+    };
+}
+use kernel_table;

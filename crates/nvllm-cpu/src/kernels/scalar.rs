@@ -1,0 +1,103 @@
+//! The portable path: eight "lanes" in an array, which a compiler for a machine with fused multiply-add turns into vectors.
+//! Where the machine has none, `mul_add` is a library call: slow, and still the same bits.
+
+use super::kernel_table;
+use super::simd::{Bf16, F16, Simd, Stored};
+use std::array::from_fn;
+
+/// Eight f32 in an array.
+#[derive(Clone, Copy)]
+pub(crate) struct Scalar;
+
+const N: usize = 8;
+
+impl Simd for Scalar {
+    type V = [f32; N];
+    const LANES: usize = N;
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self::V {
+        [x; N]
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> Self::V {
+        p.cast::<Self::V>().read_unaligned()
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut f32, v: Self::V) {
+        p.cast::<Self::V>().write_unaligned(v);
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(p: *const u8) -> Self::V {
+        from_fn(|i| Bf16::get(p.add(2 * i)))
+    }
+    #[inline(always)]
+    unsafe fn load_f16(p: *const u8) -> Self::V {
+        from_fn(|i| F16::get(p.add(2 * i)))
+    }
+    #[inline(always)]
+    unsafe fn store_bf16(p: *mut u8, v: Self::V) {
+        for (i, x) in v.iter().enumerate() {
+            Bf16::put(p.add(2 * i), *x);
+        }
+    }
+    #[inline(always)]
+    unsafe fn add(a: Self::V, b: Self::V) -> Self::V {
+        from_fn(|i| a[i] + b[i])
+    }
+    #[inline(always)]
+    unsafe fn sub(a: Self::V, b: Self::V) -> Self::V {
+        from_fn(|i| a[i] - b[i])
+    }
+    #[inline(always)]
+    unsafe fn mul(a: Self::V, b: Self::V) -> Self::V {
+        from_fn(|i| a[i] * b[i])
+    }
+    #[inline(always)]
+    unsafe fn div(a: Self::V, b: Self::V) -> Self::V {
+        from_fn(|i| a[i] / b[i])
+    }
+    #[inline(always)]
+    unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        from_fn(|i| a[i].mul_add(b[i], c[i]))
+    }
+    #[inline(always)]
+    unsafe fn min(a: Self::V, b: Self::V) -> Self::V {
+        from_fn(|i| if a[i] < b[i] { a[i] } else { b[i] })
+    }
+    #[inline(always)]
+    unsafe fn max(a: Self::V, b: Self::V) -> Self::V {
+        from_fn(|i| if a[i] > b[i] { a[i] } else { b[i] })
+    }
+    #[inline(always)]
+    unsafe fn round(v: Self::V) -> Self::V {
+        v.map(f32::round_ties_even)
+    }
+    #[inline(always)]
+    unsafe fn pow2(n: Self::V) -> Self::V {
+        n.map(|n| f32::from_bits((((n as i32) + 127) << 23) as u32))
+    }
+    #[inline(always)]
+    unsafe fn zero_below(x: Self::V, limit: Self::V, v: Self::V) -> Self::V {
+        from_fn(|i| if x[i] < limit[i] { 0.0 } else { v[i] })
+    }
+    #[inline(always)]
+    unsafe fn fold(v: Self::V) -> f32 {
+        let q: [f32; 4] = from_fn(|i| v[i] + v[i + 4]);
+        (q[0] + q[2]) + (q[1] + q[3])
+    }
+    #[inline(always)]
+    unsafe fn fold4(v: [Self::V; 4]) -> [f32; 4] {
+        v.map(|v| Self::fold(v))
+    }
+    #[inline(always)]
+    unsafe fn transpose8<E: Stored>(src: [*const u8; 8], dst: *mut f32, ld: usize) {
+        for (row, p) in src.into_iter().enumerate() {
+            for col in 0..8 {
+                *dst.add(col * ld + row) = E::get(p.add(col * E::BYTES));
+            }
+        }
+    }
+}
+
+kernel_table! { Scalar, phases: 4, rows: 3 }

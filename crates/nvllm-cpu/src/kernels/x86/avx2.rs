@@ -1,0 +1,133 @@
+//! AVX2 with FMA and F16C: every x86 server and desktop core since 2013 (Intel) and 2017 (AMD).
+
+use crate::kernels::kernel_table;
+use crate::kernels::simd::{Simd, Stored};
+#[allow(clippy::wildcard_imports, reason = "intrinsics are many and carry their own prefix")]
+use std::arch::x86_64::*;
+
+/// Eight f32 in a `ymm` register.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx2;
+
+/// Rounds eight f32 to bf16, in the low halves of eight 32-bit lanes.
+#[inline(always)]
+unsafe fn round_bf16(v: __m256) -> __m256i {
+    let bits = _mm256_castps_si256(v);
+    let lsb = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+    let rounded = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), lsb);
+    let quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x0040_0000));
+    let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(v, v));
+    _mm256_srli_epi32::<16>(_mm256_blendv_epi8(rounded, quiet, nan))
+}
+
+impl Simd for Avx2 {
+    type V = __m256;
+    const LANES: usize = 8;
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> __m256 {
+        _mm256_set1_ps(x)
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> __m256 {
+        _mm256_loadu_ps(p)
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut f32, v: __m256) {
+        _mm256_storeu_ps(p, v);
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(p: *const u8) -> __m256 {
+        _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()))))
+    }
+    #[inline(always)]
+    unsafe fn load_f16(p: *const u8) -> __m256 {
+        _mm256_cvtph_ps(_mm_loadu_si128(p.cast()))
+    }
+    #[inline(always)]
+    unsafe fn store_bf16(p: *mut u8, v: __m256) {
+        let r = round_bf16(v);
+        let packed = _mm_packus_epi32(_mm256_castsi256_si128(r), _mm256_extracti128_si256::<1>(r));
+        _mm_storeu_si128(p.cast(), packed);
+    }
+    #[inline(always)]
+    unsafe fn add(a: __m256, b: __m256) -> __m256 {
+        _mm256_add_ps(a, b)
+    }
+    #[inline(always)]
+    unsafe fn sub(a: __m256, b: __m256) -> __m256 {
+        _mm256_sub_ps(a, b)
+    }
+    #[inline(always)]
+    unsafe fn mul(a: __m256, b: __m256) -> __m256 {
+        _mm256_mul_ps(a, b)
+    }
+    #[inline(always)]
+    unsafe fn div(a: __m256, b: __m256) -> __m256 {
+        _mm256_div_ps(a, b)
+    }
+    #[inline(always)]
+    unsafe fn fma(a: __m256, b: __m256, c: __m256) -> __m256 {
+        _mm256_fmadd_ps(a, b, c)
+    }
+    #[inline(always)]
+    unsafe fn min(a: __m256, b: __m256) -> __m256 {
+        _mm256_min_ps(a, b)
+    }
+    #[inline(always)]
+    unsafe fn max(a: __m256, b: __m256) -> __m256 {
+        _mm256_max_ps(a, b)
+    }
+    #[inline(always)]
+    unsafe fn round(v: __m256) -> __m256 {
+        _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(v)
+    }
+    #[inline(always)]
+    unsafe fn pow2(n: __m256) -> __m256 {
+        let biased = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+        _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased))
+    }
+    #[inline(always)]
+    unsafe fn zero_below(x: __m256, limit: __m256, v: __m256) -> __m256 {
+        _mm256_andnot_ps(_mm256_cmp_ps::<_CMP_LT_OQ>(x, limit), v)
+    }
+    #[inline(always)]
+    unsafe fn fold(v: __m256) -> f32 {
+        let q = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+        let d = _mm_add_ps(q, _mm_movehl_ps(q, q));
+        _mm_cvtss_f32(_mm_add_ss(d, _mm_movehdup_ps(d)))
+    }
+    #[inline(always)]
+    unsafe fn fold4(v: [__m256; 4]) -> [f32; 4] {
+        let q = v.map(|v| _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v)));
+        let ab = _mm_add_ps(_mm_unpacklo_ps(q[0], q[1]), _mm_unpackhi_ps(q[0], q[1]));
+        let cd = _mm_add_ps(_mm_unpacklo_ps(q[2], q[3]), _mm_unpackhi_ps(q[2], q[3]));
+        let sum = _mm_add_ps(_mm_movelh_ps(ab, cd), _mm_movehl_ps(cd, ab));
+        let mut out = [0.0; 4];
+        _mm_storeu_ps(out.as_mut_ptr(), sum);
+        out
+    }
+    #[inline(always)]
+    unsafe fn transpose8<E: Stored>(src: [*const u8; 8], dst: *mut f32, ld: usize) {
+        let r = src.map(|p| E::load::<Self>(p));
+        let pair = |a, b| (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+        let (t0, t1) = pair(r[0], r[1]);
+        let (t2, t3) = pair(r[2], r[3]);
+        let (t4, t5) = pair(r[4], r[5]);
+        let (t6, t7) = pair(r[6], r[7]);
+        let quad = |a, b| (_mm256_shuffle_ps::<0x44>(a, b), _mm256_shuffle_ps::<0xee>(a, b));
+        let (u0, u1) = quad(t0, t2);
+        let (u2, u3) = quad(t1, t3);
+        let (u4, u5) = quad(t4, t6);
+        let (u6, u7) = quad(t5, t7);
+        for (i, (lo, hi)) in [(u0, u4), (u1, u5), (u2, u6), (u3, u7)].into_iter().enumerate() {
+            _mm256_storeu_ps(dst.add(i * ld), _mm256_permute2f128_ps::<0x20>(lo, hi));
+            _mm256_storeu_ps(dst.add((i + 4) * ld), _mm256_permute2f128_ps::<0x31>(lo, hi));
+        }
+    }
+}
+
+kernel_table! {
+    #[target_feature(enable = "avx2,fma,f16c")]
+    Avx2, phases: 4, rows: 3
+}

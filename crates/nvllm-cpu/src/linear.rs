@@ -1,0 +1,294 @@
+//! `y = x W^T + b`: packing activations, dealing out weight rows.
+//!
+//! Weights stay where the checkpoint is mapped, in one or more segments of whole rows. With few activation rows each thread reads
+//! its weight rows once, in sequence, straight from there. With many, a thread converts a few weight rows at a time into a panel in
+//! its cache and runs the register tile over all activation rows. Which of the two runs is a matter of speed alone: both keep the
+//! order of `kernels::generic::dot`.
+
+use crate::error::ensure;
+use crate::kernels::DotKernels;
+use crate::kernels::generic::dot::{Block, Direct, MAX_ROWS, Out, PANEL, PackW, PackX};
+use crate::rows::{Rows, RowsMut};
+use crate::{ActMode, Cpu, Elem, Result};
+
+/// Row groups up to which weights are read in place.
+const DIRECT_GROUPS: usize = 2;
+/// Bytes of weights that a thread takes at a time when it reads them in place.
+const DIRECT_BYTES: usize = 64 * 1024;
+/// Bytes of packed weights that a thread holds.
+const PANEL_BYTES: usize = 192 * 1024;
+/// Activation rows packed at a time: bounds the scratch and keeps it in the last-level cache.
+const BLOCK_ROWS: usize = 480;
+
+/// A weight matrix `n x k`, row-major; its rows are the segments' rows in order.
+#[derive(Clone, Copy, Debug)]
+pub struct Weights<'a> {
+    /// Whole rows each; at least 2-byte alignment is usual, none is required.
+    pub segments: &'a [&'a [u8]],
+    /// Element type.
+    pub elem: Elem,
+    /// Columns.
+    pub k: usize,
+}
+
+impl Weights<'_> {
+    /// Rows over all segments.
+    ///
+    /// # Errors
+    /// `k` is 0 or a segment is no whole number of rows.
+    pub fn num_rows(&self) -> Result<usize> {
+        let row_bytes = self.k * self.elem.size();
+        let whole = row_bytes > 0 && self.segments.iter().all(|s| s.len().is_multiple_of(row_bytes));
+        ensure!(whole, "linear", "weight segments are not whole rows of {} {:?}", self.k, self.elem);
+        Ok(self.segments.iter().map(|s| s.len() / row_bytes).sum())
+    }
+}
+
+/// One of several products that share their input: an expert, with the rows that chose it.
+#[derive(Clone, Copy, Debug)]
+pub struct ExpertRows<'a> {
+    /// `n x k`, dense.
+    pub weight: &'a [u8],
+    /// Rows of x to multiply.
+    pub x_rows: &'a [u32],
+    /// Where each product goes; as long as `x_rows`, each output row named once over all experts.
+    pub out_rows: &'a [u32],
+}
+
+/// Some rows of a product, small enough to pack at once.
+struct Piece<'a> {
+    segments: &'a [&'a [u8]],
+    /// Rows of x; `None` for rows from `row` on.
+    x_rows: Option<&'a [u32]>,
+    row: usize,
+    m: usize,
+    out: Out,
+}
+
+/// A packed group to be written: which rows of x, and where.
+struct Pack {
+    rows: [*const u8; MAX_ROWS],
+    num_rows: usize,
+    dst: *mut u8,
+}
+
+/// Weight rows that lie together, against one piece.
+struct Span {
+    /// Number of its first chunk.
+    first: usize,
+    chunk: usize,
+    w: *const u8,
+    n: usize,
+    col: usize,
+    x: *const u8,
+    m: usize,
+    out: Out,
+}
+
+/// Work lists, kept between calls so that serving allocates nothing.
+#[derive(Default)]
+pub(crate) struct LinearLists {
+    packs: Vec<Pack>,
+    spans: Vec<Span>,
+}
+
+// SAFETY: addresses that are only followed inside the call that filled the lists.
+unsafe impl Send for LinearLists {}
+// SAFETY: as above; threads read the lists and write disjoint outputs.
+unsafe impl Sync for LinearLists {}
+
+/// What every chunk of one call shares.
+struct Common {
+    dot: &'static DotKernels,
+    elem: Elem,
+    k: usize,
+}
+
+impl Cpu {
+    /// `out[m, n] = x[m, k] W[n, k]^T (+ bias[n])`, accumulated in f32, rounded once to `out`'s type.
+    ///
+    /// Each output's summation order is [`crate::Kernels::linear_order`]: the same for any number of rows, threads and segments.
+    /// Under [`ActMode::Bf16`] every value of x must be a bf16 value (stored as bf16 or f32).
+    ///
+    /// # Errors
+    /// Extents that do not fit together.
+    pub fn linear(
+        &mut self,
+        x: Rows<'_>,
+        w: Weights<'_>,
+        bias: Option<&[f32]>,
+        mode: ActMode,
+        mut out: RowsMut<'_>,
+    ) -> Result<()> {
+        let n = w.num_rows()?;
+        ensure!(x.cols() == w.k, "linear", "x has {} columns, the weight {}", x.cols(), w.k);
+        ensure!(
+            out.num_rows() == x.num_rows() && out.cols() == n,
+            "linear",
+            "{} rows by {n} outputs into {} x {}",
+            x.num_rows(),
+            out.num_rows(),
+            out.cols()
+        );
+        ensure!(bias.is_none_or(|b| b.len() == n), "linear", "a bias of another length than {n}");
+        let target = out.target();
+        let common = Common { dot: self.kernels.dot(w.elem, mode), elem: w.elem, k: w.k };
+        for row in (0..x.num_rows()).step_by(BLOCK_ROWS) {
+            let out = Out {
+                ptr: target.row(row),
+                elem: target.elem,
+                stride: target.stride,
+                rows: std::ptr::null(),
+                bias: bias.map_or(std::ptr::null(), <[f32]>::as_ptr),
+            };
+            let m = BLOCK_ROWS.min(x.num_rows() - row);
+            self.products(&common, x, &[Piece { segments: w.segments, x_rows: None, row, m, out }]);
+        }
+        Ok(())
+    }
+
+    /// For every expert `out[out_rows[i]] = x[x_rows[i]] W^T`, all weights `n x k` of one type, `n = out`'s columns.
+    ///
+    /// # Errors
+    /// Extents that do not fit together, a row that is not there, an output row named twice.
+    pub fn expert_linear(
+        &mut self,
+        x: Rows<'_>,
+        experts: &[ExpertRows<'_>],
+        elem: Elem,
+        mode: ActMode,
+        mut out: RowsMut<'_>,
+    ) -> Result<()> {
+        let op = "expert_linear";
+        ensure!(x.cols() > 0, op, "x has no columns");
+        let mut written = vec![false; out.num_rows()];
+        for e in experts {
+            ensure!(e.x_rows.len() == e.out_rows.len(), op, "row lists differ in length");
+            ensure!(e.weight.len() == out.cols() * x.cols() * elem.size(), op, "a weight of another size");
+            ensure!(e.x_rows.iter().all(|r| (*r as usize) < x.num_rows()), op, "a row beyond x");
+            for r in e.out_rows {
+                let free = written.get_mut(*r as usize).is_some_and(|w| !std::mem::replace(w, true));
+                ensure!(free, op, "output row {r} is beyond {} or named twice", out.num_rows());
+            }
+        }
+        let target = out.target();
+        let common = Common { dot: self.kernels.dot(elem, mode), elem, k: x.cols() };
+        let weights: Vec<[&[u8]; 1]> = experts.iter().map(|e| [e.weight]).collect();
+        let mut pieces = Vec::new();
+        let mut rows = 0;
+        for (e, segments) in experts.iter().zip(&weights) {
+            for (xs, outs) in e.x_rows.chunks(BLOCK_ROWS).zip(e.out_rows.chunks(BLOCK_ROWS)) {
+                if rows + xs.len() > BLOCK_ROWS {
+                    self.products(&common, x, &pieces);
+                    pieces.clear();
+                    rows = 0;
+                }
+                let (ptr, elem, stride) = (target.row(0), target.elem, target.stride);
+                let out = Out { ptr, elem, stride, rows: outs.as_ptr(), bias: std::ptr::null() };
+                pieces.push(Piece { segments, x_rows: Some(xs), row: 0, m: xs.len(), out });
+                rows += xs.len();
+            }
+        }
+        self.products(&common, x, &pieces);
+        Ok(())
+    }
+
+    /// Packs the pieces' rows, then computes all products in one section. Arguments have been checked.
+    fn products(&mut self, common: &Common, x: Rows<'_>, pieces: &[Piece<'_>]) {
+        let dot = common.dot;
+        let row_bytes = dot.row_bytes(common.k);
+        let total: usize = pieces.iter().map(|p| p.m * row_bytes).sum();
+        let mut base = self.packed.bytes(total);
+        let (packs, spans) = (&mut self.lists.packs, &mut self.lists.spans);
+        packs.clear();
+        spans.clear();
+        let mut chunks = 0;
+        for piece in pieces {
+            for first in (0..piece.m).step_by(dot.rows) {
+                let num_rows = dot.rows.min(piece.m - first);
+                let mut rows = [std::ptr::null(); MAX_ROWS];
+                for (i, p) in rows.iter_mut().take(num_rows).enumerate() {
+                    *p = x.row(piece.x_rows.map_or(piece.row + first + i, |list| list[first + i] as usize));
+                }
+                packs.push(Pack { rows, num_rows, dst: base.wrapping_add(first * row_bytes) });
+            }
+            let mut col = 0;
+            for segment in piece.segments {
+                let n = segment.len() / (common.k * common.elem.size());
+                let chunk = chunk_rows(common, piece.m);
+                let (x, m, out) = (base.cast_const(), piece.m, piece.out);
+                spans.push(Span { first: chunks, chunk, w: segment.as_ptr(), n, col, x, m, out });
+                col += n;
+                chunks += n.div_ceil(chunk);
+            }
+            base = base.wrapping_add(piece.m * row_bytes);
+        }
+        let lists = &self.lists;
+        let (elem, k) = (x.elem(), common.k);
+        let groups_at_once = (32 * 1024 / (k * dot.rows)).max(1);
+        self.pool.for_chunks(lists.packs.len(), groups_at_once, |_, range| {
+            for pack in &lists.packs[range] {
+                let args = PackX { rows: pack.rows, num_rows: pack.num_rows, elem, k, dst: pack.dst };
+                // SAFETY: each row holds k elements; groups have disjoint places in the packed buffer.
+                unsafe { (dot.pack_x)(&args) }
+            }
+        });
+        self.pool.for_chunks(chunks, 1, |thread, range| {
+            for id in range {
+                let span = &lists.spans[lists.spans.partition_point(|s| s.first <= id) - 1];
+                let row = (id - span.first) * span.chunk;
+                self.compute(common, span, row, span.chunk.min(span.n - row), thread);
+            }
+        });
+    }
+
+    /// Weight rows `row .. row + n` of a span.
+    #[allow(clippy::cast_ptr_alignment, reason = "buffers are aligned to 64, panels are whole cache lines")]
+    fn compute(&self, common: &Common, span: &Span, row: usize, n: usize, thread: usize) {
+        let Common { dot, elem, k } = *common;
+        let w_bytes = k * elem.size();
+        let col = span.col + row;
+        let w = span.w.wrapping_add(row * w_bytes);
+        if span.m <= DIRECT_GROUPS * dot.rows {
+            // One group reads a long run of rows; two read a few rows each in turn, the second from the cache.
+            let run = if span.m <= dot.rows { n } else { 8 };
+            for first in (0..n).step_by(run.max(1)) {
+                for m0 in (0..span.m).step_by(dot.rows) {
+                    let args = Direct {
+                        x: span.x.wrapping_add(m0 * dot.row_bytes(k)),
+                        num_rows: dot.rows.min(span.m - m0),
+                        row: m0,
+                        w: w.wrapping_add(first * w_bytes),
+                        elem,
+                        k,
+                        n: run.min(n - first),
+                        col: col + first,
+                        out: span.out,
+                    };
+                    // SAFETY: the weight rows and the packed group are there; each output is this chunk's alone.
+                    unsafe { (dot.direct)(&args) }
+                }
+            }
+            return;
+        }
+        let mut scratch = self.threads.of(thread);
+        let panels = n.next_multiple_of(PANEL) * dot.row_bytes(k);
+        let dst = scratch.bytes(panels + dot.acc_len * size_of::<f32>());
+        let acc = dst.wrapping_add(panels).cast::<f32>();
+        // SAFETY: the weight rows are there; the scratch holds the panels.
+        unsafe { (dot.pack_w)(&PackW { w, elem, k, n, dst }) };
+        let args = Block { x: span.x, m: span.m, w: dst, k, n, acc, col, out: span.out };
+        // SAFETY: x and the panels are packed for k; the scratch holds the accumulators; each output is this chunk's alone.
+        unsafe { (dot.block)(&args) }
+    }
+}
+
+/// Weight rows that a thread takes at a time, for `m` activation rows.
+fn chunk_rows(common: &Common, m: usize) -> usize {
+    let (bytes, row) = if m <= DIRECT_GROUPS * common.dot.rows {
+        (DIRECT_BYTES, common.k * common.elem.size())
+    } else {
+        (PANEL_BYTES, common.dot.row_bytes(common.k))
+    };
+    (bytes / row).next_multiple_of(PANEL).clamp(PANEL, 256)
+}
