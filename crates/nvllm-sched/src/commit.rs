@@ -1,0 +1,109 @@
+//! What came back.
+
+use nvllm_core::{SeqId, StepId, StepOutput, Tensor, TokenId, TokenLogprobs};
+
+use crate::scheduler::{InFlight, Part};
+use crate::{FinishReason, Result, SchedError, Scheduler, SeqEvent};
+
+/// One output row of a backend.
+type Row = (Option<TokenId>, Option<TokenLogprobs>, Option<Box<dyn Tensor>>);
+
+impl Scheduler {
+    /// Takes the output of the oldest step in flight, and says what it meant: sequences in step order, each with its rows
+    /// in order and then its end, if it has come.
+    ///
+    /// Errors, with nothing changed, if the step is not in flight, an older one is, or the output lacks what was asked for.
+    pub fn commit(&mut self, step: StepId, output: StepOutput) -> Result<Vec<SeqEvent>> {
+        let first = self.in_flight.front().map(|f| f.id);
+        if first != Some(step) {
+            return match first.filter(|_| self.in_flight.iter().any(|f| f.id == step)) {
+                Some(first) => Err(SchedError::OutOfOrder { step, first }),
+                None => Err(SchedError::UnknownStep { step }),
+            };
+        }
+        if let Some(front) = self.in_flight.front() {
+            check_output(front, &output).map_err(|problem| SchedError::BadOutput { step, problem })?;
+        }
+        let parts = self.in_flight.pop_front().map_or_else(Vec::new, |front| front.parts);
+        let mut rows =
+            output.tokens.into_iter().zip(output.logprobs).zip(output.rows).map(|((t, l), r)| (t, l, r));
+        let mut events = Vec::new();
+        for part in parts {
+            // Rows of a sequence that has ended meanwhile are taken too, and dropped.
+            let rows: Vec<Row> = rows.by_ref().take(part.rows.len()).collect();
+            self.commit_part(&part, rows, &mut events);
+            self.unpin(part.seq);
+        }
+        Ok(events)
+    }
+
+    /// Gives up a step that the backend could not run, or whose output is lost: its sequences end with
+    /// [`FinishReason::Failed`]. It may be any step in flight.
+    ///
+    /// Errors if the step is not in flight.
+    pub fn fail(&mut self, step: StepId) -> Result<Vec<SeqEvent>> {
+        let at = self.in_flight.iter().position(|f| f.id == step);
+        let failed = at.and_then(|at| self.in_flight.remove(at)).ok_or(SchedError::UnknownStep { step })?;
+        let mut events = Vec::new();
+        for part in failed.parts {
+            events.extend(self.finish(part.seq, FinishReason::Failed));
+            self.unpin(part.seq);
+        }
+        Ok(events)
+    }
+
+    fn commit_part(&mut self, part: &Part, rows: Vec<Row>, events: &mut Vec<SeqEvent>) {
+        let seq = part.seq;
+        let Some(state) = self.seqs.get_mut(&seq).filter(|s| s.finished.is_none()) else { return };
+        let mut reason = None;
+        for (want, (token, logprobs, logits)) in part.rows.iter().zip(rows) {
+            let index = part.first + want.index as usize;
+            if let Some(token) = token.filter(|_| want.sample) {
+                let logprobs = logprobs.filter(|_| want.top_logprobs.is_some());
+                state.output.push(token);
+                events.push(SeqEvent::Token { seq, index, token, logprobs, logits });
+                if state.new.sampling.stop_tokens.contains(&token) {
+                    reason = Some(FinishReason::StopToken(token));
+                }
+            } else {
+                let logprobs = logprobs.filter(|_| want.target.is_some());
+                events.push(SeqEvent::PromptRow { seq, index, logprobs, logits });
+            }
+        }
+        let prompt_done = part.first + part.len >= state.prompt_len();
+        if reason.is_none() && prompt_done && state.output.len() >= state.max_tokens {
+            reason = Some(FinishReason::Length);
+        }
+        events.extend(reason.and_then(|reason| self.finish(seq, reason)));
+    }
+
+    /// Takes note that a step with this sequence is over.
+    fn unpin(&mut self, seq: SeqId) {
+        if let Some(state) = self.seqs.get_mut(&seq) {
+            state.in_flight = state.in_flight.saturating_sub(1);
+        }
+        self.forget_if_unpinned(seq);
+    }
+}
+
+/// Whether a backend's output has everything that the step's rows want.
+fn check_output(step: &InFlight, output: &StepOutput) -> Result<(), String> {
+    let wants: Vec<_> = step.parts.iter().flat_map(|part| &part.rows).collect();
+    let lens =
+        [("tokens", output.tokens.len()), ("logprobs", output.logprobs.len()), ("rows", output.rows.len())];
+    if let Some((what, len)) = lens.into_iter().find(|(_, len)| *len != wants.len()) {
+        return Err(format!("has {len} {what}; the step wants {}", wants.len()));
+    }
+    for (i, want) in wants.into_iter().enumerate() {
+        let scored = want.target.is_some() || (want.sample && want.top_logprobs.is_some());
+        let lacks = [
+            ("token", want.sample && output.tokens[i].is_none()),
+            ("log-probabilities", scored && output.logprobs[i].is_none()),
+            ("logits", want.logits && output.rows[i].is_none()),
+        ];
+        if let Some((what, _)) = lacks.into_iter().find(|(_, lacks)| *lacks) {
+            return Err(format!("lacks the {what} of row {i}"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,261 @@
+//! Faults planted in the scheduler's state, in its steps, in a backend's output and in the events: a walk that does not
+//! find them would prove nothing.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use nvllm_core::{BlockId, SeqStep, Source, Step, StepOutput, TokenId};
+
+use super::walk::Walk;
+use crate::sequence::Sequence;
+use crate::{Scheduler, SeqEvent};
+
+/// One thing to get wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Fault {
+    LeakBlock,
+    FreeEarly,
+    ShareBlock,
+    MissBlock,
+    LeakSlot,
+    ShareSlot,
+    MiscountSteps,
+    MiscountSamples,
+    SkipToken,
+    LoseSequence,
+    ForgetPinned,
+    OverPromise,
+    WrongToken,
+    WrongPosition,
+    WrongKvStart,
+    SwapBlocks,
+    NullBlock,
+    NoReset,
+    ShortTable,
+    NoSample,
+    SwapRows,
+    LoseRow,
+    LoseEvent,
+    RepeatEvent,
+    SwapEvents,
+}
+
+const IN_STATE: [Fault; 12] = [
+    Fault::LeakBlock,
+    Fault::FreeEarly,
+    Fault::ShareBlock,
+    Fault::MissBlock,
+    Fault::LeakSlot,
+    Fault::ShareSlot,
+    Fault::MiscountSteps,
+    Fault::MiscountSamples,
+    Fault::SkipToken,
+    Fault::LoseSequence,
+    Fault::ForgetPinned,
+    Fault::OverPromise,
+];
+
+const ELSEWHERE: [Fault; 13] = [
+    Fault::WrongToken,
+    Fault::WrongPosition,
+    Fault::WrongKvStart,
+    Fault::SwapBlocks,
+    Fault::NullBlock,
+    Fault::NoReset,
+    Fault::ShortTable,
+    Fault::NoSample,
+    Fault::SwapRows,
+    Fault::LoseRow,
+    Fault::LoseEvent,
+    Fault::RepeatEvent,
+    Fault::SwapEvents,
+];
+
+impl Fault {
+    /// Plants it between two calls, if there is something to get wrong.
+    pub(super) fn in_state(self, sched: &mut Scheduler) -> bool {
+        if self == Self::ForgetPinned {
+            let pinned = sched.seqs.iter_mut().find(|(_, s)| s.finished.is_some());
+            let Some(id) = pinned.map(|(id, s)| (s.in_flight = 0, *id).1) else { return false };
+            sched.forget_if_unpinned(id);
+            return true;
+        }
+        self.in_blocks(sched) || self.in_counts(sched)
+    }
+
+    fn in_blocks(self, sched: &mut Scheduler) -> bool {
+        let Scheduler { pools, seqs, .. } = sched;
+        let block_len = sched.config.block_len;
+        let mut holders = seqs.values_mut().filter(|s| s.computed > 0);
+        match self {
+            Self::LeakBlock => pools[0].alloc(1).is_some(),
+            Self::FreeEarly => {
+                let table =
+                    holders.next().and_then(|s| s.held.as_ref()).map(|held| Arc::clone(&held.tables[0]));
+                table.inspect(|table| pools[0].release(&table[table.len() - 1..])).is_some()
+            }
+            Self::ShareBlock => {
+                let block = holders.next().and_then(|s| s.held.as_ref()).map(|held| held.tables[0][0]);
+                let other = holders.next().and_then(|s| s.held.as_mut()).map(|held| &mut held.tables[0]);
+                block
+                    .zip(other)
+                    .map(|(block, table)| *table = replaced(table, table.len() - 1, block))
+                    .is_some()
+            }
+            Self::MissBlock => {
+                let mut full = holders.filter(|s| s.computed.is_multiple_of(block_len));
+                full.next().map(|s| s.computed += 1).is_some()
+            }
+            Self::OverPromise => {
+                let mut live = holders.filter(|s| s.finished.is_none());
+                live.next().map(|s| s.max_tokens += 2 * pools[0].num_total() * block_len).is_some()
+            }
+            _ => false,
+        }
+    }
+
+    fn in_counts(self, sched: &mut Scheduler) -> bool {
+        let Scheduler { seqs, free_slots, running, .. } = sched;
+        let block_len = sched.config.block_len;
+        let mut holders = seqs.values_mut().filter(|s| s.computed > 0);
+        match self {
+            Self::LeakSlot => free_slots.pop_first().is_some(),
+            Self::ShareSlot => {
+                let slot = holders.next().and_then(|s| s.held.as_ref()).map(|held| held.slot);
+                let other = holders.next().and_then(|s| s.held.as_mut());
+                slot.zip(other).map(|(slot, held)| held.slot = slot).is_some()
+            }
+            Self::MiscountSteps => holders.find(|s| s.in_flight > 0).map(|s| s.in_flight -= 1).is_some(),
+            Self::MiscountSamples => {
+                let live = |s: &&mut Sequence| s.finished.is_none() && s.num_sampled < s.max_tokens;
+                holders.find(live).map(|s| s.num_sampled += 1).is_some()
+            }
+            Self::SkipToken => {
+                let inside = |s: &&mut Sequence| s.num_sampled > 0 && s.computed % block_len > 1;
+                holders.find(inside).map(|s| s.computed -= 1).is_some()
+            }
+            Self::LoseSequence => running.pop().is_some(),
+            _ => false,
+        }
+    }
+
+    /// Plants it in what the backend is told.
+    pub(super) fn in_step(self, step: &mut Step) -> bool {
+        let sampling = |s: &&mut SeqStep| s.outputs.iter().any(|o| o.sample);
+        let Some(seq) = step.seqs.iter_mut().find(sampling) else { return false };
+        let table = &seq.block_tables[0];
+        match self {
+            Self::WrongToken => match &mut seq.tokens[0] {
+                Source::Host(token) => {
+                    *token = TokenId(u32::from(token.0 == 0));
+                    true
+                }
+                Source::Slot => false,
+            },
+            Self::WrongPosition => {
+                let Source::Host(position) = seq.positions[0] else { return false };
+                seq.positions[0] = Source::Host(position + 1);
+                true
+            }
+            Self::WrongKvStart => {
+                let Source::Host(start) = seq.kv_start else { return false };
+                seq.kv_start = Source::Host(start.saturating_sub(1));
+                start > 0
+            }
+            Self::SwapBlocks if table.len() > 1 => {
+                let mut blocks = table.to_vec();
+                blocks.swap(0, 1);
+                seq.block_tables[0] = blocks.into();
+                seq.kv_start != Source::Host(0)
+            }
+            Self::NullBlock => {
+                seq.block_tables[0] = replaced(table, 0, BlockId::NULL);
+                true
+            }
+            Self::ShortTable => {
+                seq.block_tables[0] = table[1..].into();
+                true
+            }
+            Self::NoSample => {
+                seq.outputs.pop();
+                true
+            }
+            // A reset that follows another use of the slot; without it the slot still is the other's.
+            Self::NoReset => step.resets.pop().is_some(),
+            _ => false,
+        }
+    }
+
+    /// Plants it in what the backend says.
+    pub(super) fn in_output(self, output: &mut StepOutput) -> bool {
+        let sampled: Vec<usize> = (0..output.tokens.len()).filter(|&i| output.tokens[i].is_some()).collect();
+        match self {
+            Self::SwapRows => {
+                let Some(&[a, b, ..]) = sampled.get(..2) else { return false };
+                output.tokens.swap(a, b);
+                output.tokens[a] != output.tokens[b]
+            }
+            Self::LoseRow => {
+                output.logprobs.pop();
+                output.tokens.pop().is_some()
+            }
+            _ => false,
+        }
+    }
+
+    /// Plants it in what the engine is told.
+    pub(super) fn in_events(self, events: &mut Vec<SeqEvent>) -> bool {
+        match self {
+            Self::LoseEvent => events.pop().is_some(),
+            Self::RepeatEvent => {
+                let Some(SeqEvent::Finished { seq, reason }) = events.last() else { return false };
+                let again = SeqEvent::Finished { seq: *seq, reason: *reason };
+                events.push(again);
+                true
+            }
+            Self::SwapEvents => {
+                let at = events.windows(2).position(|pair| pair[0].seq() == pair[1].seq());
+                at.map(|at| events.swap(at, at + 1)).is_some()
+            }
+            _ => false,
+        }
+    }
+}
+
+fn replaced(table: &[BlockId], at: usize, block: BlockId) -> Arc<[BlockId]> {
+    let mut blocks = table.to_vec();
+    blocks[at] = block;
+    blocks.into()
+}
+
+/// Of the walks in which `fault` was planted: how many there were, and what each that failed said.
+fn plant(fault: Fault) -> (usize, Vec<String>) {
+    let walks = (0..300).map(|seed| Walk::run(seed, Some(fault)));
+    let results: Vec<_> = walks.filter(|(planted, _)| *planted).map(|(_, result)| result).collect();
+    (results.len(), results.into_iter().filter_map(Result::err).collect())
+}
+
+/// `check` sees a broken invariant at once, whatever happens later.
+#[test]
+fn check_finds_every_fault_in_the_state() {
+    for fault in IN_STATE {
+        let (planted, messages) = plant(fault);
+        assert!(planted >= 10, "{fault:?} was planted in {planted} walks");
+        assert_eq!(messages.len(), planted, "{fault:?} was missed");
+        let elsewhere = messages.iter().find(|m| !m.starts_with("scheduler invariant broken: "));
+        assert_eq!(elsewhere, None, "{fault:?} was not found by check");
+    }
+}
+
+/// What happens outside shows as soon as a token that depends on it is seen, which an aborted sequence never brings.
+#[test]
+fn walks_find_faults_in_steps_outputs_and_events() {
+    let mut found = BTreeMap::new();
+    for fault in ELSEWHERE {
+        let (planted, messages) = plant(fault);
+        assert!(planted >= 10, "{fault:?} was planted in {planted} walks");
+        found.insert(fault, (messages.len(), planted));
+    }
+    let missed: Vec<_> = found.iter().filter(|(_, (caught, planted))| caught * 10 < planted * 7).collect();
+    assert!(missed.is_empty(), "too few found: {missed:?} of {found:?}");
+}

@@ -1,0 +1,145 @@
+//! Bad input: a clear line each, and nothing changed.
+
+use std::sync::Arc;
+
+use nvllm_core::{StepId, StepOutput, TokenId};
+
+use super::executor::Executor;
+use super::turns::{CONFIG, prompt};
+use crate::{NewSequence, SchedConfig, SchedError, Scheduler};
+
+fn config() -> SchedConfig {
+    SchedConfig { num_blocks: vec![5], max_in_flight: 2, ..CONFIG }
+}
+
+fn refusal(config: SchedConfig, new: NewSequence) -> String {
+    let mut sched = Scheduler::new(config).unwrap();
+    let error = sched.add(new).unwrap_err().to_string();
+    assert!(sched.is_idle() && sched.plan().is_none());
+    error
+}
+
+#[test]
+fn sequences_that_cannot_run_are_refused() {
+    assert_eq!(refusal(config(), prompt(0)), "the prompt is empty; give at least one token");
+    assert_eq!(
+        refusal(config(), prompt(33)),
+        "the prompt has 33 tokens and leaves no room for all of it: the context is 32 tokens, prompt and output together; \
+         shorten the prompt or load the model with a larger context"
+    );
+    assert!(refusal(config(), prompt(32)).contains("leaves no room for one more: the context is 32 tokens"));
+    let few_positions = SchedConfig { max_positions: 8, ..config() };
+    assert_eq!(
+        refusal(few_positions, prompt(8)),
+        "the prompt has 8 tokens and leaves no room for one more: the model has 8 positions and 8 are behind it; shorten \
+         the prompt"
+    );
+    let never = "a prompt of 15 tokens and up to 4 more take 5 KV blocks of 4 positions; the cache has 4: lower \
+                 max_tokens, shorten the prompt, or load the model with a larger KV cache";
+    assert_eq!(refusal(config(), prompt(15)), never);
+    let endless = NewSequence { max_tokens: None, ..prompt(17) };
+    assert!(
+        refusal(config(), endless).starts_with("a prompt of 17 tokens and up to 1 more take 5 KV blocks")
+    );
+}
+
+#[test]
+fn positions_must_fit_prompt_and_model() {
+    let with = |positions: &[u32]| NewSequence { positions: Some(positions.into()), ..prompt(2) };
+    let error = refusal(config(), with(&[1]));
+    assert_eq!(error, "positions: 1 are given for a prompt of 2 tokens; give one for each");
+    assert_eq!(refusal(config(), with(&[32, 1])), "positions: 32 is given; the model has 0 to 31");
+    assert!(refusal(config(), with(&[0, 31])).contains("the model has 32 positions and 32 are behind it"));
+}
+
+#[test]
+fn what_just_fits_is_taken_and_clamped() {
+    let mut sched = Scheduler::new(config()).unwrap();
+    let max_tokens = |sched: &mut Scheduler, new: NewSequence| {
+        let seq = sched.add(new).unwrap();
+        sched.seqs[&seq].max_tokens
+    };
+    // 16 KV positions: the last token is never run.
+    assert_eq!(max_tokens(&mut sched, prompt(13)), 4);
+    assert_eq!(max_tokens(&mut sched, NewSequence { max_tokens: None, ..prompt(13) }), 4);
+    assert_eq!(max_tokens(&mut sched, NewSequence { max_tokens: Some(0), ..prompt(16) }), 0);
+    let mut large = Scheduler::new(SchedConfig { num_blocks: vec![100], ..config() }).unwrap();
+    assert_eq!(max_tokens(&mut large, NewSequence { max_tokens: Some(usize::MAX), ..prompt(30) }), 2);
+    assert_eq!(max_tokens(&mut large, NewSequence { max_tokens: None, ..prompt(31) }), 1);
+    assert_eq!(max_tokens(&mut large, NewSequence { max_tokens: Some(0), ..prompt(32) }), 0);
+}
+
+#[test]
+fn configurations_that_run_nothing_are_refused() {
+    let error = |config: SchedConfig| Scheduler::new(config).unwrap_err().to_string();
+    let zero = SchedConfig { step_outputs: 0, ..config() };
+    assert_eq!(error(zero), "scheduler configuration: `step_outputs` is 0; give at least 1");
+    let null = SchedConfig { num_blocks: vec![9, 1], ..config() };
+    let wanted = "scheduler configuration: `num_blocks` is 1; give at least 2: the null block and one to use";
+    assert_eq!(error(null), wanted);
+    let huge = SchedConfig { max_positions: usize::MAX, ..config() };
+    assert!(error(huge).ends_with("ids have 32 bits"));
+}
+
+#[test]
+fn commits_must_fit_their_steps() {
+    let mut sched = Scheduler::new(config()).unwrap();
+    let mut executor = Executor::new(&config());
+    sched.add(NewSequence { logprobs: Some(0), logits: true, ..prompt(2) }).unwrap();
+    let steps = [sched.plan().unwrap(), sched.plan().unwrap()];
+    steps.iter().for_each(|step| executor.submit(step).unwrap());
+    let mut error = |step: u64, output: StepOutput| {
+        let error = sched.commit(StepId(step), output).unwrap_err().to_string();
+        sched.check().unwrap();
+        assert_eq!(sched.stats().num_in_flight, 2, "nothing has changed");
+        error
+    };
+    let output = |n: usize| StepOutput {
+        tokens: vec![Some(TokenId(1)); n],
+        logprobs: vec![Some(nvllm_core::TokenLogprobs::default()); n],
+        rows: (0..n).map(|_| None).collect(),
+    };
+    let backend = "; this is a fault in the backend";
+    assert_eq!(error(7, output(2)), "step 7 is not in flight; commit each planned step once");
+    let order = "step 2 is committed before step 1; commit in the order of submission";
+    assert_eq!(error(2, output(1)), order);
+    assert_eq!(error(1, output(0)), format!("the output of step 1 has 0 tokens; the step wants 2{backend}"));
+    assert_eq!(error(1, output(2)), format!("the output of step 1 lacks the logits of row 0{backend}"));
+    let blind = StepOutput { tokens: vec![None; 2], ..output(2) };
+    assert!(error(1, blind).contains("lacks the"));
+    let (id, output) = executor.collect().unwrap();
+    assert_eq!(sched.commit(id, output).unwrap().len(), 2);
+    assert!(matches!(sched.fail(id), Err(SchedError::UnknownStep { step }) if step == id));
+}
+
+#[test]
+fn a_failed_step_ends_its_sequences_and_no_others() {
+    let mut sched = Scheduler::new(SchedConfig { seqs: 1, ..config() }).unwrap();
+    let mut executor = Executor::new(sched.config());
+    let failed = sched.add(prompt(2)).unwrap();
+    let spared = sched.add(prompt(2)).unwrap();
+    let steps = [sched.plan().unwrap(), sched.plan().unwrap()];
+    executor.submit(&steps[0]).unwrap();
+    // The second step is refused; the first is still out and its token is dropped.
+    let events = sched.fail(steps[1].id).unwrap();
+    assert_eq!(events.len(), 1);
+    assert_eq!(events[0].seq(), failed);
+    let (id, output) = executor.collect().unwrap();
+    assert!(sched.commit(id, output).unwrap().is_empty());
+    sched.check().unwrap();
+    assert!(sched.plan().is_some() && sched.running == [spared]);
+}
+
+#[test]
+fn events_of_a_sequence_can_be_printed() {
+    let mut sched = Scheduler::new(config()).unwrap();
+    let mut executor = Executor::new(sched.config());
+    let stop =
+        nvllm_core::SamplingParams { stop_tokens: (0..17).map(TokenId).collect(), ..Default::default() };
+    sched.add(NewSequence { sampling: Arc::new(stop), ..prompt(1) }).unwrap();
+    executor.submit(&sched.plan().unwrap()).unwrap();
+    let (id, output) = executor.collect().unwrap();
+    let text = format!("{:?}", sched.commit(id, output).unwrap());
+    assert!(text.starts_with("[Token { seq: SeqId(1), index: 0, token: TokenId("), "{text}");
+    assert!(text.contains("logits: None }, Finished { seq: SeqId(1), reason: StopToken(TokenId("), "{text}");
+}

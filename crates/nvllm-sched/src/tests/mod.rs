@@ -1,0 +1,9 @@
+//! Random walks against an executor without a model, planted faults, a trace to read, and errors.
+
+mod executor;
+mod faults;
+mod input;
+mod model;
+mod trace;
+mod turns;
+mod walk;

@@ -1,0 +1,133 @@
+//! Policy: who goes first, who waits, and that steps overlap.
+
+use std::sync::Arc;
+
+use nvllm_core::{SamplingParams, SeqId, Source, Step, TokenId};
+
+use super::executor::Executor;
+use crate::{NewSequence, SchedConfig, Scheduler};
+
+pub(super) const CONFIG: SchedConfig = SchedConfig {
+    step_tokens: 8,
+    step_outputs: 4,
+    seqs: 4,
+    context: 32,
+    max_positions: 32,
+    block_len: 4,
+    num_blocks: Vec::new(),
+    max_in_flight: 1,
+};
+
+pub(super) fn prompt(len: u32) -> NewSequence {
+    let tokens: Vec<TokenId> = (0..len).map(|i| TokenId(i % 10)).collect();
+    let new = NewSequence::new(tokens, Arc::new(SamplingParams::default()));
+    NewSequence { max_tokens: Some(4), ..new }
+}
+
+fn scheduler(config: &SchedConfig, num_blocks: usize) -> (Scheduler, Executor) {
+    let config = SchedConfig { num_blocks: vec![num_blocks], ..config.clone() };
+    (Scheduler::new(config.clone()).unwrap(), Executor::new(&config))
+}
+
+/// Runs one step to its end and returns it.
+fn turn((sched, executor): &mut (Scheduler, Executor)) -> Option<Step> {
+    let step = sched.plan()?;
+    executor.submit(&step).unwrap();
+    let (id, output) = executor.collect().unwrap();
+    sched.commit(id, output).unwrap();
+    sched.check().unwrap();
+    Some(step)
+}
+
+#[test]
+fn nobody_is_passed_over_twice_in_a_row() {
+    let mut pair = scheduler(&SchedConfig { step_tokens: 2, seqs: 3, ..CONFIG }, 40);
+    for _ in 0..3 {
+        pair.0.add(NewSequence { max_tokens: Some(12), ..prompt(1) }).unwrap();
+    }
+    let mut last = [0; 3];
+    for n in 1..=16 {
+        for seq in turn(&mut pair).expect("work").seqs {
+            assert!(n < 4 || n - last[seq.slot.index()] <= 2, "slot {} waited", seq.slot);
+            last[seq.slot.index()] = n;
+        }
+    }
+}
+
+#[test]
+fn a_prompt_takes_what_decoding_sequences_leave() {
+    let mut pair = scheduler(&CONFIG, 40);
+    pair.0.add(prompt(2)).unwrap();
+    turn(&mut pair);
+    pair.0.add(prompt(20)).unwrap();
+    let lens = |step: Step| step.seqs.iter().map(|s| s.tokens.len()).collect::<Vec<_>>();
+    assert_eq!(lens(turn(&mut pair).unwrap()), [1, 7]);
+    assert_eq!(lens(turn(&mut pair).unwrap()), [1, 7]);
+    assert_eq!(lens(turn(&mut pair).unwrap()), [1, 6]);
+}
+
+#[test]
+fn output_rows_bound_a_chunk() {
+    let mut pair = scheduler(&CONFIG, 40);
+    pair.0.add(NewSequence { logits: true, max_tokens: Some(0), ..prompt(10) }).unwrap();
+    let lens: Vec<_> =
+        std::iter::from_fn(|| turn(&mut pair)).map(|s| (s.num_tokens(), s.num_outputs())).collect();
+    assert_eq!(lens, [(4, 4), (4, 4), (2, 2)]);
+}
+
+#[test]
+fn the_queue_is_by_priority_then_arrival_and_nobody_overtakes_its_head() {
+    // 5 blocks of 4. The first holds one and is promised another; the large one needs 4 and waits; one would do for the
+    // late one, which waits behind it.
+    let mut pair = scheduler(&CONFIG, 6);
+    let first = pair.0.add(prompt(4)).unwrap();
+    turn(&mut pair);
+    let late = pair.0.add(NewSequence { priority: 1, ..prompt(1) }).unwrap();
+    let large = pair.0.add(prompt(13)).unwrap();
+    let stats = pair.0.stats();
+    assert_eq!(
+        (stats.num_waiting, stats.used_blocks, stats.promised_blocks, stats.total_blocks),
+        (2, 1, 1, 5)
+    );
+    while pair.0.running == [first] {
+        assert_eq!(turn(&mut pair).unwrap().seqs.len(), 1);
+    }
+    turn(&mut pair).unwrap();
+    assert_eq!(pair.0.running, [large], "it takes the whole step");
+    turn(&mut pair).unwrap();
+    assert_eq!(pair.0.running, [large, late]);
+}
+
+#[test]
+fn steps_overlap_and_take_the_last_token_from_the_slot() {
+    let (mut sched, mut executor) = scheduler(&SchedConfig { max_in_flight: 2, ..CONFIG }, 40);
+    sched.add(prompt(3)).unwrap();
+    let steps: Vec<Step> = std::iter::from_fn(|| sched.plan()).collect();
+    assert_eq!(steps.len(), 2);
+    assert_eq!(steps[1].seqs[0].tokens, [Source::Slot]);
+    assert_eq!(steps[1].seqs[0].positions, [Source::Host(3)]);
+    steps.iter().for_each(|step| executor.submit(step).unwrap());
+    let (id, output) = executor.collect().unwrap();
+    sched.commit(id, output).unwrap();
+    assert_eq!(sched.plan().unwrap().seqs[0].tokens, [Source::Slot], "the last token is still in flight");
+}
+
+#[test]
+fn what_an_ended_sequence_holds_is_pinned_while_its_steps_are_out() {
+    let (mut sched, mut executor) = scheduler(&SchedConfig { seqs: 1, max_in_flight: 2, ..CONFIG }, 40);
+    let seq = sched.add(prompt(3)).unwrap();
+    sched.add(prompt(3)).unwrap();
+    let steps: Vec<Step> = std::iter::from_fn(|| sched.plan()).collect();
+    steps.iter().for_each(|step| executor.submit(step).unwrap());
+    assert!(sched.abort(seq).is_some());
+    let pinned = |sched: &Scheduler| (sched.stats().num_ending, sched.stats().used_blocks);
+    assert_eq!(pinned(&sched), (1, 1));
+    for (ending, planned) in [(1, false), (0, true)] {
+        let (id, output) = executor.collect().unwrap();
+        assert!(sched.commit(id, output).unwrap().is_empty(), "overrun tokens are dropped");
+        sched.check().unwrap();
+        assert_eq!(pinned(&sched), (ending, ending));
+        assert_eq!(sched.plan().is_some(), planned);
+    }
+    assert!(sched.abort(seq).is_none() && sched.abort(SeqId(99)).is_none());
+}
