@@ -1,1 +1,127 @@
-//! the parity suite every backend passes
+//! The parity suite: what every backend passes, as a library.
+//!
+//! A backend's tests are one line: `nvllm_conformance::conformance!(parity, || MyBackend::new());` makes a module with
+//! one test a case. Everything goes through the public traits [`Backend`], `Executable` and `KvCache`, so the suite
+//! knows nothing of how a backend works, and a backend nothing of the suite.
+//!
+//! The oracle is the reference backend of `nvllm-core`. Three ideas make the comparison sharp:
+//! - **Any input through `embed`.** Programs have no inputs beside tokens. Each begins with `embed` of random tables, and
+//!   a token selects a row; so any activations, queries, keys or router logits reach an op.
+//! - **Anchoring.** Every value of a program is kept. The reference runs the same step, and after each op its own result
+//!   is compared with the backend's and then replaced by it. An op is therefore judged on the backend's own inputs:
+//!   errors of earlier ops neither hide a fault nor excuse one, an expert chosen by a hair does not derail the rest, and
+//!   the first difference names the op at fault.
+//! - **Tight bounds.** The [`tolerance`] of an element follows from the magnitudes of the terms that it is made of. The
+//!   crate's own tests plant faults (a scale error of 0.1 % in f32, 2 % in bf16, one wrong element, a swapped head map)
+//!   into the reference and require that each is caught.
+//!
+//! Two further kinds of case need no oracle: *metamorphic* ones (the same tokens under any chunking, batch, page size
+//! and placement, bit for bit, wherever [`Backend::order`] promises it) and *contract* ones (slots, masks, errors that
+//! leave no trace, the KV cache).
+//!
+//! Generators run from fixed seeds, so a failure is the same on every run; proptest shrinks it, and the message holds
+//! the program, the seed and the first value that differs. `PROPTEST_CASES=200 cargo test` looks longer,
+//! `PROPTEST_RNG_SEED=1` looks elsewhere.
+//!
+//! Deliberately absent: speed, model families, checkpoints, and quantised weights until the reference reads them.
+
+mod anchor;
+mod bound;
+mod check;
+mod draw;
+pub mod error;
+mod layout;
+mod ops;
+mod source;
+pub mod tolerance;
+mod trial;
+
+use nvllm_core::Backend;
+
+pub use check::Settings;
+pub use error::{Difference, Mismatch, Result};
+pub use source::MemorySource;
+
+/// One part of the suite.
+#[derive(Clone, Copy)]
+pub struct Case {
+    /// Its name; the op's stem if it is about one op.
+    pub name: &'static str,
+    /// Runs it. The error says what is wrong.
+    pub run: fn(&dyn Backend, &Settings) -> Result<()>,
+}
+
+/// The functions behind [`CASES`], by name.
+pub mod cases {
+    pub use crate::ops::*;
+}
+
+/// Makes a test module `$module` with one `#[test]` a case, each on the backend that the closure `$make` returns.
+///
+/// The backend is any type that implements [`Backend`]:
+/// ```
+/// # use nvllm_core::Reference;
+/// nvllm_conformance::conformance!(parity, || Reference::default());
+/// # fn main() {}
+/// ```
+#[macro_export]
+macro_rules! conformance {
+    ($module:ident, $make:expr) => {
+        $crate::each_case! { conformance_module ($module, $make) }
+    };
+}
+
+/// The one list of cases, handed to another macro.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! each_case {
+    ($callback:ident ($($args:tt)*)) => {
+        $crate::$callback! { ($($args)*)
+            embed rms_norm linear add silu_mul slice_cols rope kv_append paged_attention attention gather_rows top_k
+            expert_linear weighted_sum all_reduce all_gather
+        }
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! conformance_module {
+    (($module:ident, $make:expr) $($case:ident)*) => {
+        mod $module {
+            #[allow(unused_imports)]
+            use super::*;
+            $(
+                #[test]
+                fn $case() {
+                    let make = $make;
+                    $crate::expect_conformance($crate::cases::$case, &make());
+                }
+            )*
+        }
+    };
+}
+
+macro_rules! case_list {
+    (() $($case:ident)*) => {
+        &[$(Case { name: stringify!($case), run: cases::$case }),*]
+    };
+}
+use case_list;
+
+/// Every case, in the order in which a backend is best brought up.
+pub const CASES: &[Case] = each_case! { case_list () };
+
+/// Runs one case with default [`Settings`].
+///
+/// # Panics
+/// With the mismatch, if there is one: this is what the tests of [`conformance!`] call.
+pub fn expect_conformance(case: fn(&dyn Backend, &Settings) -> Result<()>, backend: &dyn Backend) {
+    if let Err(mismatch) = case(backend, &Settings::default()) {
+        panic!("backend `{}`: {mismatch}", backend.info().name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    conformance!(reference, || nvllm_core::Reference::default());
+}

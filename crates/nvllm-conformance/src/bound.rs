@@ -1,0 +1,227 @@
+//! How far each output element of an op may be from the reference, from the op's inputs: the tolerance table applied.
+
+use std::collections::HashMap;
+
+use nvllm_core::{Activations, AttentionSpec, DType, KvLayer, Op, SlotId, WeightDecl, WeightId};
+
+use crate::tolerance::{FUSED_QK, U, accumulation, exponential, probabilities};
+
+/// Keys and values that the reference was given, by layer and slot: rows of `kv_heads * head_dim`.
+pub(crate) type History = HashMap<(KvLayer, SlotId), [Vec<f32>; 2]>;
+
+/// Where a row of the step belongs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RowAt {
+    pub slot: SlotId,
+    pub kv_index: usize,
+}
+
+/// One application of an op, as the reference made it.
+pub(crate) struct Applied<'a> {
+    pub op: &'a Op,
+    pub inputs: &'a [&'a [f32]],
+    pub in_cols: &'a [usize],
+    pub out: &'a [f32],
+    pub weights: &'a [Vec<f32>],
+    pub decls: &'a [WeightDecl],
+    pub rows: &'a [RowAt],
+    pub history: &'a History,
+    pub activations: Activations,
+    /// Whether the inputs were out of sight, inside a fused op, so that they may differ from the reference's.
+    pub unseen: bool,
+}
+
+impl Applied<'_> {
+    /// The accumulation part of the bound for each element of the first output; empty: bit-equal.
+    pub(crate) fn bounds(&self) -> Vec<f64> {
+        match self.op {
+            Op::Add => {
+                let size = |(a, b): (&f32, &f32)| 2.0 * U * (abs(*a) + abs(*b));
+                self.inputs[0].iter().zip(self.inputs[1]).map(size).collect()
+            }
+            Op::RmsNorm { weight, .. } => {
+                let c = accumulation(self.weights[weight.index()].len());
+                self.out.iter().map(|&y| c * abs(y)).collect()
+            }
+            Op::Linear { weight, bias } => {
+                let bias = bias.map(|b| self.weights[b.index()].as_slice());
+                let (k, w) = (self.in_cols[0], &self.weights[weight.index()]);
+                self.inputs[0].chunks(k).flat_map(|x| products(x, w, k, bias)).collect()
+            }
+            Op::ExpertLinear { weight } => self.expert_linear(*weight),
+            Op::SiluMul => {
+                let n = self.in_cols[0] / 2;
+                let gates = self.inputs[0].chunks(2 * n).flat_map(|row| &row[..n]);
+                gates.zip(self.out).map(|(&z, &y)| exponential(f64::from(z)) * abs(y)).collect()
+            }
+            Op::Rope(spec) => self.rope(spec.head_dim, f64::from(spec.attention_factor())),
+            Op::PagedAttention { spec, kv } => self.attention(spec, *kv),
+            Op::WeightedSum => self.weighted_sum(),
+            // `top_k` is a selection and judged by itself; the rest are copies.
+            _ => Vec::new(),
+        }
+    }
+
+    fn expert_linear(&self, weight: WeightId) -> Vec<f64> {
+        let (shape, w, k) =
+            (&self.decls[weight.index()].shape, &self.weights[weight.index()], self.in_cols[0]);
+        let ids = self.inputs[1];
+        let times = ids.len() * k / self.inputs[0].len().max(1);
+        let size = shape[1] * k;
+        let row = |(i, &id): (usize, &f32)| {
+            products(&self.inputs[0][i / times * k..][..k], &w[id as usize * size..][..size], k, None)
+        };
+        ids.iter().enumerate().flat_map(row).collect()
+    }
+
+    fn weighted_sum(&self) -> Vec<f64> {
+        let (x, weights, cols) = (self.inputs[0], self.inputs[1], self.in_cols[0]);
+        let times = x.len() / self.out.len().max(1);
+        (0..self.out.len())
+            .map(|i| {
+                let (row, c) = (i / cols, i % cols);
+                let term = |j: usize| abs(x[(row * times + j) * cols + c]) * abs(weights[row * times + j]);
+                accumulation(times) * (0..times).map(term).sum::<f64>()
+            })
+            .collect()
+    }
+
+    fn rope(&self, d: usize, factor: f64) -> Vec<f64> {
+        let half = d / 2;
+        let head = |head: &[f32]| {
+            let size = |i: usize| 8.0 * U * factor * (abs(head[i % half]) + abs(head[half + i % half]));
+            (0..d).map(size).collect::<Vec<_>>()
+        };
+        self.inputs[0].chunks(d).flat_map(head).collect()
+    }
+
+    fn attention(&self, spec: &AttentionSpec, kv: KvLayer) -> Vec<f64> {
+        let (d, width) = (spec.head_dim, spec.num_heads * spec.head_dim);
+        let mut bounds = vec![0.0; self.out.len()];
+        for (row, at) in self.rows.iter().enumerate() {
+            let [keys, values] = &self.history[&(kv, at.slot)];
+            let first = spec.window.map_or(0, |w| (at.kv_index + 1).saturating_sub(w));
+            for head in 0..spec.num_heads {
+                let kv_head = head / (spec.num_heads / spec.num_kv_heads);
+                let part = |of: &[f32], j: usize| -> Vec<f32> {
+                    of[(j * spec.num_kv_heads + kv_head) * d..][..d].to_vec()
+                };
+                let cached: Vec<_> =
+                    (first..=at.kv_index).map(|j| (part(keys, j), part(values, j))).collect();
+                let q = row * width + head * d;
+                self.one_head(
+                    &self.inputs[0][q..q + d],
+                    &cached,
+                    f64::from(spec.scale),
+                    &mut bounds[q..q + d],
+                );
+            }
+        }
+        bounds
+    }
+
+    /// First-order error of `sum p_j v_j` when every score `s_j` errs by at most `e_j`: `sum p_j e_j |v_j - o|`; plus what
+    /// the sums and the rounding of `p` cost.
+    fn one_head(&self, q: &[f32], cached: &[(Vec<f32>, Vec<f32>)], scale: f64, bounds: &mut [f64]) {
+        let scored: Vec<_> = cached.iter().map(|(k, _)| self.score(q, k, scale)).collect();
+        let max = scored.iter().map(|s| s.0).fold(f64::NEG_INFINITY, f64::max);
+        let exp: Vec<_> = scored.iter().map(|s| (s.0 - max).exp()).collect();
+        let sum: f64 = exp.iter().sum();
+        for (c, bound) in bounds.iter_mut().enumerate() {
+            let terms = || exp.iter().zip(cached).map(|(e, (_, v))| (e / sum, f64::from(v[c])));
+            let out: f64 = terms().map(|(p, v)| p * v).sum();
+            let size: f64 = terms().map(|(p, v)| p * v.abs()).sum();
+            let errors = scored.iter().map(|(s, e)| e + exponential(s - max));
+            let spread: f64 = terms().zip(errors).map(|((p, v), e)| p * e * (v - out).abs()).sum();
+            let rounding = if cached.len() > 1 { probabilities(self.activations) } else { 0.0 };
+            *bound = 2.0 * spread + (accumulation(cached.len()) + rounding) * size;
+        }
+    }
+
+    /// A score and its error.
+    fn score(&self, q: &[f32], k: &[f32], scale: f64) -> (f64, f64) {
+        let terms = || q.iter().zip(k).map(|(&q, &k)| f64::from(q) * f64::from(k));
+        let (sum, size) = (terms().sum::<f64>(), terms().map(f64::abs).sum::<f64>());
+        let mut error = accumulation(q.len()) * size;
+        if self.unseen {
+            // Norm and rope are inside the fused op.
+            error += 16.0 * U * (q.len() as f64).sqrt() * size;
+            if self.activations == Activations::Bf16 {
+                error += 2.0 * FUSED_QK * terms().map(|t| t * t).sum::<f64>().sqrt();
+            }
+        }
+        (sum * scale, error * scale.abs())
+    }
+}
+
+fn abs(x: f32) -> f64 {
+    f64::from(x.abs())
+}
+
+/// `accumulation(k) * (sum |x_i w_ji| + |b_j|)` for every row `j` of `w`.
+fn products(x: &[f32], w: &[f32], k: usize, bias: Option<&[f32]>) -> Vec<f64> {
+    let size = |(j, w): (usize, &[f32])| {
+        let sum: f32 = x.iter().zip(w).map(|(x, w)| (x * w).abs()).sum();
+        accumulation(k) * (f64::from(sum) + bias.map_or(0.0, |b| abs(b[j])))
+    };
+    w.chunks(k).enumerate().map(size).collect()
+}
+
+/// Judges a backend's choice of experts: `got` are its ids and weights, from its own `logits`.
+///
+/// Right is any choice in which every expert is distinct and in range, has the probability that the logits give it, is
+/// within tolerance of the best expert not chosen before it, and (exact ties aside) stands in descending order.
+pub(crate) fn check_top_k(
+    logits: &[f32],
+    num_experts: usize,
+    [k, renormalize]: [usize; 2],
+    ids: &[f32],
+    weights: &[f32],
+) -> Result<(), (usize, String)> {
+    for (row, x) in logits.chunks(num_experts).enumerate() {
+        let (ids, weights) = (&ids[row * k..][..k], &weights[row * k..][..k]);
+        let max = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let exp: Vec<f64> = x.iter().map(|&x| (f64::from(x) - f64::from(max)).exp()).collect();
+        let sum: f64 = exp.iter().sum();
+        let mut left: Vec<usize> = (0..num_experts).collect();
+        let error = |e: usize| exponential(f64::from(x[e] - max)) + accumulation(num_experts);
+        for (j, &id) in ids.iter().enumerate() {
+            let Some(at) = left.iter().position(|&e| e as f32 == id) else {
+                return Err((
+                    row * k + j,
+                    format!("choice {j} is expert {id}, chosen before or out of range"),
+                ));
+            };
+            // The first of equals: exact ties go to the lower id.
+            let best = left.iter().copied().fold(left[0], |a, e| if x[e] > x[a] { e } else { a });
+            let chosen = left.remove(at);
+            let slack = (error(best) + error(chosen)) * exp[best];
+            if exp[best] - exp[chosen] > slack || x[best] == x[chosen] && best < chosen {
+                let text =
+                    format!("choice {j} is expert {chosen} ({:e}); {best} has {:e}", x[chosen], x[best]);
+                return Err((row * k + j, text));
+            }
+        }
+        let total: f64 = ids.iter().map(|&e| exp[e as usize] / sum).sum();
+        for (j, (&id, &w)) in ids.iter().zip(weights).enumerate() {
+            let mut expected = exp[id as usize] / sum;
+            if renormalize == 1 {
+                expected /= total;
+            }
+            let allowed = 2.0 * error(id as usize) * expected;
+            let off = (f64::from(w) - expected).abs();
+            if off.is_nan() || off > allowed {
+                let text = format!("weight {j} is {w:e}; {expected:e} +- {allowed:.1e} is right");
+                return Err((row * k + j, text));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What the KV cache of a fused op may differ by, at a key of this size.
+pub(crate) fn fused_key(activations: Activations, kv: DType, x: f32, head_dim: usize) -> f64 {
+    let f32_part = 16.0 * U * (head_dim as f64).sqrt() * abs(x).max(1.0);
+    let rounded = activations == Activations::Bf16 || kv == DType::Bf16;
+    f32_part + if rounded { 2.0 * FUSED_QK * abs(x).max(0.1) } else { 0.0 }
+}

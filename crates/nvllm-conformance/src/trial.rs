@@ -1,0 +1,223 @@
+//! One trial: a program with its weights, limits and steps.
+//!
+//! Programs have no inputs beside tokens, and need none: every program begins with `embed` of random tables, and a
+//! token selects a row. So any x, q, k, v or router logits can be given to an op.
+
+use nvllm_core::program::Recorder;
+use nvllm_core::weight::WeightPart;
+use nvllm_core::{
+    Activations, AxisRole, DType, KvGeometry, KvLayer, Limits, ModelSpec, Numerics, PagedKv, SpecBuilder,
+    Step, WeightDecl, WeightId,
+};
+use proptest::prelude::*;
+
+use crate::draw::Draw;
+use crate::layout::Layout;
+use crate::source::MemorySource;
+
+/// Element types and the seed of all values.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Numbers {
+    /// Of tables and matrices.
+    pub weights: DType,
+    /// Of norms and biases.
+    pub vectors: DType,
+    pub activations: Activations,
+    pub kv: DType,
+    pub seed: u64,
+}
+
+/// Every combination of element types.
+pub(crate) fn numbers() -> impl Strategy<Value = Numbers> {
+    let weights = || prop_oneof![Just(DType::F32), Just(DType::Bf16), Just(DType::F16)];
+    let activations = prop_oneof![Just(Activations::F32), Just(Activations::Bf16)];
+    let kv = prop_oneof![Just(DType::F32), Just(DType::Bf16)];
+    (weights(), weights(), activations, kv, any::<u64>()).prop_map(
+        |(weights, vectors, activations, kv, seed)| Numbers { weights, vectors, activations, kv, seed },
+    )
+}
+
+/// A program to run, complete.
+#[derive(Clone)]
+pub(crate) struct Trial {
+    pub spec: ModelSpec,
+    pub source: MemorySource,
+    pub limits: Limits,
+    pub layout: Layout,
+}
+
+impl std::fmt::Debug for Trial {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for program in &self.spec.programs {
+            write!(f, "{program}")?;
+        }
+        let dtypes: Vec<_> = self
+            .spec
+            .weights
+            .iter()
+            .filter_map(|w| {
+                use nvllm_core::WeightSource;
+                let tensor = self.source.tensor(&w.parts[0].source).ok()?;
+                Some(format!("{} {:?} in {} parts", w.name, tensor.format.code, w.parts.len()))
+            })
+            .collect();
+        writeln!(f, "weights: {}", dtypes.join(", "))?;
+        writeln!(f, "{:?}", self.limits)?;
+        writeln!(f, "{:?}", self.layout)
+    }
+}
+
+impl Trial {
+    pub(crate) fn steps(&self) -> Vec<Step> {
+        self.layout.steps(self.spec.vocab_size, self.spec.kv.len())
+    }
+
+    /// The same content, placed otherwise.
+    #[allow(dead_code)]
+    pub(crate) fn with_layout(&self, layout: Layout) -> Self {
+        let limits = limits(&layout, &self.spec.kv, self.limits.activations, self.limits.kv_dtype);
+        Self { limits, layout, ..self.clone() }
+    }
+
+    /// Labels every value `v0`, `v1`, .. and keeps all.
+    pub(crate) fn keep_all(mut self) -> Self {
+        for program in &mut self.spec.programs {
+            for (i, value) in program.values.iter_mut().enumerate() {
+                value.label = Some(format!("v{i}"));
+                value.keep = true;
+            }
+        }
+        self
+    }
+}
+
+fn limits(layout: &Layout, kv: &[PagedKv], activations: Activations, kv_dtype: DType) -> Limits {
+    let needs = layout.needs();
+    let mut limits = Limits {
+        step_tokens: needs.step_tokens,
+        step_outputs: needs.step_outputs,
+        seqs: needs.slots,
+        context: needs.context,
+        block_len: layout.block_len,
+        kv_bytes: usize::MAX,
+        kv_dtype,
+        activations,
+        numerics: Numerics::Invariant,
+        max_in_flight: 1,
+    };
+    let block_bytes =
+        kv.iter().filter_map(|kv| KvGeometry::new(kv, &limits).ok()).map(|g| g.block_bytes()).max();
+    limits.kv_bytes = needs.num_blocks * block_bytes.unwrap_or(1);
+    limits
+}
+
+/// Draws weights while a program over them is written.
+pub(crate) struct Sketch {
+    pub builder: SpecBuilder,
+    pub numbers: Numbers,
+    pub draw: Draw,
+    source: MemorySource,
+    kv: Vec<PagedKv>,
+}
+
+impl Sketch {
+    pub(crate) fn new(numbers: Numbers) -> Self {
+        let draw = Draw::new(numbers.seed);
+        Self { builder: SpecBuilder::new(), numbers, draw, source: MemorySource::new(), kv: Vec::new() }
+    }
+
+    /// A weight of `shape` in `parts` (rows each), its values made by `value` from the stream and the index.
+    pub(crate) fn weight(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        parts: &[usize],
+        mut value: impl FnMut(&mut Draw, usize) -> f32,
+    ) -> WeightId {
+        let dtype = if shape.len() == 1 { self.numbers.vectors } else { self.numbers.weights };
+        let cols = if shape.len() == 1 { 1 } else { shape[shape.len() - 1] };
+        let mut at = 0;
+        let parts = parts
+            .iter()
+            .enumerate()
+            .map(|(i, &num_rows)| {
+                let part = WeightPart { source: format!("{name}.{i}"), num_rows, role: AxisRole::Replicated };
+                let values: Vec<_> = (at..at + num_rows * cols).map(|i| value(&mut self.draw, i)).collect();
+                at += values.len();
+                let tensor = if shape.len() == 1 { vec![num_rows] } else { vec![num_rows, cols] };
+                self.source.insert(&part.source, dtype, &tensor, values);
+                part
+            })
+            .collect();
+        let decl =
+            WeightDecl { name: name.into(), shape: shape.to_vec(), parts, in_role: AxisRole::Replicated };
+        self.builder.weight(decl)
+    }
+
+    /// A table of inputs: row scales differ by up to 2^6, columns are of the size of the row.
+    pub(crate) fn table(&mut self, name: &str, rows: usize, cols: usize) -> WeightId {
+        let parts = 1 + self.draw.below(3);
+        let parts = self.draw.split(rows, parts);
+        let mut scale = 1.0;
+        self.weight(name, &[rows, cols], &parts, |draw, i| {
+            if i % cols == 0 {
+                scale = [1.0, 1.0, 0.25, 16.0][draw.below(4)];
+            }
+            draw.unit() * scale
+        })
+    }
+
+    /// A table whose rows are all of unit scale.
+    pub(crate) fn even_table(&mut self, name: &str, rows: usize, cols: usize, scale: f32) -> WeightId {
+        self.weight(name, &[rows, cols], &[rows], |draw, _| draw.unit() * scale)
+    }
+
+    /// A matrix `[n, k]` of deviation `1 / sqrt(k)` in one to three parts.
+    pub(crate) fn matrix(&mut self, name: &str, n: usize, k: usize) -> WeightId {
+        let parts = 1 + self.draw.below(3);
+        let parts = self.draw.split(n, parts);
+        let scale = 1.0 / (k as f32).sqrt();
+        self.weight(name, &[n, k], &parts, |draw, _| draw.unit() * scale)
+    }
+
+    /// A vector `[n]` around `mean`.
+    pub(crate) fn vector(&mut self, name: &str, n: usize, mean: f32, deviation: f32) -> WeightId {
+        self.weight(name, &[n], &[n], |draw, _| mean + draw.unit() * deviation)
+    }
+
+    /// Experts `[e, n, k]`, each expert in as many parts as `split` says.
+    pub(crate) fn experts(&mut self, name: &str, [e, n, k]: [usize; 3], split: usize) -> WeightId {
+        let scale = 1.0 / (k as f32).sqrt();
+        let each = self.draw.split(n, split);
+        let parts: Vec<_> = (0..e).flat_map(|_| each.clone()).collect();
+        self.weight(name, &[e, n, k], &parts, |draw, _| draw.unit() * scale)
+    }
+
+    /// Declares the one KV group.
+    pub(crate) fn paged_kv(
+        &mut self,
+        num_layers: usize,
+        num_heads: usize,
+        head_dim: usize,
+        window: Option<usize>,
+    ) -> impl Fn(usize) -> KvLayer + use<> {
+        let kv = PagedKv { group: 0, num_layers, num_heads, head_dim, window };
+        self.kv.push(kv.clone());
+        self.builder.paged_kv(kv)
+    }
+
+    /// The trial, with the program that `record` writes.
+    pub(crate) fn finish(
+        self,
+        vocab_size: usize,
+        layout: Layout,
+        record: impl FnOnce(&mut Recorder),
+    ) -> Trial {
+        let mut recorder = self.builder.program("generate");
+        record(&mut recorder);
+        let program = recorder.finish().expect("the suite records sound programs");
+        let limits = limits(&layout, &self.kv, self.numbers.activations, self.numbers.kv);
+        let spec = self.builder.finish("conformance", vec![program], vocab_size, 65_536);
+        Trial { spec, source: self.source, limits, layout }
+    }
+}
