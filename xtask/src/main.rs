@@ -1,1 +1,50 @@
-fn main() {}
+//! Development commands of nvLLM: `cargo xtask --help`.
+//!
+//! What a contributor runs beside the compiler and the tests: the checks that CI runs, the rules of the house as code
+//! ([`tidy`]), models made of random weights, tables of errors, and measurements. It is a program and not a set of
+//! shell scripts so that it shares the types of what it checks and runs wherever the project builds.
+//!
+//! Deliberately absent: anything a user of nvLLM needs. That belongs to the binary `nvllm`.
+
+mod ci;
+mod tidy;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Development commands of nvLLM", max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs what CI runs: formatting, lints, documentation, tidy, and all tests last
+    Ci,
+    /// Checks the rules of the house: crate arrows, budgets, unsafe code, names of ops, wording
+    Tidy,
+}
+
+/// The root of the repository.
+fn repo_root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the repository").into()
+}
+
+fn run(command: &Command) -> Result<ExitCode> {
+    match command {
+        Command::Ci => ci::command(&repo_root()),
+        Command::Tidy => tidy::command(&repo_root()),
+    }
+}
+
+fn main() -> ExitCode {
+    run(&Cli::parse().command).unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}

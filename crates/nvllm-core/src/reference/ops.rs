@@ -25,7 +25,7 @@ pub(super) fn run(op: &Op, cx: &Context<'_>, inputs: &[&[f32]], kv: &mut Referen
         Op::Embed { table } => embed(cx, *table),
         Op::RmsNorm { weight, eps } => rms_norm(inputs[0], cx.weight(*weight), *eps),
         Op::Linear { weight, bias } => linear(inputs[0], cx, *weight, bias.map(|b| cx.weight(b))),
-        Op::Add => inputs[0].iter().zip(inputs[1]).map(|(a, b)| a + b).collect(),
+        Op::Add => add(inputs[0], inputs[1]),
         Op::SiluMul => silu_mul(inputs[0], cx.in_cols[0] / 2),
         Op::SliceCols { start, len } => slice_cols(inputs[0], cx.in_cols[0], *start, *len),
         Op::Rope(spec) => rope(inputs[0], cx, spec),
@@ -38,7 +38,8 @@ pub(super) fn run(op: &Op, cx: &Context<'_>, inputs: &[&[f32]], kv: &mut Referen
         Op::TopK { k, renormalize } => return top_k(inputs[0], cx.in_cols[0], *k, *renormalize),
         Op::ExpertLinear { weight } => expert_linear(inputs[0], inputs[1], cx, *weight),
         Op::WeightedSum => weighted_sum(inputs[0], inputs[1], cx),
-        Op::AllReduce | Op::AllGather => inputs[0].to_vec(),
+        Op::AllReduce => all_reduce(inputs[0]),
+        Op::AllGather => all_gather(inputs[0]),
         Op::Attention { .. } | Op::Sample => unreachable!("{} is lowered before it runs", op.stem()),
     };
     vec![out]
@@ -72,6 +73,10 @@ fn linear(x: &[f32], cx: &Context<'_>, weight: WeightId, bias: Option<&[f32]>) -
 
 fn silu(x: f32) -> f32 {
     x / (1.0 + (-x).exp())
+}
+
+fn add(a: &[f32], b: &[f32]) -> Vec<f32> {
+    a.iter().zip(b).map(|(a, b)| a + b).collect()
 }
 
 fn silu_mul(x: &[f32], n: usize) -> Vec<f32> {
@@ -192,4 +197,14 @@ fn weighted_sum(x: &[f32], weights: &[f32], cx: &Context<'_>) -> Vec<f32> {
         (0..cols).map(|c| (0..times).map(|j| x[j * cols + c] * w[j]).sum::<f32>()).collect::<Vec<_>>()
     };
     x.chunks(times * cols).zip(weights.chunks(times)).flat_map(token).collect()
+}
+
+/// In a world of one rank.
+fn all_reduce(x: &[f32]) -> Vec<f32> {
+    x.to_vec()
+}
+
+/// In a world of one rank.
+fn all_gather(x: &[f32]) -> Vec<f32> {
+    x.to_vec()
 }

@@ -1,0 +1,106 @@
+//! The rules of the house, as code. They run as `cargo xtask tidy` and inside the tests.
+//!
+//! A rule that is only written down is broken within a month and argued about in every review. Each check here takes
+//! the tree of files as a value and returns what it found, so that each has a test with a planted fault. Rust is read as
+//! tokens, not as text: a rule neither trips over a string or a comment nor misses code inside a macro.
+//!
+//! Deliberately absent: what rustfmt, clippy and the compiler check already.
+
+mod arrows;
+mod budgets;
+mod confined;
+mod noise;
+mod stems;
+mod tokens;
+mod tree;
+mod unsafety;
+mod words;
+
+use std::fmt;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use tree::Tree;
+
+/// One breach of a rule.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Violation {
+    /// Path from the repository's root, with forward slashes.
+    path: String,
+    /// Line, from 1.
+    line: usize,
+    /// What is wrong and what to do.
+    message: String,
+}
+
+impl Violation {
+    fn new(path: &str, line: usize, message: impl Into<String>) -> Self {
+        Self { path: path.into(), line, message: message.into() }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: {}", self.path, self.line, self.message)
+    }
+}
+
+type Check = fn(&Tree) -> Vec<Violation>;
+
+/// All checks.
+const CHECKS: [Check; 7] = [
+    arrows::check,
+    budgets::check,
+    unsafety::check,
+    confined::check,
+    noise::check,
+    stems::check,
+    words::check,
+];
+
+/// Everything that is wrong with `tree`, in order of path and line.
+fn violations(tree: &Tree) -> Vec<Violation> {
+    let mut found = tree.lex_errors();
+    found.extend(CHECKS.iter().flat_map(|check| check(tree)));
+    found.sort();
+    found.dedup();
+    found
+}
+
+/// Prints every violation as `path:line: message`; the exit status says whether there was one.
+pub(crate) fn command(root: &Path) -> Result<ExitCode> {
+    let tree = Tree::read(root)?;
+    let found = violations(&tree);
+    found.iter().for_each(|violation| println!("{violation}"));
+    if found.is_empty() {
+        println!("tidy: {} files, {} checks, nothing found", tree.files.len(), CHECKS.len());
+        return Ok(ExitCode::SUCCESS);
+    }
+    eprintln!("tidy: {} violations", found.len());
+    Ok(ExitCode::FAILURE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_repository_is_tidy() {
+        let found = violations(&Tree::read(&crate::repo_root()).unwrap());
+        let lines: Vec<_> = found.iter().map(Violation::to_string).collect();
+        assert!(found.is_empty(), "{} violations:\n{}", found.len(), lines.join("\n"));
+    }
+
+    #[test]
+    fn a_violation_reads_as_path_line_message() {
+        assert_eq!(Violation::new("a/b.rs", 3, "is wrong").to_string(), "a/b.rs:3: is wrong");
+    }
+
+    #[test]
+    fn a_file_that_does_not_lex_is_reported() {
+        let found = violations(&Tree::of(&[("crates/nvllm-core/src/a.rs", "fn f( {\n")]));
+        assert!(found.iter().any(|v| v.message.contains("does not lex")), "{found:?}");
+    }
+}
