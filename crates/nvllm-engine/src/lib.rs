@@ -1,6 +1,6 @@
 //! What stands between a user's words and a model's steps.
 //!
-//! The engine turns a name into files (`hub`), text into token ids and back ([`text`]), and ids into steps. Everything
+//! The engine turns a name into files ([`hub`]), text into token ids and back ([`text`]), and ids into steps. Everything
 //! that depends on a *checkpoint's own conventions* (its tokenizer, its chat template, its defaults for sampling, the
 //! layout of its repository) ends here: the scheduler and the backends below see ids and tensors only.
 //!
@@ -11,10 +11,11 @@
 //! * **The checkpoint decides.** Templates and decoders are the ones the model was trained with, byte for byte; where a
 //!   file asks for something that is not supported, loading fails with the reason instead of coming close.
 //!
-//! Deliberately absent: reading environment variables (the binary does, and passes options), drawing
+//! Deliberately absent: reading environment variables (the binary does, and passes [`hub::HubOptions`]), drawing
 //! progress (callbacks report it), tokenizer training, and any network access other than fetching a named model.
 
 mod error;
+pub mod hub;
 pub mod text;
 
 pub use error::EngineError;

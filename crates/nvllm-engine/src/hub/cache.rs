@@ -1,0 +1,154 @@
+//! The hub's cache on disk; the layout is in the parent module's description.
+
+use std::fs::{File, TryLockError};
+use std::io::{ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+
+use super::files::{HubOrigin, ModelFiles};
+use super::name::{HubId, is_commit};
+use crate::{EngineError, Result};
+
+/// One repository in the cache.
+#[derive(Debug)]
+pub(super) struct RepoCache {
+    /// The whole cache.
+    root: PathBuf,
+    /// `models--org--name`.
+    repo: PathBuf,
+    locks: PathBuf,
+}
+
+impl RepoCache {
+    pub(super) fn new(cache_dir: &Path, id: &HubId) -> Self {
+        Self {
+            root: cache_dir.to_path_buf(),
+            repo: cache_dir.join(id.dir_name()),
+            locks: cache_dir.join(".locks").join(id.dir_name()),
+        }
+    }
+
+    /// The snapshot that the revision named last, if it is complete.
+    pub(super) fn snapshot(&self, id: &HubId) -> Result<ModelFiles> {
+        let commit = if id.is_commit() {
+            id.revision().to_owned()
+        } else {
+            let path = self.repo.join("refs").join(id.revision());
+            let text = std::fs::read_to_string(&path).unwrap_or_default();
+            let commit = text.trim();
+            if !is_commit(commit) {
+                return Err(
+                    self.not_cached(id, format!("it was never completely fetched: no {}", path.display()))
+                );
+            }
+            commit.to_owned()
+        };
+        self.snapshot_of_commit(id, &commit).map_err(|e| match e {
+            EngineError::MissingFile { file, .. } => {
+                self.not_cached(id, format!("{file} of commit {commit} is missing"))
+            }
+            other => other,
+        })
+    }
+
+    fn not_cached(&self, id: &HubId, problem: String) -> EngineError {
+        EngineError::NotCached { model: id.to_string(), cache_dir: self.root.clone(), problem }
+    }
+
+    pub(super) fn snapshot_of_commit(&self, id: &HubId, commit: &str) -> Result<ModelFiles> {
+        let files = ModelFiles::in_directory(&self.snapshot_dir(commit))?;
+        Ok(ModelFiles { hub: Some(HubOrigin { id: id.clone(), commit: commit.to_owned() }), ..files })
+    }
+
+    pub(super) fn snapshot_dir(&self, commit: &str) -> PathBuf {
+        self.repo.join("snapshots").join(commit)
+    }
+
+    pub(super) fn blob(&self, etag: &str) -> PathBuf {
+        self.repo.join("blobs").join(etag)
+    }
+
+    /// Records what commit a revision names now; done once its snapshot is complete.
+    pub(super) fn write_ref(&self, id: &HubId, commit: &str) -> Result<()> {
+        if id.is_commit() {
+            return Ok(());
+        }
+        let path = self.repo.join("refs").join(id.revision());
+        if std::fs::read_to_string(&path).is_ok_and(|known| known == commit) {
+            return Ok(());
+        }
+        create_parent(&path)?;
+        let temporary = path.with_file_name(format!(".{}.{}", commit, std::process::id()));
+        let written = File::create(&temporary).and_then(|mut file| file.write_all(commit.as_bytes()));
+        written
+            .and_then(|()| std::fs::rename(&temporary, &path))
+            .map_err(|e| disk_error(&path, e, commit.len() as u64))
+    }
+
+    /// Makes a blob appear as a file of a snapshot. Called under the blob's lock.
+    pub(super) fn link(&self, etag: &str, commit: &str, file: &str) -> Result<()> {
+        let link = self.snapshot_dir(commit).join(file);
+        if link.is_file() {
+            return Ok(());
+        }
+        create_parent(&link)?;
+        let target = Path::new("../../blobs").join(etag);
+        make_link(&target, &self.blob(etag), &link).map_err(|e| disk_error(&link, e, 0))
+    }
+
+    /// Waits until no other process works on the blob; `waiting` is called if one does. The lock ends with the file.
+    pub(super) fn lock(&self, etag: &str, waiting: &mut dyn FnMut()) -> Result<File> {
+        let path = self.locks.join(format!("{etag}.lock"));
+        create_parent(&path)?;
+        let open = File::options().create(true).truncate(false).write(true).open(&path);
+        let file = open.map_err(|e| disk_error(&path, e, 0))?;
+        let locked = match file.try_lock() {
+            Err(TryLockError::WouldBlock) => {
+                waiting();
+                file.lock()
+            }
+            Err(TryLockError::Error(e)) => Err(e),
+            Ok(()) => Ok(()),
+        };
+        match locked {
+            // Network file systems without locks: two downloads at once only waste the second's time.
+            Err(e) if e.kind() == ErrorKind::Unsupported => Ok(file),
+            Err(e) => Err(disk_error(&path, e, 0)),
+            Ok(()) => Ok(file),
+        }
+    }
+}
+
+/// Replaces a link that leads nowhere, too: another process never sees the file absent once it was there.
+#[cfg(unix)]
+fn make_link(target: &Path, _blob: &Path, link: &Path) -> std::io::Result<()> {
+    let mut temporary = link.as_os_str().to_owned();
+    temporary.push(format!(".{}", std::process::id()));
+    match std::fs::remove_file(&temporary) {
+        Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    std::os::unix::fs::symlink(target, &temporary)?;
+    std::fs::rename(&temporary, link)
+}
+
+/// Where links need privileges, the file itself is put there, as Python's hub client does.
+#[cfg(not(unix))]
+fn make_link(_target: &Path, blob: &Path, link: &Path) -> std::io::Result<()> {
+    std::fs::rename(blob, link)
+}
+
+/// Makes the directory of a file in the cache.
+pub(super) fn create_parent(path: &Path) -> Result<()> {
+    let parent = path.parent().unwrap_or(path);
+    std::fs::create_dir_all(parent).map_err(|e| disk_error(parent, e, 0))
+}
+
+/// What a failed write to the cache means; `needed` bytes were still to come.
+pub(super) fn disk_error(path: &Path, source: std::io::Error, needed: u64) -> EngineError {
+    match source.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            EngineError::DiskFull { path: path.to_path_buf(), needed }
+        }
+        _ => EngineError::CacheUnwritable { path: path.to_path_buf(), source },
+    }
+}

@@ -1,0 +1,224 @@
+//! A model's name to the files on disk: a directory, or a repository of a Hugging Face hub.
+//!
+//! Repositories are fetched into the hub's standard cache, so that models downloaded by Python tools are found here and
+//! the other way round:
+//!
+//! ```text
+//! <cache_dir>/models--org--name/blobs/<etag>                    content, named by its checksum
+//!                               blobs/<etag>.incomplete         a download that stopped; it goes on from there
+//!                               refs/main                       the commit that a revision named when last seen
+//!                               snapshots/<commit>/config.json  a link to ../../blobs/<etag>
+//! <cache_dir>/.locks/models--org--name/<etag>.lock              held by the process that downloads the blob
+//! ```
+//!
+//! A blob gets its name only after its checksum was verified, a snapshot is linked file by file, and the ref is written
+//! last: whatever interrupts a download, the cache holds nothing wrong, and offline use finds the last complete snapshot.
+//!
+//! The HTTP side is `ureq`, and the protocol is written out here, because the crates that speak it leave out what a user
+//! notices: `hf-hub` 0.5 verifies no checksum, has no offline mode, sends the access token along when it asks a download
+//! host for a file's size, and names partial files its own way; 1.0 brings a hundred crates and a C build.
+//!
+//! Only what the engine reads is fetched: configuration, tokenizer, template, safetensors.
+
+mod cache;
+mod client;
+mod download;
+mod files;
+mod name;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use files::{HubOrigin, ModelFiles, Weights};
+pub use name::HubId;
+
+use crate::{EngineError, Result};
+use cache::RepoCache;
+use client::Client;
+
+/// Where models come from and are kept. The program that embeds the engine decides; nothing is read from the environment.
+#[derive(Clone)]
+pub struct HubOptions {
+    /// Address of the hub, `https://huggingface.co` by default (`HF_ENDPOINT`).
+    pub endpoint: String,
+    /// Directory that holds `models--org--name` (`HF_HUB_CACHE`, or `hub` under `HF_HOME`).
+    pub cache_dir: PathBuf,
+    /// Access token for private and gated repositories (`HF_TOKEN`). Sent to the endpoint's own scheme, host and port only.
+    pub token: Option<String>,
+    /// Use what is in the cache and never the network (`HF_HUB_OFFLINE`).
+    pub offline: bool,
+    /// Proxy to go through, as `http://[user:password@]host:port`.
+    pub proxy: Option<String>,
+    /// How failures that may pass are retried.
+    pub retry: RetryPolicy,
+    /// A connection that brings no byte for so long has failed.
+    pub stall_timeout: Duration,
+}
+
+impl HubOptions {
+    /// The public hub, without a token, with the cache in the given directory.
+    pub fn new(cache_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            endpoint: "https://huggingface.co".into(),
+            cache_dir: cache_dir.into(),
+            token: None,
+            offline: false,
+            proxy: None,
+            retry: RetryPolicy::default(),
+            stall_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+impl fmt::Debug for HubOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HubOptions")
+            .field("endpoint", &self.endpoint)
+            .field("cache_dir", &self.cache_dir)
+            .field("token", &self.token.as_ref().map(|_| "(set)"))
+            .field("offline", &self.offline)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Retries of what may pass: lost connections, time-outs, 408, 429 and 5xx. An attempt that brought bytes of a file starts
+/// the count again, so that a large file arrives over a bad line.
+#[derive(Debug, Clone, Copy)]
+pub struct RetryPolicy {
+    /// Attempts in a row without progress; at least 1.
+    pub attempts: u32,
+    /// Wait after the first failure; doubled after each further one. A `Retry-After` of the server goes before it.
+    pub first_delay: Duration,
+    /// The longest wait.
+    pub max_delay: Duration,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self { attempts: 5, first_delay: Duration::from_millis(500), max_delay: Duration::from_secs(30) }
+    }
+}
+
+impl RetryPolicy {
+    /// The wait before the attempt after `failures` failures in a row.
+    fn delay(&self, failures: u32, retry_after: Option<Duration>) -> Duration {
+        let doubled = self.first_delay.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1)));
+        retry_after.unwrap_or(doubled).min(self.max_delay)
+    }
+}
+
+/// What happens while a model is fetched, for a program that shows it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub enum HubEvent<'a> {
+    /// Bytes of a file are here: at its start (more than none if a download is resumed), as they arrive, and when a server
+    /// made it start again.
+    Progress {
+        /// File in the repository.
+        file: &'a str,
+        /// Bytes on disk.
+        done: u64,
+        /// Bytes of the whole file.
+        total: u64,
+    },
+    /// A file is complete, verified and linked.
+    Fetched {
+        /// File in the repository.
+        file: &'a str,
+        /// Its size in bytes.
+        total: u64,
+    },
+    /// Something failed and is tried again after a wait.
+    Retrying {
+        /// What was asked for.
+        what: &'a str,
+        /// What failed.
+        reason: &'a str,
+        /// The wait.
+        delay: Duration,
+    },
+    /// Another process downloads the same file; its end is awaited.
+    Waiting {
+        /// File in the repository.
+        file: &'a str,
+    },
+    /// The hub cannot be reached; the snapshot in the cache is used, which may not be the newest.
+    UsingCache {
+        /// Why the hub cannot be reached.
+        reason: &'a str,
+    },
+}
+
+/// Receives [`HubEvent`]s.
+pub type Progress<'a> = dyn FnMut(HubEvent<'_>) + 'a;
+
+/// Finds a model's files: those of a directory, or those of the repository `org/name[@revision]`, fetched if they are not
+/// in the cache.
+///
+/// A revision that is not a commit is looked up at the hub each time; if the hub cannot be reached, the snapshot it named
+/// last time is used and [`HubEvent::UsingCache`] says so. A full commit that is in the cache needs no network.
+///
+/// # Errors
+/// [`EngineError::ModelName`] if it is neither; [`EngineError::MissingFile`] for an incomplete directory;
+/// [`EngineError::HubRefused`], [`EngineError::HubUnreachable`], [`EngineError::HubProtocol`], [`EngineError::Checksum`],
+/// [`EngineError::DiskFull`], [`EngineError::CacheUnwritable`] from fetching; [`EngineError::NotCached`] when offline.
+pub fn resolve(model: &str, options: &HubOptions, progress: &mut Progress<'_>) -> Result<ModelFiles> {
+    let path = Path::new(model);
+    if path.is_dir() {
+        return ModelFiles::in_directory(path);
+    }
+    if path.exists() {
+        let problem = "it is a file, not a directory".into();
+        return Err(EngineError::ModelName { model: model.into(), problem });
+    }
+    let id = HubId::parse(model).map_err(|problem| EngineError::ModelName {
+        model: model.into(),
+        problem: format!("there is no such directory, and {problem}"),
+    })?;
+    let cache = RepoCache::new(&options.cache_dir, &id);
+    let cached = cache.snapshot(&id);
+    if options.offline || (id.is_commit() && cached.is_ok()) {
+        return cached;
+    }
+    fetch(&id, options, &cache, cached.ok(), progress)
+}
+
+fn fetch(
+    id: &HubId,
+    options: &HubOptions,
+    cache: &RepoCache,
+    cached: Option<ModelFiles>,
+    progress: &mut Progress<'_>,
+) -> Result<ModelFiles> {
+    let client = Client::new(options)?;
+    // With something to fall back on, a machine without network should not wait through the retries.
+    let attempts = if cached.is_some() { 1 } else { options.retry.attempts };
+    let repo = match (client.repo_info(id, attempts, progress), cached) {
+        (Ok(repo), _) => repo,
+        (Err(EngineError::HubUnreachable { problem, .. }), Some(files)) => {
+            progress(HubEvent::UsingCache { reason: &problem });
+            return Ok(files);
+        }
+        (Err(e), _) => return Err(e),
+    };
+    let plan = files::needed(id, &repo.files)?;
+    for file in plan.small_files {
+        download::file(&client, cache, id, &repo.commit, file, progress)?;
+    }
+    let snapshot = cache.snapshot_dir(&repo.commit);
+    let shards = match plan.weights {
+        files::PlannedWeights::Single(file) => vec![file.to_owned()],
+        files::PlannedWeights::Index(index) => files::shard_names(&snapshot.join(index))?,
+    };
+    for shard in &shards {
+        if !repo.files.contains(shard) {
+            let what = id.to_string();
+            let problem = format!("its weight index names {shard}, which the repository does not have");
+            return Err(EngineError::HubRefused { what, problem });
+        }
+        download::file(&client, cache, id, &repo.commit, shard, progress)?;
+    }
+    cache.write_ref(id, &repo.commit)?;
+    cache.snapshot_of_commit(id, &repo.commit)
+}

@@ -1,0 +1,8 @@
+//! Fetching models, against a hub on this machine.
+
+mod mock;
+mod server;
+
+mod cache;
+mod faults;
+mod fetch;
