@@ -22,8 +22,6 @@ pub struct BackendInfo {
     pub device: String,
     /// Memory it can use, in bytes.
     pub memory_bytes: usize,
-    /// Read bandwidth in bytes a second, measured by this process; `None` until measured.
-    pub read_bandwidth: Option<f64>,
 }
 
 /// What is held, exactly for what the backend allocates.
@@ -52,6 +50,10 @@ pub trait Backend {
     fn info(&self) -> BackendInfo;
     /// Whether `op` runs natively. What does not is expanded before compiling, on the same device.
     fn supports(&self, op: &Op) -> Result<(), Reason>;
+    /// The rate in bytes a second at which it reads memory now, measured by the call; `None` if it cannot tell.
+    fn measure_read_bandwidth(&self) -> Option<f64> {
+        None
+    }
     /// What its memory allows.
     fn plan_rules(&self) -> PlanRules;
     /// The summation order of the kernel that runs `op` on `num_rows` rows under `limits`.

@@ -174,6 +174,55 @@ pub enum EngineError {
         /// What is missing.
         problem: String,
     },
+
+    /// The model's config or weights cannot be used.
+    #[error("{}: {source}", dir.display())]
+    Model {
+        /// The model's directory.
+        dir: PathBuf,
+        /// What is wrong.
+        source: nvllm_core::CoreError,
+    },
+
+    /// No crate of this build records this architecture.
+    #[error("config.json: `architectures` names {architecture}; this build knows {supported}")]
+    UnknownArchitecture {
+        /// What was found.
+        architecture: String,
+        /// What is known.
+        supported: String,
+    },
+
+    /// A load option that the model or the memory cannot meet.
+    #[error("option `{option}` {problem}")]
+    Option {
+        /// The option, as on the command line.
+        option: &'static str,
+        /// What was asked and what is possible.
+        problem: String,
+    },
+
+    /// A request that cannot run.
+    #[error(transparent)]
+    Request(#[from] nvllm_sched::SchedError),
+
+    /// A core operation failed.
+    #[error(transparent)]
+    Core(#[from] nvllm_core::CoreError),
+
+    /// The backend cannot be had on this machine.
+    #[error("{reason}")]
+    Backend {
+        /// Why, and what to do.
+        reason: String,
+    },
+
+    /// The thread that owns the device is gone.
+    #[error("the engine has stopped: {reason}; load the model again")]
+    Stopped {
+        /// Why, as far as is known.
+        reason: String,
+    },
 }
 
 impl EngineError {

@@ -11,14 +11,28 @@
 //! * **The checkpoint decides.** Templates and decoders are the ones the model was trained with, byte for byte; where a
 //!   file asks for something that is not supported, loading fails with the reason instead of coming close.
 //!
+//! An [`Engine`] owns one thread, which owns the device: it plans a step, submits it, collects the one before, and turns
+//! what came out into [`Event`]s of the requests. Whoever holds a [`RequestStream`] reads them; dropping it aborts.
+//!
 //! Deliberately absent: reading environment variables (the binary does, and passes [`hub::HubOptions`]), drawing
 //! progress (callbacks report it), tokenizer training, and any network access other than fetching a named model.
 
+mod device;
+mod engine;
 mod error;
 pub mod hub;
+mod model;
+mod options;
+mod registry;
+mod request;
 pub mod text;
 
+pub use engine::{Engine, EngineInfo, LoadProgress, RequestStream};
 pub use error::EngineError;
+pub use model::{Model, ModelBytes};
+pub use nvllm_sched::{FinishReason, Stats};
+pub use options::{LoadOptions, kv_block_bytes};
+pub use request::{Event, Finished, Request};
 
 /// What every fallible function of this crate returns.
 pub type Result<T, E = EngineError> = std::result::Result<T, E>;

@@ -41,7 +41,6 @@ impl Backend for Reference {
             name: "reference".into(),
             device: "one thread, scalar".into(),
             memory_bytes: usize::MAX,
-            read_bandwidth: None,
         }
     }
 

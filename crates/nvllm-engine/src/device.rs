@@ -1,0 +1,246 @@
+//! The thread that owns the device: plan, submit, collect, commit, report.
+
+mod source;
+mod text;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, Sender};
+use nvllm_core::{Backend, Executable, HostTensor, Limits, SeqId, Tensor, Ticket, TokenId};
+use nvllm_sched::{FinishReason, NewSequence, SchedConfig, Scheduler, SeqEvent, Stats};
+
+use crate::{EngineInfo, Event, Finished, LoadOptions, LoadProgress, Model, Request, Result};
+use source::Reading;
+use text::TextStream;
+
+/// What the handle asks of the thread.
+pub(crate) enum Command {
+    /// Queue a request.
+    Submit { request: Box<Request>, events: Sender<Event>, reply: Sender<Result<()>> },
+    /// Report counts.
+    Stats { reply: Sender<Stats> },
+    /// Measure the backend's read bandwidth, in bytes a second.
+    Bandwidth { reply: Sender<Option<f64>> },
+    /// End.
+    Stop,
+}
+
+/// A request that runs.
+struct Client {
+    events: Sender<Event>,
+    text: Option<TextStream>,
+    stop_tokens: Vec<TokenId>,
+    include_stop: bool,
+    prompt_tokens: usize,
+    output_tokens: usize,
+    submitted: Instant,
+    first_token: Option<Instant>,
+    last_token: Option<Instant>,
+}
+
+/// The device thread's state.
+pub(crate) struct Device {
+    model: Arc<Model>,
+    backend: Box<dyn Backend>,
+    exe: Box<dyn Executable>,
+    limits: Limits,
+    sched: Scheduler,
+    in_flight: VecDeque<Ticket>,
+    clients: HashMap<SeqId, Client>,
+}
+
+impl Device {
+    pub(crate) fn load<B>(
+        backend: B,
+        model: &Arc<Model>,
+        options: &LoadOptions,
+        progress: &dyn Fn(LoadProgress),
+    ) -> Result<Self>
+    where
+        B: FnOnce() -> Result<Box<dyn Backend>>,
+    {
+        let backend = backend()?;
+        let limits = options.limits(model, &backend.info())?;
+        let source = Reading::new(model, progress)?;
+        let mut exe = backend.load(&model.spec, &source, &limits)?;
+        let cache = exe.kv_cache();
+        let num_blocks = (0..model.spec.kv.len()).map(|group| cache.geometry(group).num_blocks).collect();
+        let sched = Scheduler::new(SchedConfig::new(&limits, num_blocks, model.spec.max_positions))?;
+        Ok(Self {
+            model: Arc::clone(model),
+            backend,
+            exe,
+            limits,
+            sched,
+            in_flight: VecDeque::new(),
+            clients: HashMap::new(),
+        })
+    }
+
+    pub(crate) fn info(&self) -> EngineInfo {
+        EngineInfo { backend: self.backend.info(), limits: self.limits.clone(), memory: self.exe.memory() }
+    }
+
+    /// Serves until told to stop or until the handle is gone.
+    pub(crate) fn run(mut self, inbox: &Receiver<Command>) {
+        loop {
+            // Idle: wait. Busy: take what has come.
+            let mut command =
+                if self.sched.is_idle() { inbox.recv().map(Some) } else { Ok(inbox.try_recv().ok()) };
+            while let Ok(Some(next)) = command {
+                match next {
+                    Command::Submit { request, events, reply } => {
+                        let _ = reply.send(self.submit(*request, events));
+                    }
+                    Command::Stats { reply } => drop(reply.send(self.sched.stats())),
+                    Command::Bandwidth { reply } => drop(reply.send(self.backend.measure_read_bandwidth())),
+                    Command::Stop => return,
+                }
+                command = Ok(inbox.try_recv().ok());
+            }
+            if command.is_err() {
+                return;
+            }
+            self.step();
+        }
+    }
+
+    fn submit(&mut self, request: Request, events: Sender<Event>) -> Result<()> {
+        request.sampling.check(self.model.spec.vocab_size)?;
+        let text = TextStream::new(self.model.tokenizer.as_ref(), &request)?;
+        let client = Client {
+            events,
+            text,
+            stop_tokens: request.sampling.stop_tokens.clone(),
+            include_stop: request.include_stop,
+            prompt_tokens: request.prompt.len(),
+            output_tokens: 0,
+            submitted: Instant::now(),
+            first_token: None,
+            last_token: None,
+        };
+        if let Some(token) = request.prompt.iter().find(|t| t.index() >= self.model.spec.vocab_size) {
+            return Err(nvllm_core::CoreError::BadSampling {
+                field: "prompt",
+                value: format!("token {token}"),
+                range: "use token ids of the model's vocabulary",
+            }
+            .into());
+        }
+        let seq = self.sched.add(NewSequence {
+            prompt: request.prompt.into(),
+            sampling: Arc::new(request.sampling),
+            max_tokens: request.max_tokens,
+            logprobs: request.logprobs,
+            prompt_logprobs: request.prompt_logprobs,
+            logits: request.logits,
+            priority: request.priority,
+            positions: request.positions.map(Into::into),
+        })?;
+        self.clients.insert(seq, client);
+        Ok(())
+    }
+
+    /// Launches what can be launched, then takes in the oldest step.
+    fn step(&mut self) {
+        while let Some(step) = self.sched.plan() {
+            match self.exe.submit(&step) {
+                Ok(ticket) => self.in_flight.push_back(ticket),
+                Err(e) => {
+                    let events = self.sched.fail(step.id).unwrap_or_default();
+                    self.report(events, Some(&e.to_string()));
+                }
+            }
+        }
+        let Some(ticket) = self.in_flight.pop_front() else { return };
+        let step = ticket.0;
+        let (events, error) = match self.exe.collect(ticket).map_err(|e| e.to_string()) {
+            Ok(output) => match self.sched.commit(step, output) {
+                Ok(events) => (events, None),
+                Err(e) => (self.sched.fail(step).unwrap_or_default(), Some(e.to_string())),
+            },
+            Err(e) => (self.sched.fail(step).unwrap_or_default(), Some(e)),
+        };
+        self.report(events, error.as_deref());
+    }
+
+    /// Hands the scheduler's news to the clients; ends sequences whose client is gone or whose text holds a stop string.
+    fn report(&mut self, events: Vec<SeqEvent>, error: Option<&str>) {
+        for event in events {
+            let seq = event.seq();
+            let Some(client) = self.clients.get_mut(&seq) else { continue };
+            let end = match event {
+                SeqEvent::Finished { reason, .. } => {
+                    self.finish(seq, reason, error);
+                    continue;
+                }
+                SeqEvent::PromptRow { index, logprobs, logits, .. } => client.send(Event::PromptRow {
+                    index,
+                    logprobs,
+                    logits: logits.and_then(|t| to_host(&*t)),
+                }),
+                SeqEvent::Token { token, logprobs, logits, .. } => client.token(token, logprobs, logits),
+            };
+            if let Some(reason) = end
+                && self.sched.finish(seq, reason).is_some()
+            {
+                self.finish(seq, reason, error);
+            }
+        }
+    }
+
+    fn finish(&mut self, seq: SeqId, reason: FinishReason, error: Option<&str>) {
+        if let Some(client) = self.clients.remove(&seq) {
+            client.finish(reason, error);
+        }
+    }
+}
+
+impl Client {
+    /// Sends an event; a client that is gone ends its sequence.
+    fn send(&self, event: Event) -> Option<FinishReason> {
+        self.events.send(event).err().map(|_| FinishReason::Aborted)
+    }
+
+    fn token(
+        &mut self,
+        token: TokenId,
+        logprobs: Option<nvllm_core::TokenLogprobs>,
+        logits: Option<Box<dyn Tensor>>,
+    ) -> Option<FinishReason> {
+        let now = Instant::now();
+        self.first_token.get_or_insert(now);
+        self.last_token = Some(now);
+        self.output_tokens += 1;
+        let mut text = String::new();
+        let mut stopped = false;
+        // A stop token ends the text before itself, unless it is wanted.
+        if self.include_stop || !self.stop_tokens.contains(&token) {
+            stopped = self.text.as_mut().is_some_and(|stream| stream.push(token, &mut text));
+        }
+        let gone =
+            self.send(Event::Token { token, text, logprobs, logits: logits.and_then(|t| to_host(&*t)) });
+        gone.or(stopped.then_some(FinishReason::StopString))
+    }
+
+    fn finish(mut self, reason: FinishReason, error: Option<&str>) {
+        let text = self.text.take().map(TextStream::finish).unwrap_or_default();
+        let decode_time = self.first_token.zip(self.last_token).map(|(a, b)| b - a).unwrap_or_default();
+        let finished = Finished {
+            reason,
+            error: error.filter(|_| reason == FinishReason::Failed).map(String::from),
+            text,
+            prompt_tokens: self.prompt_tokens,
+            output_tokens: self.output_tokens,
+            time_to_first_token: self.first_token.map(|at| at - self.submitted),
+            decode_time,
+        };
+        self.send(Event::Finished(finished));
+    }
+}
+
+fn to_host(tensor: &dyn Tensor) -> Option<HostTensor> {
+    tensor.to_host().ok()
+}
