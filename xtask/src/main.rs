@@ -7,6 +7,8 @@
 //! Deliberately absent: anything a user of nvLLM needs. That belongs to the binary `nvllm`.
 
 mod ci;
+mod model;
+mod synth;
 mod tidy;
 
 use std::path::{Path, PathBuf};
@@ -26,6 +28,8 @@ struct Cli {
 enum Command {
     /// Runs what CI runs: formatting, lints, documentation, tidy, and all tests last
     Ci,
+    /// Writes a model directory with random weights of a real model's shape
+    Synth(synth::Args),
     /// Checks the rules of the house: crate arrows, budgets, unsafe code, names of ops, wording
     Tidy,
 }
@@ -38,6 +42,7 @@ fn repo_root() -> PathBuf {
 fn run(command: &Command) -> Result<ExitCode> {
     match command {
         Command::Ci => ci::command(&repo_root()),
+        Command::Synth(args) => synth::command(&repo_root(), args),
         Command::Tidy => tidy::command(&repo_root()),
     }
 }
