@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nvllm_core::{OutputRow, SeqId, SeqStep, SlotReset, Source, Step, StepId};
+use nvllm_core::{OutputRow, SeqId, SeqStep, SlotReset, Source, Step};
 
 use crate::Scheduler;
 use crate::scheduler::{InFlight, Part};
@@ -44,14 +44,12 @@ impl Scheduler {
 
     /// Sequences that hold a slot, by turns: who was passed over in the step before goes first, so that budgets smaller
     /// than the number of sequences starve nobody; among equals single tokens go before chunks, which take what is left.
+    ///
+    /// The order is kept (the sort is stable), so that those who take turns go round.
     fn plan_running(&mut self, draft: &mut Draft) {
-        let turn = |id: &SeqId| {
-            let seq = self.seqs.get(id).filter(|seq| seq.num_pending() > 0)?;
-            Some((seq.last_step, seq.num_pending() > 1, *id))
-        };
-        let mut turns: Vec<(StepId, bool, SeqId)> = self.running.iter().filter_map(turn).collect();
-        turns.sort_by_key(|&(last_step, is_chunk, _)| (last_step, is_chunk));
-        for (_, _, id) in turns {
+        let seqs = &self.seqs;
+        self.running.sort_by_key(|id| seqs.get(id).map(|seq| (seq.last_step, seq.num_pending() > 1)));
+        for id in self.running.clone() {
             self.push(id, draft);
         }
     }

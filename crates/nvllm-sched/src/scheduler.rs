@@ -56,7 +56,7 @@ pub struct Scheduler {
     pub(crate) seqs: BTreeMap<SeqId, Sequence>,
     /// Those without a slot. Ids ascend, so they stand for arrival.
     pub(crate) waiting: BTreeSet<(i32, SeqId)>,
-    /// Those with a slot that are not finished, in order of admission.
+    /// Those with a slot that are not finished, in order of turns.
     pub(crate) running: Vec<SeqId>,
     pub(crate) in_flight: VecDeque<InFlight>,
     pub(crate) next_seq: SeqId,
