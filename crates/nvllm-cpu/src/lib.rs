@@ -14,6 +14,7 @@
 //! microseconds long. No configuration from the environment.
 
 mod attention;
+mod backend;
 mod bandwidth;
 mod error;
 mod kernels;
@@ -24,6 +25,7 @@ mod scratch;
 mod topology;
 
 pub use attention::{AttentionShape, KvLayout, KvPages, KvPagesMut, SequenceQueries};
+pub use backend::CpuBackend;
 pub use bandwidth::{measure_read_bandwidth, read_once};
 pub use error::{CpuError, Result};
 pub use kernels::{ActMode, Elem, Isa, Kernels, SumOrder};

@@ -1,9 +1,11 @@
-//! What every backend that runs on the host shares: resolving a step against slots, and sampling its rows.
+//! What every backend that runs on the host shares: steps in flight, resolving a step against slots, sampling its rows.
 
 mod batch;
+mod executable;
 mod sampler;
 mod slots;
 
 pub use batch::{Batch, BatchOutput, BatchSeq};
+pub use executable::{Forward, HostExecutable};
 pub use sampler::sample_rows;
 pub use slots::{SlotState, Slots};

@@ -21,6 +21,9 @@ pub struct SlotState {
     pub counts: TokenCounts,
 }
 
+/// What a reset replaced, to be put back if the step is refused.
+pub struct Replaced(Vec<(SlotId, Option<SlotState>)>);
+
 /// All slots.
 #[derive(Clone, Debug)]
 pub struct Slots(Vec<Option<SlotState>>);
@@ -41,8 +44,8 @@ impl Slots {
         self.0.get_mut(slot.index())?.as_mut()
     }
 
-    /// Takes the step's resets. On an error nothing has changed.
-    pub fn reset(&mut self, step: &Step, vocab_size: usize) -> Result<()> {
+    /// Takes the step's resets; returns what they replaced. On an error nothing has changed.
+    pub fn reset(&mut self, step: &Step, vocab_size: usize) -> Result<Replaced> {
         for reset in &step.resets {
             if reset.slot.index() >= self.0.len() {
                 let problem =
@@ -51,16 +54,25 @@ impl Slots {
             }
             reset.sampling.check(vocab_size)?;
         }
+        let mut replaced = Vec::new();
         for reset in &step.resets {
-            self.0[reset.slot.index()] = Some(SlotState {
+            let state = SlotState {
                 last_token: reset.output.last().or(reset.prompt.last()).copied().unwrap_or_default(),
                 kv_len: 0,
                 next_position: 0,
                 sampling: Arc::clone(&reset.sampling),
                 counts: TokenCounts::new(&reset.prompt, &reset.output),
-            });
+            };
+            replaced.push((reset.slot, self.0[reset.slot.index()].replace(state)));
         }
-        Ok(())
+        Ok(Replaced(replaced))
+    }
+
+    /// Takes a reset back.
+    pub fn restore(&mut self, replaced: Replaced) {
+        for (slot, state) in replaced.0.into_iter().rev() {
+            self.0[slot.index()] = state;
+        }
     }
 
     /// Advances lengths and positions past a batch whose forward pass has run.

@@ -6,15 +6,12 @@
 mod kv;
 mod ops;
 
-use std::collections::VecDeque;
-
 use crate::backend::lower;
-use crate::host::{Batch, Slots, sample_rows};
+use crate::host::{Batch, Forward, HostExecutable};
 use crate::program::{Node, Program};
 use crate::{
-    Backend, BackendInfo, CoreError, DType, Executable, HostTensor, KvCache, KvGeometry, Limits,
-    MemoryReport, ModelSpec, Op, OrderId, PlanRules, Reason, Result, Step, StepOutput, Tensor, Ticket,
-    TokenMasks, ValueId, ValueKind, Weight, WeightSource,
+    Backend, BackendInfo, DType, Executable, HostTensor, KvCache, KvGeometry, Limits, MemoryReport,
+    ModelSpec, Op, OrderId, PlanRules, Reason, Result, Tensor, ValueId, ValueKind, Weight, WeightSource,
 };
 
 use kv::ReferenceKv;
@@ -69,28 +66,18 @@ impl Backend for Reference {
             spec.weights.iter().map(|decl| Weight::load(decl, source)).collect::<Result<Vec<_>>>()?;
         let decoded = weights.iter().map(Weight::to_f32).collect::<Result<Vec<_>>>()?;
         let geometries = spec.kv.iter().map(|kv| KvGeometry::new(kv, limits)).collect::<Result<Vec<_>>>()?;
-        Ok(Box::new(Run {
+        let run = Run {
             programs,
             weight_bytes: weights.iter().map(Weight::bytes).sum(),
             weights: decoded,
             kv: ReferenceKv::new(geometries),
-            slots: Slots::new(limits.seqs),
             limits: limits.clone(),
-            vocab_size: spec.vocab_size,
             observer: self.observer.clone(),
-            pending: VecDeque::new(),
             values: Vec::new(),
             entry: 0,
-        }))
+        };
+        Ok(Box::new(HostExecutable::new(run, limits, spec.vocab_size, spec.programs.len())))
     }
-}
-
-/// A step whose forward pass has run.
-struct Pending {
-    ticket: u64,
-    batch: Batch,
-    logits: Vec<f32>,
-    output: Option<StepOutput>,
 }
 
 struct Run {
@@ -98,61 +85,25 @@ struct Run {
     weights: Vec<Vec<f32>>,
     weight_bytes: usize,
     kv: ReferenceKv,
-    slots: Slots,
     limits: Limits,
-    vocab_size: usize,
     observer: Option<Observer>,
-    pending: VecDeque<Pending>,
     /// Values of the last step, by id.
     values: Vec<Vec<f32>>,
     entry: usize,
 }
 
-impl Executable for Run {
-    fn submit(&mut self, step: &Step) -> Result<Ticket> {
-        if self.pending.len() >= self.limits.max_in_flight {
-            let problem = format!("is one too many; {} may be in flight", self.limits.max_in_flight);
-            return Err(CoreError::step(step.id, problem));
-        }
-        if step.entry >= self.programs.len() {
-            let problem = format!("names entry program {}; {} exist", step.entry, self.programs.len());
-            return Err(CoreError::step(step.id, problem));
-        }
-        let mut slots = self.slots.clone();
-        slots.reset(step, self.vocab_size)?;
-        let batch = Batch::new(step, &slots, &self.limits, self.kv.geometries(), self.vocab_size)?;
-        self.slots = slots;
-        self.forward(step.entry, &batch);
-        self.slots.advance(&batch);
-        let logits =
-            self.programs[step.entry].logits().map(|id| self.values[id.index()].clone()).unwrap_or_default();
-        let mut pending = Pending { ticket: step.id.0, batch, logits, output: None };
-        if !step.awaits_masks {
-            pending.output = Some(self.sample(&pending, &TokenMasks::default()));
-        }
-        self.pending.push_back(pending);
-        Ok(Ticket(step.id))
-    }
-
-    fn supply_masks(&mut self, ticket: &Ticket, masks: TokenMasks) -> Result<()> {
-        let Some(at) = self.pending.iter().position(|p| p.ticket == ticket.0.0 && p.output.is_none()) else {
-            return Err(CoreError::step(ticket.0, "does not await masks"));
-        };
-        let output = self.sample_at(at, &masks);
-        self.pending[at].output = Some(output);
+impl Forward for Run {
+    fn forward(&mut self, entry: usize, batch: &Batch) -> Result<()> {
+        self.run(entry, batch);
         Ok(())
     }
 
-    fn collect(&mut self, ticket: Ticket) -> Result<StepOutput> {
-        match self.pending.front() {
-            Some(p) if p.ticket == ticket.0.0 && p.output.is_some() => {}
-            Some(p) if p.ticket == ticket.0.0 => {
-                return Err(CoreError::step(ticket.0, "still awaits its masks"));
-            }
-            _ => return Err(CoreError::step(ticket.0, "is not the oldest step in flight")),
-        }
-        let pending = self.pending.pop_front();
-        Ok(pending.and_then(|p| p.output).unwrap_or_default())
+    fn logits(&self) -> &[f32] {
+        self.programs[self.entry].logits().map_or(&[], |id| &self.values[id.index()])
+    }
+
+    fn geometries(&self) -> &[KvGeometry] {
+        self.kv.geometries()
     }
 
     fn kv_cache(&mut self) -> &mut dyn KvCache {
@@ -177,16 +128,7 @@ impl Executable for Run {
 }
 
 impl Run {
-    fn sample(&mut self, pending: &Pending, masks: &TokenMasks) -> StepOutput {
-        sample_rows(&pending.logits, self.vocab_size, &pending.batch, masks, &mut self.slots)
-    }
-
-    fn sample_at(&mut self, at: usize, masks: &TokenMasks) -> StepOutput {
-        let Pending { logits, batch, .. } = &self.pending[at];
-        sample_rows(logits, self.vocab_size, batch, masks, &mut self.slots)
-    }
-
-    fn forward(&mut self, entry: usize, batch: &Batch) {
+    fn run(&mut self, entry: usize, batch: &Batch) {
         self.entry = entry;
         let program = &self.programs[entry];
         self.values = vec![Vec::new(); program.values.len()];

@@ -1,0 +1,94 @@
+//! The physical KV cache: one allocation a layer, in the layout that attention reads.
+
+use nvllm_core::{BlockId, CoreError, DType, HostTensor, KvCache, KvGeometry, KvLayer, Result, Tensor};
+
+use super::elem;
+use crate::{Elem, KvLayout};
+
+pub(super) struct CpuKv {
+    geometries: Vec<KvGeometry>,
+    /// By group, then layer: `[block][k, v][head][offset][column]`.
+    layers: Vec<Vec<Vec<u8>>>,
+}
+
+/// The kernels' view of a geometry.
+fn layout(g: &KvGeometry) -> KvLayout {
+    KvLayout {
+        num_blocks: g.num_blocks,
+        kv_heads: g.num_heads,
+        block_len: g.block_len,
+        head_dim: g.head_dim,
+        // `Limits::check` admits f32 and bf16 only.
+        elem: elem(g.dtype).unwrap_or(Elem::F32),
+    }
+}
+
+impl CpuKv {
+    pub(super) fn new(geometries: Vec<KvGeometry>) -> Self {
+        // Zeroed pages come from the system when they are first touched, so an unused cache costs no memory.
+        let layers = geometries
+            .iter()
+            .map(|g| (0..g.num_layers).map(|_| vec![0; layout(g).bytes()]).collect())
+            .collect();
+        Self { geometries, layers }
+    }
+
+    pub(super) fn geometries(&self) -> &[KvGeometry] {
+        &self.geometries
+    }
+
+    pub(super) fn pages(&self, kv: KvLayer) -> (&[u8], KvLayout) {
+        (&self.layers[kv.group][kv.layer], layout(&self.geometries[kv.group]))
+    }
+
+    pub(super) fn pages_mut(&mut self, kv: KvLayer) -> (&mut [u8], KvLayout) {
+        (&mut self.layers[kv.group][kv.layer], layout(&self.geometries[kv.group]))
+    }
+
+    fn block(&self, group: usize, block: BlockId) -> Result<std::ops::Range<usize>> {
+        let g = &self.geometries[group];
+        if block.index() >= g.num_blocks {
+            let problem = format!("block {block} of {} does not exist", g.num_blocks);
+            return Err(CoreError::BadLimits { field: "kv_bytes", problem });
+        }
+        let len = layout(g).block_bytes();
+        Ok(block.index() * len..(block.index() + 1) * len)
+    }
+}
+
+impl KvCache for CpuKv {
+    fn geometry(&self, group: usize) -> KvGeometry {
+        self.geometries[group]
+    }
+
+    fn bytes(&self) -> usize {
+        self.layers.iter().flatten().map(Vec::len).sum()
+    }
+
+    fn read_block(&self, group: usize, block: BlockId) -> Result<HostTensor> {
+        let (g, range) = (self.geometries[group], self.block(group, block)?);
+        let bytes = self.layers[group].iter().flat_map(|layer| &layer[range.clone()]).copied().collect();
+        Ok(HostTensor::from_bytes(g.block_shape(), g.dtype, bytes))
+    }
+
+    fn write_block(&mut self, group: usize, block: BlockId, data: &HostTensor) -> Result<()> {
+        let (g, range) = (self.geometries[group], self.block(group, block)?);
+        if data.shape() != g.block_shape() || data.dtype() != g.dtype {
+            let (shape, dtype): (_, DType) = (data.shape(), data.dtype());
+            let problem = format!("is {shape:?} {dtype}; {:?} {} is needed", g.block_shape(), g.dtype);
+            return Err(CoreError::BadTensor { name: "KV block".into(), problem });
+        }
+        for (layer, bytes) in self.layers[group].iter_mut().zip(data.bytes().chunks(range.len())) {
+            layer[range.clone()].copy_from_slice(bytes);
+        }
+        Ok(())
+    }
+
+    fn copy_blocks(&mut self, group: usize, pairs: &[(BlockId, BlockId)]) -> Result<()> {
+        for &(from, to) in pairs {
+            let (from, to) = (self.block(group, from)?, self.block(group, to)?);
+            self.layers[group].iter_mut().for_each(|layer| layer.copy_within(from.clone(), to.start));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,219 @@
+//! The backend: from a tape to calls of the kernels.
+
+mod arena;
+mod kv;
+mod machine;
+mod ops;
+mod tables;
+mod values;
+mod weights;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use nvllm_core::backend::lower;
+use nvllm_core::host::{Batch, Forward, HostExecutable};
+use nvllm_core::program::MemoryPlan;
+use nvllm_core::{
+    Activations, Backend, BackendInfo, CoreError, DType, Executable, HostTensor, KvCache, KvGeometry, Limits,
+    MemoryReport, ModelSpec, Op, OrderId, PlanRules, Reason, Tensor, WeightSource,
+};
+
+use crate::{Cpu, Isa, Kernels, Pool, PoolConfig, SumOrder, measure_read_bandwidth};
+use arena::Arena;
+use kv::CpuKv;
+use tables::StepTables;
+use values::Values;
+use weights::Weights;
+
+/// The CPU as a backend: the process's pool with the kernels of one instruction set.
+pub struct CpuBackend {
+    pool: Arc<Pool>,
+    kernels: &'static Kernels,
+    bandwidth: Mutex<Option<f64>>,
+}
+
+/// What a bandwidth measurement reads: several times any last-level cache's share.
+const BANDWIDTH_BYTES: usize = 256 << 20;
+
+impl CpuBackend {
+    /// The fastest instruction set that this machine has, on the process's pool.
+    ///
+    /// # Errors
+    /// As [`Pool::of_process`].
+    pub fn new(config: &PoolConfig) -> crate::Result<Self> {
+        Ok(Self::with(Pool::of_process(config)?, Kernels::best()))
+    }
+
+    /// A given instruction set.
+    ///
+    /// # Errors
+    /// As [`Pool::of_process`]; [`CpuError::MissingIsa`](crate::CpuError::MissingIsa) if this machine lacks it.
+    pub fn with_isa(config: &PoolConfig, isa: Isa) -> crate::Result<Self> {
+        Ok(Self::with(Pool::of_process(config)?, Kernels::of(isa)?))
+    }
+
+    /// A pool and kernels of the caller's choice.
+    pub fn with(pool: Arc<Pool>, kernels: &'static Kernels) -> Self {
+        Self { pool, kernels, bandwidth: Mutex::new(None) }
+    }
+}
+
+impl Backend for CpuBackend {
+    fn info(&self) -> BackendInfo {
+        let threads = self.pool.num_threads();
+        BackendInfo {
+            name: "cpu".into(),
+            device: format!("{}, {threads} threads, {}", machine::cpu_model(), self.kernels.isa()),
+            memory_bytes: machine::memory_bytes(),
+        }
+    }
+
+    fn measure_read_bandwidth(&self) -> Option<f64> {
+        let mut known = self.bandwidth.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(
+            *known
+                .get_or_insert_with(|| measure_read_bandwidth(&self.pool, self.kernels, BANDWIDTH_BYTES, 5)),
+        )
+    }
+
+    fn supports(&self, op: &Op) -> Result<(), Reason> {
+        match op {
+            Op::PagedAttention { spec, .. } | Op::Attention { spec, .. }
+                if !spec.head_dim.is_multiple_of(8) =>
+            {
+                Err(Reason(format!("head_dim is {}; multiples of 8 are supported", spec.head_dim)))
+            }
+            Op::TopK { k, .. } if *k > ops::MAX_EXPERTS_PER_TOKEN => {
+                Err(Reason(format!("top-{k} routing; up to {} are supported", ops::MAX_EXPERTS_PER_TOKEN)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn plan_rules(&self) -> PlanRules {
+        PlanRules::HOST
+    }
+
+    fn order(&self, op: &Op, _: usize, limits: &Limits) -> OrderId {
+        let products = matches!(op, Op::Linear { .. } | Op::ExpertLinear { .. });
+        let mode = ops::mode(limits);
+        // Under bf16 activations the order depends on the weight's dtype as well, never on the number of rows.
+        match self.kernels.linear_order(crate::Elem::Bf16, mode) {
+            SumOrder::Bf16Pairs32 if products => OrderId("cpu-bf16-pairs-32"),
+            _ => OrderId("cpu-fma-32"),
+        }
+    }
+
+    fn load(
+        &self,
+        spec: &ModelSpec,
+        source: &dyn WeightSource,
+        limits: &Limits,
+    ) -> nvllm_core::Result<Box<dyn Executable>> {
+        limits.check()?;
+        spec.check_names(source)?;
+        let programs = lower(self, spec)?
+            .into_iter()
+            .map(|program| {
+                let plan = MemoryPlan::new(&program, limits, &PlanRules::HOST)?;
+                Ok((program, plan))
+            })
+            .collect::<nvllm_core::Result<Vec<_>>>()?;
+        let geometries =
+            spec.kv.iter().map(|kv| KvGeometry::new(kv, limits)).collect::<nvllm_core::Result<_>>()?;
+        let values = Values {
+            arena: Arena::new(programs.iter().map(|(_, plan)| plan.bytes()).max().unwrap_or(0)),
+            programs,
+            weights: Weights::load(spec, source)?,
+            limits: limits.clone(),
+            entry: 0,
+            num_rows: [0; 3],
+        };
+        let run = Run {
+            cpu: Cpu::new(Arc::clone(&self.pool), self.kernels),
+            kv: CpuKv::new(geometries),
+            tables: StepTables::default(),
+            scratch: ops::AttentionRows::default(),
+            values,
+        };
+        Ok(Box::new(HostExecutable::new(run, limits, spec.vocab_size, spec.programs.len())))
+    }
+}
+
+/// A loaded model.
+struct Run {
+    cpu: Cpu,
+    kv: CpuKv,
+    tables: StepTables,
+    scratch: ops::AttentionRows,
+    values: Values,
+}
+
+impl Forward for Run {
+    fn forward(&mut self, entry: usize, batch: &Batch) -> nvllm_core::Result<()> {
+        self.values.entry = entry;
+        self.values.num_rows = [batch.tokens.len(), batch.outputs.len(), batch.seqs.len()];
+        self.tables.begin(batch);
+        let Self { cpu, kv, tables, scratch, values } = self;
+        let mut machine = ops::Machine { cpu, kv, tables, scratch, values, batch };
+        for node in &values.programs[entry].0.nodes {
+            machine.run(node).map_err(|e| CoreError::Unsupported {
+                backend: "cpu".into(),
+                op: node.op.stem().into(),
+                reason: e.to_string(),
+            })?;
+        }
+        Ok(())
+    }
+
+    fn logits(&self) -> &[f32] {
+        self.values.program().logits().map_or(&[], |id| self.values.words(id))
+    }
+
+    fn geometries(&self) -> &[KvGeometry] {
+        self.kv.geometries()
+    }
+
+    fn kv_cache(&mut self) -> &mut dyn KvCache {
+        &mut self.kv
+    }
+
+    fn kept(&self, label: &str) -> Option<Box<dyn Tensor>> {
+        let program = self.values.program();
+        let id = program.labelled(label)?;
+        let value = program.value(id);
+        if !value.keep {
+            return None;
+        }
+        let dtype = value.kind.dtype(&self.values.limits);
+        let (num_rows, cols) = self.values.shape(id);
+        Some(Box::new(HostTensor::from_bytes([num_rows, cols], dtype, self.values.bytes(id).to_vec())))
+    }
+
+    fn memory(&self) -> MemoryReport {
+        MemoryReport {
+            weights: self.values.weights.bytes(),
+            kv: self.kv.bytes(),
+            arena: self.values.arena.len(),
+            scratch: self.cpu.scratch_bytes() + self.tables.bytes() + self.scratch.bytes(),
+        }
+    }
+}
+
+/// The kernels' name of a dtype that they know.
+const fn elem(dtype: DType) -> Option<crate::Elem> {
+    match dtype {
+        DType::F32 => Some(crate::Elem::F32),
+        DType::F16 => Some(crate::Elem::F16),
+        DType::Bf16 => Some(crate::Elem::Bf16),
+        DType::I32 | DType::U8 => None,
+    }
+}
+
+/// The kernels' name of the activation dtype.
+const fn act_elem(activations: Activations) -> crate::Elem {
+    match activations {
+        Activations::F32 => crate::Elem::F32,
+        Activations::Bf16 => crate::Elem::Bf16,
+    }
+}

@@ -1,0 +1,108 @@
+//! Weights as the kernels take them: matrices in place, vectors as f32.
+
+use bytes::Bytes;
+use nvllm_core::{Code, CoreError, DType, ModelSpec, Result, Weight, WeightId, WeightSource};
+
+use super::elem;
+use crate::Elem;
+
+/// A matrix, or a stack of expert matrices: row segments of one element type, where the checkpoint has them.
+pub(super) struct Matrix {
+    pub segments: Vec<Bytes>,
+    pub elem: Elem,
+    pub cols: usize,
+    /// Rows of all segments, per expert for a stack.
+    pub num_rows: usize,
+    pub num_experts: usize,
+}
+
+impl Matrix {
+    /// The bytes from row `row` of an expert to the end of the segment that holds it.
+    pub(super) fn run(&self, expert: usize, row: usize) -> &[u8] {
+        let mut at = (expert * self.num_rows + row) * self.cols * self.elem.size();
+        for segment in &self.segments {
+            if at < segment.len() {
+                return &segment[at..];
+            }
+            at -= segment.len();
+        }
+        &[]
+    }
+
+    /// Rows of an expert from `row` on that lie together. Parts are alike for all experts, so this holds for each.
+    pub(super) fn run_len(&self, expert: usize, row: usize) -> usize {
+        let rows = self.run(expert, row).len() / (self.cols * self.elem.size());
+        rows.clamp(1, self.num_rows - row)
+    }
+}
+
+enum Form {
+    Matrix(Matrix),
+    Vector(Vec<f32>),
+}
+
+/// All weights of a model, by id.
+pub(super) struct Weights(Vec<Form>);
+
+impl Weights {
+    /// Takes every weight from `source`. Nothing is copied but vectors, and matrices whose parts differ in dtype.
+    pub(super) fn load(spec: &ModelSpec, source: &dyn WeightSource) -> Result<Self> {
+        spec.weights.iter().map(|decl| form(&Weight::load(decl, source)?)).collect::<Result<_>>().map(Self)
+    }
+
+    /// A matrix. The recorder has checked ranks.
+    pub(super) fn matrix(&self, id: WeightId) -> &Matrix {
+        match &self.0[id.index()] {
+            Form::Matrix(matrix) => matrix,
+            Form::Vector(_) => unreachable!("weight {id} is a vector"),
+        }
+    }
+
+    /// A vector. The recorder has checked ranks.
+    pub(super) fn vector(&self, id: WeightId) -> &[f32] {
+        match &self.0[id.index()] {
+            Form::Vector(vector) => vector,
+            Form::Matrix(_) => unreachable!("weight {id} is a matrix"),
+        }
+    }
+
+    /// Bytes, mapped or copied.
+    pub(super) fn bytes(&self) -> usize {
+        let one = |form: &Form| match form {
+            Form::Matrix(matrix) => matrix.segments.iter().map(Bytes::len).sum(),
+            Form::Vector(vector) => size_of_val(vector.as_slice()),
+        };
+        self.0.iter().map(one).sum()
+    }
+}
+
+fn form(weight: &Weight) -> Result<Form> {
+    let decl = &weight.decl;
+    if decl.shape.len() < 2 {
+        return Ok(Form::Vector(weight.to_f32()?));
+    }
+    let mut elems = Vec::new();
+    for segment in &weight.segments {
+        let dense = match segment.format.code {
+            Code::Dense(dtype) => elem(dtype),
+            _ => None,
+        };
+        elems.push(dense.ok_or_else(|| CoreError::Unsupported {
+            backend: "cpu".into(),
+            op: format!("weight `{}` coded as {:?}", decl.name, segment.format.code),
+            reason: "dense f32, f16 and bf16 weights are read".into(),
+        })?);
+    }
+    let num_experts = if decl.shape.len() == 3 { decl.shape[0] } else { 1 };
+    let num_rows = decl.num_rows() / num_experts;
+    let same = elems.windows(2).all(|pair| pair[0] == pair[1]);
+    let (segments, elem) = if same {
+        (weight.segments.iter().map(|s| s.codes.clone()).collect(), elems[0])
+    } else {
+        // A checkpoint that stores q, k and v in different dtypes: one f32 copy is exact.
+        let mut bytes = Vec::with_capacity(DType::F32.size() * decl.num_elements());
+        weight.to_f32()?.iter().for_each(|x| bytes.extend_from_slice(&x.to_le_bytes()));
+        (vec![Bytes::from(bytes)], Elem::F32)
+    };
+    Ok(Form::Matrix(Matrix { segments, elem, cols: decl.num_cols(), num_rows, num_experts }))
+}
