@@ -65,10 +65,12 @@ struct Piece<'a> {
     out: Out,
 }
 
-/// A packed group to be written: which rows of x, and where.
+/// A packed group to be written: which rows of x, and which of `m` packed rows they become.
 struct Pack {
     rows: [*const u8; MAX_ROWS],
     num_rows: usize,
+    first: usize,
+    m: usize,
     dst: *mut u8,
 }
 
@@ -210,7 +212,7 @@ impl Cpu {
                 for (i, p) in rows.iter_mut().take(num_rows).enumerate() {
                     *p = x.row(piece.x_rows.map_or(piece.row + first + i, |list| list[first + i] as usize));
                 }
-                packs.push(Pack { rows, num_rows, dst: base.wrapping_add(first * row_bytes) });
+                packs.push(Pack { rows, num_rows, first, m: piece.m, dst: base });
             }
             let mut col = 0;
             for segment in piece.segments {
@@ -228,7 +230,8 @@ impl Cpu {
         let groups_at_once = (32 * 1024 / (k * dot.rows)).max(1);
         self.pool.for_chunks(lists.packs.len(), groups_at_once, |_, range| {
             for pack in &lists.packs[range] {
-                let args = PackX { rows: pack.rows, num_rows: pack.num_rows, elem, k, dst: pack.dst };
+                let Pack { rows, num_rows, first, m, dst } = *pack;
+                let args = PackX { rows, num_rows, first, m, elem, k, dst };
                 // SAFETY: each row holds k elements; groups have disjoint places in the packed buffer.
                 unsafe { (dot.pack_x)(&args) }
             }
@@ -255,7 +258,8 @@ impl Cpu {
             for first in (0..n).step_by(run.max(1)) {
                 for m0 in (0..span.m).step_by(dot.rows) {
                     let args = Direct {
-                        x: span.x.wrapping_add(m0 * dot.row_bytes(k)),
+                        x: span.x,
+                        m: span.m,
                         num_rows: dot.rows.min(span.m - m0),
                         row: m0,
                         w: w.wrapping_add(first * w_bytes),

@@ -9,7 +9,9 @@
 //! side by side do not), against one group of up to MR activation rows; a row's C chains live in PHASES registers, enough to
 //! hide the latency of the multiply-add. **[`block`]** is for many rows: weights are converted once into panels of four rows, and
 //! a register tile of MR x 4 outputs runs over all of K for one phase, then for the next. A chain sees the same operations in the
-//! same order either way. Both read the activations in one packed form: groups of rows, in a group `[phase][step][row][STEP]`.
+//! same order either way. Both read the activations in one packed form, and panels have the same: `[phase][segment][group][step]
+//! [row][STEP]`, a segment being so many steps that what the tile loop touches between two segments fits the first-level cache, and
+//! lies in one piece (rows a power of two apart would share cache sets).
 
 use super::with_elem;
 use crate::kernels::Elem;
@@ -20,10 +22,11 @@ use std::marker::PhantomData;
 pub(crate) const PANEL: usize = 4;
 /// Most activation rows in a group, over all instruction sets.
 pub(crate) const MAX_ROWS: usize = 6;
-/// Row groups and panels that [`block`] keeps in the first-level cache together, and steps of K at a time.
-const GROUPS: usize = 4;
+/// Activation rows, and panels, that [`block`] keeps in the first-level cache together, one segment at a time.
+const BLOCK_ROWS: usize = 12;
 const PANELS: usize = 4;
-const SEGMENT: usize = 24;
+/// Bytes of one row in a segment.
+const SEGMENT_BYTES: usize = 1024;
 
 /// How one vector of products is added to a vector of chains.
 pub(crate) trait Dot {
@@ -35,6 +38,8 @@ pub(crate) trait Dot {
     type XV: Copy;
     /// Elements of K consumed by one [`Dot::mac`].
     const STEP: usize;
+    /// Steps in a segment.
+    const SEGMENT: usize = SEGMENT_BYTES / (Self::STEP * size_of::<Self::X>());
 
     unsafe fn load(p: *const Self::X) -> Self::XV;
     unsafe fn store(p: *mut Self::X, v: Self::XV);
@@ -77,12 +82,15 @@ impl<S: Simd> Dot for FmaDot<S> {
     }
 }
 
-/// Packs up to MR activation rows of `k` elements into one group.
+/// Packs one group of activation rows, the rows from `first` on of `m`.
 pub(crate) struct PackX {
     pub(crate) rows: [*const u8; MAX_ROWS],
     pub(crate) num_rows: usize,
+    pub(crate) first: usize,
+    pub(crate) m: usize,
     pub(crate) elem: Elem,
     pub(crate) k: usize,
+    /// Where the `m` packed rows begin.
     pub(crate) dst: *mut u8,
 }
 
@@ -109,18 +117,24 @@ pub(crate) struct Out {
 }
 
 impl Out {
+    /// Writes columns `col ..` of one row.
     #[inline(always)]
-    unsafe fn write(&self, row: usize, col: usize, value: f32) {
+    unsafe fn write(&self, row: usize, col: usize, values: &[f32]) {
         let row = if self.rows.is_null() { row } else { *self.rows.add(row) as usize };
-        let value = if self.bias.is_null() { value } else { value + *self.bias.add(col) };
-        let at = row * self.stride + col;
-        with_elem!(self.elem, E => E::put(self.ptr.add(at * E::BYTES), value));
+        with_elem!(self.elem, E => {
+            let to = self.ptr.add((row * self.stride + col) * E::BYTES);
+            for (j, value) in values.iter().enumerate() {
+                let value = if self.bias.is_null() { *value } else { value + *self.bias.add(col + j) };
+                E::put(to.add(j * E::BYTES), value);
+            }
+        });
     }
 }
 
-/// One packed group of `num_rows` activation rows, the first of them row `row` of the output, against `n` weight rows in place.
+/// The group of `num_rows` activation rows from `row` on, of `m` packed ones, against `n` weight rows in place.
 pub(crate) struct Direct {
     pub(crate) x: *const u8,
+    pub(crate) m: usize,
     pub(crate) num_rows: usize,
     pub(crate) row: usize,
     pub(crate) w: *const u8,
@@ -146,7 +160,16 @@ pub(crate) struct Block {
 
 /// Elements of scratch that [`block`] needs.
 pub(crate) const fn acc_len(lanes: usize, phases: usize, rows: usize) -> usize {
-    GROUPS * PANELS * phases * rows * PANEL * lanes
+    BLOCK_ROWS / rows * PANELS * phases * rows * PANEL * lanes
+}
+
+/// Where group rows `first ..` of `rows` packed ones begin, for one phase and the segment that holds `step`, and the first step
+/// of that segment. From there a group's rows of one step follow each other.
+#[inline(always)]
+fn segment_at<D: Dot>(steps: usize, rows: usize, phase: usize, step: usize, first: usize) -> (usize, usize) {
+    let start = step / D::SEGMENT * D::SEGMENT;
+    let len = D::SEGMENT.min(steps - start);
+    (((phase * steps + start) * rows + first * len) * D::STEP, start)
 }
 
 #[inline(always)]
@@ -157,7 +180,8 @@ pub(crate) unsafe fn pack_x<D: Dot, const P: usize>(a: &PackX) {
         for r in 0..a.num_rows {
             let src = a.rows[r];
             for i in 0..steps * P {
-                let at = dst.add((((i % P) * steps + i / P) * a.num_rows + r) * D::STEP);
+                let (segment, start) = segment_at::<D>(steps, a.m, i % P, i / P, a.first);
+                let at = dst.add(segment + ((i / P - start) * a.num_rows + r) * D::STEP);
                 let k = i * D::STEP;
                 if k + D::STEP <= a.k {
                     D::convert_x::<E>(src.add(k * E::BYTES), at);
@@ -178,24 +202,26 @@ pub(crate) unsafe fn pack_w<D: Dot, const P: usize>(a: &PackW) {
         let unit = D::STEP * P;
         let steps = a.k.div_ceil(unit);
         let full = a.k / unit;
-        for row in 0..a.n.next_multiple_of(PANEL) {
-            let panel = a.dst.cast::<D::X>().add((row / PANEL) * steps * P * PANEL * D::STEP);
-            let dst = panel.add((row % PANEL) * D::STEP);
+        let dst = a.dst.cast::<D::X>();
+        let rows = a.n.next_multiple_of(PANEL);
+        for row in 0..rows {
             let src = a.w.wrapping_add(row * a.k * E::BYTES);
             let present = row < a.n;
             let whole = if present { full } else { 0 };
-            for step in 0..whole {
-                for p in 0..P {
-                    let v = D::load_w::<E>(src.add((step * P + p) * D::STEP * E::BYTES));
-                    D::store(dst.add((p * steps + step) * PANEL * D::STEP), v);
-                }
-            }
-            for step in whole..steps {
-                let left = if present { a.k - step * unit } else { 0 };
-                let tail = Tail::new::<E>(src, step * unit, left.min(unit));
-                for p in 0..P {
-                    let v = D::load_w::<E>(tail.at::<E>(p * D::STEP));
-                    D::store(dst.add((p * steps + step) * PANEL * D::STEP), v);
+            for step in 0..steps {
+                let (segment, start) = segment_at::<D>(steps, rows, 0, step, row / PANEL * PANEL);
+                let to = dst.add(segment + ((step - start) * PANEL + row % PANEL) * D::STEP);
+                let phase_len = steps * rows * D::STEP;
+                if step < whole {
+                    for p in 0..P {
+                        D::store(to.add(p * phase_len), D::load_w::<E>(src.add((step * P + p) * D::STEP * E::BYTES)));
+                    }
+                } else {
+                    let left = if present { a.k - step * unit } else { 0 };
+                    let tail = Tail::new::<E>(src, step * unit, left);
+                    for p in 0..P {
+                        D::store(to.add(p * phase_len), D::load_w::<E>(tail.at::<E>(p * D::STEP)));
+                    }
                 }
             }
         }
@@ -231,37 +257,50 @@ unsafe fn fold_phases<S: Simd, const P: usize>(mut acc: [S::V; P]) -> S::V {
     acc[0]
 }
 
+/// Adds one unit of K to the chains of R rows: `x` at its step, a phase `phase_len` elements after the one before.
+#[inline(always)]
+unsafe fn add_unit<D: Dot, E: Stored, const P: usize, const R: usize>(
+    acc: &mut [[<D::S as Simd>::V; P]; R],
+    x: *const D::X,
+    phase_len: usize,
+    w: *const u8,
+) {
+    for p in 0..P {
+        let wv = D::load_w::<E>(w.add(p * D::STEP * E::BYTES));
+        for r in 0..R {
+            let xv = D::load(x.add(p * phase_len + r * D::STEP));
+            acc[r][p] = D::mac(acc[r][p], xv, wv);
+        }
+    }
+}
+
 #[inline(always)]
 unsafe fn direct_rows<D: Dot, E: Stored, const P: usize, const R: usize>(a: &Direct) {
     let unit = D::STEP * P;
     let steps = a.k.div_ceil(unit);
     let full = a.k / unit;
-    let x = a.x.cast::<D::X>();
+    let phase_len = steps * a.m * D::STEP;
     for j in 0..a.n {
         let w = a.w.add(j * a.k * E::BYTES);
         let mut acc = [[D::S::splat(0.0); P]; R];
-        for step in 0..full {
-            let ws = w.add(step * unit * E::BYTES);
-            for p in 0..P {
-                let wv = D::load_w::<E>(ws.add(p * D::STEP * E::BYTES));
-                for r in 0..R {
-                    let xv = D::load(x.add(((p * steps + step) * R + r) * D::STEP));
-                    acc[r][p] = D::mac(acc[r][p], xv, wv);
-                }
+        let mut step = 0;
+        while step < full {
+            let (at, start) = segment_at::<D>(steps, a.m, 0, step, a.row);
+            let mut x = a.x.cast::<D::X>().add(at);
+            while step < full.min(start + D::SEGMENT) {
+                add_unit::<D, E, P, R>(&mut acc, x, phase_len, w.add(step * unit * E::BYTES));
+                x = x.add(R * D::STEP);
+                step += 1;
             }
         }
         if full < steps {
+            let (at, start) = segment_at::<D>(steps, a.m, 0, full, a.row);
+            let x = a.x.cast::<D::X>().add(at + (full - start) * R * D::STEP);
             let tail = Tail::new::<E>(w, full * unit, a.k - full * unit);
-            for p in 0..P {
-                let wv = D::load_w::<E>(tail.at::<E>(p * D::STEP));
-                for r in 0..R {
-                    let xv = D::load(x.add(((p * steps + full) * R + r) * D::STEP));
-                    acc[r][p] = D::mac(acc[r][p], xv, wv);
-                }
-            }
+            add_unit::<D, E, P, R>(&mut acc, x, phase_len, tail.at::<E>(0));
         }
         for r in 0..R {
-            a.out.write(a.row + r, a.col + j, D::S::fold(fold_phases::<D::S, P>(acc[r])));
+            a.out.write(a.row + r, a.col + j, &[D::S::fold(fold_phases::<D::S, P>(acc[r]))]);
         }
     }
 }
@@ -356,45 +395,40 @@ unsafe fn finish<S: Simd, const P: usize, const MR: usize>(
             }
             folded[j] = fold_phases::<S, P>(phases);
         }
-        let sums = S::fold4(folded);
-        for j in 0..cols {
-            out.write(row + r, col + j, sums[j]);
-        }
+        out.write(row + r, col, &S::fold4(folded)[..cols]);
     }
 }
 
 #[inline(always)]
 pub(crate) unsafe fn block<D: Dot, const P: usize, const MR: usize>(a: &Block) {
     let steps = a.k.div_ceil(D::STEP * P);
-    let row_len = steps * P * D::STEP;
-    let groups = a.m.div_ceil(MR);
-    let panels = a.n.div_ceil(PANEL);
-    let tile_len = P * MR * PANEL * <D::S as Simd>::LANES;
-    for g0 in (0..groups).step_by(GROUPS) {
-        let g1 = groups.min(g0 + GROUPS);
-        for n0 in (0..panels).step_by(PANELS) {
-            let n1 = panels.min(n0 + PANELS);
-            for i in 0..P * steps.div_ceil(SEGMENT) {
-                let (p, s) = (i % P, i / P * SEGMENT);
-                let len = SEGMENT.min(steps - s);
-                for g in g0..g1 {
-                    let rows = MR.min(a.m - g * MR);
-                    let x = a.x.cast::<D::X>().add(g * MR * row_len + (p * steps + s) * rows * D::STEP);
-                    for n in n0..n1 {
-                        let w =
-                            a.w.cast::<D::X>().add(n * PANEL * row_len + (p * steps + s) * PANEL * D::STEP);
-                        let tile = (g - g0) * PANELS + n - n0;
-                        let acc = a.acc.add(tile * tile_len + p * MR * PANEL * <D::S as Simd>::LANES);
-                        tile_of::<D, MR>(rows, x, w, len, acc, s == 0);
+    let padded = a.n.next_multiple_of(PANEL);
+    let phase_acc = MR * PANEL * <D::S as Simd>::LANES;
+    let (x, w) = (a.x.cast::<D::X>(), a.w.cast::<D::X>());
+    for m0 in (0..a.m).step_by(BLOCK_ROWS) {
+        let m1 = a.m.min(m0 + BLOCK_ROWS);
+        for n0 in (0..a.n).step_by(PANELS * PANEL) {
+            let n1 = a.n.min(n0 + PANELS * PANEL);
+            for i in 0..P * steps.div_ceil(D::SEGMENT) {
+                let (p, start) = (i % P, i / P * D::SEGMENT);
+                let len = D::SEGMENT.min(steps - start);
+                let mut acc = a.acc.add(p * phase_acc);
+                for m in (m0..m1).step_by(MR) {
+                    let rows = MR.min(m1 - m);
+                    let xs = x.add(segment_at::<D>(steps, a.m, p, start, m).0);
+                    for n in (n0..n1).step_by(PANEL) {
+                        let ws = w.add(segment_at::<D>(steps, padded, p, start, n).0);
+                        tile_of::<D, MR>(rows, xs, ws, len, acc, start == 0);
+                        acc = acc.add(P * phase_acc);
                     }
                 }
             }
-            for g in g0..g1 {
-                let rows = (g * MR, MR.min(a.m - g * MR));
-                for n in n0..n1 {
-                    let cols = (a.col + n * PANEL, PANEL.min(a.n - n * PANEL));
-                    let acc = a.acc.add(((g - g0) * PANELS + n - n0) * tile_len);
-                    finish::<D::S, P, MR>(acc, rows, cols, &a.out);
+            let mut acc = a.acc.cast_const();
+            for m in (m0..m1).step_by(MR) {
+                for n in (n0..n1).step_by(PANEL) {
+                    let cols = (a.col + n, PANEL.min(n1 - n));
+                    finish::<D::S, P, MR>(acc, (m, MR.min(m1 - m)), cols, &a.out);
+                    acc = acc.add(P * phase_acc);
                 }
             }
         }

@@ -20,6 +20,12 @@ unsafe fn round_bf16(v: __m256) -> __m256i {
     _mm256_srli_epi32::<16>(_mm256_blendv_epi8(rounded, quiet, nan))
 }
 
+/// The two halves of `v`, added.
+#[inline(always)]
+unsafe fn quarter(v: __m256) -> __m128 {
+    _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v))
+}
+
 impl Simd for Avx2 {
     type V = __m256;
     const LANES: usize = 8;
@@ -93,13 +99,13 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     unsafe fn fold(v: __m256) -> f32 {
-        let q = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+        let q = quarter(v);
         let d = _mm_add_ps(q, _mm_movehl_ps(q, q));
         _mm_cvtss_f32(_mm_add_ss(d, _mm_movehdup_ps(d)))
     }
     #[inline(always)]
     unsafe fn fold4(v: [__m256; 4]) -> [f32; 4] {
-        let q = v.map(|v| _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v)));
+        let q = [quarter(v[0]), quarter(v[1]), quarter(v[2]), quarter(v[3])];
         let ab = _mm_add_ps(_mm_unpacklo_ps(q[0], q[1]), _mm_unpackhi_ps(q[0], q[1]));
         let cd = _mm_add_ps(_mm_unpacklo_ps(q[2], q[3]), _mm_unpackhi_ps(q[2], q[3]));
         let sum = _mm_add_ps(_mm_movelh_ps(ab, cd), _mm_movehl_ps(cd, ab));

@@ -102,7 +102,7 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     unsafe fn fold4(v: [__m512; 4]) -> [f32; 4] {
-        Avx2::fold4(v.map(|v| halves(v)))
+        Avx2::fold4([halves(v[0]), halves(v[1]), halves(v[2]), halves(v[3])])
     }
     #[inline(always)]
     unsafe fn transpose8<E: Stored>(src: [*const u8; 8], dst: *mut f32, ld: usize) {
