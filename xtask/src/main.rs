@@ -7,6 +7,7 @@
 //! Deliberately absent: anything a user of nvLLM needs. That belongs to the binary `nvllm`.
 
 mod ci;
+mod golden;
 mod model;
 mod synth;
 mod tidy;
@@ -28,6 +29,8 @@ struct Cli {
 enum Command {
     /// Runs what CI runs: formatting, lints, documentation, tidy, and all tests last
     Ci,
+    /// Prints every golden fixture's worst errors, by backend and activation dtype
+    Golden,
     /// Writes a model directory with random weights of a real model's shape
     Synth(synth::Args),
     /// Checks the rules of the house: crate arrows, budgets, unsafe code, names of ops, wording
@@ -42,6 +45,7 @@ fn repo_root() -> PathBuf {
 fn run(command: &Command) -> Result<ExitCode> {
     match command {
         Command::Ci => ci::command(&repo_root()),
+        Command::Golden => Ok(golden::command()),
         Command::Synth(args) => synth::command(&repo_root(), args),
         Command::Tidy => tidy::command(&repo_root()),
     }
