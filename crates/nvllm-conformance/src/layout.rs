@@ -29,8 +29,12 @@ pub(crate) struct Layout {
     pub block_len: usize,
     /// Seed of tokens and positions.
     pub content: u64,
-    /// Seed of slots, blocks and order.
+    /// Seed of slots and of the order in a step.
     pub placement: u64,
+    /// Seed of block tables.
+    pub blocks: u64,
+    /// The content's number of the first sequence: a part of another layout.
+    pub first: usize,
     pub outputs: Outputs,
     /// Whether rows ask for their logits.
     pub logits: bool,
@@ -72,17 +76,34 @@ pub(crate) fn layouts(rows: impl Strategy<Value = usize>, past: usize) -> impl S
                     chunks
                 })
                 .collect();
-            Layout { seqs, block_len, content, placement, outputs, logits: false }
+            Layout {
+                seqs,
+                block_len,
+                content,
+                placement,
+                blocks: placement,
+                first: 0,
+                outputs,
+                logits: false,
+            }
         },
     )
 }
 
 impl Layout {
-    #[allow(dead_code)]
     /// Whole prompts of these lengths, one sequence each, in one step.
     pub(crate) fn whole(lens: &[usize], content: u64) -> Self {
         let seqs = lens.iter().map(|&len| vec![len]).collect();
-        Self { seqs, block_len: 16, content, placement: 0, outputs: Outputs::All, logits: true }
+        Self {
+            seqs,
+            block_len: 16,
+            content,
+            placement: 0,
+            blocks: 0,
+            first: 0,
+            outputs: Outputs::All,
+            logits: true,
+        }
     }
 
     pub(crate) fn lens(&self) -> Vec<usize> {
@@ -124,7 +145,7 @@ impl Layout {
         let lens = self.lens();
         let blocks: usize = lens.iter().map(|len| len.div_ceil(self.block_len)).sum();
         let mut pool: Vec<_> = (1..(3 + blocks + blocks / 2) as u32).map(BlockId).collect();
-        let mut draw = Draw::new(self.placement ^ 3);
+        let mut draw = Draw::new(self.blocks ^ 3);
         draw.shuffle(&mut pool);
         let table = |len: usize| {
             let mut table = pool.split_off(pool.len() - len.div_ceil(self.block_len));
@@ -136,12 +157,12 @@ impl Layout {
 
     /// The token of sequence `seq` at `index`: content, whatever the placement.
     pub(crate) fn token(&self, seq: usize, index: usize, vocab_size: usize) -> TokenId {
-        TokenId(Draw::at(self.content, [seq as u32, index as u32]).below(vocab_size) as u32)
+        TokenId(Draw::at(self.content, [(self.first + seq) as u32, index as u32]).below(vocab_size) as u32)
     }
 
     /// The position id of a sequence's first token: position ids are not KV indices.
     pub(crate) fn first_position(&self, seq: usize) -> u32 {
-        [0, 0, 7, 40_008][Draw::at(self.content, [seq as u32, u32::MAX]).below(4)]
+        [0, 0, 7, 40_008][Draw::at(self.content, [(self.first + seq) as u32, u32::MAX]).below(4)]
     }
 
     /// The steps, over tables of `vocab_size` rows and `num_groups` KV groups.

@@ -28,10 +28,15 @@
 mod anchor;
 mod bound;
 mod check;
+mod contract;
 mod draw;
 pub mod error;
+pub mod faults;
 mod layout;
+mod metamorphic;
+mod models;
 mod ops;
+mod sampling;
 mod source;
 pub mod tolerance;
 mod trial;
@@ -53,7 +58,11 @@ pub struct Case {
 
 /// The functions behind [`CASES`], by name.
 pub mod cases {
+    pub use crate::contract::{kept_values, kv_cache, refused_steps, slot_sources, steps_in_flight};
+    pub use crate::metamorphic::{batch_invariance, chunk_invariance, moved_blocks, page_invariance};
+    pub use crate::models::{models_end_to_end, models_op_by_op};
     pub use crate::ops::*;
+    pub use crate::sampling::{frequencies, logprobs, masks, sample};
 }
 
 /// Makes a test module `$module` with one `#[test]` a case, each on the backend that the closure `$make` returns.
@@ -78,7 +87,9 @@ macro_rules! each_case {
     ($callback:ident ($($args:tt)*)) => {
         $crate::$callback! { ($($args)*)
             embed rms_norm linear add silu_mul slice_cols rope kv_append paged_attention attention gather_rows top_k
-            expert_linear weighted_sum all_reduce all_gather
+            expert_linear weighted_sum all_reduce all_gather sample logprobs masks frequencies
+            models_op_by_op models_end_to_end batch_invariance chunk_invariance page_invariance moved_blocks
+            slot_sources steps_in_flight refused_steps kept_values kv_cache
         }
     };
 }

@@ -6,7 +6,7 @@
 use nvllm_core::program::Recorder;
 use nvllm_core::weight::WeightPart;
 use nvllm_core::{
-    Activations, AxisRole, DType, KvGeometry, KvLayer, Limits, ModelSpec, Numerics, PagedKv, SpecBuilder,
+    Activations, AxisRole, DType, KvGeometry, KvLayer, Limits, ModelSpec, Numerics, Op, PagedKv, SpecBuilder,
     Step, WeightDecl, WeightId,
 };
 use proptest::prelude::*;
@@ -73,18 +73,19 @@ impl Trial {
     }
 
     /// The same content, placed otherwise.
-    #[allow(dead_code)]
     pub(crate) fn with_layout(&self, layout: Layout) -> Self {
         let limits = limits(&layout, &self.spec.kv, self.limits.activations, self.limits.kv_dtype);
         Self { limits, layout, ..self.clone() }
     }
 
-    /// Labels every value `v0`, `v1`, .. and keeps all.
+    /// Labels every value `v0`, `v1`, .. and keeps all but sampled tokens, which leave with the step's output.
     pub(crate) fn keep_all(mut self) -> Self {
         for program in &mut self.spec.programs {
+            let sampled: Vec<_> =
+                program.nodes.iter().filter(|n| n.op == Op::Sample).flat_map(|n| n.outputs.clone()).collect();
             for (i, value) in program.values.iter_mut().enumerate() {
                 value.label = Some(format!("v{i}"));
-                value.keep = true;
+                value.keep = !sampled.iter().any(|id| id.index() == i);
             }
         }
         self

@@ -1,0 +1,319 @@
+//! Planted faults: the proof that the suite bites.
+//!
+//! Each fault is a backend that is the reference but for one thing. [`bite`] runs the cases over it that ought to
+//! notice and names the one that did.
+
+use std::sync::Arc;
+
+use nvllm_core::program::Node;
+use nvllm_core::reference::Observer;
+use nvllm_core::{
+    Activations, Backend, BackendInfo, BlockId, Executable, HostTensor, KvCache, Limits, MemoryReport,
+    ModelSpec, Op, OrderId, PlanRules, Program, Reason, Reference, Result, Source, Step, StepOutput, Tensor,
+    Ticket, TokenId, TokenMasks, WeightSource,
+};
+
+use crate::{CASES, Settings};
+
+/// What is wrong with a backend.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fault {
+    /// Outputs of this op are too large by 0.1 % under f32 activations, 2 % under bf16; nothing under the other.
+    Scale(&'static str, Activations),
+    /// One element of this op's outputs is another element of the same output.
+    OneWrong(&'static str),
+    /// One element of a written KV block is wrong.
+    WrongKey,
+    /// Query head `h` reads the KV head of query head `heads - 1 - h`.
+    SwappedHeads,
+    /// Queries and keys are not normalised.
+    NoQkNorm,
+    /// Scores are not divided by the root of the head's width.
+    NoSoftmaxScale,
+    /// Sliding windows are ignored.
+    NoWindow,
+    /// The sampler takes the next token id, once a step.
+    WrongToken,
+    /// Log-probabilities are too large by 0.1 %.
+    WrongLogprobs,
+    /// Every sampler row draws from the same uniforms: the seed is ignored.
+    IgnoredSeed,
+    /// A row's values depend on how many rows the step has.
+    DependsOnBatch,
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Scale(op, Activations::F32) => write!(f, "{op}: scaled by 1.001 in f32"),
+            Self::Scale(op, Activations::Bf16) => write!(f, "{op}: scaled by 1.02 in bf16"),
+            Self::OneWrong(op) => write!(f, "{op}: one wrong element"),
+            Self::WrongKey => f.write_str("kv_append: one wrong element"),
+            Self::SwappedHeads => f.write_str("model: swapped head map"),
+            Self::NoQkNorm => f.write_str("model: dropped q/k norm"),
+            Self::NoSoftmaxScale => f.write_str("model: softmax scale missing"),
+            Self::NoWindow => f.write_str("model: window ignored"),
+            Self::WrongToken => f.write_str("sample: the next token id"),
+            Self::WrongLogprobs => f.write_str("sample: log-probabilities scaled by 1.001"),
+            Self::IgnoredSeed => f.write_str("sample: the seed is ignored"),
+            Self::DependsOnBatch => f.write_str("model: last bit depends on the number of rows"),
+        }
+    }
+}
+
+/// Ops that compute, under their stems.
+const ARITHMETIC: [&str; 9] = [
+    "rms_norm",
+    "linear",
+    "add",
+    "silu_mul",
+    "rope",
+    "paged_attention",
+    "attention",
+    "expert_linear",
+    "weighted_sum",
+];
+
+/// Ops that only move values; `kv_append` has no output and a fault of its own.
+const COPIES: [&str; 5] = ["embed", "slice_cols", "gather_rows", "all_reduce", "all_gather"];
+
+impl Fault {
+    /// Every fault that the suite must catch.
+    pub fn all() -> Vec<Self> {
+        let scale = |op| [Activations::F32, Activations::Bf16].map(|a| Self::Scale(op, a));
+        let mut faults: Vec<_> = ARITHMETIC.into_iter().chain(["top_k"]).flat_map(scale).collect();
+        faults.extend(COPIES.into_iter().chain(["top_k"]).map(Self::OneWrong));
+        faults.extend([
+            Self::WrongKey,
+            Self::SwappedHeads,
+            Self::NoQkNorm,
+            Self::NoSoftmaxScale,
+            Self::NoWindow,
+            Self::WrongToken,
+            Self::WrongLogprobs,
+            Self::IgnoredSeed,
+            Self::DependsOnBatch,
+        ]);
+        faults
+    }
+
+    /// Cases that ought to notice, nearest first.
+    pub fn cases(&self) -> Vec<&'static str> {
+        match self {
+            Self::Scale(op, _) | Self::OneWrong(op) => vec![op],
+            Self::WrongKey => vec!["kv_append"],
+            Self::SwappedHeads | Self::NoQkNorm | Self::NoSoftmaxScale | Self::NoWindow => {
+                vec!["models_end_to_end", "models_op_by_op"]
+            }
+            Self::WrongToken => vec!["sample"],
+            Self::WrongLogprobs => vec!["logprobs"],
+            Self::IgnoredSeed => vec!["sample", "frequencies"],
+            Self::DependsOnBatch => vec!["batch_invariance"],
+        }
+    }
+
+    /// Changes the program before it is loaded, where the fault is one of meaning.
+    fn rewrite(&self, spec: &mut ModelSpec) {
+        for node in spec.programs.iter_mut().flat_map(|p| &mut p.nodes) {
+            let (Op::Attention { spec, .. } | Op::PagedAttention { spec, .. }) = &mut node.op else {
+                continue;
+            };
+            match self {
+                Self::NoSoftmaxScale => spec.scale = 1.0,
+                Self::NoWindow => spec.window = None,
+                _ => {}
+            }
+            if let (Self::NoQkNorm, Op::Attention { norm, .. }) = (self, &mut node.op) {
+                *norm = None;
+            }
+        }
+    }
+
+    /// Changes an op's outputs.
+    fn disturb(&self, limits: &Limits, program: &Program, node: &Node, outputs: &mut [Vec<f32>]) {
+        match self {
+            Self::Scale(op, activations) if is(op, program, node) && limits.activations == *activations => {
+                let factor = if *activations == Activations::F32 { 1.001 } else { 1.02 };
+                // `top_k` computes its weights, the second output.
+                if let (Some(out), Some(id)) = (outputs.last_mut(), node.outputs.last()) {
+                    let dtype = program.value(*id).kind.dtype(limits);
+                    out.iter_mut().for_each(|x| *x = dtype.round(*x * factor));
+                }
+            }
+            Self::OneWrong(op) if node.op.stem() == *op => one_wrong(&mut outputs[0]),
+            Self::SwappedHeads => swap_heads(program, node, &mut outputs[..]),
+            Self::DependsOnBatch if node.op.stem() == "linear" => {
+                let rows = outputs[0].len() / program.value(node.outputs[0]).cols;
+                if rows.is_multiple_of(2) {
+                    outputs[0].iter_mut().for_each(|x| *x = f32::from_bits(x.to_bits() ^ 1));
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Whether `node` is the op at whose output a fault of `op` shows. Fused `attention` ends in a `paged_attention` whose
+/// query was made inside it.
+fn is(op: &str, program: &Program, node: &Node) -> bool {
+    let inside = || node.inputs.first().is_some_and(|&id| program.value(id).label.is_none());
+    match op {
+        "attention" => node.op.stem() == "paged_attention" && inside(),
+        _ => node.op.stem() == op,
+    }
+}
+
+/// Copies the last element that differs from its neighbour over that neighbour.
+fn one_wrong(values: &mut [f32]) {
+    if let Some(at) = (1..values.len()).rev().find(|&i| values[i] != values[i - 1]) {
+        values[at - 1] = values[at];
+    }
+}
+
+/// Reverses the heads of a query before attention and of the result after it.
+fn swap_heads(program: &Program, node: &Node, outputs: &mut [Vec<f32>]) {
+    let reads = |n: &&Node| matches!(n.op, Op::PagedAttention { .. });
+    let attention = program.nodes.iter().filter(reads).find(|n| {
+        n.outputs == node.outputs || node.outputs.first() == n.inputs.first() && is("attention", program, n)
+    });
+    if let Some(Op::PagedAttention { spec, .. }) = attention.map(|n| &n.op) {
+        let d = spec.head_dim;
+        for row in outputs[0].chunks_mut(spec.num_heads * d) {
+            let heads: Vec<f32> = row.chunks(d).rev().flatten().copied().collect();
+            row.copy_from_slice(&heads);
+        }
+    }
+}
+
+/// The reference with one fault.
+pub struct Faulty(pub Fault);
+
+impl Backend for Faulty {
+    fn info(&self) -> BackendInfo {
+        BackendInfo { name: format!("reference with a fault ({})", self.0), ..Reference::default().info() }
+    }
+
+    fn supports(&self, op: &Op) -> Result<(), Reason> {
+        Reference::default().supports(op)
+    }
+
+    fn plan_rules(&self) -> PlanRules {
+        Reference::default().plan_rules()
+    }
+
+    fn order(&self, op: &Op, num_rows: usize, limits: &Limits) -> OrderId {
+        Reference::default().order(op, num_rows, limits)
+    }
+
+    fn load(
+        &self,
+        spec: &ModelSpec,
+        weights: &dyn WeightSource,
+        limits: &Limits,
+    ) -> Result<Box<dyn Executable>> {
+        let mut spec = spec.clone();
+        self.0.rewrite(&mut spec);
+        let (fault, held) = (self.0.clone(), limits.clone());
+        let observer: Observer = Arc::new(move |program, node, outputs| {
+            if !outputs.is_empty() {
+                fault.disturb(&held, program, node, outputs);
+            }
+        });
+        let inner = Reference::observed(observer).load(&spec, weights, limits)?;
+        Ok(Box::new(FaultyRun { fault: self.0.clone(), inner, vocab_size: spec.vocab_size as u32 }))
+    }
+}
+
+/// Faults that the reference's observer cannot reach: the sampler and the cache.
+struct FaultyRun {
+    fault: Fault,
+    inner: Box<dyn Executable>,
+    vocab_size: u32,
+}
+
+impl FaultyRun {
+    fn spoil_key(&mut self, step: &Step) -> Result<()> {
+        let Some(seq) = step.seqs.first() else { return Ok(()) };
+        let (Source::Host(start), Some(table)) = (seq.kv_start, seq.block_tables.first()) else {
+            return Ok(());
+        };
+        let cache = self.inner.kv_cache();
+        let geometry = cache.geometry(0);
+        let block: BlockId = table[start as usize / geometry.block_len];
+        let tensor = cache.read_block(0, block)?;
+        let mut values = tensor.to_f32();
+        // In every layer: which of them the program writes is not known here.
+        for layer in 0..geometry.num_layers {
+            let at = (layer * geometry.layer_block_len())
+                + start as usize % geometry.block_len * geometry.head_dim;
+            values[at] += 1.0;
+        }
+        cache.write_block(0, block, &HostTensor::from_f32(tensor.shape(), tensor.dtype(), &values))
+    }
+}
+
+impl Executable for FaultyRun {
+    fn submit(&mut self, step: &Step) -> Result<Ticket> {
+        let mut step = step.clone();
+        if self.fault == Fault::IgnoredSeed {
+            for reset in &mut step.resets {
+                reset.sampling =
+                    Arc::new(nvllm_core::SamplingParams { seed: 0, ..(*reset.sampling).clone() });
+            }
+        }
+        let ticket = self.inner.submit(&step)?;
+        if self.fault == Fault::WrongKey {
+            self.spoil_key(&step)?;
+        }
+        Ok(ticket)
+    }
+
+    fn supply_masks(&mut self, ticket: &Ticket, masks: TokenMasks) -> Result<()> {
+        self.inner.supply_masks(ticket, masks)
+    }
+
+    fn collect(&mut self, ticket: Ticket) -> Result<StepOutput> {
+        let mut output = self.inner.collect(ticket)?;
+        match self.fault {
+            Fault::WrongToken => {
+                if let Some(token) = output.tokens.iter_mut().flatten().next() {
+                    *token = TokenId((token.0 + 1) % self.vocab_size);
+                }
+            }
+            Fault::WrongLogprobs => output.logprobs.iter_mut().flatten().for_each(|l| l.logprob *= 1.001),
+            _ => {}
+        }
+        Ok(output)
+    }
+
+    fn kv_cache(&mut self) -> &mut dyn KvCache {
+        self.inner.kv_cache()
+    }
+
+    fn kept(&self, label: &str) -> Option<Box<dyn Tensor>> {
+        self.inner.kept(label)
+    }
+
+    fn memory(&self) -> MemoryReport {
+        self.inner.memory()
+    }
+}
+
+/// A fault, and the case that caught it with the first line of what it said.
+pub type Bite = (Fault, Option<(&'static str, String)>);
+
+/// Plants every fault and runs the cases that ought to notice.
+pub fn bite(settings: &Settings) -> Vec<Bite> {
+    Fault::all()
+        .into_iter()
+        .map(|fault| {
+            let backend = Faulty(fault.clone());
+            let caught = fault.cases().into_iter().find_map(|name| {
+                let case = CASES.iter().find(|case| case.name == name)?;
+                let mismatch = (case.run)(&backend, settings).err()?;
+                Some((name, mismatch.to_string().lines().next().unwrap_or_default().to_owned()))
+            });
+            (fault, caught)
+        })
+        .collect()
+}

@@ -1,0 +1,257 @@
+//! Small random programs with the shape of a language model: what single ops cannot show is how they are put together.
+
+use nvllm_core::program::{QkNorm, Recorder};
+use nvllm_core::{
+    Activations, AttentionSpec, Backend, Executable, KvLayer, Reference, RopeSpec, Step, StepOutput, Tensor,
+    ValueId, WeightId,
+};
+use proptest::prelude::*;
+
+use crate::anchor::first_difference;
+use crate::check::{Settings, conforms, holds, load};
+use crate::error::{Difference, Doing, Mismatch, Result};
+use crate::layout::{Layout, layouts};
+use crate::ops::{Routing, ropes, router, routings};
+use crate::tolerance::program;
+use crate::trial::{Numbers, Sketch, Trial, numbers};
+
+/// Extents of a random model.
+#[derive(Clone, Debug)]
+pub(crate) struct Shape {
+    pub vocab: usize,
+    pub hidden: usize,
+    pub layers: usize,
+    pub num_kv: usize,
+    pub group: usize,
+    pub ffn: usize,
+    pub norm: bool,
+    pub bias: bool,
+    pub tied: bool,
+    pub window: Option<usize>,
+    /// Every second layer is routed.
+    pub routing: Option<Routing>,
+    pub rope: RopeSpec,
+}
+
+pub(crate) fn shapes() -> impl Strategy<Value = Shape> {
+    let rope = prop_oneof![Just(8_usize), Just(16), Just(24)].prop_flat_map(ropes);
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>());
+    let window = prop_oneof![Just(None), Just(Some(4_usize)), Just(Some(33))];
+    let extents = (5..150_usize, 3..50_usize, 1..4_usize, 1..3_usize, 1..4_usize, 1..60_usize);
+    let routing = prop_oneof![2 => Just(None).boxed(), 1 => routings().prop_map(Some).boxed()];
+    (extents, flags, window, routing, rope).prop_map(
+        |((vocab, hidden, layers, num_kv, group, ffn), (norm, bias, tied), window, routing, rope)| Shape {
+            vocab,
+            hidden,
+            layers,
+            num_kv,
+            group,
+            ffn,
+            norm,
+            bias,
+            tied,
+            window,
+            routing,
+            rope,
+        },
+    )
+}
+
+/// Weights of a layer.
+struct Layer {
+    norms: [WeightId; 2],
+    qkv: WeightId,
+    qkv_bias: Option<WeightId>,
+    qk_norm: Option<QkNorm>,
+    o: WeightId,
+    ffn: Ffn,
+    spec: AttentionSpec,
+    kv: KvLayer,
+}
+
+enum Ffn {
+    Dense { gate_up: WeightId, down: WeightId },
+    Routed { router: WeightId, gate_up: WeightId, down: WeightId, routing: Routing },
+}
+
+impl Shape {
+    /// Op applications that one logit depends on, roughly: two residual branches a layer.
+    pub(crate) fn depth(&self) -> usize {
+        2 * self.layers
+    }
+
+    pub(crate) fn trial(&self, numbers: Numbers, layout: Layout) -> Trial {
+        let mut sketch = Sketch::new(numbers);
+        let table = sketch.even_table("embed_tokens", self.vocab, self.hidden, 1.0);
+        let kv = sketch.paged_kv(self.layers, self.num_kv, self.rope.head_dim, None);
+        let layers: Vec<_> = (0..self.layers).map(|i| self.layer(&mut sketch, i, kv(i))).collect();
+        let last = sketch.vector("norm", self.hidden, 1.0, 0.2);
+        let head = if self.tied { table } else { sketch.matrix("lm_head", self.vocab, self.hidden) };
+        sketch.finish(self.vocab, layout, |p| {
+            let mut h = p.embed(table);
+            for layer in &layers {
+                h = layer.record(p, h, &self.rope);
+            }
+            let x = p.gather_rows(h);
+            let x = p.rms_norm(x, last, 1e-6);
+            let logits = p.linear_f32(x, head);
+            p.label(logits, "logits");
+            p.sample(logits);
+        })
+    }
+
+    fn layer(&self, sketch: &mut Sketch, i: usize, kv: KvLayer) -> Layer {
+        let (d, hidden, num_heads) = (self.rope.head_dim, self.hidden, self.num_kv * self.group);
+        let name = |part: &str| format!("layers.{i}.{part}");
+        let width = (num_heads + 2 * self.num_kv) * d;
+        let norms = ["input_norm", "post_norm"].map(|n| sketch.vector(&name(n), hidden, 1.0, 0.2));
+        let qk_norm = self.norm.then(|| {
+            let [q, k] = ["q_norm", "k_norm"].map(|n| sketch.vector(&name(n), d, 1.5, 0.3));
+            QkNorm { q, k, eps: 1e-6 }
+        });
+        let ffn = match &self.routing {
+            Some(routing) if i % 2 == 1 || self.layers == 1 => Ffn::Routed {
+                router: router(sketch, &name("router"), routing, hidden),
+                gate_up: sketch.experts(&name("experts.gate_up"), [routing.experts, 2 * self.ffn, hidden], 2),
+                down: sketch.experts(&name("experts.down"), [routing.experts, hidden, self.ffn], 1),
+                routing: routing.clone(),
+            },
+            _ => Ffn::Dense {
+                gate_up: sketch.matrix(&name("gate_up"), 2 * self.ffn, hidden),
+                down: sketch.matrix(&name("down"), hidden, self.ffn),
+            },
+        };
+        Layer {
+            norms,
+            qkv: sketch.matrix(&name("qkv"), width, hidden),
+            qkv_bias: self.bias.then(|| sketch.vector(&name("qkv_bias"), width, 0.0, 0.5)),
+            qk_norm,
+            o: sketch.matrix(&name("o"), hidden, num_heads * d),
+            ffn,
+            spec: AttentionSpec {
+                num_heads,
+                num_kv_heads: self.num_kv,
+                head_dim: d,
+                scale: 1.0 / (d as f32).sqrt(),
+                window: self.window.filter(|_| i.is_multiple_of(2)),
+            },
+            kv,
+        }
+    }
+}
+
+impl Layer {
+    fn record(&self, p: &mut Recorder, h: ValueId, rope: &RopeSpec) -> ValueId {
+        let x = p.rms_norm(h, self.norms[0], 1e-6);
+        let qkv = p.linear(x, nvllm_core::program::Projection { weight: self.qkv, bias: self.qkv_bias });
+        let a = p.attention(qkv, self.qk_norm, rope, &self.spec, self.kv);
+        let a = p.linear(a, self.o);
+        let a = p.all_reduce(a);
+        let h = p.add(h, a);
+        let x = p.rms_norm(h, self.norms[1], 1e-6);
+        let y = match &self.ffn {
+            Ffn::Dense { gate_up, down } => {
+                let x = p.linear(x, *gate_up);
+                let x = p.silu_mul(x);
+                p.linear(x, *down)
+            }
+            Ffn::Routed { router, gate_up, down, routing } => {
+                let logits = p.linear_f32(x, *router);
+                let (ids, weights) = p.top_k(logits, routing.per_token, routing.renormalize);
+                let x = p.expert_linear(x, *gate_up, ids);
+                let x = p.silu_mul(x);
+                let x = p.expert_linear(x, *down, ids);
+                p.weighted_sum(x, weights)
+            }
+        };
+        let y = p.all_reduce(y);
+        p.add(h, y)
+    }
+}
+
+/// Ragged batches of a size that whole models run in a moment.
+pub(crate) fn batches() -> impl Strategy<Value = Layout> {
+    let rows = prop_oneof![2 => Just(1_usize), 3 => Just(19_usize), 1 => Just(111_usize)];
+    layouts(rows, 40).prop_map(|layout| Layout { logits: true, ..layout })
+}
+
+fn trials() -> impl Strategy<Value = (Shape, Trial)> {
+    (numbers(), batches(), shapes()).prop_map(|(numbers, layout, shape)| {
+        let trial = shape.trial(numbers, layout);
+        (shape, trial)
+    })
+}
+
+/// Random models with every value kept: each op on the backend's own inputs, whatever came before it.
+pub fn models_op_by_op(backend: &dyn Backend, settings: &Settings) -> Result<()> {
+    let trials = trials().prop_map(|(_, trial)| trial.keep_all());
+    holds("models_op_by_op", settings, 1.0, trials, |trial| conforms(backend, trial))
+}
+
+/// Random models with nothing kept, first op to logits: buffers are shared and ops may be fused.
+///
+/// Routed models are compared under f32 activations only: in bf16 a near tie between two experts may fall either way.
+pub fn models_end_to_end(backend: &dyn Backend, settings: &Settings) -> Result<()> {
+    let trials = trials().prop_map(|(shape, mut trial)| {
+        if shape.routing.is_some() {
+            trial.limits.activations = Activations::F32;
+        }
+        (shape, trial)
+    });
+    holds("models_end_to_end", settings, 1.0, trials, |(shape, trial)| {
+        let mut theirs = load(backend, trial)?;
+        let mut ours = load(&Reference::default(), trial)?;
+        for (at, step) in trial.steps().iter().enumerate() {
+            let (got, want) = (run(&mut *theirs, step)?, run(&mut *ours, step)?);
+            let (got, want) = (logits(&got)?, logits(&want)?);
+            let allowed = program(trial.limits.activations, shape.depth());
+            same_logits(at, &got, &want, allowed)?;
+        }
+        Ok(())
+    })
+}
+
+/// Submits and collects.
+pub(crate) fn run(exe: &mut dyn Executable, step: &Step) -> Result<StepOutput> {
+    let ticket = exe.submit(step).doing("submit")?;
+    exe.collect(ticket).doing("collect")
+}
+
+/// The rows of logits that a step returned.
+pub(crate) fn logits(output: &StepOutput) -> Result<Vec<Vec<f32>>> {
+    let host = |row: &Option<Box<dyn Tensor>>| match row {
+        Some(row) => Ok(row.to_host().doing("reading logits")?.to_f32()),
+        None => Err(Mismatch::contract("a row that asked for its logits came back without them")),
+    };
+    output.rows.iter().map(host).collect()
+}
+
+fn same_logits(step: usize, got: &[Vec<f32>], want: &[Vec<f32>], relative: f64) -> Result<()> {
+    if got.len() != want.len() {
+        let problem = format!("a step returned {} rows of logits; {} were asked for", got.len(), want.len());
+        return Err(Mismatch::contract(problem));
+    }
+    for (row, (got, want)) in got.iter().zip(want).enumerate() {
+        let size = want.iter().fold(0.0_f32, |a, x| a.max(x.abs()));
+        let allowed = relative * f64::from(size);
+        if got.len() != want.len() {
+            let problem =
+                format!("a row of logits has {} columns; the vocabulary has {}", got.len(), want.len());
+            return Err(Mismatch::contract(problem));
+        }
+        if let Some((col, allowed, num_bad)) = first_difference(got, want, |_, _, _| Some(allowed)) {
+            return Err(Mismatch::Value(Box::new(Difference {
+                step,
+                line: "logits".into(),
+                row,
+                col,
+                got: got[col],
+                expected: want[col],
+                allowed,
+                num_bad,
+                num_values: got.len(),
+            })));
+        }
+    }
+    Ok(())
+}
