@@ -3,6 +3,7 @@
 use std::fs::{File, TryLockError};
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::files::{HubOrigin, ModelFiles};
 use super::name::{HubId, is_commit};
@@ -77,8 +78,8 @@ impl RepoCache {
             return Ok(());
         }
         create_parent(&path)?;
-        let temporary = path.with_file_name(format!(".{}.{}", commit, std::process::id()));
-        let written = File::create(&temporary).and_then(|mut file| file.write_all(commit.as_bytes()));
+        let temporary = temporary_beside(&path);
+        let written = File::create_new(&temporary).and_then(|mut file| file.write_all(commit.as_bytes()));
         written
             .and_then(|()| std::fs::rename(&temporary, &path))
             .map_err(|e| disk_error(&path, e, commit.len() as u64))
@@ -121,12 +122,7 @@ impl RepoCache {
 /// Replaces a link that leads nowhere, too: another process never sees the file absent once it was there.
 #[cfg(unix)]
 fn make_link(target: &Path, _blob: &Path, link: &Path) -> std::io::Result<()> {
-    let mut temporary = link.as_os_str().to_owned();
-    temporary.push(format!(".{}", std::process::id()));
-    match std::fs::remove_file(&temporary) {
-        Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
-        _ => {}
-    }
+    let temporary = temporary_beside(link);
     std::os::unix::fs::symlink(target, &temporary)?;
     std::fs::rename(&temporary, link)
 }
@@ -135,6 +131,13 @@ fn make_link(target: &Path, _blob: &Path, link: &Path) -> std::io::Result<()> {
 #[cfg(not(unix))]
 fn make_link(_target: &Path, blob: &Path, link: &Path) -> std::io::Result<()> {
     std::fs::rename(blob, link)
+}
+
+/// A name that no other thread or process writes to, to be renamed to `path`.
+fn temporary_beside(path: &Path) -> PathBuf {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    path.with_file_name(format!(".tmp-{}-{count}", std::process::id()))
 }
 
 /// Makes the directory of a file in the cache.

@@ -109,7 +109,7 @@ impl MockHub {
                 first_delay: Duration::from_millis(2),
                 max_delay: Duration::from_millis(20),
             },
-            stall_timeout: Duration::from_millis(400),
+            stall_timeout: Duration::from_secs(20),
             ..HubOptions::new(self.cache.path())
         }
     }
@@ -218,7 +218,7 @@ fn content(repo: &mut Repo, request: &str, file: &RepoFile, seen: &Seen) -> Repl
     let mut reply = reply;
     match fault {
         Some(Fault::CutAt(len)) => reply.cut_at = Some(len),
-        Some(Fault::StallAt(len)) => (reply.cut_at, reply.stall) = (Some(len), Some(Duration::from_secs(2))),
+        Some(Fault::StallAt(len)) => (reply.cut_at, reply.stall) = (Some(len), Some(Duration::from_mins(1))),
         Some(Fault::Corrupt) => body[0] ^= 1,
         _ => {}
     }

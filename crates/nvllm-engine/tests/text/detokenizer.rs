@@ -161,6 +161,7 @@ proptest! {
         ids in prop::collection::vec(
             prop_oneof![
                 2 => (0..SENTENCEPIECE_IDS + 2).prop_map(|id| vec![id]),
+                1 => (0..3_u32).prop_map(|id| vec![id]),
                 2 => (259..SENTENCEPIECE_IDS).prop_map(|id| vec![id]),
                 2 => any::<char>().prop_map(|c| c.to_string().bytes().map(|b| 3 + u32::from(b)).collect()),
                 1 => prop::collection::vec((0x80..=0xFF_u32).prop_map(|byte| 3 + byte), 1..4),
