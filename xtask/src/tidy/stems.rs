@@ -17,7 +17,7 @@ struct Place {
     wants: fn(stem: &str) -> bool,
 }
 
-const PLACES: [Place; 4] = [
+const PLACES: [Place; 7] = [
     Place {
         path: "crates/nvllm-core/src/program/recorder.rs",
         what: "builder method",
@@ -31,6 +31,9 @@ const PLACES: [Place; 4] = [
         wants: is_row_op,
     },
     Place { path: "crates/nvllm-core/src/sampling/", what: "function", names: has_fn, wants: is_sample },
+    Place { path: "crates/nvllm-conformance/src/ops.rs", what: "case", names: has_fn, wants: is_forward },
+    Place { path: "crates/nvllm-conformance/src/sampling.rs", what: "case", names: has_fn, wants: is_sample },
+    Place { path: "crates/nvllm-cpu/src/", what: "function", names: has_fn, wants: computes },
     Place { path: "docs/add-an-op.md", what: "mention", names: has_mention, wants: all },
 ];
 
@@ -45,6 +48,17 @@ fn is_sample(stem: &str) -> bool {
 /// A primitive over rows: not fused, which is its expansion, and not sampling, which has a module of its own.
 fn is_row_op(stem: &str) -> bool {
     stem != "attention" && !is_sample(stem)
+}
+
+/// What the forward pass runs.
+fn is_forward(stem: &str) -> bool {
+    !is_sample(stem)
+}
+
+/// What needs a kernel of its own on a host: not the copies that differ in their bounds only, and not the sampler that
+/// host backends share.
+fn computes(stem: &str) -> bool {
+    is_forward(stem) && !["slice_cols", "all_reduce", "all_gather"].contains(&stem)
 }
 
 /// Every op in every place.
@@ -83,10 +97,13 @@ mod tests {
     use super::*;
 
     /// A tree in which `one` and `sample` are complete.
-    const WHOLE: [(&str, &str); 4] = [
+    const WHOLE: [(&str, &str); 7] = [
         ("crates/nvllm-core/src/program/recorder.rs", "impl A { pub fn one() {} pub fn sample() {} }\n"),
         ("crates/nvllm-core/src/reference/ops.rs", "fn one() {}\n"),
         ("crates/nvllm-core/src/sampling/row.rs", "pub fn sample() {}\n"),
+        ("crates/nvllm-conformance/src/ops.rs", "pub fn one() {}\n"),
+        ("crates/nvllm-conformance/src/sampling.rs", "pub fn sample() {}\n"),
+        ("crates/nvllm-cpu/src/rows.rs", "fn one() {}\n"),
         ("docs/add-an-op.md", "`one`, `sample`\n"),
     ];
 
