@@ -103,3 +103,13 @@ fn reference_f32() {
 fn reference_bf16() {
     check_bf16(&Reference::default());
 }
+
+#[test]
+fn cpu_f32() {
+    check_f32(&nvllm_tests::cpu());
+}
+
+#[test]
+fn cpu_bf16() {
+    check_bf16(&nvllm_tests::cpu());
+}

@@ -84,3 +84,8 @@ fn mixed_batch(
 fn reference() {
     check(&Reference::default());
 }
+
+#[test]
+fn cpu() {
+    check(&nvllm_tests::cpu());
+}

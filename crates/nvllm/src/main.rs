@@ -1,1 +1,40 @@
-fn main() {}
+//! `nvllm`: run a language model from the command line.
+//!
+//! Each command is one file under `commands`. What they share: [`cli`] (flags), [`environment`] (the only file that reads
+//! environment variables), [`embedded`] (the only file that knows of cargo features), [`models`] (from a name to an open
+//! model), [`backends`] (from a flag to a backend), [`report`] (the closing line).
+//!
+//! Results go to standard output, everything else to standard error. The exit code is 0 on success, 1 on an error, 2 on a
+//! bad command line.
+
+mod backends;
+mod cli;
+mod commands;
+mod embedded;
+mod environment;
+mod models;
+mod report;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    match commands::run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) if is_broken_pipe(&e) => ExitCode::SUCCESS,
+        Err(e) => {
+            // One line: the causes follow the message.
+            eprintln!("error: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether whoever read our output has closed it: not our failure (`nvllm generate .. | head -1`).
+fn is_broken_pipe(e: &anyhow::Error) -> bool {
+    e.chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe)
+}

@@ -1,0 +1,84 @@
+//! `nvllm logits`: what a user needs to compare a model with another implementation.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+use nvllm_core::{Activations, TokenId};
+use nvllm_engine::{Event, LoadOptions, Request};
+use safetensors::tensor::{Dtype, TensorView};
+
+use crate::cli::Logits;
+use crate::{backends, models};
+
+pub(super) fn run(args: &Logits) -> Result<()> {
+    let ids = numbers(&args.ids).context("--ids")?;
+    let positions = args.positions.as_deref().map(numbers).transpose().context("--positions")?;
+    let options = backends::load_options(&args.model.load, 1);
+    let options = LoadOptions {
+        max_num_logits: options.max_num_batched_tokens,
+        activations: options.activations.or(Some(Activations::F32)),
+        ..options
+    };
+    let (engine, model) = models::start_with(&args.model, options)?;
+    let (num_tokens, vocab_size) = (ids.len(), model.spec.vocab_size);
+    let request = Request {
+        prompt: ids.into_iter().map(TokenId).collect(),
+        positions,
+        max_tokens: Some(0),
+        logits: true,
+        ..Request::default()
+    };
+    let mut stream = engine.submit(request)?;
+    let mut logits = Vec::with_capacity(num_tokens * vocab_size * size_of::<f32>());
+    loop {
+        match stream.next_event()? {
+            Event::PromptRow { logits: Some(row), .. } => logits.extend_from_slice(row.bytes()),
+            Event::Finished(finished) => match finished.error {
+                Some(error) => bail!("the model failed: {error}"),
+                None => break,
+            },
+            _ => {}
+        }
+    }
+    let view = TensorView::new(Dtype::F32, vec![num_tokens, vocab_size], &logits)?;
+    safetensors::serialize_to_file([("logits", view)], None, &args.out)
+        .with_context(|| format!("cannot write {}", args.out.display()))?;
+    eprintln!("wrote logits [{num_tokens}, {vocab_size}] to {}", args.out.display());
+    Ok(())
+}
+
+/// Numbers from a list, or from a file of them.
+fn numbers(text: &str) -> Result<Vec<u32>> {
+    let is_list = text.chars().all(|c| c.is_ascii_digit() || c == ',' || c == ' ');
+    let content = if is_list {
+        text.to_owned()
+    } else {
+        std::fs::read_to_string(Path::new(text))
+            .with_context(|| format!("{text} is neither a list of numbers nor a file"))?
+    };
+    let separator = |c: char| c.is_whitespace() || matches!(c, ',' | '[' | ']');
+    let words = content.split(separator).filter(|word| !word.is_empty());
+    let numbers: Vec<u32> = words
+        .map(|word| word.parse().with_context(|| format!("`{word}` is not a number from 0 to {}", u32::MAX)))
+        .collect::<Result<_>>()?;
+    if numbers.is_empty() {
+        bail!("there are no numbers in it; give at least one");
+    }
+    Ok(numbers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::numbers;
+
+    #[test]
+    fn lists_and_files_of_numbers() {
+        assert_eq!(numbers("1, 2,3").unwrap(), [1, 2, 3]);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "[4, 5,\n6]").unwrap();
+        assert_eq!(numbers(file.path().to_str().unwrap()).unwrap(), [4, 5, 6]);
+        for bad in ["", "99999999999", "no/such/file"] {
+            assert!(numbers(bad).is_err(), "{bad}");
+        }
+    }
+}
