@@ -2,8 +2,8 @@
 
 use nvllm_core::program::{QkNorm, Recorder};
 use nvllm_core::{
-    Activations, AttentionSpec, Backend, Executable, KvLayer, Reference, RopeSpec, Step, StepOutput, Tensor,
-    ValueId, WeightId,
+    Activations, AttentionSpec, Backend, DType, Executable, KvLayer, Reference, RopeSpec, Step, StepOutput,
+    Tensor, ValueId, WeightId,
 };
 use proptest::prelude::*;
 
@@ -190,11 +190,12 @@ pub fn models_op_by_op(backend: &dyn Backend, settings: &Settings) -> Result<()>
 
 /// Random models with nothing kept, first op to logits: buffers are shared and ops may be fused.
 ///
-/// Routed models are compared under f32 activations only: in bf16 a near tie between two experts may fall either way.
+/// Routed models are compared in f32 only, cache included: in bf16 a near tie between two experts may fall either way.
 pub fn models_end_to_end(backend: &dyn Backend, settings: &Settings) -> Result<()> {
     let trials = trials().prop_map(|(shape, mut trial)| {
         if shape.routing.is_some() {
-            trial.limits.activations = Activations::F32;
+            (trial.limits.activations, trial.limits.kv_dtype) = (Activations::F32, DType::F32);
+            trial = trial.with_layout(trial.layout.clone());
         }
         (shape, trial)
     });
@@ -204,7 +205,7 @@ pub fn models_end_to_end(backend: &dyn Backend, settings: &Settings) -> Result<(
         for (at, step) in trial.steps().iter().enumerate() {
             let (got, want) = (run(&mut *theirs, step)?, run(&mut *ours, step)?);
             let (got, want) = (logits(&got)?, logits(&want)?);
-            let allowed = program(trial.limits.activations, shape.depth());
+            let allowed = program(trial.limits.activations, trial.limits.kv_dtype, shape.depth());
             same_logits(at, &got, &want, allowed)?;
         }
         Ok(())

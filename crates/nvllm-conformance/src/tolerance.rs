@@ -83,10 +83,14 @@ pub const fn probabilities(activations: Activations) -> f64 {
 /// Errors of single ops pass through at most `depth` residual branches and add up like a random walk, so the bound grows
 /// with the root. It is wide: it exists to catch wrong mathematics in programs whose inner values are not kept (so that
 /// buffers are shared and ops fused); exactness is the business of the bounds above.
-pub fn program(activations: Activations, depth: usize) -> f64 {
-    let one = match activations {
-        Activations::F32 => 2e-5,
-        Activations::Bf16 => 2e-2,
+///
+/// A cache in bf16 under f32 activations lies between: two keys that differ in the last f32 bit may round to neighbours
+/// in the cache, `2^-8` apart, and through one column of one score that reaches the logits.
+pub fn program(activations: Activations, kv: DType, depth: usize) -> f64 {
+    let one = match (activations, kv) {
+        (Activations::F32, DType::F32) => 2e-5,
+        (Activations::F32, _) => 2e-3,
+        (Activations::Bf16, _) => 2e-2,
     };
     one * (depth.max(1) as f64).sqrt()
 }
