@@ -198,8 +198,7 @@ fn state_len(rows: usize, head_dim: usize) -> usize {
 }
 
 /// The state stored at `at`: maxima, sums, then accumulators.
-fn state_at(at: *mut f32, rows: usize, head_dim: usize) -> State {
-    let _ = head_dim;
+fn state_at(at: *mut f32, rows: usize) -> State {
     State { max: at, sum: at.wrapping_add(rows), acc: at.wrapping_add(2 * rows) }
 }
 
@@ -213,7 +212,7 @@ impl TileScratch {
         let p = kt.wrapping_add(dim * CHUNK);
         let chunk = p.wrapping_add(rows * CHUNK);
         let running = chunk.wrapping_add(state_len(rows, dim));
-        Self { q: at, kt, p, chunk: state_at(chunk, rows, dim), running: state_at(running, rows, dim) }
+        Self { q: at, kt, p, chunk: state_at(chunk, rows), running: state_at(running, rows) }
     }
 }
 
@@ -368,7 +367,7 @@ impl Cpu {
         let state_of = |item: &Item, chunk: usize| {
             let rows = item.num_tokens * call.group;
             let first = item.state + (chunk - item.lo) * rows;
-            state_at(base.at(state_len(first, dim)), rows, dim)
+            state_at(base.at(state_len(first, dim)), rows)
         };
         self.pool.for_chunks(parts.len(), 1, |thread, range| {
             for (item, lo, hi) in &parts[range] {
@@ -383,8 +382,7 @@ impl Cpu {
             for item in &items[range] {
                 let rows = item.num_tokens * call.group;
                 let mut buffer = self.threads.of(thread);
-                let running =
-                    state_at(buffer.bytes(state_len(rows, dim) * size_of::<f32>()).cast(), rows, dim);
+                let running = state_at(buffer.bytes(state_len(rows, dim) * size_of::<f32>()).cast(), rows);
                 // SAFETY: the states hold `rows` rows each; those of the chunks were written in the section before.
                 unsafe {
                     running.clear(rows, dim);
@@ -420,15 +418,9 @@ impl Cpu {
         let seq = &call.seqs[item.seq];
         let start = chunk * CHUNK;
         let first = seq.first_position + item.token;
-        let n = CHUNK.min(first + item.num_tokens - start);
-        let (mut keys, mut values) = ([std::ptr::null(); CHUNK], [std::ptr::null(); CHUNK]);
-        for i in 0..n {
-            let block = seq.blocks[(start + i) / layout.block_len] as usize;
-            let at = (start + i) % layout.block_len;
-            let base = call.pages.bytes.as_ptr();
-            keys[i] = base.wrapping_add(layout.row_offset(block, false, item.head, at));
-            values[i] = base.wrapping_add(layout.row_offset(block, true, item.head, at));
-        }
+        let here = KeyRows::new(call, item, chunk);
+        let next = KeyRows::new(call, item, chunk + 1);
+        let n = here.n;
         let rows = item.num_tokens * call.group;
         let mut few = [(0, 0); TILE_ROWS];
         let mut many = Vec::new();
@@ -449,8 +441,9 @@ impl Cpu {
             rows,
             head_dim: layout.head_dim,
             scale: call.shape.scale,
-            keys: &keys[..n],
-            values: &values[..n],
+            keys: &here.keys[..n],
+            values: &here.values[..n],
+            next: &next.keys[..next.n],
             elem: layout.elem,
             spans,
             kt: scratch.kt,
@@ -475,6 +468,40 @@ impl Cpu {
                 (self.kernels.attention.finish)(state.acc, *state.sum, dim, dst, call.out.elem);
             }
         }
+    }
+}
+
+/// Where the keys and values of one chunk lie.
+struct KeyRows {
+    keys: [*const u8; CHUNK],
+    values: [*const u8; CHUNK],
+    n: usize,
+}
+
+impl KeyRows {
+    /// The rows of a chunk that the tile's last query sees; none beyond it.
+    fn new(call: &Call<'_>, item: &Item, chunk: usize) -> Self {
+        let layout = &call.pages.layout;
+        let seq = &call.seqs[item.seq];
+        let start = chunk * CHUNK;
+        let n = CHUNK.min((seq.first_position + item.token + item.num_tokens).saturating_sub(start));
+        let row_bytes = layout.head_dim * layout.elem.size();
+        let base = call.pages.bytes.as_ptr();
+        let mut rows = Self { keys: [base; CHUNK], values: [base; CHUNK], n };
+        let mut i = 0;
+        while i < n {
+            let block = seq.blocks[(start + i) / layout.block_len] as usize;
+            let at = (start + i) % layout.block_len;
+            let key = base.wrapping_add(layout.row_offset(block, false, item.head, at));
+            let value = base.wrapping_add(layout.row_offset(block, true, item.head, at));
+            let run = (layout.block_len - at).min(n - i);
+            for r in 0..run {
+                rows.keys[i + r] = key.wrapping_add(r * row_bytes);
+                rows.values[i + r] = value.wrapping_add(r * row_bytes);
+            }
+            i += run;
+        }
+        rows
     }
 }
 

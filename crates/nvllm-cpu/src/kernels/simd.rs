@@ -45,14 +45,29 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn fold(v: Self::V) -> f32;
     /// [`Simd::fold`] of four vectors.
     unsafe fn fold4(v: [Self::V; 4]) -> [f32; 4];
+    /// Hints that the cache line at `p` will be read soon; any address is allowed.
+    #[inline(always)]
+    unsafe fn prefetch(_p: *const u8) {}
     /// Reads 8 elements at each of 8 rows, writes their transpose as f32 with row stride `ld`.
     unsafe fn transpose8<E: Stored>(src: [*const u8; 8], dst: *mut f32, ld: usize);
+    /// As [`Simd::transpose8`] for 16 bf16 elements of each row.
+    #[inline(always)]
+    unsafe fn transpose16_bf16(src: [*const u8; 8], dst: *mut f32, ld: usize) {
+        Self::transpose8::<Bf16>(src, dst, ld);
+        let mut right = src;
+        for p in &mut right {
+            *p = p.add(16);
+        }
+        Self::transpose8::<Bf16>(right, dst.add(8 * ld), ld);
+    }
 }
 
 /// An element type in memory, read and written through f32 vectors.
 pub(crate) trait Stored: Copy + 'static {
     /// Bytes of one element.
     const BYTES: usize;
+    /// Whether this is bf16.
+    const IS_BF16: bool = false;
     /// Loads `S::LANES` elements at `p`.
     unsafe fn load<S: Simd>(p: *const u8) -> S::V;
     /// Stores `S::LANES` elements at `p`.
@@ -95,6 +110,7 @@ impl Stored for F32 {
 
 impl Stored for Bf16 {
     const BYTES: usize = 2;
+    const IS_BF16: bool = true;
     #[inline(always)]
     unsafe fn load<S: Simd>(p: *const u8) -> S::V {
         S::load_bf16(p)

@@ -8,12 +8,12 @@
 
 use super::with_elem;
 use crate::kernels::Elem;
-use crate::kernels::simd::{Simd, Stored, exp, load_part, store_part};
+use crate::kernels::simd::{F32, Simd, Stored, exp, load_part, store_part};
 
+/// Bytes of a cache line.
+const LINE: usize = 64;
 /// Keys in a chunk.
 pub(crate) const CHUNK: usize = 64;
-/// Query rows in a register tile.
-const TILE: usize = 6;
 
 /// One tile of query rows against one chunk, and where its result goes.
 pub(crate) struct Chunk<'a> {
@@ -26,6 +26,8 @@ pub(crate) struct Chunk<'a> {
     pub(crate) keys: &'a [*const u8],
     /// As `keys`.
     pub(crate) values: &'a [*const u8],
+    /// Keys of the chunk that comes next, to be fetched meanwhile; may be empty.
+    pub(crate) next: &'a [*const u8],
     pub(crate) elem: Elem,
     /// Per query row the keys it sees: from .0 up to and without .1.
     pub(crate) spans: &'a [(u32, u32)],
@@ -66,33 +68,56 @@ impl State {
 pub(crate) unsafe fn chunk<S: Simd>(a: &Chunk<'_>) {
     with_elem!(a.elem, E => {
         transpose_keys::<S, E>(a);
-        let mut r = 0;
-        while r + TILE <= a.rows {
-            scores::<S, TILE>(a, r);
-            r += TILE;
-        }
-        while r < a.rows {
-            scores::<S, 1>(a, r);
-            r += 1;
-        }
         a.state.clear(a.rows, a.head_dim);
-        for r in 0..a.rows {
-            softmax::<S>(a, r);
-        }
-        let mut r = 0;
-        while r + TILE <= a.rows {
-            weigh_tile::<S, E, TILE>(a, r);
-            r += TILE;
-        }
-        while r + 2 <= a.rows {
-            weigh_tile::<S, E, 2>(a, r);
-            r += 2;
-        }
-        while r < a.rows {
-            weigh_tile::<S, E, 1>(a, r);
-            r += 1;
+        let mut row = 0;
+        while row < a.rows {
+            // As many chains in flight as registers hold: rows times vectors.
+            row += match a.rows - row {
+                1 => tile::<S, E, 1, 8>(a, row),
+                2 | 4 => tile::<S, E, 2, 4>(a, row),
+                3 | 5 => tile::<S, E, 3, 4>(a, row),
+                _ => tile::<S, E, 6, 2>(a, row),
+            };
         }
     });
+}
+
+/// R query rows, V vectors of keys or of values at a time; returns R.
+#[inline(always)]
+unsafe fn tile<S: Simd, E: Stored, const R: usize, const V: usize>(a: &Chunk<'_>, row: usize) -> usize {
+    let n = a.keys.len().div_ceil(S::LANES);
+    let mut j = 0;
+    while j + V <= n {
+        scores::<S, R, V>(a, row, j * S::LANES);
+        j += V;
+    }
+    while j < n {
+        scores::<S, R, 1>(a, row, j * S::LANES);
+        j += 1;
+    }
+    for r in row..row + R {
+        softmax::<S>(a, r);
+    }
+    let (mut lo, mut hi) = (0, CHUNK as u32);
+    for s in &a.spans[row..row + R] {
+        lo = lo.max(s.0);
+        hi = hi.min(s.1);
+    }
+    // Keys that all rows see in one tile, those before and after row by row.
+    if R > 1 && lo < hi {
+        for (r, s) in a.spans[row..row + R].iter().enumerate() {
+            weigh::<S, E, 1, 8>(a, row + r, s.0, lo);
+        }
+        weigh::<S, E, R, V>(a, row, lo, hi);
+        for (r, s) in a.spans[row..row + R].iter().enumerate() {
+            weigh::<S, E, 1, 8>(a, row + r, hi, s.1);
+        }
+    } else {
+        for (r, s) in a.spans[row..row + R].iter().enumerate() {
+            weigh::<S, E, 1, 8>(a, row + r, s.0, s.1);
+        }
+    }
+    R
 }
 
 /// Writes keys as columns. The last group of eight repeats the last key: those lanes are masked later.
@@ -100,51 +125,56 @@ pub(crate) unsafe fn chunk<S: Simd>(a: &Chunk<'_>) {
 unsafe fn transpose_keys<S: Simd, E: Stored>(a: &Chunk<'_>) {
     let last = a.keys.len() - 1;
     for j in (0..a.keys.len().next_multiple_of(S::LANES)).step_by(8) {
-        for d in (0..a.head_dim).step_by(8) {
-            let mut src = [a.keys[last]; 8];
-            for (i, p) in src.iter_mut().enumerate() {
-                *p = a.keys[last.min(j + i)].add(d * E::BYTES);
+        let mut src = [a.keys[last]; 8];
+        for i in 0..8 {
+            src[i] = a.keys[last.min(j + i)];
+        }
+        // Pages are short runs of memory: the machine's own prefetch starts anew in each, so values are asked for now.
+        for value in a.values.iter().skip(j).take(8) {
+            for line in (0..a.head_dim * E::BYTES).step_by(LINE) {
+                S::prefetch(value.wrapping_add(line));
             }
-            S::transpose8::<E>(src, a.kt.add(d * CHUNK + j), CHUNK);
+        }
+        let mut d = 0;
+        while d < a.head_dim {
+            let dst = a.kt.add(d * CHUNK + j);
+            let step = if E::IS_BF16 && d + 16 <= a.head_dim {
+                S::transpose16_bf16(src, dst, CHUNK);
+                16
+            } else {
+                S::transpose8::<E>(src, dst, CHUNK);
+                8
+            };
+            for p in &mut src {
+                *p = p.wrapping_add(step * E::BYTES);
+            }
+            d += step;
         }
     }
 }
 
-/// Scores of R query rows with all keys of the chunk, in `a.p`.
+/// Scores of R query rows with V vectors of keys from `key` on, in `a.p`.
 #[inline(always)]
-unsafe fn scores<S: Simd, const R: usize>(a: &Chunk<'_>, row: usize) {
+unsafe fn scores<S: Simd, const R: usize, const V: usize>(a: &Chunk<'_>, row: usize, key: usize) {
     let q = a.q.add(row * a.head_dim);
-    let p = a.p.add(row * CHUNK);
-    let n = a.keys.len();
-    let scale = S::splat(a.scale);
-    let mut j = 0;
-    while j + S::LANES < n {
-        let mut acc = [[S::splat(0.0); 2]; R];
-        for d in 0..a.head_dim {
-            let k = a.kt.add(d * CHUNK + j);
-            let (k0, k1) = (S::load(k), S::load(k.add(S::LANES)));
-            for r in 0..R {
-                let qv = S::splat(*q.add(r * a.head_dim + d));
-                acc[r][0] = S::fma(qv, k0, acc[r][0]);
-                acc[r][1] = S::fma(qv, k1, acc[r][1]);
-            }
+    let mut acc = [[S::splat(0.0); V]; R];
+    for d in 0..a.head_dim {
+        let mut k = [S::splat(0.0); V];
+        for v in 0..V {
+            k[v] = S::load(a.kt.add(d * CHUNK + key + v * S::LANES));
         }
         for r in 0..R {
-            S::store(p.add(r * CHUNK + j), S::mul(acc[r][0], scale));
-            S::store(p.add(r * CHUNK + j + S::LANES), S::mul(acc[r][1], scale));
+            let qv = S::splat(*q.add(r * a.head_dim + d));
+            for v in 0..V {
+                acc[r][v] = S::fma(qv, k[v], acc[r][v]);
+            }
         }
-        j += 2 * S::LANES;
     }
-    if j < n {
-        let mut acc = [S::splat(0.0); R];
-        for d in 0..a.head_dim {
-            let k = S::load(a.kt.add(d * CHUNK + j));
-            for r in 0..R {
-                acc[r] = S::fma(S::splat(*q.add(r * a.head_dim + d)), k, acc[r]);
-            }
-        }
-        for r in 0..R {
-            S::store(p.add(r * CHUNK + j), S::mul(acc[r], scale));
+    let p = a.p.add(row * CHUNK + key);
+    let scale = S::splat(a.scale);
+    for r in 0..R {
+        for v in 0..V {
+            S::store(p.add(r * CHUNK + v * S::LANES), S::mul(acc[r][v], scale));
         }
     }
 }
@@ -160,10 +190,15 @@ unsafe fn softmax<S: Simd>(a: &Chunk<'_>, row: usize) {
     for j in (0..lo).chain(hi..CHUNK) {
         *p.add(j) = f32::NEG_INFINITY;
     }
+    let mut maxima = S::load(p);
+    for i in 1..CHUNK / S::LANES {
+        maxima = S::max(maxima, S::load(p.add(i * S::LANES)));
+    }
+    let mut lanes = [0.0f32; 16];
+    S::store(lanes.as_mut_ptr(), maxima);
     let mut max = f32::NEG_INFINITY;
-    for j in lo..hi {
-        let s = *p.add(j);
-        max = if max > s { max } else { s };
+    for lane in &lanes[..S::LANES] {
+        max = if max > *lane { max } else { *lane };
     }
     let shift = S::splat(max);
     let mut sums = [S::splat(0.0); 8];
@@ -186,77 +221,82 @@ unsafe fn softmax<S: Simd>(a: &Chunk<'_>, row: usize) {
     *a.state.sum.add(row) = S::fold(sums[0]);
 }
 
-/// Adds the weighted values of R rows: keys that all of them see in one tile, those before and after row by row.
-#[inline(always)]
-unsafe fn weigh_tile<S: Simd, E: Stored, const R: usize>(a: &Chunk<'_>, row: usize) {
-    let spans = &a.spans[row..row + R];
-    let (mut lo, mut hi) = (0, CHUNK as u32);
-    for s in spans {
-        lo = lo.max(s.0);
-        hi = hi.min(s.1);
-    }
-    if R == 1 || lo >= hi {
-        for r in 0..R {
-            weigh::<S, E, 1>(a, row + r, spans[r].0, spans[r].1);
-        }
-        return;
-    }
-    for r in 0..R {
-        weigh::<S, E, 1>(a, row + r, spans[r].0, lo);
-    }
-    weigh::<S, E, R>(a, row, lo, hi);
-    for r in 0..R {
-        weigh::<S, E, 1>(a, row + r, hi, spans[r].1);
-    }
-}
-
 /// Continues the chains of R rows over keys `lo..hi`.
 #[inline(always)]
-unsafe fn weigh<S: Simd, E: Stored, const R: usize>(a: &Chunk<'_>, row: usize, lo: u32, hi: u32) {
+unsafe fn weigh<S: Simd, E: Stored, const R: usize, const V: usize>(
+    a: &Chunk<'_>,
+    row: usize,
+    lo: u32,
+    hi: u32,
+) {
     if lo >= hi {
         return;
     }
-    let p = a.p.add(row * CHUNK);
-    let out = a.state.acc.add(row * a.head_dim);
-    let values = &a.values[lo as usize..hi as usize];
+    let (lo, hi) = (lo as usize, hi as usize);
     let mut d = 0;
-    while d + 2 * S::LANES <= a.head_dim {
-        let mut acc = [[S::splat(0.0); 2]; R];
-        for r in 0..R {
-            acc[r][0] = S::load(out.add(r * a.head_dim + d));
-            acc[r][1] = S::load(out.add(r * a.head_dim + d + S::LANES));
-        }
-        for (j, v) in values.iter().enumerate() {
-            let (v0, v1) =
-                (E::load::<S>(v.add(d * E::BYTES)), E::load::<S>(v.add((d + S::LANES) * E::BYTES)));
-            for r in 0..R {
-                let weight = S::splat(*p.add(r * CHUNK + lo as usize + j));
-                acc[r][0] = S::fma(weight, v0, acc[r][0]);
-                acc[r][1] = S::fma(weight, v1, acc[r][1]);
-            }
-        }
-        for r in 0..R {
-            S::store(out.add(r * a.head_dim + d), acc[r][0]);
-            S::store(out.add(r * a.head_dim + d + S::LANES), acc[r][1]);
-        }
-        d += 2 * S::LANES;
+    while d + V * S::LANES <= a.head_dim {
+        weigh_vectors::<S, E, R, V>(a, row, lo, hi, d);
+        d += V * S::LANES;
     }
-    while d < a.head_dim {
-        let n = S::LANES.min(a.head_dim - d);
-        for r in 0..R {
-            let at = out.add(r * a.head_dim + d).cast::<u8>();
-            let mut acc = load_part_or_all::<S, crate::kernels::simd::F32>(at, n);
-            for (j, v) in values.iter().enumerate() {
-                let weight = S::splat(*p.add(r * CHUNK + lo as usize + j));
-                acc = S::fma(weight, load_part_or_all::<S, E>(v.add(d * E::BYTES), n), acc);
+    while d + S::LANES <= a.head_dim {
+        weigh_vectors::<S, E, R, 1>(a, row, lo, hi, d);
+        d += S::LANES;
+    }
+    if d < a.head_dim {
+        let n = a.head_dim - d;
+        for r in row..row + R {
+            let at = a.state.acc.add(r * a.head_dim + d).cast::<u8>();
+            let mut acc = load_part::<S, F32>(at, n);
+            for (j, v) in a.values[lo..hi].iter().enumerate() {
+                let weight = S::splat(*a.p.add(r * CHUNK + lo + j));
+                acc = S::fma(weight, load_part::<S, E>(v.add(d * E::BYTES), n), acc);
             }
-            if n == S::LANES {
-                S::store(at.cast(), acc);
-            } else {
-                store_part::<S, crate::kernels::simd::F32>(at, acc, n);
+            store_part::<S, F32>(at, acc, n);
+        }
+    }
+}
+
+/// [`weigh`] for V vectors of elements from `d` on.
+#[inline(always)]
+unsafe fn weigh_vectors<S: Simd, E: Stored, const R: usize, const V: usize>(
+    a: &Chunk<'_>,
+    row: usize,
+    lo: usize,
+    hi: usize,
+    d: usize,
+) {
+    let out = a.state.acc.add(row * a.head_dim + d);
+    let mut acc = [[S::splat(0.0); V]; R];
+    for r in 0..R {
+        for v in 0..V {
+            acc[r][v] = S::load(out.add(r * a.head_dim + v * S::LANES));
+        }
+    }
+    let mut p = a.p.add(row * CHUNK + lo);
+    // The first tile asks for the next chunk's keys, one part of each row at a time.
+    let next = if row == 0 { a.next } else { &[] };
+    for (j, value) in a.values[lo..hi].iter().enumerate() {
+        if let Some(key) = next.get(lo + j) {
+            for line in (0..V * S::LANES * E::BYTES).step_by(LINE) {
+                S::prefetch(key.wrapping_add(d * E::BYTES + line));
             }
         }
-        d += n;
+        let mut x = [S::splat(0.0); V];
+        for v in 0..V {
+            x[v] = E::load::<S>(value.add((d + v * S::LANES) * E::BYTES));
+        }
+        for r in 0..R {
+            let weight = S::splat(*p.add(r * CHUNK));
+            for v in 0..V {
+                acc[r][v] = S::fma(weight, x[v], acc[r][v]);
+            }
+        }
+        p = p.add(1);
+    }
+    for r in 0..R {
+        for v in 0..V {
+            S::store(out.add(r * a.head_dim + v * S::LANES), acc[r][v]);
+        }
     }
 }
 
@@ -284,13 +324,13 @@ pub(crate) unsafe fn merge<S: Simd>(a: State, b: State, rows: usize, head_dim: u
         let (into, from) = (a.acc.add(r * head_dim), b.acc.add(r * head_dim));
         for d in (0..head_dim).step_by(S::LANES) {
             let n = S::LANES.min(head_dim - d);
-            let x = load_part_or_all::<S, crate::kernels::simd::F32>(into.add(d).cast(), n);
-            let y = load_part_or_all::<S, crate::kernels::simd::F32>(from.add(d).cast(), n);
+            let x = load_part_or_all::<S, F32>(into.add(d).cast(), n);
+            let y = load_part_or_all::<S, F32>(from.add(d).cast(), n);
             let v = S::fma(x, factor_a, S::mul(y, factor_b));
             if n == S::LANES {
                 S::store(into.add(d), v);
             } else {
-                store_part::<S, crate::kernels::simd::F32>(into.add(d).cast(), v, n);
+                store_part::<S, F32>(into.add(d).cast(), v, n);
             }
         }
     }
@@ -303,7 +343,7 @@ pub(crate) unsafe fn finish<S: Simd>(acc: *const f32, sum: f32, head_dim: usize,
         let inverse = S::splat(1.0 / sum);
         for d in (0..head_dim).step_by(S::LANES) {
             let n = S::LANES.min(head_dim - d);
-            let x = load_part_or_all::<S, crate::kernels::simd::F32>(acc.add(d).cast(), n);
+            let x = load_part_or_all::<S, F32>(acc.add(d).cast(), n);
             let v = S::mul(x, inverse);
             if n == S::LANES {
                 E::store::<S>(out.add(d * E::BYTES), v);

@@ -117,17 +117,19 @@ pub(crate) struct Out {
 }
 
 impl Out {
-    /// Writes columns `col ..` of one row.
+    /// Writes columns `col .. col + cols` of one row.
     #[inline(always)]
-    unsafe fn write(&self, row: usize, col: usize, values: &[f32]) {
+    unsafe fn write(&self, row: usize, col: usize, values: [f32; PANEL], cols: usize) {
         let row = if self.rows.is_null() { row } else { *self.rows.add(row) as usize };
-        with_elem!(self.elem, E => {
-            let to = self.ptr.add((row * self.stride + col) * E::BYTES);
-            for (j, value) in values.iter().enumerate() {
-                let value = if self.bias.is_null() { *value } else { value + *self.bias.add(col + j) };
-                E::put(to.add(j * E::BYTES), value);
-            }
-        });
+        let at = row * self.stride + col;
+        if cols == PANEL && self.elem == Elem::F32 && self.bias.is_null() {
+            self.ptr.cast::<f32>().add(at).cast::<[f32; PANEL]>().write_unaligned(values);
+            return;
+        }
+        for j in 0..cols {
+            let value = if self.bias.is_null() { values[j] } else { values[j] + *self.bias.add(col + j) };
+            with_elem!(self.elem, E => E::put(self.ptr.add((at + j) * E::BYTES), value));
+        }
     }
 }
 
@@ -160,7 +162,12 @@ pub(crate) struct Block {
 
 /// Elements of scratch that [`block`] needs.
 pub(crate) const fn acc_len(lanes: usize, phases: usize, rows: usize) -> usize {
-    BLOCK_ROWS / rows * PANELS * phases * rows * PANEL * lanes
+    BLOCK_ROWS / rows * PANELS * slots(phases) * rows * PANEL * lanes
+}
+
+/// Partial results of one tile: a phase in progress, and one per level of the fold but the last.
+const fn slots(phases: usize) -> usize {
+    1 + phases.ilog2() as usize
 }
 
 /// Where group rows `first ..` of `rows` packed ones begin, for one phase and the segment that holds `step`, and the first step
@@ -300,7 +307,8 @@ unsafe fn direct_rows<D: Dot, E: Stored, const P: usize, const R: usize>(a: &Dir
             add_unit::<D, E, P, R>(&mut acc, x, phase_len, tail.at::<E>(0));
         }
         for r in 0..R {
-            a.out.write(a.row + r, a.col + j, &[D::S::fold(fold_phases::<D::S, P>(acc[r]))]);
+            let sum = D::S::fold(fold_phases::<D::S, P>(acc[r]));
+            a.out.write(a.row + r, a.col + j, [sum; PANEL], 1);
         }
     }
 }
@@ -318,25 +326,45 @@ pub(crate) unsafe fn direct<D: Dot, const P: usize, const MR: usize>(a: &Direct)
     });
 }
 
-/// Continues R x 4 vectors of chains over `steps` steps of one phase; they start at zero where `first`.
-#[inline(always)]
-unsafe fn tile<D: Dot, const R: usize>(
-    mut x: *const D::X,
-    mut w: *const D::X,
+/// One register tile, one phase, one segment.
+struct Tile<'a, X> {
+    x: *const X,
+    w: *const X,
     steps: usize,
+    /// Partial results: chains of a phase between its segments, then one slot per level of the fold.
     acc: *mut f32,
+    slot_len: usize,
+    /// Which phase in the order of the fold, and whether this is its first and its last segment.
+    turn: usize,
     first: bool,
-) {
+    last: bool,
+    row: usize,
+    col: usize,
+    cols: usize,
+    out: &'a Out,
+}
+
+/// The phase whose turn it is: with bits reversed, phases that fold together follow each other.
+#[inline(always)]
+fn phase_of<const P: usize>(turn: usize) -> usize {
+    if P == 1 { 0 } else { turn.reverse_bits() >> (usize::BITS - P.trailing_zeros()) }
+}
+
+/// Continues R x 4 vectors of chains. At a phase's end they are added to those of earlier phases as a binary counter carries, which
+/// is the fold of [`fold_phases`]; the last phase's end is the output.
+#[inline(always)]
+unsafe fn tile<D: Dot, const P: usize, const R: usize>(t: &Tile<'_, D::X>) {
     let lanes = <D::S as Simd>::LANES;
     let mut c = [[D::S::splat(0.0); PANEL]; R];
-    if !first {
+    if !t.first {
         for r in 0..R {
             for j in 0..PANEL {
-                c[r][j] = D::S::load(acc.add((r * PANEL + j) * lanes));
+                c[r][j] = D::S::load(t.acc.add((r * PANEL + j) * lanes));
             }
         }
     }
-    for _ in 0..steps {
+    let (mut x, mut w) = (t.x, t.w);
+    for _ in 0..t.steps {
         let mut xv = [D::load(x); R];
         for r in 1..R {
             xv[r] = D::load(x.add(r * D::STEP));
@@ -350,52 +378,46 @@ unsafe fn tile<D: Dot, const R: usize>(
         x = x.add(R * D::STEP);
         w = w.add(PANEL * D::STEP);
     }
+    // A loop of constant length: with any other the chains would move to the stack.
+    let carries = if t.last { t.turn.trailing_ones() as usize } else { 0 };
+    for level in 1..slots(P) {
+        if level <= carries {
+            let slot = t.acc.add(level * t.slot_len);
+            for r in 0..R {
+                for j in 0..PANEL {
+                    c[r][j] = D::S::add(D::S::load(slot.add((r * PANEL + j) * lanes)), c[r][j]);
+                }
+            }
+        }
+    }
+    let done = t.last && t.turn + 1 == P;
+    let slot = t.acc.add(if t.last && !done { carries + 1 } else { 0 } * t.slot_len);
     for r in 0..R {
         for j in 0..PANEL {
-            D::S::store(acc.add((r * PANEL + j) * lanes), c[r][j]);
+            D::S::store(slot.add((r * PANEL + j) * lanes), c[r][j]);
         }
     }
-}
-
-#[inline(always)]
-unsafe fn tile_of<D: Dot, const MR: usize>(
-    rows: usize,
-    x: *const D::X,
-    w: *const D::X,
-    steps: usize,
-    acc: *mut f32,
-    first: bool,
-) {
-    match rows {
-        1 => tile::<D, 1>(x, w, steps, acc, first),
-        2 => tile::<D, 2>(x, w, steps, acc, first),
-        3 => tile::<D, 3>(x, w, steps, acc, first),
-        4 if MR > 3 => tile::<D, 4>(x, w, steps, acc, first),
-        5 if MR > 3 => tile::<D, 5>(x, w, steps, acc, first),
-        6 if MR > 3 => tile::<D, 6>(x, w, steps, acc, first),
-        _ => unreachable!("a group has 1 to {MR} rows"),
-    }
-}
-
-/// Folds the chains of one tile and writes its outputs.
-#[inline(always)]
-unsafe fn finish<S: Simd, const P: usize, const MR: usize>(
-    acc: *const f32,
-    (row, rows): (usize, usize),
-    (col, cols): (usize, usize),
-    out: &Out,
-) {
-    let phase_len = MR * PANEL * S::LANES;
-    for r in 0..rows {
-        let mut folded = [S::splat(0.0); PANEL];
-        for j in 0..PANEL {
-            let mut phases = [S::splat(0.0); P];
-            for p in 0..P {
-                phases[p] = S::load(acc.add(p * phase_len + (r * PANEL + j) * S::LANES));
+    if done {
+        for r in 0..R {
+            let mut row = [D::S::splat(0.0); PANEL];
+            for j in 0..PANEL {
+                row[j] = D::S::load(slot.add((r * PANEL + j) * lanes));
             }
-            folded[j] = fold_phases::<S, P>(phases);
+            t.out.write(t.row + r, t.col, D::S::fold4(row), t.cols);
         }
-        out.write(row + r, col, &S::fold4(folded)[..cols]);
+    }
+}
+
+#[inline(always)]
+unsafe fn tile_of<D: Dot, const P: usize, const MR: usize>(rows: usize, t: &Tile<'_, D::X>) {
+    match rows {
+        1 => tile::<D, P, 1>(t),
+        2 => tile::<D, P, 2>(t),
+        3 => tile::<D, P, 3>(t),
+        4 if MR > 3 => tile::<D, P, 4>(t),
+        5 if MR > 3 => tile::<D, P, 5>(t),
+        6 if MR > 3 => tile::<D, P, 6>(t),
+        _ => unreachable!("a group has 1 to {MR} rows"),
     }
 }
 
@@ -403,32 +425,37 @@ unsafe fn finish<S: Simd, const P: usize, const MR: usize>(
 pub(crate) unsafe fn block<D: Dot, const P: usize, const MR: usize>(a: &Block) {
     let steps = a.k.div_ceil(D::STEP * P);
     let padded = a.n.next_multiple_of(PANEL);
-    let phase_acc = MR * PANEL * <D::S as Simd>::LANES;
-    let (x, w) = (a.x.cast::<D::X>(), a.w.cast::<D::X>());
+    let slot_len = MR * PANEL * <D::S as Simd>::LANES;
+    let tile_len = slot_len * slots(P);
+    let segments = steps.div_ceil(D::SEGMENT);
     for m0 in (0..a.m).step_by(BLOCK_ROWS) {
         let m1 = a.m.min(m0 + BLOCK_ROWS);
         for n0 in (0..a.n).step_by(PANELS * PANEL) {
             let n1 = a.n.min(n0 + PANELS * PANEL);
-            for i in 0..P * steps.div_ceil(D::SEGMENT) {
-                let (p, start) = (i % P, i / P * D::SEGMENT);
-                let len = D::SEGMENT.min(steps - start);
-                let mut acc = a.acc.add(p * phase_acc);
+            for i in 0..P * segments {
+                let (turn, start) = (i / segments, i % segments * D::SEGMENT);
+                let phase = phase_of::<P>(turn);
+                let mut acc = a.acc;
                 for m in (m0..m1).step_by(MR) {
-                    let rows = MR.min(m1 - m);
-                    let xs = x.add(segment_at::<D>(steps, a.m, p, start, m).0);
+                    let x = a.x.cast::<D::X>().add(segment_at::<D>(steps, a.m, phase, start, m).0);
                     for n in (n0..n1).step_by(PANEL) {
-                        let ws = w.add(segment_at::<D>(steps, padded, p, start, n).0);
-                        tile_of::<D, MR>(rows, xs, ws, len, acc, start == 0);
-                        acc = acc.add(P * phase_acc);
+                        let t = Tile {
+                            x,
+                            w: a.w.cast::<D::X>().add(segment_at::<D>(steps, padded, phase, start, n).0),
+                            steps: D::SEGMENT.min(steps - start),
+                            acc,
+                            slot_len,
+                            turn,
+                            first: start == 0,
+                            last: start + D::SEGMENT >= steps,
+                            row: m,
+                            col: a.col + n,
+                            cols: PANEL.min(n1 - n),
+                            out: &a.out,
+                        };
+                        tile_of::<D, P, MR>(MR.min(m1 - m), &t);
+                        acc = acc.add(tile_len);
                     }
-                }
-            }
-            let mut acc = a.acc.cast_const();
-            for m in (m0..m1).step_by(MR) {
-                for n in (n0..n1).step_by(PANEL) {
-                    let cols = (a.col + n, PANEL.min(n1 - n));
-                    finish::<D::S, P, MR>(acc, (m, MR.min(m1 - m)), cols, &a.out);
-                    acc = acc.add(P * phase_acc);
                 }
             }
         }

@@ -114,23 +114,58 @@ impl Simd for Avx2 {
         out
     }
     #[inline(always)]
+    unsafe fn prefetch(p: *const u8) {
+        _mm_prefetch::<_MM_HINT_T0>(p.cast());
+    }
+    #[inline(always)]
     unsafe fn transpose8<E: Stored>(src: [*const u8; 8], dst: *mut f32, ld: usize) {
-        let r = src.map(|p| E::load::<Self>(p));
-        let pair = |a, b| (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
-        let (t0, t1) = pair(r[0], r[1]);
-        let (t2, t3) = pair(r[2], r[3]);
-        let (t4, t5) = pair(r[4], r[5]);
-        let (t6, t7) = pair(r[6], r[7]);
-        let quad = |a, b| (_mm256_shuffle_ps::<0x44>(a, b), _mm256_shuffle_ps::<0xee>(a, b));
-        let (u0, u1) = quad(t0, t2);
-        let (u2, u3) = quad(t1, t3);
-        let (u4, u5) = quad(t4, t6);
-        let (u6, u7) = quad(t5, t7);
-        for (i, (lo, hi)) in [(u0, u4), (u1, u5), (u2, u6), (u3, u7)].into_iter().enumerate() {
-            _mm256_storeu_ps(dst.add(i * ld), _mm256_permute2f128_ps::<0x20>(lo, hi));
-            _mm256_storeu_ps(dst.add((i + 4) * ld), _mm256_permute2f128_ps::<0x31>(lo, hi));
+        let mut rows = [_mm256_setzero_ps(); 8];
+        for i in 0..8 {
+            rows[i] = E::load::<Self>(src[i]);
+        }
+        let columns = transpose(rows);
+        for i in 0..8 {
+            _mm256_storeu_ps(dst.add(i * ld), columns[i]);
         }
     }
+    /// Pairs of bf16 are transposed as 32-bit units; a shift and a mask then take them apart.
+    #[inline(always)]
+    unsafe fn transpose16_bf16(src: [*const u8; 8], dst: *mut f32, ld: usize) {
+        let mut rows = [_mm256_setzero_ps(); 8];
+        for i in 0..8 {
+            rows[i] = _mm256_loadu_ps(src[i].cast());
+        }
+        let columns = transpose(rows);
+        let upper = _mm256_castsi256_ps(_mm256_set1_epi32(0xffff_0000_u32.cast_signed()));
+        for i in 0..8 {
+            let even = _mm256_slli_epi32::<16>(_mm256_castps_si256(columns[i]));
+            _mm256_storeu_ps(dst.add(2 * i * ld), _mm256_castsi256_ps(even));
+            _mm256_storeu_ps(dst.add((2 * i + 1) * ld), _mm256_and_ps(columns[i], upper));
+        }
+    }
+}
+
+/// Transposes eight rows of eight 32-bit units.
+#[inline(always)]
+unsafe fn transpose(r: [__m256; 8]) -> [__m256; 8] {
+    let (t0, t1) = (_mm256_unpacklo_ps(r[0], r[1]), _mm256_unpackhi_ps(r[0], r[1]));
+    let (t2, t3) = (_mm256_unpacklo_ps(r[2], r[3]), _mm256_unpackhi_ps(r[2], r[3]));
+    let (t4, t5) = (_mm256_unpacklo_ps(r[4], r[5]), _mm256_unpackhi_ps(r[4], r[5]));
+    let (t6, t7) = (_mm256_unpacklo_ps(r[6], r[7]), _mm256_unpackhi_ps(r[6], r[7]));
+    let (u0, u1) = (_mm256_shuffle_ps::<0x44>(t0, t2), _mm256_shuffle_ps::<0xee>(t0, t2));
+    let (u2, u3) = (_mm256_shuffle_ps::<0x44>(t1, t3), _mm256_shuffle_ps::<0xee>(t1, t3));
+    let (u4, u5) = (_mm256_shuffle_ps::<0x44>(t4, t6), _mm256_shuffle_ps::<0xee>(t4, t6));
+    let (u6, u7) = (_mm256_shuffle_ps::<0x44>(t5, t7), _mm256_shuffle_ps::<0xee>(t5, t7));
+    [
+        _mm256_permute2f128_ps::<0x20>(u0, u4),
+        _mm256_permute2f128_ps::<0x20>(u1, u5),
+        _mm256_permute2f128_ps::<0x20>(u2, u6),
+        _mm256_permute2f128_ps::<0x20>(u3, u7),
+        _mm256_permute2f128_ps::<0x31>(u0, u4),
+        _mm256_permute2f128_ps::<0x31>(u1, u5),
+        _mm256_permute2f128_ps::<0x31>(u2, u6),
+        _mm256_permute2f128_ps::<0x31>(u3, u7),
+    ]
 }
 
 kernel_table! {

@@ -105,8 +105,16 @@ impl Simd for Avx512 {
         Avx2::fold4([halves(v[0]), halves(v[1]), halves(v[2]), halves(v[3])])
     }
     #[inline(always)]
+    unsafe fn prefetch(p: *const u8) {
+        Avx2::prefetch(p);
+    }
+    #[inline(always)]
     unsafe fn transpose8<E: Stored>(src: [*const u8; 8], dst: *mut f32, ld: usize) {
         Avx2::transpose8::<E>(src, dst, ld);
+    }
+    #[inline(always)]
+    unsafe fn transpose16_bf16(src: [*const u8; 8], dst: *mut f32, ld: usize) {
+        Avx2::transpose16_bf16(src, dst, ld);
     }
 }
 
