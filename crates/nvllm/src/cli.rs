@@ -96,7 +96,7 @@ pub(crate) struct SamplingArgs {
     #[arg(short = 'n', long)]
     pub max_tokens: Option<usize>,
     /// 0 is greedy.
-    #[arg(short, long)]
+    #[arg(short, long, allow_hyphen_values = true)]
     pub temperature: Option<f32>,
     /// Keep the k most likely tokens; 0 keeps all.
     #[arg(long)]

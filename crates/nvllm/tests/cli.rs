@@ -1,0 +1,311 @@
+//! The binary as a user runs it: what it prints, and what it says to bad input.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use safetensors::SafeTensors;
+use serde_json::{Value, json};
+
+fn repo(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
+}
+
+fn fixture(name: &str) -> PathBuf {
+    repo("tests/golden").join(name)
+}
+
+fn nvllm(args: &[&str]) -> Output {
+    let home = std::env::temp_dir().join("nvllm-cli-test-home");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nvllm"));
+    // A hub that is not there: nothing here may reach for one.
+    command
+        .args(args)
+        .env("HF_HOME", home)
+        .env("HF_ENDPOINT", "http://127.0.0.1:9")
+        .env("HF_HUB_OFFLINE", "1");
+    command.stdin(Stdio::null()).output().expect("the binary starts")
+}
+
+fn stdout(args: &[&str]) -> String {
+    let output = nvllm(args);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{args:?}: {stderr}");
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+fn golden(kind: &str) -> Value {
+    let text = std::fs::read(repo("tests/golden/nvllm-tiny.json")).unwrap();
+    let golden: Value = serde_json::from_slice(&text).unwrap();
+    golden["cases"].as_array().unwrap().iter().find(|case| case["kind"] == kind).expect(kind).clone()
+}
+
+#[test]
+fn generate_reports_the_golden_tokens() {
+    let golden: Value =
+        serde_json::from_slice(&std::fs::read(repo("tests/golden/nvllm-tiny.json")).unwrap()).unwrap();
+    let case = golden["cases"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|c| c["input"].is_string())
+        .expect("a plain text")
+        .clone();
+    let n = case["output_ids"].as_array().unwrap().len().to_string();
+    let prompt = case["prompt"].as_str().unwrap();
+    let args = [
+        "generate",
+        prompt,
+        "-t",
+        "0",
+        "-n",
+        &n,
+        "--activations",
+        "f32",
+        "--ignore-eos",
+        "--json",
+        "--logprobs",
+        "2",
+    ];
+    let report: Value = serde_json::from_str(&stdout(&args)).unwrap();
+    assert_eq!(report["token_ids"], case["output_ids"]);
+    assert_eq!(report["finish_reason"], "length");
+    let first = &report["logprobs"][0];
+    assert_eq!(first["id"], case["output_ids"][0]);
+    let golden_logprob = case["top5_first5"][0][0][1].as_f64().unwrap();
+    assert!(
+        (first["logprob"].as_f64().unwrap() - golden_logprob).abs() < 1e-3,
+        "{first} against {golden_logprob}"
+    );
+    assert!(report["speed"]["decode_tokens_per_second"].as_f64().unwrap() > 0.0);
+    assert!(report["speed"]["read_bandwidth_bytes_per_second"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn generate_streams_text_and_closes_with_one_line() {
+    let output = nvllm(&["generate", "Once upon a time", "-n", "12", "--seed", "1"]);
+    assert!(output.status.success());
+    assert!(String::from_utf8(output.stdout).unwrap().starts_with("Once upon a time"));
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    let line = stderr.lines().last().unwrap();
+    for part in ["12 out", "first after", "tok/s", "% of the read bandwidth", "seed 1"] {
+        assert!(line.contains(part), "{line}");
+    }
+    assert_eq!(
+        nvllm(&["generate", "Once", "-n", "9", "--seed", "5"]).stdout,
+        nvllm(&["generate", "Once", "-n", "9", "--seed", "5"]).stdout
+    );
+}
+
+#[test]
+fn chat_answers_one_message() {
+    let case = golden("chat");
+    let message = case["input"][0]["content"].as_str().unwrap();
+    let text = stdout(&["chat", message, "-t", "0", "--activations", "f32", "--threads", "1"]);
+    let expected = case["output_text"].as_str().unwrap().replace("<|im_end|>", "");
+    assert_eq!(text.trim_end(), expected.trim_end());
+}
+
+#[test]
+fn chat_reads_a_conversation_from_standard_input() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_nvllm"))
+        .args(["chat", "-t", "0", "-n", "8"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = "/help\nHello\n/think off\n/nonsense\n/history\n/new\n/exit\n";
+    child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{stderr}");
+    for part in ["/system TEXT", "user: Hello", "no command /nonsense", "tok/s"] {
+        assert!(stderr.contains(part), "{part}: {stderr}");
+    }
+}
+
+/// Largest difference between the logits that the binary writes and the fixture's.
+fn logits_error(name: &str, seq: &Value, extra: &[&str]) -> f32 {
+    let dir = tempfile::tempdir().unwrap();
+    let (ids, out) = (dir.path().join("ids.json"), dir.path().join("logits.safetensors"));
+    let positions = dir.path().join("positions.json");
+    std::fs::write(&ids, seq["input_ids"].to_string()).unwrap();
+    std::fs::write(&positions, seq["position_ids"].to_string()).unwrap();
+    let path = |path: &Path| path.to_str().unwrap().to_owned();
+    let (model, ids, positions, out_name) = (path(&fixture(name)), path(&ids), path(&positions), path(&out));
+    let mut args = vec!["logits", "-m", &model, "--ids", &ids, "--positions", &positions, "--out", &out_name];
+    args.extend(extra);
+    stdout(&args);
+    let floats =
+        |bytes: &[u8]| bytes.chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect::<Vec<_>>();
+    let bytes = std::fs::read(&out).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let got = file.tensor("logits").unwrap();
+    assert_eq!(got.shape(), [seq["input_ids"].as_array().unwrap().len(), 320]);
+    let expected = std::fs::read(fixture(name).join("expected.safetensors")).unwrap();
+    let expected = SafeTensors::deserialize(&expected).unwrap();
+    let expected = floats(expected.tensor(&format!("seq{}.logits", seq["seq"])).unwrap().data());
+    floats(got.data()).iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+#[test]
+fn logits_are_the_ones_that_transformers_computes() {
+    for (name, tolerance) in [("b_qwen3_untied_sharded", 1e-3), ("d_qwen3_theta1e6_longpos", 5e-3)] {
+        let expected: Value =
+            serde_json::from_slice(&std::fs::read(fixture(name).join("expected.json")).unwrap()).unwrap();
+        for seq in expected["sequences"].as_array().unwrap() {
+            for extra in [
+                &["--max-num-batched-tokens", "5"][..],
+                &["--expand", "attention"],
+                &["--backend", "reference"],
+            ] {
+                let error = logits_error(name, seq, extra);
+                assert!(error <= tolerance, "{name} {extra:?}: off by {error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn info_and_plan_count_what_is_there() {
+    let info: Value = serde_json::from_str(&stdout(&["info", "--json"])).unwrap();
+    assert_eq!(info["parameters"], 8_000_768);
+    assert_eq!(info["bytes"], 2 * 8_000_768);
+    let sum: u64 =
+        info["weights"].as_object().unwrap().values().map(|kind| kind["bytes"].as_u64().unwrap()).sum();
+    assert_eq!(sum, 2 * 8_000_768);
+    assert!(stdout(&["info", "--program"]).contains("program generate {"));
+    let args = ["plan", "--json", "--max-num-seqs", "2", "--max-model-len", "64", "--block-size", "16"];
+    let plan: Value = serde_json::from_str(&stdout(&args)).unwrap();
+    // 8 layers of 2 heads of 64, keys and values, two bytes each.
+    assert_eq!(plan["kv_bytes_per_token"], 8 * 2 * 64 * 2 * 2);
+    assert_eq!(plan["kv_cache_bytes"], (1 + 2 * 4) * 16 * 4096);
+    let total: u64 =
+        ["weights_bytes", "kv_cache_bytes", "arena_bytes"].iter().map(|k| plan[*k].as_u64().unwrap()).sum();
+    assert_eq!(plan["total_bytes"], total);
+    assert!(stdout(&["plan"]).contains("fits"));
+}
+
+/// Runs with `args` and expects one error line that holds every word.
+fn refuses(args: &[&str], words: &[&str]) {
+    check_refusal(&nvllm(args), args, words);
+}
+
+fn check_refusal(output: &Output, args: &[&str], words: &[&str]) {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{args:?}: {stderr}");
+    let line = stderr.lines().last().unwrap_or_default();
+    assert!(line.starts_with("error: "), "{args:?}: {stderr}");
+    assert!(!stderr.contains("panicked"), "{args:?}: {stderr}");
+    for word in words {
+        assert!(line.contains(word), "{args:?}: no `{word}` in: {line}");
+    }
+}
+
+/// A copy of fixture a, changed by `change`.
+fn broken(change: impl FnOnce(&Path)) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for file in ["config.json", "generation_config.json", "model.safetensors"] {
+        std::fs::copy(fixture("a_qwen3_tied_gqa").join(file), dir.path().join(file)).unwrap();
+    }
+    change(dir.path());
+    dir
+}
+
+fn with_config(field: &str, value: &Value) -> tempfile::TempDir {
+    broken(|dir| {
+        let path = dir.join("config.json");
+        let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        config[field] = value.clone();
+        std::fs::write(path, config.to_string()).unwrap();
+    })
+}
+
+fn refuses_model(dir: &tempfile::TempDir, words: &[&str]) {
+    let model = dir.path().to_str().unwrap();
+    let out = dir.path().join("out.safetensors");
+    refuses(&["logits", "-m", model, "--ids", "1,2", "--out", out.to_str().unwrap()], words);
+}
+
+#[test]
+fn damaged_models_are_refused_by_file_and_field() {
+    let weights = |dir: &Path| dir.join("model.safetensors");
+    let cut = broken(|dir| {
+        let bytes = std::fs::read(weights(dir)).unwrap();
+        std::fs::write(weights(dir), &bytes[..bytes.len() - 100]).unwrap();
+    });
+    refuses_model(&cut, &["model.safetensors", "complete"]);
+    let noise = broken(|dir| std::fs::write(weights(dir), [0xff; 64]).unwrap());
+    refuses_model(&noise, &["model.safetensors"]);
+    let none = broken(|dir| std::fs::remove_file(weights(dir)).unwrap());
+    refuses_model(&none, &["model.safetensors"]);
+    let no_config = broken(|dir| std::fs::remove_file(dir.join("config.json")).unwrap());
+    refuses_model(&no_config, &["config.json"]);
+    let bad_json = broken(|dir| std::fs::write(dir.join("config.json"), "{").unwrap());
+    refuses_model(&bad_json, &["config.json", "JSON"]);
+    refuses_model(&with_config("hidden_size", &json!(128)), &["tensor `model.", "shape"]);
+    refuses_model(&with_config("num_hidden_layers", &json!(4)), &["model.layers.3.", "missing"]);
+    refuses_model(&with_config("num_hidden_layers", &json!(2)), &["model.layers.2.", "not part"]);
+    refuses_model(&with_config("num_attention_heads", &json!(0)), &["num_attention_heads"]);
+    refuses_model(&with_config("vocab_size", &json!(u64::MAX)), &["vocab_size"]);
+    refuses_model(
+        &with_config("architectures", &json!(["GPT2LMHeadModel"])),
+        &["GPT2LMHeadModel", "Qwen3ForCausalLM"],
+    );
+    let integers = broken(|dir| {
+        let bytes = std::fs::read(weights(dir)).unwrap();
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        assert!(text.contains("\"BF16\""));
+        let mut changed = bytes;
+        let header = u64::from_le_bytes(changed[..8].try_into().unwrap()) as usize;
+        let head =
+            String::from_utf8(changed[8..8 + header].to_vec()).unwrap().replace("\"BF16\"", "\"I16\" ");
+        changed[8..8 + header].copy_from_slice(head.as_bytes());
+        std::fs::write(weights(dir), changed).unwrap();
+    });
+    refuses_model(&integers, &["I16", "bf16"]);
+}
+
+#[test]
+fn bad_requests_are_refused_with_advice() {
+    let a = fixture("a_qwen3_tied_gqa");
+    let a = a.to_str().unwrap();
+    refuses(&["generate", ""], &["prompt is empty"]);
+    refuses(&["generate", "x", "-m", "no/such"], &["no/such"]);
+    refuses(&["generate", "x", "-m", "/no/such/directory"], &["/no/such/directory"]);
+    refuses(&["generate", "x", "-m", a], &["tokenizer.json"]);
+    refuses(&["chat", "x", "-m", a], &["chat template"]);
+    refuses(&["generate", &"word ".repeat(3000)], &["context"]);
+    refuses(&["generate", "x", "--max-model-len", "999999"], &["max-model-len", "2048"]);
+    refuses(&["generate", "x", "--kv-cache-bytes", "1000"], &["kv"]);
+    refuses(&["generate", "x", "-t", "-1"], &["temperature"]);
+    refuses(&["generate", "x", "--top-p", "0"], &["top_p"]);
+    refuses(&["generate", "x", "--logit-bias", "99999=1"], &["logit_bias"]);
+    refuses(&["generate", "x", "--threads", "0"], &["threads"]);
+    refuses(&["generate", "x", "--expand", "rope"], &["--expand rope"]);
+    refuses(&["generate", "x", "--block-size", "0"], &["block"]);
+    let out = std::env::temp_dir().join("nvllm-cli-test-never-written");
+    let out = out.to_str().unwrap();
+    refuses(&["logits", "-m", a, "--ids", "1,400", "--out", out], &["400", "vocabulary"]);
+    refuses(&["logits", "-m", a, "--ids", "1,2", "--positions", "0", "--out", out], &["position"]);
+    refuses(&["logits", "-m", a, "--ids", ",", "--out", out], &["--ids"]);
+    refuses(
+        &["logits", "-m", a, "--ids", "1", "--out", "/no/such/directory/file"],
+        &["/no/such/directory/file"],
+    );
+}
+
+#[test]
+fn bytes_that_are_not_utf8_are_refused() {
+    let args = ["generate", "-"];
+    let mut child = Command::new(env!("CARGO_BIN_EXE_nvllm"))
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"ab\xff").unwrap();
+    check_refusal(&child.wait_with_output().unwrap(), &args, &["UTF-8", "byte 2"]);
+}

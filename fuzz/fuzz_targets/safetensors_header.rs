@@ -1,0 +1,16 @@
+//! Any bytes as a checkpoint: an error or tensors whose bytes are all there.
+#![no_main]
+
+use bytes::Bytes;
+use libfuzzer_sys::fuzz_target;
+use nvllm_core::WeightSource as _;
+use nvllm_core::weight::SafetensorsSource;
+
+fuzz_target!(|data: &[u8]| {
+    let Ok(source) = SafetensorsSource::from_bytes("fuzz", &Bytes::copy_from_slice(data)) else { return };
+    for name in source.names() {
+        let tensor = source.tensor(&name).expect("a listed tensor is there");
+        let elements: usize = tensor.shape.iter().product();
+        assert_eq!(tensor.codes.len() * 8, elements * tensor.format.bits() as usize);
+    }
+});
