@@ -6,6 +6,7 @@
 //!
 //! Deliberately absent: anything a user of nvLLM needs. That belongs to the binary `nvllm`.
 
+mod bench;
 mod ci;
 mod golden;
 mod model;
@@ -27,6 +28,9 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Measures, and keeps the raw record of every figure
+    #[command(subcommand)]
+    Bench(bench::Command),
     /// Runs what CI runs: formatting, lints, documentation, tidy, and all tests last
     Ci,
     /// Prints every golden fixture's worst errors, by backend and activation dtype
@@ -44,6 +48,7 @@ fn repo_root() -> PathBuf {
 
 fn run(command: &Command) -> Result<ExitCode> {
     match command {
+        Command::Bench(command) => bench::command(&repo_root(), command),
         Command::Ci => ci::command(&repo_root()),
         Command::Golden => Ok(golden::command()),
         Command::Synth(args) => synth::command(&repo_root(), args),

@@ -68,10 +68,7 @@ impl Dtype {
 /// Writes the directory and says what it holds.
 pub(crate) fn command(root: &Path, args: &Args) -> Result<ExitCode> {
     let start = Instant::now();
-    let file = model::config_file(root, &args.config)?;
-    let text = std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
-    let spec = model::record(&text).with_context(|| file.display().to_string())?;
-    let bytes = write_model(root, &text, &spec, args)?;
+    let (spec, bytes) = write(root, args)?;
     println!(
         "{}: {} parameters, {bytes} bytes of weights, seed {}, in {:.1} s",
         args.out.display(),
@@ -80,6 +77,21 @@ pub(crate) fn command(root: &Path, args: &Args) -> Result<ExitCode> {
         start.elapsed().as_secs_f64()
     );
     Ok(ExitCode::SUCCESS)
+}
+
+/// Writes the model of shape `config` with bf16 weights of `seed` to `out`.
+pub(crate) fn make(root: &Path, config: &str, seed: u64, out: &Path) -> Result<()> {
+    let args = Args { config: config.into(), seed, out: out.into(), dtype: Dtype::Bf16 };
+    write(root, &args).map(|_| ())
+}
+
+/// Writes the directory; returns what was recorded and the bytes of weights.
+fn write(root: &Path, args: &Args) -> Result<(ModelSpec, u64)> {
+    let file = model::config_file(root, &args.config)?;
+    let text = std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    let spec = model::record(&text).with_context(|| file.display().to_string())?;
+    let bytes = write_model(root, &text, &spec, args)?;
+    Ok((spec, bytes))
 }
 
 /// Writes all files; returns the bytes of weights.
@@ -111,7 +123,7 @@ fn copy_tokenizer(root: &Path, spec: &ModelSpec, out: &Path) -> Result<()> {
     let demo_vocab =
         config["vocab_size"].as_u64().context("the demo model's config.json has no vocab_size")?;
     if (spec.vocab_size as u64) < demo_vocab {
-        println!(
+        eprintln!(
             "no tokenizer: the vocabulary of {} is smaller than the demo model's {demo_vocab}",
             spec.vocab_size
         );
