@@ -141,7 +141,11 @@ fn tokens_do_not_depend_on_the_batch() {
 fn a_stop_string_ends_the_text_before_itself() {
     let model = model();
     let engine = start(&model, options());
-    let prompt = model.tokenizer().unwrap().encode("Once upon a time", Default::default()).unwrap();
+    let prompt = model
+        .tokenizer()
+        .unwrap()
+        .encode("Once upon a time", nvllm_engine::text::EncodeOptions::default())
+        .unwrap();
     let request = Request {
         prompt: prompt.into_iter().map(TokenId).collect(),
         sampling: greedy(&model),

@@ -13,6 +13,7 @@ mod first_token;
 mod gate;
 mod machine;
 mod peer;
+mod readme;
 mod record;
 mod report;
 
@@ -28,6 +29,12 @@ use nvllm_core::Activations;
 pub(crate) enum Command {
     /// The CPU backend: decode against read bandwidth, prefill, load to first token; llama.cpp beside it if installed
     Cpu(CpuArgs),
+    /// Rewrites README.md's table from the newest run on record
+    Readme {
+        /// Fail if it is stale instead
+        #[arg(long)]
+        check: bool,
+    },
     /// Loads a model and makes one token: the process that `cpu` starts and times
     #[command(hide = true)]
     FirstToken(ModelArgs),
@@ -95,6 +102,7 @@ pub(crate) struct CpuArgs {
 pub(crate) fn command(root: &Path, command: &Command) -> Result<ExitCode> {
     match command {
         Command::Cpu(args) => cpu::command(root, args),
+        Command::Readme { check } => readme::command(root, *check),
         Command::FirstToken(args) => first_token::child(root, args),
     }
 }

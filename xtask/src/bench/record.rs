@@ -213,6 +213,15 @@ pub(super) fn read(path: &Path, run: &str) -> Result<Vec<Record>> {
     Ok(records)
 }
 
+/// The run of the last record in the file at `path`.
+pub(super) fn newest_run(path: &Path) -> Result<String> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let last = text.lines().last().with_context(|| format!("{} holds no record", path.display()))?;
+    let record: Record =
+        serde_json::from_str(last).with_context(|| format!("{}: last line", path.display()))?;
+    Ok(record.run)
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
