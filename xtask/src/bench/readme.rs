@@ -46,6 +46,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_readme_shows_what_the_records_give() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        command(root, true).unwrap();
+    }
+
+    #[test]
     fn an_edited_figure_is_noticed() {
         let text = format!("a\n{START}| 12.5 |\n{END}\nb\n");
         let made = with_block(&text, "| 12.4 |\n").unwrap();
