@@ -45,7 +45,7 @@ pub(crate) enum Dtype {
 /// Which model, on what.
 #[derive(Args)]
 pub(crate) struct ModelArgs {
-    /// A directory in Hugging Face's layout, or a hub id (org/name[@revision]); the embedded demo model if not given.
+    /// A directory in Hugging Face's layout, or a hub id (org/name or org/name@revision); the embedded demo model if not given.
     #[arg(short, long)]
     pub model: Option<String>,
     #[command(flatten)]

@@ -32,7 +32,7 @@ pub(crate) fn open(name: Option<&str>) -> Result<Model> {
         }
         HubEvent::Waiting { file } => bar.println(format!("waiting for another process that fetches {file}")),
         HubEvent::UsingCache { reason } => {
-            eprintln!("the hub cannot be reached ({reason}): using the cached files")
+            bar.println(format!("the hub cannot be reached ({reason}): using the cached files"));
         }
         _ => {}
     });

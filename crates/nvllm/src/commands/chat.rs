@@ -122,7 +122,7 @@ impl Conversation {
         self.messages = messages;
         match finished {
             Some(finished) => {
-                eprintln!("{}, seed {seed}", Speed::of(&finished, engine, model)?.line(&finished))
+                eprintln!("{}, seed {seed}", Speed::of(&finished, engine, model)?.line(&finished));
             }
             None => eprintln!("(interrupted)"),
         }
