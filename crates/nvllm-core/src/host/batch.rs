@@ -94,7 +94,10 @@ impl Batch {
             }
             if seq.positions.len() != seq.tokens.len() {
                 let (positions, tokens) = (seq.positions.len(), seq.tokens.len());
-                return Err(format!("has {positions} positions for the {tokens} tokens of slot {}", seq.slot));
+                return Err(format!(
+                    "has {positions} positions for the {tokens} tokens of slot {}",
+                    seq.slot
+                ));
             }
             batch.push_seq(seq, state.last_token, state.kv_len, state.next_position);
             let last = batch.seqs.last().expect("just pushed");
