@@ -1,7 +1,7 @@
 //! Qwen3, dense and mixture-of-experts, as a tape.
 //!
 //! A pre-norm transformer with grouped-query attention whose queries and keys are normalised per head before rotation,
-//! and a SwiGLU feed-forward, dense or routed. [`config`] reads Hugging Face's `config.json` in both of its layouts;
+//! and a SwiGLU feed-forward, dense or routed. `config.rs` reads Hugging Face's `config.json` in both of its layouts;
 //! this file records the program. No backend, no quantisation and no parallelism is named here.
 //!
 //! Source: Qwen Team 2025, "Qwen3 Technical Report" (arXiv 2505.09388).

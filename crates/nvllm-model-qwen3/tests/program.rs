@@ -35,7 +35,8 @@ fn the_whole_program_reads_like_the_model() {
 fn one_layer_expands_into_primitives() {
     let program = spec().programs[0].expand(|_| true).unwrap();
     assert!(program.nodes.iter().all(|node| !node.op.is_fused()));
-    let first: String = program.to_string().lines().take(18).map(|line| format!("{line}\n")).collect();
+    let text = program.to_string();
+    let first = text.lines().take(18).collect::<Vec<_>>().join("\n");
     insta::assert_snapshot!("qwen3_0_6b_expanded_head", first);
 }
 

@@ -45,7 +45,7 @@ pub struct Stats {
     pub total_blocks: usize,
 }
 
-/// Decides what runs. See the [crate](crate) for the policy.
+/// Decides what runs. See the [crate] for the policy.
 #[derive(Clone, Debug)]
 pub struct Scheduler {
     pub(crate) config: SchedConfig,

@@ -236,7 +236,7 @@ impl Kernels {
         self.isa
     }
 
-    /// The order in which [`crate::linear`] sums products for these weights and activations.
+    /// The order in which [`Cpu::linear`](crate::Cpu::linear) sums products for these weights and activations.
     pub fn linear_order(&self, weight: Elem, mode: ActMode) -> SumOrder {
         self.dot(weight, mode).order
     }

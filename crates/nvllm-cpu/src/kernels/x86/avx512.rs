@@ -133,7 +133,7 @@ impl Simd for Avx512 {
 
 /// `vdpbf16ps`: a lane adds the products of a pair of bf16, with its own rounding and with subnormals taken as zero.
 ///
-/// Its order differs from [`FmaDot`]'s, so it has its own order id; it is used only where activations are bf16.
+/// Its order differs from `FmaDot`'s, so it has its own order id; it is used only where activations are bf16.
 #[derive(Clone, Copy)]
 pub(crate) struct PairDot;
 
