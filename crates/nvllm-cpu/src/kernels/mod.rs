@@ -123,7 +123,7 @@ pub enum ActMode {
 /// The order in which a linear's products are summed. Kernels that share one agree bit for bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SumOrder {
-    /// 32 chains of fused multiply-adds, neighbours added, then folded by halves: every instruction set.
+    /// 32 chains of fused multiply-adds, folded by halves: every instruction set.
     Fma32,
     /// AVX512-BF16: 32 chains of `vdpbf16ps`, each taking a pair of products, folded by halves.
     Bf16Pairs32,

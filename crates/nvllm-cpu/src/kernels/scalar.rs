@@ -91,10 +91,6 @@ impl Simd for Scalar {
         v.map(|v| Self::fold(v))
     }
     #[inline(always)]
-    unsafe fn split<E: Stored>(p: *const u8) -> [Self::V; 2] {
-        [from_fn(|i| E::get(p.add(2 * i * E::BYTES))), from_fn(|i| E::get(p.add((2 * i + 1) * E::BYTES)))]
-    }
-    #[inline(always)]
     unsafe fn transpose8<E: Stored>(src: [*const u8; 8], dst: *mut f32, ld: usize) {
         for (row, p) in src.into_iter().enumerate() {
             for col in 0..8 {

@@ -45,8 +45,6 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn fold(v: Self::V) -> f32;
     /// [`Simd::fold`] of four vectors.
     unsafe fn fold4(v: [Self::V; 4]) -> [f32; 4];
-    /// Loads `2 * LANES` elements: those of even and those of odd index.
-    unsafe fn split<E: Stored>(p: *const u8) -> [Self::V; 2];
     /// Hints that the cache line at `p` will be read soon; any address is allowed.
     #[inline(always)]
     unsafe fn prefetch(_p: *const u8) {}

@@ -1,9 +1,9 @@
 //! Dot products of activation rows with weight rows: one summation order, two shapes of loop.
 //!
 //! **The order.** Element k of a dot product belongs to chain `k mod C`, C = `STEP * PHASES`. A chain is a sequence of fused
-//! multiply-adds over ascending k, starting at +0, with zeros up to the next multiple of C. At the end neighbours 2i and 2i + 1 are
-//! added, then sum i takes sum i + n/2 of the n that are left, until there is one. With [`FmaDot`] C is 32 for every instruction
-//! set, whatever its register width, so f32 results are the same bits on all of them. ([`Dot`]s of another kind say their own.)
+//! multiply-adds over ascending k, starting at +0, with zeros up to the next multiple of C. At the end chain i takes chain
+//! i + C/2, and so on until one is left. With [`FmaDot`] C is 32 for every instruction set, whatever its register width, so
+//! f32 results are the same bits on all of them.
 //!
 //! **[`direct`]** reads weight rows where they lie, one after the other (a single sequential stream reaches memory speed, rows
 //! side by side do not), against one group of up to MR activation rows; a row's C chains live in PHASES registers, enough to
@@ -28,11 +28,6 @@ const PANELS: usize = 4;
 /// Bytes of one row in a segment.
 const SEGMENT_BYTES: usize = 1024;
 
-/// Most bytes of one unit: 64 elements of 4 bytes.
-const UNIT_BYTES: usize = 256;
-/// How far ahead of its reads [`direct`] asks for weights.
-const AHEAD: usize = 1024;
-
 /// How one vector of products is added to a vector of chains.
 pub(crate) trait Dot {
     /// The accumulators.
@@ -48,9 +43,10 @@ pub(crate) trait Dot {
 
     unsafe fn load(p: *const Self::X) -> Self::XV;
     unsafe fn store(p: *mut Self::X, v: Self::XV);
-    unsafe fn zero() -> Self::XV;
-    /// One unit, `STEP * P` elements as they lie in memory, as the vectors of the P phases.
-    unsafe fn load_unit<E: Stored, const P: usize>(p: *const u8) -> [Self::XV; P];
+    /// `STEP` weights as they lie in the checkpoint.
+    unsafe fn load_w<E: Stored>(p: *const u8) -> Self::XV;
+    /// Packs `STEP` activations.
+    unsafe fn convert_x<E: Stored>(src: *const u8, dst: *mut Self::X);
     unsafe fn mac(acc: <Self::S as Simd>::V, x: Self::XV, w: Self::XV) -> <Self::S as Simd>::V;
 }
 
@@ -73,20 +69,12 @@ impl<S: Simd> Dot for FmaDot<S> {
         S::store(p, v);
     }
     #[inline(always)]
-    unsafe fn zero() -> S::V {
-        S::splat(0.0)
+    unsafe fn load_w<E: Stored>(p: *const u8) -> S::V {
+        E::load::<S>(p)
     }
-    /// Phases 2i and 2i + 1 are the elements of even and of odd index of the i-th `2 * LANES`. (With four lanes the middle two of
-    /// the four would have to change places, for [`fold_phases`] to meet the same chains.)
     #[inline(always)]
-    unsafe fn load_unit<E: Stored, const P: usize>(p: *const u8) -> [S::V; P] {
-        let mut unit = [S::splat(0.0); P];
-        for i in 0..P / 2 {
-            let [even, odd] = S::split::<E>(p.add(i * 2 * S::LANES * E::BYTES));
-            unit[2 * i] = even;
-            unit[2 * i + 1] = odd;
-        }
-        unit
+    unsafe fn convert_x<E: Stored>(src: *const u8, dst: *mut f32) {
+        S::store(dst, E::load::<S>(src));
     }
     #[inline(always)]
     unsafe fn mac(acc: S::V, x: S::V, w: S::V) -> S::V {
@@ -106,7 +94,7 @@ pub(crate) struct PackX {
     pub(crate) dst: *mut u8,
 }
 
-/// Packs `n >= 1` consecutive weight rows of `k` elements into panels.
+/// Packs `n` consecutive weight rows of `k` elements into panels; rows missing from the last panel are zero.
 pub(crate) struct PackW {
     pub(crate) w: *const u8,
     pub(crate) elem: Elem,
@@ -191,37 +179,26 @@ fn segment_at<D: Dot>(steps: usize, rows: usize, phase: usize, step: usize, firs
     (((phase * steps + start) * rows + first * len) * D::STEP, start)
 }
 
-/// Packs one row: it begins at `dst`, its vectors of one step `row_stride` elements apart from those of the next row of its group.
-#[inline(always)]
-unsafe fn pack_row<D: Dot, E: Stored, const P: usize>(
-    src: *const u8,
-    k: usize,
-    dst: *mut D::X,
-    (rows, first, num_rows, row): (usize, usize, usize, usize),
-) {
-    let unit = D::STEP * P;
-    let steps = k.div_ceil(unit);
-    let phase_len = steps * rows * D::STEP;
-    for step in 0..steps {
-        let (segment, start) = segment_at::<D>(steps, rows, 0, step, first);
-        let to = dst.add(segment + ((step - start) * num_rows + row) * D::STEP);
-        let vectors = if (step + 1) * unit <= k {
-            D::load_unit::<E, P>(src.add(step * unit * E::BYTES))
-        } else {
-            let tail = Tail::new::<E>(src, step * unit, k - step * unit);
-            D::load_unit::<E, P>(tail.0.as_ptr())
-        };
-        for p in 0..P {
-            D::store(to.add(p * phase_len), vectors[p]);
-        }
-    }
-}
-
 #[inline(always)]
 pub(crate) unsafe fn pack_x<D: Dot, const P: usize>(a: &PackX) {
     with_elem!(a.elem, E => {
+        let steps = a.k.div_ceil(D::STEP * P);
+        let dst = a.dst.cast::<D::X>();
         for r in 0..a.num_rows {
-            pack_row::<D, E, P>(a.rows[r], a.k, a.dst.cast(), (a.m, a.first, a.num_rows, r));
+            let src = a.rows[r];
+            for i in 0..steps * P {
+                let (segment, start) = segment_at::<D>(steps, a.m, i % P, i / P, a.first);
+                let at = dst.add(segment + ((i / P - start) * a.num_rows + r) * D::STEP);
+                let k = i * D::STEP;
+                if k + D::STEP <= a.k {
+                    D::convert_x::<E>(src.add(k * E::BYTES), at);
+                } else {
+                    let mut buf = [0u8; 128];
+                    let left = a.k.saturating_sub(k);
+                    std::ptr::copy_nonoverlapping(src.wrapping_add(k * E::BYTES), buf.as_mut_ptr(), left * E::BYTES);
+                    D::convert_x::<E>(buf.as_ptr(), at);
+                }
+            }
         }
     });
 }
@@ -229,37 +206,60 @@ pub(crate) unsafe fn pack_x<D: Dot, const P: usize>(a: &PackX) {
 #[inline(always)]
 pub(crate) unsafe fn pack_w<D: Dot, const P: usize>(a: &PackW) {
     with_elem!(a.elem, E => {
+        let unit = D::STEP * P;
+        let steps = a.k.div_ceil(unit);
+        let full = a.k / unit;
+        let dst = a.dst.cast::<D::X>();
         let rows = a.n.next_multiple_of(PANEL);
         for row in 0..rows {
-            let place = (rows, row / PANEL * PANEL, PANEL, row % PANEL);
-            // A row beyond the last repeats it: its products are never written.
-            let src = a.w.add(row.min(a.n - 1) * a.k * E::BYTES);
-            pack_row::<D, E, P>(src, a.k, a.dst.cast(), place);
+            let src = a.w.wrapping_add(row * a.k * E::BYTES);
+            let present = row < a.n;
+            let whole = if present { full } else { 0 };
+            for step in 0..steps {
+                let (segment, start) = segment_at::<D>(steps, rows, 0, step, row / PANEL * PANEL);
+                let to = dst.add(segment + ((step - start) * PANEL + row % PANEL) * D::STEP);
+                let phase_len = steps * rows * D::STEP;
+                if step < whole {
+                    for p in 0..P {
+                        D::store(to.add(p * phase_len), D::load_w::<E>(src.add((step * P + p) * D::STEP * E::BYTES)));
+                    }
+                } else {
+                    let left = if present { a.k - step * unit } else { 0 };
+                    let tail = Tail::new::<E>(src, step * unit, left);
+                    for p in 0..P {
+                        D::store(to.add(p * phase_len), D::load_w::<E>(tail.at::<E>(p * D::STEP)));
+                    }
+                }
+            }
         }
     });
 }
 
-/// The last, incomplete unit of a row, with zeros after it.
-struct Tail([u8; UNIT_BYTES]);
+/// The last, incomplete unit of a weight row, with zeros after it.
+struct Tail([u8; 128]);
 
 impl Tail {
     #[inline(always)]
     unsafe fn new<E: Stored>(row: *const u8, k: usize, left: usize) -> Self {
-        let mut buf = [0u8; UNIT_BYTES];
+        let mut buf = [0u8; 128];
         std::ptr::copy_nonoverlapping(row.wrapping_add(k * E::BYTES), buf.as_mut_ptr(), left * E::BYTES);
         Self(buf)
     }
+    #[inline(always)]
+    unsafe fn at<E: Stored>(&self, k: usize) -> *const u8 {
+        self.0.as_ptr().add(k * E::BYTES)
+    }
 }
 
-/// Adds neighbouring phases until one is left.
+/// Adds the upper half of the phases to the lower until one is left.
 #[inline(always)]
 unsafe fn fold_phases<S: Simd, const P: usize>(mut acc: [S::V; P]) -> S::V {
-    let mut left = P;
-    while left > 1 {
-        left /= 2;
-        for i in 0..left {
-            acc[i] = S::add(acc[2 * i], acc[2 * i + 1]);
+    let mut half = P / 2;
+    while half > 0 {
+        for i in 0..half {
+            acc[i] = S::add(acc[i], acc[i + half]);
         }
+        half /= 2;
     }
     acc[0]
 }
@@ -272,11 +272,11 @@ unsafe fn add_unit<D: Dot, E: Stored, const P: usize, const R: usize>(
     phase_len: usize,
     w: *const u8,
 ) {
-    let unit = D::load_unit::<E, P>(w);
     for p in 0..P {
+        let wv = D::load_w::<E>(w.add(p * D::STEP * E::BYTES));
         for r in 0..R {
             let xv = D::load(x.add(p * phase_len + r * D::STEP));
-            acc[r][p] = D::mac(acc[r][p], xv, unit[p]);
+            acc[r][p] = D::mac(acc[r][p], xv, wv);
         }
     }
 }
@@ -295,11 +295,7 @@ unsafe fn direct_rows<D: Dot, E: Stored, const P: usize, const R: usize>(a: &Dir
             let (at, start) = segment_at::<D>(steps, a.m, 0, step, a.row);
             let mut x = a.x.cast::<D::X>().add(at);
             while step < full.min(start + D::SEGMENT) {
-                let at = w.add(step * unit * E::BYTES);
-                for line in (0..unit * E::BYTES).step_by(64) {
-                    D::S::prefetch(at.wrapping_add(AHEAD + line));
-                }
-                add_unit::<D, E, P, R>(&mut acc, x, phase_len, at);
+                add_unit::<D, E, P, R>(&mut acc, x, phase_len, w.add(step * unit * E::BYTES));
                 x = x.add(R * D::STEP);
                 step += 1;
             }
@@ -308,7 +304,7 @@ unsafe fn direct_rows<D: Dot, E: Stored, const P: usize, const R: usize>(a: &Dir
             let (at, start) = segment_at::<D>(steps, a.m, 0, full, a.row);
             let x = a.x.cast::<D::X>().add(at + (full - start) * R * D::STEP);
             let tail = Tail::new::<E>(w, full * unit, a.k - full * unit);
-            add_unit::<D, E, P, R>(&mut acc, x, phase_len, tail.0.as_ptr());
+            add_unit::<D, E, P, R>(&mut acc, x, phase_len, tail.at::<E>(0));
         }
         for r in 0..R {
             let sum = D::S::fold(fold_phases::<D::S, P>(acc[r]));
@@ -338,14 +334,20 @@ struct Tile<'a, X> {
     /// Partial results: chains of a phase between its segments, then one slot per level of the fold.
     acc: *mut f32,
     slot_len: usize,
-    /// The phase, and whether this is its first and its last segment.
-    phase: usize,
+    /// Which phase in the order of the fold, and whether this is its first and its last segment.
+    turn: usize,
     first: bool,
     last: bool,
     row: usize,
     col: usize,
     cols: usize,
     out: &'a Out,
+}
+
+/// The phase whose turn it is: with bits reversed, phases that fold together follow each other.
+#[inline(always)]
+fn phase_of<const P: usize>(turn: usize) -> usize {
+    if P == 1 { 0 } else { turn.reverse_bits() >> (usize::BITS - P.trailing_zeros()) }
 }
 
 /// Continues R x 4 vectors of chains. At a phase's end they are added to those of earlier phases as a binary counter carries, which
@@ -377,7 +379,7 @@ unsafe fn tile<D: Dot, const P: usize, const R: usize>(t: &Tile<'_, D::X>) {
         w = w.add(PANEL * D::STEP);
     }
     // A loop of constant length: with any other the chains would move to the stack.
-    let carries = if t.last { t.phase.trailing_ones() as usize } else { 0 };
+    let carries = if t.last { t.turn.trailing_ones() as usize } else { 0 };
     for level in 1..slots(P) {
         if level <= carries {
             let slot = t.acc.add(level * t.slot_len);
@@ -388,7 +390,7 @@ unsafe fn tile<D: Dot, const P: usize, const R: usize>(t: &Tile<'_, D::X>) {
             }
         }
     }
-    let done = t.last && t.phase + 1 == P;
+    let done = t.last && t.turn + 1 == P;
     let slot = t.acc.add(if t.last && !done { carries + 1 } else { 0 } * t.slot_len);
     for r in 0..R {
         for j in 0..PANEL {
@@ -431,7 +433,8 @@ pub(crate) unsafe fn block<D: Dot, const P: usize, const MR: usize>(a: &Block) {
         for n0 in (0..a.n).step_by(PANELS * PANEL) {
             let n1 = a.n.min(n0 + PANELS * PANEL);
             for i in 0..P * segments {
-                let (phase, start) = (i / segments, i % segments * D::SEGMENT);
+                let (turn, start) = (i / segments, i % segments * D::SEGMENT);
+                let phase = phase_of::<P>(turn);
                 let mut acc = a.acc;
                 for m in (m0..m1).step_by(MR) {
                     let x = a.x.cast::<D::X>().add(segment_at::<D>(steps, a.m, phase, start, m).0);
@@ -442,7 +445,7 @@ pub(crate) unsafe fn block<D: Dot, const P: usize, const MR: usize>(a: &Block) {
                             steps: D::SEGMENT.min(steps - start),
                             acc,
                             slot_len,
-                            phase,
+                            turn,
                             first: start == 0,
                             last: start + D::SEGMENT >= steps,
                             row: m,

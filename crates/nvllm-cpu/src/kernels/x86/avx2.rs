@@ -113,20 +113,6 @@ impl Simd for Avx2 {
         _mm_storeu_ps(out.as_mut_ptr(), sum);
         out
     }
-    /// Two bf16 are one 32-bit lane: a shift and a mask take them apart, without the shuffles of widening.
-    #[inline(always)]
-    unsafe fn split<E: Stored>(p: *const u8) -> [__m256; 2] {
-        if E::IS_BF16 {
-            return bf16_pairs(_mm256_loadu_ps(p.cast()));
-        }
-        let (a, b) = (E::load::<Self>(p), E::load::<Self>(p.add(8 * E::BYTES)));
-        let even = _mm256_castps_pd(_mm256_shuffle_ps::<0x88>(a, b));
-        let odd = _mm256_castps_pd(_mm256_shuffle_ps::<0xdd>(a, b));
-        [
-            _mm256_castpd_ps(_mm256_permute4x64_pd::<0xd8>(even)),
-            _mm256_castpd_ps(_mm256_permute4x64_pd::<0xd8>(odd)),
-        ]
-    }
     #[inline(always)]
     unsafe fn prefetch(p: *const u8) {
         _mm_prefetch::<_MM_HINT_T0>(p.cast());
@@ -150,20 +136,13 @@ impl Simd for Avx2 {
             rows[i] = _mm256_loadu_ps(src[i].cast());
         }
         let columns = transpose(rows);
+        let upper = _mm256_castsi256_ps(_mm256_set1_epi32(0xffff_0000_u32.cast_signed()));
         for i in 0..8 {
-            let [even, odd] = bf16_pairs(columns[i]);
-            _mm256_storeu_ps(dst.add(2 * i * ld), even);
-            _mm256_storeu_ps(dst.add((2 * i + 1) * ld), odd);
+            let even = _mm256_slli_epi32::<16>(_mm256_castps_si256(columns[i]));
+            _mm256_storeu_ps(dst.add(2 * i * ld), _mm256_castsi256_ps(even));
+            _mm256_storeu_ps(dst.add((2 * i + 1) * ld), _mm256_and_ps(columns[i], upper));
         }
     }
-}
-
-/// Widens the lower and the upper bf16 of each 32-bit lane.
-#[inline(always)]
-unsafe fn bf16_pairs(v: __m256) -> [__m256; 2] {
-    let upper = _mm256_castsi256_ps(_mm256_set1_epi32(0xffff_0000_u32.cast_signed()));
-    let lower = _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_castps_si256(v)));
-    [lower, _mm256_and_ps(v, upper)]
 }
 
 /// Transposes eight rows of eight 32-bit units.

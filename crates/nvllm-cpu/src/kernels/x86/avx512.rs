@@ -104,19 +104,6 @@ impl Simd for Avx512 {
     unsafe fn fold4(v: [__m512; 4]) -> [f32; 4] {
         Avx2::fold4([halves(v[0]), halves(v[1]), halves(v[2]), halves(v[3])])
     }
-    /// As in [`Avx2`].
-    #[inline(always)]
-    unsafe fn split<E: Stored>(p: *const u8) -> [__m512; 2] {
-        if E::IS_BF16 {
-            let v = _mm512_loadu_si512(p.cast());
-            let upper = _mm512_and_si512(v, _mm512_set1_epi32(0xffff_0000_u32.cast_signed()));
-            return [_mm512_castsi512_ps(_mm512_slli_epi32::<16>(v)), _mm512_castsi512_ps(upper)];
-        }
-        let (a, b) = (E::load::<Self>(p), E::load::<Self>(p.add(16 * E::BYTES)));
-        let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-        let odd = _mm512_or_si512(even, _mm512_set1_epi32(1));
-        [_mm512_permutex2var_ps(a, even, b), _mm512_permutex2var_ps(a, odd, b)]
-    }
     #[inline(always)]
     unsafe fn prefetch(p: *const u8) {
         Avx2::prefetch(p);
@@ -151,30 +138,16 @@ impl Dot for PairDot {
     unsafe fn store(p: *mut u16, v: __m512bh) {
         _mm512_storeu_si512(p.cast(), std::mem::transmute::<__m512bh, __m512i>(v));
     }
-    /// Element types other than bf16 are rounded to it: exact for activations that are bf16 values, and the table offers
-    /// this kernel for no other weights.
+    /// The table offers this kernel for bf16 weights only, whose bytes need no change.
     #[inline(always)]
-    unsafe fn load_unit<E: Stored, const P: usize>(p: *const u8) -> [__m512bh; P] {
-        let mut unit = [Self::zero(); P];
-        for i in 0..P {
-            let at = p.add(i * 32 * E::BYTES);
-            unit[i] = if E::IS_BF16 {
-                Self::load(at.cast())
-            } else {
-                let mut pairs = [0u16; 32];
-                Bf16::store::<Avx512>(pairs.as_mut_ptr().cast(), E::load::<Avx512>(at));
-                Bf16::store::<Avx512>(
-                    pairs[16..].as_mut_ptr().cast(),
-                    E::load::<Avx512>(at.add(16 * E::BYTES)),
-                );
-                Self::load(pairs.as_ptr())
-            };
-        }
-        unit
+    unsafe fn load_w<E: Stored>(p: *const u8) -> __m512bh {
+        debug_assert!(E::BYTES == Bf16::BYTES);
+        Self::load(p.cast())
     }
     #[inline(always)]
-    unsafe fn zero() -> __m512bh {
-        std::mem::transmute::<__m512i, __m512bh>(_mm512_setzero_si512())
+    unsafe fn convert_x<E: Stored>(src: *const u8, dst: *mut u16) {
+        Bf16::store::<Avx512>(dst.cast(), E::load::<Avx512>(src));
+        Bf16::store::<Avx512>(dst.add(16).cast(), E::load::<Avx512>(src.add(16 * E::BYTES)));
     }
     #[inline(always)]
     unsafe fn mac(acc: __m512, x: __m512bh, w: __m512bh) -> __m512 {
