@@ -13,12 +13,14 @@ use crate::{ActMode, Cpu, Elem, Result};
 
 /// Row groups up to which weights are read in place.
 const DIRECT_GROUPS: usize = 2;
-/// Bytes of weights that a thread takes at a time when it reads them in place.
-const DIRECT_BYTES: usize = 64 * 1024;
+/// Bytes of weights that a thread takes at a time when it reads them in place: three streams of 48 KiB.
+const DIRECT_BYTES: usize = 144 * 1024;
 /// Bytes of packed weights that a thread holds.
 const PANEL_BYTES: usize = 192 * 1024;
-/// Activation rows packed at a time: bounds the scratch and keeps it in the last-level cache.
-const BLOCK_ROWS: usize = 480;
+/// Most activation rows packed at a time: bounds the scratch and keeps it in the last-level cache.
+const BLOCK_ROWS: usize = 528;
+/// A multiple of every instruction set's rows in a group.
+const BLOCK_GROUPS: usize = 12;
 
 /// A weight matrix `n x k`, row-major; its rows are the segments' rows in order.
 #[derive(Clone, Copy, Debug)]
@@ -135,7 +137,10 @@ impl Cpu {
         ensure!(bias.is_none_or(|b| b.len() == n), "linear", "a bias of another length than {n}");
         let target = out.target();
         let common = Common { dot: self.kernels.dot(w.elem, mode), elem: w.elem, k: w.k };
-        for row in (0..x.num_rows()).step_by(BLOCK_ROWS) {
+        // Blocks of like size: each packs all of the weights, and a small one would do so for little.
+        let blocks = x.num_rows().div_ceil(BLOCK_ROWS).max(1);
+        let block_rows = x.num_rows().div_ceil(blocks).next_multiple_of(BLOCK_GROUPS).max(1);
+        for row in (0..x.num_rows()).step_by(block_rows) {
             let out = Out {
                 ptr: target.row(row),
                 elem: target.elem,
@@ -143,7 +148,7 @@ impl Cpu {
                 rows: std::ptr::null(),
                 bias: bias.map_or(std::ptr::null(), <[f32]>::as_ptr),
             };
-            let m = BLOCK_ROWS.min(x.num_rows() - row);
+            let m = block_rows.min(x.num_rows() - row);
             self.products(&common, x, &[Piece { segments: w.segments, x_rows: None, row, m, out }]);
         }
         Ok(())

@@ -5,9 +5,10 @@
 //! i + C/2, and so on until one is left. With [`FmaDot`] C is 32 for every instruction set, whatever its register width, so
 //! f32 results are the same bits on all of them.
 //!
-//! **[`direct`]** reads weight rows where they lie, one after the other (a single sequential stream reaches memory speed, rows
-//! side by side do not), against one group of up to MR activation rows; a row's C chains live in PHASES registers, enough to
-//! hide the latency of the multiply-add. **[`block`]** is for many rows: weights are converted once into panels of four rows, and
+//! **[`direct`]** reads weight rows where they lie, against one group of up to MR activation rows; a row's C chains live in PHASES
+//! registers, enough to hide the latency of the multiply-add. A single activation row reads them as three streams, each a third of
+//! the rows from the next: widening bf16 takes so many instructions that one stream keeps too few cache misses in flight. (Rows that
+//! are neighbours do not help: the processor's prefetcher takes them for one stream.) **[`block`]** is for many rows: weights are converted once into panels of four rows, and
 //! a register tile of MR x 4 outputs runs over all of K for one phase, then for the next. A chain sees the same operations in the
 //! same order either way. Both read the activations in one packed form, and panels have the same: `[phase][segment][group][step]
 //! [row][STEP]`, a segment being so many steps that what the tile loop touches between two segments fits the first-level cache, and
@@ -264,38 +265,47 @@ unsafe fn fold_phases<S: Simd, const P: usize>(mut acc: [S::V; P]) -> S::V {
     acc[0]
 }
 
-/// Adds one unit of K to the chains of R rows: `x` at its step, a phase `phase_len` elements after the one before.
+/// Adds one unit of K to the chains of R activation rows with each of S weight rows: `x` at its step, a phase `phase_len` elements
+/// after the one before.
 #[inline(always)]
-unsafe fn add_unit<D: Dot, E: Stored, const P: usize, const R: usize>(
-    acc: &mut [[<D::S as Simd>::V; P]; R],
+unsafe fn add_unit<D: Dot, E: Stored, const P: usize, const R: usize, const S: usize>(
+    acc: &mut [[[<D::S as Simd>::V; P]; R]; S],
     x: *const D::X,
     phase_len: usize,
-    w: *const u8,
+    w: [*const u8; S],
 ) {
-    for p in 0..P {
-        let wv = D::load_w::<E>(w.add(p * D::STEP * E::BYTES));
-        for r in 0..R {
-            let xv = D::load(x.add(p * phase_len + r * D::STEP));
-            acc[r][p] = D::mac(acc[r][p], xv, wv);
+    for s in 0..S {
+        for p in 0..P {
+            let wv = D::load_w::<E>(w[s].add(p * D::STEP * E::BYTES));
+            for r in 0..R {
+                let xv = D::load(x.add(p * phase_len + r * D::STEP));
+                acc[s][r][p] = D::mac(acc[s][r][p], xv, wv);
+            }
         }
     }
 }
 
+/// Weight rows `cols[0] ..`, `cols[1] ..` and so on, `n` each, side by side: S streams of memory.
 #[inline(always)]
-unsafe fn direct_rows<D: Dot, E: Stored, const P: usize, const R: usize>(a: &Direct) {
+unsafe fn direct_rows<D: Dot, E: Stored, const P: usize, const R: usize, const S: usize>(
+    a: &Direct,
+    cols: [usize; S],
+    n: usize,
+) {
     let unit = D::STEP * P;
     let steps = a.k.div_ceil(unit);
     let full = a.k / unit;
     let phase_len = steps * a.m * D::STEP;
-    for j in 0..a.n {
-        let w = a.w.add(j * a.k * E::BYTES);
-        let mut acc = [[D::S::splat(0.0); P]; R];
+    for j in 0..n {
+        let w = cols.map(|col| a.w.wrapping_add((col + j) * a.k * E::BYTES));
+        let mut acc = [[[D::S::splat(0.0); P]; R]; S];
         let mut step = 0;
         while step < full {
             let (at, start) = segment_at::<D>(steps, a.m, 0, step, a.row);
             let mut x = a.x.cast::<D::X>().add(at);
             while step < full.min(start + D::SEGMENT) {
-                add_unit::<D, E, P, R>(&mut acc, x, phase_len, w.add(step * unit * E::BYTES));
+                let at = step * unit * E::BYTES;
+                add_unit::<D, E, P, R, S>(&mut acc, x, phase_len, w.map(|w| w.wrapping_add(at)));
                 x = x.add(R * D::STEP);
                 step += 1;
             }
@@ -303,25 +313,39 @@ unsafe fn direct_rows<D: Dot, E: Stored, const P: usize, const R: usize>(a: &Dir
         if full < steps {
             let (at, start) = segment_at::<D>(steps, a.m, 0, full, a.row);
             let x = a.x.cast::<D::X>().add(at + (full - start) * R * D::STEP);
-            let tail = Tail::new::<E>(w, full * unit, a.k - full * unit);
-            add_unit::<D, E, P, R>(&mut acc, x, phase_len, tail.at::<E>(0));
+            let tails = w.map(|w| Tail::new::<E>(w, full * unit, a.k - full * unit));
+            let mut at = [std::ptr::null(); S];
+            for s in 0..S {
+                at[s] = tails[s].at::<E>(0);
+            }
+            add_unit::<D, E, P, R, S>(&mut acc, x, phase_len, at);
         }
-        for r in 0..R {
-            let sum = D::S::fold(fold_phases::<D::S, P>(acc[r]));
-            a.out.write(a.row + r, a.col + j, [sum; PANEL], 1);
+        for s in 0..S {
+            for r in 0..R {
+                let sum = D::S::fold(fold_phases::<D::S, P>(acc[s][r]));
+                a.out.write(a.row + r, a.col + cols[s] + j, [sum; PANEL], 1);
+            }
         }
     }
+}
+
+/// One activation row: the weight rows in three streams, as far apart as they go, and the rest of them one by one.
+#[inline(always)]
+unsafe fn direct_row<D: Dot, E: Stored, const P: usize>(a: &Direct) {
+    let n = a.n / 3;
+    direct_rows::<D, E, P, 1, 3>(a, [0, n, 2 * n], n);
+    direct_rows::<D, E, P, 1, 1>(a, [3 * n], a.n - 3 * n);
 }
 
 #[inline(always)]
 pub(crate) unsafe fn direct<D: Dot, const P: usize, const MR: usize>(a: &Direct) {
     with_elem!(a.elem, E => match a.num_rows {
-        1 => direct_rows::<D, E, P, 1>(a),
-        2 => direct_rows::<D, E, P, 2>(a),
-        3 => direct_rows::<D, E, P, 3>(a),
-        4 if MR > 3 => direct_rows::<D, E, P, 4>(a),
-        5 if MR > 3 => direct_rows::<D, E, P, 5>(a),
-        6 if MR > 3 => direct_rows::<D, E, P, 6>(a),
+        1 => direct_row::<D, E, P>(a),
+        2 => direct_rows::<D, E, P, 2, 1>(a, [0], a.n),
+        3 => direct_rows::<D, E, P, 3, 1>(a, [0], a.n),
+        4 if MR > 3 => direct_rows::<D, E, P, 4, 1>(a, [0], a.n),
+        5 if MR > 3 => direct_rows::<D, E, P, 5, 1>(a, [0], a.n),
+        6 if MR > 3 => direct_rows::<D, E, P, 6, 1>(a, [0], a.n),
         _ => unreachable!("a group has 1 to {MR} rows"),
     });
 }

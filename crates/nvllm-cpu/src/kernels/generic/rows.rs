@@ -185,21 +185,25 @@ pub(crate) unsafe fn weighted_sum<S: Simd>(a: &WeightedSum<'_>) {
     }));
 }
 
-/// Sums `n` f32 in eight registers: as little work per byte as reading allows.
+/// Sums `n` f32, as little work per byte as reading allows: four streams, each a quarter of the elements, two registers each.
+/// (One stream alone keeps fewer cache misses in flight.)
 #[inline(always)]
 pub(crate) unsafe fn sum<S: Simd>(p: *const f32, n: usize) -> f32 {
-    let mut acc = [S::splat(0.0); 8];
-    let unit = 8 * S::LANES;
-    for i in 0..n / unit {
-        for j in 0..8 {
-            acc[j] = S::add(acc[j], S::load(p.add(i * unit + j * S::LANES)));
+    let mut acc = [[S::splat(0.0); 2]; 4];
+    let unit = 2 * S::LANES;
+    let quarter = n / (4 * unit) * unit;
+    for i in (0..quarter).step_by(unit) {
+        for (q, acc) in acc.iter_mut().enumerate() {
+            let at = p.add(q * quarter + i);
+            acc[0] = S::add(acc[0], S::load(at));
+            acc[1] = S::add(acc[1], S::load(at.add(S::LANES)));
         }
     }
     let mut total = 0.0;
-    for v in acc {
-        total += S::fold(v);
+    for v in acc.as_flattened() {
+        total += S::fold(*v);
     }
-    for i in n / unit * unit..n {
+    for i in 4 * quarter..n {
         total += p.add(i).read_unaligned();
     }
     total
