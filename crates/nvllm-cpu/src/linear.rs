@@ -11,7 +11,7 @@ use crate::kernels::generic::dot::{Block, Direct, MAX_ROWS, Out, PANEL, PackW, P
 use crate::rows::{Rows, RowsMut};
 use crate::{ActMode, Cpu, Elem, Result};
 
-/// Row groups up to which weights are read in place.
+/// Row groups up to which weights are read in place, by the second from the cache.
 const DIRECT_GROUPS: usize = 2;
 /// Bytes of weights that a thread takes at a time when it reads them in place: three streams of 48 KiB.
 const DIRECT_BYTES: usize = 144 * 1024;
@@ -258,25 +258,21 @@ impl Cpu {
         let col = span.col + row;
         let w = span.w.wrapping_add(row * w_bytes);
         if span.m <= DIRECT_GROUPS * dot.rows {
-            // One group reads a long run of rows; two read a few rows each in turn, the second from the cache.
-            let run = if span.m <= dot.rows { n } else { 8 };
-            for first in (0..n).step_by(run.max(1)) {
-                for m0 in (0..span.m).step_by(dot.rows) {
-                    let args = Direct {
-                        x: span.x,
-                        m: span.m,
-                        num_rows: dot.rows.min(span.m - m0),
-                        row: m0,
-                        w: w.wrapping_add(first * w_bytes),
-                        elem,
-                        k,
-                        n: run.min(n - first),
-                        col: col + first,
-                        out: span.out,
-                    };
-                    // SAFETY: the weight rows and the packed group are there; each output is this chunk's alone.
-                    unsafe { (dot.direct)(&args) }
-                }
+            for m0 in (0..span.m).step_by(dot.rows) {
+                let args = Direct {
+                    x: span.x,
+                    m: span.m,
+                    num_rows: dot.rows.min(span.m - m0),
+                    row: m0,
+                    w,
+                    elem,
+                    k,
+                    n,
+                    col,
+                    out: span.out,
+                };
+                // SAFETY: the weight rows and the packed group are there; each output is this chunk's alone.
+                unsafe { (dot.direct)(&args) }
             }
             return;
         }

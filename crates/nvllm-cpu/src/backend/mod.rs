@@ -100,7 +100,7 @@ impl Backend for CpuBackend {
         // Under bf16 activations the order depends on the weight's dtype as well, never on the number of rows.
         match self.kernels.linear_order(crate::Elem::Bf16, mode) {
             SumOrder::Bf16Pairs32 if products => OrderId("cpu-bf16-pairs-32"),
-            _ => OrderId("cpu-fma-32"),
+            _ => OrderId("cpu-fma-16"),
         }
     }
 

@@ -1,6 +1,6 @@
 //! The kernel table: one struct of function pointers per instruction set, chosen at run time.
 //!
-//! A new architecture (NEON: four lanes, eight phases) is one module that implements [`simd::Simd`], one line with
+//! A new architecture (NEON: four lanes, four phases) is one module that implements [`simd::Simd`], one line with
 //! `kernel_table!`, and one arm in [`Isa::missing`] and [`Kernels::of`]. Nothing outside `kernels/` names an instruction set.
 
 #![allow(
@@ -123,8 +123,8 @@ pub enum ActMode {
 /// The order in which a linear's products are summed. Kernels that share one agree bit for bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SumOrder {
-    /// 32 chains of fused multiply-adds, folded by halves: every instruction set.
-    Fma32,
+    /// 16 chains of fused multiply-adds, folded by halves: every instruction set.
+    Fma16,
     /// AVX512-BF16: 32 chains of `vdpbf16ps`, each taking a pair of products, folded by halves.
     Bf16Pairs32,
 }
@@ -292,7 +292,7 @@ macro_rules! kernel_table {
     ($(#[$attr:meta])* $simd:ty, phases: $p:literal, rows: $mr:literal) => {
         $crate::kernels::dot_table! {
             $(#[$attr])*
-            FMA: $crate::kernels::generic::dot::FmaDot<$simd>, order: Fma32, phases: $p, rows: $mr
+            FMA: $crate::kernels::generic::dot::FmaDot<$simd>, order: Fma16, phases: $p, rows: $mr
         }
 
         pub(crate) static ROWS: $crate::kernels::RowKernels = {

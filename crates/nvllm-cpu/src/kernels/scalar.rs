@@ -100,4 +100,4 @@ impl Simd for Scalar {
     }
 }
 
-kernel_table! { Scalar, phases: 4, rows: 3 }
+kernel_table! { Scalar, phases: 2, rows: 3 }

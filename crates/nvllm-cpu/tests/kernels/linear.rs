@@ -59,13 +59,13 @@ impl Case {
         out
     }
 
-    /// Exact results, and for each the bound `(k / 32 + 7) u * sum |x w|`: the chains have k / 32 roundings, the fold and the
-    /// bias 6 more (Higham, 2002, section 3.1), u = 2^-24. `vdpbf16ps` rounds twice per pair, and takes subnormals as zero.
+    /// Exact results, and for each the bound `(k / 16 + 6) u * sum |x w|`: the chains have k / 16 roundings, the fold and the
+    /// bias 5 more (Higham, 2002, section 3.1), u = 2^-24. `vdpbf16ps` rounds twice per pair, and takes subnormals as zero.
     fn exact(&self, order: SumOrder) -> (Vec<f64>, Vec<f64>) {
         let (x, w) = (decode(&self.x, self.x_elem), decode(&self.w, self.w_elem));
         let (mut y, mut bound) = (Vec::new(), Vec::new());
-        let roundings = self.k as f64 / 32.0 + 7.0;
-        let factor = if order == SumOrder::Fma32 { 1.0 } else { 4.0 };
+        let roundings = self.k as f64 / 16.0 + 6.0;
+        let factor = if order == SumOrder::Fma16 { 1.0 } else { 4.0 };
         for i in 0..self.m {
             for j in 0..self.n {
                 let (mut sum, mut size) = (0.0f64, 0.0f64);

@@ -2,13 +2,14 @@
 //!
 //! **The order.** Element k of a dot product belongs to chain `k mod C`, C = `STEP * PHASES`. A chain is a sequence of fused
 //! multiply-adds over ascending k, starting at +0, with zeros up to the next multiple of C. At the end chain i takes chain
-//! i + C/2, and so on until one is left. With [`FmaDot`] C is 32 for every instruction set, whatever its register width, so
-//! f32 results are the same bits on all of them.
+//! i + C/2, and so on until one is left. With [`FmaDot`] C is 16 for every instruction set, whatever its register width, so
+//! f32 results are the same bits on all of them. (The widest register has 16 lanes; more chains would be more phases, and
+//! [`block`] enters and leaves a tile once a phase.)
 //!
 //! **[`direct`]** reads weight rows where they lie, against one group of up to MR activation rows; a row's C chains live in PHASES
-//! registers, enough to hide the latency of the multiply-add. A single activation row reads them as three streams, each a third of
-//! the rows from the next: widening bf16 takes so many instructions that one stream keeps too few cache misses in flight. (Rows that
-//! are neighbours do not help: the processor's prefetcher takes them for one stream.) **[`block`]** is for many rows: weights are converted once into panels of four rows, and
+//! registers. It reads several rows side by side, two or three streams, each as far from the next as the rows allow: enough chains to
+//! hide the latency of the multiply-add, and enough cache misses in flight, where widening bf16 takes so many instructions that one
+//! stream keeps too few. (Rows that are neighbours do not help: the processor's prefetcher takes them for one stream.) **[`block`]** is for many rows: weights are converted once into panels of four rows, and
 //! a register tile of MR x 4 outputs runs over all of K for one phase, then for the next. A chain sees the same operations in the
 //! same order either way. Both read the activations in one packed form, and panels have the same: `[phase][segment][group][step]
 //! [row][STEP]`, a segment being so many steps that what the tile loop touches between two segments fits the first-level cache, and
@@ -117,14 +118,29 @@ pub(crate) struct Out {
     pub(crate) bias: *const f32,
 }
 
+/// [`half::bf16::from_f32`] without branches, so that it is a few vector instructions.
+#[inline(always)]
+fn round(values: [f32; PANEL]) -> [u16; PANEL] {
+    values.map(|x| {
+        let bits = x.to_bits();
+        let nearest = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+        let quiet = (bits | 0x0040_0000) >> 16;
+        (if x.is_nan() { quiet } else { nearest }) as u16
+    })
+}
+
 impl Out {
     /// Writes columns `col .. col + cols` of one row.
     #[inline(always)]
     unsafe fn write(&self, row: usize, col: usize, values: [f32; PANEL], cols: usize) {
         let row = if self.rows.is_null() { row } else { *self.rows.add(row) as usize };
         let at = row * self.stride + col;
-        if cols == PANEL && self.elem == Elem::F32 && self.bias.is_null() {
-            self.ptr.cast::<f32>().add(at).cast::<[f32; PANEL]>().write_unaligned(values);
+        if cols == PANEL && self.bias.is_null() && self.elem != Elem::F16 {
+            if self.elem == Elem::F32 {
+                self.ptr.cast::<[f32; PANEL]>().byte_add(4 * at).write_unaligned(values);
+            } else {
+                self.ptr.cast::<[u16; PANEL]>().byte_add(2 * at).write_unaligned(round(values));
+            }
             return;
         }
         for j in 0..cols {
@@ -329,23 +345,23 @@ unsafe fn direct_rows<D: Dot, E: Stored, const P: usize, const R: usize, const S
     }
 }
 
-/// One activation row: the weight rows in three streams, as far apart as they go, and the rest of them one by one.
+/// R activation rows: the weight rows in S streams, as far apart as they go, and the rest of them one by one.
 #[inline(always)]
-unsafe fn direct_row<D: Dot, E: Stored, const P: usize>(a: &Direct) {
-    let n = a.n / 3;
-    direct_rows::<D, E, P, 1, 3>(a, [0, n, 2 * n], n);
-    direct_rows::<D, E, P, 1, 1>(a, [3 * n], a.n - 3 * n);
+unsafe fn direct_streams<D: Dot, E: Stored, const P: usize, const R: usize, const S: usize>(a: &Direct) {
+    let n = a.n / S;
+    direct_rows::<D, E, P, R, S>(a, std::array::from_fn(|s| s * n), n);
+    direct_rows::<D, E, P, R, 1>(a, [S * n], a.n - S * n);
 }
 
 #[inline(always)]
 pub(crate) unsafe fn direct<D: Dot, const P: usize, const MR: usize>(a: &Direct) {
     with_elem!(a.elem, E => match a.num_rows {
-        1 => direct_row::<D, E, P>(a),
-        2 => direct_rows::<D, E, P, 2, 1>(a, [0], a.n),
-        3 => direct_rows::<D, E, P, 3, 1>(a, [0], a.n),
-        4 if MR > 3 => direct_rows::<D, E, P, 4, 1>(a, [0], a.n),
-        5 if MR > 3 => direct_rows::<D, E, P, 5, 1>(a, [0], a.n),
-        6 if MR > 3 => direct_rows::<D, E, P, 6, 1>(a, [0], a.n),
+        1 => direct_streams::<D, E, P, 1, 3>(a),
+        2 => direct_streams::<D, E, P, 2, 3>(a),
+        3 => direct_streams::<D, E, P, 3, 2>(a),
+        4 if MR > 3 => direct_streams::<D, E, P, 4, 2>(a),
+        5 if MR > 3 => direct_streams::<D, E, P, 5, 2>(a),
+        6 if MR > 3 => direct_streams::<D, E, P, 6, 2>(a),
         _ => unreachable!("a group has 1 to {MR} rows"),
     });
 }

@@ -107,7 +107,7 @@ pub(crate) unsafe fn silu_mul<S: Simd>(a: &Binary) {
     }));
 }
 
-/// Sum of squares in the order of `dot`: 32 chains, folded by halves.
+/// Sum of squares: 32 chains, folded by halves.
 #[inline(always)]
 unsafe fn sum_squares<S: Simd, E: Stored>(x: *const u8, n: usize) -> f32 {
     let phases = 32 / S::LANES;

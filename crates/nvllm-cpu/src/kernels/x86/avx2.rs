@@ -170,5 +170,5 @@ unsafe fn transpose(r: [__m256; 8]) -> [__m256; 8] {
 
 kernel_table! {
     #[target_feature(enable = "avx2,fma,f16c")]
-    Avx2, phases: 4, rows: 3
+    Avx2, phases: 2, rows: 3
 }

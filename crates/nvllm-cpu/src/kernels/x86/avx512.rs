@@ -157,7 +157,7 @@ impl Dot for PairDot {
 
 kernel_table! {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma,f16c")]
-    Avx512, phases: 2, rows: 6
+    Avx512, phases: 1, rows: 6
 }
 
 /// The linear kernels of machines that also have AVX512-BF16.
