@@ -29,8 +29,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Measures, and keeps the raw record of every figure
-    #[command(subcommand)]
-    Bench(bench::Command),
+    Bench(bench::Args),
     /// Runs what CI runs: formatting, lints, documentation, tidy, and all tests last
     Ci,
     /// Prints every golden fixture's worst errors, by backend and activation dtype
@@ -48,7 +47,7 @@ fn repo_root() -> PathBuf {
 
 fn run(command: &Command) -> Result<ExitCode> {
     match command {
-        Command::Bench(command) => bench::command(&repo_root(), command),
+        Command::Bench(args) => bench::command(&repo_root(), args),
         Command::Ci => ci::command(&repo_root()),
         Command::Golden => Ok(golden::command()),
         Command::Synth(args) => synth::command(&repo_root(), args),

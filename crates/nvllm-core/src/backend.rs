@@ -1,8 +1,8 @@
 //! The two traits that a backend implements.
 
 use crate::{
-    AdapterId, CoreError, KvCache, Limits, ModelSpec, Op, PlanRules, Result, SlotId, Step, StepOutput,
-    Tensor, Ticket, TokenMasks, WeightSource,
+    Activations, AdapterId, CoreError, DType, KvCache, Limits, ModelSpec, Op, PlanRules, Result, SlotId,
+    Step, StepOutput, Tensor, Ticket, TokenMasks, WeightSource,
 };
 
 /// Why a backend does not run an op in some shape, and what it takes.
@@ -52,6 +52,14 @@ pub trait Backend {
     fn supports(&self, op: &Op) -> Result<(), Reason>;
     /// The rate in bytes a second at which it reads memory now, measured by the call; `None` if it cannot tell.
     fn measure_read_bandwidth(&self) -> Option<f64> {
+        None
+    }
+    /// The rate in multiplications and additions a second at which the kernel of its own `linear` op, in a shape that suits
+    /// it, multiplies weights of dtype `weights` under `activations` now, measured by the call; `None` if it cannot tell.
+    ///
+    /// It bounds what a prefill can reach with these kernels, not what the device could.
+    fn measure_matmul_rate(&self, weights: DType, activations: Activations) -> Option<f64> {
+        let _ = (weights, activations);
         None
     }
     /// What its memory allows.

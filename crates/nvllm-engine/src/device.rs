@@ -49,6 +49,7 @@ pub(crate) struct Device {
     sched: Scheduler,
     in_flight: VecDeque<Ticket>,
     clients: HashMap<SeqId, Client>,
+    read_bandwidth: Option<f64>,
 }
 
 impl Device {
@@ -76,6 +77,7 @@ impl Device {
             sched,
             in_flight: VecDeque::new(),
             clients: HashMap::new(),
+            read_bandwidth: None,
         })
     }
 
@@ -95,7 +97,7 @@ impl Device {
                         let _ = reply.send(self.submit(*request, events));
                     }
                     Command::Stats { reply } => drop(reply.send(self.sched.stats())),
-                    Command::Bandwidth { reply } => drop(reply.send(self.backend.measure_read_bandwidth())),
+                    Command::Bandwidth { reply } => drop(reply.send(self.read_bandwidth())),
                     Command::Stop => return,
                 }
                 command = Ok(inbox.try_recv().ok());
@@ -105,6 +107,14 @@ impl Device {
             }
             self.step();
         }
+    }
+
+    /// Measured once: a conversation does not wait for it after every answer.
+    fn read_bandwidth(&mut self) -> Option<f64> {
+        if self.read_bandwidth.is_none() {
+            self.read_bandwidth = self.backend.measure_read_bandwidth();
+        }
+        self.read_bandwidth
     }
 
     fn submit(&mut self, request: Request, events: Sender<Event>) -> Result<()> {
@@ -220,8 +230,8 @@ impl Client {
         if self.include_stop || !self.stop_tokens.contains(&token) {
             stopped = self.text.as_mut().is_some_and(|stream| stream.push(token, &mut text));
         }
-        let gone =
-            self.send(Event::Token { token, text, logprobs, logits: logits.and_then(|t| to_host(&*t)) });
+        let logits = logits.and_then(|t| to_host(&*t));
+        let gone = self.send(Event::Token { token, text, logprobs, logits, at: now });
         gone.or(stopped.then_some(FinishReason::StopString))
     }
 

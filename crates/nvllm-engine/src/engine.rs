@@ -87,7 +87,7 @@ impl Engine {
         self.ask(|reply| Command::Stats { reply })
     }
 
-    /// The backend's read bandwidth in bytes a second, measured between steps; `None` if it cannot tell.
+    /// The backend's read bandwidth in bytes a second, measured between steps by the first call; `None` if it cannot tell.
     pub fn measure_read_bandwidth(&self) -> Result<Option<f64>> {
         self.ask(|reply| Command::Bandwidth { reply })
     }

@@ -1,6 +1,6 @@
 //! What a client asks for and what it gets back.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nvllm_core::{HostTensor, SamplingParams, TokenId, TokenLogprobs};
 use nvllm_sched::FinishReason;
@@ -54,6 +54,8 @@ pub enum Event {
         logprobs: Option<TokenLogprobs>,
         /// Logits `[vocab]`, f32, that it was sampled from.
         logits: Option<HostTensor>,
+        /// When its step was collected.
+        at: Instant,
     },
     /// The end.
     Finished(Finished),

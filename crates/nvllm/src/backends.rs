@@ -9,13 +9,19 @@ use crate::cli::{BackendName, Dtype, LoadArgs};
 /// What makes the backend, on the thread that will own it.
 pub(crate) fn factory(
     args: &LoadArgs,
-) -> impl FnOnce() -> nvllm_engine::Result<Box<dyn Backend>> + Send + 'static {
-    let config = PoolConfig { threads: args.threads, pin: args.pin, ..PoolConfig::default() };
-    let name = args.backend;
+) -> impl Fn() -> nvllm_engine::Result<Box<dyn Backend>> + Send + Sync + 'static {
+    named(args.backend, PoolConfig { threads: args.threads, pin: args.pin, ..PoolConfig::default() })
+}
+
+/// As [`factory`], from its parts.
+pub(crate) fn named(
+    name: BackendName,
+    pool: PoolConfig,
+) -> impl Fn() -> nvllm_engine::Result<Box<dyn Backend>> + Send + Sync + 'static {
     move || match name {
         BackendName::Reference => Ok(Box::new(Reference::default())),
         BackendName::Auto | BackendName::Cpu => {
-            let cpu = CpuBackend::new(&config).map_err(|e| EngineError::Backend { reason: e.to_string() })?;
+            let cpu = CpuBackend::new(&pool).map_err(|e| EngineError::Backend { reason: e.to_string() })?;
             Ok(Box::new(cpu))
         }
     }

@@ -24,6 +24,8 @@ pub(crate) enum Command {
     Info(Info),
     /// Plan memory: what a model takes under given limits, and what fits.
     Plan(Plan),
+    /// Measure a model on this machine, against the limits of its hardware.
+    Bench(Bench),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -209,4 +211,43 @@ pub(crate) struct Plan {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct Bench {
+    /// Workloads (see --list); all if none is named.
+    pub workloads: Vec<String>,
+    /// List the workloads with their definitions.
+    #[arg(long)]
+    pub list: bool,
+    /// A directory or a hub id; the embedded demo model if not given.
+    #[arg(short, long)]
+    pub model: Option<String>,
+    /// Fewer sizes and rounds: a look, not a measurement to quote.
+    #[arg(long)]
+    pub quick: bool,
+    /// Where to compute.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub backend: BackendName,
+    /// Threads of the CPU backend; as many as the process may use if not given.
+    #[arg(long)]
+    pub threads: Option<usize>,
+    /// Pin each thread of the CPU backend to a core.
+    #[arg(long)]
+    pub pin: bool,
+    /// Dtype of values between ops and of the KV cache; bf16 for models saved in bf16, else f32, if not given.
+    #[arg(long, value_enum)]
+    pub activations: Option<Dtype>,
+    /// Tokens in one step: longer prompts are cut into chunks.
+    #[arg(long, default_value_t = 512)]
+    pub max_num_batched_tokens: usize,
+    /// Share of the nano set's requests and lengths; as much as fits the time if not given.
+    #[arg(long)]
+    pub scale: Option<f64>,
+    /// Seconds that one case may take: larger ones are skipped, with a line that says so.
+    #[arg(long, default_value_t = 60.0)]
+    pub case_seconds: f64,
+    /// The file that the records are appended to.
+    #[arg(long, default_value = "nvllm-bench.jsonl")]
+    pub records: PathBuf,
 }

@@ -12,23 +12,18 @@ pub(crate) fn open() -> Result<Model> {
     use bytes::Bytes;
     use nvllm_engine::ModelBytes;
 
-    /// Weights are read in place, as 16-bit numbers and in vectors.
-    #[repr(C, align(64))]
-    struct Aligned<T: ?Sized>(T);
-
     macro_rules! file {
         ($name:literal) => {
             include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/nvllm-tiny/", $name))
         };
     }
-    static WEIGHTS: &Aligned<[u8]> = &Aligned(*file!("model.safetensors"));
     let files = ModelBytes {
         name: NAME,
         config: file!("config.json"),
         generation_config: file!("generation_config.json"),
         tokenizer: file!("tokenizer.json"),
         tokenizer_config: file!("tokenizer_config.json"),
-        weights: Bytes::from_static(&WEIGHTS.0),
+        weights: Bytes::from_static(weights()),
     };
     match Model::from_bytes(&files) {
         Ok(model) => Ok(model),
@@ -40,4 +35,24 @@ pub(crate) fn open() -> Result<Model> {
 #[cfg(not(feature = "embedded-model"))]
 pub(crate) fn open() -> Result<Model> {
     bail!("this build has no embedded model {NAME}: name one with --model (a directory or a hub id)")
+}
+
+/// The embedded model's weights' file.
+#[cfg(feature = "embedded-model")]
+pub(crate) fn weights() -> &'static [u8] {
+    /// Weights are read in place, as 16-bit numbers and in vectors.
+    #[repr(C, align(64))]
+    struct Aligned<T: ?Sized>(T);
+
+    static WEIGHTS: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../models/nvllm-tiny/model.safetensors"
+    )));
+    &WEIGHTS.0
+}
+
+/// The embedded model's weights' file: this build has none.
+#[cfg(not(feature = "embedded-model"))]
+pub(crate) fn weights() -> &'static [u8] {
+    &[]
 }

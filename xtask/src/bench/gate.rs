@@ -1,9 +1,8 @@
-//! The correctness check that every record rests on: the backend that is measured, on models whose answers are known.
+//! The part of the accuracy gate that needs the repository: the measured backend on the golden fixtures.
 
+use nvllm_bench::record::Correctness;
 use nvllm_core::{Activations, Backend, Reference};
 use nvllm_tests::{Fixture, QWEN3_FIXTURES};
-
-use super::record::Correctness;
 
 /// Holds `backend` to every golden fixture.
 ///

@@ -1,21 +1,11 @@
-//! `cargo xtask bench`: measurements that can be believed.
+//! `cargo xtask bench`: the face of `nvllm-bench` for those who work on nvLLM.
 //!
-//! A figure is printed only from a record, and a record is written only if the same program, in the same process, computed
-//! what it should ([`gate`]). Speed on a shared machine drifts by tens of percent within minutes, so nothing is compared
-//! across time: a decode run is paired with a read of memory right beside it, a peer takes its turn between our own, and
-//! what is reported is the median over pairs.
-//!
-//! Deliberately absent: figures without raw times, means, and best-of runs.
+//! It brings what the crate may not know: the CPU backend, the golden fixtures, models of random weights, the repository's
+//! commit, the peers' adapters, and the real program, freshly built.
 
-mod cpu;
-mod driver;
-mod first_token;
 mod gate;
-mod machine;
-mod peer;
 mod readme;
-mod record;
-mod report;
+mod run;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -24,26 +14,21 @@ use anyhow::Result;
 use clap::{Subcommand, ValueEnum};
 use nvllm_core::Activations;
 
-/// What to measure.
-#[derive(Subcommand)]
-pub(crate) enum Command {
-    /// The CPU backend: decode against read bandwidth, prefill, load to first token; llama.cpp beside it if installed
-    Cpu(CpuArgs),
-    /// Rewrites README.md's table from the newest run on record
-    Readme {
-        /// Fail if it is stale instead
-        #[arg(long)]
-        check: bool,
-    },
-    /// Loads a model and makes one token: the process that `cpu` starts and times
-    #[command(hide = true)]
-    FirstToken(ModelArgs),
-}
-
-/// The model and how it runs.
-#[derive(clap::Args, Clone)]
-pub(crate) struct ModelArgs {
-    /// Model directory (dense Qwen3 in safetensors)
+/// What to measure, and how.
+#[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Workloads; all if none is named
+    workloads: Vec<String>,
+    /// List the workloads with their definitions
+    #[arg(long)]
+    list: bool,
+    /// Fewer sizes and rounds: a look, not a measurement to quote
+    #[arg(long)]
+    quick: bool,
+    /// Model directory (Hugging Face layout)
     #[arg(long, conflicts_with = "config")]
     model: Option<PathBuf>,
     /// Shape of a model with random weights, made under out/bench if it is not there
@@ -55,9 +40,34 @@ pub(crate) struct ModelArgs {
     /// Keep each thread on one core
     #[arg(long)]
     pin: bool,
-    /// Storage of values between ops
+    /// Storage of values between ops, and of the KV cache
     #[arg(long, value_enum, default_value_t = ActivationsArg::Bf16)]
     activations: ActivationsArg,
+    /// Share of the nano set's requests and lengths; as much as fits the time if not given
+    #[arg(long)]
+    scale: Option<f64>,
+    /// Seconds that one case may take; larger ones are skipped [default: 180, 40 with --quick]
+    #[arg(long)]
+    case_seconds: Option<f64>,
+    /// A Python in which peers may be installed; may be given several times
+    #[arg(long, default_value = "python3")]
+    peer_python: Vec<PathBuf>,
+    /// Measure without peers
+    #[arg(long)]
+    no_peers: bool,
+    /// File that the records are appended to [default: bench/records/cpu.jsonl]
+    #[arg(long)]
+    records: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Rewrites README.md's table from the newest run on record
+    Readme {
+        /// Fail if it is stale instead
+        #[arg(long)]
+        check: bool,
+    },
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -82,27 +92,16 @@ impl ActivationsArg {
     }
 }
 
-/// Arguments of `bench cpu`.
-#[derive(clap::Args)]
-pub(crate) struct CpuArgs {
-    #[command(flatten)]
-    model: ModelArgs,
-    /// Fewer rounds: a look, not a measurement to quote
-    #[arg(long)]
-    quick: bool,
-    /// Python with llama-cpp-python, gguf and numpy
-    #[arg(long, default_value = "python3")]
-    peer_python: PathBuf,
-    /// File that the records are appended to [default: bench/records/cpu.jsonl]
-    #[arg(long)]
-    records: Option<PathBuf>,
-}
-
 /// Measures.
-pub(crate) fn command(root: &Path, command: &Command) -> Result<ExitCode> {
-    match command {
-        Command::Cpu(args) => cpu::command(root, args),
-        Command::Readme { check } => readme::command(root, *check),
-        Command::FirstToken(args) => first_token::child(root, args),
+pub(crate) fn command(root: &Path, args: &Args) -> Result<ExitCode> {
+    match &args.command {
+        Some(Command::Readme { check }) => readme::command(root, *check),
+        None if args.list => {
+            for workload in nvllm_bench::workload::REGISTRY {
+                println!("{:9} {:4} {}", workload.name(), workload.code(), workload.definition());
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        None => run::command(root, args),
     }
 }

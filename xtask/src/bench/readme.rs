@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 
-use super::{record, report};
+use nvllm_bench::{record, table};
 
 const START: &str = "<!-- bench:cpu -->\n";
 const END: &str = "<!-- /bench:cpu -->";
@@ -30,9 +30,9 @@ pub(super) fn command(root: &Path, check: bool) -> Result<ExitCode> {
 /// Conditions and table of the newest run.
 fn block(root: &Path) -> Result<String> {
     let path = root.join("bench/records/cpu.jsonl");
-    let run = record::newest_run(&path)?;
-    let records = record::read(&path, &run)?;
-    Ok(format!("{}\n```text\n{}run {run}\n```\n", report::table(&records), report::conditions(&records)))
+    let run = record::newest_run(&path)?.with_context(|| format!("{} holds no record", path.display()))?;
+    let records = record::read_run(&path, &run)?;
+    Ok(format!("{}\n```text\n{}run {run}\n```\n", table::figures(&records), table::conditions(&records)))
 }
 
 fn with_block(text: &str, block: &str) -> Result<String> {

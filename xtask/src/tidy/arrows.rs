@@ -25,7 +25,7 @@ const TABLE: [(&str, &[&str]); 16] = [
     ("nvllm", ALL),
     ("nvllm-tests", ALL),
     ("nvllm-fuzz", ALL),
-    // Until `nvllm-bench` holds the workloads, xtask drives models itself.
+    // `golden` and `synth` drive models themselves.
     (
         "xtask",
         &[

@@ -8,7 +8,7 @@ mod tables;
 mod values;
 mod weights;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use nvllm_core::backend::lower;
 use nvllm_core::host::{Batch, Forward, HostExecutable};
@@ -18,7 +18,7 @@ use nvllm_core::{
     MemoryReport, ModelSpec, Op, OrderId, PlanRules, Reason, Tensor, WeightSource,
 };
 
-use crate::{Cpu, Isa, Kernels, Pool, PoolConfig, SumOrder, measure_read_bandwidth};
+use crate::{Cpu, Isa, Kernels, Pool, PoolConfig, SumOrder, measure_matmul_rate, measure_read_bandwidth};
 use arena::Arena;
 use kv::CpuKv;
 use tables::StepTables;
@@ -29,7 +29,6 @@ use weights::Weights;
 pub struct CpuBackend {
     pool: Arc<Pool>,
     kernels: &'static Kernels,
-    bandwidth: Mutex<Option<f64>>,
 }
 
 /// What a bandwidth measurement reads: several times any last-level cache's share.
@@ -54,7 +53,7 @@ impl CpuBackend {
 
     /// A pool and kernels of the caller's choice.
     pub fn with(pool: Arc<Pool>, kernels: &'static Kernels) -> Self {
-        Self { pool, kernels, bandwidth: Mutex::new(None) }
+        Self { pool, kernels }
     }
 }
 
@@ -69,11 +68,12 @@ impl Backend for CpuBackend {
     }
 
     fn measure_read_bandwidth(&self) -> Option<f64> {
-        let mut known = self.bandwidth.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(
-            *known
-                .get_or_insert_with(|| measure_read_bandwidth(&self.pool, self.kernels, BANDWIDTH_BYTES, 5)),
-        )
+        Some(measure_read_bandwidth(&self.pool, self.kernels, BANDWIDTH_BYTES, 3))
+    }
+
+    fn measure_matmul_rate(&self, weights: DType, activations: Activations) -> Option<f64> {
+        let rate = measure_matmul_rate(&self.pool, self.kernels, elem(weights)?, ops::mode(activations), 3);
+        (rate > 0.0).then_some(rate)
     }
 
     fn supports(&self, op: &Op) -> Result<(), Reason> {
@@ -96,7 +96,7 @@ impl Backend for CpuBackend {
 
     fn order(&self, op: &Op, _: usize, limits: &Limits) -> OrderId {
         let products = matches!(op, Op::Linear { .. } | Op::ExpertLinear { .. });
-        let mode = ops::mode(limits);
+        let mode = ops::mode(limits.activations);
         // Under bf16 activations the order depends on the weight's dtype as well, never on the number of rows.
         match self.kernels.linear_order(crate::Elem::Bf16, mode) {
             SumOrder::Bf16Pairs32 if products => OrderId("cpu-bf16-pairs-32"),

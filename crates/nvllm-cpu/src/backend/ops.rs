@@ -2,7 +2,7 @@
 
 use nvllm_core::host::Batch;
 use nvllm_core::program::{Node, QkNorm};
-use nvllm_core::{Activations, AttentionSpec, KvLayer, Limits, Op, RopeSpec, ValueId, WeightId};
+use nvllm_core::{Activations, AttentionSpec, KvLayer, Op, RopeSpec, ValueId, WeightId};
 
 use super::act_elem;
 use super::kv::CpuKv;
@@ -13,9 +13,9 @@ use crate::{ActMode, AttentionShape, Cpu, ExpertRows, KvPages, KvPagesMut, Resul
 /// Most experts of a token whose rows are summed.
 pub(super) const MAX_EXPERTS_PER_TOKEN: usize = 64;
 
-/// How linear layers multiply under these limits.
-pub(super) const fn mode(limits: &Limits) -> ActMode {
-    match limits.activations {
+/// How linear layers multiply under these activations.
+pub(super) const fn mode(activations: Activations) -> ActMode {
+    match activations {
         Activations::F32 => ActMode::F32,
         Activations::Bf16 => ActMode::Bf16,
     }
@@ -101,7 +101,7 @@ impl Machine<'_> {
         let segments: Vec<&[u8]> = matrix.segments.iter().map(AsRef::as_ref).collect();
         let weights = Weights { segments: &segments, elem: matrix.elem, k: matrix.cols };
         let bias = bias.map(|id| v.weights.vector(id));
-        self.cpu.linear(v.rows(x)?, weights, bias, mode(&v.limits), v.rows_mut(out)?)
+        self.cpu.linear(v.rows(x)?, weights, bias, mode(v.limits.activations), v.rows_mut(out)?)
     }
 
     fn kv_append(&mut self, k: Rows<'_>, v: Rows<'_>, kv: KvLayer) -> Result<()> {
@@ -218,7 +218,7 @@ impl Machine<'_> {
                 })
                 .collect();
             let out = v.rows_mut(out)?.columns(start, len)?;
-            self.cpu.expert_linear(v.rows(x)?, &experts, matrix.elem, mode(&v.limits), out)?;
+            self.cpu.expert_linear(v.rows(x)?, &experts, matrix.elem, mode(v.limits.activations), out)?;
             start += len;
         }
         Ok(())

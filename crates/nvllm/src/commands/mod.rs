@@ -1,5 +1,6 @@
 //! One file a command.
 
+mod bench;
 mod chat;
 mod generate;
 mod info;
@@ -14,6 +15,7 @@ use crate::cli::Command;
 /// Runs the command.
 pub(crate) fn run(command: Command) -> Result<()> {
     match command {
+        Command::Bench(args) => bench::run(&args),
         Command::Generate(args) => generate::run(args),
         Command::Chat(args) => chat::run(&args),
         Command::Logits(args) => logits::run(&args),

@@ -1,0 +1,214 @@
+//! The accuracy gate: no figure without a backend that computes what it should, in the same program.
+//!
+//! Three checks, on models whose answers are known whatever model is measured: golden fixtures (if the program brings
+//! them), the demo model's 16 greedy runs token for token under f32 activations, and its perplexity of a text that it
+//! never saw under the activations that are measured.
+
+use std::sync::Arc;
+
+use nvllm_core::{Activations, Backend, TokenId};
+use nvllm_engine::text::{EncodeOptions, SpecialText};
+use nvllm_engine::{Engine, Event, LoadOptions, Model, Request, RequestStream};
+use serde::Deserialize;
+
+use crate::record::Correctness;
+use crate::{BenchError, Factory, Result};
+
+/// Golden runs of the demo model by Hugging Face's transformers.
+const GOLDEN: &str = include_str!("../../../tests/golden/nvllm-tiny.json");
+/// The held-out text.
+const TEXT: &[u8] = include_bytes!("../../../tests/eval/val.txt.xz");
+/// Perplexities of it by Hugging Face's transformers.
+const EXPECTED: &str = include_str!("../../../tests/eval/expected.json");
+
+/// How far a perplexity may lie from the one expected: rounding activations to bf16 moves it by far less.
+const TOLERANCE: f64 = 0.01;
+
+/// A check that the program brings along.
+pub type Fixtures = Box<dyn Fn(&dyn Backend) -> Correctness>;
+
+/// What the gate needs beside the crate's own data.
+pub struct Gate {
+    /// Golden fixtures, where the repository is at hand.
+    pub fixtures: Option<Fixtures>,
+    /// Opens the demo model.
+    pub demo: Box<dyn Fn() -> Result<Model>>,
+}
+
+/// What came of it.
+#[derive(Clone, Debug)]
+pub struct GateReport {
+    /// The verdict.
+    pub correctness: Correctness,
+    /// Greedy runs equal to the golden ones, and how many there are.
+    pub golden: (usize, usize),
+    /// Perplexity of the text or its beginning; not computed where the other checks failed.
+    pub perplexity: Option<Perplexity>,
+}
+
+/// Perplexity of a text.
+#[derive(Clone, Copy, Debug)]
+pub struct Perplexity {
+    /// Tokens that were scored.
+    pub tokens: usize,
+    /// Whether that is the whole text.
+    pub whole: bool,
+    /// exp of the mean negative log-likelihood.
+    pub value: f64,
+    /// The expected value.
+    pub expected: f64,
+    /// Mean negative log-likelihood of a byte of text, in bits; known for the whole text.
+    pub bits_per_byte: Option<f64>,
+}
+
+impl Gate {
+    /// Runs the checks; with `prefix` the perplexity is of the text's beginning only.
+    ///
+    /// Errors if the backend or the demo model cannot be had. A wrong answer is no error: the report says so.
+    pub fn check(&self, factory: &Factory, activations: Activations, prefix: bool) -> Result<GateReport> {
+        let mut details = Vec::new();
+        let mut passed = true;
+        if let Some(fixtures) = &self.fixtures {
+            let checked = fixtures(factory()?.as_ref());
+            passed &= checked.passed;
+            details.push(checked.detail);
+        }
+        let demo = Arc::new((self.demo)()?);
+        let golden = golden_runs(factory, &demo)?;
+        passed &= golden.0 == golden.1;
+        details.push(format!(
+            "{} of {} greedy runs of {} equal",
+            golden.0,
+            golden.1,
+            crate::host::base_name(&demo.name)
+        ));
+        if !passed {
+            let correctness = Correctness { passed, detail: details.join("; ") };
+            return Ok(GateReport { correctness, golden, perplexity: None });
+        }
+        let perplexity = perplexity(factory, &demo, activations, prefix)?;
+        let passed = (perplexity.value / perplexity.expected - 1.0).abs() <= TOLERANCE;
+        details.push(format!(
+            "its perplexity of {} held-out tokens{} {:.3} ({:.3} expected)",
+            perplexity.tokens,
+            if perplexity.whole { "" } else { " (the text's beginning)" },
+            perplexity.value,
+            perplexity.expected
+        ));
+        let correctness = Correctness { passed, detail: details.join("; ") };
+        Ok(GateReport { correctness, golden, perplexity: Some(perplexity) })
+    }
+}
+
+#[derive(Deserialize)]
+struct Golden {
+    cases: Vec<GoldenCase>,
+}
+
+#[derive(Deserialize)]
+struct GoldenCase {
+    prompt_ids: Vec<TokenId>,
+    output_ids: Vec<TokenId>,
+}
+
+/// Greedy runs under f32 activations, all at once through the engine: how many equal the golden ones, and of how many.
+fn golden_runs(factory: &Factory, demo: &Arc<Model>) -> Result<(usize, usize)> {
+    let golden: Golden = serde_json::from_str(GOLDEN).map_err(|e| data("nvllm-tiny.json", &e))?;
+    let options = LoadOptions { activations: Some(Activations::F32), ..LoadOptions::default() };
+    let engine = start(factory, demo, options)?;
+    let streams = golden.cases.iter().map(|case| {
+        let max_tokens = Some(case.output_ids.len());
+        engine.submit(Request { prompt: case.prompt_ids.clone(), max_tokens, ..Request::default() })
+    });
+    let streams: Vec<RequestStream> = streams.collect::<nvllm_engine::Result<_>>()?;
+    let mut equal = 0;
+    for (mut stream, case) in streams.into_iter().zip(&golden.cases) {
+        let mut tokens = Vec::new();
+        loop {
+            match stream.next_event()? {
+                Event::Token { token, .. } => tokens.push(token),
+                Event::Finished(_) => break,
+                Event::PromptRow { .. } => {}
+            }
+        }
+        equal += usize::from(tokens == case.output_ids);
+    }
+    Ok((equal, golden.cases.len()))
+}
+
+#[derive(Deserialize)]
+struct Expected {
+    /// Tokens of each window; the first of each is given and not scored.
+    window: usize,
+    /// Tokens of the beginning.
+    prefix_tokens: usize,
+    prefix_perplexity: f64,
+    perplexity: f64,
+}
+
+/// Perplexity under `activations`: windows of the text that do not overlap, each token after the first of its window scored.
+fn perplexity(
+    factory: &Factory,
+    demo: &Arc<Model>,
+    activations: Activations,
+    prefix: bool,
+) -> Result<Perplexity> {
+    let expected: Expected = serde_json::from_str(EXPECTED).map_err(|e| data("expected.json", &e))?;
+    let text = text()?;
+    let encode = EncodeOptions { add_special_tokens: false, special_text: SpecialText::Literal };
+    let mut ids = demo.tokenizer()?.encode(&text, encode)?;
+    if prefix {
+        ids.truncate(expected.prefix_tokens);
+    }
+    let options = LoadOptions {
+        activations: Some(activations),
+        max_num_seqs: 1,
+        max_num_logits: LoadOptions::default().max_num_batched_tokens,
+        max_model_len: Some(expected.window),
+        ..LoadOptions::default()
+    };
+    let engine = start(factory, demo, options)?;
+    let (mut nll, mut tokens) = (0.0_f64, 0);
+    for window in ids.chunks(expected.window) {
+        let request = Request {
+            prompt: window.iter().map(|&id| TokenId(id)).collect(),
+            max_tokens: Some(0),
+            prompt_logprobs: Some(0),
+            ..Request::default()
+        };
+        let mut stream = engine.submit(request)?;
+        loop {
+            match stream.next_event()? {
+                Event::PromptRow { logprobs: Some(scores), .. } => {
+                    nll -= f64::from(scores.logprob);
+                    tokens += 1;
+                }
+                Event::Finished(_) => break,
+                _ => {}
+            }
+        }
+    }
+    Ok(Perplexity {
+        tokens,
+        whole: !prefix,
+        value: (nll / tokens as f64).exp(),
+        expected: if prefix { expected.prefix_perplexity } else { expected.perplexity },
+        bits_per_byte: (!prefix).then(|| nll / std::f64::consts::LN_2 / text.len() as f64),
+    })
+}
+
+/// The held-out text.
+pub(crate) fn text() -> Result<String> {
+    let mut bytes = Vec::new();
+    lzma_rs::xz_decompress(&mut &TEXT[..], &mut bytes).map_err(|e| data("val.txt.xz", &e))?;
+    String::from_utf8(bytes).map_err(|e| data("val.txt.xz", &e))
+}
+
+fn start(factory: &Factory, model: &Arc<Model>, options: LoadOptions) -> Result<Engine> {
+    let factory = Arc::clone(factory);
+    Ok(Engine::start(move || factory(), Arc::clone(model), options, |_| {})?)
+}
+
+fn data(file: &str, problem: &dyn std::fmt::Display) -> BenchError {
+    BenchError::Data { file: file.into(), problem: problem.to_string() }
+}

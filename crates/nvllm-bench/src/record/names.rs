@@ -1,0 +1,55 @@
+//! Names of a record's series and values, with their definitions. A name's meaning never changes; `bench/README.md` lists them.
+
+/// Series: seconds of each step (decode) or of each prompt's step (prefill), sampling included.
+pub const STEP_SECONDS: &str = "step_seconds";
+/// Series: bytes a second at which the same threads read memory, one beside each group of steps.
+pub const READ_BANDWIDTH: &str = "read_bandwidth";
+/// Series: operations a second of the backend's own matrix product, one beside each group of steps.
+pub const MATMUL_RATE: &str = "matmul_rate";
+/// Series: TTFT of each request, in seconds.
+pub const TTFT_SECONDS: &str = "ttft_seconds";
+/// Series: E2EL of each request, in seconds.
+pub const E2EL_SECONDS: &str = "e2el_seconds";
+/// Series: all ITLs of all requests, ascending, to the microsecond.
+pub const ITL_SECONDS: &str = "itl_seconds";
+/// Series: prompt tokens of each request.
+pub const PROMPT_TOKENS: &str = "prompt_tokens";
+/// Series: output tokens of each request.
+pub const OUTPUT_TOKENS: &str = "output_tokens";
+/// Series: seconds of each whole run over the request set, from the first submission to the last token.
+pub const RUN_SECONDS: &str = "run_seconds";
+/// Series: seconds from the start of a process until it is ready for a request.
+pub const READY_SECONDS: &str = "ready_seconds";
+/// Series: seconds from the start of a process until its first token.
+pub const FIRST_TOKEN_SECONDS: &str = "first_token_seconds";
+/// Series: seconds of the same prompt again in the same process.
+pub const AGAIN_SECONDS: &str = "again_seconds";
+
+/// Value: bytes of weights, KV cache, arena and scratch that the backend reports.
+pub const PLANNED_BYTES: &str = "planned_bytes";
+/// Value: of those, bytes of weights.
+pub const WEIGHT_BYTES: &str = "weight_bytes";
+/// Value: of those, bytes of KV cache.
+pub const KV_BYTES: &str = "kv_bytes";
+/// Value: resident bytes of the process before loading.
+pub const RESIDENT_BEFORE_BYTES: &str = "resident_before_bytes";
+/// Value: resident bytes of the process under full load.
+pub const RESIDENT_BYTES: &str = "resident_bytes";
+/// Value: bytes of KV cache of one token.
+pub const KV_TOKEN_BYTES: &str = "kv_token_bytes";
+/// Value: tokens that the loaded KV cache holds.
+pub const KV_TOKENS: &str = "kv_tokens";
+/// Value: tokens of KV cache that fit beside the rest in the device's memory.
+pub const MOST_TOKENS: &str = "most_tokens";
+/// Value: exp of the mean negative log-likelihood of a token.
+pub const PERPLEXITY: &str = "perplexity";
+/// Value: mean negative log-likelihood a byte of text, in bits.
+pub const BITS_PER_BYTE: &str = "bits_per_byte";
+/// Value: tokens that were scored.
+pub const SCORED_TOKENS: &str = "scored_tokens";
+/// Value: greedy runs equal to the golden ones.
+pub const GOLDEN_EQUAL: &str = "golden_equal";
+/// Value: greedy runs compared.
+pub const GOLDEN_RUNS: &str = "golden_runs";
+/// Value: median bytes that a start read from storage and not from the page cache.
+pub const STORAGE_BYTES: &str = "storage_bytes";

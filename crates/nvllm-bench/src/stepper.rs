@@ -1,0 +1,226 @@
+//! Sequences on one backend, step by step, with nothing between the clock and the backend.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use nvllm_core::program::Counts;
+use nvllm_core::sampling::philox4x32;
+use nvllm_core::{
+    Backend, BlockId, CoreError, DType, Executable, HostTensor, KvGeometry, Limits, MemoryReport, OutputRow,
+    SamplingParams, SeqStep, SlotId, SlotReset, Source, Step, StepId, TokenId, WeightFormat,
+};
+use nvllm_engine::Model;
+
+use crate::record::Cost;
+use crate::{BenchError, Result};
+
+/// A loaded model with a sequence in each slot, every one with blocks of its own for the whole context.
+pub(crate) struct Stepper {
+    exe: Box<dyn Executable>,
+    limits: Limits,
+    num_groups: usize,
+    vocab_size: usize,
+    num_steps: u64,
+}
+
+impl Stepper {
+    /// Loads `model`. The limits' KV bytes hold `seqs` sequences of `context`, see [`kv_bytes`].
+    pub(crate) fn load(backend: &dyn Backend, model: &Model, limits: &Limits) -> Result<Self> {
+        let exe = backend.load(&model.spec, model.source.as_ref(), limits)?;
+        let (num_groups, vocab_size) = (model.spec.kv.len(), model.spec.vocab_size);
+        Ok(Self { exe, limits: limits.clone(), num_groups, vocab_size, num_steps: 0 })
+    }
+
+    /// What is held.
+    pub(crate) fn memory(&self) -> MemoryReport {
+        self.exe.memory()
+    }
+
+    /// Writes drawn numbers to every block, as a computed prefix would have left them: times do not depend on the numbers, but
+    /// pages that were never written are not in memory.
+    pub(crate) fn fill_cache(&mut self) -> Result<()> {
+        for group in 0..self.num_groups {
+            let geometry = self.exe.kv_cache().geometry(group);
+            let data = drawn_block(&geometry);
+            for block in 0..geometry.num_blocks {
+                self.exe.kv_cache().write_block(group, BlockId(block as u32), &data)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a sequence of `context` cached tokens into each of the first `batch` slots. The next [`decode`](Self::decode) goes on
+    /// from there.
+    pub(crate) fn place(&mut self, batch: usize, context: usize) -> Result<f64> {
+        let seqs = (0..batch).map(|slot| {
+            let token = TokenId((slot % self.vocab_size) as u32);
+            self.seq(
+                slot,
+                vec![Source::Host(token)],
+                Source::Host(context as u32),
+                vec![OutputRow::sample(0)],
+            )
+        });
+        let seqs = seqs.collect();
+        let resets = (0..batch).map(|slot| reset(slot, &[])).collect();
+        Ok(self.step(seqs, resets)?.0)
+    }
+
+    /// One more token for each of the first `batch` sequences: the seconds of the step.
+    pub(crate) fn decode(&mut self, batch: usize) -> Result<f64> {
+        let outputs = || vec![OutputRow::sample(0)];
+        let seqs = (0..batch).map(|slot| self.seq(slot, vec![Source::Slot], Source::Slot, outputs()));
+        let seqs = seqs.collect();
+        Ok(self.step(seqs, Vec::new())?.0)
+    }
+
+    /// A sequence from nothing in slot 0, in as few steps as the limits allow, its first token sampled: the seconds of all steps.
+    pub(crate) fn prefill(&mut self, ids: &[TokenId]) -> Result<f64> {
+        Ok(self.run_prompt(ids, false)?.0)
+    }
+
+    /// The logits after `ids`.
+    pub(crate) fn logits(&mut self, ids: &[TokenId]) -> Result<Vec<f32>> {
+        Ok(self.run_prompt(ids, true)?.1)
+    }
+
+    fn run_prompt(&mut self, ids: &[TokenId], logits: bool) -> Result<(f64, Vec<f32>)> {
+        let (mut seconds, mut row) = (0.0, Vec::new());
+        let chunks = ids.chunks(self.limits.step_tokens);
+        let last = chunks.len().saturating_sub(1);
+        for (at, chunk) in chunks.enumerate() {
+            let start = at * self.limits.step_tokens;
+            let wanted = OutputRow { logits, ..OutputRow::sample(chunk.len() as u32 - 1) };
+            let outputs = if at == last { vec![wanted] } else { Vec::new() };
+            let tokens = chunk.iter().map(|&token| Source::Host(token)).collect();
+            let seq = self.seq(0, tokens, Source::Host(start as u32), outputs);
+            let resets = if at == 0 { vec![reset(0, ids)] } else { Vec::new() };
+            let (step, rows) = self.step(vec![seq], resets)?;
+            seconds += step;
+            row = rows;
+        }
+        Ok((seconds, row))
+    }
+
+    fn seq(
+        &self,
+        slot: usize,
+        tokens: Vec<Source<TokenId>>,
+        kv_start: Source<u32>,
+        outputs: Vec<OutputRow>,
+    ) -> SeqStep {
+        let per_seq = self.limits.context.div_ceil(self.limits.block_len);
+        let table: Arc<[BlockId]> = (0..per_seq).map(|i| BlockId((1 + slot * per_seq + i) as u32)).collect();
+        let positions = match kv_start {
+            Source::Host(start) => (0..tokens.len() as u32).map(|i| Source::Host(start + i)).collect(),
+            Source::Slot => vec![Source::Slot; tokens.len()],
+        };
+        SeqStep {
+            slot: SlotId(slot as u32),
+            tokens,
+            positions,
+            kv_start,
+            block_tables: vec![table; self.num_groups],
+            outputs,
+        }
+    }
+
+    fn step(&mut self, seqs: Vec<SeqStep>, resets: Vec<SlotReset>) -> Result<(f64, Vec<f32>)> {
+        let step = Step { id: StepId(self.num_steps), entry: 0, resets, seqs, awaits_masks: false };
+        self.num_steps += 1;
+        let start = Instant::now();
+        let ticket = self.exe.submit(&step)?;
+        let output = self.exe.collect(ticket)?;
+        let seconds = start.elapsed().as_secs_f64();
+        let row = match output.rows.into_iter().next().flatten() {
+            Some(row) => row.to_host()?.to_f32(),
+            None => Vec::new(),
+        };
+        Ok((seconds, row))
+    }
+}
+
+fn reset(slot: usize, prompt: &[TokenId]) -> SlotReset {
+    SlotReset {
+        slot: SlotId(slot as u32),
+        prompt: prompt.into(),
+        output: Arc::from([]),
+        sampling: Arc::new(SamplingParams { temperature: 0.0, ..SamplingParams::default() }),
+    }
+}
+
+/// A block of small numbers of both signs.
+fn drawn_block(geometry: &KvGeometry) -> HostTensor {
+    let num = geometry.num_layers * geometry.layer_block_len();
+    let mut bytes = Vec::with_capacity(num * geometry.dtype.size());
+    for i in 0..num {
+        let [word, ..] = philox4x32(0, [i as u32, 1, 0, 0]);
+        geometry.dtype.write((word as f32 / u32::MAX as f32 - 0.5) * 0.25, &mut bytes);
+    }
+    HostTensor::from_bytes(geometry.block_shape(), geometry.dtype, bytes)
+}
+
+/// KV bytes of `seqs` sequences of `context` tokens and the null block, under the other `limits`.
+pub(crate) fn kv_bytes(model: &Model, limits: &Limits, seqs: usize, context: usize) -> Result<usize> {
+    let probe = Limits { kv_bytes: usize::MAX, ..limits.clone() };
+    let mut bytes = 0;
+    for kv in &model.spec.kv {
+        let block = KvGeometry::new(kv, &probe)?.block_bytes();
+        bytes = bytes.max(block.saturating_mul(1 + seqs * context.div_ceil(limits.block_len)));
+    }
+    Ok(bytes)
+}
+
+/// Format of each weight, by id.
+pub(crate) fn formats(model: &Model) -> Result<Vec<WeightFormat>> {
+    let missing = |name: &str| CoreError::MissingTensor { name: name.into(), place: model.name.clone() };
+    let format = |decl: &nvllm_core::WeightDecl| {
+        let part = decl.parts.first().ok_or_else(|| missing(&decl.name))?;
+        Ok(model.source.tensor(&part.source)?.format)
+    };
+    model.spec.weights.iter().map(format).collect::<nvllm_core::Result<_>>().map_err(BenchError::from)
+}
+
+/// What the steps of `counts` move and compute at least, over all of them.
+pub(crate) fn cost(model: &Model, limits: &Limits, formats: &[WeightFormat], steps: &[Counts]) -> Cost {
+    let mut total = Cost { bytes: 0.0, flops: 0.0 };
+    for counts in steps {
+        let cost = model.spec.programs[0].cost(counts, limits, formats);
+        total.bytes += cost.weight_bytes + cost.kv_bytes;
+        total.flops += cost.flops;
+    }
+    total
+}
+
+/// The extents of a prompt of `len` tokens in steps of at most `step_tokens`, its last row wanted.
+pub(crate) fn prefill_counts(len: usize, step_tokens: usize) -> Vec<Counts> {
+    let step = |start: usize| {
+        let tokens = step_tokens.min(len - start);
+        let outputs = usize::from(start + tokens == len);
+        let kv_pairs = tokens * start + tokens * (tokens + 1) / 2;
+        Counts { tokens, outputs, seqs: 1, kv_positions: start + tokens, kv_pairs }
+    };
+    (0..len).step_by(step_tokens.max(1)).map(step).collect()
+}
+
+/// The dtype that `model`'s first weight is stored in, and its name.
+pub(crate) fn weight_dtype(model: &Model) -> Result<(DType, String)> {
+    match formats(model)?.first().map(|format| format.code) {
+        Some(nvllm_core::Code::Dense(dtype)) => Ok((dtype, dtype.to_string())),
+        other => Ok((model.dtype, format!("{other:?}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_of_a_prompt_cover_it() {
+        let steps = prefill_counts(1200, 512);
+        assert_eq!(steps.iter().map(|c| c.tokens).collect::<Vec<_>>(), [512, 512, 176]);
+        assert_eq!(steps.iter().map(|c| c.kv_pairs).sum::<usize>(), 1200 * 1201 / 2);
+        assert_eq!(steps.iter().map(|c| c.outputs).sum::<usize>(), 1);
+        assert_eq!(prefill_counts(512, 512), [Counts::prefill(512)]);
+    }
+}

@@ -1,0 +1,147 @@
+//! Tables of a run: every figure computed from records, nothing else.
+
+use std::fmt::Write as _;
+
+use crate::latency::{self, DEFINITIONS};
+use crate::record::{Record, names};
+use crate::{stats, workload};
+
+/// Markdown, one row a record, each peer with the ratio of our rate to its own.
+pub fn figures(records: &[Record]) -> String {
+    let mut text = String::from(
+        "| workload | engine | median | tokens/s | of the limit | our rate to its |\n|---|---|---|---|---|---|\n",
+    );
+    for record in records {
+        let figures = workload::figures(record);
+        let ours = records.iter().find(|other| other.is_ours() && other.compares_to(record));
+        let ratio = match (ours.and_then(|ours| workload::figures(ours).rate), figures.rate) {
+            (Some(ours), Some(rate)) if !record.is_ours() => format!("{:.2}x", ours / rate),
+            _ => "-".into(),
+        };
+        let rate = figures.rate.map_or_else(|| "-".into(), |rate| format!("{rate:.1}"));
+        let (workload, engine) = (&record.workload, &record.engine.name);
+        let _ = writeln!(
+            text,
+            "| {workload}, {} | {engine} | {} | {rate} | {} | {ratio} |",
+            record.case, figures.headline, figures.limit
+        );
+    }
+    text
+}
+
+/// Markdown: latencies of the records that hold requests, with the definitions below; empty if none does.
+pub fn latencies(records: &[Record]) -> String {
+    let mut text = String::new();
+    for record in records {
+        let (ttft, e2el) = (record.series(names::TTFT_SECONDS), record.series(names::E2EL_SECONDS));
+        let outputs = record.series(names::OUTPUT_TOKENS);
+        if ttft.is_empty() || ttft.len() != e2el.len() {
+            continue;
+        }
+        // A set that was run more than once lists its requests once.
+        let times = ttft.iter().zip(&e2el).zip(outputs.iter().cycle());
+        let tpot: Vec<f64> =
+            times.filter_map(|((&ttft, &e2el), &tokens)| latency::tpot(ttft, e2el, tokens)).collect();
+        let columns = [ttft, tpot, record.series(names::ITL_SECONDS), e2el];
+        let _ = write!(text, "| {}, {} | {} |", record.workload, record.case, record.engine.name);
+        for values in columns {
+            let percentile = |percent| milliseconds(stats::percentile(values.iter().copied(), percent));
+            let _ = match values.len() {
+                0 => write!(text, " - |"),
+                _ => write!(text, " {} / {} |", percentile(50.0), percentile(99.0)),
+            };
+        }
+        text.push('\n');
+    }
+    if text.is_empty() {
+        return text;
+    }
+    let names = DEFINITIONS.map(|definition| format!("{} p50 / p99, ms", definition.name)).join(" | ");
+    let meanings =
+        DEFINITIONS.map(|definition| format!("- {}: {}", definition.name, definition.meaning)).join("\n");
+    format!("| workload | engine | {names} |\n|---|---|---|---|---|---|\n{text}\n{meanings}\n")
+}
+
+fn milliseconds(seconds: f64) -> String {
+    format!("{:.1}", 1e3 * seconds)
+}
+
+/// The conditions, once for all records of a run.
+pub fn conditions(records: &[Record]) -> String {
+    let Some(first) = records.iter().find(|record| record.is_ours()).or(records.first()) else {
+        return String::new();
+    };
+    let short = |text: &str| text.chars().take(12).collect::<String>();
+    let mut text = format!(
+        "{} ({} parameters, sha256 {}), weights {}, activations {}, KV {}, {} threads\n{} on {} ({} processors), commit {}{}\n",
+        first.model.name,
+        first.model.num_parameters,
+        short(&first.model.sha256),
+        first.dtypes.weights,
+        first.dtypes.activations,
+        first.dtypes.kv,
+        first.threads,
+        first.device.name,
+        first.host.os,
+        first.host.num_cpus,
+        short(&first.source.commit),
+        if first.source.dirty == Some(true) { " with local changes" } else { "" },
+    );
+    for record in records {
+        let Some(correctness) = &record.correctness else { continue };
+        let line = format!("{} {}: {}\n", record.engine.name, record.engine.version, correctness.detail);
+        if !text.contains(&line) {
+            text += &line;
+        }
+    }
+    text
+}
+
+/// A time as people read it.
+pub fn duration(seconds: f64) -> String {
+    if seconds < 1.0 { format!("{:.2} ms", 1e3 * seconds) } else { format!("{seconds:.2} s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Series;
+    use crate::record::tests::sample;
+
+    #[test]
+    fn a_peer_is_shown_with_our_ratio() {
+        let mut peer = sample();
+        peer.engine.name = "other".into();
+        peer.series.insert(names::STEP_SECONDS.into(), Series::seconds([0.3; 4]));
+        let table = figures(&[sample(), peer]);
+        assert!(
+            table.contains("| decode, batch 1, context 128 | nvllm | 150.00 ms a step | 6.7 | 90.0 % "),
+            "{table}"
+        );
+        assert!(
+            table.contains("| other | 300.00 ms a step | 3.3 | ") && table.contains("| 2.00x |"),
+            "{table}"
+        );
+    }
+
+    #[test]
+    fn latencies_stand_beside_their_definitions() {
+        assert_eq!(latencies(&[sample()]), "");
+        let mut record = sample();
+        for (name, values) in [(names::TTFT_SECONDS, [0.1, 0.2]), (names::E2EL_SECONDS, [1.1, 2.2])] {
+            record.series.insert(name.into(), Series::seconds(values));
+        }
+        record.series.insert(names::OUTPUT_TOKENS.into(), Series::whole([11.0, 21.0]));
+        record.series.insert(names::ITL_SECONDS.into(), Series::seconds_sorted([0.1]));
+        let table = latencies(&[record]);
+        assert!(table.contains("| 150.0 / 199.0 | 100.0 / 100.0 | 100.0 / 100.0 |"), "{table}");
+        assert!(DEFINITIONS.iter().all(|d| table.contains(d.meaning)));
+    }
+
+    #[test]
+    fn conditions_are_said_once() {
+        let text = conditions(&[sample(), sample()]);
+        assert_eq!(text.matches("nvllm 0.1.0: all").count(), 1, "{text}");
+        assert_eq!(conditions(&[]), "");
+    }
+}

@@ -1,0 +1,255 @@
+//! S0: time of a decode step by batch and context.
+
+use nvllm_core::Backend;
+use nvllm_core::program::Counts;
+use nvllm_engine::Model;
+
+use super::{Figures, Workload, limit, median_of};
+use crate::bench::{Measurement, Roof, roof_series, settle, turns};
+use crate::peer::Peer;
+use crate::record::{Case, Cost, Record, Series, names};
+use crate::stepper::{self, Stepper};
+use crate::{Bench, Result};
+
+/// One step after another, interleaved with measurements of the limits and with the peers.
+pub(super) struct Decode;
+
+const BATCHES: [usize; 9] = [1, 2, 4, 8, 16, 32, 64, 128, 256];
+const CONTEXTS: [usize; 3] = [128, 1024, 8192];
+/// What `--quick` runs: batch and context.
+const QUICK: [(usize, usize); 3] = [(1, 128), (8, 128), (1, 1024)];
+/// Rounds at least and at most: each is one measurement of the limits and one turn of every engine.
+const ROUNDS: (usize, usize) = (3, 16);
+const QUICK_ROUNDS: usize = 4;
+/// Steps of one turn; fewer where a step takes long.
+const TURN_STEPS: usize = 8;
+/// Seconds that a turn should not exceed by much.
+const TURN_SECONDS: f64 = 1.0;
+
+/// One case with its schedule.
+struct Plan {
+    batch: usize,
+    context: usize,
+    rounds: usize,
+    turn_steps: usize,
+}
+
+impl Plan {
+    /// Steps that are measured, and one before them.
+    fn steps(&self) -> usize {
+        1 + self.rounds * self.turn_steps
+    }
+
+    /// Tokens that each sequence comes to.
+    fn reserve(&self) -> usize {
+        self.context + self.steps() + 1
+    }
+
+    fn case(&self) -> Case {
+        Case { batch: Some(self.batch), context: Some(self.context), ..Case::default() }
+    }
+}
+
+impl Workload for Decode {
+    fn name(&self) -> &'static str {
+        "decode"
+    }
+
+    fn code(&self) -> &'static str {
+        "S0"
+    }
+
+    fn definition(&self) -> &'static str {
+        "seconds of each greedy step, sampling included, of 1 to 256 sequences that hold 128, 1,024 or 8,192 tokens; our cache is \
+         filled with drawn numbers, a peer's by a real prompt; limits are measured beside every turn"
+    }
+
+    fn run(&self, bench: &mut Bench) -> Result<()> {
+        let model = bench.open()?;
+        let backend = bench.backend()?;
+        let roof = bench.roof(backend.as_ref());
+        let mut peers = bench.take_peers()?;
+        let all: Vec<(usize, usize)> = if bench.settings.quick {
+            QUICK.to_vec()
+        } else {
+            CONTEXTS.iter().flat_map(|&context| BATCHES.map(|batch| (batch, context))).collect()
+        };
+        let mut result = Ok(());
+        for (batch, context) in all {
+            result = self.case(bench, &model, backend.as_ref(), roof, &mut peers, (batch, context));
+            if result.is_err() {
+                break;
+            }
+        }
+        bench.put_peers(peers);
+        result
+    }
+
+    fn figures(&self, record: &Record) -> Figures {
+        let batch = record.case.batch.unwrap_or(1) as f64;
+        Figures {
+            headline: format!("{} a step", median_of(record, names::STEP_SECONDS)),
+            rate: record.median(names::STEP_SECONDS).map(|seconds| batch / seconds),
+            limit: limit(record),
+        }
+    }
+}
+
+impl Decode {
+    fn case(
+        &self,
+        bench: &mut Bench,
+        model: &Model,
+        backend: &dyn Backend,
+        roof: Roof,
+        peers: &mut [Peer],
+        (batch, context): (usize, usize),
+    ) -> Result<()> {
+        let formats = stepper::formats(model)?;
+        let limits = bench.limits(model, batch, context, batch)?;
+        let cost = |context| stepper::cost(model, &limits, &formats, &[Counts::decode(batch, context)]);
+        let step_seconds = 1.5 * roof.seconds(cost(context));
+        let Some(plan) = plan(bench, model, (batch, context), step_seconds, 1 + peers.len()) else {
+            return Ok(());
+        };
+        let what = format!("decode, {}", plan.case());
+        let limits = bench.limits(model, batch, plan.reserve(), batch)?;
+        if !bench.fits(&what, limits.kv_bytes + model.weight_bytes()?) {
+            return Ok(());
+        }
+        bench.progress(&what);
+        // The mean over the steps: the context grows by one a step.
+        let mean = cost(context + plan.steps() / 2);
+        let ready = fill_peers(bench, &plan, peers, prompt_seconds(bench, model, roof, &plan)?)?;
+        let mut stepper = Stepper::load(backend, model, &limits)?;
+        stepper.fill_cache()?;
+        stepper.place(batch, context)?;
+        let turns = Turns::run(bench, &what, &plan, &mut stepper, backend, peers, ready)?;
+        turns.keep(self, bench, &plan, mean, peers)
+    }
+}
+
+/// The schedule of a case; `None` if it is skipped.
+fn plan(
+    bench: &mut Bench,
+    model: &Model,
+    (batch, context): (usize, usize),
+    step_seconds: f64,
+    engines: usize,
+) -> Option<Plan> {
+    let turn_steps = ((TURN_SECONDS / step_seconds) as usize).clamp(1, TURN_STEPS);
+    let round_seconds = turn_steps as f64 * step_seconds * engines as f64 + 0.5;
+    let most = if bench.settings.quick { QUICK_ROUNDS } else { ROUNDS.1 };
+    let rounds = ((bench.settings.case_seconds / round_seconds) as usize).clamp(ROUNDS.0, most);
+    let plan = Plan { batch, context, rounds, turn_steps };
+    let what = format!("decode, {}", plan.case());
+    let positions = model.spec.max_positions;
+    if plan.reserve() > positions {
+        bench.skip(
+            &what,
+            &format!("it comes to {} tokens; the model has {positions} positions", plan.reserve()),
+        );
+        return None;
+    }
+    bench.affords(&what, rounds as f64 * round_seconds).then_some(plan)
+}
+
+/// Seconds that computing the case's context takes, about.
+fn prompt_seconds(bench: &Bench, model: &Model, roof: Roof, plan: &Plan) -> Result<f64> {
+    let limits = bench.limits(model, 1, plan.context, bench.settings.step_tokens)?;
+    let steps = stepper::prefill_counts(plan.context, limits.step_tokens);
+    let cost = stepper::cost(model, &limits, &stepper::formats(model)?, &steps);
+    Ok(2.0 * plan.batch as f64 * roof.seconds(cost))
+}
+
+/// Runs the peers' prompts and one step; which of them take part.
+fn fill_peers(bench: &mut Bench, plan: &Plan, peers: &mut [Peer], seconds: f64) -> Result<Vec<bool>> {
+    let texts = bench.prompts()?;
+    let prompts: Vec<_> = (0..plan.batch).map(|slot| texts.get(slot, plan.context)).collect();
+    let mut ready = Vec::new();
+    for peer in peers {
+        let what = format!("{} in decode, {}", peer.engine.name, plan.case());
+        let can = peer.can("decode").map_err(|reason| bench.skip(&what, &reason)).is_ok()
+            && bench.affords(&what, seconds);
+        bench.progress(&what);
+        let filled = can && {
+            let filled = peer.prefill(&prompts, plan.reserve()).and_then(|_| peer.decode(1));
+            filled.map_err(|reason| bench.skip(&what, &reason)).is_ok()
+        };
+        ready.push(filled);
+    }
+    Ok(ready)
+}
+
+/// What the turns of a case gave.
+struct Turns {
+    roofs: Vec<Roof>,
+    ours: Vec<f64>,
+    /// By peer; empty of those that do not take part.
+    theirs: Vec<Vec<f64>>,
+}
+
+impl Turns {
+    fn run(
+        bench: &mut Bench,
+        what: &str,
+        plan: &Plan,
+        stepper: &mut Stepper,
+        backend: &dyn Backend,
+        peers: &mut [Peer],
+        mut ready: Vec<bool>,
+    ) -> Result<Self> {
+        let mut all = Self { roofs: Vec::new(), ours: Vec::new(), theirs: vec![Vec::new(); peers.len()] };
+        for round in 0..plan.rounds {
+            bench.progress(&format!("{what}: {} of {}", round + 1, plan.rounds));
+            for turn in turns(round, 2 + peers.len()) {
+                match turn {
+                    0 => all.roofs.push(bench.roof(backend)),
+                    1 => {
+                        for _ in 0..plan.turn_steps {
+                            all.ours.push(stepper.decode(plan.batch)?);
+                        }
+                    }
+                    _ if ready[turn - 2] => {
+                        settle();
+                        match peers[turn - 2].decode(plan.turn_steps) {
+                            Ok(seconds) => all.theirs[turn - 2].extend(seconds),
+                            Err(reason) => {
+                                bench.skip(&format!("{} in {what}", peers[turn - 2].engine.name), &reason);
+                                ready[turn - 2] = false;
+                            }
+                        }
+                        settle();
+                    }
+                    _ => {}
+                }
+            }
+        }
+        for (series, ready) in all.theirs.iter_mut().zip(ready) {
+            if !ready {
+                series.clear();
+            }
+        }
+        Ok(all)
+    }
+
+    fn keep(
+        self,
+        workload: &Decode,
+        bench: &mut Bench,
+        plan: &Plan,
+        cost: Cost,
+        peers: &[Peer],
+    ) -> Result<()> {
+        let measured = |seconds: Vec<f64>| {
+            let mut series = roof_series(&self.roofs);
+            series.push((names::STEP_SECONDS, Series::seconds(seconds)));
+            Measurement { cost: Some(cost), series, ..Measurement::default() }
+        };
+        bench.keep(workload, &plan.case(), measured(self.ours.clone()))?;
+        for (peer, seconds) in peers.iter().zip(&self.theirs).filter(|(_, seconds)| !seconds.is_empty()) {
+            bench.keep_peer(workload, &plan.case(), peer, measured(seconds.clone()))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,123 @@
+//! `nvllm bench`: what a model does on this machine, and how near that is to what the hardware allows.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use nvllm_bench::workload::{self, Workload};
+use nvllm_bench::{
+    Bench as Measuring, BenchError, Display, Gate, Program, Settings, Subject, host, record, table,
+};
+use nvllm_core::{Activations, DType};
+use nvllm_cpu::PoolConfig;
+use nvllm_engine::Model;
+
+use crate::cli::{BackendName, Bench, Dtype};
+use crate::{backends, embedded, models};
+
+pub(super) fn run(args: &Bench) -> Result<()> {
+    if args.list {
+        for workload in workload::REGISTRY {
+            println!("{:9} {:4} {}", workload.name(), workload.code(), workload.definition());
+        }
+        return Ok(());
+    }
+    let named = args.workloads.iter().map(|name| workload::find(name)).collect::<Result<Vec<_>, _>>()?;
+    let workloads: Vec<&dyn Workload> = if named.is_empty() { workload::REGISTRY.to_vec() } else { named };
+    let subject = subject(args.model.as_deref())?;
+    let model = (subject.open)()?;
+    let activations = activations(args, &model);
+    drop(model);
+    let pool = PoolConfig { threads: args.threads, pin: args.pin, ..PoolConfig::default() };
+    let factory = Arc::new(backends::named(args.backend, pool));
+    let gate = Gate { fixtures: None, demo: Box::new(|| opened(embedded::open())) };
+    let display = Display::bar(workloads.len(), |line| eprintln!("{line}"));
+    let bar = display.bar.clone();
+    let mut bench = Measuring::start(subject, factory, &gate, settings(args, activations)?, display)
+        .context(
+            "a figure without a check of correctness is not printed; the check is made with the demo model",
+        )?;
+    let mut result = Ok(());
+    for workload in workloads {
+        result = bench.run(workload);
+        if result.is_err() {
+            break;
+        }
+    }
+    bar.finish_and_clear();
+    record::append(&args.records, bench.records())?;
+    result?;
+    let written = record::read_run(&args.records, bench.run_id())?;
+    println!("{}\n{}\n{}", table::conditions(&written), table::figures(&written), table::latencies(&written));
+    for line in bench.skipped() {
+        println!("{line}");
+    }
+    println!("records: {} (run {})", args.records.display(), bench.run_id());
+    Ok(())
+}
+
+/// The crate's error for one of this program's.
+fn opened<T>(result: Result<T>) -> Result<T, BenchError> {
+    result.map_err(|e| BenchError::Data { file: embedded::NAME.into(), problem: format!("{e:#}") })
+}
+
+/// The named model on disk, fetched first if need be, or the embedded one.
+fn subject(name: Option<&str>) -> Result<Subject> {
+    let Some(name) = name else {
+        return Ok(Subject {
+            name: embedded::NAME.into(),
+            sha256: host::sha256(embedded::weights()),
+            dir: None,
+            seed: None,
+            open: Box::new(|| opened(embedded::open())),
+        });
+    };
+    let model = models::open(Some(name))?;
+    let dir = PathBuf::from(&model.name);
+    let files = host::weight_files(&dir)?;
+    let again = name.to_owned();
+    Ok(Subject {
+        name: if Path::new(name).is_dir() { host::base_name(name) } else { name.into() },
+        sha256: host::sha256_files(&files)?,
+        dir: Some(dir),
+        seed: None,
+        open: Box::new(move || opened(models::open(Some(&again)))),
+    })
+}
+
+fn activations(args: &Bench, model: &Model) -> Activations {
+    match args.activations {
+        Some(Dtype::F32) => Activations::F32,
+        Some(Dtype::Bf16) => Activations::Bf16,
+        None if model.dtype == DType::Bf16 => Activations::Bf16,
+        None => Activations::F32,
+    }
+}
+
+fn settings(args: &Bench, activations: Activations) -> Result<Settings> {
+    let is_reference = args.backend == BackendName::Reference;
+    let mut flags = vec!["--activations".to_owned(), activations.dtype().to_string()];
+    flags.extend(
+        args.threads.map(|threads| vec!["--threads".into(), threads.to_string()]).unwrap_or_default(),
+    );
+    flags.extend(args.pin.then(|| "--pin".into()));
+    flags.extend(is_reference.then(|| vec!["--backend".into(), "reference".into()]).unwrap_or_default());
+    let threads = if is_reference { 1 } else { args.threads.unwrap_or_else(nvllm_cpu::default_threads) };
+    Ok(Settings {
+        quick: args.quick,
+        activations,
+        step_tokens: args.max_num_batched_tokens,
+        threads,
+        scale: args.scale,
+        case_seconds: args.case_seconds,
+        flags: std::env::args().skip(1).collect(),
+        source: record::Source { commit: concat!("version ", env!("CARGO_PKG_VERSION")).into(), dirty: None },
+        version: env!("CARGO_PKG_VERSION").into(),
+        program: Some(Program {
+            path: std::env::current_exe().context("cannot find this program")?,
+            args: flags,
+        }),
+        peers: Vec::new(),
+        scratch: std::env::temp_dir(),
+    })
+}

@@ -1,0 +1,104 @@
+//! `nvllm-bench` end to end: its gate on backends that are right and wrong, and every workload that needs no program, small.
+
+use std::sync::Arc;
+
+use nvllm_bench::record::{self, names};
+use nvllm_bench::workload::{self, REGISTRY};
+use nvllm_bench::{Bench, BenchError, Display, Factory, Gate, Settings, Subject, host, table};
+use nvllm_core::{Activations, Backend, Reference};
+use nvllm_engine::Model;
+use nvllm_engine::hub::ModelFiles;
+use nvllm_tests::model_dir;
+
+fn open() -> nvllm_bench::Result<Model> {
+    Ok(Model::open(&ModelFiles::in_directory(&model_dir())?)?)
+}
+
+fn gate() -> Gate {
+    Gate { fixtures: None, demo: Box::new(open) }
+}
+
+fn cpu() -> Factory {
+    Arc::new(|| Ok(Box::new(nvllm_tests::cpu()) as Box<dyn Backend>))
+}
+
+/// The reference with every norm off by 2 %.
+fn wrong() -> Factory {
+    Arc::new(|| {
+        let scaled = Reference::observed(Arc::new(|_, node, outputs: &mut [Vec<f32>]| {
+            if node.op.stem() == "rms_norm" {
+                outputs.iter_mut().flatten().for_each(|x| *x *= 1.02);
+            }
+        }));
+        Ok(Box::new(scaled) as Box<dyn Backend>)
+    })
+}
+
+fn settings() -> Settings {
+    Settings {
+        quick: true,
+        activations: Activations::Bf16,
+        step_tokens: 512,
+        threads: nvllm_cpu::default_threads(),
+        scale: Some(0.02),
+        case_seconds: 20.0,
+        flags: vec!["bench".into()],
+        source: record::Source { commit: "test".into(), dirty: None },
+        version: "test".into(),
+        program: None,
+        peers: Vec::new(),
+        scratch: std::env::temp_dir(),
+    }
+}
+
+fn subject() -> Subject {
+    let files = host::weight_files(&model_dir()).unwrap();
+    Subject {
+        name: "nvllm-tiny".into(),
+        sha256: host::sha256_files(&files).unwrap(),
+        dir: Some(model_dir()),
+        seed: None,
+        open: Box::new(open),
+    }
+}
+
+#[test]
+fn a_wrong_backend_measures_nothing() {
+    let error = Bench::start(subject(), wrong(), &gate(), settings(), Display::silent()).err().unwrap();
+    assert!(matches!(error, BenchError::Incorrect { .. }), "{error}");
+    assert!(error.to_string().contains("greedy runs"), "{error}");
+}
+
+#[test]
+fn every_workload_leaves_records_or_says_why_not() {
+    let mut bench = Bench::start(subject(), cpu(), &gate(), settings(), Display::silent()).unwrap();
+    for workload in REGISTRY {
+        bench.run(workload).unwrap_or_else(|e| panic!("{}: {e}", workload.name()));
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("records.jsonl");
+    record::append(&path, bench.records()).unwrap();
+    let records = record::read(&path).unwrap();
+    assert_eq!(records, bench.records(), "what is written is read");
+    for workload in REGISTRY {
+        let made = records.iter().any(|record| record.workload == workload.name());
+        let skipped = bench.skipped().iter().any(|line| line.starts_with(workload.name()));
+        assert!(made || skipped, "{}: {:?}", workload.name(), bench.skipped());
+        assert_eq!(made, workload.name() != "startup", "{:?}", bench.skipped());
+    }
+    for record in &records {
+        let figures = workload::figures(record);
+        assert!(!figures.headline.contains("NaN") && !figures.headline.is_empty(), "{}: {figures:?}", record.title());
+        if record.series.contains_key(names::STEP_SECONDS) {
+            assert!(record.share().is_some_and(|share| share > 0.0), "{}", record.title());
+        }
+    }
+    let set = records.iter().find(|record| record.workload == "nano").unwrap();
+    let num = set.case.num_requests.unwrap();
+    assert_eq!(set.series(names::TTFT_SECONDS).len(), num);
+    let outputs: f64 = set.series(names::OUTPUT_TOKENS).iter().sum();
+    assert_eq!(set.series(names::ITL_SECONDS).len(), outputs as usize - num);
+    assert!(table::latencies(&records).contains("TPOT"));
+    let memory = records.iter().find(|record| record.workload == "memory").unwrap();
+    assert!(memory.values[names::PLANNED_BYTES] > memory.values[names::WEIGHT_BYTES]);
+}

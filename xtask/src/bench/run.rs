@@ -1,0 +1,139 @@
+//! One run: what the crate `nvllm-bench` is given, and what is printed of what it gives back.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+use nvllm_bench::workload::{self, Workload};
+use nvllm_bench::{
+    Bench, Display, Factory, Gate, Program, Settings, Subject, host, installations, record, table,
+};
+use nvllm_core::Backend;
+use nvllm_cpu::{CpuBackend, Kernels, Pool, PoolConfig};
+use nvllm_engine::hub::ModelFiles;
+use nvllm_engine::{EngineError, Model};
+
+use super::{Args, gate};
+use crate::synth;
+
+/// Seconds that one case may take.
+const CASE_SECONDS: f64 = 180.0;
+const QUICK_CASE_SECONDS: f64 = 40.0;
+
+/// Measures, writes the records and prints their tables.
+pub(super) fn command(root: &Path, args: &Args) -> Result<ExitCode> {
+    let all = workload::REGISTRY.iter().filter(|workload| {
+        args.workloads.is_empty() || args.workloads.iter().any(|name| name == workload.name())
+    });
+    args.workloads.iter().try_for_each(|name| workload::find(name).map(|_| ()))?;
+    let workloads: Vec<&dyn Workload> = all.copied().collect();
+    let dir = model_dir(root, args)?;
+    let program =
+        if workloads.iter().any(|workload| workload.name() == "startup") { build(root, args) } else { None };
+    let settings = settings(root, args, program)?;
+    let display = Display::bar(workloads.len(), |line| eprintln!("{line}"));
+    let bar = display.bar.clone();
+    let gate = Gate { fixtures: Some(Box::new(gate::check)), demo: opener(root.join("models/nvllm-tiny")) };
+    let mut bench = Bench::start(subject(args, &dir)?, factory(args), &gate, settings, display)?;
+    let mut result = Ok(());
+    for workload in workloads {
+        result = bench.run(workload);
+        if result.is_err() {
+            break;
+        }
+    }
+    bar.finish_and_clear();
+    // What was measured before an error is kept: it passed its check.
+    let path = args.records.clone().unwrap_or_else(|| root.join("bench/records/cpu.jsonl"));
+    record::append(&path, bench.records())?;
+    result?;
+    let written = record::read_run(&path, bench.run_id())?;
+    println!("{}\n{}\n{}", table::conditions(&written), table::figures(&written), table::latencies(&written));
+    for line in bench.skipped() {
+        println!("{line}");
+    }
+    println!("records: {} (run {})", path.display(), bench.run_id());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The given directory, or the one of random weights, made now if it is not there.
+fn model_dir(root: &Path, args: &Args) -> Result<PathBuf> {
+    if let Some(dir) = &args.model {
+        return Ok(dir.clone());
+    }
+    let file = host::base_name(&args.config);
+    let name = file.strip_suffix(".json").unwrap_or(&file);
+    let dir = root.join(format!("out/bench/{name}-seed0"));
+    if !dir.join("model.safetensors").is_file() {
+        eprintln!("drawing the weights of {name}");
+        synth::make(root, &args.config, 0, &dir)?;
+    }
+    Ok(dir)
+}
+
+fn opener(dir: PathBuf) -> Box<dyn Fn() -> nvllm_bench::Result<Model>> {
+    Box::new(move || Ok(Model::open(&ModelFiles::in_directory(&dir)?)?))
+}
+
+fn subject(args: &Args, dir: &Path) -> Result<Subject> {
+    let files = host::weight_files(dir)?;
+    ensure!(!files.is_empty(), "{} holds no safetensors file", dir.display());
+    Ok(Subject {
+        name: host::base_name(&dir.to_string_lossy()),
+        sha256: host::sha256_files(&files)?,
+        dir: Some(dir.canonicalize().with_context(|| format!("cannot find {}", dir.display()))?),
+        seed: args.model.is_none().then_some(0),
+        open: opener(dir.into()),
+    })
+}
+
+fn factory(args: &Args) -> Factory {
+    let config = PoolConfig { threads: args.threads, pin: args.pin, ..PoolConfig::default() };
+    Arc::new(move || {
+        let failed = |e: nvllm_cpu::CpuError| EngineError::Backend { reason: e.to_string() };
+        let pool = Pool::of_process(&config).map_err(failed)?;
+        pool.pin_caller().map_err(failed)?;
+        Ok(Box::new(CpuBackend::with(pool, Kernels::best())) as Box<dyn Backend>)
+    })
+}
+
+fn settings(root: &Path, args: &Args, program: Option<Program>) -> Result<Settings> {
+    let pythons = if args.no_peers { &[][..] } else { &args.peer_python };
+    let mut peers = installations(&root.join("crates/nvllm-bench/peers"), pythons, args.quick);
+    if args.no_peers {
+        peers.clear();
+    }
+    Ok(Settings {
+        quick: args.quick,
+        activations: args.activations.core(),
+        step_tokens: nvllm_engine::LoadOptions::default().max_num_batched_tokens,
+        threads: args.threads.unwrap_or_else(nvllm_cpu::default_threads),
+        scale: args.scale,
+        case_seconds: args.case_seconds.unwrap_or(if args.quick { QUICK_CASE_SECONDS } else { CASE_SECONDS }),
+        flags: std::env::args().skip(1).collect(),
+        source: host::commit(root).context("the commit cannot be found: git is needed here")?,
+        version: env!("CARGO_PKG_VERSION").into(),
+        program,
+        peers,
+        scratch: root.join("out/bench"),
+    })
+}
+
+/// The real program, built from this source; `None` if that fails, which cargo then has said.
+fn build(root: &Path, args: &Args) -> Option<Program> {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--quiet", "--release", "--package", "nvllm"]).current_dir(root);
+    if !cargo.status().is_ok_and(|status| status.success()) {
+        eprintln!("the program nvllm was not built");
+        return None;
+    }
+    let mut flags = vec!["--activations".into(), args.activations.name().into()];
+    flags.extend(
+        args.threads.map(|threads| vec!["--threads".into(), threads.to_string()]).unwrap_or_default(),
+    );
+    if args.pin {
+        flags.push("--pin".into());
+    }
+    Some(Program { path: root.join("target/release/nvllm"), args: flags })
+}
