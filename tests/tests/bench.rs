@@ -88,7 +88,11 @@ fn every_workload_leaves_records_or_says_why_not() {
     }
     for record in &records {
         let figures = workload::figures(record);
-        assert!(!figures.headline.contains("NaN") && !figures.headline.is_empty(), "{}: {figures:?}", record.title());
+        assert!(
+            !figures.headline.contains("NaN") && !figures.headline.is_empty(),
+            "{}: {figures:?}",
+            record.title()
+        );
         if record.series.contains_key(names::STEP_SECONDS) {
             assert!(record.share().is_some_and(|share| share > 0.0), "{}", record.title());
         }
@@ -101,4 +105,36 @@ fn every_workload_leaves_records_or_says_why_not() {
     assert!(table::latencies(&records).contains("TPOT"));
     let memory = records.iter().find(|record| record.workload == "memory").unwrap();
     assert!(memory.values[names::PLANNED_BYTES] > memory.values[names::WEIGHT_BYTES]);
+}
+
+#[test]
+fn a_profile_times_every_op_of_every_step() {
+    let mut bench = Bench::start(subject(), cpu(), &gate(), settings(), Display::silent()).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("trace.json");
+    bench.profile(&path).unwrap();
+    let trace: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let events = trace["traceEvents"].as_array().unwrap();
+    let of = |cat: &str| events.iter().filter(|event| event["cat"] == cat).collect::<Vec<_>>();
+    let (host, ops) = (of("host"), of("op"));
+    let program = &nvllm_core::backend::lower(&nvllm_tests::cpu(), &open().unwrap().spec).unwrap()[0];
+    let num_steps = host.len() / 2;
+    assert_eq!(num_steps, 9, "a prompt and eight tokens");
+    assert_eq!(ops.len(), num_steps * program.nodes.len());
+    let end = |event: &serde_json::Value| event["ts"].as_f64().unwrap() + event["dur"].as_f64().unwrap();
+    for (step, timed) in ops.chunks(program.nodes.len()).enumerate() {
+        let submit = host[2 * step];
+        for (node, event) in program.nodes.iter().zip(timed) {
+            assert_eq!(event["name"], node.op.stem());
+            assert!(
+                event["ts"].as_f64() >= submit["ts"].as_f64() && end(event) <= end(submit) + 1.0,
+                "{event}"
+            );
+        }
+        assert!(timed.windows(2).all(|pair| end(pair[0]) <= pair[1]["ts"].as_f64().unwrap() + 1e-3));
+    }
+    let head = ops.iter().rev().find(|event| event["name"] == "linear").unwrap();
+    assert!(head["args"]["share_of_limit"].as_f64().is_some_and(|share| share > 0.0), "{head}");
+    let named = head["args"]["weights"][0].as_str().unwrap();
+    assert!(program.weights.iter().any(|decl| decl.name == named), "{named}");
 }

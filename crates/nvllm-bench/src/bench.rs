@@ -11,8 +11,8 @@ use nvllm_engine::Model;
 
 use crate::gate::{Gate, GateReport};
 use crate::peer::{Installation, Peer, PeerSetup};
-use crate::record::{self, Case, Cost, Dtypes, Engine, OURS, Record, SCHEMA, Series, names};
 use crate::prompt::Prompts;
+use crate::record::{self, Case, Cost, Dtypes, Engine, OURS, Record, SCHEMA, Series, names};
 use crate::workload::Workload;
 use crate::{BenchError, Result, host, stepper};
 

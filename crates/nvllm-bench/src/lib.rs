@@ -15,6 +15,7 @@ mod gate;
 pub mod host;
 pub mod latency;
 mod peer;
+mod profile;
 mod prompt;
 pub mod record;
 pub mod stats;

@@ -7,7 +7,7 @@ use nvllm_core::program::Counts;
 use nvllm_core::sampling::philox4x32;
 use nvllm_core::{
     Backend, BlockId, CoreError, DType, Executable, HostTensor, KvGeometry, Limits, MemoryReport, OutputRow,
-    SamplingParams, SeqStep, SlotId, SlotReset, Source, Step, StepId, TokenId, WeightFormat,
+    SamplingParams, SeqStep, SlotId, SlotReset, Source, Step, StepId, StepProfile, TokenId, WeightFormat,
 };
 use nvllm_engine::Model;
 
@@ -21,6 +21,15 @@ pub(crate) struct Stepper {
     num_groups: usize,
     vocab_size: usize,
     num_steps: u64,
+    /// Times of every step, while it is profiled.
+    spans: Option<Vec<StepSpan>>,
+}
+
+/// A step as the host saw it.
+pub(crate) struct StepSpan {
+    pub submit: Instant,
+    pub submitted: Instant,
+    pub collected: Instant,
 }
 
 impl Stepper {
@@ -28,7 +37,21 @@ impl Stepper {
     pub(crate) fn load(backend: &dyn Backend, model: &Model, limits: &Limits) -> Result<Self> {
         let exe = backend.load(&model.spec, model.source.as_ref(), limits)?;
         let (num_groups, vocab_size) = (model.spec.kv.len(), model.spec.vocab_size);
-        Ok(Self { exe, limits: limits.clone(), num_groups, vocab_size, num_steps: 0 })
+        Ok(Self { exe, limits: limits.clone(), num_groups, vocab_size, num_steps: 0, spans: None })
+    }
+
+    /// Runs `work` with every op timed: what the host and what the device spent on each of its steps.
+    pub(crate) fn profiled(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<()>,
+    ) -> Result<Vec<(StepSpan, StepProfile)>> {
+        self.exe.set_profiling(true)?;
+        self.spans = Some(Vec::new());
+        let result = work(self);
+        self.exe.set_profiling(false)?;
+        let spans = self.spans.take().unwrap_or_default();
+        let profiles = self.exe.take_profiles();
+        result.map(|()| spans.into_iter().zip(profiles).collect())
     }
 
     /// What is held.
@@ -130,8 +153,13 @@ impl Stepper {
         self.num_steps += 1;
         let start = Instant::now();
         let ticket = self.exe.submit(&step)?;
+        let submitted = Instant::now();
         let output = self.exe.collect(ticket)?;
-        let seconds = start.elapsed().as_secs_f64();
+        let collected = Instant::now();
+        if let Some(spans) = &mut self.spans {
+            spans.push(StepSpan { submit: start, submitted, collected });
+        }
+        let seconds = collected.duration_since(start).as_secs_f64();
         let row = match output.rows.into_iter().next().flatten() {
             Some(row) => row.to_host()?.to_f32(),
             None => Vec::new(),

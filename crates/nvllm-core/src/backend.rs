@@ -2,7 +2,7 @@
 
 use crate::{
     Activations, AdapterId, CoreError, DType, KvCache, Limits, ModelSpec, Op, PlanRules, Result, SlotId,
-    Step, StepOutput, Tensor, Ticket, TokenMasks, WeightSource,
+    Step, StepOutput, StepProfile, Tensor, Ticket, TokenMasks, WeightSource,
 };
 
 /// Why a backend does not run an op in some shape, and what it takes.
@@ -93,6 +93,23 @@ pub trait Executable {
     fn kept(&self, label: &str) -> Option<Box<dyn Tensor>>;
     /// What is held.
     fn memory(&self) -> MemoryReport;
+    /// Times every op of the steps submitted from now on, or no longer. Steps that are timed may run slower.
+    ///
+    /// Errors if the backend cannot.
+    fn set_profiling(&mut self, on: bool) -> Result<()> {
+        if !on {
+            return Ok(());
+        }
+        Err(CoreError::Unsupported {
+            backend: "this backend".into(),
+            op: "a profile by op".into(),
+            reason: "it times whole steps only".into(),
+        })
+    }
+    /// Profiles of the steps since the last call, in the order of submission.
+    fn take_profiles(&mut self) -> Vec<StepProfile> {
+        Vec::new()
+    }
     /// Points a slot at a LoRA adapter.
     fn set_adapter(&mut self, slot: SlotId, adapter: Option<AdapterId>) -> Result<()> {
         match adapter {

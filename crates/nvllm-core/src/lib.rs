@@ -8,7 +8,7 @@
 //! The crate also holds the [`reference`](mod@reference) backend: naive, scalar, f32. It defines what every op
 //! means; all other backends are held to it. Sampling semantics live here too ([`sampling`]), once.
 //!
-//! Deliberately absent: threads, devices, async, clocks, tokenizers, and any knowledge of a model family.
+//! Deliberately absent: threads, devices, async, clocks (but for the one that times ops on request), tokenizers, and any knowledge of a model family.
 
 pub mod backend;
 pub mod dtype;
@@ -17,6 +17,7 @@ pub mod hf_config;
 pub mod host;
 pub mod ids;
 pub mod limits;
+pub mod profile;
 pub mod program;
 pub mod reference;
 pub mod sampling;
@@ -32,6 +33,7 @@ pub use error::{CoreError, Result};
 pub use hf_config::HfConfig;
 pub use ids::{AdapterId, BlockId, SeqId, SlotId, StepId, TokenId, ValueId, WeightId};
 pub use limits::{Activations, Limits, Numerics, PlanRules};
+pub use profile::{OpTime, StepProfile};
 pub use program::{AttentionSpec, Op, Program, Recorder, RopeScaling, RopeSpec, Rows, RowsOf, ValueKind};
 pub use reference::Reference;
 pub use sampling::SamplingParams;

@@ -247,6 +247,9 @@ pub(crate) struct Bench {
     /// Seconds that one case may take: larger ones are skipped, with a line that says so.
     #[arg(long, default_value_t = 60.0)]
     pub case_seconds: f64,
+    /// Also write a trace of every op of a prompt and some decoded tokens (Perfetto opens it).
+    #[arg(long, value_name = "FILE")]
+    pub profile: Option<PathBuf>,
     /// The file that the records are appended to.
     #[arg(long, default_value = "nvllm-bench.jsonl")]
     pub records: PathBuf,

@@ -55,6 +55,9 @@ pub(crate) struct Args {
     /// Measure without peers
     #[arg(long)]
     no_peers: bool,
+    /// Also write a trace of every op of a prompt and some decoded tokens (Perfetto opens it)
+    #[arg(long, value_name = "FILE")]
+    profile: Option<PathBuf>,
     /// File that the records are appended to [default: bench/records/cpu.jsonl]
     #[arg(long)]
     records: Option<PathBuf>,

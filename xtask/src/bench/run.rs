@@ -43,6 +43,10 @@ pub(super) fn command(root: &Path, args: &Args) -> Result<ExitCode> {
             break;
         }
     }
+    if let (Ok(()), Some(path)) = (&result, &args.profile) {
+        bar.set_message("profiling");
+        result = bench.profile(path);
+    }
     bar.finish_and_clear();
     // What was measured before an error is kept: it passed its check.
     let path = args.records.clone().unwrap_or_else(|| root.join("bench/records/cpu.jsonl"));

@@ -2,16 +2,16 @@
 
 use std::collections::VecDeque;
 
-use super::{Batch, Slots, sample_rows};
+use super::{Batch, OpClock, Slots, sample_rows};
 use crate::{
-    CoreError, Executable, KvCache, KvGeometry, Limits, MemoryReport, Result, Step, StepOutput, Tensor,
-    Ticket, TokenMasks,
+    CoreError, Executable, KvCache, KvGeometry, Limits, MemoryReport, Result, Step, StepOutput, StepProfile,
+    Tensor, Ticket, TokenMasks,
 };
 
 /// What a host backend adds: running its programs on a resolved batch.
 pub trait Forward {
-    /// Runs every op of an entry program but the sampler.
-    fn forward(&mut self, entry: usize, batch: &Batch) -> Result<()>;
+    /// Runs every op of an entry program but the sampler, and tells `clock` when each has ended.
+    fn forward(&mut self, entry: usize, batch: &Batch, clock: &mut OpClock) -> Result<()>;
     /// The logits `[outputs, vocab]` that the last forward pass left; empty if the program has none.
     fn logits(&self) -> &[f32];
     /// Geometry of each KV group.
@@ -45,13 +45,25 @@ pub struct HostExecutable<F> {
     vocab_size: usize,
     num_programs: usize,
     pending: VecDeque<Pending>,
+    clock: OpClock,
+    profiling: bool,
+    profiles: Vec<StepProfile>,
 }
 
 impl<F: Forward> HostExecutable<F> {
     /// A model of `num_programs` entry programs, loaded under `limits`.
     pub fn new(forward: F, limits: &Limits, vocab_size: usize, num_programs: usize) -> Self {
-        let slots = Slots::new(limits.seqs);
-        Self { forward, slots, limits: limits.clone(), vocab_size, num_programs, pending: VecDeque::new() }
+        Self {
+            forward,
+            slots: Slots::new(limits.seqs),
+            limits: limits.clone(),
+            vocab_size,
+            num_programs,
+            pending: VecDeque::new(),
+            clock: OpClock::default(),
+            profiling: false,
+            profiles: Vec::new(),
+        }
     }
 }
 
@@ -66,12 +78,19 @@ impl<F: Forward> Executable for HostExecutable<F> {
             return Err(CoreError::step(step.id, problem));
         }
         let replaced = self.slots.reset(step, self.vocab_size)?;
+        if self.profiling {
+            self.clock.begin();
+        }
         let batch = Batch::new(step, &self.slots, &self.limits, self.forward.geometries(), self.vocab_size)
-            .and_then(|batch| self.forward.forward(step.entry, &batch).map(|()| batch));
+            .and_then(|batch| {
+                self.clock.ready();
+                self.forward.forward(step.entry, &batch, &mut self.clock).map(|()| batch)
+            });
         let batch = match batch {
             Ok(batch) => batch,
             Err(e) => {
                 self.slots.restore(replaced);
+                self.clock.end();
                 return Err(e);
             }
         };
@@ -80,14 +99,14 @@ impl<F: Forward> Executable for HostExecutable<F> {
             State::Masked { batch, logits: self.forward.logits().to_vec() }
         } else {
             let masks = TokenMasks::default();
-            State::Sampled(sample_rows(
-                self.forward.logits(),
-                self.vocab_size,
-                &batch,
-                &masks,
-                &mut self.slots,
-            ))
+            let logits = self.forward.logits();
+            let output = sample_rows(logits, self.vocab_size, &batch, &masks, &mut self.slots);
+            self.clock.lap(None);
+            State::Sampled(output)
         };
+        if let Some(ops) = self.clock.end() {
+            self.profiles.push(StepProfile { step: step.id, entry: step.entry, ops });
+        }
         self.pending.push_back(Pending { ticket: step.id.0, state });
         Ok(Ticket(step.id))
     }
@@ -129,5 +148,14 @@ impl<F: Forward> Executable for HostExecutable<F> {
 
     fn memory(&self) -> MemoryReport {
         self.forward.memory()
+    }
+
+    fn set_profiling(&mut self, on: bool) -> Result<()> {
+        self.profiling = on;
+        Ok(())
+    }
+
+    fn take_profiles(&mut self) -> Vec<StepProfile> {
+        std::mem::take(&mut self.profiles)
     }
 }

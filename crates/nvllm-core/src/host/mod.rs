@@ -1,11 +1,13 @@
 //! What every backend that runs on the host shares: steps in flight, resolving a step against slots, sampling its rows.
 
 mod batch;
+mod clock;
 mod executable;
 mod sampler;
 mod slots;
 
 pub use batch::{Batch, BatchOutput, BatchSeq};
+pub use clock::OpClock;
 pub use executable::{Forward, HostExecutable};
 pub use sampler::sample_rows;
 pub use slots::{SlotState, Slots};

@@ -7,7 +7,7 @@ mod kv;
 mod ops;
 
 use crate::backend::lower;
-use crate::host::{Batch, Forward, HostExecutable};
+use crate::host::{Batch, Forward, HostExecutable, OpClock};
 use crate::program::{Node, Program};
 use crate::{
     Backend, BackendInfo, DType, Executable, HostTensor, KvCache, KvGeometry, Limits, MemoryReport,
@@ -93,8 +93,8 @@ struct Run {
 }
 
 impl Forward for Run {
-    fn forward(&mut self, entry: usize, batch: &Batch) -> Result<()> {
-        self.run(entry, batch);
+    fn forward(&mut self, entry: usize, batch: &Batch, clock: &mut OpClock) -> Result<()> {
+        self.run(entry, batch, clock);
         Ok(())
     }
 
@@ -128,11 +128,11 @@ impl Forward for Run {
 }
 
 impl Run {
-    fn run(&mut self, entry: usize, batch: &Batch) {
+    fn run(&mut self, entry: usize, batch: &Batch, clock: &mut OpClock) {
         self.entry = entry;
         let program = &self.programs[entry];
         self.values = vec![Vec::new(); program.values.len()];
-        for node in &program.nodes {
+        for (index, node) in program.nodes.iter().enumerate() {
             if node.op == Op::Sample {
                 continue;
             }
@@ -158,6 +158,7 @@ impl Run {
             for (id, out) in node.outputs.iter().zip(outputs) {
                 self.values[id.index()] = out;
             }
+            clock.lap(Some(index));
         }
     }
 }

@@ -11,7 +11,7 @@ mod weights;
 use std::sync::Arc;
 
 use nvllm_core::backend::lower;
-use nvllm_core::host::{Batch, Forward, HostExecutable};
+use nvllm_core::host::{Batch, Forward, HostExecutable, OpClock};
 use nvllm_core::program::MemoryPlan;
 use nvllm_core::{
     Activations, Backend, BackendInfo, CoreError, DType, Executable, HostTensor, KvCache, KvGeometry, Limits,
@@ -150,18 +150,20 @@ struct Run {
 }
 
 impl Forward for Run {
-    fn forward(&mut self, entry: usize, batch: &Batch) -> nvllm_core::Result<()> {
+    fn forward(&mut self, entry: usize, batch: &Batch, clock: &mut OpClock) -> nvllm_core::Result<()> {
         self.values.entry = entry;
         self.values.num_rows = [batch.tokens.len(), batch.outputs.len(), batch.seqs.len()];
         self.tables.begin(batch);
         let Self { cpu, kv, tables, scratch, values } = self;
         let mut machine = ops::Machine { cpu, kv, tables, scratch, values, batch };
-        for node in &values.programs[entry].0.nodes {
+        let nodes = &values.programs[entry].0.nodes;
+        for (index, node) in nodes.iter().enumerate().filter(|(_, node)| node.op != Op::Sample) {
             machine.run(node).map_err(|e| CoreError::Unsupported {
                 backend: "cpu".into(),
                 op: node.op.stem().into(),
                 reason: e.to_string(),
             })?;
+            clock.lap(Some(index));
         }
         Ok(())
     }

@@ -44,6 +44,10 @@ pub(super) fn run(args: &Bench) -> Result<()> {
             break;
         }
     }
+    if let (Ok(()), Some(path)) = (&result, &args.profile) {
+        bar.set_message("profiling");
+        result = bench.profile(path);
+    }
     bar.finish_and_clear();
     record::append(&args.records, bench.records())?;
     result?;
