@@ -9,9 +9,9 @@
 use std::path::Path;
 use std::time::Instant;
 
+use nvllm_core::Program;
 use nvllm_core::backend::lower;
 use nvllm_core::program::{Counts, Node, OpCost};
-use nvllm_core::{Op, Program};
 use serde_json::{Value, json};
 
 use crate::bench::Roof;
@@ -66,8 +66,7 @@ impl Bench {
             let program = &programs[profile.entry];
             let costs = program.costs(counts, &limits, &formats);
             for op in &profile.ops {
-                let sampler = || program.nodes.iter().position(|node| node.op == Op::Sample);
-                let Some(index) = op.node.or_else(sampler) else { continue };
+                let Some(index) = op.index_in(program) else { continue };
                 let start = micros(begun, span.submit) + 1e6 * op.start;
                 events.push(op_event(
                     program,

@@ -1,6 +1,6 @@
 //! Where the time of a step went, op by op: what an [`Executable`](crate::Executable) hands out when it is asked to time them.
 
-use crate::StepId;
+use crate::{Op, Program, StepId};
 
 /// One op of a step.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -11,6 +11,13 @@ pub struct OpTime {
     pub start: f64,
     /// Seconds that it took.
     pub seconds: f64,
+}
+
+impl OpTime {
+    /// Index in `program` of the node that was timed, the sampler's among them.
+    pub fn index_in(&self, program: &Program) -> Option<usize> {
+        self.node.or_else(|| program.nodes.iter().position(|node| node.op == Op::Sample))
+    }
 }
 
 /// The ops of one step, in the order in which they ran.

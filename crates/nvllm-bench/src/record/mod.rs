@@ -88,6 +88,9 @@ pub struct Case {
     /// Share of the set's full lengths, in percent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scale_percent: Option<usize>,
+    /// The kind of op, of those that make up a step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub op: Option<String>,
     /// `cold` or `warm` page cache; `prefix` or `whole` of a text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
@@ -318,6 +321,7 @@ impl std::fmt::Display for Case {
             self.scale_percent
                 .filter(|percent| *percent != 100)
                 .map(|percent| format!("lengths at {percent} %")),
+            self.op.clone(),
             self.state.clone(),
         ];
         f.write_str(&parts.into_iter().flatten().collect::<Vec<_>>().join(", "))

@@ -4,6 +4,7 @@ mod accuracy;
 mod decode;
 mod memory;
 mod nano;
+mod ops;
 mod prefill;
 mod startup;
 
@@ -38,12 +39,13 @@ pub struct Figures {
 }
 
 /// Every workload, in the order in which they run: the first two look at a process that has nothing loaded yet.
-pub static REGISTRY: [&dyn Workload; 6] = [
+pub static REGISTRY: [&dyn Workload; 7] = [
     &startup::Startup,
     &memory::Memory,
     &accuracy::Accuracy,
     &decode::Decode,
     &prefill::Prefill,
+    &ops::Ops,
     &nano::Nano,
 ];
 

@@ -1,0 +1,139 @@
+//! S0: where a step's time goes, op by op.
+
+use nvllm_core::backend::lower;
+use nvllm_core::program::{Counts, Node, OpCost};
+use nvllm_core::{Program, StepProfile};
+
+use super::{Figures, Workload, limit, median_of};
+use crate::bench::{Measurement, Roof, roof_series};
+use crate::record::{Case, Cost, Record, Series, names};
+use crate::stepper::{self, Stepper};
+use crate::{Bench, BenchError, Result};
+
+/// Profiled steps, the ops of a kind taken together.
+pub(super) struct Ops;
+
+/// Tokens of the prompt, and of the context of the decoded ones.
+const LEN: usize = 512;
+/// Measurements of the limits, each beside one turn.
+const ROUNDS: usize = 5;
+const QUICK_ROUNDS: usize = 2;
+/// Steps of one turn when decoding.
+const TURN_STEPS: usize = 8;
+
+/// Ops of a step that do the same: the same op over weights of the same shape, one in each layer.
+struct Kind {
+    name: String,
+    cost: Cost,
+    /// Seconds of all of them together, one a step.
+    seconds: Vec<f64>,
+}
+
+impl Workload for Ops {
+    fn name(&self) -> &'static str {
+        "ops"
+    }
+
+    fn code(&self) -> &'static str {
+        "S0"
+    }
+
+    fn definition(&self) -> &'static str {
+        "seconds of each kind of op in one step, all layers together, every op timed by itself: a decode step of one sequence of 512 \
+         tokens, and a prompt of 512; the limit counts all bytes, also of values that stay in a cache"
+    }
+
+    fn run(&self, bench: &mut Bench) -> Result<()> {
+        let model = bench.open()?;
+        let len = LEN.min(bench.settings.step_tokens).min(model.spec.max_positions / 2).max(1);
+        let rounds = if bench.settings.quick { QUICK_ROUNDS } else { ROUNDS };
+        let limits = bench.limits(&model, 1, len + rounds * TURN_STEPS + 1, len)?;
+        if !bench.fits("ops", limits.kv_bytes + model.weight_bytes()?) {
+            return Ok(());
+        }
+        let backend = bench.backend()?;
+        let program = &lower(backend.as_ref(), &model.spec)?[0];
+        let formats = stepper::formats(&model)?;
+        let prompt = bench.prompts()?.get(0, len);
+        let mut stepper = Stepper::load(backend.as_ref(), &model, &limits)?;
+        stepper.prefill(&prompt)?;
+        let prefill = Case { batch: Some(1), prompt_len: Some(len), ..Case::default() };
+        let decode = Case { batch: Some(1), context: Some(len), ..Case::default() };
+        // Decoding goes on from the prompt that was prefilled last.
+        for (case, num_steps) in [(prefill, 1), (decode, TURN_STEPS)] {
+            let costs = |at: usize| {
+                let counts = if num_steps == 1 { Counts::prefill(len) } else { Counts::decode(1, len + at) };
+                program.costs(&counts, &limits, &formats)
+            };
+            let mut kinds = Vec::new();
+            let mut roofs: Vec<Roof> = Vec::new();
+            for round in 0..rounds {
+                bench.progress(&format!("ops, {case}: {} of {rounds}", round + 1));
+                roofs.push(bench.roof(backend.as_ref()));
+                let profiled = stepper.profiled(|stepper| match num_steps {
+                    1 => stepper.prefill(&prompt).map(|_| ()),
+                    _ => (0..num_steps).try_for_each(|_| stepper.decode(1).map(|_| ())),
+                });
+                let profiled = match profiled {
+                    Err(BenchError::Core(reason)) => {
+                        bench.skip("ops", &reason.to_string());
+                        return Ok(());
+                    }
+                    other => other?,
+                };
+                for (step, (_, profile)) in profiled.iter().enumerate() {
+                    add(&mut kinds, program, &costs(round * num_steps + step), profile);
+                }
+            }
+            for kind in kinds {
+                let num = kind.seconds.len() as f64;
+                let cost = Cost { bytes: kind.cost.bytes / num, flops: kind.cost.flops / num };
+                let mut series = roof_series(&roofs);
+                series.push((names::STEP_SECONDS, Series::seconds(kind.seconds.iter().copied())));
+                let case = Case { op: Some(kind.name), ..case.clone() };
+                bench.keep(
+                    self,
+                    &case,
+                    Measurement { cost: Some(cost), series, ..Measurement::default() },
+                )?;
+            }
+        }
+        Ok(())
+    }
+
+    fn figures(&self, record: &Record) -> Figures {
+        Figures { headline: median_of(record, names::STEP_SECONDS), rate: None, limit: limit(record) }
+    }
+}
+
+/// Adds one step's times to the kinds of its ops, in the order in which a step meets them first.
+fn add(kinds: &mut Vec<Kind>, program: &Program, costs: &[OpCost], profile: &StepProfile) {
+    let num_steps = kinds.first().map_or(0, |kind| kind.seconds.len());
+    for op in &profile.ops {
+        let Some(index) = op.index_in(program) else { continue };
+        let name = name(program, &program.nodes[index]);
+        let at = kinds.iter().position(|kind| kind.name == name).unwrap_or_else(|| {
+            kinds.push(Kind { name, cost: Cost { bytes: 0.0, flops: 0.0 }, seconds: vec![0.0; num_steps] });
+            kinds.len() - 1
+        });
+        let kind = &mut kinds[at];
+        kind.cost.bytes += costs[index].bytes();
+        kind.cost.flops += costs[index].flops;
+        if kind.seconds.len() == num_steps {
+            kind.seconds.push(0.0);
+        }
+        kind.seconds[num_steps] += op.seconds;
+    }
+}
+
+/// `linear 4096x1024`: the op, and the shape of its weight if it has one.
+fn name(program: &Program, node: &Node) -> String {
+    let shape = node.op.weights().first().map(|id| &program.weights[id.index()].shape);
+    match shape {
+        Some(shape) if shape.len() > 1 => {
+            let extents: Vec<String> = shape.iter().map(ToString::to_string).collect();
+            format!("{} {}", node.op.stem(), extents.join("x"))
+        }
+        _ => node.op.stem().into(),
+    }
+}
