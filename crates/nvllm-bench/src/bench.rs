@@ -1,7 +1,7 @@
 //! One invocation: what is measured, on what, and what came of it.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -209,11 +209,22 @@ impl Bench {
         })
     }
 
-    /// Runs a workload.
-    pub fn run(&mut self, workload: &dyn Workload) -> Result<()> {
-        self.display.bar.set_message(workload.name().to_owned());
-        let result = workload.run(self);
-        self.display.bar.inc(1);
+    /// Runs the workloads, one after another, and appends the records of each to the file at `path` once it is done.
+    ///
+    /// Errors if one fails or a record is refused; what was appended before stays.
+    pub fn run(&mut self, workloads: &[&dyn Workload], path: &Path) -> Result<()> {
+        let mut result = Ok(());
+        for workload in workloads {
+            self.display.bar.set_message(workload.name());
+            let first = self.records.len();
+            let ran = workload.run(self);
+            result = record::append(path, &self.records[first..]).and(ran);
+            if result.is_err() {
+                break;
+            }
+            self.display.bar.inc(1);
+        }
+        self.display.bar.finish_and_clear();
         result
     }
 

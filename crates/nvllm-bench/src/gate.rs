@@ -138,7 +138,7 @@ fn golden_runs(factory: &Factory, demo: &Arc<Model>) -> Result<(usize, usize)> {
 
 #[derive(Deserialize)]
 struct Expected {
-    /// Tokens of each window; the first of each is given and not scored.
+    /// Tokens that each window scores.
     window: usize,
     /// Tokens of the beginning.
     prefix_tokens: usize,
@@ -146,7 +146,8 @@ struct Expected {
     perplexity: f64,
 }
 
-/// Perplexity under `activations`: windows of the text that do not overlap, each token after the first of its window scored.
+/// Perplexity under `activations`: the documents with an end-of-text token after each, in windows that overlap by one token, so
+/// that each token but the first is scored once.
 fn perplexity(
     factory: &Factory,
     demo: &Arc<Model>,
@@ -154,9 +155,8 @@ fn perplexity(
     prefix: bool,
 ) -> Result<Perplexity> {
     let expected: Expected = serde_json::from_str(EXPECTED).map_err(|e| data("expected.json", &e))?;
-    let text = text()?;
-    let encode = EncodeOptions { add_special_tokens: false, special_text: SpecialText::Literal };
-    let mut ids = demo.tokenizer()?.encode(&text, encode)?;
+    let documents = documents()?;
+    let mut ids = encode(demo, &documents)?;
     if prefix {
         ids.truncate(expected.prefix_tokens);
     }
@@ -164,14 +164,15 @@ fn perplexity(
         activations: Some(activations),
         max_num_seqs: 1,
         max_num_logits: LoadOptions::default().max_num_batched_tokens,
-        max_model_len: Some(expected.window),
+        max_model_len: Some(expected.window + 1),
         ..LoadOptions::default()
     };
     let engine = start(factory, demo, options)?;
     let (mut nll, mut tokens) = (0.0_f64, 0);
-    for window in ids.chunks(expected.window) {
+    for first in (0..ids.len().saturating_sub(1)).step_by(expected.window) {
+        let last = ids.len().min(first + expected.window + 1);
         let request = Request {
-            prompt: window.iter().map(|&id| TokenId(id)).collect(),
+            prompt: ids[first..last].to_vec(),
             max_tokens: Some(0),
             prompt_logprobs: Some(0),
             ..Request::default()
@@ -188,20 +189,39 @@ fn perplexity(
             }
         }
     }
+    let bytes: usize = documents.iter().map(String::len).sum();
     Ok(Perplexity {
         tokens,
         whole: !prefix,
         value: (nll / tokens as f64).exp(),
         expected: if prefix { expected.prefix_perplexity } else { expected.perplexity },
-        bits_per_byte: (!prefix).then(|| nll / std::f64::consts::LN_2 / text.len() as f64),
+        bits_per_byte: (!prefix).then(|| nll / std::f64::consts::LN_2 / bytes as f64),
     })
 }
 
-/// The held-out text.
-pub(crate) fn text() -> Result<String> {
+/// The documents' ids, each followed by the end-of-text token.
+fn encode(demo: &Model, documents: &[String]) -> Result<Vec<TokenId>> {
+    let tokenizer = demo.tokenizer()?;
+    let end = tokenizer.encode(END_OF_TEXT, EncodeOptions::default())?;
+    let literal = EncodeOptions { add_special_tokens: false, special_text: SpecialText::Literal };
+    let mut ids = Vec::new();
+    for document in documents {
+        ids.extend(tokenizer.encode(document, literal)?.into_iter().map(TokenId));
+        ids.extend(end.iter().map(|&id| TokenId(id)));
+    }
+    Ok(ids)
+}
+
+/// What stands between the documents of the held-out text.
+const END_OF_TEXT: &str = "<|endoftext|>";
+
+/// The documents of the held-out text.
+pub(crate) fn documents() -> Result<Vec<String>> {
     let mut bytes = Vec::new();
     lzma_rs::xz_decompress(&mut &TEXT[..], &mut bytes).map_err(|e| data("val.txt.xz", &e))?;
-    String::from_utf8(bytes).map_err(|e| data("val.txt.xz", &e))
+    let text = String::from_utf8(bytes).map_err(|e| data("val.txt.xz", &e))?;
+    let documents = text.split(END_OF_TEXT).map(str::trim).filter(|document| !document.is_empty());
+    Ok(documents.map(str::to_owned).collect())
 }
 
 fn start(factory: &Factory, model: &Arc<Model>, options: LoadOptions) -> Result<Engine> {

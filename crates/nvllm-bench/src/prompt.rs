@@ -26,7 +26,7 @@ impl Prompts {
             return Ok(Self { vocab_size, ids: Vec::new(), begins: Vec::new() });
         };
         let encode = EncodeOptions { add_special_tokens: false, special_text: SpecialText::Literal };
-        let ids = tokenizer.encode(&gate::text()?, encode)?;
+        let ids = tokenizer.encode(&gate::documents()?.join("\n"), encode)?;
         let mut known = HashMap::new();
         let mut begins = |&id: &u32| -> bool {
             *known.entry(id).or_insert_with(|| tokenizer.decode(&[id], false).starts_with(' '))
@@ -82,7 +82,7 @@ mod tests {
         let text = Prompts { vocab_size: 100, ids, begins };
         for stream in 0..50 {
             let span = text.get(stream, 9);
-            assert!(span[0].0 % 3 == 0 && span.len() == 9 && span[8].0 == span[0].0 + 8, "{span:?}");
+            assert!(span[0].0.is_multiple_of(3) && span.len() == 9 && span[8].0 == span[0].0 + 8, "{span:?}");
         }
         assert_eq!(text.get(0, 100).len(), 100, "longer than the text: drawn");
     }

@@ -26,10 +26,8 @@ pub fn measure_matmul_rate(
     let mut seconds = Vec::with_capacity(passes + 1);
     for _ in 0..=passes.max(1) {
         let start = Instant::now();
-        let (x, out) = match (Rows::new(&x, act, m, k), RowsMut::new(&mut out, Elem::F32, m, n)) {
-            (Ok(x), Ok(out)) => (x, out),
-            _ => return 0.0,
-        };
+        let rows = (Rows::new(&x, act, m, k), RowsMut::new(&mut out, Elem::F32, m, n));
+        let (Ok(x), Ok(out)) = rows else { return 0.0 };
         if cpu.linear(x, Weights { segments: &[&weights], elem, k }, None, mode, out).is_err() {
             return 0.0;
         }

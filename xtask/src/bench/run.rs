@@ -33,25 +33,13 @@ pub(super) fn command(root: &Path, args: &Args) -> Result<ExitCode> {
         if workloads.iter().any(|workload| workload.name() == "startup") { build(root, args) } else { None };
     let settings = settings(root, args, program)?;
     let display = Display::bar(workloads.len(), |line| eprintln!("{line}"));
-    let bar = display.bar.clone();
     let gate = Gate { fixtures: Some(Box::new(gate::check)), demo: opener(root.join("models/nvllm-tiny")) };
     let mut bench = Bench::start(subject(args, &dir)?, factory(args), &gate, settings, display)?;
-    let mut result = Ok(());
-    for workload in workloads {
-        result = bench.run(workload);
-        if result.is_err() {
-            break;
-        }
-    }
-    if let (Ok(()), Some(path)) = (&result, &args.profile) {
-        bar.set_message("profiling");
-        result = bench.profile(path);
-    }
-    bar.finish_and_clear();
-    // What was measured before an error is kept: it passed its check.
     let path = args.records.clone().unwrap_or_else(|| root.join("bench/records/cpu.jsonl"));
-    record::append(&path, bench.records())?;
-    result?;
+    bench.run(&workloads, &path)?;
+    if let Some(path) = &args.profile {
+        bench.profile(path)?;
+    }
     let written = record::read_run(&path, bench.run_id())?;
     println!("{}\n{}\n{}", table::conditions(&written), table::figures(&written), table::latencies(&written));
     for line in bench.skipped() {

@@ -89,8 +89,9 @@ fn a_record_without_sound_measurements_is_refused() {
 fn a_record_that_is_too_large_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.jsonl");
-    // A multiplicative sequence does not compress.
-    let noise = (1..80_000_u64).map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20) as f64 + 1.0);
+    // Hashed numbers do not compress.
+    let noise =
+        (1..80_000_u64).map(|i| (i.wrapping_mul(i).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20) as f64 + 1.0);
     let message = append(&path, &[with("noise", Series::whole(noise))]).unwrap_err().to_string();
     assert!(message.contains("262144 are the most"), "{message}");
 }

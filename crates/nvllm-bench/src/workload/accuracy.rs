@@ -19,7 +19,7 @@ impl Workload for Accuracy {
 
     fn definition(&self) -> &'static str {
         "the gate that every run passes first: golden fixtures, the demo model's 16 greedy runs token for token, its perplexity of a \
-         held-out text in windows of 2,048 tokens (with --quick of the text's first 16,384 tokens)"
+         held-out text in windows of 1,024 tokens (with --quick of the text's first 16,384 tokens)"
     }
 
     fn run(&self, bench: &mut Bench) -> Result<()> {

@@ -32,25 +32,14 @@ pub(super) fn run(args: &Bench) -> Result<()> {
     let factory = Arc::new(backends::named(args.backend, pool));
     let gate = Gate { fixtures: None, demo: Box::new(|| opened(embedded::open())) };
     let display = Display::bar(workloads.len(), |line| eprintln!("{line}"));
-    let bar = display.bar.clone();
     let mut bench = Measuring::start(subject, factory, &gate, settings(args, activations)?, display)
         .context(
             "a figure without a check of correctness is not printed; the check is made with the demo model",
         )?;
-    let mut result = Ok(());
-    for workload in workloads {
-        result = bench.run(workload);
-        if result.is_err() {
-            break;
-        }
+    bench.run(&workloads, &args.records)?;
+    if let Some(path) = &args.profile {
+        bench.profile(path)?;
     }
-    if let (Ok(()), Some(path)) = (&result, &args.profile) {
-        bar.set_message("profiling");
-        result = bench.profile(path);
-    }
-    bar.finish_and_clear();
-    record::append(&args.records, bench.records())?;
-    result?;
     let written = record::read_run(&args.records, bench.run_id())?;
     println!("{}\n{}\n{}", table::conditions(&written), table::figures(&written), table::latencies(&written));
     for line in bench.skipped() {
@@ -91,10 +80,9 @@ fn subject(name: Option<&str>) -> Result<Subject> {
 
 fn activations(args: &Bench, model: &Model) -> Activations {
     match args.activations {
-        Some(Dtype::F32) => Activations::F32,
         Some(Dtype::Bf16) => Activations::Bf16,
         None if model.dtype == DType::Bf16 => Activations::Bf16,
-        None => Activations::F32,
+        Some(Dtype::F32) | None => Activations::F32,
     }
 }
 
@@ -105,7 +93,9 @@ fn settings(args: &Bench, activations: Activations) -> Result<Settings> {
         args.threads.map(|threads| vec!["--threads".into(), threads.to_string()]).unwrap_or_default(),
     );
     flags.extend(args.pin.then(|| "--pin".into()));
-    flags.extend(is_reference.then(|| vec!["--backend".into(), "reference".into()]).unwrap_or_default());
+    if is_reference {
+        flags.extend(["--backend".into(), "reference".into()]);
+    }
     let threads = if is_reference { 1 } else { args.threads.unwrap_or_else(nvllm_cpu::default_threads) };
     Ok(Settings {
         quick: args.quick,
