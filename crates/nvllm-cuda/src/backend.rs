@@ -153,6 +153,21 @@ impl Backend for CudaBackend {
         source: &dyn WeightSource,
         limits: &Limits,
     ) -> nvllm_core::Result<Box<dyn Executable>> {
+        Ok(Box::new(self.load_model(spec, source, limits)?))
+    }
+}
+
+impl CudaBackend {
+    /// As [`Backend::load`], with its own type: for measurements inside a step.
+    ///
+    /// # Errors
+    /// As [`Backend::load`].
+    pub fn load_model(
+        &self,
+        spec: &ModelSpec,
+        source: &dyn WeightSource,
+        limits: &Limits,
+    ) -> nvllm_core::Result<CudaExecutable> {
         limits.check()?;
         spec.check_names(source)?;
         self.device.bind()?;
@@ -193,7 +208,7 @@ impl Backend for CudaBackend {
             .map(|(program, plan)| entry(&held, limits, program, plan))
             .collect::<Result<Vec<_>>>()?;
         device.synchronize()?;
-        Ok(Box::new(CudaExecutable::new(Parts {
+        Ok(CudaExecutable::new(Parts {
             device: Arc::clone(device),
             limits: limits.clone(),
             vocab_size: spec.vocab_size,
@@ -203,7 +218,7 @@ impl Backend for CudaBackend {
             graphs: self.options.graphs,
             held,
             lanes,
-        })))
+        }))
     }
 }
 

@@ -78,12 +78,12 @@ struct Flight {
 }
 
 /// An [`Executable`] on a CUDA device.
-pub(crate) struct CudaExecutable {
-    device: Arc<Device>,
+pub struct CudaExecutable {
+    pub(crate) device: Arc<Device>,
     limits: Limits,
     vocab_size: usize,
     geometries: Vec<KvGeometry>,
-    entries: Vec<Entry>,
+    pub(crate) entries: Vec<Entry>,
     /// What every step does first.
     begin: Vec<Launch>,
     graphs: Graphs,
@@ -94,7 +94,7 @@ pub(crate) struct CudaExecutable {
     flights: VecDeque<Flight>,
     next_lane: usize,
     /// Entry and extents of the last step, for kept values.
-    last: Option<(usize, Extents)>,
+    pub(crate) last: Option<(usize, Extents)>,
     /// Why nothing runs any more.
     failed: Option<String>,
 }

@@ -69,7 +69,8 @@ impl Graphs {
     }
 }
 
-fn capture(
+/// A graph of what `launch` puts on the stream.
+pub(crate) fn capture(
     device: &Device,
     extents: Extents,
     launch: impl FnOnce(Extents) -> Result<()>,

@@ -32,6 +32,8 @@ pub(crate) enum BackendName {
     Auto,
     /// The CPU, with SIMD and threads.
     Cpu,
+    /// An NVIDIA GPU.
+    Cuda,
     /// The scalar reference: slow, and right.
     Reference,
 }
@@ -53,12 +55,15 @@ pub(crate) struct ModelArgs {
 }
 
 /// How it is loaded.
-#[derive(Args)]
+#[derive(Args, Clone)]
 #[command(next_help_heading = "Loading")]
 pub(crate) struct LoadArgs {
     /// Where to compute.
     #[arg(long, value_enum, default_value = "auto")]
     pub backend: BackendName,
+    /// Which GPU of the CUDA backend, as the driver numbers them; the first if not given.
+    #[arg(long, value_name = "N")]
+    pub gpu: Option<usize>,
     /// Threads of the CPU backend; as many as the process may use if not given.
     #[arg(long)]
     pub threads: Option<usize>,

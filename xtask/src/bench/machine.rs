@@ -26,7 +26,7 @@ fn read(path: &str) -> String {
 }
 
 /// Commit of the repository, and whether its tracked files differ from it.
-pub(super) fn commit(root: &Path) -> (String, bool) {
+pub(crate) fn commit(root: &Path) -> (String, bool) {
     let git = |args: &[&str]| {
         let output = Command::new("git").args(args).current_dir(root).output().ok()?;
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())

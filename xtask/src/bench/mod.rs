@@ -8,6 +8,7 @@
 //! Deliberately absent: figures without raw times, means, and best-of runs.
 
 mod cpu;
+mod cuda;
 mod driver;
 mod first_token;
 mod gate;
@@ -16,6 +17,9 @@ mod peer;
 mod readme;
 mod record;
 mod report;
+mod sequences;
+
+pub(crate) use machine::commit;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -29,6 +33,8 @@ use nvllm_core::Activations;
 pub(crate) enum Command {
     /// The CPU backend: decode against read bandwidth, prefill, load to first token; llama.cpp beside it if installed
     Cpu(CpuArgs),
+    /// The CUDA backend on a GPU: prefill, decode by batch against read bandwidth, and each op of these steps
+    Cuda(cuda::Args),
     /// Rewrites README.md's table from the newest run on record
     Readme {
         /// Fail if it is stale instead
@@ -102,6 +108,7 @@ pub(crate) struct CpuArgs {
 pub(crate) fn command(root: &Path, command: &Command) -> Result<ExitCode> {
     match command {
         Command::Cpu(args) => cpu::command(root, args),
+        Command::Cuda(args) => cuda::command(root, args),
         Command::Readme { check } => readme::command(root, *check),
         Command::FirstToken(args) => first_token::child(root, args),
     }

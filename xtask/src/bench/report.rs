@@ -3,7 +3,7 @@
 use super::record::{Kind, Record};
 
 /// The middle value; the mean of the two middle ones of an even number.
-fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+pub(super) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
     let half = values.len() / 2;
@@ -40,7 +40,7 @@ impl Record {
     fn rate(&self) -> Option<f64> {
         match self.kind {
             Kind::Decode => Some(self.batch as f64 / self.unit_seconds()),
-            Kind::Prefill => Some(self.prompt_tokens as f64 / self.unit_seconds()),
+            Kind::Prefill => Some((self.batch * self.prompt_tokens) as f64 / self.unit_seconds()),
             Kind::FirstToken => None,
         }
     }
@@ -49,6 +49,7 @@ impl Record {
         let (prompt, output) = (self.prompt_tokens, self.output_tokens);
         match self.kind {
             Kind::Decode => format!("decode, batch {}, context {prompt} to {}", self.batch, prompt + output),
+            Kind::Prefill if self.batch > 1 => format!("prefill of {} x {prompt}", self.batch),
             Kind::Prefill => format!("prefill of {prompt}"),
             Kind::FirstToken => format!("process start to first token, prompt of {prompt}"),
         }

@@ -1,7 +1,10 @@
-//! The demo model inside the binary, and the cargo feature that puts it there.
+//! What a build has in it: the cargo features, and nowhere else are they named. The demo model, and the CUDA backend.
 
 use anyhow::{Result, bail};
+use nvllm_core::Backend;
 use nvllm_engine::Model;
+
+use crate::cli::LoadArgs;
 
 /// What a model is called when none was named.
 pub(crate) const NAME: &str = "nvllm-tiny";
@@ -40,4 +43,37 @@ pub(crate) fn open() -> Result<Model> {
 #[cfg(not(feature = "embedded-model"))]
 pub(crate) fn open() -> Result<Model> {
     bail!("this build has no embedded model {NAME}: name one with --model (a directory or a hub id)")
+}
+
+/// The CUDA backend on the GPU that the flags name.
+///
+/// # Errors
+/// If there is no driver, GPU or compiler: what is missing and what to install.
+#[cfg(feature = "cuda")]
+pub(crate) fn cuda(args: &LoadArgs) -> Result<Box<dyn Backend>> {
+    use nvllm_cuda::{CudaBackend, CudaOptions};
+    let options = CudaOptions {
+        gpu: args.gpu.unwrap_or(0),
+        cache_dir: Some(crate::environment::cache_dir().join("kernels")),
+        ..CudaOptions::default()
+    };
+    Ok(Box::new(CudaBackend::new(&options)?))
+}
+
+/// Whether a driver shows a GPU.
+#[cfg(feature = "cuda")]
+pub(crate) fn gpu_answers() -> bool {
+    nvllm_cuda::count_devices().is_ok()
+}
+
+/// Whether a driver shows a GPU.
+#[cfg(not(feature = "cuda"))]
+pub(crate) fn gpu_answers() -> bool {
+    false
+}
+
+/// The CUDA backend, if this build has one.
+#[cfg(not(feature = "cuda"))]
+pub(crate) fn cuda(_: &LoadArgs) -> Result<Box<dyn Backend>> {
+    bail!("this build has no CUDA backend: build with --features cuda, or use --backend cpu")
 }

@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# Tests and measures the CUDA backend from a bundle (`cargo xtask bundle`), on a machine that has a GPU and neither Rust nor the repository.
+#
+#     ./gpu-suite.sh [test] [sanitize] [bench]      all three if none is named
+#
+# Logs and raw records go to $OUT (./out if it is not set); what failed and the tables are printed last.
+set -u
+cd "$(dirname "$0")" || exit 1
+out=${OUT:-$PWD/out}
+mkdir -p "$out"
+wanted=" ${*:-test sanitize bench} "
+failed=""
+
+# Runs a command with its output in a log; prints one line.
+step() {
+    local name=$1
+    shift
+    local start=$SECONDS
+    if "$@" >"$out/$name.log" 2>&1; then
+        echo "ok      $name ($((SECONDS - start)) s)"
+    else
+        echo "FAILED  $name ($((SECONDS - start)) s)"
+        failed="$failed $name"
+    fi
+}
+
+nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader || exit 1
+
+if [[ $wanted == *" test "* ]]; then
+    step parity ./parity --nocapture --test-threads 8
+    step golden_fixtures ./golden_fixtures cuda --nocapture --test-threads 2
+    step golden_text ./golden_text cuda --nocapture --test-threads 2
+    step metamorphic ./metamorphic cuda --nocapture --test-threads 2
+    if grep -h "^skipped" "$out"/*.log; then
+        failed="$failed skipped"
+    fi
+fi
+
+if [[ $wanted == *" sanitize "* ]]; then
+    if command -v compute-sanitizer >/dev/null; then
+        # Few trials: a sanitised kernel runs ten to a hundred times slower.
+        for tool in memcheck racecheck initcheck; do
+            PROPTEST_CASES=3 step "$tool" compute-sanitizer --tool "$tool" --error-exitcode 1 --print-limit 20 \
+                ./parity eager:: --test-threads 1
+        done
+    else
+        echo "skipped: compute-sanitizer is not on this machine"
+    fi
+fi
+
+if [[ $wanted == *" bench "* ]]; then
+    step bench ./xtask bench cuda --records "$out/cuda.jsonl" --commit "$(cat commit)" ${BENCH_ARGS:-}
+    sed -n '/^| tokens/,$p' "$out/bench.log"
+fi
+
+for name in $failed; do
+    [ -f "$out/$name.log" ] || continue
+    echo "== $name"
+    grep -E -A8 "panicked|^error|ERROR SUMMARY|========= [A-Z]" "$out/$name.log" | cut -c1-400 | head -60
+done
+echo "failed:${failed:- nothing}"
+[ -z "$failed" ]
