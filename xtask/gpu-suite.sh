@@ -7,6 +7,7 @@
 set -u
 cd "$(dirname "$0")" || exit 1
 out=${OUT:-$PWD/out}
+logs=$(mktemp -d)
 mkdir -p "$out"
 wanted=" ${*:-test sanitize bench} "
 failed=""
@@ -16,7 +17,7 @@ step() {
     local name=$1
     shift
     local start=$SECONDS
-    if "$@" >"$out/$name.log" 2>&1; then
+    if "$@" >"$logs/$name.log" 2>&1; then
         echo "ok      $name ($((SECONDS - start)) s)"
     else
         echo "FAILED  $name ($((SECONDS - start)) s)"
@@ -31,18 +32,23 @@ if [[ $wanted == *" test "* ]]; then
     step golden_fixtures ./golden_fixtures cuda --nocapture --test-threads 2
     step golden_text ./golden_text cuda --nocapture --test-threads 2
     step metamorphic ./metamorphic cuda --nocapture --test-threads 2
-    if grep -h "^skipped" "$out"/*.log; then
+    if grep -h "^skipped" "$logs"/*.log; then
         failed="$failed skipped"
     fi
 fi
 
 if [[ $wanted == *" sanitize "* ]]; then
     if command -v compute-sanitizer >/dev/null; then
-        # Few trials: a sanitised kernel runs ten to a hundred times slower.
-        for tool in memcheck racecheck initcheck; do
-            PROPTEST_CASES=3 step "$tool" compute-sanitizer --tool "$tool" --error-exitcode 1 --print-limit 20 \
-                ./parity eager:: --test-threads 1
-        done
+        # Few trials: a sanitised kernel runs ten to a hundred times slower. Only these kernels share memory between threads, which
+        # is what racecheck looks at.
+        shared="eager::rms_norm eager::paged_attention eager::sample eager::logprobs eager::masks"
+        PROPTEST_CASES=3 step memcheck compute-sanitizer --tool memcheck --error-exitcode 1 --print-limit 20 \
+            ./parity eager:: --test-threads 1
+        PROPTEST_CASES=3 step initcheck compute-sanitizer --tool initcheck --error-exitcode 1 --print-limit 20 \
+            ./parity eager:: --test-threads 1
+        # shellcheck disable=SC2086 # Several filters.
+        PROPTEST_CASES=2 step racecheck compute-sanitizer --tool racecheck --error-exitcode 1 --print-limit 20 \
+            ./parity $shared --test-threads 1
     else
         echo "skipped: compute-sanitizer is not on this machine"
     fi
@@ -50,13 +56,14 @@ fi
 
 if [[ $wanted == *" bench "* ]]; then
     step bench ./xtask bench cuda --records "$out/cuda.jsonl" --commit "$(cat commit)" ${BENCH_ARGS:-}
-    sed -n '/^| tokens/,$p' "$out/bench.log"
+    sed -n '/^| tokens/,$p' "$logs/bench.log"
 fi
 
+tail -n +1 "$logs"/*.log >"$out/suite.log"
 for name in $failed; do
-    [ -f "$out/$name.log" ] || continue
+    [ -f "$logs/$name.log" ] || continue
     echo "== $name"
-    grep -E -A8 "panicked|^error|ERROR SUMMARY|========= [A-Z]" "$out/$name.log" | cut -c1-400 | head -60
+    grep -E -A8 "panicked|^error|ERROR SUMMARY|========= [A-Z]" "$logs/$name.log" | cut -c1-400 | head -60
 done
 echo "failed:${failed:- nothing}"
 [ -z "$failed" ]

@@ -112,10 +112,8 @@ fn cuda_graphs_equal_eager() {
                 let sequence = &fixture.sequences[0];
                 let pairs = sequence.input_ids.iter().zip(&sequence.position_ids).take(20);
                 let one = |(token, position)| {
-                    let (tokens, positions) =
-                        (std::slice::from_ref(token), std::slice::from_ref(position));
-                    let parts: Vec<_> =
-                        (0..num_seqs).map(|slot| Part { slot, tokens, positions }).collect();
+                    let (tokens, positions) = (std::slice::from_ref(token), std::slice::from_ref(position));
+                    let parts: Vec<_> = (0..num_seqs).map(|slot| Part { slot, tokens, positions }).collect();
                     session.step(&parts).iter().map(|row| bits(row)).collect::<Vec<_>>()
                 };
                 pairs.map(one).collect::<Vec<_>>()

@@ -24,6 +24,8 @@ const FILES: [&str; 3] = ["tests/golden", "models/nvllm-tiny", "models/configs"]
 
 /// Builds and copies everything into `.bundle`.
 pub(crate) fn command(root: &Path) -> Result<ExitCode> {
+    // Of what is built, not of what the tree may be when all is built.
+    let (commit, dirty) = commit(root);
     let bundle = root.join(".bundle/gpu");
     if bundle.exists() {
         std::fs::remove_dir_all(&bundle).with_context(|| format!("cannot clear {}", bundle.display()))?;
@@ -42,7 +44,6 @@ pub(crate) fn command(root: &Path) -> Result<ExitCode> {
         run(Command::new("cp").arg("-r").arg(root.join(path)).arg(&to))?;
     }
     run(Command::new("cp").arg(root.join("xtask/gpu-suite.sh")).arg(&bundle))?;
-    let (commit, dirty) = commit(root);
     let text = format!("{commit}{}\n", if dirty { "-dirty" } else { "" });
     std::fs::write(bundle.join("commit"), text).context("cannot write the commit")?;
     println!("{}: run gpu-suite.sh in it", bundle.display());

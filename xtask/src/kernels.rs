@@ -54,7 +54,11 @@ pub(crate) fn command(root: &Path, args: &Args) -> Result<ExitCode> {
         }
     }
     print!("{}", table(&rows, args.all));
-    println!("NVRTC {major}.{minor}; {} files for {}", sources().len(), Target::ALL.map(Target::name).join(", "));
+    println!(
+        "NVRTC {major}.{minor}; {} files for {}",
+        sources().len(),
+        Target::ALL.map(Target::name).join(", ")
+    );
     for fault in &faults {
         eprintln!("error: {fault}");
     }
@@ -90,7 +94,9 @@ fn table(rows: &[(&str, String, Resources)], all: bool) -> String {
         line.stack = line.stack.max(kernel.stack);
         line.spilled = line.spilled.max(kernel.spilled);
     }
-    let mut text = String::from("| file | kernel | target | registers | shared | stack | spilled |\n|---|---|---|---|---|---|---|\n");
+    let mut text = String::from(
+        "| file | kernel | target | registers | shared | stack | spilled |\n|---|---|---|---|---|---|---|\n",
+    );
     for ((path, kernel, target), r) in lines {
         let Resources { registers, shared, stack, spilled, .. } = r;
         text += &format!("| {path} | {kernel} | {target} | {registers} | {shared} | {stack} | {spilled} |\n");
@@ -141,8 +147,11 @@ fn run(command: &mut Command) -> Result<()> {
 mod tests {
     use super::*;
 
-    const SOURCE: Source =
-        Source { path: "a/b.cu", text: "// A kernel.\n// spills: big 16: the tile is worth it\n", takes: |_| true };
+    const SOURCE: Source = Source {
+        path: "a/b.cu",
+        text: "// A kernel.\n// spills: big 16: the tile is worth it\n",
+        takes: |_| true,
+    };
 
     fn kernel(name: &str, spilled: u32) -> Resources {
         Resources { kernel: name.into(), registers: 40, spilled, ..Resources::default() }
@@ -153,7 +162,11 @@ mod tests {
         let target = Target::Cubin(90);
         assert!(fault(&SOURCE, target, &kernel("big", 16)).is_none());
         assert!(fault(&SOURCE, target, &kernel("big", 20)).is_some());
-        assert!(fault(&SOURCE, target, &kernel("small", 4)).unwrap().contains("a/b.cu: small spills 4 bytes on sm_90a"));
+        assert!(
+            fault(&SOURCE, target, &kernel("small", 4))
+                .unwrap()
+                .contains("a/b.cu: small spills 4 bytes on sm_90a")
+        );
     }
 
     #[test]

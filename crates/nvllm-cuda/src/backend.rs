@@ -2,6 +2,7 @@
 
 use std::cell::OnceCell;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use nvllm_core::backend::lower;
 use nvllm_core::program::MemoryPlan;
 use nvllm_core::{
     Backend, BackendInfo, CoreError, Executable, KvGeometry, Limits, ModelSpec, Op, OrderId, PlanRules,
-    Program, Reason, RowsOf, Rows, WeightSource,
+    Program, Reason, Rows, RowsOf, WeightSource,
 };
 
 use crate::compile::{KernelCache, Nvrtc};
@@ -60,7 +61,7 @@ pub struct CudaBackend {
     nvrtc: Nvrtc,
     options: CudaOptions,
     free_bytes: usize,
-    modules: OnceCell<Arc<Modules>>,
+    modules: OnceCell<Rc<Modules>>,
 }
 
 impl CudaBackend {
@@ -80,13 +81,13 @@ impl CudaBackend {
         &self.device.facts
     }
 
-    fn modules(&self) -> Result<Arc<Modules>> {
+    fn modules(&self) -> Result<Rc<Modules>> {
         if let Some(modules) = self.modules.get() {
-            return Ok(Arc::clone(modules));
+            return Ok(Rc::clone(modules));
         }
         let cache = KernelCache::new(self.options.cache_dir.clone());
-        let modules = Arc::new(Modules::load(&self.device, &self.nvrtc, &cache)?);
-        Ok(Arc::clone(self.modules.get_or_init(|| modules)))
+        let modules = Rc::new(Modules::load(&self.device, self.nvrtc, &cache)?);
+        Ok(Rc::clone(self.modules.get_or_init(|| modules)))
     }
 
     /// Seconds that reading `BANDWIDTH_BYTES` takes, at best.
@@ -324,4 +325,46 @@ fn entry(held: &Held, limits: &Limits, program: Program, plan: MemoryPlan) -> Re
         })
         .transpose()?;
     Ok(Entry { program, plan, nodes, sampling })
+}
+
+#[cfg(test)]
+mod tests {
+    use nvllm_core::{Activations, DType, Numerics};
+
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_is_refused_with_what_would() {
+        let limits = Limits {
+            step_tokens: 8,
+            step_outputs: 1,
+            seqs: 1,
+            context: 32,
+            block_len: 16,
+            kv_bytes: 1 << 20,
+            kv_dtype: DType::F32,
+            activations: Activations::F32,
+            numerics: Numerics::Invariant,
+            max_in_flight: 1,
+        };
+        let geometry = KvGeometry {
+            num_layers: 1,
+            num_heads: 1,
+            head_dim: 8,
+            block_len: 16,
+            num_blocks: 100,
+            dtype: DType::F32,
+        };
+        // A block takes 1,024 bytes.
+        let need = Need { weights: 5_000, kv: 102_400, arena: 3_000, scratch: 2_000 };
+        let check = |free| need.check(free, &limits, &[geometry]).map_err(|error| error.to_string());
+        assert_eq!(check(112_400), Ok(()));
+        let fits = check(112_399).unwrap_err();
+        assert!(
+            fits.contains("a KV cache of 101376 bytes would fit, 1568 tokens or 49 sequences of 32"),
+            "{fits}"
+        );
+        let too_small = check(10_000).unwrap_err();
+        assert!(too_small.contains("without any KV cache it takes 10000"), "{too_small}");
+    }
 }

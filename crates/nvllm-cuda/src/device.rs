@@ -79,13 +79,12 @@ pub fn device_facts(ordinal: usize) -> Result<DeviceFacts> {
         // SAFETY: the device exists.
         unsafe { result::device::get_attribute(device, which) }.doing("asking the GPU")
     };
-    use sys::CUdevice_attribute as Attribute;
     Ok(DeviceFacts {
         ordinal,
         name: result::device::get_name(device).doing("asking the GPU's name")?,
         capability: (
-            attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
-            attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+            attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
+            attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
         ),
         // SAFETY: the device exists.
         memory_bytes: unsafe { result::device::total_mem(device) }.doing("asking the GPU's memory")?,

@@ -45,7 +45,9 @@ pub enum CudaError {
         minor: i32,
     },
     /// The run-time compiler's library is not on this machine.
-    #[error("the CUDA compiler NVRTC was not found{place}; install CUDA 13's libnvrtc (PyPI: nvidia-cuda-nvrtc)")]
+    #[error(
+        "the CUDA compiler NVRTC was not found{place}; install CUDA 13's libnvrtc (PyPI: nvidia-cuda-nvrtc)"
+    )]
     NoNvrtc {
         /// Where it was looked for, if a place was named.
         place: String,

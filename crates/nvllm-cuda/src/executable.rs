@@ -46,7 +46,7 @@ pub(crate) struct Held {
     pub sampler: Sampler,
     pub ropes: RopeTables,
     /// Kernels stay loaded as long as something may launch them.
-    pub modules: Arc<Modules>,
+    pub modules: Rc<Modules>,
 }
 
 /// What one step in flight uses on the host: it is free again when the step has been collected.
@@ -152,7 +152,11 @@ impl CudaExecutable {
             let problem = format!("samples several rows of slot {}; one a step is supported", seq.slot);
             return Err(CoreError::step(step.id, problem));
         }
-        let target = step.seqs.iter().flat_map(|s| &s.outputs).find_map(|o| o.target.filter(|t| t.index() >= self.vocab_size));
+        let target = step
+            .seqs
+            .iter()
+            .flat_map(|s| &s.outputs)
+            .find_map(|o| o.target.filter(|t| t.index() >= self.vocab_size));
         if let Some(token) = target {
             let problem = format!("scores token {token}; the vocabulary has {}", self.vocab_size);
             return Err(CoreError::step(step.id, problem));
@@ -185,20 +189,19 @@ impl CudaExecutable {
         for reset in &step.resets {
             self.held.slots.bring(reset)?;
         }
-        let resets: Vec<Reset> = step.resets.iter().map(Reset::new).collect();
-        let staging = self.lanes[lane].staging.bytes_mut();
-        let ranges =
-            self.held.inputs.layout.fill(staging, step, batch, &resets, self.limits.block_len);
-        for range in ranges {
-            self.held.inputs.buffer.start_write(range.start, &self.lanes[lane].staging.bytes()[range])?;
-        }
-        let extents = Extents {
-            tokens: batch.tokens.len(),
-            outputs: batch.outputs.len(),
-            seqs: batch.seqs.len(),
-        };
+        let extents =
+            Extents { tokens: batch.tokens.len(), outputs: batch.outputs.len(), seqs: batch.seqs.len() };
         self.last = Some((step.entry, extents));
-        self.compute(step, extents)?;
+        let most = [self.limits.step_tokens, self.limits.step_outputs, self.limits.seqs];
+        let most = most.into_iter().min().unwrap_or(0);
+        let bucket = self.graphs.extents(extents, most).filter(|_| !step.awaits_masks);
+        let resets: Vec<Reset> = step.resets.iter().map(Reset::new).collect();
+        let (staging, layout) = (&mut self.lanes[lane].staging, &self.held.inputs.layout);
+        let padded = (bucket.unwrap_or(extents), self.limits.block_len);
+        for range in layout.fill(staging.bytes_mut(), step, batch, &resets, padded) {
+            self.held.inputs.buffer.start_write(range.start, &staging.bytes()[range])?;
+        }
+        self.compute(step, extents, bucket)?;
         let rows = self.copy_rows(step.entry, batch)?;
         if !step.awaits_masks {
             self.finish(step.entry, batch, lane)?;
@@ -207,16 +210,13 @@ impl CudaExecutable {
     }
 
     /// The forward pass, and the sampler unless it waits for masks: as a graph where there is one.
-    fn compute(&mut self, step: &Step, extents: Extents) -> crate::Result<()> {
+    fn compute(&mut self, step: &Step, extents: Extents, bucket: Option<Extents>) -> crate::Result<()> {
         let (device, begin, entry) = (&*self.device, &self.begin, &self.entries[step.entry]);
         let all = |at: Extents| {
             let nodes = entry.nodes.iter().flat_map(|node| node.launches(at));
             let sampling = entry.sampling.iter().filter(|_| !step.awaits_masks).flat_map(|(_, s)| &s.plain);
             begin.iter().chain(nodes).chain(sampling).try_for_each(|launch| launch.run(device, at))
         };
-        let most = [self.limits.step_tokens, self.limits.step_outputs, self.limits.seqs];
-        let most = most.into_iter().min().unwrap_or(0);
-        let bucket = self.graphs.extents(extents, most).filter(|_| !step.awaits_masks);
         if let Some(bucket) = bucket
             && self.graphs.replay(device, step.entry, bucket, all)?
         {
@@ -227,8 +227,10 @@ impl CudaExecutable {
 
     /// Copies all rows of logits aside if the host wants one of them.
     fn copy_rows(&self, entry: usize, batch: &Batch) -> crate::Result<Option<Rc<Buffer>>> {
-        let wanted =
-            batch.outputs.iter().any(|o| o.want.logits || usize::from(o.want.top_logprobs.unwrap_or(0)) > MAX_TOP);
+        let wanted = batch
+            .outputs
+            .iter()
+            .any(|o| o.want.logits || usize::from(o.want.top_logprobs.unwrap_or(0)) > MAX_TOP);
         let Some((logits, _)) = self.entries[entry].sampling.as_ref().filter(|_| wanted) else {
             return Ok(None);
         };

@@ -1,6 +1,7 @@
 //! Whole steps as CUDA graphs: captured when a bucket of rows is first met, replayed from then on.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry as Slot;
 
 use cudarc::driver::{CudaGraph, sys};
 
@@ -36,7 +37,8 @@ impl Graphs {
     /// The extents of the graph that serves a step: one new token and one output for each sequence, and `most` rows at most.
     pub(crate) fn extents(&self, step: Extents, most: usize) -> Option<Extents> {
         let Extents { tokens, outputs, seqs } = step;
-        if !self.wanted || tokens == 0 || tokens != outputs || tokens != seqs || tokens > most.min(MOST_ROWS) {
+        if !self.wanted || tokens == 0 || tokens != outputs || tokens != seqs || tokens > most.min(MOST_ROWS)
+        {
             return None;
         }
         let rows = bucket(tokens).min(most);
@@ -52,18 +54,17 @@ impl Graphs {
         extents: Extents,
         launch: impl FnOnce(Extents) -> Result<()>,
     ) -> Result<bool> {
-        let key = (entry, extents.tokens);
-        if !self.graphs.contains_key(&key) {
-            match capture(device, extents, launch) {
-                Ok(graph) => _ = self.graphs.insert(key, graph),
+        let graph = match self.graphs.entry((entry, extents.tokens)) {
+            Slot::Occupied(known) => known.into_mut(),
+            Slot::Vacant(new) => match capture(device, extents, launch) {
+                Ok(graph) => new.insert(graph),
                 Err(error) => {
                     tracing::warn!(%error, "no CUDA graph could be captured: steps are launched kernel by kernel");
                     self.wanted = false;
                     return Ok(false);
                 }
-            }
-        }
-        let Some(graph) = self.graphs.get(&key) else { return Ok(false) };
+            },
+        };
         graph.launch().doing("launching a graph")?;
         Ok(true)
     }

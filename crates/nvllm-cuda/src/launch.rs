@@ -105,23 +105,24 @@ impl Args {
         Self::default()
     }
 
-    pub(crate) fn ptr(mut self, address: Address) -> Self {
-        self.0.push(address);
+    fn push(mut self, arg: u64) -> Self {
+        self.0.push(arg);
         self
     }
 
-    pub(crate) fn int(mut self, value: usize) -> Self {
-        self.0.push(value as u64);
-        self
+    pub(crate) fn ptr(self, address: Address) -> Self {
+        self.push(address)
     }
 
-    pub(crate) fn f32(mut self, value: f32) -> Self {
-        self.0.push(u64::from(value.to_bits()));
-        self
+    pub(crate) fn int(self, value: usize) -> Self {
+        self.push(value as u64)
     }
 
-    pub(crate) fn f64(mut self, value: f64) -> Self {
-        self.0.push(value.to_bits());
-        self
+    pub(crate) fn f32(self, value: f32) -> Self {
+        self.push(u64::from(value.to_bits()))
+    }
+
+    pub(crate) fn f64(self, value: f64) -> Self {
+        self.push(value.to_bits())
     }
 }

@@ -21,9 +21,11 @@ impl Buffer {
     /// `len` bytes, uninitialised; an empty one holds no memory.
     pub(crate) fn new(device: &Arc<Device>, len: usize) -> Result<Self> {
         device.bind()?;
-        // SAFETY: the memory is freed once, in `drop`.
-        let address =
-            if len == 0 { 0 } else { unsafe { result::malloc_sync(len) }.doing("allocating GPU memory")? };
+        let mut address = 0;
+        if len > 0 {
+            // SAFETY: the memory is freed once, in `drop`.
+            address = unsafe { result::malloc_sync(len) }.doing("allocating GPU memory")?;
+        }
         Ok(Self { device: Arc::clone(device), address, len })
     }
 

@@ -139,7 +139,8 @@ impl Sampler {
             vec![
                 Launch::new(scan, splits, 256, params(masked).ptr(partials)).by(rows),
                 Launch::new(filter, rows, 1024, params(masked).ptr(partials).ptr(thresholds)),
-                Launch::new(draw, splits, 256, params(masked).ptr(partials).ptr(thresholds).ptr(draws)).by(rows),
+                Launch::new(draw, splits, 256, params(masked).ptr(partials).ptr(thresholds).ptr(draws))
+                    .by(rows),
                 Launch::new(finish, rows, 32, params(masked).ptr(partials).ptr(draws).ptr(tokens)),
             ]
         };

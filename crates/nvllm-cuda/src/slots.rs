@@ -101,10 +101,8 @@ pub(crate) fn check(step: &Step, vocab_size: usize, context: usize) -> nvllm_cor
         }
         let mut tokens = reset.prompt.iter().chain(reset.output.iter());
         if let Some(token) = tokens.find(|token| token.index() >= vocab_size) {
-            let problem = format!(
-                "resets slot {} with token {token}; the vocabulary has {vocab_size}",
-                reset.slot
-            );
+            let problem =
+                format!("resets slot {} with token {token}; the vocabulary has {vocab_size}", reset.slot);
             return Err(CoreError::step(step.id, problem));
         }
         let len = reset.prompt.len() + reset.output.len();
@@ -177,11 +175,8 @@ impl DeviceSlots {
                 continue;
             }
             self.tokens.write(0, bytemuck::cast_slice(tokens))?;
-            let args = Args::new()
-                .ptr(self.tokens.at(0))
-                .int(tokens.len())
-                .ptr(self.seen.at(row))
-                .int(in_prompt);
+            let args =
+                Args::new().ptr(self.tokens.at(0)).int(tokens.len()).ptr(self.seen.at(row)).int(in_prompt);
             let blocks = Dim::Fixed(tokens.len().div_ceil(256));
             let none = Extents { tokens: 0, outputs: 0, seqs: 0 };
             Launch::new(self.count, blocks, 256, args).run(&self.device, none)?;

@@ -60,6 +60,42 @@ pub(crate) fn cuda(args: &LoadArgs) -> Result<Box<dyn Backend>> {
     Ok(Box::new(CudaBackend::new(&options)?))
 }
 
+/// What was found of CUDA, one line each; what is missing says what to install.
+#[cfg(feature = "cuda")]
+pub(crate) fn cuda_findings() -> Vec<String> {
+    use nvllm_cuda::compile::{Nvrtc, Target};
+    let mut lines = Vec::new();
+    match nvllm_cuda::count_devices() {
+        Ok(count) => {
+            for facts in (0..count).filter_map(|gpu| nvllm_cuda::device_facts(gpu).ok()) {
+                let (major, minor) = facts.capability;
+                let driver = (facts.driver / 1000, facts.driver % 1000 / 10);
+                lines.push(format!(
+                    "cuda      GPU {}: {}, compute capability {major}.{minor} ({}), {} bytes of memory, driver for CUDA {}.{}",
+                    facts.ordinal,
+                    facts.name,
+                    Target::of_device(facts.capability).name(),
+                    facts.memory_bytes,
+                    driver.0,
+                    driver.1,
+                ));
+            }
+        }
+        Err(missing) => lines.push(format!("cuda      {missing}")),
+    }
+    lines.push(match Nvrtc::load(None) {
+        Ok(nvrtc) => format!("nvrtc     {}.{}", nvrtc.version().0, nvrtc.version().1),
+        Err(missing) => format!("nvrtc     {missing}"),
+    });
+    lines
+}
+
+/// What was found of CUDA.
+#[cfg(not(feature = "cuda"))]
+pub(crate) fn cuda_findings() -> Vec<String> {
+    vec!["cuda      not in this build: build with --features cuda".into()]
+}
+
 /// Whether a driver shows a GPU.
 #[cfg(feature = "cuda")]
 pub(crate) fn gpu_answers() -> bool {

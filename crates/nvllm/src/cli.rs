@@ -24,6 +24,8 @@ pub(crate) enum Command {
     Info(Info),
     /// Plan memory: what a model takes under given limits, and what fits.
     Plan(Plan),
+    /// Say what this machine has for running models, and what is missing.
+    Doctor,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]

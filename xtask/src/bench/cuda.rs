@@ -57,7 +57,7 @@ pub(crate) struct Args {
     /// File that the records are appended to; those of single ops go beside it
     #[arg(long, default_value = "bench/records/cuda.jsonl")]
     records: PathBuf,
-    /// The source's commit, where there is no repository to ask
+    /// The source's commit where there is no repository to ask, with `-dirty` if its files differed
     #[arg(long)]
     commit: Option<String>,
 }
@@ -99,7 +99,7 @@ pub(super) fn command(root: &Path, args: &Args) -> Result<ExitCode> {
     let spec = model::record(&text)?;
     eprintln!("drawing the weights of {}", args.config);
     let weights = Drawn::new(&spec);
-    let template = template(root, args, &backend, &spec, &weights, correctness)?;
+    let template = template(root, args, &backend, &spec, &weights, correctness);
     let mut bench = Bench { args, backend, spec, weights, template, ops: Vec::new() };
     let mut records = vec![bench.prefill()?];
     for &batch in &args.batches {
@@ -175,12 +175,19 @@ fn template(
     spec: &ModelSpec,
     weights: &Drawn,
     correctness: Correctness,
-) -> Result<Record> {
-    let (commit, dirty) = machine::commit(root);
+) -> Record {
+    let (commit, dirty) = match &args.commit {
+        None => machine::commit(root),
+        Some(text) => {
+            let commit = text.strip_suffix("-dirty");
+            (commit.unwrap_or(text).to_owned(), commit.is_some())
+        }
+    };
     let time = machine::now();
-    let base_name = |arg: String| Path::new(&arg).file_name().map_or(String::new(), |n| n.to_string_lossy().into());
+    let base_name =
+        |arg: String| Path::new(&arg).file_name().map_or(String::new(), |n| n.to_string_lossy().into());
     let bf16 = || DType::Bf16.to_string();
-    Ok(Record {
+    Record {
         schema: record::SCHEMA,
         kind: Kind::Decode,
         run: format!("{time}-{}", std::process::id()),
@@ -190,8 +197,8 @@ fn template(
             version: env!("CARGO_PKG_VERSION").into(),
             detail: backend.info().device,
         },
-        dirty: dirty && args.commit.is_none(),
-        commit: args.commit.clone().unwrap_or(commit),
+        commit,
+        dirty,
         machine: machine::machine(backend.facts().memory_bytes),
         flags: std::env::args().skip(1).map(base_name).collect(),
         model: Model {
@@ -211,7 +218,7 @@ fn template(
         bandwidth: None,
         flops: None,
         correctness: Some(correctness),
-    })
+    }
 }
 
 struct Bench<'a> {
@@ -246,7 +253,7 @@ impl Bench<'_> {
     fn record(&self, kind: Kind, batch: usize, prompt_tokens: usize, seconds: Vec<f64>) -> Record {
         let output_tokens = if kind == Kind::Prefill { 1 } else { seconds.len() };
         let time = machine::now();
-        Record { kind, time, batch, prompt_tokens, output_tokens, seconds, ..self.template.clone() }
+        Record { kind, time, prompt_tokens, output_tokens, batch, seconds, ..self.template.clone() }
     }
 
     fn prefill(&mut self) -> Result<Record> {
@@ -265,7 +272,7 @@ impl Bench<'_> {
             Counts { tokens: num * len, outputs: num, seqs: num, kv_positions: num * len, kv_pairs: pairs };
         self.time_ops(&mut sequences, &counts, len)?;
         let mut record = self.record(Kind::Prefill, num, len, seconds);
-        record.flops = Some(self.cost(&sequences, &counts)?.1);
+        record.flops = Some(self.cost(&sequences, &counts).1);
         Ok(record)
     }
 
@@ -285,13 +292,17 @@ impl Bench<'_> {
         let mut bytes = 0.0;
         for step in 0..seconds.len() {
             let counts = Counts::decode(batch, DECODE_PROMPT + num + step);
-            bytes += self.cost(&sequences, &counts)?.0 / seconds.len() as f64;
+            bytes += self.cost(&sequences, &counts).0 / seconds.len() as f64;
         }
         let middle = DECODE_PROMPT + num + seconds.len() / 2;
         self.time_ops(&mut sequences, &Counts::decode(batch, middle), middle)?;
         let mut record = self.record(Kind::Decode, batch, DECODE_PROMPT + num, seconds);
-        record.bandwidth =
-            Some(Bandwidth { bytes_per_unit: bytes, units_per_read: num, read_bytes: READ_BYTES, read_seconds });
+        record.bandwidth = Some(Bandwidth {
+            bytes_per_unit: bytes,
+            units_per_read: num,
+            read_bytes: READ_BYTES,
+            read_seconds,
+        });
         Ok(record)
     }
 
@@ -300,9 +311,9 @@ impl Bench<'_> {
     }
 
     /// Weight and KV bytes, and FLOPs, of a step.
-    fn cost(&self, sequences: &Sequences<CudaExecutable>, counts: &Counts) -> Result<(f64, f64)> {
+    fn cost(&self, sequences: &Sequences<CudaExecutable>, counts: &Counts) -> (f64, f64) {
         let cost = self.spec.programs[0].cost(counts, &sequences.limits, &self.formats());
-        Ok((cost.weight_bytes + cost.kv_bytes, cost.flops))
+        (cost.weight_bytes + cost.kv_bytes, cost.flops)
     }
 
     /// Each op of the last step.
@@ -317,7 +328,8 @@ impl Bench<'_> {
         let program = sequences.exe.program(0).context("the model has a program")?;
         let costs = program.costs(counts, &sequences.limits, &self.formats());
         for time in times {
-            let sum = |of: fn(&nvllm_core::program::OpCost) -> f64| time.nodes.iter().map(|&n| of(&costs[n])).sum();
+            let sum =
+                |of: fn(&nvllm_core::program::OpCost) -> f64| time.nodes.iter().map(|&n| of(&costs[n])).sum();
             self.ops.push(OpRecord {
                 schema: 1,
                 run: self.template.run.clone(),

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use nvllm_core::{
-    BlockId, Executable, KvGeometry, Limits, ModelSpec, OutputRow, SamplingParams, SeqStep, SlotId, SlotReset,
-    Source, Step, StepId, Ticket,
+    BlockId, Executable, KvGeometry, Limits, ModelSpec, OutputRow, SamplingParams, SeqStep, SlotId,
+    SlotReset, Source, Step, StepId, Ticket,
 };
 
 use super::driver;

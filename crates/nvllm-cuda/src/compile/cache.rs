@@ -1,5 +1,6 @@
 //! Machine code on disk, known by the content that it was made from. What does not match is made anew, never trusted.
 
+use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -30,7 +31,7 @@ impl KernelCache {
     ///
     /// # Errors
     /// As [`Nvrtc::compile`].
-    pub fn image(&self, nvrtc: &Nvrtc, source: &Source, target: Target) -> Result<Vec<u8>> {
+    pub fn image(&self, nvrtc: Nvrtc, source: &Source, target: Target) -> Result<Vec<u8>> {
         let Some(dir) = &self.dir else { return Ok(nvrtc.compile(source, target)?.image) };
         let path = dir.join(format!("{}.cubin", key(nvrtc, source, target)));
         if let Some(image) = read(&path) {
@@ -45,7 +46,7 @@ impl KernelCache {
 }
 
 /// SHA-256 of everything that the machine code depends on, in hexadecimal.
-fn key(nvrtc: &Nvrtc, source: &Source, target: Target) -> String {
+fn key(nvrtc: Nvrtc, source: &Source, target: Target) -> String {
     let mut hash = Sha256::new();
     let mut part = |bytes: &[u8]| {
         hash.update((bytes.len() as u64).to_le_bytes());
@@ -60,7 +61,10 @@ fn key(nvrtc: &Nvrtc, source: &Source, target: Target) -> String {
         part(name.as_bytes());
         part(body.as_bytes());
     }
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    hash.finalize().iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// The image in a file, if the hash at its head is that of the rest.
@@ -110,10 +114,10 @@ mod tests {
     fn parts_do_not_run_into_each_other() {
         let nvrtc = Nvrtc::of_version((13, 0));
         let source = |path, text| Source { path, text, takes: |_| true };
-        let a = key(&nvrtc, &source("a", "bc"), Target::Cubin(90));
-        assert_eq!(a, key(&nvrtc, &source("a", "bc"), Target::Cubin(90)));
-        assert_ne!(a, key(&nvrtc, &source("ab", "c"), Target::Cubin(90)));
-        assert_ne!(a, key(&nvrtc, &source("a", "bc"), Target::Cubin(89)));
-        assert_ne!(a, key(&Nvrtc::of_version((13, 1)), &source("a", "bc"), Target::Cubin(90)));
+        let a = key(nvrtc, &source("a", "bc"), Target::Cubin(90));
+        assert_eq!(a, key(nvrtc, &source("a", "bc"), Target::Cubin(90)));
+        assert_ne!(a, key(nvrtc, &source("ab", "c"), Target::Cubin(90)));
+        assert_ne!(a, key(nvrtc, &source("a", "bc"), Target::Cubin(89)));
+        assert_ne!(a, key(Nvrtc::of_version((13, 1)), &source("a", "bc"), Target::Cubin(90)));
     }
 }

@@ -22,8 +22,14 @@ pub enum Target {
 
 impl Target {
     /// Everything that a release supports.
-    pub const ALL: [Self; 6] =
-        [Self::Cubin(80), Self::Cubin(89), Self::Cubin(90), Self::Cubin(100), Self::Cubin(120), Self::Ptx(80)];
+    pub const ALL: [Self; 6] = [
+        Self::Cubin(80),
+        Self::Cubin(89),
+        Self::Cubin(90),
+        Self::Cubin(100),
+        Self::Cubin(120),
+        Self::Ptx(80),
+    ];
 
     /// Machine code for a device of this compute capability.
     pub const fn of_device((major, minor): (i32, i32)) -> Self {
@@ -33,7 +39,9 @@ impl Target {
     /// The compiler's name of it. Hopper and data-centre Blackwell have instructions that need the suffixed target.
     pub fn name(self) -> String {
         match self {
-            Self::Cubin(number) => format!("sm_{number}{}", if (90..120).contains(&number) { "a" } else { "" }),
+            Self::Cubin(number) => {
+                format!("sm_{number}{}", if (90..120).contains(&number) { "a" } else { "" })
+            }
             Self::Ptx(number) => format!("compute_{number}"),
         }
     }
@@ -109,8 +117,7 @@ impl Nvrtc {
         let options: Vec<CString> = Self::options(target).into_iter().map(c_string).collect();
         let pointers: Vec<*const c_char> = options.iter().map(|o| o.as_ptr()).collect();
         // SAFETY: the program is alive; so are the options.
-        let status =
-            unsafe { sys::nvrtcCompileProgram(program.0, pointers.len() as i32, pointers.as_ptr()) };
+        let status = unsafe { sys::nvrtcCompileProgram(program.0, pointers.len() as i32, pointers.as_ptr()) };
         let log = program.log();
         let failed = |log: String| CudaError::Compile {
             source_file: source.path.into(),
@@ -144,7 +151,9 @@ fn preload(dir: &Path) -> Result<()> {
     let begins = |path: &PathBuf, name: &str| {
         path.file_name().is_some_and(|file| file.to_string_lossy().starts_with(name))
     };
-    paths.retain(|path| begins(path, "libnvrtc") && !begins(path, "libnvrtc.alt") && !begins(path, "libnvrtc-builtins.alt"));
+    paths.retain(|path| {
+        begins(path, "libnvrtc") && !begins(path, "libnvrtc.alt") && !begins(path, "libnvrtc-builtins.alt")
+    });
     paths.sort_by_key(|path| !begins(path, "libnvrtc-builtins"));
     for path in paths.iter().filter(|path| path.to_string_lossy().contains(".so.")) {
         // SAFETY: NVIDIA's library; its initialisers have no requirements.
@@ -183,7 +192,10 @@ impl Program {
             )
         };
         if status != sys::nvrtcResult::NVRTC_SUCCESS {
-            return Err(CudaError::Driver { what: "starting the CUDA compiler", cause: format!("{status:?}") });
+            return Err(CudaError::Driver {
+                what: "starting the CUDA compiler",
+                cause: format!("{status:?}"),
+            });
         }
         Ok(Self(program))
     }

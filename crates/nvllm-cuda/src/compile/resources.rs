@@ -106,7 +106,10 @@ ptxas info    : Used 255 registers, used 1 barriers, 1392 bytes cumulative stack
             stack,
             spilled,
         };
-        assert_eq!(resources(LOG), [kernel("rope_table", 34, 0, 40, 0), kernel("big", 255, 2112, 1392, 1392)]);
+        assert_eq!(
+            resources(LOG),
+            [kernel("rope_table", 34, 0, 40, 0), kernel("big", 255, 2112, 1392, 1392)]
+        );
     }
 
     #[test]
@@ -115,7 +118,10 @@ ptxas info    : Used 255 registers, used 1 barriers, 1392 bytes cumulative stack
                     // spills: wide_* 8: one flag\nint x;\n// spills: late 1: too late\n";
         let source = Source { path: "a.cu", text, takes: |_| true };
         let found = budgets(&source);
-        assert_eq!(found.iter().map(|b| (b.kernel.as_str(), b.bytes)).collect::<Vec<_>>(), [("big", 1400), ("wide_*", 8)]);
+        assert_eq!(
+            found.iter().map(|b| (b.kernel.as_str(), b.bytes)).collect::<Vec<_>>(),
+            [("big", 1400), ("wide_*", 8)]
+        );
         assert!(found[1].covers("wide_bf16") && !found[0].covers("bigger"));
     }
 }

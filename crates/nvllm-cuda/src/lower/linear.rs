@@ -66,8 +66,7 @@ impl Lowering<'_> {
         y: Operand,
     ) -> Result<Launch> {
         let (at, dtype) = self.weights.get(weight);
-        let name =
-            format!("expert_linear_general_{}_{}_{}", c_type(x.dtype), c_type(dtype), c_type(y.dtype));
+        let name = format!("expert_linear_general_{}_{}_{}", c_type(x.dtype), c_type(dtype), c_type(y.dtype));
         // Each row of x serves as many consecutive ids as there are experts per token.
         let share = y.rows.times / x.rows.times;
         let args: Args =

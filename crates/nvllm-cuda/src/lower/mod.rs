@@ -123,9 +123,12 @@ impl Lowering<'_> {
                 let out = [self.value(outs[0]), self.value(outs[1])];
                 one(self.top_k(self.value(ins[0]), *k, *renormalize, out)?)
             }
-            Op::ExpertLinear { weight } => {
-                one(self.expert_linear(self.value(ins[0]), self.value(ins[1]), *weight, self.value(outs[0]))?)
-            }
+            Op::ExpertLinear { weight } => one(self.expert_linear(
+                self.value(ins[0]),
+                self.value(ins[1]),
+                *weight,
+                self.value(outs[0]),
+            )?),
             Op::WeightedSum => {
                 one(self.weighted_sum(self.value(ins[0]), self.value(ins[1]), self.value(outs[0]))?)
             }

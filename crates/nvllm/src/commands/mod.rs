@@ -1,6 +1,7 @@
 //! One file a command.
 
 mod chat;
+mod doctor;
 mod generate;
 mod info;
 mod logits;
@@ -19,5 +20,6 @@ pub(crate) fn run(command: Command) -> Result<()> {
         Command::Logits(args) => logits::run(&args),
         Command::Info(args) => info::run(&args),
         Command::Plan(args) => plan::run(&args),
+        Command::Doctor => doctor::run(),
     }
 }
