@@ -10,12 +10,18 @@ use serde::Deserialize;
 
 /// The repository's folder of golden files.
 pub fn golden_dir() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("golden")
+    in_repository("tests/golden")
 }
 
 /// The demo model's folder.
 pub fn model_dir() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/nvllm-tiny")
+    in_repository("models/nvllm-tiny")
+}
+
+/// A path of the repository that this was built from; where that is gone, of the current directory (a bundle).
+fn in_repository(path: &str) -> PathBuf {
+    let built_from = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
+    if built_from.exists() { built_from } else { path.into() }
 }
 
 /// One sequence of a fixture and what is expected of it.

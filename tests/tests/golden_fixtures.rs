@@ -29,17 +29,21 @@ fn cpu_f32() {
     check_f32(&nvllm_tests::cpu());
 }
 
-/// Under bf16 activations the CPU backend and the reference round at the same points. They differ only where another
-/// order of an f32 sum tips a rounding, which must not amount to more than the rounding itself does.
 #[test]
-fn cpu_bf16() {
-    let (cpu, reference) = (nvllm_tests::cpu(), Reference::default());
-    println!("fixture                       cpu to reference   cpu to f32   reference to f32");
+fn cuda_f32() {
+    nvllm_tests::on_cuda(|cuda| check_f32(cuda));
+}
+
+/// Under bf16 activations a backend and the reference round at the same points. They differ only where another
+/// order of an f32 sum tips a rounding, which must not amount to more than the rounding itself does.
+fn check_bf16(backend: &dyn Backend) {
+    let reference = Reference::default();
+    println!("{:28} ours to reference   ours to f32   reference to f32", "fixture");
     for (name, _) in QWEN3_FIXTURES {
         let fixture = Fixture::load(name);
         let exact = fixture.expected();
         let rounded = fixture.run(&reference, "config.json", Activations::Bf16);
-        let got = fixture.run(&cpu, "config.json", Activations::Bf16);
+        let got = fixture.run(backend, "config.json", Activations::Bf16);
         let (apart, rounding) = (got.distance(&rounded), rounded.distance(&exact));
         let off = got.distance(&exact).logits;
         println!("{name:28} {:>16.4} {off:>14.4} {:>14.4}", apart.logits, rounding.logits);
@@ -49,4 +53,14 @@ fn cpu_bf16() {
         );
         assert!(off <= 2.0 * rounding.logits, "{name}: {off} from f32, the reference {rounding:?}");
     }
+}
+
+#[test]
+fn cpu_bf16() {
+    check_bf16(&nvllm_tests::cpu());
+}
+
+#[test]
+fn cuda_bf16() {
+    nvllm_tests::on_cuda(|cuda| check_bf16(cuda));
 }

@@ -113,3 +113,13 @@ fn cpu_f32() {
 fn cpu_bf16() {
     check_bf16(&nvllm_tests::cpu());
 }
+
+#[test]
+fn cuda_f32() {
+    nvllm_tests::on_cuda(|cuda| check_f32(cuda));
+}
+
+#[test]
+fn cuda_bf16() {
+    nvllm_tests::on_cuda(|cuda| check_bf16(cuda));
+}

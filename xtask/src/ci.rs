@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
-use crate::tidy;
+use crate::{kernels, tidy};
 
 /// One check: a name, arguments to cargo, and environment variables.
 struct Step {
@@ -44,6 +44,15 @@ pub(crate) fn command(root: &Path) -> Result<ExitCode> {
     eprintln!("==> tidy");
     if tidy::command(root)? != ExitCode::SUCCESS {
         failed.push("tidy");
+    }
+    eprintln!("==> kernels");
+    match kernels::command(root, &kernels::Args::installing()) {
+        Ok(ExitCode::SUCCESS) => {}
+        Ok(_) => failed.push("kernels"),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            failed.push("kernels");
+        }
     }
     if !failed.is_empty() {
         eprintln!("==> FAILED: {}; the tests run all the same", failed.join(", "));

@@ -7,8 +7,10 @@
 //! Deliberately absent: anything a user of nvLLM needs. That belongs to the binary `nvllm`.
 
 mod bench;
+mod bundle;
 mod ci;
 mod golden;
+mod kernels;
 mod model;
 mod synth;
 mod tidy;
@@ -30,26 +32,33 @@ struct Cli {
 enum Command {
     /// Measures, and keeps the raw record of every figure
     Bench(bench::Args),
+    /// Puts what tests and measures a GPU into .bundle, for a machine without Rust
+    Bundle,
     /// Runs what CI runs: formatting, lints, documentation, tidy, and all tests last
     Ci,
     /// Prints every golden fixture's worst errors, by backend and activation dtype
     Golden,
+    /// Compiles every CUDA kernel for every architecture, without a GPU, and shows what each takes
+    Kernels(kernels::Args),
     /// Writes a model directory with random weights of a real model's shape
     Synth(synth::Args),
     /// Checks the rules of the house: crate arrows, budgets, unsafe code, names of ops, wording
     Tidy,
 }
 
-/// The root of the repository.
+/// The root of the repository; in a bundle, which has none, the current directory.
 fn repo_root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the repository").into()
+    let built_from = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the repository");
+    if built_from.exists() { built_from.into() } else { PathBuf::from(".") }
 }
 
 fn run(command: &Command) -> Result<ExitCode> {
     match command {
         Command::Bench(args) => bench::command(&repo_root(), args),
+        Command::Bundle => bundle::command(&repo_root()),
         Command::Ci => ci::command(&repo_root()),
         Command::Golden => Ok(golden::command()),
+        Command::Kernels(args) => kernels::command(&repo_root(), args),
         Command::Synth(args) => synth::command(&repo_root(), args),
         Command::Tidy => tidy::command(&repo_root()),
     }

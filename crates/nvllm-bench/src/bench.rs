@@ -287,7 +287,7 @@ impl Bench {
             kv_dtype: activations.dtype(),
             activations,
             numerics: Numerics::Invariant,
-            max_in_flight: 1,
+            max_in_flight: 2,
         };
         limits.kv_bytes = stepper::kv_bytes(model, &limits, seqs, context)?;
         Ok(limits)

@@ -7,7 +7,8 @@ use nvllm_core::program::Counts;
 use nvllm_core::sampling::philox4x32;
 use nvllm_core::{
     Backend, BlockId, CoreError, DType, Executable, HostTensor, KvGeometry, Limits, MemoryReport, OutputRow,
-    SamplingParams, SeqStep, SlotId, SlotReset, Source, Step, StepId, StepProfile, TokenId, WeightFormat,
+    SamplingParams, SeqStep, SlotId, SlotReset, Source, Step, StepId, StepProfile, Ticket, TokenId,
+    WeightFormat,
 };
 use nvllm_engine::Model;
 
@@ -91,10 +92,41 @@ impl Stepper {
 
     /// One more token for each of the first `batch` sequences: the seconds of the step.
     pub(crate) fn decode(&mut self, batch: usize) -> Result<f64> {
-        let outputs = || vec![OutputRow::sample(0)];
-        let seqs = (0..batch).map(|slot| self.seq(slot, vec![Source::Slot], Source::Slot, outputs()));
-        let seqs = seqs.collect();
+        let seqs = self.decoding(batch);
         Ok(self.step(seqs, Vec::new())?.0)
+    }
+
+    /// `num` tokens for each of the first `batch` sequences, the next step submitted before the last one's tokens are collected, as
+    /// in serving: the seconds from one step's tokens to the next's. One more step is run than is timed.
+    pub(crate) fn decode_run(&mut self, batch: usize, num: usize) -> Result<Vec<f64>> {
+        let mut ahead = self.submit_decode(batch)?;
+        let mut seconds = Vec::with_capacity(num);
+        let mut last = Instant::now();
+        for _ in 0..num {
+            let next = self.submit_decode(batch)?;
+            self.exe.collect(std::mem::replace(&mut ahead, next))?;
+            let now = Instant::now();
+            seconds.push(now.duration_since(last).as_secs_f64());
+            last = now;
+        }
+        self.exe.collect(ahead)?;
+        Ok(seconds)
+    }
+
+    fn submit_decode(&mut self, batch: usize) -> Result<Ticket> {
+        let seqs = self.decoding(batch);
+        let step = self.next_step(seqs, Vec::new());
+        Ok(self.exe.submit(&step)?)
+    }
+
+    fn decoding(&self, batch: usize) -> Vec<SeqStep> {
+        let outputs = || vec![OutputRow::sample(0)];
+        (0..batch).map(|slot| self.seq(slot, vec![Source::Slot], Source::Slot, outputs())).collect()
+    }
+
+    fn next_step(&mut self, seqs: Vec<SeqStep>, resets: Vec<SlotReset>) -> Step {
+        self.num_steps += 1;
+        Step { id: StepId(self.num_steps - 1), entry: 0, resets, seqs, awaits_masks: false }
     }
 
     /// A sequence from nothing in slot 0, in as few steps as the limits allow, its first token sampled: the seconds of all steps.
@@ -149,8 +181,7 @@ impl Stepper {
     }
 
     fn step(&mut self, seqs: Vec<SeqStep>, resets: Vec<SlotReset>) -> Result<(f64, Vec<f32>)> {
-        let step = Step { id: StepId(self.num_steps), entry: 0, resets, seqs, awaits_masks: false };
-        self.num_steps += 1;
+        let step = self.next_step(seqs, resets);
         let start = Instant::now();
         let ticket = self.exe.submit(&step)?;
         let submitted = Instant::now();

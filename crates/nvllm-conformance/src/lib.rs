@@ -80,6 +80,20 @@ macro_rules! conformance {
     };
 }
 
+/// As [`conformance!`] for a backend that this machine may lack: `$make` returns a `Result`, and where it is an error each test prints
+/// why it is skipped.
+/// ```
+/// # use nvllm_core::Reference;
+/// nvllm_conformance::conformance_where_found!(parity, || Err::<Reference, _>("there is no such device"));
+/// # fn main() {}
+/// ```
+#[macro_export]
+macro_rules! conformance_where_found {
+    ($module:ident, $make:expr) => {
+        $crate::each_case! { conformance_module_where_found ($module, $make) }
+    };
+}
+
 /// The one list of cases, handed to another macro.
 #[doc(hidden)]
 #[macro_export]
@@ -106,6 +120,27 @@ macro_rules! conformance_module {
                 fn $case() {
                     let make = $make;
                     $crate::expect_conformance($crate::cases::$case, &make());
+                }
+            )*
+        }
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! conformance_module_where_found {
+    (($module:ident, $make:expr) $($case:ident)*) => {
+        mod $module {
+            #[allow(unused_imports)]
+            use super::*;
+            $(
+                #[test]
+                fn $case() {
+                    let make = $make;
+                    match make() {
+                        Ok(backend) => $crate::expect_conformance($crate::cases::$case, &backend),
+                        Err(reason) => println!("skipped: {reason}"),
+                    }
                 }
             )*
         }

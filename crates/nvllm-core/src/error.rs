@@ -93,6 +93,14 @@ pub enum CoreError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A device, its driver or its compiler failed.
+    #[error("backend `{backend}`: {problem}")]
+    Device {
+        /// The backend.
+        backend: String,
+        /// What failed and what to do.
+        problem: String,
+    },
     /// A sampling parameter is outside its range.
     #[error("sampling parameter `{field}` is {value}: {range}")]
     BadSampling {

@@ -4,27 +4,41 @@ use nvllm_core::{Activations, Backend, DType, Reference};
 use nvllm_cpu::{CpuBackend, PoolConfig};
 use nvllm_engine::{EngineError, LoadOptions};
 
-use crate::cli::{BackendName, Dtype, LoadArgs};
+use crate::built_in;
+use crate::cli::{BackendName, DeviceArgs, Dtype, LoadArgs};
 
 /// What makes the backend, on the thread that will own it.
+///
+/// `auto` is CUDA if a GPU answers, else the CPU; a GPU that was asked for by number must answer.
 pub(crate) fn factory(
-    args: &LoadArgs,
+    args: &DeviceArgs,
 ) -> impl Fn() -> nvllm_engine::Result<Box<dyn Backend>> + Send + Sync + 'static {
-    named(args.backend, PoolConfig { threads: args.threads, pin: args.pin, ..PoolConfig::default() })
+    let args = args.clone();
+    move || match args.backend {
+        BackendName::Reference => Ok(Box::new(Reference::default())),
+        BackendName::Cpu => cpu(&args),
+        BackendName::Cuda => cuda(&args),
+        BackendName::Auto if args.gpu.is_some() => cuda(&args),
+        BackendName::Auto => match built_in::cuda(&args) {
+            Ok(cuda) => Ok(cuda),
+            Err(reason) => {
+                if built_in::gpu_answers() {
+                    eprintln!("note: a GPU is there and cannot be used: {reason}; using the CPU");
+                }
+                cpu(&args)
+            }
+        },
+    }
 }
 
-/// As [`factory`], from its parts.
-pub(crate) fn named(
-    name: BackendName,
-    pool: PoolConfig,
-) -> impl Fn() -> nvllm_engine::Result<Box<dyn Backend>> + Send + Sync + 'static {
-    move || match name {
-        BackendName::Reference => Ok(Box::new(Reference::default())),
-        BackendName::Auto | BackendName::Cpu => {
-            let cpu = CpuBackend::new(&pool).map_err(|e| EngineError::Backend { reason: e.to_string() })?;
-            Ok(Box::new(cpu))
-        }
-    }
+fn cpu(args: &DeviceArgs) -> nvllm_engine::Result<Box<dyn Backend>> {
+    let config = PoolConfig { threads: args.threads, pin: args.pin, ..PoolConfig::default() };
+    let cpu = CpuBackend::new(&config).map_err(|e| EngineError::Backend { reason: e.to_string() })?;
+    Ok(Box::new(cpu))
+}
+
+fn cuda(args: &DeviceArgs) -> nvllm_engine::Result<Box<dyn Backend>> {
+    built_in::cuda(args).map_err(|e| EngineError::Backend { reason: e.to_string() })
 }
 
 /// The load options that the flags ask for.

@@ -26,6 +26,8 @@ pub(crate) enum Command {
     Plan(Plan),
     /// Measure a model on this machine, against the limits of its hardware.
     Bench(Bench),
+    /// Say what this machine has for running models, and what is missing.
+    Doctor,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -34,6 +36,8 @@ pub(crate) enum BackendName {
     Auto,
     /// The CPU, with SIMD and threads.
     Cpu,
+    /// An NVIDIA GPU.
+    Cuda,
     /// The scalar reference: slow, and right.
     Reference,
 }
@@ -42,6 +46,23 @@ pub(crate) enum BackendName {
 pub(crate) enum Dtype {
     F32,
     Bf16,
+}
+
+/// Where to compute.
+#[derive(Args, Clone)]
+pub(crate) struct DeviceArgs {
+    /// Where to compute.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub backend: BackendName,
+    /// Which GPU of the CUDA backend, as the driver numbers them; the first if not given.
+    #[arg(long, value_name = "N")]
+    pub gpu: Option<usize>,
+    /// Threads of the CPU backend; as many as the process may use if not given.
+    #[arg(long)]
+    pub threads: Option<usize>,
+    /// Pin each thread of the CPU backend to a core.
+    #[arg(long)]
+    pub pin: bool,
 }
 
 /// Which model, on what.
@@ -55,18 +76,11 @@ pub(crate) struct ModelArgs {
 }
 
 /// How it is loaded.
-#[derive(Args)]
+#[derive(Args, Clone)]
 #[command(next_help_heading = "Loading")]
 pub(crate) struct LoadArgs {
-    /// Where to compute.
-    #[arg(long, value_enum, default_value = "auto")]
-    pub backend: BackendName,
-    /// Threads of the CPU backend; as many as the process may use if not given.
-    #[arg(long)]
-    pub threads: Option<usize>,
-    /// Pin each thread of the CPU backend to a core.
-    #[arg(long)]
-    pub pin: bool,
+    #[command(flatten)]
+    pub device: DeviceArgs,
     /// Dtype of values between ops; bf16 for models saved in bf16, else f32, if not given.
     #[arg(long, value_enum)]
     pub activations: Option<Dtype>,
@@ -226,15 +240,8 @@ pub(crate) struct Bench {
     /// Fewer sizes and rounds: a look, not a measurement to quote.
     #[arg(long)]
     pub quick: bool,
-    /// Where to compute.
-    #[arg(long, value_enum, default_value = "auto")]
-    pub backend: BackendName,
-    /// Threads of the CPU backend; as many as the process may use if not given.
-    #[arg(long)]
-    pub threads: Option<usize>,
-    /// Pin each thread of the CPU backend to a core.
-    #[arg(long)]
-    pub pin: bool,
+    #[command(flatten)]
+    pub device: DeviceArgs,
     /// Dtype of values between ops and of the KV cache; bf16 for models saved in bf16, else f32, if not given.
     #[arg(long, value_enum)]
     pub activations: Option<Dtype>,

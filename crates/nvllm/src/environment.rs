@@ -24,3 +24,10 @@ pub(crate) fn hub_options() -> HubOptions {
     options.proxy = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"].into_iter().find_map(var);
     options
 }
+
+/// Where this program keeps what it can make again: `XDG_CACHE_HOME/nvllm`, else `~/.cache/nvllm`.
+pub(crate) fn cache_dir() -> PathBuf {
+    let var = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let home = || var("HOME").map_or_else(|| PathBuf::from("."), PathBuf::from);
+    var("XDG_CACHE_HOME").map_or_else(|| home().join(".cache"), PathBuf::from).join("nvllm")
+}

@@ -1,16 +1,16 @@
 //! `nvllm`: run a language model from the command line.
 //!
 //! Each command is one file under `commands`. What they share: [`cli`] (flags), [`environment`] (the only file that reads
-//! environment variables), [`embedded`] (the only file that knows of cargo features), [`models`] (from a name to an open
+//! environment variables), [`built_in`] (the only file that knows of cargo features), [`models`] (from a name to an open
 //! model), [`backends`] (from a flag to a backend), [`report`] (the closing line).
 //!
 //! Results go to standard output, everything else to standard error. The exit code is 0 on success, 1 on an error, 2 on a
 //! bad command line.
 
 mod backends;
+mod built_in;
 mod cli;
 mod commands;
-mod embedded;
 mod environment;
 mod models;
 mod report;

@@ -9,11 +9,11 @@ use nvllm_engine::hub::{self, HubEvent};
 use nvllm_engine::{Engine, LoadOptions, LoadProgress, Model};
 
 use crate::cli::{LoadArgs, ModelArgs};
-use crate::{backends, embedded, environment};
+use crate::{backends, built_in, environment};
 
 /// Opens the named model, fetching it first if need be; the embedded one if none is named.
 pub(crate) fn open(name: Option<&str>) -> Result<Model> {
-    let Some(name) = name else { return embedded::open() };
+    let Some(name) = name else { return built_in::open() };
     let bar = bytes_bar();
     let mut showing = String::new();
     let files = hub::resolve(name, &environment::hub_options(), &mut |event| match event {
@@ -58,7 +58,7 @@ pub(crate) fn start_with(args: &ModelArgs, options: LoadOptions) -> Result<(Engi
         shown.set_length(total as u64);
         shown.set_position(done as u64);
     };
-    let engine = Engine::start(backends::factory(&args.load), Arc::clone(&model), options, progress);
+    let engine = Engine::start(backends::factory(&args.load.device), Arc::clone(&model), options, progress);
     bar.finish_and_clear();
     Ok((engine?, model))
 }

@@ -187,6 +187,25 @@ fn info_and_plan_count_what_is_there() {
     assert!(stdout(&["plan"]).contains("fits"));
 }
 
+/// A GPU that no machine has: without a driver the message says so, with one it counts the GPUs.
+#[test]
+fn a_gpu_that_is_not_there_is_refused_in_one_line() {
+    let args = ["generate", "x", "--backend", "cuda", "--gpu", "99"];
+    let output = nvllm(&args);
+    check_refusal(&output, &args, &[]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let known = ["no NVIDIA driver", "sees no GPU", "GPU 99 was asked for"];
+    assert!(known.iter().any(|words| stderr.contains(words)), "{stderr}");
+}
+
+#[test]
+fn doctor_says_what_is_there_and_what_is_missing() {
+    let report = stdout(&["doctor"]);
+    for start in ["nvllm ", "cpu ", "cuda ", "nvrtc "] {
+        assert!(report.lines().any(|line| line.starts_with(start)), "{report}");
+    }
+}
+
 /// Runs with `args` and expects one error line that holds every word.
 fn refuses(args: &[&str], words: &[&str]) {
     check_refusal(&nvllm(args), args, words);

@@ -34,7 +34,13 @@ pub(crate) struct Args {
     /// Shape of a model with random weights, made under out/bench if it is not there
     #[arg(long, default_value = "qwen3-0.6b")]
     config: String,
-    /// Threads; all that affinity and cgroup quota allow if not given
+    /// Where to compute
+    #[arg(long, value_enum, default_value_t = BackendArg::Cpu)]
+    backend: BackendArg,
+    /// Which GPU of the CUDA backend
+    #[arg(long, default_value_t = 0)]
+    gpu: usize,
+    /// Threads of the CPU backend; all that affinity and cgroup quota allow if not given
     #[arg(long)]
     threads: Option<usize>,
     /// Keep each thread on one core
@@ -58,7 +64,10 @@ pub(crate) struct Args {
     /// Also write a trace of every op of a prompt and some decoded tokens (Perfetto opens it)
     #[arg(long, value_name = "FILE")]
     profile: Option<PathBuf>,
-    /// File that the records are appended to [default: bench/records/cpu.jsonl]
+    /// The source's commit where there is no repository to ask, with `-dirty` if its files differed
+    #[arg(long)]
+    commit: Option<String>,
+    /// File that the records are appended to [default: bench/records/cpu.jsonl, or cuda.jsonl]
     #[arg(long)]
     records: Option<PathBuf>,
 }
@@ -71,6 +80,21 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum BackendArg {
+    Cpu,
+    Cuda,
+}
+
+impl BackendArg {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Cuda => "cuda",
+        }
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]

@@ -11,10 +11,11 @@ use nvllm_bench::{
 };
 use nvllm_core::Backend;
 use nvllm_cpu::{CpuBackend, Kernels, Pool, PoolConfig};
+use nvllm_cuda::{CudaBackend, CudaOptions};
 use nvllm_engine::hub::ModelFiles;
 use nvllm_engine::{EngineError, Model};
 
-use super::{Args, gate};
+use super::{Args, BackendArg, gate};
 use crate::synth;
 
 /// Seconds that one case may take.
@@ -35,7 +36,10 @@ pub(super) fn command(root: &Path, args: &Args) -> Result<ExitCode> {
     let display = Display::bar(workloads.len(), |line| eprintln!("{line}"));
     let gate = Gate { fixtures: Some(Box::new(gate::check)), demo: opener(root.join("models/nvllm-tiny")) };
     let mut bench = Bench::start(subject(args, &dir)?, factory(args), &gate, settings, display)?;
-    let path = args.records.clone().unwrap_or_else(|| root.join("bench/records/cpu.jsonl"));
+    let path = args
+        .records
+        .clone()
+        .unwrap_or_else(|| root.join(format!("bench/records/{}.jsonl", args.backend.name())));
     bench.run(&workloads, &path)?;
     if let Some(path) = &args.profile {
         bench.profile(path)?;
@@ -81,13 +85,41 @@ fn subject(args: &Args, dir: &Path) -> Result<Subject> {
 }
 
 fn factory(args: &Args) -> Factory {
-    let config = PoolConfig { threads: args.threads, pin: args.pin, ..PoolConfig::default() };
+    match args.backend {
+        BackendArg::Cpu => cpu(PoolConfig { threads: args.threads, pin: args.pin, ..PoolConfig::default() }),
+        BackendArg::Cuda => cuda(args.gpu),
+    }
+}
+
+fn cpu(config: PoolConfig) -> Factory {
     Arc::new(move || {
         let failed = |e: nvllm_cpu::CpuError| EngineError::Backend { reason: e.to_string() };
         let pool = Pool::of_process(&config).map_err(failed)?;
         pool.pin_caller().map_err(failed)?;
         Ok(Box::new(CpuBackend::with(pool, Kernels::best())) as Box<dyn Backend>)
     })
+}
+
+fn cuda(gpu: usize) -> Factory {
+    let cache_dir = Some(std::env::temp_dir().join("nvllm-cuda-kernels"));
+    let options = CudaOptions { gpu, cache_dir, ..CudaOptions::default() };
+    Arc::new(move || {
+        let backend =
+            CudaBackend::new(&options).map_err(|e| EngineError::Backend { reason: e.to_string() })?;
+        Ok(Box::new(backend) as Box<dyn Backend>)
+    })
+}
+
+/// The source that was built: as said, or as the repository says.
+fn source(root: &Path, args: &Args) -> Result<record::Source> {
+    match &args.commit {
+        None => host::commit(root)
+            .context("the commit cannot be found: use --commit where there is no repository"),
+        Some(said) => {
+            let clean = said.strip_suffix("-dirty");
+            Ok(record::Source { commit: clean.unwrap_or(said).into(), dirty: Some(clean.is_some()) })
+        }
+    }
 }
 
 fn settings(root: &Path, args: &Args, program: Option<Program>) -> Result<Settings> {
@@ -100,11 +132,14 @@ fn settings(root: &Path, args: &Args, program: Option<Program>) -> Result<Settin
         quick: args.quick,
         activations: args.activations.core(),
         step_tokens: nvllm_engine::LoadOptions::default().max_num_batched_tokens,
-        threads: args.threads.unwrap_or_else(nvllm_cpu::default_threads),
+        threads: match args.backend {
+            BackendArg::Cpu => args.threads.unwrap_or_else(nvllm_cpu::default_threads),
+            BackendArg::Cuda => 1,
+        },
         scale: args.scale,
         case_seconds: args.case_seconds.unwrap_or(if args.quick { QUICK_CASE_SECONDS } else { CASE_SECONDS }),
         flags: std::env::args().skip(1).collect(),
-        source: host::commit(root).context("the commit cannot be found: git is needed here")?,
+        source: source(root, args)?,
         version: env!("CARGO_PKG_VERSION").into(),
         program,
         peers,
@@ -121,6 +156,7 @@ fn build(root: &Path, args: &Args) -> Option<Program> {
         return None;
     }
     let mut flags = vec!["--activations".into(), args.activations.name().into()];
+    flags.extend(["--backend".into(), args.backend.name().into()]);
     flags.extend(
         args.threads.map(|threads| vec!["--threads".into(), threads.to_string()]).unwrap_or_default(),
     );

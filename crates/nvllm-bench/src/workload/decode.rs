@@ -35,9 +35,9 @@ struct Plan {
 }
 
 impl Plan {
-    /// Steps that are measured, and one before them.
+    /// Steps of all turns, each with one that is not timed, and one before them.
     fn steps(&self) -> usize {
-        1 + self.rounds * self.turn_steps
+        1 + self.rounds * (self.turn_steps + 1)
     }
 
     /// Tokens that each sequence comes to.
@@ -205,11 +205,7 @@ impl Turns {
             for turn in turns(round, 2 + peers.len()) {
                 match turn {
                     0 => all.roofs.push(bench.roof(backend)),
-                    1 => {
-                        for _ in 0..plan.turn_steps {
-                            all.ours.push(stepper.decode(plan.batch)?);
-                        }
-                    }
+                    1 => all.ours.extend(stepper.decode_run(plan.batch, plan.turn_steps)?),
                     _ if ready[turn - 2] => {
                         settle();
                         match peers[turn - 2].decode(plan.turn_steps) {

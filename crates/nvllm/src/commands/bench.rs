@@ -4,16 +4,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
+use clap::ValueEnum as _;
 use nvllm_bench::workload::{self, Workload};
 use nvllm_bench::{
     Bench as Measuring, BenchError, Display, Gate, Program, Settings, Subject, host, record, table,
 };
 use nvllm_core::{Activations, DType};
-use nvllm_cpu::PoolConfig;
 use nvllm_engine::Model;
 
 use crate::cli::{BackendName, Bench, Dtype};
-use crate::{backends, embedded, models};
+use crate::{backends, built_in, models};
 
 pub(super) fn run(args: &Bench) -> Result<()> {
     if args.list {
@@ -28,9 +28,8 @@ pub(super) fn run(args: &Bench) -> Result<()> {
     let model = (subject.open)()?;
     let activations = activations(args, &model);
     drop(model);
-    let pool = PoolConfig { threads: args.threads, pin: args.pin, ..PoolConfig::default() };
-    let factory = Arc::new(backends::named(args.backend, pool));
-    let gate = Gate { fixtures: None, demo: Box::new(|| opened(embedded::open())) };
+    let factory = Arc::new(backends::factory(&args.device));
+    let gate = Gate { fixtures: None, demo: Box::new(|| opened(built_in::open())) };
     let display = Display::bar(workloads.len(), |line| eprintln!("{line}"));
     let mut bench = Measuring::start(subject, factory, &gate, settings(args, activations)?, display)
         .context(
@@ -51,18 +50,18 @@ pub(super) fn run(args: &Bench) -> Result<()> {
 
 /// The crate's error for one of this program's.
 fn opened<T>(result: Result<T>) -> Result<T, BenchError> {
-    result.map_err(|e| BenchError::Data { file: embedded::NAME.into(), problem: format!("{e:#}") })
+    result.map_err(|e| BenchError::Data { file: built_in::NAME.into(), problem: format!("{e:#}") })
 }
 
 /// The named model on disk, fetched first if need be, or the embedded one.
 fn subject(name: Option<&str>) -> Result<Subject> {
     let Some(name) = name else {
         return Ok(Subject {
-            name: embedded::NAME.into(),
-            sha256: host::sha256(embedded::weights()),
+            name: built_in::NAME.into(),
+            sha256: host::sha256(built_in::weights()),
             dir: None,
             seed: None,
-            open: Box::new(|| opened(embedded::open())),
+            open: Box::new(|| opened(built_in::open())),
         });
     };
     let model = models::open(Some(name))?;
@@ -87,16 +86,19 @@ fn activations(args: &Bench, model: &Model) -> Activations {
 }
 
 fn settings(args: &Bench, activations: Activations) -> Result<Settings> {
-    let is_reference = args.backend == BackendName::Reference;
+    let device = &args.device;
     let mut flags = vec!["--activations".to_owned(), activations.dtype().to_string()];
-    flags.extend(
-        args.threads.map(|threads| vec!["--threads".into(), threads.to_string()]).unwrap_or_default(),
-    );
-    flags.extend(args.pin.then(|| "--pin".into()));
-    if is_reference {
-        flags.extend(["--backend".into(), "reference".into()]);
-    }
-    let threads = if is_reference { 1 } else { args.threads.unwrap_or_else(nvllm_cpu::default_threads) };
+    let mut flag = |name: &str, value: Option<String>| {
+        flags.extend(value.map(|value| [name.to_owned(), value]).into_iter().flatten());
+    };
+    flag("--backend", device.backend.to_possible_value().map(|value| value.get_name().to_owned()));
+    flag("--gpu", device.gpu.map(|gpu| gpu.to_string()));
+    flag("--threads", device.threads.map(|threads| threads.to_string()));
+    flags.extend(device.pin.then(|| "--pin".into()));
+    let threads = match device.backend {
+        BackendName::Reference | BackendName::Cuda => 1,
+        BackendName::Auto | BackendName::Cpu => device.threads.unwrap_or_else(nvllm_cpu::default_threads),
+    };
     Ok(Settings {
         quick: args.quick,
         activations,

@@ -2,6 +2,7 @@
 
 mod bench;
 mod chat;
+mod doctor;
 mod generate;
 mod info;
 mod logits;
@@ -21,5 +22,6 @@ pub(crate) fn run(command: Command) -> Result<()> {
         Command::Logits(args) => logits::run(&args),
         Command::Info(args) => info::run(&args),
         Command::Plan(args) => plan::run(&args),
+        Command::Doctor => doctor::run(),
     }
 }

@@ -12,7 +12,7 @@ use crate::{backends, models};
 pub(super) fn run(args: &Plan) -> Result<()> {
     let mut model = models::open(args.model.as_deref())?;
     models::expand(&mut model, &args.load)?;
-    let device = backends::factory(&args.load)()?;
+    let device = backends::factory(&args.load.device)()?;
     let info = device.info();
     let limits = backends::load_options(&args.load, args.max_num_seqs).limits(&model, &info)?;
     let mut arena = 0;

@@ -1,0 +1,60 @@
+// What a step is on the device. The mirror of src/inputs.rs and src/slots.rs: sizes are asserted on both sides.
+//
+// All extents are read from device memory, so that one captured launch serves every step of its bucket: a thread block whose rows
+// lie past the extent returns.
+#pragma once
+
+#include "dtype.cuh"
+
+// Indices into the counts at the head of the step's inputs.
+enum Count { NUM_TOKENS = 0, NUM_OUTPUTS = 1, NUM_SEQS = 2, NUM_RESETS = 3 };
+
+// Most biased logits and most suppressed stop tokens of one sequence.
+#define MAX_BIASES 512
+#define MAX_STOPS 64
+
+// What is kept of a sequence from its admission to its end. 64 bytes.
+struct Slot {
+    int last_token;
+    int output_len;
+    float temperature;
+    u32 top_k;
+    float top_p;
+    float min_p;
+    float repetition_penalty;
+    float presence_penalty;
+    float frequency_penalty;
+    u32 choice;
+    u64 seed;
+    u32 min_tokens;
+    u32 num_biases;
+    u32 num_stops;
+    u32 uses_counts;
+};
+static_assert(sizeof(Slot) == 64, "as in src/slots.rs");
+
+struct Reset {
+    u32 slot;
+    u32 padding[3];
+    Slot state;
+};
+static_assert(sizeof(Reset) == 80, "as in src/slots.rs");
+
+struct Bias {
+    u32 token;
+    float value;
+};
+
+// One output row. `wants` is a set of the bits below.
+struct Output {
+    int row;        // over all tokens of the step
+    int slot;       //
+    u32 wants;      //
+    u32 next_index; // index in its sequence of the token that this row predicts
+    int target;     // token to score, or -1
+    u32 num_top;    // most likely tokens wanted beside it
+    u32 padding[2];
+};
+static_assert(sizeof(Output) == 32, "as in src/inputs.rs");
+
+enum Wants { WANTS_SAMPLE = 1, WANTS_LOGPROB = 2, WANTS_MASK = 4 };

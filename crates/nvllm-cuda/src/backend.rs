@@ -1,0 +1,370 @@
+//! The backend: from a tape to a loaded model on one GPU.
+
+use std::cell::OnceCell;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nvllm_core::backend::lower;
+use nvllm_core::program::MemoryPlan;
+use nvllm_core::{
+    Backend, BackendInfo, CoreError, Executable, KvGeometry, Limits, ModelSpec, Op, OrderId, PlanRules,
+    Program, Reason, Rows, RowsOf, WeightSource,
+};
+
+use crate::compile::{KernelCache, Nvrtc};
+use crate::device::{Device, DeviceFacts};
+use crate::error::{Doing, Result};
+use crate::executable::{CudaExecutable, Entry, Held, Lane, Parts};
+use crate::inputs::{Inputs, Layout};
+use crate::kv::CudaKv;
+use crate::launch::{Args, Dim, Extents, Launch};
+use crate::lower::{self, Lowering, MAX_HEAD_DIM};
+use crate::memory::Buffer;
+use crate::modules::Modules;
+use crate::rope::RopeTables;
+use crate::sampler::{Sampler, result_bytes};
+use crate::slots::DeviceSlots;
+use crate::weights::{self, Weights};
+
+/// Values lie on lines of 256 bytes, in one allocation that kernels read and write.
+const RULES: PlanRules =
+    PlanRules { align: 256, max_segment: usize::MAX, max_binding: usize::MAX, read_write_share: true };
+
+/// What a bandwidth measurement reads: several times any last-level cache.
+const BANDWIDTH_BYTES: usize = 1 << 30;
+
+/// What may be said of how the backend is set up.
+#[derive(Clone, Debug)]
+pub struct CudaOptions {
+    /// Which GPU, as the driver numbers them.
+    pub gpu: usize,
+    /// Where compiled kernels are kept between runs; nowhere if not given.
+    pub cache_dir: Option<PathBuf>,
+    /// The folder of NVRTC's libraries, if the system's loader does not find them.
+    pub nvrtc_dir: Option<PathBuf>,
+    /// Whether decode steps are replayed as CUDA graphs.
+    pub graphs: bool,
+}
+
+impl Default for CudaOptions {
+    /// The first GPU, with graphs, nothing kept on disk.
+    fn default() -> Self {
+        Self { gpu: 0, cache_dir: None, nvrtc_dir: None, graphs: true }
+    }
+}
+
+/// One GPU as a backend.
+pub struct CudaBackend {
+    device: Arc<Device>,
+    nvrtc: Nvrtc,
+    options: CudaOptions,
+    free_bytes: usize,
+    modules: OnceCell<Rc<Modules>>,
+}
+
+impl CudaBackend {
+    /// Opens the GPU. Kernels are compiled when the first model is loaded.
+    ///
+    /// # Errors
+    /// If there is no driver, no such device, none that is supported, or no compiler.
+    pub fn new(options: &CudaOptions) -> Result<Self> {
+        let device = Arc::new(Device::new(options.gpu)?);
+        let nvrtc = Nvrtc::load(options.nvrtc_dir.as_deref())?;
+        let free_bytes = device.free_bytes()?;
+        Ok(Self { device, nvrtc, options: options.clone(), free_bytes, modules: OnceCell::new() })
+    }
+
+    /// What the device says of itself.
+    pub fn facts(&self) -> &DeviceFacts {
+        &self.device.facts
+    }
+
+    fn modules(&self) -> Result<Rc<Modules>> {
+        if let Some(modules) = self.modules.get() {
+            return Ok(Rc::clone(modules));
+        }
+        let cache = KernelCache::new(self.options.cache_dir.clone());
+        let modules = Rc::new(Modules::load(&self.device, self.nvrtc, &cache)?);
+        Ok(Rc::clone(self.modules.get_or_init(|| modules)))
+    }
+
+    /// Seconds that reading `BANDWIDTH_BYTES` takes, at best.
+    fn read_seconds(&self) -> Result<f64> {
+        let modules = self.modules()?;
+        let data = Buffer::zeroed(&self.device, BANDWIDTH_BYTES)?;
+        let out = Buffer::zeroed(&self.device, 256)?;
+        let args = Args::new().ptr(data.at(0)).int(BANDWIDTH_BYTES / 16).ptr(out.at(0));
+        let launch = Launch::new(modules.function("bandwidth_read")?, Dim::Fixed(2048), 512, args);
+        let none = Extents { tokens: 0, outputs: 0, seqs: 0 };
+        let mut best = Duration::MAX.as_secs_f64();
+        for _ in 0..6 {
+            let timed = Some(cudarc::driver::sys::CUevent_flags::CU_EVENT_DEFAULT);
+            let record = || self.device.stream.record_event(timed).doing("recording an event");
+            let start = record()?;
+            launch.run(&self.device, none)?;
+            let end = record()?;
+            end.synchronize().doing("waiting for the GPU")?;
+            best = best.min(f64::from(start.elapsed_ms(&end).doing("reading an event")?) / 1e3);
+        }
+        Ok(best)
+    }
+}
+
+impl Backend for CudaBackend {
+    fn info(&self) -> BackendInfo {
+        let facts = &self.device.facts;
+        let (major, minor) = facts.capability;
+        BackendInfo {
+            name: "cuda".into(),
+            device: format!("GPU {}, {}, compute capability {major}.{minor}", facts.ordinal, facts.name),
+            memory_bytes: self.free_bytes,
+        }
+    }
+
+    fn supports(&self, op: &Op) -> Result<(), Reason> {
+        match op {
+            Op::Attention { .. } => Err(Reason("it runs primitives; fused ops are expanded".into())),
+            Op::PagedAttention { spec, .. }
+                if !spec.head_dim.is_multiple_of(8) || spec.head_dim > MAX_HEAD_DIM =>
+            {
+                let problem = format!("head_dim is {}", spec.head_dim);
+                Err(Reason(format!("{problem}; multiples of 8 up to {MAX_HEAD_DIM} are supported")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn measure_read_bandwidth(&self) -> Option<f64> {
+        self.read_seconds().ok().map(|seconds| BANDWIDTH_BYTES as f64 / seconds)
+    }
+
+    fn plan_rules(&self) -> PlanRules {
+        RULES
+    }
+
+    fn order(&self, op: &Op, _: usize, limits: &Limits) -> OrderId {
+        lower::order(op, limits)
+    }
+
+    fn load(
+        &self,
+        spec: &ModelSpec,
+        source: &dyn WeightSource,
+        limits: &Limits,
+    ) -> nvllm_core::Result<Box<dyn Executable>> {
+        Ok(Box::new(self.load_model(spec, source, limits)?))
+    }
+}
+
+impl CudaBackend {
+    /// As [`Backend::load`], with its own type: for measurements inside a step.
+    ///
+    /// # Errors
+    /// As [`Backend::load`].
+    pub fn load_model(
+        &self,
+        spec: &ModelSpec,
+        source: &dyn WeightSource,
+        limits: &Limits,
+    ) -> nvllm_core::Result<CudaExecutable> {
+        limits.check()?;
+        spec.check_names(source)?;
+        self.device.bind()?;
+        let programs = lower(self, spec)?;
+        let geometries =
+            spec.kv.iter().map(|kv| KvGeometry::new(kv, limits)).collect::<nvllm_core::Result<Vec<_>>>()?;
+        let plans = programs
+            .iter()
+            .map(|program| MemoryPlan::new(program, limits, &RULES))
+            .collect::<nvllm_core::Result<Vec<_>>>()?;
+        let need = Need::new(spec, source, limits, &programs, &plans, &geometries)?;
+        need.check(self.device.free_bytes()?, limits, &geometries)?;
+        let device = &self.device;
+        let weights = Weights::load(device, spec, source)?;
+        let modules = self.modules()?;
+        let layout = Layout::new(limits, &geometries);
+        let held = Held {
+            arena: Buffer::new(device, need.arena)?,
+            weights,
+            kv: CudaKv::new(device, &geometries)?,
+            inputs: Inputs {
+                buffer: Buffer::zeroed(device, layout.len)?,
+                tokens: Buffer::zeroed(device, limits.step_tokens * 4)?,
+                layout,
+            },
+            slots: DeviceSlots::new(device, &modules, limits, spec.vocab_size)?,
+            sampler: Sampler::new(device, limits, spec.vocab_size)?,
+            ropes: RopeTables::new(device, &programs, limits)?,
+            modules,
+        };
+        let lanes = (0..limits.max_in_flight)
+            .map(|_| Lane::new(device, held.inputs.layout.len, result_bytes(limits.step_outputs)))
+            .collect::<Result<Vec<_>>>()?;
+        let begin = begin(&held, limits)?;
+        let entries = programs
+            .into_iter()
+            .zip(plans)
+            .map(|(program, plan)| entry(&held, limits, program, plan))
+            .collect::<Result<Vec<_>>>()?;
+        device.synchronize()?;
+        Ok(CudaExecutable::new(Parts {
+            device: Arc::clone(device),
+            limits: limits.clone(),
+            vocab_size: spec.vocab_size,
+            geometries,
+            entries,
+            begin,
+            graphs: self.options.graphs,
+            held,
+            lanes,
+        }))
+    }
+}
+
+/// What a model takes of the device, in bytes.
+struct Need {
+    weights: usize,
+    kv: usize,
+    arena: usize,
+    scratch: usize,
+}
+
+impl Need {
+    fn new(
+        spec: &ModelSpec,
+        source: &dyn WeightSource,
+        limits: &Limits,
+        programs: &[Program],
+        plans: &[MemoryPlan],
+        geometries: &[KvGeometry],
+    ) -> nvllm_core::Result<Self> {
+        Ok(Self {
+            weights: weights::bytes_for(spec, source)?,
+            kv: geometries.iter().map(|g| g.num_blocks * g.block_bytes()).sum(),
+            arena: plans.iter().map(MemoryPlan::bytes).max().unwrap_or(0),
+            scratch: Layout::new(limits, geometries).len
+                + limits.step_tokens * 4
+                + DeviceSlots::bytes_for(limits, spec.vocab_size)
+                + Sampler::bytes_for(limits, spec.vocab_size)
+                + RopeTables::bytes_for(programs, limits),
+        })
+    }
+
+    /// Refuses what the device does not hold, and says what it would.
+    fn check(&self, free: usize, limits: &Limits, geometries: &[KvGeometry]) -> nvllm_core::Result<()> {
+        let Self { weights, kv, arena, scratch } = *self;
+        let rest = weights + arena + scratch;
+        if rest + kv <= free {
+            return Ok(());
+        }
+        let block: usize = geometries.iter().map(KvGeometry::block_bytes).sum();
+        let blocks = free.saturating_sub(rest).checked_div(block).unwrap_or(0);
+        let tokens = blocks.saturating_sub(1) * limits.block_len;
+        let taken = format!(
+            "the plan takes {} bytes (weights {weights}, KV cache {kv}, values {arena}, scratch {scratch}) and the GPU \
+             has {free} free",
+            rest + kv
+        );
+        let problem = if tokens == 0 {
+            format!("{taken}: without any KV cache it takes {rest}; lower step_tokens, or use a larger GPU")
+        } else {
+            format!(
+                "{taken}: a KV cache of {} bytes would fit, {tokens} tokens or {} sequences of {}",
+                blocks * block,
+                tokens / limits.context,
+                limits.context
+            )
+        };
+        Err(CoreError::BadLimits { field: "kv_bytes", problem })
+    }
+}
+
+/// The launches that every step begins with.
+fn begin(held: &Held, limits: &Limits) -> Result<Vec<Launch>> {
+    let Held { inputs, modules, slots, ropes, .. } = held;
+    let layout = &inputs.layout;
+    let resets = Args::new().ptr(inputs.at(0)).ptr(inputs.at(layout.resets)).ptr(slots.states.at(0));
+    let tokens = Args::new()
+        .ptr(inputs.at(0))
+        .ptr(inputs.at(layout.source))
+        .ptr(slots.states.at(0))
+        .ptr(inputs.tokens.at(0));
+    // A reset need not belong to a sequence of the step.
+    let all_slots = Dim::Fixed(limits.seqs.div_ceil(128));
+    let rows = Dim::Rows { rows: Rows { of: RowsOf::Tokens, times: 1 }, per: 128 };
+    let mut launches = vec![
+        Launch::new(modules.function("step_begin_resets")?, all_slots, 128, resets),
+        Launch::new(modules.function("step_begin_tokens")?, rows, 128, tokens),
+    ];
+    launches.extend(ropes.launches(modules, inputs)?);
+    Ok(launches)
+}
+
+fn entry(held: &Held, limits: &Limits, program: Program, plan: MemoryPlan) -> Result<Entry> {
+    let lowering = Lowering {
+        modules: &held.modules,
+        program: &program,
+        plan: &plan,
+        arena: held.arena.at(0),
+        weights: &held.weights,
+        inputs: &held.inputs,
+        kv: &held.kv,
+        ropes: &held.ropes,
+        limits,
+    };
+    let nodes = program.nodes.iter().map(|node| lowering.node(node)).collect::<Result<Vec<_>>>()?;
+    let sampling = program
+        .logits()
+        .map(|id| {
+            let logits = lowering.value(id);
+            let launches =
+                held.sampler.lower(&held.modules, &held.inputs, &held.slots, logits.at, logits.cols)?;
+            Ok((id, launches))
+        })
+        .transpose()?;
+    Ok(Entry { program, plan, nodes, sampling })
+}
+
+#[cfg(test)]
+mod tests {
+    use nvllm_core::{Activations, DType, Numerics};
+
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_is_refused_with_what_would() {
+        let limits = Limits {
+            step_tokens: 8,
+            step_outputs: 1,
+            seqs: 1,
+            context: 32,
+            block_len: 16,
+            kv_bytes: 1 << 20,
+            kv_dtype: DType::F32,
+            activations: Activations::F32,
+            numerics: Numerics::Invariant,
+            max_in_flight: 1,
+        };
+        let geometry = KvGeometry {
+            num_layers: 1,
+            num_heads: 1,
+            head_dim: 8,
+            block_len: 16,
+            num_blocks: 100,
+            dtype: DType::F32,
+        };
+        // A block takes 1,024 bytes.
+        let need = Need { weights: 5_000, kv: 102_400, arena: 3_000, scratch: 2_000 };
+        let check = |free| need.check(free, &limits, &[geometry]).map_err(|error| error.to_string());
+        assert_eq!(check(112_400), Ok(()));
+        let fits = check(112_399).unwrap_err();
+        assert!(
+            fits.contains("a KV cache of 101376 bytes would fit, 1568 tokens or 49 sequences of 32"),
+            "{fits}"
+        );
+        let too_small = check(10_000).unwrap_err();
+        assert!(too_small.contains("without any KV cache it takes 10000"), "{too_small}");
+    }
+}

@@ -1,0 +1,124 @@
+//! The driver and one device: found at run time, or an error that says what is missing.
+
+use std::sync::Arc;
+
+use cudarc::driver::{CudaContext, CudaStream, result, sys};
+
+use crate::error::{CudaError, Doing, Result};
+
+/// The oldest driver interface that is supported: CUDA 12.0, the first with all calls made here.
+const OLDEST_DRIVER: i32 = 12_000;
+
+/// One GPU with the streams that a loaded model uses.
+pub(crate) struct Device {
+    pub context: Arc<CudaContext>,
+    /// Everything a step does, in order.
+    pub stream: Arc<CudaStream>,
+    pub facts: DeviceFacts,
+}
+
+/// What a device says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceFacts {
+    /// Its number among the devices that the driver shows.
+    pub ordinal: usize,
+    /// Its name.
+    pub name: String,
+    /// Compute capability, major and minor.
+    pub capability: (i32, i32),
+    /// All of its memory, in bytes.
+    pub memory_bytes: usize,
+    /// The CUDA version that the driver supports, as 1000 * major + 10 * minor.
+    pub driver: i32,
+}
+
+/// `13000` as `13.0`.
+pub(crate) fn version(number: i32) -> String {
+    format!("{}.{}", number / 1000, number % 1000 / 10)
+}
+
+/// How many devices the driver shows.
+///
+/// # Errors
+/// If there is no driver, it is too old, or it does not start.
+pub fn count_devices() -> Result<usize> {
+    // SAFETY: opens a library by name and looks at nothing in it.
+    if !unsafe { sys::is_culib_present() } {
+        return Err(CudaError::NoDriver { needed: version(OLDEST_DRIVER) });
+    }
+    match result::init() {
+        Err(error) if error.0 == sys::CUresult::CUDA_ERROR_NO_DEVICE => return Err(CudaError::NoDevice),
+        started => started.doing("starting the NVIDIA driver")?,
+    }
+    let driver = driver_version()?;
+    if driver < OLDEST_DRIVER {
+        return Err(CudaError::OldDriver { found: version(driver), needed: version(OLDEST_DRIVER) });
+    }
+    let count = result::device::get_count().doing("counting GPUs")?;
+    if count > 0 { Ok(count as usize) } else { Err(CudaError::NoDevice) }
+}
+
+fn driver_version() -> Result<i32> {
+    let mut driver = 0;
+    // SAFETY: writes one int.
+    unsafe { sys::cuDriverGetVersion(&raw mut driver) }.result().doing("asking the driver's version")?;
+    Ok(driver)
+}
+
+/// What device `ordinal` says of itself. Makes no context.
+///
+/// # Errors
+/// As [`count_devices`], and if there is no such device.
+pub fn device_facts(ordinal: usize) -> Result<DeviceFacts> {
+    let count = count_devices()?;
+    if ordinal >= count {
+        return Err(CudaError::BadOrdinal { asked: ordinal, count });
+    }
+    let device = result::device::get(ordinal as i32).doing("opening the GPU")?;
+    let attribute = |which| {
+        // SAFETY: the device exists.
+        unsafe { result::device::get_attribute(device, which) }.doing("asking the GPU")
+    };
+    Ok(DeviceFacts {
+        ordinal,
+        name: result::device::get_name(device).doing("asking the GPU's name")?,
+        capability: (
+            attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
+            attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+        ),
+        // SAFETY: the device exists.
+        memory_bytes: unsafe { result::device::total_mem(device) }.doing("asking the GPU's memory")?,
+        driver: driver_version()?,
+    })
+}
+
+impl Device {
+    pub(crate) fn new(ordinal: usize) -> Result<Self> {
+        let facts = device_facts(ordinal)?;
+        let (major, minor) = facts.capability;
+        if major < 8 {
+            return Err(CudaError::OldDevice { name: facts.name, major, minor });
+        }
+        let context = CudaContext::new(ordinal).doing("making a context on the GPU")?;
+        // SAFETY: no buffer of cudarc's own is used, so nothing relies on its events; they would break graph capture.
+        unsafe { context.disable_event_tracking() };
+        let stream = context.new_stream().doing("making a stream")?;
+        Ok(Self { context, stream, facts })
+    }
+
+    /// Makes the context this thread's own: before any call of the driver on a thread that may be new.
+    pub(crate) fn bind(&self) -> Result<()> {
+        self.context.bind_to_thread().doing("binding the GPU to a thread")
+    }
+
+    /// Bytes free now.
+    pub(crate) fn free_bytes(&self) -> Result<usize> {
+        self.bind()?;
+        result::mem_get_info().map(|(free, _)| free).doing("asking for free memory")
+    }
+
+    /// Waits for everything on the stream.
+    pub(crate) fn synchronize(&self) -> Result<()> {
+        self.stream.synchronize().doing("waiting for the GPU")
+    }
+}

@@ -1,0 +1,97 @@
+//! What can go wrong between a driver and a step.
+
+use cudarc::driver::DriverError;
+use nvllm_core::CoreError;
+
+/// An error of the CUDA backend.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CudaError {
+    /// The driver's library is not on this machine.
+    #[error(
+        "no NVIDIA driver: libcuda.so.1 was not found; install one (CUDA {needed} or newer) or use --backend cpu"
+    )]
+    NoDriver {
+        /// The oldest CUDA version whose driver is supported.
+        needed: String,
+    },
+    /// The driver is older than the kernels need.
+    #[error("the NVIDIA driver supports CUDA {found}; CUDA {needed} or newer is needed: update the driver")]
+    OldDriver {
+        /// What the driver supports.
+        found: String,
+        /// What is needed.
+        needed: String,
+    },
+    /// There is a driver and no device.
+    #[error("the NVIDIA driver sees no GPU; check nvidia-smi and CUDA_VISIBLE_DEVICES, or use --backend cpu")]
+    NoDevice,
+    /// A device number that does not exist.
+    #[error("GPU {asked} was asked for; this machine has {count} (0 to {})", count - 1)]
+    BadOrdinal {
+        /// The number.
+        asked: usize,
+        /// Devices that there are.
+        count: usize,
+    },
+    /// The device is older than the kernels support.
+    #[error("{name} has compute capability {major}.{minor}; 8.0 (Ampere) or newer is needed")]
+    OldDevice {
+        /// The device.
+        name: String,
+        /// Its compute capability.
+        major: i32,
+        /// The minor number of it.
+        minor: i32,
+    },
+    /// The run-time compiler's library is not on this machine.
+    #[error(
+        "the CUDA compiler NVRTC was not found{place}; install CUDA 13's libnvrtc (PyPI: nvidia-cuda-nvrtc)"
+    )]
+    NoNvrtc {
+        /// Where it was looked for, if a place was named.
+        place: String,
+    },
+    /// A kernel does not compile: a fault of this program, or a compiler that it does not know.
+    #[error("{source_file} does not compile for {target}: {log}")]
+    Compile {
+        /// The kernel's file.
+        source_file: String,
+        /// The architecture.
+        target: String,
+        /// The compiler's words.
+        log: String,
+    },
+    /// The driver refused a call.
+    #[error("{what} failed: {cause}")]
+    Driver {
+        /// The operation.
+        what: &'static str,
+        /// The driver's words.
+        cause: String,
+    },
+}
+
+/// Shorthand for results of this crate.
+pub type Result<T, E = CudaError> = std::result::Result<T, E>;
+
+impl From<CudaError> for CoreError {
+    fn from(error: CudaError) -> Self {
+        Self::Device { backend: "cuda".into(), problem: error.to_string() }
+    }
+}
+
+/// Says what was being done when the driver refused.
+pub(crate) trait Doing<T> {
+    /// The error, with `what` was done.
+    fn doing(self, what: &'static str) -> Result<T>;
+}
+
+impl<T> Doing<T> for std::result::Result<T, DriverError> {
+    fn doing(self, what: &'static str) -> Result<T> {
+        self.map_err(|error| {
+            let text = error.error_string().map(|s| s.to_string_lossy().into_owned());
+            CudaError::Driver { what, cause: text.unwrap_or_else(|_| format!("{:?}", error.0)) }
+        })
+    }
+}

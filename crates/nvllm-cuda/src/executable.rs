@@ -1,0 +1,422 @@
+//! A loaded model: steps in, results out, with several steps on the device at once.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use cudarc::driver::CudaEvent;
+use nvllm_core::host::{Batch, Slots};
+use nvllm_core::program::MemoryPlan;
+use nvllm_core::sampling::top_logprobs;
+use nvllm_core::{
+    CoreError, DType, Executable, HostTensor, KvCache, KvGeometry, Limits, MemoryReport, Program, Result,
+    Step, StepOutput, Tensor, Ticket, TokenId, TokenMasks, ValueId,
+};
+
+use crate::device::Device;
+use crate::error::Doing;
+use crate::graphs::Graphs;
+use crate::inputs::Inputs;
+use crate::kv::CudaKv;
+use crate::launch::{Extents, Launch};
+use crate::lower::Lowered;
+use crate::memory::{Buffer, Pinned};
+use crate::modules::Modules;
+use crate::rope::RopeTables;
+use crate::sampler::{MAX_TOP, Sampler, Sampling, Scored, scored_at};
+use crate::slots::{self, DeviceSlots, Reset};
+use crate::weights::Weights;
+
+/// One entry program, lowered.
+pub(crate) struct Entry {
+    pub program: Program,
+    pub plan: MemoryPlan,
+    pub nodes: Vec<Lowered>,
+    /// The logits and what samples them, if the program samples.
+    pub sampling: Option<(ValueId, Sampling)>,
+}
+
+/// Everything that a loaded model holds on the device.
+pub(crate) struct Held {
+    pub arena: Buffer,
+    pub weights: Weights,
+    pub kv: CudaKv,
+    pub inputs: Inputs,
+    pub slots: DeviceSlots,
+    pub sampler: Sampler,
+    pub ropes: RopeTables,
+    /// Kernels stay loaded as long as something may launch them.
+    pub modules: Rc<Modules>,
+}
+
+/// What one step in flight uses on the host: it is free again when the step has been collected.
+pub(crate) struct Lane {
+    staging: Pinned,
+    results: Pinned,
+    done: CudaEvent,
+}
+
+impl Lane {
+    pub(crate) fn new(device: &Arc<Device>, input_bytes: usize, result_bytes: usize) -> crate::Result<Self> {
+        Ok(Self {
+            staging: Pinned::new(device, input_bytes)?,
+            results: Pinned::new(device, result_bytes)?,
+            done: device.context.new_event(None).doing("making an event")?,
+        })
+    }
+}
+
+/// A submitted step.
+struct Flight {
+    ticket: u64,
+    lane: usize,
+    entry: usize,
+    batch: Batch,
+    /// Copies of all rows of logits, if one is wanted on the host.
+    rows: Option<Rc<Buffer>>,
+    awaits_masks: bool,
+}
+
+/// An [`Executable`] on a CUDA device.
+pub struct CudaExecutable {
+    pub(crate) device: Arc<Device>,
+    limits: Limits,
+    vocab_size: usize,
+    geometries: Vec<KvGeometry>,
+    pub(crate) entries: Vec<Entry>,
+    /// What every step does first.
+    begin: Vec<Launch>,
+    graphs: Graphs,
+    held: Held,
+    lanes: Vec<Lane>,
+    /// Lengths and positions, which the host knows; tokens are the device's.
+    slots: Slots,
+    flights: VecDeque<Flight>,
+    next_lane: usize,
+    /// Entry and extents of the last step, for kept values.
+    pub(crate) last: Option<(usize, Extents)>,
+    /// Why nothing runs any more.
+    failed: Option<String>,
+}
+
+/// What [`CudaExecutable::new`] is made from.
+pub(crate) struct Parts {
+    pub device: Arc<Device>,
+    pub limits: Limits,
+    pub vocab_size: usize,
+    pub geometries: Vec<KvGeometry>,
+    pub entries: Vec<Entry>,
+    pub begin: Vec<Launch>,
+    pub graphs: bool,
+    pub held: Held,
+    pub lanes: Vec<Lane>,
+}
+
+impl CudaExecutable {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { device, limits, vocab_size, geometries, entries, begin, graphs, held, lanes } = parts;
+        Self {
+            device,
+            slots: Slots::new(limits.seqs),
+            limits,
+            vocab_size,
+            geometries,
+            entries,
+            begin,
+            graphs: Graphs::new(graphs),
+            held,
+            lanes,
+            flights: VecDeque::new(),
+            next_lane: 0,
+            last: None,
+            failed: None,
+        }
+    }
+
+    /// Refuses steps that cannot be, before anything has changed.
+    fn check(&self, step: &Step) -> Result<()> {
+        self.alive()?;
+        if self.flights.len() >= self.limits.max_in_flight {
+            let problem = format!("is one too many; {} may be in flight", self.limits.max_in_flight);
+            return Err(CoreError::step(step.id, problem));
+        }
+        if let Some(waiting) = self.flights.iter().find(|flight| flight.awaits_masks) {
+            let problem = format!("follows step {}, which still awaits its masks", waiting.ticket);
+            return Err(CoreError::step(step.id, problem));
+        }
+        if step.entry >= self.entries.len() {
+            let problem = format!("names entry program {}; {} exist", step.entry, self.entries.len());
+            return Err(CoreError::step(step.id, problem));
+        }
+        if let Some(seq) = step.seqs.iter().find(|s| s.outputs.iter().filter(|o| o.sample).count() > 1) {
+            let problem = format!("samples several rows of slot {}; one a step is supported", seq.slot);
+            return Err(CoreError::step(step.id, problem));
+        }
+        let target = step
+            .seqs
+            .iter()
+            .flat_map(|s| &s.outputs)
+            .find_map(|o| o.target.filter(|t| t.index() >= self.vocab_size));
+        if let Some(token) = target {
+            let problem = format!("scores token {token}; the vocabulary has {}", self.vocab_size);
+            return Err(CoreError::step(step.id, problem));
+        }
+        slots::check(step, self.vocab_size, self.limits.context)
+    }
+
+    /// Errors once the device has failed.
+    fn alive(&self) -> Result<()> {
+        match &self.failed {
+            None => Ok(()),
+            Some(problem) => Err(CoreError::Device {
+                backend: "cuda".into(),
+                problem: format!("the device failed before: {problem}; load the model again"),
+            }),
+        }
+    }
+
+    /// Remembers a failure of the device: what is on it can no longer be relied on.
+    fn guard<T>(&mut self, result: crate::Result<T>) -> Result<T> {
+        result.map_err(|error| {
+            self.failed.get_or_insert_with(|| error.to_string());
+            error.into()
+        })
+    }
+
+    /// Puts a checked step on the stream.
+    fn start(&mut self, step: &Step, batch: &Batch, lane: usize) -> crate::Result<Option<Rc<Buffer>>> {
+        self.device.bind()?;
+        for reset in &step.resets {
+            self.held.slots.bring(reset)?;
+        }
+        let extents =
+            Extents { tokens: batch.tokens.len(), outputs: batch.outputs.len(), seqs: batch.seqs.len() };
+        self.last = Some((step.entry, extents));
+        let most = [self.limits.step_tokens, self.limits.step_outputs, self.limits.seqs];
+        let most = most.into_iter().min().unwrap_or(0);
+        let bucket = self.graphs.extents(extents, most).filter(|_| !step.awaits_masks);
+        let resets: Vec<Reset> = step.resets.iter().map(Reset::new).collect();
+        let (staging, layout) = (&mut self.lanes[lane].staging, &self.held.inputs.layout);
+        let padded = (bucket.unwrap_or(extents), self.limits.block_len);
+        for range in layout.fill(staging.bytes_mut(), step, batch, &resets, padded) {
+            self.held.inputs.buffer.start_write(range.start, &staging.bytes()[range])?;
+        }
+        self.compute(step, extents, bucket)?;
+        let rows = self.copy_rows(step.entry, batch)?;
+        if !step.awaits_masks {
+            self.finish(step.entry, batch, lane)?;
+        }
+        Ok(rows)
+    }
+
+    /// The forward pass, and the sampler unless it waits for masks: as a graph where there is one.
+    fn compute(&mut self, step: &Step, extents: Extents, bucket: Option<Extents>) -> crate::Result<()> {
+        let (device, begin, entry) = (&*self.device, &self.begin, &self.entries[step.entry]);
+        let all = |at: Extents| {
+            let nodes = entry.nodes.iter().flat_map(|node| node.launches(at));
+            let sampling = entry.sampling.iter().filter(|_| !step.awaits_masks).flat_map(|(_, s)| &s.plain);
+            begin.iter().chain(nodes).chain(sampling).try_for_each(|launch| launch.run(device, at))
+        };
+        if let Some(bucket) = bucket
+            && self.graphs.replay(device, step.entry, bucket, all)?
+        {
+            return Ok(());
+        }
+        all(extents)
+    }
+
+    /// Copies all rows of logits aside if the host wants one of them.
+    fn copy_rows(&self, entry: usize, batch: &Batch) -> crate::Result<Option<Rc<Buffer>>> {
+        let wanted = batch
+            .outputs
+            .iter()
+            .any(|o| o.want.logits || usize::from(o.want.top_logprobs.unwrap_or(0)) > MAX_TOP);
+        let Some((logits, _)) = self.entries[entry].sampling.as_ref().filter(|_| wanted) else {
+            return Ok(None);
+        };
+        let len = batch.outputs.len() * self.row_bytes(entry, *logits);
+        let rows = Buffer::new(&self.device, len)?;
+        rows.copy(0, &self.held.arena, self.entries[entry].plan.place(*logits).offset, len)?;
+        Ok(Some(Rc::new(rows)))
+    }
+
+    fn row_bytes(&self, entry: usize, value: ValueId) -> usize {
+        let value = self.entries[entry].program.value(value);
+        value.cols * value.kind.dtype(&self.limits).size()
+    }
+
+    /// Scores rows and brings the results to the host.
+    fn finish(&mut self, entry: usize, batch: &Batch, lane: usize) -> crate::Result<()> {
+        let lane = &mut self.lanes[lane];
+        let num = batch.outputs.len();
+        if let Some((_, sampling)) = self.entries[entry].sampling.as_ref().filter(|_| num > 0) {
+            let scored =
+                batch.outputs.iter().any(|o| o.want.target.is_some() || o.want.top_logprobs.is_some());
+            let (device_results, results) = (&self.held.sampler.results, lane.results.bytes_mut());
+            device_results.start_read(0, &mut results[..num * 4])?;
+            if scored {
+                let extents = Extents { tokens: batch.tokens.len(), outputs: num, seqs: batch.seqs.len() };
+                sampling.logprobs.run(&self.device, extents)?;
+                let at = scored_at(self.limits.step_outputs);
+                device_results.start_read(at, &mut results[at..at + num * size_of::<Scored>()])?;
+            }
+        }
+        lane.done.record(&self.device.stream).doing("recording an event")
+    }
+
+    /// A finished step's output, from its lane.
+    fn output(&self, flight: &Flight) -> Result<StepOutput> {
+        let mut out = StepOutput::default();
+        let Some((logits, _)) = &self.entries[flight.entry].sampling else { return Ok(out) };
+        let results = self.lanes[flight.lane].results.bytes();
+        let num = flight.batch.outputs.len();
+        let tokens: &[u32] = bytemuck::cast_slice(&results[..num * 4]);
+        let at = scored_at(self.limits.step_outputs);
+        let scored: &[Scored] = bytemuck::cast_slice(&results[at..at + num * size_of::<Scored>()]);
+        let row_bytes = self.row_bytes(flight.entry, *logits);
+        for (i, output) in flight.batch.outputs.iter().enumerate() {
+            let want = &output.want;
+            let row = flight.rows.as_ref().map(|rows| RowTensor {
+                device: Arc::clone(&self.device),
+                rows: Rc::clone(rows),
+                at: i * row_bytes,
+                shape: [row_bytes / size_of::<f32>()],
+            });
+            let token = want.sample.then(|| TokenId(tokens[i]));
+            let target = want.target.or(token.filter(|_| want.top_logprobs.is_some()));
+            let num_top = usize::from(want.top_logprobs.unwrap_or(0));
+            out.logprobs.push(match (target, &row) {
+                (None, _) => None,
+                (Some(target), Some(row)) if num_top > MAX_TOP => {
+                    Some(top_logprobs(&row.to_host()?.to_f32(), target, num_top))
+                }
+                (Some(_), _) => Some(scored[i].logprobs()),
+            });
+            out.tokens.push(token);
+            out.rows.push(row.filter(|_| want.logits).map(|row| Box::new(row) as Box<dyn Tensor>));
+        }
+        Ok(out)
+    }
+}
+
+impl Executable for CudaExecutable {
+    fn submit(&mut self, step: &Step) -> Result<Ticket> {
+        self.check(step)?;
+        let replaced = self.slots.reset(step, self.vocab_size)?;
+        let batch = match Batch::new(step, &self.slots, &self.limits, &self.geometries, self.vocab_size) {
+            Ok(batch) => batch,
+            Err(error) => {
+                self.slots.restore(replaced);
+                return Err(error);
+            }
+        };
+        let lane = self.next_lane;
+        let started = self.start(step, &batch, lane);
+        let rows = self.guard(started)?;
+        self.slots.advance(&batch);
+        self.next_lane = (lane + 1) % self.lanes.len();
+        let (entry, awaits_masks) = (step.entry, step.awaits_masks);
+        self.flights.push_back(Flight { ticket: step.id.0, lane, entry, batch, rows, awaits_masks });
+        Ok(Ticket(step.id))
+    }
+
+    fn supply_masks(&mut self, ticket: &Ticket, masks: TokenMasks) -> Result<()> {
+        self.alive()?;
+        let waiting = self.flights.iter().position(|f| f.ticket == ticket.0.0 && f.awaits_masks);
+        let Some(at) = waiting else { return Err(CoreError::step(ticket.0, "does not await masks")) };
+        let num = self.flights[at].batch.outputs.len();
+        if let Some((row, _)) = masks.rows.iter().find(|(row, _)| *row >= num) {
+            return Err(CoreError::step(ticket.0, format!("has {num} output rows and a mask for row {row}")));
+        }
+        // Taken out and put back, so that the executable can be borrowed as a whole.
+        let Some(mut flight) = self.flights.remove(at) else { return Ok(()) };
+        flight.awaits_masks = false;
+        let sampled = self.sample_masked(&flight, &masks);
+        self.flights.insert(at, flight);
+        self.guard(sampled)
+    }
+
+    fn collect(&mut self, ticket: Ticket) -> Result<StepOutput> {
+        let Some(flight) = self.flights.front().filter(|flight| flight.ticket == ticket.0.0) else {
+            return Err(CoreError::step(ticket.0, "is not the oldest step in flight"));
+        };
+        if flight.awaits_masks {
+            return Err(CoreError::step(ticket.0, "still awaits its masks"));
+        }
+        let Some(flight) = self.flights.pop_front() else { unreachable!("it was just looked at") };
+        self.alive()?;
+        let waited = self.lanes[flight.lane].done.synchronize().doing("waiting for a step");
+        self.guard(waited)?;
+        self.output(&flight)
+    }
+
+    fn kv_cache(&mut self) -> &mut dyn KvCache {
+        &mut self.held.kv
+    }
+
+    fn kept(&self, label: &str) -> Option<Box<dyn Tensor>> {
+        let (entry, extents) = self.last?;
+        let Entry { program, plan, .. } = &self.entries[entry];
+        let id = program.labelled(label)?;
+        let value = program.value(id);
+        if !value.keep {
+            return None;
+        }
+        let (dtype, rows) = (value.kind.dtype(&self.limits), extents.rows(value.rows));
+        let mut bytes = vec![0; rows * value.cols * dtype.size()];
+        self.held.arena.read(plan.place(id).offset, &mut bytes).ok()?;
+        Some(Box::new(HostTensor::from_bytes([rows, value.cols], dtype, bytes)))
+    }
+
+    fn memory(&self) -> MemoryReport {
+        let Held { arena, weights, kv, inputs, slots, sampler, ropes, .. } = &self.held;
+        let scratch = inputs.bytes() + slots.bytes() + sampler.bytes() + ropes.bytes();
+        MemoryReport { weights: weights.bytes(), kv: kv.len(), arena: arena.len(), scratch }
+    }
+}
+
+impl CudaExecutable {
+    fn sample_masked(&mut self, flight: &Flight, masks: &TokenMasks) -> crate::Result<()> {
+        let num = flight.batch.outputs.len();
+        self.held.sampler.bring_masks(masks, num)?;
+        if let Some((_, sampling)) = &self.entries[flight.entry].sampling {
+            let (tokens, seqs) = (flight.batch.tokens.len(), flight.batch.seqs.len());
+            let extents = Extents { tokens, outputs: num, seqs };
+            sampling.masked.iter().try_for_each(|launch| launch.run(&self.device, extents))?;
+        }
+        self.finish(flight.entry, &flight.batch, flight.lane)
+    }
+}
+
+impl Drop for CudaExecutable {
+    fn drop(&mut self) {
+        // Memory and modules may still be in use; what fails here has failed before.
+        let _ = self.device.bind();
+        let _ = self.device.synchronize();
+    }
+}
+
+/// One row of logits, on the device until it is asked for.
+struct RowTensor {
+    device: Arc<Device>,
+    rows: Rc<Buffer>,
+    at: usize,
+    shape: [usize; 1],
+}
+
+impl Tensor for RowTensor {
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn dtype(&self) -> DType {
+        DType::F32
+    }
+
+    fn to_host(&self) -> Result<HostTensor> {
+        self.device.bind()?;
+        let mut bytes = vec![0; self.shape[0] * size_of::<f32>()];
+        self.rows.read(self.at, &mut bytes)?;
+        Ok(HostTensor::from_bytes(self.shape, DType::F32, bytes))
+    }
+}

@@ -1,0 +1,38 @@
+//! The CUDA backend: every op on an NVIDIA GPU, with the driver found at run time.
+//!
+//! **What.** [`CudaBackend`] compiles the kernels under `kernels/` for the device that it finds, lowers a program to a list of launches
+//! once, at load, and runs that list every step. Decode steps are replayed as CUDA graphs. The sampler runs on the device as well, so a
+//! step's token feeds the next step without passing the host.
+//!
+//! **Why so.** The driver and the compiler are opened by name when they are wanted: one binary runs where there is a GPU and where
+//! there is none, and [`count_devices`] says which. All memory is planned and allocated at load. A step's inputs lie in one buffer,
+//! filled by one copy; kernels take their extents from it, so that one launch list serves every step of a size. Nothing is summed in an
+//! order that depends on what else is in the step: an output's terms are split over the lanes of a warp by their index alone, and
+//! attention merges fixed chunks of keys in ascending order. No floating-point atomics.
+//!
+//! **Absent on purpose.** No toolkit at build time or at run time beside NVRTC: kernels bring their own conversions. No allocation
+//! while serving. No vendor library in the order-preserving mode. No configuration from the environment.
+
+mod backend;
+pub mod compile;
+mod device;
+mod error;
+mod executable;
+mod graphs;
+mod inputs;
+mod kv;
+mod launch;
+mod lower;
+mod memory;
+mod modules;
+mod profile;
+mod rope;
+mod sampler;
+mod slots;
+mod weights;
+
+pub use backend::{CudaBackend, CudaOptions};
+pub use device::{DeviceFacts, count_devices, device_facts};
+pub use error::{CudaError, Result};
+pub use executable::CudaExecutable;
+pub use profile::OpTime;

@@ -1,0 +1,177 @@
+//! From a program to launches: made once at load, with every address known.
+//!
+//! Each op's function names its kernel and arguments. Where an op has several kernels, [`choice`] picks by a table in the op's file: a
+//! faster kernel is one more entry there, with the shapes that it takes and the order in which it sums.
+
+mod attention;
+mod choice;
+mod linear;
+mod rows;
+
+use nvllm_core::program::{MemoryPlan, Node};
+use nvllm_core::{DType, Limits, Op, OrderId, Program, Rows, ValueId, WeightId};
+
+use crate::error::Result;
+use crate::inputs::Inputs;
+use crate::kv::CudaKv;
+use crate::launch::{Args, Extents, Launch};
+use crate::memory::Address;
+use crate::modules::{Function, Modules};
+use crate::rope::RopeTables;
+use crate::weights::Weights;
+
+pub(crate) use attention::MAX_HEAD_DIM;
+
+/// The order of every kernel that sums as `common/dot.cuh` says, or not at all.
+pub(crate) const LANES: OrderId = OrderId("cuda-lanes-32");
+
+/// What launches are made from.
+pub(crate) struct Lowering<'a> {
+    pub modules: &'a Modules,
+    pub program: &'a Program,
+    pub plan: &'a MemoryPlan,
+    pub arena: Address,
+    pub weights: &'a Weights,
+    pub inputs: &'a Inputs,
+    pub kv: &'a CudaKv,
+    pub ropes: &'a RopeTables,
+    pub limits: &'a Limits,
+}
+
+/// The launches of one node: for each number of rows up to a bound.
+pub(crate) struct Lowered {
+    rows: Rows,
+    /// Ascending in their bound; the last takes any number.
+    ways: Vec<(usize, Vec<Launch>)>,
+}
+
+impl Lowered {
+    /// What runs under these extents.
+    pub(crate) fn launches(&self, extents: Extents) -> &[Launch] {
+        let rows = extents.rows(self.rows);
+        self.ways.iter().find(|(most, _)| rows <= *most).map_or(&[], |(_, launches)| launches)
+    }
+}
+
+/// A value as a kernel takes it.
+#[derive(Clone, Copy)]
+pub(crate) struct Operand {
+    pub at: Address,
+    pub dtype: DType,
+    pub rows: Rows,
+    pub cols: usize,
+}
+
+/// As `enum DTypeCode` in dtype.cuh.
+pub(crate) const fn dtype_code(dtype: DType) -> usize {
+    match dtype {
+        DType::Bf16 => 1,
+        DType::F16 => 2,
+        DType::F32 | DType::I32 | DType::U8 => 0,
+    }
+}
+
+/// The C++ type of a dtype, as it stands in kernels' names.
+pub(crate) const fn c_type(dtype: DType) -> &'static str {
+    match dtype {
+        DType::Bf16 => "bf16",
+        DType::F16 => "f16",
+        DType::F32 | DType::I32 | DType::U8 => "float",
+    }
+}
+
+impl Args {
+    /// Address and dtype.
+    pub(crate) fn typed(self, operand: Operand) -> Self {
+        self.ptr(operand.at).int(dtype_code(operand.dtype))
+    }
+}
+
+impl Lowering<'_> {
+    /// The launches of `node`.
+    pub(crate) fn node(&self, node: &Node) -> Result<Lowered> {
+        let (ins, outs) = (&node.inputs, &node.outputs);
+        let anchor = outs.first().or(ins.first());
+        let rows = anchor.map_or(Rows::TOKENS, |&id| self.program.value(id).rows);
+        let one = |launch: Launch| Ok(Lowered { rows, ways: vec![(usize::MAX, vec![launch])] });
+        match &node.op {
+            Op::Embed { table } => one(self.embed(*table, self.value(outs[0]))?),
+            Op::RmsNorm { weight, eps } => {
+                one(self.rms_norm(self.value(ins[0]), *weight, *eps, self.value(outs[0]))?)
+            }
+            Op::Linear { weight, bias } => {
+                let ways = self.linear(self.value(ins[0]), *weight, *bias, self.value(outs[0]))?;
+                Ok(Lowered { rows, ways })
+            }
+            Op::Add => one(self.add(self.value(ins[0]), self.value(ins[1]), self.value(outs[0]))?),
+            Op::SiluMul => one(self.silu_mul(self.value(ins[0]), self.value(outs[0]))?),
+            Op::SliceCols { start, .. } => {
+                one(self.slice_cols(self.value(ins[0]), *start, self.value(outs[0]))?)
+            }
+            // A world of one.
+            Op::AllReduce | Op::AllGather => {
+                one(self.slice_cols(self.value(ins[0]), 0, self.value(outs[0]))?)
+            }
+            Op::Rope(spec) => one(self.rope(self.value(ins[0]), spec, self.value(outs[0]))?),
+            Op::KvAppend { kv } => one(self.kv_append(self.value(ins[0]), self.value(ins[1]), *kv)?),
+            Op::PagedAttention { spec, kv } => {
+                let ways = self.paged_attention(self.value(ins[0]), spec, *kv, self.value(outs[0]))?;
+                Ok(Lowered { rows, ways })
+            }
+            Op::GatherRows => one(self.gather_rows(self.value(ins[0]), self.value(outs[0]))?),
+            Op::TopK { k, renormalize } => {
+                let out = [self.value(outs[0]), self.value(outs[1])];
+                one(self.top_k(self.value(ins[0]), *k, *renormalize, out)?)
+            }
+            Op::ExpertLinear { weight } => one(self.expert_linear(
+                self.value(ins[0]),
+                self.value(ins[1]),
+                *weight,
+                self.value(outs[0]),
+            )?),
+            Op::WeightedSum => {
+                one(self.weighted_sum(self.value(ins[0]), self.value(ins[1]), self.value(outs[0]))?)
+            }
+            // Fused ops were expanded; sampling follows the forward pass.
+            Op::Attention { .. } | Op::Sample => Ok(Lowered { rows, ways: Vec::new() }),
+        }
+    }
+
+    /// A value's place.
+    pub(crate) fn value(&self, id: ValueId) -> Operand {
+        let value = self.program.value(id);
+        Operand {
+            at: self.arena + self.plan.place(id).offset as Address,
+            dtype: value.kind.dtype(self.limits),
+            rows: value.rows,
+            cols: value.cols,
+        }
+    }
+
+    pub(crate) fn function(&self, name: &str) -> Result<Function> {
+        self.modules.function(name)
+    }
+
+    /// The counts: first argument of kernels over tokens or outputs.
+    pub(crate) fn counts(&self) -> Address {
+        self.inputs.at(0)
+    }
+
+    /// Arguments of kernels over any rows: the count's address and the factor.
+    pub(crate) fn extent(&self, rows: Rows) -> Args {
+        Args::new().ptr(self.inputs.count(rows.of)).int(rows.times)
+    }
+
+    fn vector(&self, id: WeightId) -> Address {
+        self.weights.get(id).0
+    }
+}
+
+/// The order in which `op` sums under `limits`, whatever the number of rows.
+pub(crate) fn order(op: &Op, limits: &Limits) -> OrderId {
+    match op {
+        Op::Linear { .. } => linear::order(limits),
+        Op::PagedAttention { .. } => attention::order(limits),
+        _ => LANES,
+    }
+}

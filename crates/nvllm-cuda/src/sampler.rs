@@ -1,0 +1,172 @@
+//! The sampler's launches and what they leave for the host.
+
+use std::sync::Arc;
+
+use bytemuck::{Pod, Zeroable};
+use nvllm_core::{Limits, Rows, TokenId, TokenLogprobs, TokenMasks};
+
+use crate::device::Device;
+use crate::error::Result;
+use crate::inputs::Inputs;
+use crate::launch::{Args, Dim, Launch};
+use crate::memory::{Address, Buffer};
+use crate::modules::Modules;
+use crate::slots::DeviceSlots;
+
+/// Blocks that share a row, as `SPLITS` in sample/general.cu.
+const SPLITS: usize = 32;
+/// Bytes of `struct Best`.
+const BEST_BYTES: usize = 16;
+/// Most likely tokens that the device finds, as `MAX_TOP`; more are found on the host.
+pub(crate) const MAX_TOP: usize = 32;
+
+/// A scored row, as `struct Scored`.
+#[derive(Clone, Copy, Debug, Zeroable, Pod)]
+#[repr(C)]
+pub(crate) struct Scored {
+    log_sum_exp: f64,
+    logit: f32,
+    num_top: u32,
+    ids: [u32; MAX_TOP],
+    logits: [f32; MAX_TOP],
+}
+const _: () = assert!(size_of::<Scored>() == 16 + 8 * MAX_TOP);
+
+impl Scored {
+    /// The row's log-probabilities, as the definition on the host rounds them.
+    pub(crate) fn logprobs(&self) -> TokenLogprobs {
+        let logprob = |logit: f32| (f64::from(logit) - self.log_sum_exp) as f32;
+        let len = (self.num_top as usize).min(MAX_TOP);
+        let mut top: Vec<_> = self.ids[..len].iter().zip(&self.logits[..len]).collect();
+        top.sort_by(|a, b| b.1.total_cmp(a.1).then(a.0.cmp(b.0)));
+        TokenLogprobs {
+            logprob: logprob(self.logit),
+            top: top.into_iter().map(|(&id, &logit)| (TokenId(id), logprob(logit))).collect(),
+        }
+    }
+}
+
+/// Buffers of the sampler.
+pub(crate) struct Sampler {
+    partials: Buffer,
+    draws: Buffer,
+    thresholds: Buffer,
+    /// Tokens `[step_outputs]`, then scored rows.
+    pub results: Buffer,
+    masked: Buffer,
+    masks: Buffer,
+    mask_words: usize,
+    num_outputs: usize,
+}
+
+/// The launches that sample one program's logits.
+pub(crate) struct Sampling {
+    pub plain: Vec<Launch>,
+    pub masked: Vec<Launch>,
+    pub logprobs: Launch,
+}
+
+/// Offset of scored rows in the results.
+pub(crate) const fn scored_at(step_outputs: usize) -> usize {
+    (step_outputs * 4).next_multiple_of(16)
+}
+
+/// Bytes of one step's results.
+pub(crate) const fn result_bytes(step_outputs: usize) -> usize {
+    scored_at(step_outputs) + step_outputs * size_of::<Scored>()
+}
+
+impl Sampler {
+    /// Bytes that the buffers take.
+    pub(crate) fn bytes_for(limits: &Limits, vocab_size: usize) -> usize {
+        let row = 2 * SPLITS * BEST_BYTES + 8 + 4 + vocab_size.div_ceil(32) * 4;
+        limits.step_outputs * row + result_bytes(limits.step_outputs)
+    }
+
+    pub(crate) fn new(device: &Arc<Device>, limits: &Limits, vocab_size: usize) -> Result<Self> {
+        let rows = limits.step_outputs;
+        let mask_words = vocab_size.div_ceil(32);
+        Ok(Self {
+            partials: Buffer::zeroed(device, rows * SPLITS * BEST_BYTES)?,
+            draws: Buffer::zeroed(device, rows * SPLITS * BEST_BYTES)?,
+            thresholds: Buffer::zeroed(device, rows * 8)?,
+            results: Buffer::zeroed(device, result_bytes(rows))?,
+            masked: Buffer::zeroed(device, rows * 4)?,
+            masks: Buffer::zeroed(device, rows * mask_words * 4)?,
+            mask_words,
+            num_outputs: rows,
+        })
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        [&self.partials, &self.draws, &self.thresholds, &self.results, &self.masked, &self.masks]
+            .map(Buffer::len)
+            .iter()
+            .sum()
+    }
+
+    /// The launches over `logits` `[Outputs, vocab]`.
+    pub(crate) fn lower(
+        &self,
+        modules: &Modules,
+        inputs: &Inputs,
+        slots: &DeviceSlots,
+        logits: Address,
+        vocab: usize,
+    ) -> Result<Sampling> {
+        let outputs = inputs.at(inputs.layout.outputs);
+        let names = ["sample_scan", "sample_filter", "sample_draw", "sample_finish"];
+        let [scan, filter, draw, finish] = names.map(|name| modules.function(name));
+        let (scan, filter, draw, finish) = (scan?, filter?, draw?, finish?);
+        let params = |masked: bool| {
+            let (flags, masks) = if masked { (self.masked.at(0), self.masks.at(0)) } else { (0, 0) };
+            Args::new()
+                .ptr(inputs.at(0))
+                .ptr(outputs)
+                .ptr(slots.states.at(0))
+                .ptr(slots.biases.at(0))
+                .ptr(slots.stops.at(0))
+                .ptr(slots.seen.at(0))
+                .ptr(logits)
+                .ptr(flags)
+                .ptr(masks)
+                .int(vocab)
+        };
+        let (rows, splits) = (Dim::each(Rows::OUTPUTS), Dim::Fixed(SPLITS));
+        let (partials, draws) = (self.partials.at(0), self.draws.at(0));
+        let (thresholds, tokens) = (self.thresholds.at(0), self.results.at(0));
+        let launches = |masked| {
+            vec![
+                Launch::new(scan, splits, 256, params(masked).ptr(partials)).by(rows),
+                Launch::new(filter, rows, 1024, params(masked).ptr(partials).ptr(thresholds)),
+                Launch::new(draw, splits, 256, params(masked).ptr(partials).ptr(thresholds).ptr(draws))
+                    .by(rows),
+                Launch::new(finish, rows, 32, params(masked).ptr(partials).ptr(draws).ptr(tokens)),
+            ]
+        };
+        let args = Args::new()
+            .ptr(inputs.at(0))
+            .ptr(outputs)
+            .ptr(logits)
+            .int(vocab)
+            .ptr(tokens)
+            .ptr(self.results.at(scored_at(self.num_outputs)));
+        let logprobs = Launch::new(modules.function("logprobs")?, rows, 1024, args);
+        Ok(Sampling { plain: launches(false), masked: launches(true), logprobs })
+    }
+
+    /// Brings the masks of a step with `num_outputs` rows. Rows not named are not masked.
+    pub(crate) fn bring_masks(&self, masks: &TokenMasks, num_outputs: usize) -> Result<()> {
+        let mut flags = vec![0_i32; num_outputs];
+        let mut words = vec![0_u32; self.mask_words];
+        for (row, mask) in &masks.rows {
+            flags[*row] = 1;
+            // What a mask does not reach is not allowed.
+            let len = mask.len().min(words.len());
+            words[..len].copy_from_slice(&mask[..len]);
+            words[len..].fill(0);
+            self.masks.write_some(row * self.mask_words * 4, bytemuck::cast_slice(&words))?;
+        }
+        self.masked.write_some(0, bytemuck::cast_slice(&flags))
+    }
+}

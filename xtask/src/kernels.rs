@@ -1,0 +1,178 @@
+//! `cargo xtask kernels`: every CUDA kernel, compiled for every architecture that a release supports, on a machine without a GPU.
+//!
+//! A kernel that does not compile fails, and so does one that spills registers beyond what its file's header allows and gives a reason
+//! for. What each kernel takes of a multiprocessor is printed, because it decides how many blocks run at once.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, bail, ensure};
+use nvllm_cuda::compile::{Budget, Nvrtc, Resources, Source, Target, budgets, resources, sources};
+
+/// The compiler's package on PyPI: the one way to have it without a toolkit and without root.
+const PACKAGE: &str = "nvidia-cuda-nvrtc==13.0.88";
+
+/// Arguments of `kernels`.
+#[derive(clap::Args, Default)]
+pub(crate) struct Args {
+    /// Folder of libnvrtc; the system's loader and target/nvrtc are asked if not given
+    #[arg(long)]
+    nvrtc: Option<PathBuf>,
+    /// Install the compiler into target/nvrtc with pip if it is not found
+    #[arg(long)]
+    install: bool,
+    /// Print each architecture, not only the largest numbers of all
+    #[arg(long)]
+    all: bool,
+}
+
+impl Args {
+    /// Those of the continuous integration.
+    pub(crate) fn installing() -> Self {
+        Self { install: true, ..Self::default() }
+    }
+}
+
+/// Compiles everything and prints the table.
+pub(crate) fn command(root: &Path, args: &Args) -> Result<ExitCode> {
+    let nvrtc = find(root, args)?;
+    let (major, minor) = nvrtc.version();
+    let mut faults = Vec::new();
+    let mut rows = Vec::new();
+    for target in Target::ALL {
+        for source in sources().iter().filter(|source| (source.takes)(target)) {
+            match nvrtc.compile(source, target) {
+                Ok(compiled) => {
+                    for kernel in resources(&compiled.log) {
+                        faults.extend(fault(source, target, &kernel));
+                        rows.push((source.path, target.name(), kernel));
+                    }
+                }
+                Err(error) => faults.push(error.to_string()),
+            }
+        }
+    }
+    print!("{}", table(&rows, args.all));
+    println!(
+        "NVRTC {major}.{minor}; {} files for {}",
+        sources().len(),
+        Target::ALL.map(Target::name).join(", ")
+    );
+    for fault in &faults {
+        eprintln!("error: {fault}");
+    }
+    Ok(if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What is wrong with what a kernel takes.
+fn fault(source: &Source, target: Target, kernel: &Resources) -> Option<String> {
+    let allowed = budgets(source).iter().filter(|b| b.covers(&kernel.kernel)).map(|b: &Budget| b.bytes).max();
+    let allowed = allowed.unwrap_or(0);
+    (kernel.spilled > allowed).then(|| {
+        format!(
+            "{}: {} spills {} bytes on {}; {allowed} are allowed: use fewer registers, or add `// spills: {} {}: reason` to \
+             the header",
+            source.path,
+            kernel.kernel,
+            kernel.spilled,
+            target.name(),
+            kernel.kernel,
+            kernel.spilled
+        )
+    })
+}
+
+/// One line a kernel: the largest number over all architectures, or each of them.
+fn table(rows: &[(&str, String, Resources)], all: bool) -> String {
+    let mut lines: BTreeMap<(&str, &str, &str), Resources> = BTreeMap::new();
+    for (path, target, kernel) in rows {
+        let target = if all { target.as_str() } else { "all" };
+        let line = lines.entry((path, &kernel.kernel, target)).or_default();
+        line.registers = line.registers.max(kernel.registers);
+        line.shared = line.shared.max(kernel.shared);
+        line.stack = line.stack.max(kernel.stack);
+        line.spilled = line.spilled.max(kernel.spilled);
+    }
+    let mut text = String::from(
+        "| file | kernel | target | registers | shared | stack | spilled |\n|---|---|---|---|---|---|---|\n",
+    );
+    for ((path, kernel, target), r) in lines {
+        let Resources { registers, shared, stack, spilled, .. } = r;
+        text += &format!("| {path} | {kernel} | {target} | {registers} | {shared} | {stack} | {spilled} |\n");
+    }
+    text
+}
+
+/// The compiler: where it was said to be, where the system finds it, or in the folder that this installs into.
+fn find(root: &Path, args: &Args) -> Result<Nvrtc> {
+    if let Some(dir) = &args.nvrtc {
+        return Ok(Nvrtc::load(Some(dir))?);
+    }
+    // Asked for by path first: once a name has not been found, it is not looked for again.
+    let venv = root.join("target/nvrtc");
+    if installed(&venv).is_none() && args.install {
+        install(&venv)?;
+    }
+    if let Some(dir) = installed(&venv) {
+        return Ok(Nvrtc::load(Some(&dir))?);
+    }
+    Nvrtc::load(None).context("`cargo xtask kernels --install` installs it into target/nvrtc")
+}
+
+/// The folder of the library in a virtual environment.
+fn installed(venv: &Path) -> Option<PathBuf> {
+    let pythons = std::fs::read_dir(venv.join("lib")).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+    let dirs = pythons.map(|python| python.join("site-packages/nvidia/cu13/lib"));
+    dirs.into_iter().find(|dir| dir.is_dir())
+}
+
+fn install(venv: &Path) -> Result<()> {
+    eprintln!("installing {PACKAGE} into {}", venv.display());
+    run(Command::new("python3").args(["-m", "venv"]).arg(venv))?;
+    run(Command::new(venv.join("bin/pip")).args(["install", "--quiet", PACKAGE]))?;
+    ensure!(installed(venv).is_some(), "{PACKAGE} holds no library where it is expected");
+    Ok(())
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("cannot start {command:?}"))?;
+    if !status.success() {
+        bail!("{command:?} failed: {status}");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOURCE: Source = Source {
+        path: "a/b.cu",
+        text: "// A kernel.\n// spills: big 16: the tile is worth it\n",
+        takes: |_| true,
+    };
+
+    fn kernel(name: &str, spilled: u32) -> Resources {
+        Resources { kernel: name.into(), registers: 40, spilled, ..Resources::default() }
+    }
+
+    #[test]
+    fn only_budgeted_spills_pass() {
+        let target = Target::Cubin(90);
+        assert!(fault(&SOURCE, target, &kernel("big", 16)).is_none());
+        assert!(fault(&SOURCE, target, &kernel("big", 20)).is_some());
+        assert!(
+            fault(&SOURCE, target, &kernel("small", 4))
+                .unwrap()
+                .contains("a/b.cu: small spills 4 bytes on sm_90a")
+        );
+    }
+
+    #[test]
+    fn the_table_shows_the_largest_of_all_architectures() {
+        let rows = [("a", "sm_80".into(), kernel("k", 0)), ("a", "sm_90a".into(), kernel("k", 8))];
+        assert!(table(&rows, false).ends_with("| a | k | all | 40 | 0 | 0 | 8 |\n"));
+        assert_eq!(table(&rows, true).lines().count(), 4);
+    }
+}
