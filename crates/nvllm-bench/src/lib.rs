@@ -17,6 +17,7 @@ pub mod latency;
 mod peer;
 mod prompt;
 pub mod record;
+pub mod report;
 pub mod stats;
 mod stepper;
 pub mod table;
