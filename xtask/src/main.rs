@@ -10,6 +10,7 @@ mod bench;
 mod ci;
 mod golden;
 mod model;
+mod report;
 mod synth;
 mod tidy;
 
@@ -34,6 +35,8 @@ enum Command {
     Ci,
     /// Prints every golden fixture's worst errors, by backend and activation dtype
     Golden,
+    /// Renders tables and charts from the records into README and docs
+    Report(report::Args),
     /// Writes a model directory with random weights of a real model's shape
     Synth(synth::Args),
     /// Checks the rules of the house: crate arrows, budgets, unsafe code, names of ops, wording
@@ -50,6 +53,7 @@ fn run(command: &Command) -> Result<ExitCode> {
         Command::Bench(args) => bench::command(&repo_root(), args),
         Command::Ci => ci::command(&repo_root()),
         Command::Golden => Ok(golden::command()),
+        Command::Report(args) => report::command(&repo_root(), args),
         Command::Synth(args) => synth::command(&repo_root(), args),
         Command::Tidy => tidy::command(&repo_root()),
     }

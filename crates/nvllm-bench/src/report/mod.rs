@@ -21,8 +21,6 @@ use crate::{BenchError, Result};
 
 /// Name of the block that holds everything on record.
 pub const EVERYTHING: &str = "everything";
-/// Name of the block that says what workloads and latencies mean.
-pub const DEFINITIONS: &str = "definitions";
 
 /// What all files of records show.
 #[derive(Clone, Debug, Default)]
@@ -68,10 +66,10 @@ impl Report {
         Ok(())
     }
 
-    /// Names of the blocks that there are: a summary of each file of records, everything, definitions.
+    /// Names of the blocks that there are: a summary of each file of records, and everything.
     pub fn blocks(&self) -> Vec<&str> {
         let stems = self.files.iter().map(|(stem, _)| stem.as_str());
-        stems.chain([EVERYTHING, DEFINITIONS]).collect()
+        stems.chain([EVERYTHING]).collect()
     }
 
     /// The Markdown of block `name`, for a text from which the charts are found at `charts` (`docs/charts`).
@@ -80,7 +78,6 @@ impl Report {
     pub fn block(&self, name: &str, charts: &str) -> Result<String> {
         match name {
             EVERYTHING => Ok(text::everything(self.sections(), charts)),
-            DEFINITIONS => Ok(text::definitions()),
             _ => match self.files.iter().find(|(stem, _)| stem == name) {
                 Some((_, sections)) => Ok(text::summary(sections.first(), charts)),
                 None => Err(BenchError::Option {

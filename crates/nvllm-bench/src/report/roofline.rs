@@ -18,6 +18,9 @@ struct Panel {
 }
 
 const HEIGHT: u32 = 210;
+/// Pixels of a bar at most, and at least for its figure to stand in it.
+const MOST_WIDTH: f64 = 80.0;
+const FIGURE_WIDTH: f64 = 34.0;
 
 /// `None` if no record says how far from the limit it was.
 pub(super) fn chart(section: &Section) -> Option<Chart> {
@@ -87,7 +90,8 @@ fn draw(area: &Area, panel: &Panel) -> Drawn {
         .draw()?;
     area.draw_text(&panel.title, &chart::font(16, chart::TEXT), (14, 4))?;
     let most = panel.groups.iter().map(|(_, bars)| bars.len()).max().unwrap_or(1);
-    let width = 0.8 / most as f64;
+    let group = f64::from(chart::WIDTH) / num;
+    let width = (0.8 / most as f64).min(MOST_WIDTH / group);
     let mut figures = Vec::new();
     for (at, (size, bars)) in panel.groups.iter().enumerate() {
         let middle = at as f64 + 0.5;
@@ -102,8 +106,7 @@ fn draw(area: &Area, panel: &Panel) -> Drawn {
         area.draw_text(&size.to_string(), &style, (below.0, below.1 + 5))?;
     }
     plot.draw_series([PathElement::new([(0.0, 1.0), (num, 1.0)], chart::TEXT.stroke_width(1))])?;
-    // Pixels that a bar has for its figure.
-    if f64::from(chart::WIDTH) / num * width >= 34.0 {
+    if group * width >= FIGURE_WIDTH {
         figures.into_iter().try_for_each(|(place, share)| figure(area, chart::pixel(area, place), share))?;
     }
     let (width, height) = area.dim_in_pixel();

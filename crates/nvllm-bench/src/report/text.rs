@@ -4,7 +4,6 @@ use std::fmt::Write as _;
 
 use super::section::is_quick;
 use super::{Chart, Section};
-use crate::latency::DEFINITIONS as LATENCIES;
 use crate::record::Record;
 use crate::{table, workload};
 
@@ -105,19 +104,6 @@ fn engines(section: &Section) -> String {
             let cells = [name, &engine.version, &command, &engine.detail].map(cell).join(" | ");
             let _ = writeln!(text, "| {cells} |");
         }
-    }
-    text
-}
-
-/// What every workload and every latency means.
-pub(super) fn definitions() -> String {
-    let mut text = String::from("| workload | | what is measured |\n|---|---|---|\n");
-    for known in workload::REGISTRY {
-        let _ = writeln!(text, "| {} | {} | {} |", known.name(), known.code(), cell(known.definition()));
-    }
-    text += "\n| latency | from when to when |\n|---|---|\n";
-    for latency in LATENCIES {
-        let _ = writeln!(text, "| {} | {} |", latency.name, cell(latency.meaning));
     }
     text
 }
