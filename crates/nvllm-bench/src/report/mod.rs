@@ -52,7 +52,7 @@ impl Report {
         let mut report = Self::default();
         for path in paths {
             let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-            report.add(&stem, record::read(&path)?)?;
+            report.add(&stem, &record::read(&path)?)?;
         }
         Ok(report)
     }
@@ -60,7 +60,7 @@ impl Report {
     /// Adds the records of a file, `stem` its name without extension, in the order written.
     ///
     /// Errors if one must be refused.
-    pub fn add(&mut self, stem: &str, records: Vec<Record>) -> Result<()> {
+    pub fn add(&mut self, stem: &str, records: &[Record]) -> Result<()> {
         records.iter().try_for_each(Record::check)?;
         self.files.push((stem.into(), section::sections(stem, records)));
         Ok(())

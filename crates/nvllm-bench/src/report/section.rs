@@ -30,7 +30,7 @@ impl Section {
         engines
     }
 
-    /// Its records of these workload and run.
+    /// Its records that are wanted.
     pub(super) fn select(&self, wanted: impl Fn(&Record) -> bool) -> Vec<Record> {
         self.records.iter().filter(|record| wanted(record)).cloned().collect()
     }
@@ -60,14 +60,14 @@ fn subject<'a>(records: &'a [Record], run: &str) -> Option<(&'a str, &'a str, &'
 }
 
 /// The sections of a file's records, in the order written: those with a run that can be quoted first, the newest first.
-pub(super) fn sections(stem: &str, records: Vec<Record>) -> Vec<Section> {
+pub(super) fn sections(stem: &str, records: &[Record]) -> Vec<Section> {
     // Newest first, the quick ones behind all others.
     let mut runs = distinct(records.iter().rev().map(|record| (is_quick(record), record.run.clone())));
     runs.sort_by_key(|(quick, _)| *quick);
-    let subjects = distinct(runs.iter().filter_map(|(_, run)| subject(&records, run)));
+    let subjects = distinct(runs.iter().filter_map(|(_, run)| subject(records, run)));
     let shown = subjects.iter().map(|of| {
         let runs: Vec<&str> = runs.iter().map(|(_, run)| run.as_str()).collect();
-        let runs: Vec<&str> = runs.into_iter().filter(|run| subject(&records, run) == Some(*of)).collect();
+        let runs: Vec<&str> = runs.into_iter().filter(|run| subject(records, run) == Some(*of)).collect();
         // The first run that holds the workload shows it.
         let shows = |record: &Record| {
             let holds = |run: &&&str| {

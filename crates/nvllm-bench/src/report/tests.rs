@@ -74,7 +74,7 @@ fn records() -> Vec<Record> {
     all
 }
 
-fn report(records: Vec<Record>) -> Report {
+fn report(records: &[Record]) -> Report {
     let mut report = Report::default();
     report.add("cpu", records).unwrap();
     report
@@ -82,17 +82,17 @@ fn report(records: Vec<Record>) -> Report {
 
 #[test]
 fn a_summary_is_made_from_records() {
-    insta::assert_snapshot!(report(records()).block("cpu", "docs/charts").unwrap());
+    insta::assert_snapshot!(report(&records()).block("cpu", "docs/charts").unwrap());
 }
 
 #[test]
 fn everything_is_made_from_records() {
-    insta::assert_snapshot!(report(records()).block(EVERYTHING, "charts").unwrap());
+    insta::assert_snapshot!(report(&records()).block(EVERYTHING, "charts").unwrap());
 }
 
 #[test]
 fn charts_are_made_from_records() {
-    let charts = report(records()).charts();
+    let charts = report(&records()).charts();
     assert_eq!(charts.len(), 2);
     for chart in charts {
         insta::assert_snapshot!(chart.name.clone(), chart.svg);
@@ -101,7 +101,7 @@ fn charts_are_made_from_records() {
 
 #[test]
 fn the_same_records_give_the_same_bytes() {
-    let (one, two) = (report(records()), report(records()));
+    let (one, two) = (report(&records()), report(&records()));
     assert_eq!(one.charts(), two.charts());
     for name in one.blocks() {
         assert_eq!(one.block(name, "x").unwrap(), two.block(name, "x").unwrap());
@@ -110,7 +110,7 @@ fn the_same_records_give_the_same_bytes() {
 
 #[test]
 fn no_record_is_no_figure() {
-    let empty = report(Vec::new());
+    let empty = report(&[]);
     assert_eq!(empty.charts(), []);
     for name in ["cpu", EVERYTHING] {
         let text = empty.block(name, "charts").unwrap();
@@ -125,7 +125,7 @@ fn a_record_without_its_correctness_check_is_refused() {
     let failed = Correctness { passed: false, detail: "logits off".into() };
     for correctness in [None, Some(failed)] {
         let bad = Record { correctness, ..decode("nvllm", 1, 128, 0.9) };
-        assert!(Report::default().add("cpu", vec![bad.clone()]).is_err());
+        assert!(Report::default().add("cpu", std::slice::from_ref(&bad)).is_err());
         let dir = tempfile::tempdir().unwrap();
         let line = serde_json::to_string(&bad).unwrap() + "\n";
         std::fs::write(dir.path().join("cpu.jsonl"), line).unwrap();
@@ -158,10 +158,10 @@ fn each_workload_is_shown_by_the_newest_run_that_can_be_quoted() {
     let set = |run| of_run(nano("nvllm", 2.0), run, &[]);
     let all =
         vec![set("r1"), step("r1", &[], 0.5), step("r2", &[], 0.6), step("r3", &["bench", "--quick"], 0.7)];
-    let section = &section::sections("cpu", all.clone())[0];
+    let section = &section::sections("cpu", &all)[0];
     let shown: Vec<_> = section.records.iter().map(|r| (r.workload.as_str(), r.run.as_str())).collect();
     assert_eq!(shown, [("decode", "r2"), ("nano", "r1")]);
-    let quick = report(all[3..].to_vec()).block("cpu", "charts").unwrap();
+    let quick = report(&all[3..]).block("cpu", "charts").unwrap();
     assert!(quick.contains("run r3: decode; a quick look"), "{quick}");
 }
 
@@ -170,7 +170,7 @@ fn other_weights_and_devices_are_sections_of_their_own() {
     let mut other = of_run(decode("nvllm", 1, 128, 0.5), "r1", &[]);
     other.model.sha256 = "11".into();
     other.model.name = "other".into();
-    let report = report([vec![other], records()].concat());
+    let report = report(&[vec![other], records()].concat());
     let names: Vec<_> = report.charts().into_iter().map(|chart| chart.name).collect();
     assert_eq!(names, ["cpu-roofline.svg", "cpu-throughput.svg", "cpu-2-roofline.svg"]);
     assert!(!report.block("cpu", "charts").unwrap().contains("other ("));
@@ -180,14 +180,14 @@ fn other_weights_and_devices_are_sections_of_their_own() {
 #[test]
 fn what_no_record_tells_is_not_drawn() {
     let mut single = decode("nvllm", 1, 128, 0.5);
-    assert_eq!(report(vec![single.clone()]).charts().len(), 1, "one batch size is no curve");
+    assert_eq!(report(std::slice::from_ref(&single)).charts().len(), 1, "one batch size is no curve");
     single.series.remove(names::READ_BANDWIDTH);
-    assert_eq!(report(vec![single]).charts(), []);
+    assert_eq!(report(&[single]).charts(), []);
 }
 
 #[test]
 fn charts_have_colours_for_both_kinds_of_pages() {
-    for chart in report(records()).charts() {
+    for chart in report(&records()).charts() {
         assert!(chart.svg.contains("prefers-color-scheme: dark"));
         for colour in chart.svg.split('"').filter(|part| part.len() == 7 && part.starts_with('#')) {
             assert!(chart.svg.contains(&format!("[fill=\"{colour}\"]")), "{colour} has no counterpart");

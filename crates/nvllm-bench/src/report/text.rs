@@ -69,7 +69,7 @@ fn whole(section: &Section, charts: &str) -> String {
         text += "\n";
         let latencies = table::latencies(&records);
         if !latencies.is_empty() {
-            let _ = write!(text, "{latencies}\n");
+            let _ = writeln!(text, "{latencies}");
         }
     }
     let _ = write!(text, "### Conditions\n\n{}", conditions(section));
