@@ -1,5 +1,6 @@
 //! Latency against throughput: what a larger batch gives to all, and takes from each.
 
+use plotters::coord::combinators::LogCoord;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, VPos};
 
@@ -59,16 +60,19 @@ fn panel(section: &Section, engines: &[&str], context: usize) -> Option<Panel> {
     curves.then(|| Panel { title: format!("context {context}; points are marked with their batch"), lines })
 }
 
+/// An axis of doublings, with room around the values.
+fn doublings(values: impl Iterator<Item = f64> + Clone) -> LogCoord<f64> {
+    let (low, high) = (values.clone().fold(f64::INFINITY, f64::min), values.fold(0.0, f64::max));
+    (low / 1.3..high * 1.3).log_scale().base(2.0).into()
+}
+
 fn draw(area: &Area, panel: &Panel) -> Drawn {
     let points = || panel.lines.iter().flat_map(|(_, points)| points);
-    let fastest = points().map(|point| point.each).fold(0.0, f64::max);
-    let all = points().map(|point| point.all);
-    let (low, high) = (all.clone().fold(f64::INFINITY, f64::min), all.fold(0.0, f64::max));
+    let (x, y) = (doublings(points().map(|point| point.each)), doublings(points().map(|point| point.all)));
     let mut builder = ChartBuilder::on(area);
     builder.margin_left(8).margin_right(20).margin_top(26).margin_bottom(8);
     builder.x_label_area_size(44).y_label_area_size(66);
-    let doublings = (low / 1.4..high * 1.4).log_scale().base(2.0);
-    let mut plot = builder.build_cartesian_2d(0.0..fastest * 1.08, doublings)?;
+    let mut plot = builder.build_cartesian_2d(x, y)?;
     plot.configure_mesh()
         .x_desc("tokens a second of each sequence")
         .y_desc("tokens a second of all")
@@ -82,6 +86,7 @@ fn draw(area: &Area, panel: &Panel) -> Drawn {
         .max_light_lines(0)
         .draw()?;
     area.draw_text(&panel.title, &chart::font(16, chart::TEXT), (14, 4))?;
+    let mut labels: Vec<(i32, i32)> = Vec::new();
     for (engine, points) in &panel.lines {
         let colour = chart::colour(*engine);
         plot.draw_series(LineSeries::new(points.iter().map(|p| (p.each, p.all)), colour.stroke_width(2)))?;
@@ -89,8 +94,12 @@ fn draw(area: &Area, panel: &Panel) -> Drawn {
             let place = (point.each, point.all);
             plot.draw_series([Circle::new(place, 4, colour.filled())])?;
             let (x, y) = chart::pixel(area, plot.backend_coord(&place));
-            let style = chart::placed(13, chart::LABEL, HPos::Left, VPos::Bottom);
-            area.draw_text(&point.batch.to_string(), &style, (x + 5, y - 4))?;
+            // Where engines come close to each other, ours is labelled.
+            if labels.iter().all(|(a, b)| (x - a).abs() > 24 || (y - b).abs() > 11) {
+                let style = chart::placed(13, chart::LABEL, HPos::Left, VPos::Bottom);
+                area.draw_text(&point.batch.to_string(), &style, (x + 5, y - 4))?;
+                labels.push((x, y));
+            }
         }
     }
     Ok(())
