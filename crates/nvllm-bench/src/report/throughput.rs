@@ -60,10 +60,10 @@ fn panel(section: &Section, engines: &[&str], context: usize) -> Option<Panel> {
     curves.then(|| Panel { title: format!("context {context}; points are marked with their batch"), lines })
 }
 
-/// An axis of doublings, with room around the values.
+/// An axis of doublings around the values, wide enough that at least one tick lies on it.
 fn doublings(values: impl Iterator<Item = f64> + Clone) -> LogCoord<f64> {
     let (low, high) = (values.clone().fold(f64::INFINITY, f64::min), values.fold(0.0, f64::max));
-    (low / 1.3..high * 1.3).log_scale().base(2.0).into()
+    (low / 1.45..high * 1.45).log_scale().base(2.0).into()
 }
 
 fn draw(area: &Area, panel: &Panel) -> Drawn {
