@@ -12,6 +12,7 @@ mod ci;
 mod golden;
 mod kernels;
 mod model;
+mod report;
 mod synth;
 mod tidy;
 
@@ -40,6 +41,8 @@ enum Command {
     Golden,
     /// Compiles every CUDA kernel for every architecture, without a GPU, and shows what each takes
     Kernels(kernels::Args),
+    /// Renders tables and charts from the records into README and docs
+    Report(report::Args),
     /// Writes a model directory with random weights of a real model's shape
     Synth(synth::Args),
     /// Checks the rules of the house: crate arrows, budgets, unsafe code, names of ops, wording
@@ -59,6 +62,7 @@ fn run(command: &Command) -> Result<ExitCode> {
         Command::Ci => ci::command(&repo_root()),
         Command::Golden => Ok(golden::command()),
         Command::Kernels(args) => kernels::command(&repo_root(), args),
+        Command::Report(args) => report::command(&repo_root(), args),
         Command::Synth(args) => synth::command(&repo_root(), args),
         Command::Tidy => tidy::command(&repo_root()),
     }

@@ -459,9 +459,9 @@ impl Bench {
     }
 }
 
-/// Lets another engine's threads stop spinning.
+/// Lets another engine's threads stop spinning: for tenths of a second after their turn ours were seen to run slower.
 pub(crate) fn settle() {
-    std::thread::sleep(Duration::from_millis(30));
+    std::thread::sleep(Duration::from_millis(500));
 }
 
 /// The order in which `num` engines take their turns in a round: forwards, then backwards (ABBA).

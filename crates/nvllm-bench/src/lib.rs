@@ -18,6 +18,7 @@ mod peer;
 mod profile;
 mod prompt;
 pub mod record;
+pub mod report;
 pub mod stats;
 mod stepper;
 pub mod table;

@@ -9,8 +9,8 @@ use nvllm_core::host::{Batch, Slots};
 use nvllm_core::program::MemoryPlan;
 use nvllm_core::sampling::top_logprobs;
 use nvllm_core::{
-    CoreError, DType, Executable, HostTensor, KvCache, KvGeometry, Limits, MemoryReport, Program, Result,
-    Step, StepOutput, Tensor, Ticket, TokenId, TokenMasks, ValueId,
+    CoreError, DType, Executable, HostTensor, KvCache, KvGeometry, Limits, MemoryReport, Op, Program, Result,
+    Step, StepOutput, StepProfile, Tensor, Ticket, TokenId, TokenMasks, ValueId,
 };
 
 use crate::device::Device;
@@ -22,6 +22,7 @@ use crate::launch::{Extents, Launch};
 use crate::lower::Lowered;
 use crate::memory::{Buffer, Pinned};
 use crate::modules::Modules;
+use crate::profile::Timed;
 use crate::rope::RopeTables;
 use crate::sampler::{MAX_TOP, Sampler, Sampling, Scored, scored_at};
 use crate::slots::{self, DeviceSlots, Reset};
@@ -97,6 +98,8 @@ pub struct CudaExecutable {
     pub(crate) last: Option<(usize, Extents)>,
     /// Why nothing runs any more.
     failed: Option<String>,
+    profiling: bool,
+    timed: Vec<Timed>,
 }
 
 /// What [`CudaExecutable::new`] is made from.
@@ -130,6 +133,8 @@ impl CudaExecutable {
             next_lane: 0,
             last: None,
             failed: None,
+            profiling: false,
+            timed: Vec::new(),
         }
     }
 
@@ -212,6 +217,19 @@ impl CudaExecutable {
     /// The forward pass, and the sampler unless it waits for masks: as a graph where there is one.
     fn compute(&mut self, step: &Step, extents: Extents, bucket: Option<Extents>) -> crate::Result<()> {
         let (device, begin, entry) = (&*self.device, &self.begin, &self.entries[step.entry]);
+        if self.profiling {
+            let lowered = entry.program.nodes.iter().zip(&entry.nodes).enumerate();
+            let mut nodes: Vec<(usize, Vec<&Launch>)> = lowered
+                .filter(|(_, (node, _))| node.op != Op::Sample)
+                .map(|(at, (_, lowered))| (at, lowered.launches(extents).iter().collect()))
+                .collect();
+            let sampler = entry.program.nodes.iter().position(|node| node.op == Op::Sample);
+            if let (Some(at), Some((_, sampling)), false) = (sampler, &entry.sampling, step.awaits_masks) {
+                nodes.push((at, sampling.plain.iter().collect()));
+            }
+            self.timed.push(Timed::run(device, (step.id, step.entry), extents, begin, &nodes)?);
+            return Ok(());
+        }
         let all = |at: Extents| {
             let nodes = entry.nodes.iter().flat_map(|node| node.launches(at));
             let sampling = entry.sampling.iter().filter(|_| !step.awaits_masks).flat_map(|(_, s)| &s.plain);
@@ -366,6 +384,23 @@ impl Executable for CudaExecutable {
         let mut bytes = vec![0; rows * value.cols * dtype.size()];
         self.held.arena.read(plan.place(id).offset, &mut bytes).ok()?;
         Some(Box::new(HostTensor::from_bytes([rows, value.cols], dtype, bytes)))
+    }
+
+    fn set_profiling(&mut self, on: bool) -> Result<()> {
+        self.profiling = on;
+        Ok(())
+    }
+
+    fn take_profiles(&mut self) -> Vec<StepProfile> {
+        let timed = std::mem::take(&mut self.timed);
+        // A failure is remembered and said by the next call that can fail.
+        timed
+            .into_iter()
+            .map_while(|step| {
+                let profile = step.profile();
+                self.guard(profile).ok()
+            })
+            .collect()
     }
 
     fn memory(&self) -> MemoryReport {

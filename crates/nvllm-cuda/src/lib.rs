@@ -35,4 +35,3 @@ pub use backend::{CudaBackend, CudaOptions};
 pub use device::{DeviceFacts, count_devices, device_facts};
 pub use error::{CudaError, Result};
 pub use executable::CudaExecutable;
-pub use profile::OpTime;

@@ -4,22 +4,18 @@
 //! commit, the peers' adapters, and the real program, freshly built.
 
 mod gate;
-mod readme;
 mod run;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Subcommand, ValueEnum};
+use clap::ValueEnum;
 use nvllm_core::Activations;
 
 /// What to measure, and how.
 #[derive(clap::Args)]
-#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
-    #[command(subcommand)]
-    command: Option<Command>,
     /// Workloads; all if none is named
     workloads: Vec<String>,
     /// List the workloads with their definitions
@@ -72,16 +68,6 @@ pub(crate) struct Args {
     records: Option<PathBuf>,
 }
 
-#[derive(Subcommand)]
-enum Command {
-    /// Rewrites README.md's table from the newest run on record
-    Readme {
-        /// Fail if it is stale instead
-        #[arg(long)]
-        check: bool,
-    },
-}
-
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum BackendArg {
     Cpu,
@@ -121,14 +107,11 @@ impl ActivationsArg {
 
 /// Measures.
 pub(crate) fn command(root: &Path, args: &Args) -> Result<ExitCode> {
-    match &args.command {
-        Some(Command::Readme { check }) => readme::command(root, *check),
-        None if args.list => {
-            for workload in nvllm_bench::workload::REGISTRY {
-                println!("{:9} {:4} {}", workload.name(), workload.code(), workload.definition());
-            }
-            Ok(ExitCode::SUCCESS)
+    if args.list {
+        for workload in nvllm_bench::workload::REGISTRY {
+            println!("{:9} {:4} {}", workload.name(), workload.code(), workload.definition());
         }
-        None => run::command(root, args),
+        return Ok(ExitCode::SUCCESS);
     }
+    run::command(root, args)
 }

@@ -12,7 +12,7 @@ mod confined;
 mod noise;
 mod stems;
 mod tokens;
-mod tree;
+pub(crate) mod tree;
 mod unsafety;
 mod words;
 
@@ -26,17 +26,17 @@ use tree::Tree;
 
 /// One breach of a rule.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Violation {
+pub(crate) struct Violation {
     /// Path from the repository's root, with forward slashes.
-    path: String,
+    pub(crate) path: String,
     /// Line, from 1.
-    line: usize,
+    pub(crate) line: usize,
     /// What is wrong and what to do.
-    message: String,
+    pub(crate) message: String,
 }
 
 impl Violation {
-    fn new(path: &str, line: usize, message: impl Into<String>) -> Self {
+    pub(crate) fn new(path: &str, line: usize, message: impl Into<String>) -> Self {
         Self { path: path.into(), line, message: message.into() }
     }
 }

@@ -8,13 +8,13 @@ use super::Violation;
 use super::tokens::{self, Token};
 
 /// A text file.
-pub(super) struct File {
+pub(crate) struct File {
     /// Path from the root, with forward slashes.
     pub path: String,
     /// Its text.
     pub text: String,
     /// Its tokens, if it is Rust.
-    pub tokens: Vec<Token>,
+    pub(super) tokens: Vec<Token>,
     lex_error: Option<(usize, String)>,
 }
 
@@ -33,6 +33,11 @@ impl File {
         has_extension(&self.path, "rs")
     }
 
+    /// Whether it is Rust that only tests compile.
+    pub(crate) fn is_test(&self) -> bool {
+        !self.tokens.is_empty() && self.tokens.iter().all(|token| token.in_test)
+    }
+
     /// The crate's folder: `crates/nvllm-core`, `tests`, `xtask`.
     pub(super) fn crate_dir(&self) -> &str {
         let mut slashes = self.path.match_indices('/').map(|(at, _)| at);
@@ -41,25 +46,25 @@ impl File {
     }
 
     /// The file's text lines with numbers from 1.
-    pub(super) fn lines(&self) -> impl Iterator<Item = (usize, &str)> {
+    pub(crate) fn lines(&self) -> impl Iterator<Item = (usize, &str)> {
         (1..).zip(self.text.lines())
     }
 }
 
 /// Whether `path` ends in `.extension`.
-pub(super) fn has_extension(path: &str, extension: &str) -> bool {
+pub(crate) fn has_extension(path: &str, extension: &str) -> bool {
     Path::new(path).extension().is_some_and(|e| e == extension)
 }
 
 /// The repository's text files, in order of path.
-pub(super) struct Tree {
+pub(crate) struct Tree {
     /// The files.
     pub files: Vec<File>,
 }
 
 impl Tree {
     /// Reads what lies under `root`, except what `.gitignore` excludes and what is not UTF-8 text.
-    pub(super) fn read(root: &Path) -> Result<Self> {
+    pub(crate) fn read(root: &Path) -> Result<Self> {
         let mut files = Vec::new();
         let walk = ignore::WalkBuilder::new(root)
             .hidden(false)
@@ -88,7 +93,7 @@ impl Tree {
 
     /// A tree of given files: `(path, text)`.
     #[cfg(test)]
-    pub(super) fn of(files: &[(&str, &str)]) -> Self {
+    pub(crate) fn of(files: &[(&str, &str)]) -> Self {
         Self::new(files.iter().map(|(path, text)| File::new(path, (*text).into())).collect())
     }
 

@@ -1,0 +1,109 @@
+//! The report: tables in Markdown and charts in SVG, made from records and from nothing else.
+//!
+//! A file of records (`cpu.jsonl`) is one kind of machine, and grows. The report shows of each device and model the newest
+//! run that measured a workload ([`Section`]); engines stand side by side only if they took turns in that run. The same
+//! records give the same bytes, so that a text which holds them can be checked by making it again.
+//!
+//! Deliberately absent: anything that a record does not hold, and any figure that is typed.
+
+mod chart;
+mod roofline;
+mod section;
+mod text;
+mod throughput;
+
+use std::path::Path;
+
+pub use section::Section;
+
+use crate::record::{self, Record};
+use crate::{BenchError, Result};
+
+/// Name of the block that holds everything on record.
+pub const EVERYTHING: &str = "everything";
+
+/// What all files of records show.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    files: Vec<(String, Vec<Section>)>,
+}
+
+/// A chart as a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chart {
+    /// File name.
+    pub name: String,
+    /// What it shows, for those who cannot see it.
+    pub title: String,
+    /// An SVG document.
+    pub svg: String,
+}
+
+impl Report {
+    /// Of all `*.jsonl` in `dir`, in the order of their names.
+    ///
+    /// Errors if a file cannot be read, or a line is no record or one that must be refused: without its correctness check, for
+    /// one.
+    pub fn read(dir: &Path) -> Result<Self> {
+        let entries = std::fs::read_dir(dir).map_err(BenchError::io("list", dir))?;
+        let mut paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+        paths.retain(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
+        paths.sort();
+        let mut report = Self::default();
+        for path in paths {
+            let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+            report.add(&stem, &record::read(&path)?)?;
+        }
+        Ok(report)
+    }
+
+    /// Adds the records of a file, `stem` its name without extension, in the order written.
+    ///
+    /// Errors if one must be refused.
+    pub fn add(&mut self, stem: &str, records: &[Record]) -> Result<()> {
+        records.iter().try_for_each(Record::check)?;
+        self.files.push((stem.into(), section::sections(stem, records)));
+        Ok(())
+    }
+
+    /// Names of the blocks that there are: a summary of each file of records, and everything.
+    pub fn blocks(&self) -> Vec<&str> {
+        let stems = self.files.iter().map(|(stem, _)| stem.as_str());
+        stems.chain([EVERYTHING]).collect()
+    }
+
+    /// The Markdown of block `name`, for a text from which the charts are found at `charts` (`docs/charts`).
+    ///
+    /// Errors if there is no such block.
+    pub fn block(&self, name: &str, charts: &str) -> Result<String> {
+        match name {
+            EVERYTHING => Ok(text::everything(self.sections(), charts)),
+            _ => match self.files.iter().find(|(stem, _)| stem == name) {
+                Some((_, sections)) => Ok(text::summary(sections.first(), charts)),
+                None => Err(BenchError::Option {
+                    option: "block",
+                    problem: format!("`{name}` is unknown; there are {}", self.blocks().join(", ")),
+                }),
+            },
+        }
+    }
+
+    /// Every chart that the blocks show.
+    pub fn charts(&self) -> Vec<Chart> {
+        self.sections().flat_map(Section::charts).collect()
+    }
+
+    fn sections(&self) -> impl Iterator<Item = &Section> {
+        self.files.iter().flat_map(|(_, sections)| sections)
+    }
+}
+
+impl Section {
+    /// Its charts, as far as its records hold what they show.
+    fn charts(&self) -> Vec<Chart> {
+        [roofline::chart(self), throughput::chart(self)].into_iter().flatten().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;
