@@ -15,6 +15,7 @@ use nvllm_core::Activations;
 
 /// What to measure, and how.
 #[derive(clap::Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(crate) struct Args {
     /// Workloads; all if none is named
     workloads: Vec<String>,
