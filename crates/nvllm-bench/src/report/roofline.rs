@@ -37,8 +37,11 @@ fn key(record: &Record) -> (&str, Option<usize>) {
     (&record.workload, record.case.context)
 }
 
-/// The group of a record, and its share.
+/// The group of a record, and its share; none for a part of a step, whose values may never leave a cache.
 fn bar(record: &Record) -> Option<(&'static str, usize, f64)> {
+    if record.case.op.is_some() {
+        return None;
+    }
     let prompt = record.case.prompt_len.map(|len| ("prompt tokens", len));
     let (axis, size) = prompt.or(record.case.batch.map(|batch| ("batch", batch)))?;
     Some((axis, size, record.share()?))

@@ -1,17 +1,43 @@
 //! `nvllm doctor`: what this machine has for running models, and what is missing.
 
 use anyhow::Result;
-use nvllm_core::Backend as _;
-use nvllm_cpu::{CpuBackend, PoolConfig};
+use nvllm_bench::host;
+use nvllm_core::{Activations, Backend as _, DType};
+use nvllm_cpu::{CpuBackend, Isa, PoolConfig};
 
-use crate::built_in;
+use crate::{built_in, environment};
 
 pub(super) fn run() -> Result<()> {
     println!("nvllm {}", env!("CARGO_PKG_VERSION"));
-    let info = CpuBackend::new(&PoolConfig::default())?.info();
-    println!("cpu       {}, {} bytes of memory", info.device, info.memory_bytes);
+    let cpu = CpuBackend::new(&PoolConfig::default())?;
+    let info = cpu.info();
+    println!("cpu       {}", info.device);
+    for isa in Isa::ALL {
+        match isa.missing() {
+            None => println!("          {isa}: found"),
+            Some(missing) => println!("          {isa}: not here, for want of {missing}"),
+        }
+    }
+    let available = host::available_bytes().map_or_else(String::new, |bytes| format!(", {bytes} available"));
+    println!("memory    {} bytes{available}", info.memory_bytes);
+    println!("          {}", rate("read", "GB/s", cpu.measure_read_bandwidth()));
+    let product = cpu.measure_matmul_rate(DType::Bf16, Activations::Bf16);
+    println!("          {}", rate("bf16 matrix products", "GFLOP/s", product));
     for line in built_in::cuda_findings() {
         println!("{line}");
     }
+    match built_in::open() {
+        Ok(_) => println!("model     {} is in this build", built_in::NAME),
+        Err(missing) => println!("model     {missing}"),
+    }
+    println!("cache     {}", environment::cache_dir().display());
     Ok(())
+}
+
+/// A rate that was measured just now.
+fn rate(what: &str, unit: &str, rate: Option<f64>) -> String {
+    rate.map_or_else(
+        || format!("{what}: cannot be measured"),
+        |rate| format!("{what}: {:.1} {unit}, measured now", rate / 1e9),
+    )
 }
