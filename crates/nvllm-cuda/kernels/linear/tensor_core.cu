@@ -77,8 +77,11 @@ DEVICE void linear_tensor_core(const elem* __restrict__ w, const elem* x, const 
   const int b_row = warp_m * WARP_TOKENS + (lane & 7) + ((lane >> 4) << 3), b_piece = (lane >> 3) & 1;
   for (int tile = blockIdx.x; tile < num_tiles; tile += gridDim.x) {
     float acc[4][NT][4], total[4][NT][4];
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+#pragma unroll
+      for (int j = 0; j < NT; j++) total[i][j][0] = total[i][j][1] = total[i][j][2] = total[i][j][3] = -0.0f;   // x + -0 is x
     int in_range = 0;
-    bool first = true;
     for (int step = 0; step < steps; step++) {
       copy_async_wait<STAGES - 2>();
       __syncthreads();
@@ -117,8 +120,7 @@ DEVICE void linear_tensor_core(const elem* __restrict__ w, const elem* x, const 
 #pragma unroll
           for (int j = 0; j < NT; j++)
 #pragma unroll
-            for (int e = 0; e < 4; e++) total[i][j][e] = first ? acc[i][j][e] : __fadd_rn(total[i][j][e], acc[i][j][e]);
-        first = false;
+            for (int e = 0; e < 4; e++) total[i][j][e] = __fadd_rn(total[i][j][e], acc[i][j][e]);
       }
     }
     int tm, tn;

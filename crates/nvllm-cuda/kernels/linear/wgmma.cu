@@ -104,32 +104,33 @@ DEVICE void linear_wgmma(const TensorMap& w_map, const TensorMap& x_map, const e
     u32 parity = 0;
     for (int tile = blockIdx.x; tile < num_tiles; tile += gridDim.x) {
       float acc[16][4], total[16][4];
-      int tm, tn, in_range = 0;
-      bool first = true;
+#pragma unroll
+      for (int j = 0; j < 16; j++) total[j][0] = total[j][1] = total[j][2] = total[j][3] = -0.0f;   // x + -0 is x
+      int tm, tn;
       place(tile, tm, tn);
-      for (int step = 0; step < steps; step++) {
-        barrier_wait(full + 8 * slot, parity);
-        const u64 w_at = descriptor(ring + slot * STAGE);
-        const u64 x_at = descriptor(ring + slot * STAGE + 16384 + consumer * 8192);
-        asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+#pragma unroll 1
+      for (int begin = 0; begin < steps; begin += range_steps) {
+        const int end = begin + range_steps < steps ? begin + range_steps : steps;
+#pragma unroll 1
+        for (int step = begin; step < end; step++) {
+          barrier_wait(full + 8 * slot, parity);
+          const u64 w_at = descriptor(ring + slot * STAGE);
+          const u64 x_at = descriptor(ring + slot * STAGE + 16384 + consumer * 8192);
+          asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 #pragma unroll
-        for (int c = 0; c < 4; c++) wgmma(acc, x_at + 2 * c, w_at + 2 * c, in_range > 0 || c > 0);
-        asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
-        // The step before has been read once at most one group is under way.
-        asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
-        if (in_range > 0 && first_thread) barrier_arrive(empty + 8 * (slot == 0 ? STAGES - 1 : slot - 1));
-        in_range++;
-        if (in_range == range_steps || step == steps - 1) {
-          asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
-          if (first_thread) barrier_arrive(empty + 8 * slot);
-          in_range = 0;
-#pragma unroll
-          for (int j = 0; j < 16; j++)
-#pragma unroll
-            for (int e = 0; e < 4; e++) total[j][e] = first ? acc[j][e] : __fadd_rn(total[j][e], acc[j][e]);
-          first = false;
+          for (int c = 0; c < 4; c++) wgmma(acc, x_at + 2 * c, w_at + 2 * c, step > begin || c > 0);
+          asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+          // The slot before this one has been read once at most one group is under way.
+          asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
+          if (step > begin && first_thread) barrier_arrive(empty + 8 * (slot == 0 ? STAGES - 1 : slot - 1));
+          if (++slot == STAGES) { slot = 0; parity ^= 1; }
         }
-        if (++slot == STAGES) { slot = 0; parity ^= 1; }
+        asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+        if (first_thread) barrier_arrive(empty + 8 * (slot == 0 ? STAGES - 1 : slot - 1));
+#pragma unroll
+        for (int j = 0; j < 16; j++)
+#pragma unroll
+          for (int e = 0; e < 4; e++) total[j][e] = __fadd_rn(total[j][e], acc[j][e]);
       }
       const int token0 = tm * TOKENS + consumer * 64 + warp * 16;
       float* at = staging + (lane >> 2) * PITCH + 2 * (lane & 3);

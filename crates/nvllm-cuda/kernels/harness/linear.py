@@ -1,0 +1,197 @@
+"""Checks and times the linear kernels. python3 linear.py [check] [bench]"""
+import itertools, sys
+import torch
+from device import *
+
+SMALL, MMA = Module("linear/small_m.cu"), Module("linear/tensor_core.cu")
+WGMMA = Module("linear/wgmma.cu") if ARCH == "sm_90a" else None
+
+
+def range_len(k):
+    return (k + 511) // 512 * 64
+
+
+def cdiv(a, b):
+    return (a + b - 1) // b
+
+
+def small(w, x, y, bias=None, residual=None, silu=False, rows=None, pdl=False, waves=None):
+    m, k = x.shape
+    n = w.shape[0]
+    tokens = 8 if m <= 8 else 16 if m <= 16 else 32
+    rows = rows or (8 if n <= 8 * 2 * SMS else 16)
+    name = f"linear_small_m_silu_t{tokens}" if silu else f"linear_small_m_r{rows}_t{tokens}"
+    rows_w = 16 if silu else rows
+    ranges = cdiv(k, range_len(k))
+    shared = 6144 * rows_w + 1280 * tokens + ranges * m * range_len(k) * 2
+    tiles = cdiv(n // 2, 8) if silu else cdiv(n, rows)
+    grid = min(tiles, (waves or SMALL.blocks_per_sm(name, 256, shared)) * SMS)
+    SMALL.launch(name, grid, 256, shared, [w, x, bias, residual, y, m, n, k, int(y.dtype == torch.float32)], pdl)
+
+
+def tensor_core(w, x, y, bias=None, residual=None, silu=False, tokens=128, pdl=False):
+    m, k = x.shape
+    n = w.shape[0]
+    tiles = cdiv(m, tokens) * (cdiv(n // 2, 64) if silu else cdiv(n, 128))
+    shared = 4 * (128 + tokens) * 128 + 8 * 16 * 68 * 4
+    name = f"linear_tensor_core_{'silu_' if silu else ''}t{tokens}"
+    MMA.launch(name, min(tiles, SMS), 256, shared, [w, x, bias, residual, y, m, n, k, int(y.dtype == torch.float32)], pdl)
+
+
+def wgmma(w, x, y, bias=None, residual=None, silu=False, c=2, pdl=False, maps=None):
+    m, k = x.shape
+    n = w.shape[0]
+    tiles = cdiv(m, 64 * c) * (cdiv(n // 2, 64) if silu else cdiv(n, 128))
+    shared = 1024 + {1: 6, 2: 5, 3: 4}[c] * (64 * c + 128) * 128 + c * 17408
+    maps = maps or [tensor_map(w), tensor_map(x)]
+    WGMMA.launch(f"linear_wgmma_{'silu_' if silu else ''}c{c}", min(tiles, SMS), 128 * (c + 1), shared,
+                 [*maps, bias, residual, y, m, n, k, int(y.dtype == torch.float32)], pdl)
+
+
+KERNELS = {"mma_t64": lambda *a, **b: tensor_core(*a, tokens=64, **b), "mma_t128": lambda *a, **b: tensor_core(*a, tokens=128, **b)}
+if WGMMA:
+    KERNELS |= {f"wgmma_c{c}": (lambda c: lambda *a, **b: wgmma(*a, c=c, **b))(c) for c in (1, 2, 3)}
+
+
+def reference(w, x, bias, residual, silu):
+    y = x.double() @ w.double().t()
+    if bias is not None:
+        y = y + bias.double()
+    if silu:
+        y = torch.nn.functional.silu(y[:, : y.shape[1] // 2]) * y[:, y.shape[1] // 2 :]
+    return y if residual is None else y + residual.double()
+
+
+def check_all(records):
+    seed = int(torch.seed() % 2**31)
+    torch.manual_seed(seed)
+    print("seed", seed, flush=True)
+    shapes = [(16, 16), (16, 8), (5, 72), (100, 64), (64, 520), (1000, 1000), (1024, 2048), (4096, 1024), (1024, 3072), (256, 4104)]
+    for (n, k), m, dtype, extra, silu in itertools.product(shapes, [1, 3, 8, 16, 21, 130, 300], [torch.float32, torch.bfloat16],
+                                                           [False, True], [False, True]):
+        if silu and (n % 16 or extra and dtype == torch.float32):
+            continue
+        w, x = (torch.randn(r, k, device="cuda", dtype=torch.bfloat16) for r in (n, m))
+        out_n = n // 2 if silu else n
+        bias = torch.randn(n, device="cuda").bfloat16() if extra else None
+        residual = torch.randn(m, out_n, device="cuda").bfloat16() if extra and not silu else None
+        expected = reference(w, x, bias, residual, silu)
+        first = None
+        limit = 2e-6 if dtype == torch.float32 and not silu else 2e-5 if dtype == torch.float32 else 4e-3
+
+        def judge(kind, run):
+            nonlocal first
+            y = torch.full((m, out_n), float("nan"), device="cuda", dtype=dtype)
+            run(y)
+            torch.cuda.synchronize()
+            error = relative_error(y, expected)
+            case = dict(kernel=kind, n=n, k=k, m=m, dtype=str(dtype), extra=extra, silu=silu)
+            records.expect(error < limit * (k / 64 + 1) ** 0.5, "error", error=error, **case)
+            first = y if first is None else first
+            same = torch.equal(y.view(torch.int32 if dtype == torch.float32 else torch.int16),
+                               first.view(torch.int32 if dtype == torch.float32 else torch.int16))
+            records.expect(same, "bits", differing=0 if same else (y != first).float().mean().item(), **case)
+
+        def by_rows(y):  # the reference for bits: every row alone
+            for i in range(m):
+                small(w, x[i : i + 1].contiguous(), y[i : i + 1], bias, None if residual is None else residual[i : i + 1], silu)
+
+        judge("small_m, M = 1", by_rows)
+        if m <= 32:
+            for rows in (8,) if silu else (8, 16):
+                judge(f"small_m r{rows}", lambda y: small(w, x, y, bias, residual, silu, rows=rows))
+            judge("small_m, one block an SM", lambda y: small(w, x, y, bias, residual, silu, waves=1))
+        for kind, run in KERNELS.items():
+            judge(kind, lambda y: run(w, x, y, bias, residual, silu))
+        if residual is not None:  # in place
+            judge("in place", lambda y: (y.copy_(residual), small(w, x, y, bias, y, silu) if m <= 16 else tensor_core(w, x, y, bias, y))
+                  if dtype == torch.bfloat16 else y.copy_(first))
+
+
+SHAPES = {"qkv": (4096, 1024, False), "o": (1024, 2048, False), "gate_up": (6144, 1024, True), "down": (1024, 3072, False),
+          "head": (151936, 1024, False)}
+
+
+def inputs(name, m, least_bytes=400 << 20):
+    n, k, silu = SHAPES[name]
+    copies = max(2, min(48, least_bytes // (n * k * 2)))
+    w = [torch.randn(n, k, device="cuda", dtype=torch.bfloat16) for _ in range(copies)]
+    x = torch.randn(m, k, device="cuda", dtype=torch.bfloat16)
+    y = torch.empty(m, n // 2 if silu else n, device="cuda", dtype=torch.float32 if name == "head" else torch.bfloat16)
+    return n, k, silu, w, x, y
+
+
+def bench_small(records, bandwidth):
+    for name in SHAPES:
+        for m in (1, 4, 8, 16, 32):
+            n, k, silu, w, x, y = inputs(name, m)
+            best = None
+            for rows, waves, pdl in itertools.product([None] if silu else [8, 16], [None, 1], [False, True]):
+                if m not in (1, 16) and waves == 1:
+                    continue
+                try:
+                    us, least = time_graph(lambda: [small(a, x, y, silu=silu, rows=rows, waves=waves, pdl=pdl) for a in w], len(w))
+                except RuntimeError as e:
+                    records.add(error=str(e), op=name, m=m, rows=rows)
+                    continue
+                size = n * k * 2 + m * k * 2 + y.numel() * y.element_size()
+                record = dict(op="linear", kernel="small_m", shape=name, n=n, k=k, m=m, rows=rows, waves=waves, pdl=pdl, us=us, least_us=least,
+                              bytes=size, share_of_copy=size / us * 1e6 / bandwidth)
+                records.add(**record)
+                if best is None or us < best["us"]:
+                    best = record
+            b = best
+            us = time_graph(lambda: [torch.matmul(x, a.t()) for a in w], len(w))[0]
+            records.add(f"{name:8} m={m:<3} {b['us']:8.2f} us {b['bytes']/b['us']/1e3:6.0f} GB/s {b['share_of_copy']:5.2f} rows={b['rows']} "
+                        f"waves={b['waves']} pdl={b['pdl']}  torch {us:.2f}", op="linear", kernel="torch", shape=name, m=m, us=us)
+
+
+def bench_chain(records, bandwidth):
+    """All linears of a Qwen3-0.6B decode step in order, each layer with weights of its own."""
+    layers = [[torch.randn(n, k, device="cuda", dtype=torch.bfloat16) / 32 for n, k, _ in list(SHAPES.values())[:4]] for _ in range(28)]
+    head = torch.randn(151936, 1024, device="cuda", dtype=torch.bfloat16)
+    size = sum(w.numel() * 2 for l in layers for w in l) + head.numel() * 2
+    for m, pdl in itertools.product([1, 2, 4, 8, 16], [False, True]):
+        e = lambda n, t=torch.bfloat16: torch.empty(m, n, device="cuda", dtype=t)
+        h, qkv, act, logits = torch.randn(m, 1024, device="cuda").bfloat16(), e(4096), e(3072), e(151936, torch.float32)
+        attn = torch.randn(m, 2048, device="cuda").bfloat16()
+
+        def step():
+            for qkv_w, o, gate_up, down in layers:
+                small(qkv_w, h, qkv, pdl=pdl)
+                small(o, attn, h, residual=h, pdl=pdl)
+                small(gate_up, h, act, silu=True, pdl=pdl)
+                small(down, act, h, residual=h, pdl=pdl)
+            small(head, h, logits, pdl=pdl)
+
+        us, least = time_graph(step, 1)
+        records.add(f"chain of 113 linears m={m} pdl={pdl}: {us:.0f} us {size/us/1e3:.0f} GB/s {size/us*1e6/bandwidth:.2f}", op="linear_chain",
+                    m=m, pdl=pdl, us=us, least_us=least, bytes=size, share_of_copy=size / us * 1e6 / bandwidth)
+
+
+def bench_large(records, rate, sizes=(48, 64, 128, 256, 512, 2048, 8192)):
+    for name, m in itertools.product(list(SHAPES)[:4] + ["head"], sizes):
+        if name == "head" and m > 512:
+            continue
+        n, k, silu, w, x, y = inputs(name, m, 200 << 20)
+        row, flops = f"{name:8} m={m:<5}", 2 * m * n * k
+        times = {"torch": time_graph(lambda: [torch.matmul(x, a.t()) for a in w], len(w))[0]}
+        for kind, run in KERNELS.items():
+            extra = {"maps": None}
+            times[kind] = time_graph(lambda: [run(a, x, y, silu=silu) for a in w], len(w))[0]
+        for kind, us in times.items():
+            records.add(op="linear", kernel=kind, shape=name, n=n, k=k, m=m, us=us, flop=flops, share_of_matmul=flops / us * 1e6 / rate)
+        records.table.append(row + "".join(f" {kind} {us:.1f} ({flops/us/1e6:.0f})" for kind, us in times.items()))
+
+
+if __name__ == "__main__":
+    what = sys.argv[1:] or ["check", "bench"]
+    records = Records("linear")
+    bandwidth, rate = ceilings(records)
+    if "check" in what:
+        check_all(records)
+    if "bench" in what:
+        bench_chain(records, bandwidth)
+        bench_small(records, bandwidth)
+        bench_large(records, rate)
+    records.close()
