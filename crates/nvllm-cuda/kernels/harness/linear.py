@@ -97,14 +97,14 @@ def check_all(records):
                 small(w, x[i : i + 1].contiguous(), y[i : i + 1], bias, None if residual is None else residual[i : i + 1], silu)
 
         judge("small_m, M = 1", by_rows)
-        if m <= 32:
+        if m <= 32 and 16 * 6144 + 1280 * 32 + m * 8 * range_len(k) * 2 < SHARED_LIMIT:
             for rows in (8,) if silu else (8, 16):
                 judge(f"small_m r{rows}", lambda y: small(w, x, y, bias, residual, silu, rows=rows))
             judge("small_m, one block an SM", lambda y: small(w, x, y, bias, residual, silu, waves=1))
         for kind, run in KERNELS.items():
             judge(kind, lambda y: run(w, x, y, bias, residual, silu))
         if residual is not None:  # in place
-            judge("in place", lambda y: (y.copy_(residual), small(w, x, y, bias, y, silu) if m <= 16 else tensor_core(w, x, y, bias, y))
+            judge("in place", lambda y: (y.copy_(residual), small(w, x, y, bias, y, silu) if m <= 8 else tensor_core(w, x, y, bias, y))
                   if dtype == torch.bfloat16 else y.copy_(first))
 
 
