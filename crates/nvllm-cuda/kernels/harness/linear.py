@@ -4,6 +4,7 @@ import torch
 from device import *
 
 SMALL, MMA = Module("linear/small_m.cu"), Module("linear/tensor_core.cu")
+MID = Module("linear/mid_m.cu") if ARCH >= "sm_90" or ARCH[3] == "1" else None
 WGMMA = Module("linear/wgmma.cu") if ARCH == "sm_90a" else None
 
 
@@ -15,17 +16,33 @@ def cdiv(a, b):
     return (a + b - 1) // b
 
 
-def small(w, x, y, bias=None, residual=None, silu=False, rows=None, pdl=False, waves=None):
+def small_shared(rows, tokens, m, k, silu, stream):
+    steps, ring = range_len(k) // 64, 6
+    partial = 32 * (rows + 4) * tokens
+    return 1024 * rows * (ring if stream else steps) + partial * (2 if stream else 1) + 16 * m * range_len(k)
+
+
+def small_choice(n, k, m, silu):
+    """Resident if one tile a multiprocessor covers W and leaves room for the next kernel's; otherwise streamed."""
+    tokens = 8 if m <= 8 else 16 if m <= 16 else 32
+    out = n // 2 if silu else n
+    for rows in (16, 32, 48) if silu else (8, 16, 32, 48):
+        if cdiv(out, rows // 2 if silu else rows) <= SMS and small_shared(rows, tokens, m, k, silu, False) <= SHARED_LIMIT:
+            return f"r{rows}"
+    return "stream"
+
+
+def small(w, x, y, bias=None, residual=None, silu=False, way=None, pdl=False, waves=None):
     m, k = x.shape
     n = w.shape[0]
     tokens = 8 if m <= 8 else 16 if m <= 16 else 32
-    rows = rows or (8 if n <= 8 * 2 * SMS else 16)
-    name = f"linear_small_m_silu_t{tokens}" if silu else f"linear_small_m_r{rows}_t{tokens}"
-    rows_w = 16 if silu else rows
-    ranges = cdiv(k, range_len(k))
-    shared = 6144 * rows_w + 1280 * tokens + ranges * m * range_len(k) * 2
-    tiles = cdiv(n // 2, 8) if silu else cdiv(n, rows)
-    grid = min(tiles, (waves or SMALL.blocks_per_sm(name, 256, shared)) * SMS)
+    way = way or small_choice(n, k, m, silu)
+    rows = 16 if way == "stream" else int(way[1:])
+    name = f"linear_small_m_{'silu_' if silu else ''}{way}_t{tokens}"
+    shared = small_shared(rows, tokens, m, k, silu, way == "stream")
+    grid = cdiv(n // 2, rows // 2) if silu else cdiv(n, rows)
+    if way == "stream":
+        grid = min(grid, (waves or SMALL.blocks_per_sm(name, 256, shared)) * SMS)
     SMALL.launch(name, grid, 256, shared, [w, x, bias, residual, y, m, n, k, int(y.dtype == torch.float32)], pdl)
 
 
@@ -48,7 +65,16 @@ def wgmma(w, x, y, bias=None, residual=None, silu=False, c=2, pdl=False, maps=No
                  [*maps, bias, residual, y, m, n, k, int(y.dtype == torch.float32)], pdl)
 
 
+def mid(w, x, y, bias=None, residual=None, silu=False, pdl=False):
+    m, k = x.shape
+    n = w.shape[0]
+    MID.launch("linear_mid_m" + "_silu" * silu, (8 * cdiv(n // 2, 32) if silu else 8 * cdiv(n, 64), cdiv(m, 64)), 128, 65536,
+               [w, x, bias, residual, y, m, n, k, int(y.dtype == torch.float32)], pdl)
+
+
 KERNELS = {"mma_t64": lambda *a, **b: tensor_core(*a, tokens=64, **b), "mma_t128": lambda *a, **b: tensor_core(*a, tokens=128, **b)}
+if MID:
+    KERNELS["mid"] = mid
 if WGMMA:
     KERNELS |= {f"wgmma_c{c}": (lambda c: lambda *a, **b: wgmma(*a, c=c, **b))(c) for c in (1, 2, 3)}
 
@@ -97,11 +123,14 @@ def check_all(records):
                 small(w, x[i : i + 1].contiguous(), y[i : i + 1], bias, None if residual is None else residual[i : i + 1], silu)
 
         judge("small_m, M = 1", by_rows)
-        if m <= 32 and 16 * 6144 + 1280 * 32 + m * 8 * range_len(k) * 2 < SHARED_LIMIT:
-            for rows in (8,) if silu else (8, 16):
-                judge(f"small_m r{rows}", lambda y: small(w, x, y, bias, residual, silu, rows=rows))
-            judge("small_m, one block an SM", lambda y: small(w, x, y, bias, residual, silu, waves=1))
+        if m <= 32:
+            tokens = 8 if m <= 8 else 16 if m <= 16 else 32
+            for way in ("r16", "r32", "r48", "stream") if silu else ("r8", "r16", "r32", "r48", "stream"):
+                if small_shared(16 if way == "stream" else int(way[1:]), tokens, m, k, silu, way == "stream") <= SHARED_LIMIT:
+                    judge("small_m " + way, lambda y: small(w, x, y, bias, residual, silu, way=way, waves=1 if m % 2 else None))
         for kind, run in KERNELS.items():
+            if kind == "mid" and n % 8:
+                continue
             judge(kind, lambda y: run(w, x, y, bias, residual, silu))
         if residual is not None:  # in place
             judge("in place", lambda y: (y.copy_(residual), small(w, x, y, bias, y, silu) if m <= 8 else tensor_core(w, x, y, bias, y))
@@ -126,24 +155,28 @@ def bench_small(records, bandwidth):
         for m in (1, 4, 8, 16, 32):
             n, k, silu, w, x, y = inputs(name, m)
             best = None
-            for rows, waves, pdl in itertools.product([None] if silu else [8, 16], [None, 1], [False, True]):
-                if m not in (1, 16) and waves == 1:
+            for way, pdl in itertools.product(["r8", "r16", "r32", "r48", "stream"], [False, True]):
+                tokens = 8 if m <= 8 else 16 if m <= 16 else 32
+                rows = 16 if way == "stream" else int(way[1:])
+                if (silu and rows == 8) or small_shared(rows, tokens, m, k, silu, way == "stream") > SHARED_LIMIT:
                     continue
-                try:
-                    us, least = time_graph(lambda: [small(a, x, y, silu=silu, rows=rows, waves=waves, pdl=pdl) for a in w], len(w))
-                except RuntimeError as e:
-                    records.add(error=str(e), op=name, m=m, rows=rows)
+                if m not in (1, 16) and way not in (small_choice(n, k, m, silu), "stream"):
                     continue
+                if way != "stream" and name == "head":
+                    continue
+                us, least = time_graph(lambda: [small(a, x, y, silu=silu, way=way, pdl=pdl) for a in w], len(w))
                 size = n * k * 2 + m * k * 2 + y.numel() * y.element_size()
-                record = dict(op="linear", kernel="small_m", shape=name, n=n, k=k, m=m, rows=rows, waves=waves, pdl=pdl, us=us, least_us=least,
+                record = dict(op="linear", kernel="small_m", shape=name, n=n, k=k, m=m, way=way, pdl=pdl, us=us, least_us=least,
                               bytes=size, share_of_copy=size / us * 1e6 / bandwidth)
                 records.add(**record)
                 if best is None or us < best["us"]:
                     best = record
-            b = best
             us = time_graph(lambda: [torch.matmul(x, a.t()) for a in w], len(w))[0]
-            records.add(f"{name:8} m={m:<3} {b['us']:8.2f} us {b['bytes']/b['us']/1e3:6.0f} GB/s {b['share_of_copy']:5.2f} rows={b['rows']} "
-                        f"waves={b['waves']} pdl={b['pdl']}  torch {us:.2f}", op="linear", kernel="torch", shape=name, m=m, us=us)
+            records.add(op="linear", kernel="torch", shape=name, m=m, us=us)
+            if best:
+                b = best
+                records.table.append(f"{name:8} m={m:<3} {b['us']:8.2f} us {b['bytes']/b['us']/1e3:6.0f} GB/s {b['share_of_copy']:5.2f} "
+                                     f"{b['way']} (choice {small_choice(n, k, m, silu)}) pdl={b['pdl']}  torch {us:.2f}")
 
 
 def bench_chain(records, bandwidth):
@@ -169,7 +202,7 @@ def bench_chain(records, bandwidth):
                     m=m, pdl=pdl, us=us, least_us=least, bytes=size, share_of_copy=size / us * 1e6 / bandwidth)
 
 
-def bench_large(records, rate, sizes=(48, 64, 128, 256, 512, 2048, 8192)):
+def bench_large(records, rate, sizes=(32, 64, 128, 256, 512, 2048, 8192)):
     for name, m in itertools.product(list(SHAPES)[:4] + ["head"], sizes):
         if name == "head" and m > 512:
             continue
@@ -177,7 +210,8 @@ def bench_large(records, rate, sizes=(48, 64, 128, 256, 512, 2048, 8192)):
         row, flops = f"{name:8} m={m:<5}", 2 * m * n * k
         times = {"torch": time_graph(lambda: [torch.matmul(x, a.t()) for a in w], len(w))[0]}
         for kind, run in KERNELS.items():
-            extra = {"maps": None}
+            if kind == "mid" and m > 1000:
+                continue
             times[kind] = time_graph(lambda: [run(a, x, y, silu=silu) for a in w], len(w))[0]
         for kind, us in times.items():
             records.add(op="linear", kernel=kind, shape=name, n=n, k=k, m=m, us=us, flop=flops, share_of_matmul=flops / us * 1e6 / rate)
@@ -186,7 +220,7 @@ def bench_large(records, rate, sizes=(48, 64, 128, 256, 512, 2048, 8192)):
 
 if __name__ == "__main__":
     what = sys.argv[1:] or ["check", "bench"]
-    records = Records("linear")
+    records = Records("linear_" + "_".join(what))
     bandwidth, rate = ceilings(records)
     if "check" in what:
         check_all(records)

@@ -72,7 +72,7 @@ def resources(log):
     return found
 
 
-ALL = ["linear/small_m.cu", "linear/tensor_core.cu", "linear/wgmma.cu", "attention/decode.cu", "attention/prefill.cu",
+ALL = ["linear/small_m.cu", "linear/mid_m.cu", "linear/tensor_core.cu", "linear/wgmma.cu", "attention/decode.cu", "attention/prefill.cu",
        "attention/work_list.cu", "qk_norm_rope_append/fused.cu", "rms_norm/fused.cu"]
 
 if __name__ == "__main__":
@@ -82,7 +82,7 @@ if __name__ == "__main__":
     spilled = 0
     for name in names:
         for arch in arches:
-            if "wgmma" in name and arch != "sm_90a":
+            if "wgmma" in name and arch != "sm_90a" or "mid_m" in name and arch < "sm_9" and arch[3] != "1":
                 continue
             for kernel, registers, spill, shared in resources(compile_kernel(name, arch)[1]):
                 print(f"{name:34} {arch:7} {kernel:36} {registers:4} registers {spill:5} spilled {shared:6} shared")

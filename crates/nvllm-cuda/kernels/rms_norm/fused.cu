@@ -2,14 +2,13 @@
 //
 // Layout: x, r, h, y [rows, n], w [n], 16-bit elements, 16-byte aligned; n a multiple of 8, at most 16,384. r and h null: no add. h may
 //   be x or r.
-// Launch: rms_norm: block (128), grid (rows), no dynamic shared memory. One block a row, read once, kept in registers.
+// Launch: rms_norm_1024, _4096, _16384 (the largest n each takes; all one order): block (128), grid (rows), no dynamic shared memory. One block a row, read once, kept in registers.
 // Bytes: 4 n a row (with the add 8 n) and w. Bound: memory bandwidth; for few rows the latency of a launch.
 // Order id: norm.block128: thread i adds the squares of the runs of 8 columns i, i + 128, ... in ascending order, lanes meet by
 //   exchanges at distance 16, 8, 4, 2, 1, the four warps in ascending order. A function of n alone.
 #include "../prelude.cuh"
 
-constexpr int MOST = 16;       // runs of 8 columns a thread
-
+// RUNS of 8 columns a thread.
 template <int RUNS>
 DEVICE void norm_row(const elem* x, const elem* r, elem* h, const elem* __restrict__ w, elem* y, int n, float eps) {
   __shared__ float warps[4];
@@ -67,10 +66,12 @@ DEVICE void norm_row(const elem* x, const elem* r, elem* h, const elem* __restri
   }
 }
 
-extern "C" __global__ void __launch_bounds__(128)
-    rms_norm(const elem* x, const elem* r, elem* h, const elem* __restrict__ w, elem* y, int n, float eps) {
-  let_next_start();
-  if (n <= 1024) norm_row<1>(x, r, h, w, y, n, eps);
-  else if (n <= 4096) norm_row<4>(x, r, h, w, y, n, eps);
-  else norm_row<MOST>(x, r, h, w, y, n, eps);
-}
+#define RMS_NORM(most, runs)                                                                                                  \
+  extern "C" __global__ void __launch_bounds__(128)                                                                           \
+      rms_norm_##most(const elem* x, const elem* r, elem* h, const elem* __restrict__ w, elem* y, int n, float eps) {          \
+    let_next_start();                                                                                                          \
+    norm_row<runs>(x, r, h, w, y, n, eps);                                                                                     \
+  }
+RMS_NORM(1024, 1)
+RMS_NORM(4096, 4)
+RMS_NORM(16384, 16)
