@@ -3,11 +3,12 @@
 // For every sequence s with num_rows[s] new rows from KV index kv_start[s] on (its first row of the step: first_row[s]):
 //   num_rows * group <= decode_rows: one entry of `decode` for each chunk of KV_CHUNK positions that any of its rows sees, ascending;
 //   otherwise: one entry of `prefill` for each tile of tile_tokens rows, the last (longest) first.
-// counts[0], counts[1]: entries of each. Sequences with no rows have no entries.
+// counts[0], counts[1]: entries of each. first_entry[s]: the first entry of s in `decode`, -1 for none. Sequences with no rows have no entries.
 //
 // Launch: grid (1), block (256), no dynamic shared memory. Parameters: first_row, num_rows, kv_start [num_seqs] i32; num_seqs; group
 //   (query heads a KV head); decode_rows (at most 16); tile_tokens (128 / group); window (0: none); decode, prefill: WorkItem arrays
-//   (8 i32 an entry) large enough: sum of ceil(len / KV_CHUNK), and rows / tile_tokens + num_seqs; counts [2] i32.
+//   (8 i32 an entry) large enough: sum of ceil(len / KV_CHUNK), and rows / tile_tokens + num_seqs; counts [2],
+//   first_entry [num_seqs] i32.
 // Bytes: a few KB; bound by latency. No floating point, no order id.
 #include "../prelude.cuh"
 #include "order.cuh"
@@ -34,7 +35,7 @@ DEVICE int prefix(int value, int& sum, int* warps) {
 
 extern "C" __global__ void __launch_bounds__(256)
     attention_work_list(const int* first_row, const int* num_rows, const int* kv_start, int num_seqs, int group, int decode_rows,
-                        int tile_tokens, int window, WorkItem* decode, WorkItem* prefill, int* counts) {
+                        int tile_tokens, int window, WorkItem* decode, WorkItem* prefill, int* counts, int* first_entry) {
   __shared__ int warps[8];
   let_next_start();
   wait_for_inputs();
@@ -55,6 +56,7 @@ extern "C" __global__ void __launch_bounds__(256)
     }
     int sum, at = decode_base + prefix(chunks, sum, warps);
     decode_base += sum;
+    if (seq < num_seqs) first_entry[seq] = chunks > 0 ? at : -1;
     const int first_kv = window > 0 && start + 1 > window ? start + 1 - window : 0;
     for (int i = 0; i < chunks; i++) decode[at + i] = {seq, chunk0 + i, at, chunks, row0, rows, start, first_kv};
     at = prefill_base + prefix(tiles, sum, warps);

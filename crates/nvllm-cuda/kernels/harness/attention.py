@@ -1,11 +1,11 @@
 """Checks and times paged attention, qk_norm_rope_append and rms_norm. python3 attention.py [check] [bench]"""
-import math, random, sys
+import math, os, random, sys
 import torch
 from device import *
 
-LISTS, DECODE, PREFILL = Module("attention/work_list.cu"), Module("attention/decode.cu"), Module("attention/prefill.cu")
+CHUNK = int(os.environ.get("KV_CHUNK", "256"))
+LISTS, DECODE, PREFILL = (Module(f"attention/{n}.cu", [f"KV_CHUNK={CHUNK}"]) for n in ("work_list", "decode", "prefill"))
 ROPE, NORM = Module("qk_norm_rope_append/fused.cu"), Module("rms_norm/fused.cu")
-CHUNK = 256
 
 
 def cdiv(a, b):
@@ -33,21 +33,25 @@ class Attention:
         self.part_rows = max(1, decode_rows)
         self.partial = torch.full((entries * self.kv_heads * self.part_rows * self.dim,), float("nan"), device="cuda")
         self.ml = torch.full((entries * self.kv_heads * self.part_rows * 2,), float("nan"), device="cuda")
-        self.arrived = torch.zeros(len(seqs) * self.kv_heads, dtype=torch.int32, device="cuda")
+        self.first_entry = ints([-2] * len(seqs))
+        self.several = any(s[2] + s[1] > CHUNK for s in seqs)
         self.decode_rows = decode_rows
         self.build()
         return self
 
     def build(self, pdl=False):
         LISTS.launch("attention_work_list", 1, 256, 0, [self.first, self.rows, self.start, self.first.numel(), self.group, self.decode_rows,
-                     128 // self.group, self.window, self.decode, self.prefill, self.counts], pdl)
+                     128 // self.group, self.window, self.decode, self.prefill, self.counts, self.first_entry], pdl)
 
     def run_decode(self, q, k, v, out, tables, pdl=False, waves=2):
-        shared = 3 * (256 + 32) * self.dim + 2304
+        shared = 3 * (256 + 32) * self.dim + 2560
         grid = min(waves * SMS, self.entries * self.kv_heads)
         DECODE.launch(f"attention_decode_d{self.dim}", grid, 128, shared,
                       [q, k, v, out, tables, tables.shape[1], self.decode, self.counts, self.heads, self.kv_heads, self.block_len, self.scale,
-                       self.window, self.partial, self.ml, self.part_rows, self.arrived], pdl)
+                       self.window, self.partial, self.ml, self.part_rows], pdl)
+        if self.several:
+            DECODE.launch(f"attention_fold_d{self.dim}", (self.first.numel(), self.kv_heads), 128, 0,
+                          [self.partial, self.ml, self.part_rows, out, self.decode, self.first_entry, self.heads, self.kv_heads, self.scale], pdl)
 
     def run_prefill(self, q, k, v, out, tables, pdl=False):
         PREFILL.launch(f"attention_prefill_d{self.dim}", (self.tiles, self.kv_heads), 256, 1024 * self.dim,
@@ -126,7 +130,6 @@ def check_attention(records):
         a.plan(alone, row, 16).run_decode(q, k, v, out, repeated)
         judge("decode, each row alone", out)
         records.expect(int(a.counts[1]) == 0, "lists", counts=a.counts.tolist(), **case)
-        records.expect(int(a.arrived.abs().sum()) == 0, "counters are zero again", **case)
         out = poison()
         a.run_decode(q, k, v, out, repeated, waves=1)
         judge("decode again, fewer blocks", out)
@@ -145,8 +148,16 @@ def check_attention(records):
         judge("mixed", out)
 
 
+def rope(qkv, q_norm, k_norm, position, rotation, slots, q, k, v, heads, kv_heads, dim, block_len, span=None, pdl=False):
+    rows, width = position.numel(), heads + 2 * kv_heads
+    span = span or (1 if rows * width <= 16 * 8 * SMS else 4)
+    ROPE.launch(f"qk_norm_rope_append_d{dim}", cdiv(rows * cdiv(width, span), 16), 256, 0,
+                [qkv, q_norm, k_norm, position, rotation, slots, q, k, v, rows, heads, kv_heads, block_len, 1e-6, span], pdl)
+
+
 def check_rope(records):
-    for heads, kv_heads, dim, block_len, normed in [(16, 8, 128, 16, True), (14, 2, 64, 32, False), (4, 4, 64, 16, True)]:
+    for heads, kv_heads, dim, block_len, normed, span in [(16, 8, 128, 16, True, 1), (16, 8, 128, 16, True, 4), (14, 2, 64, 32, False, 4),
+                                                          (4, 4, 64, 16, True, 3), (5, 1, 128, 16, True, 2)]:
         rows, blocks, positions = 37, 9, 4096
         width = heads + 2 * kv_heads
         qkv = torch.randn(rows, width, dim, device="cuda").bfloat16()
@@ -158,8 +169,7 @@ def check_rope(records):
         slots[5] = -1
         nan = lambda *s: torch.full(s, float("nan"), device="cuda", dtype=torch.bfloat16)
         q, k, v = nan(rows, heads, dim), nan(blocks, kv_heads, block_len, dim), nan(blocks, kv_heads, block_len, dim)
-        ROPE.launch(f"qk_norm_rope_append_d{dim}", cdiv(rows * width, 8), 256, 0,
-                    [qkv, *norms, position, rotation, slots, q, k, v, rows, heads, kv_heads, block_len, 1e-6])
+        rope(qkv, *norms, position, rotation, slots, q, k, v, heads, kv_heads, dim, block_len, span)
         torch.cuda.synchronize()
 
         def formula(x, norm):
@@ -213,10 +223,10 @@ def bench(records, bandwidth, rate):
         q = torch.randn(batch, 16, 128, device="cuda").bfloat16()
         out = torch.empty_like(q)
         a.plan([(i, 1, context - 1) for i in range(batch)], batch, 2)
-        for waves, pdl in [(2, False), (2, True), (1, True)]:
+        for waves, pdl in [(2, False), (2, True)]:
             us, least = time_graph(lambda: [a.run_decode(q, k, v, out, tables, pdl, waves) for k, v in layers], copies)
             records.add(f"decode b={batch:<3} ctx={context:<5} waves={waves} pdl={int(pdl)} {us:8.2f} us {size/us/1e3:6.0f} GB/s {size/us*1e6/bandwidth:.2f}",
-                        op="attention", kernel="decode", batch=batch, context=context, waves=waves, pdl=pdl, us=us, least_us=least, bytes=size,
+                        op="attention", kernel="decode", chunk=CHUNK, batch=batch, context=context, waves=waves, pdl=pdl, us=us, least_us=least, bytes=size,
                         share_of_copy=size / us * 1e6 / bandwidth)
     for batch, new, start in [(16, 1024, 0), (1, 8192, 0), (4, 512, 3584), (1, 128, 0)]:
         length = new + start
@@ -236,7 +246,7 @@ def bench(records, bandwidth, rate):
             text = f"  torch sdpa (not paged) {other:.1f} us"
             records.add(op="attention", kernel="torch sdpa", batch=batch, new=new, us=other)
         records.add(f"prefill b={batch} new={new} start={start} {us:8.1f} us {flop/us/1e6:6.0f} TFLOP/s {flop/us*1e6/rate:.2f}{text}", op="attention",
-                    kernel="prefill", batch=batch, new=new, start=start, us=us, least_us=least, flop=flop, share_of_matmul=flop / us * 1e6 / rate)
+                    kernel="prefill", chunk=CHUNK, batch=batch, new=new, start=start, us=us, least_us=least, flop=flop, share_of_matmul=flop / us * 1e6 / rate)
     for rows in (1, 16, 16384):
         blocks = rows // 16 + 1
         copies = 1 if rows > 1000 else 28
@@ -245,8 +255,7 @@ def bench(records, bandwidth, rate):
         w = torch.randn(4096, device="cuda").bfloat16()
         position, rotation = ints(list(range(rows))), torch.randn(rows, 64, 2, device="cuda")
         q = torch.empty(rows, 2048, device="cuda", dtype=torch.bfloat16)
-        us, _ = time_graph(lambda: [ROPE.launch("qk_norm_rope_append_d128", cdiv(rows * 32, 8), 256, 0, [x, w, w, position, rotation, position, q, k, v,
-                                    rows, 16, 8, 16, 1e-6], True) for x in qkv], copies)
+        us, _ = time_graph(lambda: [rope(x, w, w, position, rotation, position, q, k, v, 16, 8, 128, 16, pdl=True) for x in qkv], copies)
         size = rows * (4096 * 2 * 2 + 512)
         records.add(f"qk_norm_rope_append rows={rows} {us:.2f} us {size/us/1e3:.0f} GB/s", op="qk_norm_rope_append", rows=rows, us=us, bytes=size)
         x, y = (torch.randn(rows, 1024, device="cuda").bfloat16() for _ in range(2))
@@ -256,7 +265,7 @@ def bench(records, bandwidth, rate):
 
 if __name__ == "__main__":
     what = sys.argv[1:] or ["check", "bench"]
-    records = Records("attention_" + "_".join(what))
+    records = Records(f"attention_{CHUNK}_" + "_".join(what))
     bandwidth, rate = ceilings(records)
     if "check" in what:
         for part in (check_attention, check_rope, check_norm):

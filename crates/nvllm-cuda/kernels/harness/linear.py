@@ -4,7 +4,7 @@ import torch
 from device import *
 
 SMALL, MMA = Module("linear/small_m.cu"), Module("linear/tensor_core.cu")
-MID = Module("linear/mid_m.cu") if ARCH >= "sm_90" or ARCH[3] == "1" else None
+MID = Module("linear/mid_m.cu")
 WGMMA = Module("linear/wgmma.cu") if ARCH == "sm_90a" else None
 
 
@@ -22,28 +22,34 @@ def small_shared(rows, tokens, m, k, silu, stream):
     return 1024 * rows * (ring if stream else steps) + partial * (2 if stream else 1) + 16 * m * range_len(k)
 
 
+PREFER = "r16"
+
+
 def small_choice(n, k, m, silu):
-    """Resident if one tile a multiprocessor covers W and leaves room for the next kernel's; otherwise streamed."""
+    """Resident tiles if W fits the rings of the device's blocks; otherwise streamed."""
     tokens = 8 if m <= 8 else 16 if m <= 16 else 32
     out = n // 2 if silu else n
-    for rows in (16, 32, 48) if silu else (8, 16, 32, 48):
+    if PREFER == "r16" and cdiv(n, 16) <= 4 * SMS and small_shared(16, tokens, m, k, silu, False) <= SHARED_LIMIT:
+        return "r16"
+    for rows in (16, 32, 48):  # "cover": the fewest rows with which one tile a multiprocessor covers W
         if cdiv(out, rows // 2 if silu else rows) <= SMS and small_shared(rows, tokens, m, k, silu, False) <= SHARED_LIMIT:
             return f"r{rows}"
     return "stream"
 
 
-def small(w, x, y, bias=None, residual=None, silu=False, way=None, pdl=False, waves=None):
+def small(w, x, y, bias=None, residual=None, silu=False, way=None, pdl=False, waves=None, norm=None):
     m, k = x.shape
     n = w.shape[0]
     tokens = 8 if m <= 8 else 16 if m <= 16 else 32
     way = way or small_choice(n, k, m, silu)
     rows = 16 if way == "stream" else int(way[1:])
-    name = f"linear_small_m_{'silu_' if silu else ''}{way}_t{tokens}"
+    normed = "" if norm is None else "_norm1" if k <= 1024 else "_norm4"
+    name = f"linear_small_m_{'silu_' if silu else ''}{way}{normed}_t{tokens}"
     shared = small_shared(rows, tokens, m, k, silu, way == "stream")
     grid = cdiv(n // 2, rows // 2) if silu else cdiv(n, rows)
     if way == "stream":
         grid = min(grid, (waves or SMALL.blocks_per_sm(name, 256, shared)) * SMS)
-    SMALL.launch(name, grid, 256, shared, [w, x, bias, residual, y, m, n, k, int(y.dtype == torch.float32)], pdl)
+    SMALL.launch(name, grid, 256, shared, [w, x, bias, residual, y, m, n, k, int(y.dtype == torch.float32), norm, 1e-6], pdl)
 
 
 def tensor_core(w, x, y, bias=None, residual=None, silu=False, tokens=128, pdl=False):
@@ -59,22 +65,30 @@ def wgmma(w, x, y, bias=None, residual=None, silu=False, c=2, pdl=False, maps=No
     m, k = x.shape
     n = w.shape[0]
     tiles = cdiv(m, 64 * c) * (cdiv(n // 2, 64) if silu else cdiv(n, 128))
-    shared = 1024 + {1: 6, 2: 5, 3: 4}[c] * (64 * c + 128) * 128 + c * 17408
+    shared = 1024 + {1: 8, 2: 6, 3: 4}[c] * (64 * c + 128) * 128 + c * 9216
     maps = maps or [tensor_map(w), tensor_map(x)]
     WGMMA.launch(f"linear_wgmma_{'silu_' if silu else ''}c{c}", min(tiles, SMS), 128 * (c + 1), shared,
                  [*maps, bias, residual, y, m, n, k, int(y.dtype == torch.float32)], pdl)
 
 
-def mid(w, x, y, bias=None, residual=None, silu=False, pdl=False):
+WORKSPACE = torch.empty(8 * 512 * 8192, device="cuda")
+
+
+def mid(w, x, y, bias=None, residual=None, silu=False, pdl=False, split=None):
     m, k = x.shape
     n = w.shape[0]
-    MID.launch("linear_mid_m" + "_silu" * silu, (8 * cdiv(n // 2, 32) if silu else 8 * cdiv(n, 64), cdiv(m, 64)), 128, 65536,
-               [w, x, bias, residual, y, m, n, k, int(y.dtype == torch.float32)], pdl)
+    f32 = int(y.dtype == torch.float32)
+    split = n < 4096 and k > 1024 if split is None else split
+    if not split:
+        MID.launch("linear_mid_m" + "_silu" * silu, (cdiv(n // 2, 32) if silu else cdiv(n, 64), cdiv(m, 64)), 128, 65536,
+                   [w, x, bias, residual, y, m, n, k, f32], pdl)
+        return
+    MID.launch("linear_mid_m_split", (8 * cdiv(n, 64), cdiv(m, 64)), 128, 65536, [w, x, WORKSPACE, m, n, k], pdl)
+    MID.launch("linear_merge" + "_silu" * silu, cdiv(m * y.shape[1], 1024), 256, 0, [WORKSPACE, bias, residual, y, m, n, k, f32], pdl)
 
 
 KERNELS = {"mma_t64": lambda *a, **b: tensor_core(*a, tokens=64, **b), "mma_t128": lambda *a, **b: tensor_core(*a, tokens=128, **b)}
-if MID:
-    KERNELS["mid"] = mid
+KERNELS |= {"mid_whole": lambda *a, **b: mid(*a, split=False, **b), "mid_split": lambda *a, **b: mid(*a, split=True, **b)}
 if WGMMA:
     KERNELS |= {f"wgmma_c{c}": (lambda c: lambda *a, **b: wgmma(*a, c=c, **b))(c) for c in (1, 2, 3)}
 
@@ -129,12 +143,29 @@ def check_all(records):
                 if small_shared(16 if way == "stream" else int(way[1:]), tokens, m, k, silu, way == "stream") <= SHARED_LIMIT:
                     judge("small_m " + way, lambda y: small(w, x, y, bias, residual, silu, way=way, waves=1 if m % 2 else None))
         for kind, run in KERNELS.items():
-            if kind == "mid" and n % 8:
+            if "mid" in kind and n % 8:
                 continue
             judge(kind, lambda y: run(w, x, y, bias, residual, silu))
         if residual is not None:  # in place
             judge("in place", lambda y: (y.copy_(residual), small(w, x, y, bias, y, silu) if m <= 8 else tensor_core(w, x, y, bias, y))
                   if dtype == torch.bfloat16 else y.copy_(first))
+
+
+def check_norm(records):
+    """The norm inside the small-M kernel against the norm kernel followed by the plain one, bit for bit."""
+    norms = Module("rms_norm/fused.cu")
+    for k, m, silu, way in itertools.product([72, 1000, 1024, 2560, 4096], [1, 5, 8, 13, 16], [False, True], ["r16", "r32", "r48", "stream"]):
+        tokens = 8 if m <= 8 else 16
+        if m > 8 and k > 1024 or small_shared(16 if way == "stream" else int(way[1:]), tokens, m, k, silu, way == "stream") > SHARED_LIMIT - 1024:
+            continue
+        n = 208
+        w, x, g = (torch.randn(*s, device="cuda").bfloat16() for s in ((n, k), (m, k), (k,)))
+        normed, a, b = torch.empty_like(x), *(torch.full((m, n // 2 if silu else n), float("nan"), device="cuda") for _ in range(2))
+        norms.launch(f"rms_norm_{1024 if k <= 1024 else 4096}", m, 128, 0, [x, None, None, g, normed, k, 1e-6])
+        small(w, normed, a, silu=silu)
+        small(w, x, b, silu=silu, way=way, norm=g)
+        torch.cuda.synchronize()
+        records.expect(torch.equal(a.view(torch.int32), b.view(torch.int32)) and not a.isnan().any(), "bits", kernel="small_m norm " + way, k=k, m=m, silu=silu)
 
 
 SHAPES = {"qkv": (4096, 1024, False), "o": (1024, 2048, False), "gate_up": (6144, 1024, True), "down": (1024, 3072, False),
@@ -160,8 +191,6 @@ def bench_small(records, bandwidth):
                 rows = 16 if way == "stream" else int(way[1:])
                 if (silu and rows == 8) or small_shared(rows, tokens, m, k, silu, way == "stream") > SHARED_LIMIT:
                     continue
-                if m not in (1, 16) and way not in (small_choice(n, k, m, silu), "stream"):
-                    continue
                 if way != "stream" and name == "head":
                     continue
                 us, least = time_graph(lambda: [small(a, x, y, silu=silu, way=way, pdl=pdl) for a in w], len(w))
@@ -184,7 +213,8 @@ def bench_chain(records, bandwidth):
     layers = [[torch.randn(n, k, device="cuda", dtype=torch.bfloat16) / 32 for n, k, _ in list(SHAPES.values())[:4]] for _ in range(28)]
     head = torch.randn(151936, 1024, device="cuda", dtype=torch.bfloat16)
     size = sum(w.numel() * 2 for l in layers for w in l) + head.numel() * 2
-    for m, pdl in itertools.product([1, 2, 4, 8, 16], [False, True]):
+    global PREFER
+    for m, pdl, PREFER in itertools.product([1, 4, 8, 16], [False, True], ["cover", "r16"]):
         e = lambda n, t=torch.bfloat16: torch.empty(m, n, device="cuda", dtype=t)
         h, qkv, act, logits = torch.randn(m, 1024, device="cuda").bfloat16(), e(4096), e(3072), e(151936, torch.float32)
         attn = torch.randn(m, 2048, device="cuda").bfloat16()
@@ -198,8 +228,8 @@ def bench_chain(records, bandwidth):
             small(head, h, logits, pdl=pdl)
 
         us, least = time_graph(step, 1)
-        records.add(f"chain of 113 linears m={m} pdl={pdl}: {us:.0f} us {size/us/1e3:.0f} GB/s {size/us*1e6/bandwidth:.2f}", op="linear_chain",
-                    m=m, pdl=pdl, us=us, least_us=least, bytes=size, share_of_copy=size / us * 1e6 / bandwidth)
+        records.add(f"chain of 113 linears m={m} pdl={int(pdl)} {PREFER}: {us:.0f} us {size/us/1e3:.0f} GB/s {size/us*1e6/bandwidth:.2f}", op="linear_chain",
+                    m=m, pdl=pdl, prefer=PREFER, us=us, least_us=least, bytes=size, share_of_copy=size / us * 1e6 / bandwidth)
 
 
 def bench_large(records, rate, sizes=(32, 64, 128, 256, 512, 2048, 8192)):
@@ -210,7 +240,7 @@ def bench_large(records, rate, sizes=(32, 64, 128, 256, 512, 2048, 8192)):
         row, flops = f"{name:8} m={m:<5}", 2 * m * n * k
         times = {"torch": time_graph(lambda: [torch.matmul(x, a.t()) for a in w], len(w))[0]}
         for kind, run in KERNELS.items():
-            if kind == "mid" and m > 1000:
+            if "mid" in kind and m > 256 or kind == "mid_split" and name == "head" or "mma_t" in kind and m not in (256, 8192):
                 continue
             times[kind] = time_graph(lambda: [run(a, x, y, silu=silu) for a in w], len(w))[0]
         for kind, us in times.items():
@@ -224,6 +254,7 @@ if __name__ == "__main__":
     bandwidth, rate = ceilings(records)
     if "check" in what:
         check_all(records)
+        check_norm(records)
     if "bench" in what:
         bench_chain(records, bandwidth)
         bench_small(records, bandwidth)

@@ -9,18 +9,18 @@ import linear as li
 HIDDEN, HEADS, KV_HEADS, DIM, FFN, VOCAB, LAYERS = 1024, 16, 8, 128, 3072, 151936, 28
 
 
-def linear(w, x, y, residual=None, silu=False, pdl=False):
+def linear(w, x, y, residual=None, silu=False, pdl=False, norm=None):
     m = x.shape[0]
     if m <= 16:
-        li.small(w, x, y, residual=residual, silu=silu, pdl=pdl)
-    elif m <= 256 and li.MID:
+        li.small(w, x, y, residual=residual, silu=silu, pdl=pdl, norm=norm)
+    elif m <= 128:
         li.mid(w, x, y, residual=residual, silu=silu, pdl=pdl)
     else:
-        li.wgmma(w, x, y, residual=residual, silu=silu, c=2, pdl=pdl)
+        li.wgmma(w, x, y, residual=residual, silu=silu, c=1 if m <= 256 else 2 if w.shape[1] > 1024 else 3, pdl=pdl)
 
 
 def main():
-    records = Records("step")
+    records = Records(f"step_{at.CHUNK}")
     bandwidth, rate = ceilings(records)
     e = lambda *s: torch.randn(*s, device="cuda", dtype=torch.bfloat16) / 32
     layers = [dict(qkv=e(4096, HIDDEN), o=e(HIDDEN, 2048), gate_up=e(2 * FFN, HIDDEN), down=e(HIDDEN, FFN), norm=e(HIDDEN), qk=e(DIM)) for _ in range(LAYERS)]
@@ -43,29 +43,37 @@ def main():
         outputs = batch
         logits = torch.empty(outputs, VOCAB, device="cuda")
         last = x[:outputs]
-        for pdl in (False, True):
+        for pdl, li.PREFER in [(False, "r16"), (True, "r16")] + [(True, "cover")] * (m <= 16):
 
             def step():
                 a.build(pdl)
                 for l, (k, v) in zip(layers, kv):
-                    at.norm(h, l["norm"], x, pdl=pdl)
-                    linear(l["qkv"], x, qkv, pdl=pdl)
-                    at.ROPE.launch("qk_norm_rope_append_d128", at.cdiv(m * 32, 8), 256, 0,
-                                   [qkv, l["qk"], l["qk"], positions, rotation, slots, q, k, v, m, HEADS, KV_HEADS, 16, 1e-6], pdl)
+                    if m <= 16:
+                        linear(l["qkv"], h, qkv, pdl=pdl, norm=l["norm"])
+                    else:
+                        at.norm(h, l["norm"], x, pdl=pdl)
+                        linear(l["qkv"], x, qkv, pdl=pdl)
+                    at.rope(qkv, l["qk"], l["qk"], positions, rotation, slots, q, k, v, HEADS, KV_HEADS, DIM, 16, pdl=pdl)
                     (a.run_decode if new == 1 else a.run_prefill)(q, k, v, attn, tables, pdl)
                     linear(l["o"], attn, h, residual=h, pdl=pdl)
-                    at.norm(h, l["norm"], x, pdl=pdl)
-                    linear(l["gate_up"], x, act, silu=True, pdl=pdl)
+                    if m <= 16:
+                        linear(l["gate_up"], h, act, silu=True, pdl=pdl, norm=l["norm"])
+                    else:
+                        at.norm(h, l["norm"], x, pdl=pdl)
+                        linear(l["gate_up"], x, act, silu=True, pdl=pdl)
                     linear(l["down"], act, h, residual=h, pdl=pdl)
-                at.norm(h, l["norm"], x, pdl=pdl)
-                linear(head, last, logits, pdl=pdl)
+                if m <= 16:
+                    linear(head, h, logits, pdl=pdl, norm=layers[0]["norm"])
+                else:
+                    at.norm(h, l["norm"], x, pdl=pdl)
+                    linear(head, last, logits, pdl=pdl)
 
             us, least = time_graph(step, 1)
             size = weights + LAYERS * batch * length * KV_HEADS * DIM * 4
             flop = 2 * m * (weights / 2 - head.numel()) + 2 * outputs * head.numel()
-            records.add(f"step batch={batch:<3} new={new:<4} context={context:<5} pdl={int(pdl)} {us:8.1f} us, {m / us * 1e6:8.0f} rows/s, "
+            records.add(f"step batch={batch:<3} new={new:<4} context={context:<5} pdl={int(pdl)} {li.PREFER} {us:8.1f} us, {m / us * 1e6:8.0f} rows/s, "
                         f"{size / us / 1e3:.0f} GB/s ({size / us * 1e6 / bandwidth:.2f}), {flop / us / 1e6:.0f} TFLOP/s in linears ({flop / us * 1e6 / rate:.2f})",
-                        op="step", batch=batch, new=new, context=context, pdl=pdl, us=us, least_us=least, bytes=size, linear_flop=flop,
+                        op="step", batch=batch, new=new, context=context, chunk=at.CHUNK, pdl=pdl, prefer=li.PREFER, us=us, least_us=least, bytes=size, linear_flop=flop,
                         share_of_copy=size / us * 1e6 / bandwidth, share_of_matmul=flop / us * 1e6 / rate)
     records.close()
 

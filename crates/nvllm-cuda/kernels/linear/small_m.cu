@@ -1,6 +1,9 @@
 // linear for few rows: y[M, N] = x[M, K] W[N, K]^T (+ bias[N]) (+ residual[M, N]), or with SILU the gated product
 // y[M, N/2] = silu(x Wg^T) * (x Wu^T) where Wg = W[:N/2] and Wu = W[N/2:].
 //
+// .._norm1_.. and .._norm4_.. take the rows before their RMS norm: x is replaced by x / sqrt(mean(x^2) + eps) * norm (rounded to 16
+// bits), the same bits as rms_norm/fused.cu, made by every block for itself; K at most 1,024 and 4,096.
+//
 // Layout: x, W, bias, residual row-major 16-bit elements; y 16-bit or f32 (out_f32). K a multiple of 8; pointers 16-byte aligned;
 //   M at most 8 (.._t8), 16 (.._t16) or 32 (.._t32); N any (N/2 any with SILU). residual may be y.
 // Two ways through W, both in tiles of R rows (8, 16, 32 or 48; SILU: R/2 of gate and the R/2 of up that belong to them):
@@ -10,23 +13,25 @@
 // Launch: block (256). resident: grid (tiles), dynamic shared memory 8 * steps * R * 128 + PARTIAL + X bytes; stream: grid (g),
 //   1 <= g <= tiles, best all that fit the device at once, 8 * 6 * 16 * 128 + 2 * PARTIAL + X. There tiles = ceil(N / R), SILU
 //   ceil(N / R) of N/2 outputs by R/2; L = 64 * ceil(K / 512), steps = L / 64; PARTIAL = 32 * (R + 4) * tokens (8, 16 or 32);
-//   X = 8 * M * L * 2. The device's limit bounds M * K.
+//   X = 8 * M * L * 2. The device's limit bounds M * K. Parameters: w, x, bias, residual, y, m, n, k, out_f32, norm [K], eps (the
+//   last two are read by the norm kernels alone).
 // Bytes: N*K*2 once from device memory, M*K*2 a block from L2, M*N out. Bound: memory bandwidth; under some 10 MB by the latency of
 //   a dependent launch (wait, x from L2, 4 to 24 dependent mma, merge).
 // Order id: linear.split8 (order.cuh). Warp s holds range s; weights are operand A, tokens operand B (n = 8), so an output's sum
 //   sees only its own row of W and of x; ranges meet in shared memory in ascending order.
 #include "../prelude.cuh"
 #include "order.cuh"
+#include "../rms_norm/order.cuh"
 
 constexpr int RING = 6;
 
-// Tiles of ROWS rows of W, TOKENS (a multiple of 8) columns of the product.
-template <int ROWS, int TOKENS, bool SILU, bool STREAM>
+// Tiles of ROWS rows of W, TOKENS (a multiple of 8) columns of the product, NORM runs of 8 columns a thread in the norm (0: none).
+template <int ROWS, int TOKENS, bool SILU, bool STREAM, int NORM>
 DEVICE void linear_small_m(const elem* __restrict__ w, const elem* x, const elem* __restrict__ bias, const elem* residual, void* y,
-                           int m, int n, int k, int out_f32) {
+                           int m, int n, int k, int out_f32, const elem* __restrict__ norm, float eps) {
   constexpr int STAGE = ROWS * 128, NT = TOKENS / 8, RT = (ROWS + 15) / 16, PAD = ROWS + 4, PARTIAL = PAD * TOKENS;
   constexpr int OUT_ROWS = SILU ? ROWS / 2 : ROWS;
-  extern __shared__ __align__(1024) char shared[];
+  extern __shared__ __align__(128) char shared[];
   const int lane = threadIdx.x & 31, range = threadIdx.x >> 5;
   const int len = range_len(k), ranges = num_ranges(k), steps = len / 64, slots = STREAM ? RING : steps;
   // Shared memory: W of all warps, partial sums of 8 ranges (two buffers where tiles follow each other), x of all ranges.
@@ -64,13 +69,60 @@ DEVICE void linear_small_m(const elem* __restrict__ w, const elem* x, const elem
     for (int i = 0; i < steps; i++) load_stage();
   }
 
-  wait_for_inputs();
-  if (works) {                                                 // x: for every 64 columns m rows of 128 bytes, swizzled alike
-    const int piece = lane & 7;
-    for (int step = 0; step < steps; step++) {
-      const int col = k0 + step * 64 + piece * 8;
-      for (int row = lane >> 3; row < m; row += 4)
-        copy_async_16(xs + (step * m + row) * 128 + ((piece ^ (row & 7)) << 4), x + (u64)row * k + col, col < k);
+  // x in shared memory: for every range and 64 columns m rows of 128 bytes, swizzled like W.
+  if constexpr (NORM > 0) {
+    constexpr int MINE = TOKENS / 2;                           // rows half a block takes
+    __shared__ float squares[2][MINE][4];
+    const int half = threadIdx.x >> 7, thread = threadIdx.x & 127;
+    const u32 all = xs - range * m * len * 2;
+    uint4 v[MINE][NORM], scale[NORM];
+#pragma unroll
+    for (int i = 0; i < NORM; i++) {
+      const int col = (i * 128 + thread) * 8;
+      scale[i] = col < k ? *(const uint4*)(norm + col) : make_uint4(0, 0, 0, 0);
+    }
+    wait_for_inputs();
+#pragma unroll
+    for (int r = 0; r < MINE; r++)
+#pragma unroll
+      for (int i = 0; i < NORM; i++) {
+        const int col = (i * 128 + thread) * 8;
+        v[r][i] = make_uint4(0, 0, 0, 0);
+        if (2 * r + half < m && col < k) v[r][i] = load_l2(x + (u64)(2 * r + half) * k + col);
+      }
+#pragma unroll
+    for (int r = 0; r < MINE; r++) {
+      if (2 * r >= m) break;
+      float sum = 0.0f;
+#pragma unroll
+      for (int i = 0; i < NORM; i++) sum = add_squares(sum, v[r][i]);
+      sum = add_lanes(sum);
+      if (lane == 0) squares[half][r][(threadIdx.x >> 5) & 3] = sum;
+    }
+    __syncthreads();
+#pragma unroll
+    for (int r = 0; r < MINE; r++) {
+      const int row = 2 * r + half;
+      if (row >= m) break;
+      const float factor = norm_factor(squares[half][r], k, eps);
+#pragma unroll
+      for (int i = 0; i < NORM; i++) {
+        const int piece = i * 128 + thread, part = piece * 8 / len, step = (piece * 8 - part * len) / 64;
+        if (part < ranges)
+          store_shared_16(all + (part * m * len * 2) + (step * m + row) * 128 + (((piece & 7) ^ (row & 7)) << 4),
+                          norm_run(v[r][i], factor, scale[i]));
+      }
+    }
+    __syncthreads();
+  } else {
+    wait_for_inputs();
+    if (works) {
+      const int piece = lane & 7;
+      for (int step = 0; step < steps; step++) {
+        const int col = k0 + step * 64 + piece * 8;
+        for (int row = lane >> 3; row < m; row += 4)
+          copy_async_16(xs + (step * m + row) * 128 + ((piece ^ (row & 7)) << 4), x + (u64)row * k + col, col < k);
+      }
     }
   }
   copy_async_commit();
@@ -175,20 +227,28 @@ DEVICE void linear_small_m(const elem* __restrict__ w, const elem* x, const elem
   copy_async_wait<0>();
 }
 
-#define SMALL_M(name, rows, tokens, silu, stream)                                                                             \
+#define SMALL_M(name, rows, tokens, silu, stream, norm_runs)                                                                  \
   extern "C" __global__ void __launch_bounds__(256)                                                                           \
       linear_small_m_##name##_t##tokens(const elem* __restrict__ w, const elem* x, const elem* __restrict__ bias,             \
-                                        const elem* residual, void* y, int m, int n, int k, int out_f32) {                     \
-    linear_small_m<rows, tokens, silu, stream>(w, x, bias, residual, y, m, n, k, out_f32);                                     \
+                                        const elem* residual, void* y, int m, int n, int k, int out_f32,                      \
+                                        const elem* __restrict__ norm, float eps) {                                            \
+    linear_small_m<rows, tokens, silu, stream, norm_runs>(w, x, bias, residual, y, m, n, k, out_f32, norm, eps);              \
   }
-#define TOKENS_8_16_32(name, rows, silu, stream) \
-  SMALL_M(name, rows, 8, silu, stream) SMALL_M(name, rows, 16, silu, stream) SMALL_M(name, rows, 32, silu, stream)
-TOKENS_8_16_32(r8, 8, false, false)
-TOKENS_8_16_32(r16, 16, false, false)
-TOKENS_8_16_32(r32, 32, false, false)
-TOKENS_8_16_32(r48, 48, false, false)
-TOKENS_8_16_32(stream, 16, false, true)
-TOKENS_8_16_32(silu_r16, 16, true, false)
-TOKENS_8_16_32(silu_r32, 32, true, false)
-TOKENS_8_16_32(silu_r48, 48, true, false)
-TOKENS_8_16_32(silu_stream, 16, true, true)
+#define ALL(name, rows, silu, stream)                                                                                         \
+  SMALL_M(name, rows, 8, silu, stream, 0)                                                                                     \
+  SMALL_M(name, rows, 16, silu, stream, 0)                                                                                    \
+  SMALL_M(name, rows, 32, silu, stream, 0)                                                                                    \
+  SMALL_M(name##_norm1, rows, 8, silu, stream, 1)                                                                             \
+  SMALL_M(name##_norm1, rows, 16, silu, stream, 1)                                                                            \
+  SMALL_M(name##_norm4, rows, 8, silu, stream, 4)
+ALL(r16, 16, false, false)
+ALL(r32, 32, false, false)
+ALL(r48, 48, false, false)
+ALL(stream, 16, false, true)
+ALL(silu_r16, 16, true, false)
+ALL(silu_r32, 32, true, false)
+ALL(silu_r48, 48, true, false)
+ALL(silu_stream, 16, true, true)
+SMALL_M(r8, 8, 8, false, false, 0)
+SMALL_M(r8, 8, 16, false, false, 0)
+SMALL_M(r8, 8, 32, false, false, 0)

@@ -29,6 +29,9 @@ DEVICE void store_rows(const float* sums, int tokens, int token0, int n0, int m,
         v[4] = __fadd_rn(v[4], low(r.z)); v[5] = __fadd_rn(v[5], high(r.z)); v[6] = __fadd_rn(v[6], low(r.w)); v[7] = __fadd_rn(v[7], high(r.w));
       }
       *(uint4*)((elem*)y + to) = make_uint4(pack2(v[0], v[1]), pack2(v[2], v[3]), pack2(v[4], v[5]), pack2(v[6], v[7]));
+    } else if (out_f32 && (n & 7) == 0 && !bias && !residual) {
+      *(float4*)((float*)y + to) = *(float4*)v;
+      *(float4*)((float*)y + to + 4) = *(float4*)(v + 4);
     } else {
 #pragma unroll
       for (int j = 0; j < 8; j++) {

@@ -4,9 +4,9 @@
 //   be x or r.
 // Launch: rms_norm_1024, _4096, _16384 (the largest n each takes; all one order): block (128), grid (rows), no dynamic shared memory. One block a row, read once, kept in registers.
 // Bytes: 4 n a row (with the add 8 n) and w. Bound: memory bandwidth; for few rows the latency of a launch.
-// Order id: norm.block128: thread i adds the squares of the runs of 8 columns i, i + 128, ... in ascending order, lanes meet by
-//   exchanges at distance 16, 8, 4, 2, 1, the four warps in ascending order. A function of n alone.
+// Order id: norm.block128 (order.cuh).
 #include "../prelude.cuh"
+#include "order.cuh"
 
 // RUNS of 8 columns a thread.
 template <int RUNS>
@@ -40,29 +40,16 @@ DEVICE void norm_row(const elem* x, const elem* r, elem* h, const elem* __restri
                         pack2(low(v[i].w) + low(add[i].w), high(v[i].w) + high(add[i].w)));
       *(uint4*)(h + row + col) = v[i];
     }
-    const u32 part[4] = {v[i].x, v[i].y, v[i].z, v[i].w};
-#pragma unroll
-    for (int j = 0; j < 4; j++) {
-      sum = __fmaf_rn(low(part[j]), low(part[j]), sum);
-      sum = __fmaf_rn(high(part[j]), high(part[j]), sum);
-    }
+    sum = add_squares(sum, v[i]);
   }
-#pragma unroll
-  for (int d = 16; d > 0; d >>= 1) sum = __fadd_rn(sum, __shfl_xor_sync(~0u, sum, d));
+  sum = add_lanes(sum);
   if ((threadIdx.x & 31) == 0) warps[threadIdx.x >> 5] = sum;
   __syncthreads();
-  sum = __fadd_rn(__fadd_rn(__fadd_rn(warps[0], warps[1]), warps[2]), warps[3]);
-  const float factor = __frsqrt_rn(__fadd_rn(__fdiv_rn(sum, (float)n), eps));
+  const float factor = norm_factor(warps, n, eps);
 #pragma unroll
   for (int i = 0; i < RUNS; i++) {
     const int col = (i * 128 + threadIdx.x) * 8;
-    if (col >= n) break;
-    const u32 part[4] = {v[i].x, v[i].y, v[i].z, v[i].w}, scale[4] = {weights[i].x, weights[i].y, weights[i].z, weights[i].w};
-    u32 out[4];
-#pragma unroll
-    for (int j = 0; j < 4; j++)
-      out[j] = pack2(__fmul_rn(__fmul_rn(low(part[j]), factor), low(scale[j])), __fmul_rn(__fmul_rn(high(part[j]), factor), high(scale[j])));
-    *(uint4*)(y + row + col) = make_uint4(out[0], out[1], out[2], out[3]);
+    if (col < n) *(uint4*)(y + row + col) = norm_run(v[i], factor, weights[i]);
   }
 }
 
