@@ -23,6 +23,8 @@ def small_shared(rows, tokens, m, k, silu, stream):
 
 
 PREFER = "r16"
+# After which linears the next kernel waits until their x is there.
+LATE = {"none": [], "all": ["qkv", "o", "gate_up", "down"], "gate_up": ["gate_up"], "qkv and gate_up": ["qkv", "gate_up"]}
 
 
 def small_choice(n, k, m, silu):
@@ -37,7 +39,7 @@ def small_choice(n, k, m, silu):
     return "stream"
 
 
-def small(w, x, y, bias=None, residual=None, silu=False, way=None, pdl=False, waves=None, norm=None):
+def small(w, x, y, bias=None, residual=None, silu=False, way=None, pdl=False, waves=None, norm=None, late=False):
     m, k = x.shape
     n = w.shape[0]
     tokens = 8 if m <= 8 else 16 if m <= 16 else 32
@@ -49,7 +51,7 @@ def small(w, x, y, bias=None, residual=None, silu=False, way=None, pdl=False, wa
     grid = cdiv(n // 2, rows // 2) if silu else cdiv(n, rows)
     if way == "stream":
         grid = min(grid, (waves or SMALL.blocks_per_sm(name, 256, shared)) * SMS)
-    SMALL.launch(name, grid, 256, shared, [w, x, bias, residual, y, m, n, k, int(y.dtype == torch.float32), norm, 1e-6], pdl)
+    SMALL.launch(name, grid, 256, shared, [w, x, bias, residual, y, m, n, k, int(y.dtype == torch.float32) + 2 * late, norm, 1e-6], pdl)
 
 
 def tensor_core(w, x, y, bias=None, residual=None, silu=False, tokens=128, pdl=False):
@@ -214,22 +216,25 @@ def bench_chain(records, bandwidth):
     head = torch.randn(151936, 1024, device="cuda", dtype=torch.bfloat16)
     size = sum(w.numel() * 2 for l in layers for w in l) + head.numel() * 2
     global PREFER
-    for m, pdl, PREFER in itertools.product([1, 4, 8, 16], [False, True], ["cover", "r16"]):
+    for m, pdl, PREFER, late in itertools.product([1, 4, 8, 16], [False, True], ["cover", "r16"], LATE):
+        if not pdl and late != "none":
+            continue
         e = lambda n, t=torch.bfloat16: torch.empty(m, n, device="cuda", dtype=t)
         h, qkv, act, logits = torch.randn(m, 1024, device="cuda").bfloat16(), e(4096), e(3072), e(151936, torch.float32)
         attn = torch.randn(m, 2048, device="cuda").bfloat16()
 
         def step():
             for qkv_w, o, gate_up, down in layers:
-                small(qkv_w, h, qkv, pdl=pdl)
-                small(o, attn, h, residual=h, pdl=pdl)
-                small(gate_up, h, act, silu=True, pdl=pdl)
-                small(down, act, h, residual=h, pdl=pdl)
+                small(qkv_w, h, qkv, pdl=pdl, late="qkv" in LATE[late])
+                small(o, attn, h, residual=h, pdl=pdl, late="o" in LATE[late])
+                small(gate_up, h, act, silu=True, pdl=pdl, late="gate_up" in LATE[late])
+                small(down, act, h, residual=h, pdl=pdl, late="down" in LATE[late])
             small(head, h, logits, pdl=pdl)
 
         us, least = time_graph(step, 1)
-        records.add(f"chain of 113 linears m={m} pdl={int(pdl)} {PREFER}: {us:.0f} us {size/us/1e3:.0f} GB/s {size/us*1e6/bandwidth:.2f}", op="linear_chain",
-                    m=m, pdl=pdl, prefer=PREFER, us=us, least_us=least, bytes=size, share_of_copy=size / us * 1e6 / bandwidth)
+        records.add(f"chain of 113 linears m={m} pdl={int(pdl)} {PREFER} late={late}: {us:.0f} us {size/us/1e3:.0f} GB/s {size/us*1e6/bandwidth:.2f}",
+                    op="linear_chain", m=m, pdl=pdl, prefer=PREFER, late=late, us=us, least_us=least, bytes=size,
+                    share_of_copy=size / us * 1e6 / bandwidth)
 
 
 def bench_large(records, rate, sizes=(32, 64, 128, 256, 512, 2048, 8192)):

@@ -4,7 +4,7 @@
 // .._norm1_.. and .._norm4_.. take the rows before their RMS norm: x is replaced by x / sqrt(mean(x^2) + eps) * norm (rounded to 16
 // bits), the same bits as rms_norm/fused.cu, made by every block for itself; K at most 1,024 and 4,096.
 //
-// Layout: x, W, bias, residual row-major 16-bit elements; y 16-bit or f32 (out_f32). K a multiple of 8; pointers 16-byte aligned;
+// Layout: x, W, bias, residual row-major 16-bit elements; y 16-bit or f32. K a multiple of 8; pointers 16-byte aligned;
 //   M at most 8 (.._t8), 16 (.._t16) or 32 (.._t32); N any (N/2 any with SILU). residual may be y.
 // Two ways through W, both in tiles of R rows (8, 16, 32 or 48; SILU: R/2 of gate and the R/2 of up that belong to them):
 //   resident (.._rR_..): one tile a block, all of it asked for at once, before the wait for x: a matrix that one tile a
@@ -13,8 +13,9 @@
 // Launch: block (256). resident: grid (tiles), dynamic shared memory 8 * steps * R * 128 + PARTIAL + X bytes; stream: grid (g),
 //   1 <= g <= tiles, best all that fit the device at once, 8 * 6 * 16 * 128 + 2 * PARTIAL + X. There tiles = ceil(N / R), SILU
 //   ceil(N / R) of N/2 outputs by R/2; L = 64 * ceil(K / 512), steps = L / 64; PARTIAL = 32 * (R + 4) * tokens (8, 16 or 32);
-//   X = 8 * M * L * 2. The device's limit bounds M * K. Parameters: w, x, bias, residual, y, m, n, k, out_f32, norm [K], eps (the
-//   last two are read by the norm kernels alone).
+//   X = 8 * M * L * 2. The device's limit bounds M * K. Parameters: w, x, bias, residual, y, m, n, k, flags, norm [K], eps (the
+//   last two are read by the norm kernels alone); flags: 1 = y is f32, 2 = the next kernel may start only when x is here, so that its
+//   weights do not queue before x.
 // Bytes: N*K*2 once from device memory, M*K*2 a block from L2, M*N out. Bound: memory bandwidth; under some 10 MB by the latency of
 //   a dependent launch (wait, x from L2, 4 to 24 dependent mma, merge).
 // Order id: linear.split8 (order.cuh). Warp s holds range s; weights are operand A, tokens operand B (n = 8), so an output's sum
@@ -28,7 +29,7 @@ constexpr int RING = 6;
 // Tiles of ROWS rows of W, TOKENS (a multiple of 8) columns of the product, NORM runs of 8 columns a thread in the norm (0: none).
 template <int ROWS, int TOKENS, bool SILU, bool STREAM, int NORM>
 DEVICE void linear_small_m(const elem* __restrict__ w, const elem* x, const elem* __restrict__ bias, const elem* residual, void* y,
-                           int m, int n, int k, int out_f32, const elem* __restrict__ norm, float eps) {
+                           int m, int n, int k, int flags, const elem* __restrict__ norm, float eps) {
   constexpr int STAGE = ROWS * 128, NT = TOKENS / 8, RT = (ROWS + 15) / 16, PAD = ROWS + 4, PARTIAL = PAD * TOKENS;
   constexpr int OUT_ROWS = SILU ? ROWS / 2 : ROWS;
   extern __shared__ __align__(128) char shared[];
@@ -41,7 +42,8 @@ DEVICE void linear_small_m(const elem* __restrict__ w, const elem* x, const elem
   const int out_n = SILU ? n / 2 : n, num_tiles = (out_n + OUT_ROWS - 1) / OUT_ROWS;
   const bool works = range < ranges;
   const int k0 = range * len;
-  let_next_start();
+  const bool out_f32 = flags & 1, late = flags & 2;
+  if (!late) let_next_start();
 
   // One stage: ROWS x 64 columns of this warp's range; 16-byte pieces, swizzled so that ldmatrix meets no bank conflict. With
   // SILU, every 8 rows of gate lie above the 8 matching rows of up: rows g and g + 8 of one mma, in one thread.
@@ -134,6 +136,7 @@ DEVICE void linear_small_m(const elem* __restrict__ w, const elem* x, const elem
   }
   copy_async_wait<0>();
   __syncwarp();
+  if (late) let_next_start();
 
   const int piece = lane >> 3;                                 // ldmatrix: lanes 0-7 address matrix 0, and so on
   int slot = 0, buffer = 0;
@@ -230,9 +233,9 @@ DEVICE void linear_small_m(const elem* __restrict__ w, const elem* x, const elem
 #define SMALL_M(name, rows, tokens, silu, stream, norm_runs)                                                                  \
   extern "C" __global__ void __launch_bounds__(256)                                                                           \
       linear_small_m_##name##_t##tokens(const elem* __restrict__ w, const elem* x, const elem* __restrict__ bias,             \
-                                        const elem* residual, void* y, int m, int n, int k, int out_f32,                      \
+                                        const elem* residual, void* y, int m, int n, int k, int flags,                        \
                                         const elem* __restrict__ norm, float eps) {                                            \
-    linear_small_m<rows, tokens, silu, stream, norm_runs>(w, x, bias, residual, y, m, n, k, out_f32, norm, eps);              \
+    linear_small_m<rows, tokens, silu, stream, norm_runs>(w, x, bias, residual, y, m, n, k, flags, norm, eps);                \
   }
 #define ALL(name, rows, silu, stream)                                                                                         \
   SMALL_M(name, rows, 8, silu, stream, 0)                                                                                     \
