@@ -13,6 +13,7 @@ typedef unsigned long long u64;
 typedef u16 elem;   // one bf16 or f16, as bits
 
 #define DEVICE static __device__ __forceinline__
+#define DEVICE_MEMBER __device__ __forceinline__
 #define NEG_INF __int_as_float(0xff800000)
 
 // ---- 16-bit elements ----

@@ -43,7 +43,8 @@ def main():
         outputs = batch
         logits = torch.empty(outputs, VOCAB, device="cuda")
         last = x[:outputs]
-        for pdl, li.PREFER, late in [(False, "r16", "none"), (True, "r16", "none")] + [(True, "r16", "all"), (True, "r16", "gate_up"), (True, "cover", "none"), (True, "cover", "all")] * (m <= 16):
+        for pdl, li.PREFER, late, fused in [(False, "r16", "none", False), (True, "r16", "none", False), (True, "r16", "none", new == 1)] + [
+                (True, "r16", "all", True), (True, "r16", "gate_up", True), (True, "cover", "none", True), (True, "cover", "all", True)] * (m <= 16):
 
             def step():
                 a.build(pdl)
@@ -53,8 +54,11 @@ def main():
                     else:
                         at.norm(h, l["norm"], x, pdl=pdl)
                         linear(l["qkv"], x, qkv, pdl=pdl)
-                    at.rope(qkv, l["qk"], l["qk"], positions, rotation, slots, q, k, v, HEADS, KV_HEADS, DIM, 16, pdl=pdl)
-                    (a.run_decode if new == 1 else a.run_prefill)(q, k, v, attn, tables, pdl)
+                    if fused:
+                        a.run_fused(qkv, l["qk"], l["qk"], positions, rotation, k, v, attn, tables, pdl)
+                    else:
+                        at.rope(qkv, l["qk"], l["qk"], positions, rotation, slots, q, k, v, HEADS, KV_HEADS, DIM, 16, pdl=pdl)
+                        (a.run_decode if new == 1 else a.run_prefill)(q, k, v, attn, tables, pdl)
                     linear(l["o"], attn, h, residual=h, pdl=pdl, late="o" in li.LATE[late])
                     if m <= 16:
                         linear(l["gate_up"], h, act, silu=True, pdl=pdl, norm=l["norm"], late="gate_up" in li.LATE[late])
@@ -71,9 +75,9 @@ def main():
             us, least = time_graph(step, 1)
             size = weights + LAYERS * batch * length * KV_HEADS * DIM * 4
             flop = 2 * m * (weights / 2 - head.numel()) + 2 * outputs * head.numel()
-            records.add(f"step batch={batch:<3} new={new:<4} context={context:<5} pdl={int(pdl)} {li.PREFER} late={late} {us:8.1f} us, {m / us * 1e6:8.0f} rows/s, "
+            records.add(f"step batch={batch:<3} new={new:<4} context={context:<5} pdl={int(pdl)} {li.PREFER} late={late} fused={int(fused)} {us:8.1f} us, {m / us * 1e6:8.0f} rows/s, "
                         f"{size / us / 1e3:.0f} GB/s ({size / us * 1e6 / bandwidth:.2f}), {flop / us / 1e6:.0f} TFLOP/s in linears ({flop / us * 1e6 / rate:.2f})",
-                        op="step", batch=batch, new=new, context=context, chunk=at.CHUNK, pdl=pdl, prefer=li.PREFER, late=late, us=us, least_us=least, bytes=size, linear_flop=flop,
+                        op="step", batch=batch, new=new, context=context, chunk=at.CHUNK, pdl=pdl, prefer=li.PREFER, late=late, fused=fused, us=us, least_us=least, bytes=size, linear_flop=flop,
                         share_of_copy=size / us * 1e6 / bandwidth, share_of_matmul=flop / us * 1e6 / rate)
     records.close()
 
