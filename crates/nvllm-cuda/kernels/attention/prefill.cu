@@ -2,11 +2,11 @@
 //
 // Formula and order id attention.chunk256: order.cuh; the same bits as decode.cu for the same row. Layout: as in decode.cu; any number
 //   of rows a sequence, group = num_heads / kv_heads at most 64.
-// Launch: attention_prefill_d64 / _d128: block (256), grid (entries, kv_heads) where entries is any bound on counts[1] (blocks beyond
-//   it end at once). Dynamic shared memory: 3 * 256 * D + 256 * D bytes (d128: 131,072; d64: 65,536). Parameters: q, k, v, out;
-//   block_tables, max_blocks; items, counts (work_list.cu, tile_tokens = 128 / group); num_heads, kv_heads, block_len; scale; window
-//   (0: none).
-// Work: 4 * D operations a visible (query, position) pair, tiles of 128 packed rows (query heads of one KV head side by side) by 64
+// Launch: attention_prefill_d64_wW / _d128_wW, W = 4 or 8 warps: block (32 W), grid (entries, kv_heads) where entries is any bound on
+//   counts[1] (blocks beyond it end at once). Dynamic shared memory: 768 * D + 32 * W * D bytes (d128: 114,688 for w4, 131,072 for
+//   w8). Parameters: q, k, v, out; block_tables, max_blocks; items, counts (work_list.cu, tile_tokens = 16 W / group); num_heads,
+//   kv_heads, block_len; scale; window (0: none).
+// Work: 4 * D operations a visible (query, position) pair, tiles of 16 W packed rows (query heads of one KV head side by side) by 64
 //   positions. Bytes: K and V of all earlier positions once a tile, from L2. Bound: tensor cores, then the special-function unit (one
 //   exponential a pair).
 // Warp w holds rows 16w.. of the tile: scores, probabilities and two sets of sums (the chunk's and the total) stay in registers.
@@ -15,11 +15,12 @@
 
 constexpr int STAGES = 3;
 
-template <int D>
+// WARPS of 16 packed rows a block.
+template <int D, int WARPS>
 DEVICE void attention_prefill(const elem* q, const elem* k, const elem* v, elem* out, const int* block_tables, int max_blocks,
                               const WorkItem* items, const int* counts, int num_heads, int kv_heads, int block_len, float scale,
                               int window) {
-  constexpr int PIECES = D / 8, ROWS_AT_ONCE = 256 / PIECES, TILE_BYTES = TILE * D * 2, STAGE = 2 * TILE_BYTES, NT = D / 8, KC = D / 16;
+  constexpr int PIECES = D / 8, ROWS_AT_ONCE = WARPS * 32 / PIECES, TILE_BYTES = TILE * D * 2, STAGE = 2 * TILE_BYTES, NT = D / 8, KC = D / 16;
   extern __shared__ __align__(1024) char shared[];
   const int tid = threadIdx.x, lane = tid & 31, warp = tid >> 5, head = blockIdx.y;
   const u32 ring = shared_address(shared), qs = ring + STAGES * STAGE;
@@ -65,7 +66,7 @@ DEVICE void attention_prefill(const elem* q, const elem* k, const elem* v, elem*
   };
   find_rows();
 #pragma unroll
-  for (int i = 0; i < 128 / ROWS_AT_ONCE; i++) {
+  for (int i = 0; i < WARPS * 16 / ROWS_AT_ONCE; i++) {
     const int row = i * ROWS_AT_ONCE + row_in, r = row < valid ? row : 0;
     const u64 at = ((u64)(first_row + r / group) * num_heads + head * group + r % group) * D + piece * 8;
     copy_async_16(qs + tile_at<D>(row, piece), q + at, row < valid);
@@ -183,13 +184,15 @@ DEVICE void attention_prefill(const elem* q, const elem* k, const elem* v, elem*
   }
 }
 
-#define ATTENTION_PREFILL(d)                                                                                                  \
-  extern "C" __global__ void __launch_bounds__(256, 1)                                                                        \
-      attention_prefill_d##d(const elem* q, const elem* k, const elem* v, elem* out, const int* block_tables, int max_blocks, \
-                             const WorkItem* items, const int* counts, int num_heads, int kv_heads, int block_len,            \
-                             float scale, int window) {                                                                        \
-    attention_prefill<d>(q, k, v, out, block_tables, max_blocks, items, counts, num_heads, kv_heads, block_len, scale,         \
-                         window);                                                                                              \
+#define ATTENTION_PREFILL(d, warps, blocks)                                                                                   \
+  extern "C" __global__ void __launch_bounds__(32 * warps, blocks)                                                            \
+      attention_prefill_d##d##_w##warps(const elem* q, const elem* k, const elem* v, elem* out, const int* block_tables,      \
+                                        int max_blocks, const WorkItem* items, const int* counts, int num_heads,              \
+                                        int kv_heads, int block_len, float scale, int window) {                                \
+    attention_prefill<d, warps>(q, k, v, out, block_tables, max_blocks, items, counts, num_heads, kv_heads, block_len, scale, \
+                                window);                                                                                       \
   }
-ATTENTION_PREFILL(64)
-ATTENTION_PREFILL(128)
+ATTENTION_PREFILL(64, 4, 2)
+ATTENTION_PREFILL(64, 8, 1)
+ATTENTION_PREFILL(128, 4, 2)
+ATTENTION_PREFILL(128, 8, 1)

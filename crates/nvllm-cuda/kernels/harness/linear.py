@@ -1,5 +1,5 @@
 """Checks and times the linear kernels. python3 linear.py [check] [bench]"""
-import itertools, sys
+import itertools, os, sys
 import torch
 from device import *
 
@@ -63,13 +63,13 @@ def tensor_core(w, x, y, bias=None, residual=None, silu=False, tokens=128, pdl=F
     MMA.launch(name, min(tiles, SMS), 256, shared, [w, x, bias, residual, y, m, n, k, int(y.dtype == torch.float32)], pdl)
 
 
-def wgmma(w, x, y, bias=None, residual=None, silu=False, c=2, pdl=False, maps=None):
+def wgmma(w, x, y, bias=None, residual=None, silu=False, c=2, pdl=False, module=None):
     m, k = x.shape
     n = w.shape[0]
     tiles = cdiv(m, 64 * c) * (cdiv(n // 2, 64) if silu else cdiv(n, 128))
     shared = 1024 + {1: 8, 2: 6, 3: 4}[c] * (64 * c + 128) * 128 + c * 9216
-    maps = maps or [tensor_map(w), tensor_map(x)]
-    WGMMA.launch(f"linear_wgmma_{'silu_' if silu else ''}c{c}", min(tiles, SMS), 128 * (c + 1), shared,
+    maps = [tensor_map(w), tensor_map(x)]
+    (module or WGMMA).launch(f"linear_wgmma_{'silu_' if silu else ''}c{c}", min(tiles, SMS), 128 * (c + 1), shared,
                  [*maps, bias, residual, y, m, n, k, int(y.dtype == torch.float32)], pdl)
 
 
@@ -93,6 +93,9 @@ KERNELS = {"mma_t64": lambda *a, **b: tensor_core(*a, tokens=64, **b), "mma_t128
 KERNELS |= {"mid_whole": lambda *a, **b: mid(*a, split=False, **b), "mid_split": lambda *a, **b: mid(*a, split=True, **b)}
 if WGMMA:
     KERNELS |= {f"wgmma_c{c}": (lambda c: lambda *a, **b: wgmma(*a, c=c, **b))(c) for c in (1, 2, 3)}
+    for lag in filter(None, os.environ.get("LAGS", "").split()):
+        other = Module("linear/wgmma.cu", [f"LAG={lag}"])
+        KERNELS |= {f"wgmma_c{c}_lag{lag}": (lambda c, other: lambda *a, **b: wgmma(*a, c=c, module=other, **b))(c, other) for c in (2, 3)}
 
 
 def reference(w, x, bias, residual, silu):
@@ -109,8 +112,10 @@ def check_all(records):
     torch.manual_seed(seed)
     print("seed", seed, flush=True)
     shapes = [(16, 16), (16, 8), (5, 72), (100, 64), (64, 520), (1000, 1000), (1024, 2048), (4096, 1024), (1024, 3072), (256, 4104)]
-    for (n, k), m, dtype, extra, silu in itertools.product(shapes, [1, 3, 8, 16, 21, 130, 300], [torch.float32, torch.bfloat16],
-                                                           [False, True], [False, True]):
+    sizes = [1, 3, 8, 16, 21, 130, 300]
+    if os.environ.get("CHECK") == "few":
+        shapes, sizes = [(16, 8), (100, 72), (64, 520), (208, 1024)], [3, 13, 70]
+    for (n, k), m, dtype, extra, silu in itertools.product(shapes, sizes, [torch.float32, torch.bfloat16], [False, True], [False, True]):
         if silu and (n % 16 or extra and dtype == torch.float32):
             continue
         w, x = (torch.randn(r, k, device="cuda", dtype=torch.bfloat16) for r in (n, m))
@@ -237,7 +242,7 @@ def bench_chain(records, bandwidth):
                     share_of_copy=size / us * 1e6 / bandwidth)
 
 
-def bench_large(records, rate, sizes=(32, 64, 128, 256, 512, 2048, 8192)):
+def bench_large(records, rate, sizes=(24, 32, 64, 128, 256, 512, 2048, 8192)):
     for name, m in itertools.product(list(SHAPES)[:4] + ["head"], sizes):
         if name == "head" and m > 512:
             continue
@@ -245,11 +250,11 @@ def bench_large(records, rate, sizes=(32, 64, 128, 256, 512, 2048, 8192)):
         row, flops = f"{name:8} m={m:<5}", 2 * m * n * k
         times = {"torch": time_graph(lambda: [torch.matmul(x, a.t()) for a in w], len(w))[0]}
         for kind, run in KERNELS.items():
-            if "mid" in kind and m > 256 or kind == "mid_split" and name == "head" or "mma_t" in kind and m not in (256, 8192):
+            if "mid" in kind and m > 256 or kind == "mid_split" and name == "head" or "mma_t" in kind and m not in (256, 8192) or "lag" in kind and m < 512:
                 continue
-            times[kind] = time_graph(lambda: [run(a, x, y, silu=silu) for a in w], len(w))[0]
+            times[kind] = time_graph(lambda: [run(a, x, y, silu=silu, pdl=m <= 512) for a in w], len(w))[0]
         for kind, us in times.items():
-            records.add(op="linear", kernel=kind, shape=name, n=n, k=k, m=m, us=us, flop=flops, share_of_matmul=flops / us * 1e6 / rate)
+            records.add(op="linear", kernel=kind, shape=name, n=n, k=k, m=m, pdl=kind != "torch" and m <= 512, us=us, flop=flops, share_of_matmul=flops / us * 1e6 / rate)
         records.table.append(row + "".join(f" {kind} {us:.1f} ({flops/us/1e6:.0f})" for kind, us in times.items()))
 
 

@@ -77,31 +77,42 @@ DEVICE void linear_wgmma(const TensorMap& w_map, const TensorMap& x_map, const e
   }
   __syncthreads();
   let_next_start();
-  wait_for_inputs();
 
   if (group == 0) {                                            // producer
     if constexpr (C >= 2) asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" :: "n"(C == 2 ? 40 : 32));
     if (threadIdx.x == 0) {
+      auto load_w = [&](int tile, int step, int slot) {
+        int tm, tn;
+        place(tile, tm, tn);
+        const u32 to = ring + slot * STAGE, barrier = full + 8 * slot;
+        barrier_expect(barrier, STAGE);
+        load_box(to, &w_map, step * 64, tn * tile_n, barrier);
+        load_box(to + 8192, &w_map, step * 64, SILU ? out_n + tn * tile_n : tn * tile_n + 64, barrier);
+      };
+      // The first weights do not wait for the kernel before.
+      const int ahead = steps < STAGES ? steps : STAGES;
+      for (int step = 0; step < ahead; step++) load_w(blockIdx.x, step, step);
+      wait_for_inputs();
       int slot = 0;
       u32 parity = 1;
       for (int tile = blockIdx.x; tile < num_tiles; tile += gridDim.x) {
         int tm, tn;
         place(tile, tm, tn);
-        const int row0 = tn * tile_n, row1 = SILU ? out_n + row0 : row0 + 64;
         for (int step = 0; step < steps; step++) {
-          barrier_wait(empty + 8 * slot, parity);
-          const u32 to = ring + slot * STAGE, barrier = full + 8 * slot;
-          barrier_expect(barrier, STAGE);
-          load_box(to, &w_map, step * 64, row0, barrier);
-          load_box(to + 8192, &w_map, step * 64, row1, barrier);
+          if (tile != blockIdx.x || step >= ahead) {
+            barrier_wait(empty + 8 * slot, parity);
+            load_w(tile, step, slot);
+          }
+          const u32 to = ring + slot * STAGE + 16384, barrier = full + 8 * slot;
 #pragma unroll
-          for (int i = 0; i < C; i++) load_box(to + 16384 + i * 8192, &x_map, step * 64, tm * TOKENS + i * 64, barrier);
+          for (int i = 0; i < C; i++) load_box(to + i * 8192, &x_map, step * 64, tm * TOKENS + i * 64, barrier);
           if (++slot == STAGES) { slot = 0; parity ^= 1; }
         }
       }
     }
   } else {                                                     // consumers
     if constexpr (C >= 2) asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" :: "n"(C == 2 ? 232 : 160));
+    wait_for_inputs();
     const int lane = threadIdx.x & 31, warp = (threadIdx.x >> 5) & 3, consumer = group - 1;
     const bool first_thread = (threadIdx.x & 127) == 0;
     float* staging = (float*)(shared + (ring - shared_address(shared)) + STAGES * STAGE) + (consumer * 4 + warp) * 16 * PITCH;
