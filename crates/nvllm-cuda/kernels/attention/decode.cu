@@ -1,11 +1,6 @@
 // Paged attention for sequences with few new rows (decode, verification of drafts): KV split into chunks over the device, query
 // heads of one KV head and rows of one sequence share every read of K and V.
 //
-// attention_decode_fused_.. takes the merged rows of q, k and v as linear leaves them and does the work of
-// qk_norm_rope_append/fused.cu on the way, with the same bits: every block normalises and turns its queries for itself, and the one
-// that holds a new row's position also its key, which it uses and appends to the page with the value. One launch less a layer; for
-// small batches.
-//
 // Formula and order id attention.chunk256: order.cuh. Layout: q, out [rows, num_heads, D]; K and V pages of one layer, each
 //   [num_blocks, kv_heads, block_len, D]; block_tables i32 [seqs, max_blocks]; all elements 16 bits. D 64 or 128, block_len a multiple
 //   of 16, rows of a sequence times group = num_heads / kv_heads at most part_rows <= 16.
@@ -13,8 +8,6 @@
 //   3 * (256 + 32) * D + 2,560 bytes (d128: 113,152; d64: 57,856). Parameters: q, k, v, out; block_tables, max_blocks;
 //   items, counts (work_list.cu); num_heads, kv_heads, block_len; scale; window (0: none); partial f32 [entries, kv_heads, part_rows,
 //   D], partial_ml f32 [entries, kv_heads, part_rows, 2], part_rows.
-//   attention_decode_fused_d64 / _d128: q is qkv [rows, (num_heads + 2 kv_heads) * D]; k and v are written; after part_rows: q_norm,
-//   k_norm [D] or both null; positions i32 [rows]; rotation f32 [positions, D/2, 2] (cos, sin); eps.
 //   Then attention_fold_d64 / _d128, which writes the rows of sequences with several chunks (it may be left out where none has):
 //   block (128), grid (num_seqs, kv_heads), no dynamic shared memory. Parameters: partial, partial_ml, part_rows; out; items,
 //   first_entry (work_list.cu); num_heads, kv_heads; scale.
@@ -24,7 +17,6 @@
 //   a tile, then takes columns D/4 w.. of P V.
 #include "../prelude.cuh"
 #include "order.cuh"
-#include "../qk_norm_rope_append/order.cuh"
 
 constexpr int STAGES = 3;
 
@@ -47,18 +39,10 @@ DEVICE void start(Work& work, int unit, int kv_heads, uint4 a, uint4 b) {
   work.end = end < first + CHUNK_TILES ? end : first + CHUNK_TILES;
 }
 
-// What the fused kernel needs beside.
-struct Before {
-  const elem *q_norm, *k_norm;
-  const int* positions;
-  const float* rotation;
-  float eps;
-};
-
-template <int D, bool FUSED>
-DEVICE void attention_decode(const elem* q, elem* k, elem* v, elem* out, const int* block_tables, int max_blocks,
+template <int D>
+DEVICE void attention_decode(const elem* q, const elem* k, const elem* v, elem* out, const int* block_tables, int max_blocks,
                              const WorkItem* items, const int* counts, int num_heads, int kv_heads, int block_len, float scale,
-                             int window, float* partial, float* partial_ml, int part_rows, const Before& before) {
+                             int window, float* partial, float* partial_ml, int part_rows) {
   constexpr int PIECES = D / 8, ROWS_AT_ONCE = 128 / PIECES, TILE_BYTES = TILE * D * 2, Q_BYTES = 16 * D * 2;
   constexpr int STAGE = 2 * TILE_BYTES + Q_BYTES, NT = D / 32, KC = D / 16;
   extern __shared__ __align__(1024) char shared[];
@@ -103,60 +87,6 @@ DEVICE void attention_decode(const elem* q, elem* k, elem* v, elem* out, const i
       pages[i] = load_l2_i32(table + (block < last_block ? block : last_block));
     }
   };
-  // Queries of a unit with its first tile, new keys and values with the tile that holds their positions; 16 lanes a head.
-  auto prepare = [&](u32 to, const u32 (&rows16)[4]) {
-    const WorkItem& item = load.item;
-    const int part_col = (tid & 15) * HeadPart<D>::PAIRS, heads = num_heads + 2 * kv_heads, valid = item.num_rows * group;
-    auto store = [&](u32 tile, int row, const HeadPart<D>& part) {
-#pragma unroll
-      for (int i = 0; i < HeadPart<D>::WORDS; i++) {
-        const int col = part_col + 2 * i;
-        asm volatile("st.shared.u32 [%0], %1;" :: "r"(tile + tile_at<D>(row, col / 8) + col % 8 * 2), "r"(part.a[i]) : "memory");
-        asm volatile("st.shared.u32 [%0], %1;" :: "r"(tile + tile_at<D>(row, (D / 2 + col) / 8) + col % 8 * 2), "r"(part.b[i]) : "memory");
-      }
-    };
-    if (load_first) {
-#pragma unroll
-      for (int i = 0; i < 2; i++) {
-        const int r = i * 8 + (tid >> 4);
-        HeadPart<D> part = {};
-        if (i * 8 < valid) {
-          Turn<D> turn = {};
-          if (r < valid) {
-            part.load(q + ((u64)(item.first_row + r / group) * heads + load.head * group + r % group) * D, part_col);
-            turn.load(before.rotation, load_l2_i32(before.positions + item.first_row + r / group), part_col);
-          }
-          norm_and_turn<D>(part, before.q_norm, turn, part_col, before.eps);
-        }
-        if (r >= valid) part = {};
-        store(to + 2 * TILE_BYTES, r, part);
-      }
-    }
-    if (load.tile * TILE + TILE <= item.kv_index) return;
-    for (int base = 0; base < item.num_rows; base += 8) {
-      const int t = base + (tid >> 4), row = item.kv_index + t - load.tile * TILE;
-      const bool here = t < item.num_rows && row >= 0 && row < TILE;
-      HeadPart<D> key = {}, value = {};
-      Turn<D> turn = {};
-      if (here) {
-        const elem* from = q + ((u64)(item.first_row + t) * heads + num_heads + load.head) * D;
-        key.load(from, part_col);
-        value.load(from + (u64)kv_heads * D, part_col);
-        turn.load(before.rotation, load_l2_i32(before.positions + item.first_row + t), part_col);
-      }
-      norm_and_turn<D>(key, before.k_norm, turn, part_col, before.eps);
-      if (here) {
-        u32 page_row = rows16[0];
-#pragma unroll
-        for (int i = 1; i < 4; i++) page_row = row >= i * 16 ? rows16[i] : page_row;
-        const u64 at = (u64)(page_row + (row & 15)) * D;
-        store(to, row, key);
-        store(to + TILE_BYTES, row, value);
-        key.store(k + at, part_col);
-        value.store(v + at, part_col);
-      }
-    }
-  };
   auto load_stage = [&]() {
     if (load_unit < units) {
       const int piece = tid % PIECES, end = load.item.kv_index + load.item.num_rows;
@@ -169,12 +99,10 @@ DEVICE void attention_decode(const elem* q, elem* k, elem* v, elem* out, const i
       for (int i = 0; i < TILE / ROWS_AT_ONCE; i++) {
         const int row = i * ROWS_AT_ONCE + tid / PIECES, position = load.tile * TILE + row;
         const u64 at = (u64)(rows16[i * ROWS_AT_ONCE / 16] + (row & 15)) * D + piece * 8;
-        if (FUSED && position >= load.item.kv_index && position < end) continue;   // a new row: not in its page yet
         copy_async_16(to + tile_at<D>(row, piece), k + at, position < end);
         copy_async_16(to + TILE_BYTES + tile_at<D>(row, piece), v + at, position < end);
       }
-      if constexpr (FUSED) prepare(to, rows16);
-      if (!FUSED && load_first) {
+      if (load_first) {
 #pragma unroll
         for (int i = 0; i < 16 / ROWS_AT_ONCE; i++) {
           const int row = i * ROWS_AT_ONCE + tid / PIECES, valid = load.item.num_rows * group;
@@ -357,20 +285,11 @@ DEVICE void attention_fold(const float* partial, const float* partial_ml, int pa
 
 #define ATTENTION_DECODE(d)                                                                                                   \
   extern "C" __global__ void __launch_bounds__(128)                                                                           \
-      attention_decode_d##d(const elem* q, elem* k, elem* v, elem* out, const int* block_tables, int max_blocks,              \
+      attention_decode_d##d(const elem* q, const elem* k, const elem* v, elem* out, const int* block_tables, int max_blocks,  \
                             const WorkItem* items, const int* counts, int num_heads, int kv_heads, int block_len, float scale, \
                             int window, float* partial, float* partial_ml, int part_rows) {                                    \
-    attention_decode<d, false>(q, k, v, out, block_tables, max_blocks, items, counts, num_heads, kv_heads, block_len, scale,  \
-                               window, partial, partial_ml, part_rows, {});                                                    \
-  }                                                                                                                            \
-  extern "C" __global__ void __launch_bounds__(128)                                                                           \
-      attention_decode_fused_d##d(const elem* qkv, elem* k, elem* v, elem* out, const int* block_tables, int max_blocks,      \
-                                  const WorkItem* items, const int* counts, int num_heads, int kv_heads, int block_len,       \
-                                  float scale, int window, float* partial, float* partial_ml, int part_rows,                  \
-                                  const elem* __restrict__ q_norm, const elem* __restrict__ k_norm, const int* positions,     \
-                                  const float* __restrict__ rotation, float eps) {                                             \
-    attention_decode<d, true>(qkv, k, v, out, block_tables, max_blocks, items, counts, num_heads, kv_heads, block_len, scale, \
-                              window, partial, partial_ml, part_rows, {q_norm, k_norm, positions, rotation, eps});             \
+    attention_decode<d>(q, k, v, out, block_tables, max_blocks, items, counts, num_heads, kv_heads, block_len, scale, window,  \
+                        partial, partial_ml, part_rows);                                                                       \
   }                                                                                                                            \
   extern "C" __global__ void __launch_bounds__(128)                                                                           \
       attention_fold_d##d(const float* partial, const float* partial_ml, int part_rows, elem* out, const WorkItem* items,      \

@@ -42,12 +42,13 @@ DEVICE void linear_mid_m(const elem* __restrict__ w, const elem* x, const elem* 
     w_row[i] = SILU && (row & 8) ? out_n + out : out;
     x_row[i] = token < m ? token : m - 1;
   }
+  // Rows beyond M are zeros: reading the last row again and again would hold up all blocks at one place of L2.
   auto load = [&](int step, const elem* from, const u32 (&rows)[4], int half) {
     if (step >= steps) return;
     const int col = k0 + step * 64 + piece * 8;
     const u32 to = ring + step % STAGES * STAGE + half * 8192 + load_row * 128 + ((piece ^ (load_row & 7)) << 4);
 #pragma unroll
-    for (int i = 0; i < 4; i++) copy_async_16(to + i * 2048, from + (u64)rows[i] * k + col, col < k);
+    for (int i = 0; i < 4; i++) copy_async_16(to + i * 2048, from + (u64)rows[i] * k + col, col < k && (half == 0 || token0 + i * 16 + load_row < m));
   };
 #pragma unroll
   for (int i = 0; i < STAGES - 1; i++) load(i, w, w_row, 0);

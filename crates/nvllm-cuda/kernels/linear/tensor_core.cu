@@ -51,7 +51,7 @@ DEVICE void linear_tensor_core(const elem* __restrict__ w, const elem* x, const 
 #pragma unroll
     for (int i = 0; i < TOKENS / 32; i++) {
       int row = tm * TOKENS + i * 32 + load_row;
-      x_row[i] = row < m ? row : m - 1;
+      x_row[i] = row < m ? row : ~0u;                          // zeros
     }
   };
   auto load_stage = [&]() {
@@ -63,7 +63,7 @@ DEVICE void linear_tensor_core(const elem* __restrict__ w, const elem* x, const 
 #pragma unroll
       for (int i = 0; i < 4; i++) copy_async_16(to + i * 4096, w + (u64)w_row[i] * k + col, inside);
 #pragma unroll
-      for (int i = 0; i < TOKENS / 32; i++) copy_async_16(to + (4 + i) * 4096, x + (u64)x_row[i] * k + col, inside);
+      for (int i = 0; i < TOKENS / 32; i++) copy_async_16(to + (4 + i) * 4096, x + (x_row[i] == ~0u ? 0 : (u64)x_row[i] * k + col), inside && x_row[i] != ~0u);
     }
     copy_async_commit();
     if (++load_step == steps) { load_step = 0; load_tile += gridDim.x; }

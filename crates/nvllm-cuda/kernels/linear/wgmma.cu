@@ -7,8 +7,8 @@
 // Tensor maps (kernel parameters by value, 64-byte aligned): `w_map` over W: dims {K, N}, row pitch 2K bytes, box {64, 64}, swizzle
 //   128 B, out of bounds 0; `x_map` over x alike, dims {K, rows that may be read, at least M}.
 // Launch: .._cC: block (128 * (C + 1)), grid (g), 1 <= g <= tiles = ceil(M / 64C) * ceil(N / 128) (SILU: N counts gate and up
-//   together), best the number of multiprocessors. Dynamic shared memory: 1,024 + STAGES * (64C + 128) * 128 + C * 9,216 bytes,
-//   STAGES = 8, 6, 4 for C = 1, 2, 3 (c1: 206,848; c2: 216,064; c3: 192,512).
+//   together), best the number of multiprocessors. Dynamic shared memory: 1,024 + STAGES * (64C + 128) * 128 + C * 17,408 bytes,
+//   STAGES = 6, 5, 4 for C = 1, 2, 3 (c1: 165,888; c2: 199,680; c3: 217,088).
 // Bytes: each block reads 128 rows of W and 64C rows of x a tile from L2. Bound: tensor cores; at C = 1 the shared-memory reads.
 // Order id: linear.split8 (order.cuh). Tokens are operand A here and weights operand B; that wgmma and mma.sync accumulate 16
 //   columns alike, whichever operand holds the weights, is a property of the chip that harness/check_linear.py proves bit for bit.
@@ -18,12 +18,7 @@
 
 struct alignas(64) TensorMap { u64 opaque[16]; };
 
-constexpr int PITCH = 36;      // floats a staging row
-
-// Steps by which each consumer trails the one before it: odd, so that while one adds up a range or stores a tile, the others multiply.
-#ifndef LAG
-#define LAG 3
-#endif
+constexpr int PITCH = 68;      // floats a staging row
 
 DEVICE void barrier_init(u32 at, int count) { asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" :: "r"(at), "r"(count) : "memory"); }
 DEVICE void barrier_expect(u32 at, int bytes) { asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" :: "r"(at), "r"(bytes) : "memory"); }
@@ -56,7 +51,7 @@ DEVICE void wgmma(float (&d)[16][4], u64 a, u64 b, int add) {
 template <int C, bool SILU>
 DEVICE void linear_wgmma(const TensorMap& w_map, const TensorMap& x_map, const elem* bias, const elem* residual, void* y, int m,
                          int n, int k, int out_f32) {
-  constexpr int TOKENS = 64 * C, STAGE = (TOKENS + 128) * 128, STAGES = C == 1 ? 8 : C == 2 ? 6 : 4;
+  constexpr int TOKENS = 64 * C, STAGE = (TOKENS + 128) * 128, STAGES = C == 1 ? 6 : C == 2 ? 5 : 4;
   extern __shared__ __align__(1024) char shared[];
   __shared__ __align__(8) u64 barriers[2 * STAGES];
   const u32 ring = (shared_address(shared) + 1023) & ~1023u;
@@ -116,10 +111,8 @@ DEVICE void linear_wgmma(const TensorMap& w_map, const TensorMap& x_map, const e
     const int lane = threadIdx.x & 31, warp = (threadIdx.x >> 5) & 3, consumer = group - 1;
     const bool first_thread = (threadIdx.x & 127) == 0;
     float* staging = (float*)(shared + (ring - shared_address(shared)) + STAGES * STAGE) + (consumer * 4 + warp) * 16 * PITCH;
-    constexpr int STEPS_BEHIND = C == 2 ? LAG : 1;
-    int slot = 0, lead = STEPS_BEHIND < steps ? STEPS_BEHIND : steps - 1;
+    int slot = 0;
     u32 parity = 0;
-    if (LAG > 0 && consumer > 0) asm volatile("bar.sync %0, 256;" :: "r"(consumer) : "memory");
     for (int tile = blockIdx.x; tile < num_tiles; tile += gridDim.x) {
       float acc[16][4], total[16][4];
 #pragma unroll
@@ -131,7 +124,6 @@ DEVICE void linear_wgmma(const TensorMap& w_map, const TensorMap& x_map, const e
         const int end = begin + range_steps < steps ? begin + range_steps : steps;
 #pragma unroll 1
         for (int step = begin; step < end; step++) {
-          if (LAG > 0 && consumer < C - 1 && lead >= 0 && lead-- == 0) asm volatile("bar.arrive %0, 256;" :: "r"(consumer + 1) : "memory");
           barrier_wait(full + 8 * slot, parity);
           const u64 w_at = descriptor(ring + slot * STAGE);
           const u64 x_at = descriptor(ring + slot * STAGE + 16384 + consumer * 8192);
@@ -154,17 +146,17 @@ DEVICE void linear_wgmma(const TensorMap& w_map, const TensorMap& x_map, const e
       const int token0 = tm * TOKENS + consumer * 64 + warp * 16;
       float* at = staging + (lane >> 2) * PITCH + 2 * (lane & 3);
 #pragma unroll
-      for (int part = 0; part < (SILU ? 2 : 4); part++) {      // 32 columns at a time
+      for (int part = 0; part < (SILU ? 1 : 2); part++) {      // 64 columns at a time
         __syncwarp();
 #pragma unroll
-        for (int j = 0; j < 4; j++) {
+        for (int j = 0; j < 8; j++) {
           float v[4];
 #pragma unroll
           for (int e = 0; e < 4; e++) {
-            v[e] = total[part * 4 + j][e];
+            v[e] = total[part * 8 + j][e];
             if constexpr (SILU) {
-              float up = total[8 + part * 4 + j][e];
-              int out = tn * 64 + (part * 4 + j) * 8 + 2 * (lane & 3) + (e & 1);
+              float up = total[8 + j][e];
+              int out = tn * 64 + j * 8 + 2 * (lane & 3) + (e & 1);
               if (bias && out < out_n) {
                 v[e] = __fadd_rn(v[e], elem_to_f32(bias[out]));
                 up = __fadd_rn(up, elem_to_f32(bias[out_n + out]));
@@ -176,7 +168,7 @@ DEVICE void linear_wgmma(const TensorMap& w_map, const TensorMap& x_map, const e
           *(float2*)(at + 8 * PITCH + j * 8) = make_float2(v[2], v[3]);
         }
         __syncwarp();
-        store_rows<32, PITCH>(staging, 16, token0, tn * tile_n + part * 32, m, out_n, SILU ? nullptr : bias,
+        store_rows<64, PITCH>(staging, 16, token0, tn * tile_n + part * 64, m, out_n, SILU ? nullptr : bias,
                               SILU ? nullptr : residual, y, out_f32);
       }
     }
