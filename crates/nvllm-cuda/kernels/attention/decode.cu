@@ -51,6 +51,7 @@ DEVICE void attention_decode(const elem* q, const elem* k, const elem* v, elem* 
   float* maxima = (float*)(shared + STAGES * STAGE + 2048);    // [warp][row]
   const u32 stash = ring + STAGES * STAGE + 2304;              // the entries of 8 units, from the loading end to the computing end
   const int group = num_heads / kv_heads;
+  const BlockLen blocks(block_len);
   const float c = __fmul_rn(scale, 1.4426950408889634f);
   let_next_start();
   wait_for_inputs();
@@ -80,10 +81,10 @@ DEVICE void attention_decode(const elem* q, const elem* k, const elem* v, elem* 
   auto find_pages = [&]() {
     if (load_unit >= units) return;
     const int* table = block_tables + (u64)load.item.seq * max_blocks;
-    const int last_block = (load.item.kv_index + load.item.num_rows - 1) / block_len;
+    const u32 last_block = blocks.block(load.item.kv_index + load.item.num_rows - 1);
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-      const int block = (load.tile * TILE + i * 16) / block_len;
+      const u32 block = blocks.block(load.tile * TILE + i * 16);
       pages[i] = load_l2_i32(table + (block < last_block ? block : last_block));
     }
   };
@@ -93,8 +94,10 @@ DEVICE void attention_decode(const elem* q, const elem* k, const elem* v, elem* 
       const u32 to = ring + load_slot * STAGE;
       u32 rows16[4];                                           // rows of K and V at which each 16 positions begin
 #pragma unroll
-      for (int i = 0; i < 4; i++)
-        rows16[i] = ((u32)pages[i] * kv_heads + load.head) * block_len + (u32)(load.tile * TILE + i * 16) % (u32)block_len;
+      for (int i = 0; i < 4; i++) {
+        const u32 position = load.tile * TILE + i * 16;
+        rows16[i] = ((u32)pages[i] * kv_heads + load.head) * blocks.len + position - blocks.block(position) * blocks.len;
+      }
 #pragma unroll
       for (int i = 0; i < TILE / ROWS_AT_ONCE; i++) {
         const int row = i * ROWS_AT_ONCE + tid / PIECES, position = load.tile * TILE + row;
@@ -146,14 +149,21 @@ DEVICE void attention_decode(const elem* q, const elem* k, const elem* v, elem* 
 #pragma unroll
         for (int i = 0; i < KC; i++) ldmatrix_x4(qf[i], qs + tile_at<D>(lane & 15, 2 * i + (lane >> 4)));
       }
+      // All of this warp's K, then its V: shared memory answers while the scores are made and the maxima exchanged.
+      u32 kf[KC][4], vf[TILE / 16][NT / 2][4];
+#pragma unroll
+      for (int i = 0; i < KC; i++)
+        ldmatrix_x4(kf[i], ks + tile_at<D>(warp * 16 + (lane & 7) + ((lane >> 4) << 3), 2 * i + ((lane >> 3) & 1)));
       float s[2][4] = {};
 #pragma unroll
       for (int i = 0; i < KC; i++) {
-        u32 b[4];
-        ldmatrix_x4(b, ks + tile_at<D>(warp * 16 + (lane & 7) + ((lane >> 4) << 3), 2 * i + ((lane >> 3) & 1)));
-        mma(s[0], qf[i][0], qf[i][1], qf[i][2], qf[i][3], b[0], b[1]);
-        mma(s[1], qf[i][0], qf[i][1], qf[i][2], qf[i][3], b[2], b[3]);
+        mma(s[0], qf[i][0], qf[i][1], qf[i][2], qf[i][3], kf[i][0], kf[i][1]);
+        mma(s[1], qf[i][0], qf[i][1], qf[i][2], qf[i][3], kf[i][2], kf[i][3]);
       }
+#pragma unroll
+      for (int i = 0; i < TILE / 16; i++)
+#pragma unroll
+        for (int j = 0; j < NT / 2; j++) ldmatrix_x4_trans(vf[i][j], vs + tile_at<D>(i * 16 + (lane & 15), warp * NT + 2 * j + (lane >> 4)));
       float top0 = NEG_INF, top1 = NEG_INF;
 #pragma unroll
       for (int j = 0; j < 2; j++)
@@ -196,18 +206,15 @@ DEVICE void attention_decode(const elem* q, const elem* k, const elem* v, elem* 
       }
       l[0] = __fmul_rn(l[0], f0); l[1] = l[0]; l[2] = __fmul_rn(l[2], f1); l[3] = l[2];
       __syncthreads();
+      u32 pf[TILE / 16][4];
+#pragma unroll
+      for (int i = 0; i < TILE / 16; i++) ldmatrix_x4(pf[i], ps + tile_at<64>(lane & 15, 2 * i + (lane >> 4)));
 #pragma unroll
       for (int i = 0; i < TILE / 16; i++) {
-        u32 p[4];
-        ldmatrix_x4(p, ps + tile_at<64>(lane & 15, 2 * i + (lane >> 4)));
+        const u32(&p)[4] = pf[i];
         mma(l, p[0], p[1], p[2], p[3], ELEM_ONES, ELEM_ONES);
 #pragma unroll
-        for (int j = 0; j < NT; j += 2) {
-          u32 b[4];
-          ldmatrix_x4_trans(b, vs + tile_at<D>(i * 16 + (lane & 15), (warp * NT + j) + (lane >> 4)));
-          mma(o[j], p[0], p[1], p[2], p[3], b[0], b[1]);
-          mma(o[j + 1], p[0], p[1], p[2], p[3], b[2], b[3]);
-        }
+        for (int j = 0; j < NT; j++) mma(o[j], p[0], p[1], p[2], p[3], vf[i][j / 2][j % 2 * 2], vf[i][j / 2][j % 2 * 2 + 1]);
       }
     }
 

@@ -27,7 +27,7 @@ struct WorkItem {
   int first_kv;     // first KV index that any of the queries sees
 };
 
-// Rounded to nothing: -inf stands for "no position yet" and counts as 0 in differences.
+// -inf stands for "no position yet" and counts as 0 in differences.
 DEVICE float scaled_max(float m, float c) { return m == NEG_INF ? 0.0f : __fmul_rn(m, c); }
 DEVICE float rescale(float m, float c, float scaled) { return exp2_approx(__fsub_rn(__fmul_rn(m, c), scaled)); }
 DEVICE float weight(float s, float c, float scaled) { return exp2_approx(__fmaf_rn(s, c, -scaled)); }
@@ -41,3 +41,10 @@ DEVICE bool visible(int position, int query, int window) {
 
 // Byte offset of 16-byte piece `piece` of row `row` in a tile of rows of D elements, swizzled for ldmatrix.
 template <int D> DEVICE u32 tile_at(int row, int piece) { return row * (D * 2) + ((piece ^ (row & 7)) << 4); }
+
+// Division by block_len without dividing: exact while n * block_len < 2^32.
+struct BlockLen {
+  u32 len, magic;
+  DEVICE_MEMBER BlockLen(int block_len) : len(block_len), magic(0xffffffffu / (u32)block_len + 1) {}
+  DEVICE_MEMBER u32 block(u32 n) const { return __umulhi(n, magic); }
+};

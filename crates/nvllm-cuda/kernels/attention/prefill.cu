@@ -2,21 +2,19 @@
 //
 // Formula and order id attention.chunk256: order.cuh; the same bits as decode.cu for the same row. Layout: as in decode.cu; any number
 //   of rows a sequence, group = num_heads / kv_heads at most 64.
-// Launch: attention_prefill_d64_wW / _d128_wW, W = 4 or 8 warps: block (32 W), grid (entries, kv_heads) where entries is any bound on
-//   counts[1] (blocks beyond it end at once). Dynamic shared memory: 768 * D + 32 * W * D bytes (d128: 114,688 for w4, 131,072 for
-//   w8). Parameters: q, k, v, out; block_tables, max_blocks; items, counts (work_list.cu, tile_tokens = 16 W / group); num_heads,
-//   kv_heads, block_len; scale; window (0: none).
-// Work: 4 * D operations a visible (query, position) pair, tiles of 16 W packed rows (query heads of one KV head side by side) by 64
+// Launch: attention_prefill_d64 / _d128: block (256), grid (entries, kv_heads) where entries is any bound on counts[1] (blocks beyond
+//   it end at once). Dynamic shared memory: 1,024 * D bytes (d128: 131,072; d64: 65,536). Parameters: q, k, v, out; block_tables,
+//   max_blocks; items, counts (work_list.cu, tile_tokens = 128 / group); num_heads, kv_heads, block_len; scale; window (0: none).
+// Work: 4 * D operations a visible (query, position) pair, tiles of 128 packed rows (query heads of one KV head side by side) by 64
 //   positions. Bytes: K and V of all earlier positions once a tile, from L2. Bound: tensor cores, then the special-function unit (one
 //   exponential a pair).
 // Warp w holds rows 16w.. of the tile: scores, probabilities and two sets of sums (the chunk's and the total) stay in registers.
 #include "../prelude.cuh"
 #include "order.cuh"
 
-constexpr int STAGES = 3;
+constexpr int STAGES = 3, WARPS = 8;
 
-// WARPS of 16 packed rows a block.
-template <int D, int WARPS>
+template <int D>
 DEVICE void attention_prefill(const elem* q, const elem* k, const elem* v, elem* out, const int* block_tables, int max_blocks,
                               const WorkItem* items, const int* counts, int num_heads, int kv_heads, int block_len, float scale,
                               int window) {
@@ -34,7 +32,9 @@ DEVICE void attention_prefill(const elem* q, const elem* k, const elem* v, elem*
   const int kv_index = load_l2_i32(&item->kv_index), first_kv = load_l2_i32(&item->first_kv);
   const int valid = num_rows * group, kv_end = kv_index + num_rows, first_tile = first_kv / TILE, end_tile = (kv_end - 1) / TILE + 1;
   const int* table = block_tables + (u64)seq * max_blocks;
-  const int last_block = (kv_end - 1) / block_len, piece = tid % PIECES, row_in = tid / PIECES;
+  const BlockLen blocks(block_len);
+  const u32 last_block = blocks.block(kv_end - 1);
+  const int piece = tid % PIECES, row_in = tid / PIECES;
 
   // The page numbers of a tile are read one tile before it is loaded.
   int load_tile = first_tile, load_slot = 0;
@@ -42,9 +42,9 @@ DEVICE void attention_prefill(const elem* q, const elem* k, const elem* v, elem*
   auto find_rows = [&]() {
 #pragma unroll
     for (int i = 0; i < TILE / ROWS_AT_ONCE; i++) {
-      const int position = load_tile * TILE + i * ROWS_AT_ONCE + row_in, block = position / block_len;
-      const int page = load_l2_i32(table + (block < last_block ? block : last_block));
-      rows[i] = ((u32)page * kv_heads + head) * block_len + (position - block * block_len);
+      const u32 position = load_tile * TILE + i * ROWS_AT_ONCE + row_in, block = blocks.block(position);
+      const u32 page = load_l2_i32(table + (block < last_block ? block : last_block));
+      rows[i] = (page * kv_heads + head) * blocks.len + position - block * blocks.len;
     }
   };
   auto load_stage = [&]() {
@@ -184,15 +184,13 @@ DEVICE void attention_prefill(const elem* q, const elem* k, const elem* v, elem*
   }
 }
 
-#define ATTENTION_PREFILL(d, warps, blocks)                                                                                   \
-  extern "C" __global__ void __launch_bounds__(32 * warps, blocks)                                                            \
-      attention_prefill_d##d##_w##warps(const elem* q, const elem* k, const elem* v, elem* out, const int* block_tables,      \
-                                        int max_blocks, const WorkItem* items, const int* counts, int num_heads,              \
-                                        int kv_heads, int block_len, float scale, int window) {                                \
-    attention_prefill<d, warps>(q, k, v, out, block_tables, max_blocks, items, counts, num_heads, kv_heads, block_len, scale, \
-                                window);                                                                                       \
+#define ATTENTION_PREFILL(d)                                                                                                  \
+  extern "C" __global__ void __launch_bounds__(32 * WARPS, 1)                                                                 \
+      attention_prefill_d##d(const elem* q, const elem* k, const elem* v, elem* out, const int* block_tables, int max_blocks, \
+                             const WorkItem* items, const int* counts, int num_heads, int kv_heads, int block_len,            \
+                             float scale, int window) {                                                                        \
+    attention_prefill<d>(q, k, v, out, block_tables, max_blocks, items, counts, num_heads, kv_heads, block_len, scale,         \
+                         window);                                                                                              \
   }
-ATTENTION_PREFILL(64, 4, 2)
-ATTENTION_PREFILL(64, 8, 1)
-ATTENTION_PREFILL(128, 4, 2)
-ATTENTION_PREFILL(128, 8, 1)
+ATTENTION_PREFILL(64)
+ATTENTION_PREFILL(128)

@@ -6,7 +6,7 @@
 // counts[0], counts[1]: entries of each. first_entry[s]: the first entry of s in `decode`, -1 for none. Sequences with no rows have no entries.
 //
 // Launch: grid (1), block (256), no dynamic shared memory. Parameters: first_row, num_rows, kv_start [num_seqs] i32; num_seqs; group
-//   (query heads a KV head); decode_rows (at most 16); tile_tokens (64 or 128 packed rows / group); window (0: none); decode, prefill: WorkItem arrays
+//   (query heads a KV head); decode_rows (at most 16); tile_tokens (128 / group); window (0: none); decode, prefill: WorkItem arrays
 //   (8 i32 an entry) large enough: sum of ceil(len / KV_CHUNK), and rows / tile_tokens + num_seqs; counts [2],
 //   first_entry [num_seqs] i32.
 // Bytes: a few KB; bound by latency. No floating point, no order id.

@@ -4,7 +4,6 @@ import torch
 from device import *
 
 CHUNK = int(os.environ.get("KV_CHUNK", "256"))
-WARPS = int(os.environ.get("WARPS", "8"))
 LISTS, DECODE, PREFILL = (Module(f"attention/{n}.cu", [f"KV_CHUNK={CHUNK}"]) for n in ("work_list", "decode", "prefill"))
 ROPE, NORM = Module("qk_norm_rope_append/fused.cu"), Module("rms_norm/fused.cu")
 
@@ -22,13 +21,13 @@ class Attention:
 
     def __init__(self, heads, kv_heads, dim, block_len, window=0):
         self.heads, self.kv_heads, self.dim, self.block_len, self.window = heads, kv_heads, dim, block_len, window
-        self.group, self.scale, self.warps = heads // kv_heads, 1 / math.sqrt(dim), WARPS
+        self.group, self.scale = heads // kv_heads, 1 / math.sqrt(dim)
 
     def plan(self, seqs, rows, decode_rows=16):
         """seqs: [(first_row, num_rows, kv_start)]. Device arrays and the work lists."""
         self.first, self.rows, self.start = (ints([s[i] for s in seqs]) for i in range(3))
         entries = sum(cdiv(s[2] + s[1], CHUNK) for s in seqs) + 1
-        self.entries, self.tiles = entries, rows // (16 * self.warps // self.group) + len(seqs)
+        self.entries, self.tiles = entries, rows // (128 // self.group) + len(seqs)
         self.decode, self.prefill = (torch.full((n * 8,), -1, dtype=torch.int32, device="cuda") for n in (entries, self.tiles))
         self.counts = ints([-1, -1])
         self.part_rows = max(1, decode_rows)
@@ -42,7 +41,7 @@ class Attention:
 
     def build(self, pdl=False):
         LISTS.launch("attention_work_list", 1, 256, 0, [self.first, self.rows, self.start, self.first.numel(), self.group, self.decode_rows,
-                     16 * self.warps // self.group, self.window, self.decode, self.prefill, self.counts, self.first_entry], pdl)
+                     128 // self.group, self.window, self.decode, self.prefill, self.counts, self.first_entry], pdl)
 
     def run_decode(self, q, k, v, out, tables, pdl=False, waves=2):
         shared = 3 * (256 + 32) * self.dim + 2560
@@ -55,7 +54,7 @@ class Attention:
                           [self.partial, self.ml, self.part_rows, out, self.decode, self.first_entry, self.heads, self.kv_heads, self.scale], pdl)
 
     def run_prefill(self, q, k, v, out, tables, pdl=False):
-        PREFILL.launch(f"attention_prefill_d{self.dim}_w{self.warps}", (self.tiles, self.kv_heads), 32 * self.warps, (768 + 32 * self.warps) * self.dim,
+        PREFILL.launch(f"attention_prefill_d{self.dim}", (self.tiles, self.kv_heads), 256, 1024 * self.dim,
                        [q, k, v, out, tables, tables.shape[1], self.prefill, self.counts, self.heads, self.kv_heads, self.block_len,
                         self.scale, self.window], pdl)
 
@@ -127,9 +126,6 @@ def check_attention(records):
         out = poison()  # whole, by prefill alone
         a.plan(seqs, row, 0).run_prefill(q, k, v, out, tables)
         judge("prefill, whole", out)
-        a.warps, out = 12 - a.warps, poison()
-        a.plan(seqs, row, 0).run_prefill(q, k, v, out, tables)
-        judge(f"prefill, {a.warps} warps", out)
         out = poison()  # every row as a decode of its own
         alone = [(f + i, 1, s + i) for f, n, s in seqs for i in range(n)]
         repeated = tables.repeat_interleave(ints([n for _, n, _ in seqs]).long(), 0).contiguous()
@@ -249,12 +245,11 @@ def bench(records, bandwidth, rate):
             other = time_graph(lambda: torch.nn.functional.scaled_dot_product_attention(x, y, y, is_causal=True), 1)[0]
             text = f"  torch sdpa (not paged) {other:.1f} us"
             records.add(op="attention", kernel="torch sdpa", batch=batch, new=new, us=other)
-        for a.warps in (4, 8):
-            a.plan([(i * new, new, start) for i in range(batch)], batch * new, 2)
-            us, least = time_graph(lambda: [a.run_prefill(q, k, v, out, tables) for _ in range(4)], 4)
-            records.add(f"prefill w{a.warps} b={batch} new={new} start={start} {us:8.1f} us {flop/us/1e6:6.0f} TFLOP/s {flop/us*1e6/rate:.2f}{text}",
-                        op="attention", kernel="prefill", chunk=CHUNK, warps=a.warps, batch=batch, new=new, start=start, us=us, least_us=least,
-                        flop=flop, share_of_matmul=flop / us * 1e6 / rate)
+        a.plan([(i * new, new, start) for i in range(batch)], batch * new, 2)
+        us, least = time_graph(lambda: [a.run_prefill(q, k, v, out, tables) for _ in range(4)], 4)
+        records.add(f"prefill b={batch} new={new} start={start} {us:8.1f} us {flop/us/1e6:6.0f} TFLOP/s {flop/us*1e6/rate:.2f}{text}", op="attention",
+                    kernel="prefill", chunk=CHUNK, batch=batch, new=new, start=start, us=us, least_us=least, flop=flop,
+                    share_of_matmul=flop / us * 1e6 / rate)
     for rows in (1, 16, 16384):
         blocks = rows // 16 + 1
         copies = 1 if rows > 1000 else 28

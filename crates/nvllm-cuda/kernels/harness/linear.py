@@ -22,18 +22,19 @@ def small_shared(rows, tokens, m, k, silu, stream):
     return 1024 * rows * (ring if stream else steps) + partial * (2 if stream else 1) + 16 * m * range_len(k)
 
 
-PREFER = "r16"
+PREFER = "cover"  # or "r16"; see small_choice
 # After which linears the next kernel waits until their x is there.
 LATE = {"none": [], "all": ["qkv", "o", "gate_up", "down"], "gate_up": ["gate_up"], "qkv and gate_up": ["qkv", "gate_up"]}
 
 
 def small_choice(n, k, m, silu):
-    """Resident tiles if W fits the rings of the device's blocks; otherwise streamed."""
+    """Resident if W fits the device's shared memory at once; otherwise streamed. "cover": the fewest rows with which one tile a
+    multiprocessor covers W. "r16": 16 rows, several blocks a multiprocessor."""
     tokens = 8 if m <= 8 else 16 if m <= 16 else 32
     out = n // 2 if silu else n
     if PREFER == "r16" and cdiv(n, 16) <= 4 * SMS and small_shared(16, tokens, m, k, silu, False) <= SHARED_LIMIT:
         return "r16"
-    for rows in (16, 32, 48):  # "cover": the fewest rows with which one tile a multiprocessor covers W
+    for rows in (16, 32, 48):
         if cdiv(out, rows // 2 if silu else rows) <= SMS and small_shared(rows, tokens, m, k, silu, False) <= SHARED_LIMIT:
             return f"r{rows}"
     return "stream"
@@ -143,7 +144,7 @@ def check_all(records):
         judge("small_m, M = 1", by_rows)
         if m <= 32:
             tokens = 8 if m <= 8 else 16 if m <= 16 else 32
-            for way in ("r16", "r32", "r48", "stream") if silu else ("r8", "r16", "r32", "r48", "stream"):
+            for way in ("r16", "r32", "r48", "stream"):
                 if small_shared(16 if way == "stream" else int(way[1:]), tokens, m, k, silu, way == "stream") <= SHARED_LIMIT:
                     judge("small_m " + way, lambda y: small(w, x, y, bias, residual, silu, way=way, waves=1 if m % 2 else None))
         for kind, run in KERNELS.items():
@@ -190,10 +191,10 @@ def bench_small(records, bandwidth):
         for m in (1, 4, 8, 16, 32):
             n, k, silu, w, x, y = inputs(name, m)
             best = None
-            for way, pdl in itertools.product(["r8", "r16", "r32", "r48", "stream"], [False, True]):
+            for way, pdl in itertools.product(["r16", "r32", "r48", "stream"], [False, True]):
                 tokens = 8 if m <= 8 else 16 if m <= 16 else 32
                 rows = 16 if way == "stream" else int(way[1:])
-                if (silu and rows == 8) or small_shared(rows, tokens, m, k, silu, way == "stream") > SHARED_LIMIT:
+                if small_shared(rows, tokens, m, k, silu, way == "stream") > SHARED_LIMIT:
                     continue
                 if way != "stream" and name == "head":
                     continue
@@ -218,6 +219,7 @@ def bench_chain(records, bandwidth):
     head = torch.randn(151936, 1024, device="cuda", dtype=torch.bfloat16)
     size = sum(w.numel() * 2 for l in layers for w in l) + head.numel() * 2
     global PREFER
+    default = PREFER
     for m, pdl, PREFER, late in itertools.product([1, 4, 8, 16], [False, True], ["cover", "r16"], LATE):
         if not pdl and late != "none":
             continue
@@ -237,6 +239,7 @@ def bench_chain(records, bandwidth):
         records.add(f"chain of 113 linears m={m} pdl={int(pdl)} {PREFER} late={late}: {us:.0f} us {size/us/1e3:.0f} GB/s {size/us*1e6/bandwidth:.2f}",
                     op="linear_chain", m=m, pdl=pdl, prefer=PREFER, late=late, us=us, least_us=least, bytes=size,
                     share_of_copy=size / us * 1e6 / bandwidth)
+    PREFER = default
 
 
 def bench_large(records, rate, sizes=(24, 32, 64, 128, 256, 512, 2048, 8192)):

@@ -10,13 +10,16 @@ HIDDEN, HEADS, KV_HEADS, DIM, FFN, VOCAB, LAYERS = 1024, 16, 8, 128, 3072, 15193
 
 
 def linear(w, x, y, residual=None, silu=False, pdl=False, norm=None, late=False):
-    m = x.shape[0]
-    if m <= 16:
+    """The kernel that measured fastest for this shape on an H200."""
+    (n, k), m = w.shape, x.shape[0]
+    if m <= 16 or m <= 32 and k <= 2048 and n < 8192:
         li.small(w, x, y, residual=residual, silu=silu, pdl=pdl, norm=norm, late=late)
-    elif m <= 128:
-        li.mid(w, x, y, residual=residual, silu=silu, pdl=pdl)
+    elif m <= 128 and n < 4096:
+        li.mid(w, x, y, residual=residual, silu=silu, pdl=pdl, split=True)
+    elif li.WGMMA:
+        li.wgmma(w, x, y, residual=residual, silu=silu, c=1 if m <= 256 and n < 8192 else 3 if k <= 1024 and m > 1024 else 2, pdl=pdl)
     else:
-        li.wgmma(w, x, y, residual=residual, silu=silu, c=1 if m <= 256 else 2 if w.shape[1] > 1024 else 3, pdl=pdl)
+        li.tensor_core(w, x, y, residual=residual, silu=silu, tokens=64 if m <= 256 else 128, pdl=pdl)
 
 
 def main():
@@ -43,30 +46,27 @@ def main():
         outputs = batch
         logits = torch.empty(outputs, VOCAB, device="cuda")
         last = x[:outputs]
-        for pdl, li.PREFER, late, fused in [(False, "r16", "none", False), (True, "r16", "none", False), (True, "r16", "none", new == 1)] + [
-                (True, "r16", "all", True), (True, "r16", "gate_up", True), (True, "cover", "none", True), (True, "cover", "all", True)] * (m <= 16):
+        # Whether the norms before qkv, gate_up and head are made inside them, and when the next kernel may start (li.LATE).
+        for pdl, norms, late in [(False, m <= 2, "none"), (True, m <= 2, "none")] + [(True, n, "all") for n in (False, True)] * (m <= 16):
 
             def step():
                 a.build(pdl)
                 for l, (k, v) in zip(layers, kv):
-                    if m <= 16:
+                    if norms:
                         linear(l["qkv"], h, qkv, pdl=pdl, norm=l["norm"], late="qkv" in li.LATE[late])
                     else:
                         at.norm(h, l["norm"], x, pdl=pdl)
-                        linear(l["qkv"], x, qkv, pdl=pdl)
-                    if fused:
-                        a.run_fused(qkv, l["qk"], l["qk"], positions, rotation, k, v, attn, tables, pdl)
-                    else:
-                        at.rope(qkv, l["qk"], l["qk"], positions, rotation, slots, q, k, v, HEADS, KV_HEADS, DIM, 16, pdl=pdl)
-                        (a.run_decode if new == 1 else a.run_prefill)(q, k, v, attn, tables, pdl)
+                        linear(l["qkv"], x, qkv, pdl=pdl, late="qkv" in li.LATE[late])
+                    at.rope(qkv, l["qk"], l["qk"], positions, rotation, slots, q, k, v, HEADS, KV_HEADS, DIM, 16, pdl=pdl)
+                    (a.run_decode if new == 1 else a.run_prefill)(q, k, v, attn, tables, pdl)
                     linear(l["o"], attn, h, residual=h, pdl=pdl, late="o" in li.LATE[late])
-                    if m <= 16:
+                    if norms:
                         linear(l["gate_up"], h, act, silu=True, pdl=pdl, norm=l["norm"], late="gate_up" in li.LATE[late])
                     else:
                         at.norm(h, l["norm"], x, pdl=pdl)
-                        linear(l["gate_up"], x, act, silu=True, pdl=pdl)
+                        linear(l["gate_up"], x, act, silu=True, pdl=pdl, late="gate_up" in li.LATE[late])
                     linear(l["down"], act, h, residual=h, pdl=pdl, late="down" in li.LATE[late])
-                if m <= 16:
+                if norms:
                     linear(head, h, logits, pdl=pdl, norm=layers[0]["norm"])
                 else:
                     at.norm(h, l["norm"], x, pdl=pdl)
@@ -75,9 +75,9 @@ def main():
             us, least = time_graph(step, 1)
             size = weights + LAYERS * batch * length * KV_HEADS * DIM * 4
             flop = 2 * m * (weights / 2 - head.numel()) + 2 * outputs * head.numel()
-            records.add(f"step batch={batch:<3} new={new:<4} context={context:<5} pdl={int(pdl)} {li.PREFER} late={late} fused={int(fused)} {us:8.1f} us, {m / us * 1e6:8.0f} rows/s, "
+            records.add(f"step batch={batch:<3} new={new:<4} context={context:<5} pdl={int(pdl)} norms inside={int(norms)} late={late} {us:8.1f} us, {m / us * 1e6:8.0f} rows/s, "
                         f"{size / us / 1e3:.0f} GB/s ({size / us * 1e6 / bandwidth:.2f}), {flop / us / 1e6:.0f} TFLOP/s in linears ({flop / us * 1e6 / rate:.2f})",
-                        op="step", batch=batch, new=new, context=context, chunk=at.CHUNK, pdl=pdl, prefer=li.PREFER, late=late, fused=fused, us=us, least_us=least, bytes=size, linear_flop=flop,
+                        op="step", batch=batch, new=new, context=context, chunk=at.CHUNK, pdl=pdl, norms_inside=bool(norms), late=late, us=us, least_us=least, bytes=size, linear_flop=flop,
                         share_of_copy=size / us * 1e6 / bandwidth, share_of_matmul=flop / us * 1e6 / rate)
     records.close()
 

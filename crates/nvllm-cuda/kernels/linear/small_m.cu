@@ -6,7 +6,7 @@
 //
 // Layout: x, W, bias, residual row-major 16-bit elements; y 16-bit or f32. K a multiple of 8; pointers 16-byte aligned;
 //   M at most 8 (.._t8), 16 (.._t16) or 32 (.._t32); N any (N/2 any with SILU). residual may be y.
-// Two ways through W, both in tiles of R rows (8, 16, 32 or 48; SILU: R/2 of gate and the R/2 of up that belong to them):
+// Two ways through W, both in tiles of R rows (16, 32 or 48; SILU: R/2 of gate and the R/2 of up that belong to them):
 //   resident (.._rR_..): one tile a block, all of it asked for at once, before the wait for x: a matrix that one tile a
 //     multiprocessor covers is on its way while the kernel before still runs (programmatic dependent launch);
 //   stream (.._stream_..): R = 16, a ring of 6 stages of 64 columns a warp, a block takes every gridDim-th tile.
@@ -30,7 +30,7 @@ constexpr int RING = 6;
 template <int ROWS, int TOKENS, bool SILU, bool STREAM, int NORM>
 DEVICE void linear_small_m(const elem* __restrict__ w, const elem* x, const elem* __restrict__ bias, const elem* residual, void* y,
                            int m, int n, int k, int flags, const elem* __restrict__ norm, float eps) {
-  constexpr int STAGE = ROWS * 128, NT = TOKENS / 8, RT = (ROWS + 15) / 16, PAD = ROWS + 4, PARTIAL = PAD * TOKENS;
+  constexpr int STAGE = ROWS * 128, NT = TOKENS / 8, RT = ROWS / 16, PAD = ROWS + 4, PARTIAL = PAD * TOKENS;
   constexpr int OUT_ROWS = SILU ? ROWS / 2 : ROWS;
   extern __shared__ __align__(128) char shared[];
   const int lane = threadIdx.x & 31, range = threadIdx.x >> 5;
@@ -146,6 +146,7 @@ DEVICE void linear_small_m(const elem* __restrict__ w, const elem* x, const elem
     for (int r = 0; r < RT; r++)
 #pragma unroll
       for (int t = 0; t < NT; t++) acc[r][t][0] = acc[r][t][1] = acc[r][t][2] = acc[r][t][3] = 0.0f;
+#pragma unroll(STREAM ? 1 : 2)
     for (int step = 0; step < steps; step++) {
       if constexpr (STREAM) {
         copy_async_wait<RING - 2>();
@@ -155,21 +156,11 @@ DEVICE void linear_small_m(const elem* __restrict__ w, const elem* x, const elem
       if (works) {
         u32 a[RT][4][4];
         const u32 stage = ring + slot * STAGE;
-        if constexpr (ROWS >= 16) {
 #pragma unroll
-          for (int r = 0; r < RT; r++)
+        for (int r = 0; r < RT; r++)
 #pragma unroll
-            for (int c = 0; c < 4; c++)
-              ldmatrix_x4(a[r][c], stage + (r * 16 + (lane & 15)) * 128 + (((2 * c + (lane >> 4)) ^ (lane & 7)) << 4));
-        } else {                                               // rows 8 to 15 of the mma are zeros
-#pragma unroll
-          for (int c = 0; c < 4; c += 2) {
-            u32 f[4];
-            ldmatrix_x4(f, stage + (lane & 7) * 128 + (((2 * c + piece) ^ (lane & 7)) << 4));
-            a[0][c][0] = f[0]; a[0][c][1] = 0; a[0][c][2] = f[1]; a[0][c][3] = 0;
-            a[0][c + 1][0] = f[2]; a[0][c + 1][1] = 0; a[0][c + 1][2] = f[3]; a[0][c + 1][3] = 0;
-          }
-        }
+          for (int c = 0; c < 4; c++)
+            ldmatrix_x4(a[r][c], stage + (r * 16 + (lane & 15)) * 128 + (((2 * c + (lane >> 4)) ^ (lane & 7)) << 4));
 #pragma unroll
         for (int t = 0; t < NT; t++) {
           int row = t * 8 + (lane & 7);
@@ -196,7 +187,7 @@ DEVICE void linear_small_m(const elem* __restrict__ w, const elem* x, const elem
         for (int t = 0; t < NT; t++) {
           float* at = sums + range * PARTIAL + (t * 8 + 2 * (lane & 3)) * PAD + r * 16 + (lane >> 2);
           at[0] = acc[r][t][0]; at[PAD] = acc[r][t][1];
-          if (ROWS >= 16) { at[8] = acc[r][t][2]; at[PAD + 8] = acc[r][t][3]; }
+          at[8] = acc[r][t][2]; at[PAD + 8] = acc[r][t][3];
         }
     }
     __syncthreads();
@@ -252,6 +243,3 @@ ALL(silu_r16, 16, true, false)
 ALL(silu_r32, 32, true, false)
 ALL(silu_r48, 48, true, false)
 ALL(silu_stream, 16, true, true)
-SMALL_M(r8, 8, 8, false, false, 0)
-SMALL_M(r8, 8, 16, false, false, 0)
-SMALL_M(r8, 8, 32, false, false, 0)
