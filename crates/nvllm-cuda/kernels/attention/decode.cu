@@ -1,7 +1,7 @@
 // Paged attention for sequences with few new rows (decode, verification of drafts): KV split into chunks over the device, query
 // heads of one KV head and rows of one sequence share every read of K and V.
 //
-// Formula and order id attention.chunk256: order.cuh. Layout: q, out [rows, num_heads, D]; K and V pages of one layer, each
+// Formula and order id attention.chunk256: attention_order.cuh. Layout: q, out [rows, num_heads, D]; K and V pages of one layer, each
 //   [num_blocks, kv_heads, block_len, D]; block_tables i32 [seqs, max_blocks]; all elements 16 bits. D 64 or 128, block_len a multiple
 //   of 16, rows of a sequence times group = num_heads / kv_heads at most part_rows <= 16.
 // Launch: attention_decode_d64 / _d128: block (128), grid (g), any g; best 2 blocks a multiprocessor. Dynamic shared memory:
@@ -15,8 +15,8 @@
 //   read. Bound: memory bandwidth; at batch 1 the latency of one chunk (its tiles in sequence) and of the fold.
 // A block takes every g-th (entry, KV head). Tiles of 64 positions flow through a ring of 3 stages; warp w scores positions 16w.. of
 //   a tile, then takes columns D/4 w.. of P V.
-#include "../prelude.cuh"
-#include "order.cuh"
+#include "prelude.cuh"
+#include "attention_order.cuh"
 
 constexpr int STAGES = 3;
 

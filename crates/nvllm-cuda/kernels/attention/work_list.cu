@@ -10,8 +10,8 @@
 //   (8 i32 an entry) large enough: sum of ceil(len / KV_CHUNK), and rows / tile_tokens + num_seqs; counts [2],
 //   first_entry [num_seqs] i32.
 // Bytes: a few KB; bound by latency. No floating point, no order id.
-#include "../prelude.cuh"
-#include "order.cuh"
+#include "prelude.cuh"
+#include "attention_order.cuh"
 
 // Exclusive prefix sum of one value a thread over 256 threads; `sum` is that of all.
 DEVICE int prefix(int value, int& sum, int* warps) {

@@ -21,7 +21,7 @@ def library():
 
 
 def flatten(path, seen=None):
-    """The file with its quoted includes pasted in, each once."""
+    """The file with its quoted includes (names, from any folder of kernels/) pasted in, each once."""
     seen = set() if seen is None else seen
     path = os.path.realpath(path)
     if path in seen:
@@ -30,7 +30,7 @@ def flatten(path, seen=None):
     lines = []
     for line in open(path, encoding="utf-8"):
         found = re.match(r'#include "(.+)"', line)
-        lines.append(flatten(os.path.join(os.path.dirname(path), found[1]), seen) if found else line)
+        lines.append(flatten(glob.glob(f"{KERNELS}/*/{found[1]}")[0], seen) if found else line)
     return "".join(line for line in lines if "#pragma once" not in line)
 
 

@@ -13,10 +13,10 @@
 //     For small N and long K (o, down).
 // Works with programmatic dependent launch: the first weights are on their way before the wait.
 // Bytes: N*K*2 a token tile (once from device memory), M*K*2 a tile of W from L2; split: 64*M*N more through L2. Bound: latency and L2.
-// Order id: linear.split8 (order.cuh); weights are operand A, tokens operand B as in small_m.cu.
-#include "../prelude.cuh"
-#include "order.cuh"
-#include "store.cuh"
+// Order id: linear.split8 (linear_order.cuh); weights are operand A, tokens operand B as in small_m.cu.
+#include "prelude.cuh"
+#include "linear_order.cuh"
+#include "linear_store.cuh"
 
 constexpr int STAGES = 4, STAGE = 128 * 128, PITCH = 68;
 
@@ -48,7 +48,10 @@ DEVICE void linear_mid_m(const elem* __restrict__ w, const elem* x, const elem* 
     const int col = k0 + step * 64 + piece * 8;
     const u32 to = ring + step % STAGES * STAGE + half * 8192 + load_row * 128 + ((piece ^ (load_row & 7)) << 4);
 #pragma unroll
-    for (int i = 0; i < 4; i++) copy_async_16(to + i * 2048, from + (u64)rows[i] * k + col, col < k && (half == 0 || token0 + i * 16 + load_row < m));
+    for (int i = 0; i < 4; i++) {
+      const bool inside = col < k && (half == 0 || token0 + i * 16 + load_row < m);
+      copy_async_16(to + i * 2048, from + (u64)rows[i] * k + col, inside);
+    }
   };
 #pragma unroll
   for (int i = 0; i < STAGES - 1; i++) load(i, w, w_row, 0);

@@ -18,11 +18,11 @@
 //   weights do not queue before x.
 // Bytes: N*K*2 once from device memory, M*K*2 a block from L2, M*N out. Bound: memory bandwidth; under some 10 MB by the latency of
 //   a dependent launch (wait, x from L2, 4 to 24 dependent mma, merge).
-// Order id: linear.split8 (order.cuh). Warp s holds range s; weights are operand A, tokens operand B (n = 8), so an output's sum
+// Order id: linear.split8 (linear_order.cuh). Warp s holds range s; weights are operand A, tokens operand B (n = 8), so an output's sum
 //   sees only its own row of W and of x; ranges meet in shared memory in ascending order.
-#include "../prelude.cuh"
-#include "order.cuh"
-#include "../rms_norm/order.cuh"
+#include "prelude.cuh"
+#include "linear_order.cuh"
+#include "norm_order.cuh"
 
 constexpr int RING = 6;
 
@@ -222,7 +222,7 @@ DEVICE void linear_small_m(const elem* __restrict__ w, const elem* x, const elem
 }
 
 #define SMALL_M(name, rows, tokens, silu, stream, norm_runs)                                                                  \
-  extern "C" __global__ void __launch_bounds__(256)                                                                           \
+  extern "C" __global__ void __launch_bounds__(256, (tokens == 32) + 1)                                                                     \
       linear_small_m_##name##_t##tokens(const elem* __restrict__ w, const elem* x, const elem* __restrict__ bias,             \
                                         const elem* residual, void* y, int m, int n, int k, int flags,                        \
                                         const elem* __restrict__ norm, float eps) {                                            \

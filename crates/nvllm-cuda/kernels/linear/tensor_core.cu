@@ -7,11 +7,11 @@
 //   ceil(N / 128) counts gate and up rows together); .._t128 takes 128 tokens a tile, .._t64 64. Dynamic shared memory:
 //   4 * (128 + tokens) * 128 + 8 * 16 * 68 * 4 bytes (t128: 165,888; t64: 133,120).
 // Bytes: each block reads 128 rows of W and `tokens` rows of x a tile from L2. Bound: tensor cores (mma.sync), then L2.
-// Order id: linear.split8 (order.cuh). Weights are operand A, tokens B, as in small_m.cu; a second set of accumulators takes each
+// Order id: linear.split8 (linear_order.cuh). Weights are operand A, tokens B, as in small_m.cu; a second set of accumulators takes each
 //   range's sum as it ends.
-#include "../prelude.cuh"
-#include "order.cuh"
-#include "store.cuh"
+#include "prelude.cuh"
+#include "linear_order.cuh"
+#include "linear_store.cuh"
 
 constexpr int STAGES = 4, PITCH = 68;
 
@@ -63,7 +63,10 @@ DEVICE void linear_tensor_core(const elem* __restrict__ w, const elem* x, const 
 #pragma unroll
       for (int i = 0; i < 4; i++) copy_async_16(to + i * 4096, w + (u64)w_row[i] * k + col, inside);
 #pragma unroll
-      for (int i = 0; i < TOKENS / 32; i++) copy_async_16(to + (4 + i) * 4096, x + (x_row[i] == ~0u ? 0 : (u64)x_row[i] * k + col), inside && x_row[i] != ~0u);
+      for (int i = 0; i < TOKENS / 32; i++) {
+        const bool row = x_row[i] != ~0u;
+        copy_async_16(to + (4 + i) * 4096, x + (row ? (u64)x_row[i] * k + col : 0), inside && row);
+      }
     }
     copy_async_commit();
     if (++load_step == steps) { load_step = 0; load_tile += gridDim.x; }

@@ -10,11 +10,11 @@
 //   together), best the number of multiprocessors. Dynamic shared memory: 1,024 + STAGES * (64C + 128) * 128 + C * 17,408 bytes,
 //   STAGES = 6, 5, 4 for C = 1, 2, 3 (c1: 165,888; c2: 199,680; c3: 217,088).
 // Bytes: each block reads 128 rows of W and 64C rows of x a tile from L2. Bound: tensor cores; at C = 1 the shared-memory reads.
-// Order id: linear.split8 (order.cuh). Tokens are operand A here and weights operand B; that wgmma and mma.sync accumulate 16
+// Order id: linear.split8 (linear_order.cuh). Tokens are operand A here and weights operand B; that wgmma and mma.sync accumulate 16
 //   columns alike, whichever operand holds the weights, is a property of the chip that harness/check_linear.py proves bit for bit.
-#include "../prelude.cuh"
-#include "order.cuh"
-#include "store.cuh"
+#include "prelude.cuh"
+#include "linear_order.cuh"
+#include "linear_store.cuh"
 
 struct alignas(64) TensorMap { u64 opaque[16]; };
 

@@ -11,7 +11,7 @@
 // Bytes: (2 num_heads + 4 kv_heads) * D * 2 a row and 4 D of rotation. Bound: memory bandwidth; for few rows the latency of a launch.
 // Order id: norm.half_warp: lane i of 16 adds the squares of columns D/32 i.. and D/2 + D/32 i.., in turns, then lanes meet by
 //   exchanges at distance 8, 4, 2, 1. A head's result depends on that head alone.
-#include "../prelude.cuh"
+#include "prelude.cuh"
 
 // What one lane of 16 holds of a head: columns col.. in `a` and D/2 + col.. in `b`, where col = D/32 times the lane.
 template <int D> struct HeadPart {

@@ -1,7 +1,6 @@
 // What every fast kernel shares: types, conversions, and the few PTX instructions used, with no CUDA header.
 //
-// A kernel file starts with `#include "../prelude.cuh"`; whoever compiles it resolves quoted includes against the folder of
-// the including file (NVRTC: by name, or by pasting the text). Nothing else is included.
+// Fast kernels include this and the `_order.cuh` of their op, by name alone.
 //
 // ELEM_F16 (a macro given on the command line) turns every 16-bit element from bf16 into f16; nothing else changes.
 #pragma once
