@@ -3,7 +3,8 @@
 // Formula and order id attention.chunk256: attention_order.cuh; the same bits as decode.cu for the same row. Layout: as in decode.cu; any number
 //   of rows a sequence, group = num_heads / kv_heads at most 64.
 // Launch: attention_prefill_d64 / _d128: block (256), grid (entries, kv_heads) where entries is any bound on counts[1] (blocks beyond
-//   it end at once). Dynamic shared memory: 1,024 * D bytes (d128: 131,072; d64: 65,536). Parameters: q, k, v, out; block_tables,
+//   it end at once). Dynamic shared memory: 1,024 * D bytes (d128: 131,072; d64: 65,536); 768 * D where
+//   TIGHT (prelude.cuh). Parameters: q, k, v, out; block_tables,
 //   max_blocks; items, counts (work_list.cu, tile_tokens = 128 / group); num_heads, kv_heads, block_len; scale; window (0: none).
 // Work: 4 * D operations a visible (query, position) pair, tiles of 128 packed rows (query heads of one KV head side by side) by 64
 //   positions. Bytes: K and V of all earlier positions once a tile, from L2. Bound: tensor cores, then the special-function unit (one
@@ -12,7 +13,7 @@
 #include "prelude.cuh"
 #include "attention_order.cuh"
 
-constexpr int STAGES = 3, WARPS = 8;
+constexpr int STAGES = TIGHT ? 2 : 3, WARPS = 8;
 
 template <int D>
 DEVICE void attention_prefill(const elem* q, const elem* k, const elem* v, elem* out, const int* block_tables, int max_blocks,

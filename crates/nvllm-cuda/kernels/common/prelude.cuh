@@ -11,6 +11,13 @@ typedef unsigned int u32;
 typedef unsigned long long u64;
 typedef u16 elem;   // one bf16 or f16, as bits
 
+// Where a block has 99 KB of shared memory and not 163 or more, rings are shorter.
+#if __CUDA_ARCH__ == 860 || __CUDA_ARCH__ == 890 || __CUDA_ARCH__ >= 1200
+#define TIGHT 1
+#else
+#define TIGHT 0
+#endif
+
 #define DEVICE static __device__ __forceinline__
 #define DEVICE_MEMBER __device__ __forceinline__
 #define NEG_INF __int_as_float(0xff800000)

@@ -44,7 +44,7 @@ class Attention:
                      128 // self.group, self.window, self.decode, self.prefill, self.counts, self.first_entry], pdl)
 
     def run_decode(self, q, k, v, out, tables, pdl=False, waves=2):
-        shared = 3 * (256 + 32) * self.dim + 2560
+        shared = (2 if TIGHT else 3) * (256 + 32) * self.dim + 2560
         grid = min(waves * SMS, self.entries * self.kv_heads)
         DECODE.launch(f"attention_decode_d{self.dim}", grid, 128, shared,
                       [q, k, v, out, tables, tables.shape[1], self.decode, self.counts, self.heads, self.kv_heads, self.block_len, self.scale,
@@ -54,7 +54,7 @@ class Attention:
                           [self.partial, self.ml, self.part_rows, out, self.decode, self.first_entry, self.heads, self.kv_heads, self.scale], pdl)
 
     def run_prefill(self, q, k, v, out, tables, pdl=False):
-        PREFILL.launch(f"attention_prefill_d{self.dim}", (self.tiles, self.kv_heads), 256, 1024 * self.dim,
+        PREFILL.launch(f"attention_prefill_d{self.dim}", (self.tiles, self.kv_heads), 256, (768 if TIGHT else 1024) * self.dim,
                        [q, k, v, out, tables, tables.shape[1], self.prefill, self.counts, self.heads, self.kv_heads, self.block_len,
                         self.scale, self.window], pdl)
 

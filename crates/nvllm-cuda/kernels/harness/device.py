@@ -10,6 +10,7 @@ PROPERTIES = torch.cuda.get_device_properties(0)
 SMS = PROPERTIES.multi_processor_count
 ARCH = "sm_90a" if torch.cuda.get_device_capability() == (9, 0) else "sm_%d%d" % torch.cuda.get_device_capability()
 SHARED_LIMIT = 232448 if ARCH == "sm_90a" else PROPERTIES.shared_memory_per_block_optin
+TIGHT = SHARED_LIMIT < 110_000  # as in prelude.cuh
 OUT = os.environ.get("OUT", "out")
 
 

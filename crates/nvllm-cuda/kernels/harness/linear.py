@@ -17,7 +17,7 @@ def cdiv(a, b):
 
 
 def small_shared(rows, tokens, m, k, silu, stream):
-    steps, ring = range_len(k) // 64, 6
+    steps, ring = range_len(k) // 64, 4 if TIGHT else 6
     partial = 32 * (rows + 4) * tokens
     return 1024 * rows * (ring if stream else steps) + partial * (2 if stream else 1) + 16 * m * range_len(k)
 
@@ -59,7 +59,7 @@ def tensor_core(w, x, y, bias=None, residual=None, silu=False, tokens=128, pdl=F
     m, k = x.shape
     n = w.shape[0]
     tiles = cdiv(m, tokens) * (cdiv(n // 2, 64) if silu else cdiv(n, 128))
-    shared = 4 * (128 + tokens) * 128 + 8 * 16 * 68 * 4
+    shared = (2 if TIGHT else 4) * (128 + tokens) * 128 + 8 * 16 * 68 * 4
     name = f"linear_tensor_core_{'silu_' if silu else ''}t{tokens}"
     MMA.launch(name, min(tiles, SMS), 256, shared, [w, x, bias, residual, y, m, n, k, int(y.dtype == torch.float32)], pdl)
 

@@ -9,7 +9,7 @@
 // Two ways through W, both in tiles of R rows (16, 32 or 48; SILU: R/2 of gate and the R/2 of up that belong to them):
 //   resident (.._rR_..): one tile a block, all of it asked for at once, before the wait for x: a matrix that one tile a
 //     multiprocessor covers is on its way while the kernel before still runs (programmatic dependent launch);
-//   stream (.._stream_..): R = 16, a ring of 6 stages of 64 columns a warp, a block takes every gridDim-th tile.
+//   stream (.._stream_..): R = 16, a ring of 6 stages of 64 columns a warp (4 where TIGHT), a block takes every gridDim-th tile.
 // Launch: block (256). resident: grid (tiles), dynamic shared memory 8 * steps * R * 128 + PARTIAL + X bytes; stream: grid (g),
 //   1 <= g <= tiles, best all that fit the device at once, 8 * 6 * 16 * 128 + 2 * PARTIAL + X. There tiles = ceil(N / R), SILU
 //   ceil(N / R) of N/2 outputs by R/2; L = 64 * ceil(K / 512), steps = L / 64; PARTIAL = 32 * (R + 4) * tokens (8, 16 or 32);
@@ -24,7 +24,7 @@
 #include "linear_order.cuh"
 #include "norm_order.cuh"
 
-constexpr int RING = 6;
+constexpr int RING = TIGHT ? 4 : 6;
 
 // Tiles of ROWS rows of W, TOKENS (a multiple of 8) columns of the product, NORM runs of 8 columns a thread in the norm (0: none).
 template <int ROWS, int TOKENS, bool SILU, bool STREAM, int NORM>

@@ -5,7 +5,8 @@
 //   M and N any (N even with SILU; N a multiple of 8 for 16-byte stores). residual may be y.
 // Launch: block (256), grid (g), 1 <= g <= tiles = ceil(M / tokens) * ceil(N / 128), best the number of multiprocessors (SILU:
 //   ceil(N / 128) counts gate and up rows together); .._t128 takes 128 tokens a tile, .._t64 64. Dynamic shared memory:
-//   4 * (128 + tokens) * 128 + 8 * 16 * 68 * 4 bytes (t128: 165,888; t64: 133,120).
+//   4 * (128 + tokens) * 128 + 8 * 16 * 68 * 4 bytes (t128: 165,888; t64: 133,120);
+//   where TIGHT (prelude.cuh) 2 stages instead of 4 (t128: 100,352; t64: 83,968).
 // Bytes: each block reads 128 rows of W and `tokens` rows of x a tile from L2. Bound: tensor cores (mma.sync), then L2.
 // Order id: linear.split8 (linear_order.cuh). Weights are operand A, tokens B, as in small_m.cu; a second set of accumulators takes each
 //   range's sum as it ends.
@@ -13,7 +14,7 @@
 #include "linear_order.cuh"
 #include "linear_store.cuh"
 
-constexpr int STAGES = 4, PITCH = 68;
+constexpr int STAGES = TIGHT ? 2 : 4, PITCH = 68;
 
 template <int TOKENS, bool SILU>
 DEVICE void linear_tensor_core(const elem* __restrict__ w, const elem* x, const elem* __restrict__ bias, const elem* residual,
