@@ -30,6 +30,7 @@ mod rope;
 mod sampler;
 mod slots;
 mod weights;
+mod work_lists;
 
 pub use backend::{CudaBackend, CudaOptions};
 pub use device::{DeviceFacts, count_devices, device_facts};

@@ -46,5 +46,5 @@ template <int D> DEVICE u32 tile_at(int row, int piece) { return row * (D * 2) +
 struct BlockLen {
   u32 len, magic;
   DEVICE_MEMBER BlockLen(int block_len) : len(block_len), magic(0xffffffffu / (u32)block_len + 1) {}
-  DEVICE_MEMBER u32 block(u32 n) const { return __umulhi(n, magic); }
+  DEVICE_MEMBER u32 block(u32 n) const { return len == 1 ? n : __umulhi(n, magic); }   // of 1, the magic number overflows
 };

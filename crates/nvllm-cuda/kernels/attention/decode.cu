@@ -3,7 +3,7 @@
 //
 // Formula and order id attention.chunk256: attention_order.cuh. Layout: q, out [rows, num_heads, D]; K and V pages of one layer, each
 //   [num_blocks, kv_heads, block_len, D]; block_tables i32 [seqs, max_blocks]; all elements 16 bits. D 64 or 128, block_len a multiple
-//   of 16, rows of a sequence times group = num_heads / kv_heads at most part_rows <= 16.
+//   of 16 (prefill.cu takes any), rows of a sequence times group = num_heads / kv_heads at most part_rows <= 16.
 // Launch: attention_decode_d64 / _d128: block (128), grid (g), any g; best 2 blocks a multiprocessor. Dynamic shared memory:
 //   3 * (256 + 32) * D + 2,560 bytes (d128: 113,152; d64: 57,856); 2 instead of 3 where TIGHT (prelude.cuh). Parameters: q, k, v, out; block_tables, max_blocks;
 //   items, counts (work_list.cu); num_heads, kv_heads, block_len; scale; window (0: none); partial f32 [entries, kv_heads, part_rows,

@@ -41,7 +41,7 @@ class Attention:
 
     def build(self, pdl=False):
         LISTS.launch("attention_work_list", 1, 256, 0, [self.first, self.rows, self.start, self.first.numel(), self.group, self.decode_rows,
-                     128 // self.group, self.window, self.decode, self.prefill, self.counts, self.first_entry], pdl)
+                     128 // self.group, self.window, self.entries, self.decode, self.prefill, self.counts, self.first_entry], pdl)
 
     def run_decode(self, q, k, v, out, tables, pdl=False, waves=2):
         shared = (2 if TIGHT else 3) * (256 + 32) * self.dim + 2560

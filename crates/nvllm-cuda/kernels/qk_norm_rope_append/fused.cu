@@ -2,8 +2,8 @@
 //
 // Formula, a head of D columns at a time: y = x / sqrt(mean(x^2) + eps) * w (left out where w is null), then for i < D/2
 //   (y_i, y_{i+D/2}) -> (y_i cos - y_{i+D/2} sin, y_{i+D/2} cos + y_i sin); values are copied. fp32 throughout, one rounding at the end.
-// Layout: qkv [rows, (num_heads + 2 kv_heads) * D]: queries, keys, values; q_norm, k_norm [D] or both null; positions i32 [rows];
-//   rotation f32 [positions, D/2, 2]: cos and sin of every position; q_out [rows, num_heads, D]; pages of K and V of one layer, each
+// Layout: qkv [rows, (num_heads + 2 kv_heads) * D]: queries, keys, values; q_norm, k_norm [D] or both null; positions i32 [rows], or null:
+//   row i is at i; rotation f32 [positions, D/2, 2]: cos and sin of every position; q_out [rows, num_heads, D]; pages of K and V of one layer, each
 //   [num_blocks, kv_heads, block_len, D]; slots i32 [rows]: block * block_len + offset of the row's KV index, negative for none (a
 //   padding row: nothing is appended). 16-bit elements. D 64 or 128.
 // Launch: qk_norm_rope_append_d64 / _d128: block (256), no dynamic shared memory, grid (ceil(rows * ceil(heads / span) / 16)) where
@@ -89,7 +89,7 @@ DEVICE void qk_norm_rope_append(const elem* qkv, const elem* __restrict__ q_norm
     for (int h = 0; h < 4; h++)
       if (h < span && head0 + h < heads) part[h].load(qkv + ((u64)row * heads + head0 + h) * D, col);
     slot = load_l2_i32(slots + row);
-    turn.load(rotation, load_l2_i32(positions + row), col);
+    turn.load(rotation, positions ? load_l2_i32(positions + row) : row, col);
   }
 #pragma unroll
   for (int h = 0; h < 4; h++) {
