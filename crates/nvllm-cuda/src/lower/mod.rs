@@ -9,7 +9,7 @@ mod linear;
 mod rows;
 
 use nvllm_core::program::{MemoryPlan, Node, QkNorm};
-use nvllm_core::{DType, Limits, Op, OrderId, Program, Rows, ValueId, WeightId};
+use nvllm_core::{DType, Limits, Op, OrderId, Program, Rows, ValueId};
 
 use crate::error::Result;
 use crate::inputs::Inputs;
@@ -171,10 +171,6 @@ impl Lowering<'_> {
     /// Arguments of kernels over any rows: the count's address and the factor.
     pub(crate) fn extent(&self, rows: Rows) -> Args {
         Args::new().ptr(self.inputs.count(rows.of)).int(rows.times)
-    }
-
-    fn vector(&self, id: WeightId) -> Address {
-        self.weights.vector(id).wide
     }
 }
 
