@@ -9,7 +9,7 @@
 // Work: 4 * D operations a visible (query, position) pair, tiles of 128 packed rows (query heads of one KV head side by side) by 64
 //   positions. Bytes: K and V of all earlier positions once a tile, from L2. Bound: tensor cores, then the special-function unit (one
 //   exponential a pair).
-// spills: attention_prefill_d128 32: sm_80 alone, outside the loop over tiles but for the page numbers
+// spills: attention_prefill_d128 32: sm_80 alone, since pages of one position are taken too
 // Warp w holds rows 16w.. of the tile: scores, probabilities and two sets of sums (the chunk's and the total) stay in registers.
 #include "prelude.cuh"
 #include "attention_order.cuh"
