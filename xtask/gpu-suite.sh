@@ -55,8 +55,10 @@ if [[ $wanted == *" sanitize "* ]]; then
 fi
 
 if [[ $wanted == *" bench "* ]]; then
-    step bench ./xtask bench cuda --records "$out/cuda.jsonl" --commit "$(cat commit)" ${BENCH_ARGS:-}
-    sed -n '/^| tokens/,$p' "$logs/bench.log"
+    # shellcheck disable=SC2086 # Several workloads.
+    step bench ./xtask bench ${WORKLOADS:-accuracy memory decode prefill ops} --backend cuda --no-peers \
+        --records "$out/cuda.jsonl" --commit "$(cat commit)" ${BENCH_ARGS:-}
+    sed -n '/^| workload/,$p' "$logs/bench.log"
 fi
 
 tail -n +1 "$logs"/*.log >"$out/suite.log"

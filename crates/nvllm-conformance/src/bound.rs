@@ -134,7 +134,9 @@ impl Applied<'_> {
             let errors = scored.iter().map(|(s, e)| e + exponential(s - max));
             let spread: f64 = terms().zip(errors).map(|((p, v), e)| p * e * (v - out).abs()).sum();
             let rounding = if cached.len() > 1 { probabilities(self.activations) } else { 0.0 };
-            *bound = 2.0 * spread + (accumulation(cached.len()) + rounding) * size;
+            // Rounded probabilities may be divided by their own sum.
+            let centred: f64 = terms().map(|(p, v)| p * (v - out).abs()).sum();
+            *bound = 2.0 * spread + accumulation(cached.len()) * size + rounding * size.max(centred);
         }
     }
 
@@ -147,7 +149,9 @@ impl Applied<'_> {
             // Norm and rope are inside the fused op.
             error += 16.0 * U * (q.len() as f64).sqrt() * size;
             if self.activations == Activations::Bf16 {
-                error += 2.0 * FUSED_QK * terms().map(|t| t * t).sum::<f64>().sqrt();
+                // A rotation mixes the two of a pair: its error is of the size of both.
+                let squares = (0..q.len()).map(|i| (pair(q, i) * pair(k, i)).powi(2));
+                error += 2.0 * FUSED_QK * squares.sum::<f64>().sqrt();
             }
         }
         (sum * scale, error * scale.abs())
@@ -219,9 +223,14 @@ pub(crate) fn check_top_k(
     Ok(())
 }
 
-/// What the KV cache of a fused op may differ by, at a key of this size.
-pub(crate) fn fused_key(activations: Activations, kv: DType, x: f32, head_dim: usize) -> f64 {
-    let f32_part = 16.0 * U * (head_dim as f64).sqrt() * abs(x).max(1.0);
+/// Length of the pair that rotation turns, of which element `i` of a head is one.
+pub(crate) fn pair(head: &[f32], i: usize) -> f64 {
+    abs(head[i]).hypot(abs(head[(i + head.len() / 2) % head.len()]))
+}
+
+/// What the KV cache of a fused op may differ by, at a key whose pair is of this size.
+pub(crate) fn fused_key(activations: Activations, kv: DType, x: f64, head_dim: usize) -> f64 {
+    let f32_part = 16.0 * U * (head_dim as f64).sqrt() * x.max(1.0);
     let rounded = activations == Activations::Bf16 || kv == DType::Bf16;
-    f32_part + if rounded { 2.0 * FUSED_QK * abs(x).max(0.1) } else { 0.0 }
+    f32_part + if rounded { 2.0 * FUSED_QK * x.max(0.1) } else { 0.0 }
 }

@@ -27,7 +27,7 @@
 //! | log-probabilities | [`LOGPROB`] | f32 |
 //!
 //! Two concessions are made to kernels as they are built, both only under bf16 activations: attention may round its
-//! probabilities to bf16 before they meet the values (half an ulp, `2^-9 sum p abs v`), and fused `attention` may skip
+//! probabilities to bf16 before they meet the values (half an ulp, `2^-8 sum p abs v`), and fused `attention` may skip
 //! the roundings of q and k between norm and rope, or round them elsewhere ([`FUSED_QK`]).
 
 use nvllm_core::{Activations, DType};
@@ -70,11 +70,12 @@ pub fn ulp(dtype: DType, x: f32) -> f64 {
     }
 }
 
-/// What rounding probabilities to the activation dtype may cost attention, relative to `sum p |v|`.
+/// What rounding probabilities to the activation dtype may cost attention, relative to `sum p |v|`; or, where the rounded ones are
+/// also what the sum is divided by, to `sum p |v - o|`. Half the distance between neighbours is at most `2^-8` of a value.
 pub const fn probabilities(activations: Activations) -> f64 {
     match activations {
         Activations::F32 => 0.0,
-        Activations::Bf16 => 1.0 / 512.0,
+        Activations::Bf16 => 1.0 / 256.0,
     }
 }
 

@@ -20,13 +20,14 @@ use crate::executable::{CudaExecutable, Entry, Held, Lane, Parts};
 use crate::inputs::{Inputs, Layout};
 use crate::kv::CudaKv;
 use crate::launch::{Args, Dim, Extents, Launch};
-use crate::lower::{self, Lowering, MAX_HEAD_DIM};
+use crate::lower::{self, Lowering, MAX_HEAD_DIM, fast_shape};
 use crate::memory::Buffer;
 use crate::modules::Modules;
 use crate::rope::RopeTables;
 use crate::sampler::{Sampler, result_bytes};
 use crate::slots::DeviceSlots;
 use crate::weights::{self, Weights};
+use crate::work_lists::WorkLists;
 
 /// Values lie on lines of 256 bytes, in one allocation that kernels read and write.
 const RULES: PlanRules =
@@ -97,7 +98,7 @@ impl CudaBackend {
         let out = Buffer::zeroed(&self.device, 256)?;
         let args = Args::new().ptr(data.at(0)).int(BANDWIDTH_BYTES / 16).ptr(out.at(0));
         let launch = Launch::new(modules.function("bandwidth_read")?, Dim::Fixed(2048), 512, args);
-        let none = Extents { tokens: 0, outputs: 0, seqs: 0 };
+        let none = Extents { tokens: 0, outputs: 0, seqs: 0, prefill: false };
         let mut best = Duration::MAX.as_secs_f64();
         for _ in 0..6 {
             let timed = Some(cudarc::driver::sys::CUevent_flags::CU_EVENT_DEFAULT);
@@ -125,7 +126,10 @@ impl Backend for CudaBackend {
 
     fn supports(&self, op: &Op) -> Result<(), Reason> {
         match op {
-            Op::Attention { .. } => Err(Reason("it runs primitives; fused ops are expanded".into())),
+            Op::Attention { spec, .. } if !fast_shape(spec) => Err(Reason(format!(
+                "head_dim is {} with {} query and {} KV heads; 64 and 128, with up to 16 query heads a KV head, are fused",
+                spec.head_dim, spec.num_heads, spec.num_kv_heads
+            ))),
             Op::PagedAttention { spec, .. }
                 if !spec.head_dim.is_multiple_of(8) || spec.head_dim > MAX_HEAD_DIM =>
             {
@@ -172,7 +176,12 @@ impl CudaBackend {
         limits.check()?;
         spec.check_names(source)?;
         self.device.bind()?;
-        let programs = lower(self, spec)?;
+        let narrow = weights::narrow_vectors(spec, source)?;
+        // Whether a fused op has a kernel may depend on dtypes too.
+        let programs = lower(self, spec)?
+            .iter()
+            .map(|program| program.expand(|op| !lower::runs(op, limits, &narrow)))
+            .collect::<nvllm_core::Result<Vec<_>>>()?;
         let geometries =
             spec.kv.iter().map(|kv| KvGeometry::new(kv, limits)).collect::<nvllm_core::Result<Vec<_>>>()?;
         let plans = programs
@@ -197,6 +206,8 @@ impl CudaBackend {
             slots: DeviceSlots::new(device, &modules, limits, spec.vocab_size)?,
             sampler: Sampler::new(device, limits, spec.vocab_size)?,
             ropes: RopeTables::new(device, &programs, limits)?,
+            lists: WorkLists::new(device, &programs, limits, &geometries)?,
+            partial: Buffer::new(device, partial_bytes(&programs, limits))?,
             modules,
         };
         let lanes = (0..limits.max_in_flight)
@@ -248,7 +259,9 @@ impl Need {
                 + limits.step_tokens * 4
                 + DeviceSlots::bytes_for(limits, spec.vocab_size)
                 + Sampler::bytes_for(limits, spec.vocab_size)
-                + RopeTables::bytes_for(programs, limits),
+                + RopeTables::bytes_for(programs, limits)
+                + WorkLists::bytes_for(programs, limits, geometries)
+                + partial_bytes(programs, limits),
         })
     }
 
@@ -281,9 +294,22 @@ impl Need {
     }
 }
 
+/// Bytes of partial sums of linear layers.
+fn partial_bytes(programs: &[Program], limits: &Limits) -> usize {
+    let one = |program: &Program| {
+        let linear = program.nodes.iter().filter(|node| matches!(node.op, Op::Linear { .. }));
+        let bytes = |value: &nvllm_core::program::Value| {
+            let rows = value.rows.resolve(limits.step_tokens, limits.step_outputs, limits.seqs);
+            lower::partial_bytes(value.cols, rows)
+        };
+        linear.flat_map(|node| &node.outputs).map(|&id| bytes(program.value(id))).max().unwrap_or(0)
+    };
+    programs.iter().map(one).max().unwrap_or(0)
+}
+
 /// The launches that every step begins with.
 fn begin(held: &Held, limits: &Limits) -> Result<Vec<Launch>> {
-    let Held { inputs, modules, slots, ropes, .. } = held;
+    let Held { inputs, modules, slots, ropes, lists, .. } = held;
     let layout = &inputs.layout;
     let resets = Args::new().ptr(inputs.at(0)).ptr(inputs.at(layout.resets)).ptr(slots.states.at(0));
     let tokens = Args::new()
@@ -299,6 +325,7 @@ fn begin(held: &Held, limits: &Limits) -> Result<Vec<Launch>> {
         Launch::new(modules.function("step_begin_tokens")?, rows, 128, tokens),
     ];
     launches.extend(ropes.launches(modules, inputs)?);
+    launches.extend(lists.launches(modules, inputs)?);
     Ok(launches)
 }
 
@@ -312,6 +339,8 @@ fn entry(held: &Held, limits: &Limits, program: Program, plan: MemoryPlan) -> Re
         inputs: &held.inputs,
         kv: &held.kv,
         ropes: &held.ropes,
+        lists: &held.lists,
+        partial: held.partial.at(0),
         limits,
     };
     let nodes = program.nodes.iter().map(|node| lowering.node(node)).collect::<Result<Vec<_>>>()?;

@@ -28,8 +28,24 @@ pub struct DeviceFacts {
     pub capability: (i32, i32),
     /// All of its memory, in bytes.
     pub memory_bytes: usize,
+    /// Streaming multiprocessors.
+    pub multiprocessors: usize,
+    /// Shared memory that one block may ask for, in bytes.
+    pub block_shared_bytes: usize,
     /// The CUDA version that the driver supports, as 1000 * major + 10 * minor.
     pub driver: i32,
+}
+
+impl DeviceFacts {
+    /// Whether a block has no more than 99 KB of shared memory: as `TIGHT` in prelude.cuh, whose rings are then shorter.
+    pub(crate) fn tight(&self) -> bool {
+        matches!(self.capability, (8, 6 | 9)) || self.capability.0 >= 12
+    }
+
+    /// Whether a kernel may start before the one that it depends on has ended, in graphs too.
+    pub(crate) const fn starts_early(&self) -> bool {
+        self.capability.0 >= 9 && self.driver >= 12_030
+    }
 }
 
 /// `13000` as `13.0`.
@@ -88,6 +104,11 @@ pub fn device_facts(ordinal: usize) -> Result<DeviceFacts> {
         ),
         // SAFETY: the device exists.
         memory_bytes: unsafe { result::device::total_mem(device) }.doing("asking the GPU's memory")?,
+        multiprocessors: attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?
+            as usize,
+        block_shared_bytes: attribute(
+            sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN,
+        )? as usize,
         driver: driver_version()?,
     })
 }

@@ -27,6 +27,7 @@ use crate::rope::RopeTables;
 use crate::sampler::{MAX_TOP, Sampler, Sampling, Scored, scored_at};
 use crate::slots::{self, DeviceSlots, Reset};
 use crate::weights::Weights;
+use crate::work_lists::WorkLists;
 
 /// One entry program, lowered.
 pub(crate) struct Entry {
@@ -46,6 +47,9 @@ pub(crate) struct Held {
     pub slots: DeviceSlots,
     pub sampler: Sampler,
     pub ropes: RopeTables,
+    pub lists: WorkLists,
+    /// Partial sums of linear layers.
+    pub partial: Buffer,
     /// Kernels stay loaded as long as something may launch them.
     pub modules: Rc<Modules>,
 }
@@ -188,14 +192,19 @@ impl CudaExecutable {
         })
     }
 
+    /// What a step's launches are sized for.
+    fn extents(&self, batch: &Batch) -> Extents {
+        let prefill = self.held.lists.prefill(batch);
+        Extents { tokens: batch.tokens.len(), outputs: batch.outputs.len(), seqs: batch.seqs.len(), prefill }
+    }
+
     /// Puts a checked step on the stream.
     fn start(&mut self, step: &Step, batch: &Batch, lane: usize) -> crate::Result<Option<Rc<Buffer>>> {
         self.device.bind()?;
         for reset in &step.resets {
             self.held.slots.bring(reset)?;
         }
-        let extents =
-            Extents { tokens: batch.tokens.len(), outputs: batch.outputs.len(), seqs: batch.seqs.len() };
+        let extents = self.extents(batch);
         self.last = Some((step.entry, extents));
         let most = [self.limits.step_tokens, self.limits.step_outputs, self.limits.seqs];
         let most = most.into_iter().min().unwrap_or(0);
@@ -265,6 +274,7 @@ impl CudaExecutable {
 
     /// Scores rows and brings the results to the host.
     fn finish(&mut self, entry: usize, batch: &Batch, lane: usize) -> crate::Result<()> {
+        let extents = self.extents(batch);
         let lane = &mut self.lanes[lane];
         let num = batch.outputs.len();
         if let Some((_, sampling)) = self.entries[entry].sampling.as_ref().filter(|_| num > 0) {
@@ -273,7 +283,6 @@ impl CudaExecutable {
             let (device_results, results) = (&self.held.sampler.results, lane.results.bytes_mut());
             device_results.start_read(0, &mut results[..num * 4])?;
             if scored {
-                let extents = Extents { tokens: batch.tokens.len(), outputs: num, seqs: batch.seqs.len() };
                 sampling.logprobs.run(&self.device, extents)?;
                 let at = scored_at(self.limits.step_outputs);
                 device_results.start_read(at, &mut results[at..at + num * size_of::<Scored>()])?;
@@ -404,8 +413,9 @@ impl Executable for CudaExecutable {
     }
 
     fn memory(&self) -> MemoryReport {
-        let Held { arena, weights, kv, inputs, slots, sampler, ropes, .. } = &self.held;
+        let Held { arena, weights, kv, inputs, slots, sampler, ropes, lists, partial, .. } = &self.held;
         let scratch = inputs.bytes() + slots.bytes() + sampler.bytes() + ropes.bytes();
+        let scratch = scratch + lists.bytes() + partial.len();
         MemoryReport { weights: weights.bytes(), kv: kv.len(), arena: arena.len(), scratch }
     }
 }
@@ -415,8 +425,7 @@ impl CudaExecutable {
         let num = flight.batch.outputs.len();
         self.held.sampler.bring_masks(masks, num)?;
         if let Some((_, sampling)) = &self.entries[flight.entry].sampling {
-            let (tokens, seqs) = (flight.batch.tokens.len(), flight.batch.seqs.len());
-            let extents = Extents { tokens, outputs: num, seqs };
+            let extents = self.extents(&flight.batch);
             sampling.masked.iter().try_for_each(|launch| launch.run(&self.device, extents))?;
         }
         self.finish(flight.entry, &flight.batch, flight.lane)

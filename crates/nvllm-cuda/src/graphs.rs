@@ -15,7 +15,7 @@ const MOST_ROWS: usize = 512;
 /// The graphs of one loaded model, by entry program and bucket.
 pub(crate) struct Graphs {
     wanted: bool,
-    graphs: HashMap<(usize, usize), CudaGraph>,
+    graphs: HashMap<(usize, Extents), CudaGraph>,
 }
 
 /// The bucket of a step that decodes `rows` tokens: as many, or the next size for which a graph is kept.
@@ -36,13 +36,13 @@ impl Graphs {
 
     /// The extents of the graph that serves a step: one new token and one output for each sequence, and `most` rows at most.
     pub(crate) fn extents(&self, step: Extents, most: usize) -> Option<Extents> {
-        let Extents { tokens, outputs, seqs } = step;
+        let Extents { tokens, outputs, seqs, .. } = step;
         if !self.wanted || tokens == 0 || tokens != outputs || tokens != seqs || tokens > most.min(MOST_ROWS)
         {
             return None;
         }
         let rows = bucket(tokens).min(most);
-        Some(Extents { tokens: rows, outputs: rows, seqs: rows })
+        Some(Extents { tokens: rows, outputs: rows, seqs: rows, ..step })
     }
 
     /// Replays the graph of `entry` at `extents`, capturing `launch` first if there is none yet. False if there is no graph to be had:
@@ -54,7 +54,7 @@ impl Graphs {
         extents: Extents,
         launch: impl FnOnce(Extents) -> Result<()>,
     ) -> Result<bool> {
-        let graph = match self.graphs.entry((entry, extents.tokens)) {
+        let graph = match self.graphs.entry((entry, extents)) {
             Slot::Occupied(known) => known.into_mut(),
             Slot::Vacant(new) => match capture(device, extents, launch) {
                 Ok(graph) => new.insert(graph),
@@ -94,12 +94,12 @@ mod tests {
     fn every_decode_has_a_bucket_that_holds_it() {
         let graphs = Graphs::new(true);
         for rows in 1..=300 {
-            let step = Extents { tokens: rows, outputs: rows, seqs: rows };
+            let step = Extents { tokens: rows, outputs: rows, seqs: rows, prefill: false };
             let bucket = graphs.extents(step, 200);
             assert_eq!(bucket.is_some(), rows <= 200);
             assert!(bucket.is_none_or(|b| b.tokens >= rows && b.tokens <= 200 && b.tokens < rows + 32));
         }
-        let prefill = Extents { tokens: 5, outputs: 1, seqs: 1 };
+        let prefill = Extents { tokens: 5, outputs: 1, seqs: 1, prefill: true };
         assert_eq!(graphs.extents(prefill, 200), None);
     }
 }

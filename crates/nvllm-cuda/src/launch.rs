@@ -2,7 +2,7 @@
 
 use std::ffi::c_void;
 
-use cudarc::driver::result;
+use cudarc::driver::sys;
 use nvllm_core::Rows;
 
 use crate::device::Device;
@@ -16,6 +16,8 @@ pub(crate) struct Extents {
     pub tokens: usize,
     pub outputs: usize,
     pub seqs: usize,
+    /// Whether some sequence's rows are for attention's prefill kernels.
+    pub prefill: bool,
 }
 
 impl Extents {
@@ -31,6 +33,10 @@ pub(crate) enum Dim {
     Fixed(usize),
     /// One block for each `per` rows.
     Rows { rows: Rows, per: usize },
+    /// `each` blocks for each `per` of all rows' `cols` columns, `most` at most.
+    Tiles { rows: Rows, cols: usize, per: usize, each: usize, most: usize },
+    /// As many as tiles of `per` tokens, none across two sequences, can be.
+    SeqTiles { per: usize },
 }
 
 impl Dim {
@@ -43,6 +49,10 @@ impl Dim {
         match self {
             Self::Fixed(n) => n as u32,
             Self::Rows { rows, per } => extents.rows(rows).div_ceil(per) as u32,
+            Self::Tiles { rows, cols, per, each, most } => {
+                ((extents.rows(rows) * cols).div_ceil(per) * each).min(most) as u32
+            }
+            Self::SeqTiles { per } => (extents.tokens / per + extents.seqs) as u32,
         }
     }
 }
@@ -57,12 +67,24 @@ pub(crate) struct Launch {
     /// Dynamic shared memory, in bytes.
     pub shared: u32,
     pub args: Args,
+    /// Whether it may start before the launch before it has ended: its kernel waits for what that wrote.
+    pub early: bool,
+    /// Whether steps without rows for attention's prefill kernels leave it out.
+    pub prefill_only: bool,
 }
 
 impl Launch {
     /// A grid of one dimension.
     pub(crate) fn new(function: Function, rows: Dim, block: u32, args: Args) -> Self {
-        Self { function, grid: [rows, Dim::Fixed(1), Dim::Fixed(1)], block, shared: 0, args }
+        Self {
+            function,
+            grid: [rows, Dim::Fixed(1), Dim::Fixed(1)],
+            block,
+            shared: 0,
+            args,
+            early: false,
+            prefill_only: false,
+        }
     }
 
     /// The second dimension of the grid.
@@ -71,26 +93,61 @@ impl Launch {
         self
     }
 
+    /// Dynamic shared memory, which the function was allowed.
+    pub(crate) const fn with_shared(mut self, bytes: u32) -> Self {
+        self.shared = bytes;
+        self
+    }
+
+    /// Lets it start before the launch before it has ended.
+    pub(crate) const fn early(mut self) -> Self {
+        self.early = true;
+        self
+    }
+
+    /// Leaves it out of steps without rows for attention's prefill kernels.
+    pub(crate) const fn with_prefill(mut self) -> Self {
+        self.prefill_only = true;
+        self
+    }
+
     /// Puts it on the stream; nothing where there are no rows.
     pub(crate) fn run(&self, device: &Device, extents: Extents) -> Result<()> {
         let grid = self.grid.map(|dim| dim.len(extents));
-        if grid.contains(&0) {
+        if grid.contains(&0) || self.prefill_only && !extents.prefill {
             return Ok(());
         }
+        let words: Vec<u64> = self.args.0.iter().map(|arg| arg.word(extents)).collect();
         let mut pointers: Vec<*mut c_void> =
-            self.args.0.iter().map(|arg| std::ptr::from_ref(arg).cast_mut().cast()).collect();
+            words.iter().map(|word| std::ptr::from_ref(word).cast_mut().cast()).collect();
+        let mut early = sys::CUlaunchAttribute {
+            id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+            pad: [0; 4],
+            value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
+        };
+        let config = sys::CUlaunchConfig {
+            gridDimX: grid[0],
+            gridDimY: grid[1],
+            gridDimZ: grid[2],
+            blockDimX: self.block,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: self.shared,
+            hStream: device.stream.cu_stream(),
+            attrs: &raw mut early,
+            numAttrs: u32::from(self.early && device.facts.starts_early()),
+        };
         // SAFETY: the arguments are those of the kernel's signature (see `Args`), their addresses those of live buffers that hold
         // the extents that the step was checked against.
         unsafe {
-            result::launch_kernel(
+            sys::cuLaunchKernelEx(
+                &raw const config,
                 self.function.0,
-                (grid[0], grid[1], grid[2]),
-                (self.block, 1, 1),
-                self.shared,
-                device.stream.cu_stream(),
-                &mut pointers,
+                pointers.as_mut_ptr(),
+                std::ptr::null_mut(),
             )
         }
+        .result()
         .doing("launching a kernel")
     }
 }
@@ -98,7 +155,24 @@ impl Launch {
 /// A kernel's arguments in the order of its signature, each in 8 bytes: the driver reads as many as the parameter has, and numbers are
 /// little-endian.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Args(Vec<u64>);
+pub(crate) struct Args(Vec<Arg>);
+
+/// One argument.
+#[derive(Clone, Copy, Debug)]
+enum Arg {
+    Word(u64),
+    /// As many as the launch is sized for.
+    Rows(Rows),
+}
+
+impl Arg {
+    fn word(self, extents: Extents) -> u64 {
+        match self {
+            Self::Word(word) => word,
+            Self::Rows(rows) => extents.rows(rows) as u64,
+        }
+    }
+}
 
 impl Args {
     pub(crate) fn new() -> Self {
@@ -106,7 +180,7 @@ impl Args {
     }
 
     fn push(mut self, arg: u64) -> Self {
-        self.0.push(arg);
+        self.0.push(Arg::Word(arg));
         self
     }
 
@@ -116,6 +190,12 @@ impl Args {
 
     pub(crate) fn int(self, value: usize) -> Self {
         self.push(value as u64)
+    }
+
+    /// The number of rows that the launch is sized for.
+    pub(crate) fn rows(mut self, rows: Rows) -> Self {
+        self.0.push(Arg::Rows(rows));
+        self
     }
 
     pub(crate) fn f32(self, value: f32) -> Self {

@@ -7,8 +7,9 @@
 //! **Why so.** The driver and the compiler are opened by name when they are wanted: one binary runs where there is a GPU and where
 //! there is none, and [`count_devices`] says which. All memory is planned and allocated at load. A step's inputs lie in one buffer,
 //! filled by one copy; kernels take their extents from it, so that one launch list serves every step of a size. Nothing is summed in an
-//! order that depends on what else is in the step: an output's terms are split over the lanes of a warp by their index alone, and
-//! attention merges fixed chunks of keys in ascending order. No floating-point atomics.
+//! order that depends on what else is in the step: an op's kernels, from one row to thousands, share one order, and attention merges
+//! fixed chunks of keys in ascending order. No floating-point atomics. Tables in `lower/` say which kernel takes which shape: 16-bit
+//! operands go to tensor cores, and a general kernel takes what is left.
 //!
 //! **Absent on purpose.** No toolkit at build time or at run time beside NVRTC: kernels bring their own conversions. No allocation
 //! while serving. No vendor library in the order-preserving mode. No configuration from the environment.
@@ -30,6 +31,7 @@ mod rope;
 mod sampler;
 mod slots;
 mod weights;
+mod work_lists;
 
 pub use backend::{CudaBackend, CudaOptions};
 pub use device::{DeviceFacts, count_devices, device_facts};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use cudarc::driver::{result, sys};
 
 use crate::compile::{KernelCache, Nvrtc, Target, sources};
-use crate::device::{Device, version};
+use crate::device::{Device, DeviceFacts, version};
 use crate::error::{CudaError, Doing, Result};
 
 /// Every kernel, loaded.
@@ -17,6 +17,8 @@ pub(crate) struct Modules {
     /// With their images, whose string tables say which kernels they hold.
     loaded: Vec<(sys::CUmodule, Vec<u8>)>,
     found: RefCell<HashMap<String, Function>>,
+    /// Dynamic shared memory that kernels were allowed, in bytes.
+    allowed: RefCell<HashMap<String, u32>>,
 }
 
 /// One kernel: valid as long as its [`Modules`].
@@ -37,7 +39,12 @@ impl Modules {
         }
         let images = images(nvrtc, cache, target)?;
         device.bind()?;
-        let mut modules = Self { device: Arc::clone(device), loaded: Vec::new(), found: RefCell::default() };
+        let mut modules = Self {
+            device: Arc::clone(device),
+            loaded: Vec::new(),
+            found: RefCell::default(),
+            allowed: RefCell::default(),
+        };
         for image in images {
             // SAFETY: the image is a whole CUBIN, as NVRTC made it.
             let module =
@@ -62,6 +69,48 @@ impl Modules {
         let function = Function(found.doing("finding a kernel")?);
         self.found.borrow_mut().insert(name.into(), function);
         Ok(function)
+    }
+}
+
+impl Modules {
+    /// What the device says of itself.
+    pub(crate) fn facts(&self) -> &DeviceFacts {
+        &self.device.facts
+    }
+
+    /// The kernel called `name`, allowed blocks with `shared` bytes of dynamic shared memory.
+    pub(crate) fn function_with(&self, name: &str, shared: u32) -> Result<Function> {
+        let function = self.function(name)?;
+        let mut allowed = self.allowed.borrow_mut();
+        // Every device gives 48 KB unasked.
+        let most = allowed.entry(name.into()).or_insert(48 << 10);
+        if shared > *most {
+            let which = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            // SAFETY: the module is loaded.
+            unsafe { sys::cuFuncSetAttribute(function.0, which, shared as i32) }
+                .result()
+                .doing("giving a kernel shared memory")?;
+            *most = shared;
+        }
+        Ok(function)
+    }
+
+    /// Blocks of a kernel that one multiprocessor holds at once, at least 1.
+    pub(crate) fn blocks_at_once(&self, name: &str, block: u32, shared: u32) -> Result<usize> {
+        let function = self.function_with(name, shared)?;
+        let mut num = 0;
+        // SAFETY: the module is loaded; writes one int.
+        unsafe {
+            sys::cuOccupancyMaxActiveBlocksPerMultiprocessor(
+                &raw mut num,
+                function.0,
+                block as i32,
+                shared as usize,
+            )
+        }
+        .result()
+        .doing("asking how many blocks fit")?;
+        Ok(num.max(1) as usize)
     }
 }
 

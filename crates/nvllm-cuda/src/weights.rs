@@ -11,6 +11,17 @@ use crate::memory::{Address, Buffer};
 pub(crate) struct Weight {
     buffer: Buffer,
     pub dtype: DType,
+    /// A vector of bf16 as it is stored too: exact, and what fast kernels read.
+    narrow: Option<Buffer>,
+}
+
+/// Addresses of a vector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Vector {
+    /// As f32.
+    pub wide: Address,
+    /// As bf16; 0 if that would not be exact.
+    pub narrow: Address,
 }
 
 /// All weights of a model, by id.
@@ -32,11 +43,22 @@ fn held(weight: &nvllm_core::Weight) -> nvllm_core::Result<DType> {
     Ok(if same && !vector { first } else { DType::F32 })
 }
 
+/// Whether a weight is a vector that is stored as bf16.
+fn narrow(weight: &nvllm_core::Weight) -> bool {
+    weight.decl.shape.len() < 2 && weight.segments.iter().all(|s| s.format.code == Code::Dense(DType::Bf16))
+}
+
+/// Which weights of `spec` are vectors stored as bf16, by id.
+pub(crate) fn narrow_vectors(spec: &ModelSpec, source: &dyn WeightSource) -> nvllm_core::Result<Vec<bool>> {
+    spec.weights.iter().map(|decl| Ok(narrow(&nvllm_core::Weight::load(decl, source)?))).collect()
+}
+
 /// Bytes that the weights of `spec` will take.
 pub(crate) fn bytes_for(spec: &ModelSpec, source: &dyn WeightSource) -> nvllm_core::Result<usize> {
     let one = |decl| {
         let weight = nvllm_core::Weight::load(decl, source)?;
-        Ok(held(&weight)?.size() * decl.num_elements())
+        let size = held(&weight)?.size() + if narrow(&weight) { DType::Bf16.size() } else { 0 };
+        Ok(size * decl.num_elements())
     };
     spec.weights.iter().map(one).sum()
 }
@@ -62,7 +84,15 @@ impl Weights {
             } else {
                 buffer.write(0, bytemuck::cast_slice(&weight.to_f32()?))?;
             }
-            Ok(Weight { buffer, dtype })
+            let narrow = narrow(&weight)
+                .then(|| {
+                    Buffer::of(
+                        device,
+                        &weight.segments.iter().flat_map(|s| &*s.codes).copied().collect::<Vec<_>>(),
+                    )
+                })
+                .transpose()?;
+            Ok(Weight { buffer, dtype, narrow })
         };
         spec.weights.iter().map(one).collect::<nvllm_core::Result<_>>().map(Self)
     }
@@ -72,7 +102,14 @@ impl Weights {
         (weight.buffer.at(0), weight.dtype)
     }
 
+    /// A vector's places.
+    pub(crate) fn vector(&self, id: WeightId) -> Vector {
+        let weight = &self.0[id.index()];
+        Vector { wide: weight.buffer.at(0), narrow: weight.narrow.as_ref().map_or(0, |narrow| narrow.at(0)) }
+    }
+
     pub(crate) fn bytes(&self) -> usize {
-        self.0.iter().map(|weight| weight.buffer.len()).sum()
+        let one = |weight: &Weight| weight.buffer.len() + weight.narrow.as_ref().map_or(0, Buffer::len);
+        self.0.iter().map(one).sum()
     }
 }

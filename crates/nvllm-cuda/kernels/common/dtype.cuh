@@ -54,4 +54,13 @@ __device__ __forceinline__ void store_as(void* p, int dtype, i64 i, float x) {
     }
 }
 
+// Programmatic dependent launch (no effect where the launch does not ask for it): lets the next kernel start, and waits for what the one
+// before wrote.
+__device__ __forceinline__ void take_turn() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 #define NEG_INF (-__int_as_float(0x7f800000))

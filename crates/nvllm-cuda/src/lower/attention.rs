@@ -1,12 +1,16 @@
-//! Kernels of `rope`, `kv_append` and `paged_attention`.
+//! Kernels of `rope`, `kv_append`, `paged_attention` and fused `attention`.
 
-use nvllm_core::{AttentionSpec, KvGeometry, KvLayer, Limits, OrderId, RopeSpec};
+use nvllm_core::program::QkNorm;
+use nvllm_core::{
+    AttentionSpec, DType, KvGeometry, KvLayer, Limits, OrderId, RopeSpec, Rows, RowsOf, WeightId,
+};
 
-use super::choice::{Way, choose, ways};
+use super::choice::{Way, ways};
 use super::{LANES, Lowering, Operand, c_type, dtype_code};
 use crate::error::Result;
 use crate::launch::{Args, Dim, Launch};
 use crate::memory::Address;
+use crate::work_lists::ListAt;
 
 /// Columns of the widest head, as the general kernel takes them.
 pub(crate) const MAX_HEAD_DIM: usize = 512;
@@ -21,27 +25,84 @@ pub(crate) struct PagedAttention {
     pub cache: [Address; 2],
     /// Block tables of the group.
     pub tables: Address,
+    /// The step's work list, if the fast kernels take the shape.
+    pub list: Option<ListAt>,
 }
 
-/// Best first.
-static TABLE: [Way<PagedAttention>; 1] =
-    [Way { order: LANES, takes: |_| true, most_rows: usize::MAX, launch: general }];
+/// The order of the fast kernels, as kernels/attention/attention_order.cuh has it.
+const CHUNK256: OrderId = OrderId("attention.chunk256");
 
-/// The order of a model with heads of 128 columns.
-pub(super) fn order(limits: &Limits) -> OrderId {
-    let operand =
-        Operand { at: 0, dtype: limits.activations.dtype(), rows: nvllm_core::Rows::TOKENS, cols: 128 };
-    let spec = AttentionSpec { num_heads: 1, num_kv_heads: 1, head_dim: 128, scale: 1.0, window: None };
-    let geometry = KvGeometry {
-        num_layers: 1,
-        num_heads: 1,
-        head_dim: 128,
-        block_len: limits.block_len,
-        num_blocks: 2,
-        dtype: limits.kv_dtype,
+/// That of the fused op: the norms' (kernels/qk_norm_rope_append/), then attention's.
+const FUSED: OrderId = OrderId("norm.half_warp, attention.chunk256");
+
+/// Best first.
+static TABLE: [Way<PagedAttention>; 2] = [
+    Way { order: CHUNK256, takes: |a| a.list.is_some(), most_rows: usize::MAX, launch: tensor_core },
+    Way { order: LANES, takes: |_| true, most_rows: usize::MAX, launch: general },
+];
+
+/// Whether the shape is one of the fast kernels'.
+pub(crate) fn fast_shape(spec: &AttentionSpec) -> bool {
+    matches!(spec.head_dim, 64 | 128)
+        && spec.num_heads.is_multiple_of(spec.num_kv_heads)
+        && spec.num_heads / spec.num_kv_heads <= 16
+}
+
+/// Whether the fast kernels take it: 16-bit queries, keys and values too.
+pub(crate) fn attends_fast(spec: &AttentionSpec, limits: &Limits) -> bool {
+    fast_shape(spec) && limits.activations.dtype() == DType::Bf16 && limits.kv_dtype == DType::Bf16
+}
+
+/// The order of `paged_attention`.
+pub(super) fn order(spec: &AttentionSpec, limits: &Limits) -> OrderId {
+    if attends_fast(spec, limits) { CHUNK256 } else { LANES }
+}
+
+/// The order of fused `attention`.
+pub(super) fn fused_order(spec: &AttentionSpec, limits: &Limits) -> OrderId {
+    if attends_fast(spec, limits) { FUSED } else { LANES }
+}
+
+/// Rows with few new tokens by the decode kernel and the fold of its chunks, the others by the prefill kernel: which, the work list
+/// says.
+fn tensor_core(lowering: &Lowering<'_>, a: &PagedAttention) -> Result<Vec<Launch>> {
+    let Some(list) = &a.list else { return Ok(Vec::new()) };
+    let (spec, facts) = (&a.spec, lowering.modules.facts());
+    let (d, kv_heads) = (spec.head_dim, spec.num_kv_heads);
+    let operands = |items: Address| {
+        let args = Args::new().ptr(a.q.at).ptr(a.cache[0]).ptr(a.cache[1]).ptr(a.y.at).ptr(a.tables);
+        let args = args.int(lowering.inputs.layout.max_blocks).ptr(items).ptr(list.counts);
+        let args = args.int(spec.num_heads).int(kv_heads).int(a.geometry.block_len);
+        args.f32(spec.scale).int(spec.window.unwrap_or(0))
     };
-    let shape = PagedAttention { q: operand, y: operand, spec, geometry, cache: [0; 2], tables: 0 };
-    choose(&TABLE, &shape, limits.numerics).first().map_or(LANES, |way| way.order)
+    let mut launches = Vec::new();
+    if list.decodes {
+        let shared = ((if facts.tight() { 2 } else { 3 }) * (256 + 32) * d + 2560) as u32;
+        let function = lowering.modules.function_with(&format!("attention_decode_d{d}"), shared)?;
+        let each = lowering.limits.context.div_ceil(256) * kv_heads;
+        let seqs = Rows { of: RowsOf::Seqs, times: 1 };
+        let blocks = Dim::Tiles { rows: seqs, cols: 1, per: 1, each, most: 2 * facts.multiprocessors };
+        let args = operands(list.decode).ptr(list.partial[0]).ptr(list.partial[1]).int(list.part_rows);
+        launches.push(Launch::new(function, blocks, 128, args).with_shared(shared).early());
+        let args = Args::new()
+            .ptr(list.partial[0])
+            .ptr(list.partial[1])
+            .int(list.part_rows)
+            .ptr(a.y.at)
+            .ptr(list.decode)
+            .ptr(list.first_entry)
+            .int(spec.num_heads)
+            .int(kv_heads)
+            .f32(spec.scale);
+        let function = lowering.function(&format!("attention_fold_d{d}"))?;
+        launches.push(Launch::new(function, Dim::each(seqs), 128, args).by(Dim::Fixed(kv_heads)).early());
+    }
+    let shared = ((if facts.tight() { 768 } else { 1024 }) * d) as u32;
+    let function = lowering.modules.function_with(&format!("attention_prefill_d{d}"), shared)?;
+    let blocks = Dim::SeqTiles { per: list.tile_tokens };
+    let prefill = Launch::new(function, blocks, 256, operands(list.prefill)).by(Dim::Fixed(kv_heads));
+    launches.push(prefill.with_shared(shared).early().with_prefill());
+    Ok(launches)
 }
 
 fn general(lowering: &Lowering<'_>, a: &PagedAttention) -> Result<Vec<Launch>> {
@@ -115,7 +176,54 @@ impl Lowering<'_> {
             geometry: self.kv.geometry_of(kv),
             cache: self.kv.layer(kv),
             tables: self.inputs.at(self.inputs.layout.tables[kv.group]),
+            list: self.lists.list(spec, self.limits).filter(|_| attends_fast(spec, self.limits)),
         };
         ways(self, &TABLE, &shape)
+    }
+
+    /// Norms, rotation and append in one kernel, queries where attention then writes its output: a row's output is written by what has
+    /// read its queries.
+    pub(super) fn attention(
+        &self,
+        qkv: Operand,
+        (norm, rope): (Option<&QkNorm>, &RopeSpec),
+        spec: &AttentionSpec,
+        kv: KvLayer,
+        y: Operand,
+    ) -> Result<Vec<(usize, Vec<Launch>)>> {
+        let heads = spec.num_heads + 2 * spec.num_kv_heads;
+        let (layout, [keys, values]) = (&self.inputs.layout, self.kv.layer(kv));
+        let function = self.function(&format!("qk_norm_rope_append_d{}", spec.head_dim))?;
+        let weight = |id: Option<WeightId>| id.map_or(0, |id| self.weights.vector(id).narrow);
+        let fused = |span: usize| {
+            let args = Args::new()
+                .ptr(qkv.at)
+                .ptr(weight(norm.map(|norm| norm.q)))
+                .ptr(weight(norm.map(|norm| norm.k)))
+                // The table of rotations has a line for each row.
+                .ptr(0)
+                .ptr(self.ropes.table(rope))
+                .ptr(self.inputs.at(layout.row_place[kv.group]))
+                .ptr(y.at)
+                .ptr(keys)
+                .ptr(values)
+                .rows(qkv.rows)
+                .int(spec.num_heads)
+                .int(spec.num_kv_heads)
+                .int(self.kv.geometry_of(kv).block_len)
+                .f32(norm.map_or(0.0, |norm| norm.eps))
+                .int(span);
+            let cols = heads.div_ceil(span);
+            let blocks = Dim::Tiles { rows: qkv.rows, cols, per: 16, each: 1, most: usize::MAX };
+            Launch::new(function, blocks, 256, args).early()
+        };
+        let attention = self.paged_attention(y, spec, kv, y)?;
+        let launches = |span| {
+            let rest = attention.iter().flat_map(|(_, launches)| launches.iter().cloned());
+            std::iter::once(fused(span)).chain(rest).collect::<Vec<_>>()
+        };
+        // One head at a time while that does not fill the device.
+        let few = 16 * 8 * self.modules.facts().multiprocessors / heads;
+        Ok(vec![(few, launches(1)), (usize::MAX, launches(4))])
     }
 }

@@ -8,8 +8,8 @@ mod choice;
 mod linear;
 mod rows;
 
-use nvllm_core::program::{MemoryPlan, Node};
-use nvllm_core::{DType, Limits, Op, OrderId, Program, Rows, ValueId, WeightId};
+use nvllm_core::program::{MemoryPlan, Node, QkNorm};
+use nvllm_core::{DType, Limits, Op, OrderId, Program, Rows, ValueId};
 
 use crate::error::Result;
 use crate::inputs::Inputs;
@@ -19,8 +19,10 @@ use crate::memory::Address;
 use crate::modules::{Function, Modules};
 use crate::rope::RopeTables;
 use crate::weights::Weights;
+use crate::work_lists::WorkLists;
 
-pub(crate) use attention::MAX_HEAD_DIM;
+pub(crate) use attention::{MAX_HEAD_DIM, attends_fast, fast_shape};
+pub(crate) use linear::partial_bytes;
 
 /// The order of every kernel that sums as `common/dot.cuh` says, or not at all.
 pub(crate) const LANES: OrderId = OrderId("cuda-lanes-32");
@@ -35,6 +37,9 @@ pub(crate) struct Lowering<'a> {
     pub inputs: &'a Inputs,
     pub kv: &'a CudaKv,
     pub ropes: &'a RopeTables,
+    pub lists: &'a WorkLists,
+    /// Room for partial sums of linear layers.
+    pub partial: Address,
     pub limits: &'a Limits,
 }
 
@@ -97,7 +102,8 @@ impl Lowering<'_> {
         match &node.op {
             Op::Embed { table } => one(self.embed(*table, self.value(outs[0]))?),
             Op::RmsNorm { weight, eps } => {
-                one(self.rms_norm(self.value(ins[0]), *weight, *eps, self.value(outs[0]))?)
+                let ways = self.rms_norm(self.value(ins[0]), *weight, *eps, self.value(outs[0]))?;
+                Ok(Lowered { rows, ways })
             }
             Op::Linear { weight, bias } => {
                 let ways = self.linear(self.value(ins[0]), *weight, *bias, self.value(outs[0]))?;
@@ -132,8 +138,13 @@ impl Lowering<'_> {
             Op::WeightedSum => {
                 one(self.weighted_sum(self.value(ins[0]), self.value(ins[1]), self.value(outs[0]))?)
             }
-            // Fused ops were expanded; sampling follows the forward pass.
-            Op::Attention { .. } | Op::Sample => Ok(Lowered { rows, ways: Vec::new() }),
+            Op::Attention { norm, rope, spec, kv } => {
+                let (qkv, y) = (self.value(ins[0]), self.value(outs[0]));
+                let ways = self.attention(qkv, (norm.as_ref(), rope), spec, *kv, y)?;
+                Ok(Lowered { rows, ways })
+            }
+            // Sampling follows the forward pass.
+            Op::Sample => Ok(Lowered { rows, ways: Vec::new() }),
         }
     }
 
@@ -161,17 +172,22 @@ impl Lowering<'_> {
     pub(crate) fn extent(&self, rows: Rows) -> Args {
         Args::new().ptr(self.inputs.count(rows.of)).int(rows.times)
     }
+}
 
-    fn vector(&self, id: WeightId) -> Address {
-        self.weights.get(id).0
-    }
+/// Whether `op` runs as it is: a fused op that does not is expanded. `narrow` says which weights are vectors stored as bf16.
+pub(crate) fn runs(op: &Op, limits: &Limits, narrow: &[bool]) -> bool {
+    let Op::Attention { norm, rope, spec, .. } = op else { return true };
+    let exact = |norm: &QkNorm| narrow[norm.q.index()] && narrow[norm.k.index()];
+    attends_fast(spec, limits) && rope.head_dim == spec.head_dim && norm.as_ref().is_none_or(exact)
 }
 
 /// The order in which `op` sums under `limits`, whatever the number of rows.
 pub(crate) fn order(op: &Op, limits: &Limits) -> OrderId {
     match op {
         Op::Linear { .. } => linear::order(limits),
-        Op::PagedAttention { .. } => attention::order(limits),
+        Op::RmsNorm { .. } => rows::norm_order(limits),
+        Op::PagedAttention { spec, .. } => attention::order(spec, limits),
+        Op::Attention { spec, .. } => attention::fused_order(spec, limits),
         _ => LANES,
     }
 }

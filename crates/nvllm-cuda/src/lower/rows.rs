@@ -1,15 +1,72 @@
 //! Ops that look at one row at a time.
 
-use nvllm_core::{RowsOf, WeightId};
+use nvllm_core::{DType, Limits, OrderId, RowsOf, WeightId};
 
-use super::{Lowering, Operand, dtype_code};
+use super::choice::{Way, ways};
+use super::{LANES, Lowering, Operand, dtype_code};
 use crate::error::Result;
 use crate::launch::{Args, Dim, Launch};
+use crate::weights::Vector;
 
 /// Threads for a row of so many columns.
 const fn threads(cols: usize) -> u32 {
     let wide = cols.next_multiple_of(32);
     if wide > 256 { 256 } else { wide as u32 }
+}
+
+/// RMS norm of each run of `n` columns.
+pub(crate) struct RmsNorm {
+    x: Operand,
+    y: Operand,
+    weight: Vector,
+    n: usize,
+    eps: f32,
+}
+
+/// The order of the fast kernels, as kernels/rms_norm/norm_order.cuh has it.
+const BLOCK128: OrderId = OrderId("norm.block128");
+
+/// Best first.
+static NORMS: [Way<RmsNorm>; 2] = [
+    Way { order: BLOCK128, takes: RmsNorm::fast, most_rows: usize::MAX, launch: fast_norm },
+    Way { order: LANES, takes: |_| true, most_rows: usize::MAX, launch: general_norm },
+];
+
+impl RmsNorm {
+    /// Whether the fast kernels take it: whole rows of 16-bit elements.
+    fn fast(&self) -> bool {
+        let bf16 = |operand: &Operand| operand.dtype == DType::Bf16;
+        let whole = self.n == self.x.cols && self.n.is_multiple_of(8) && self.n <= 16_384;
+        whole && bf16(&self.x) && bf16(&self.y) && self.weight.narrow != 0
+    }
+}
+
+/// The order of a model whose norms have weights of bf16 where its activations are.
+pub(super) fn norm_order(limits: &Limits) -> OrderId {
+    if limits.activations.dtype() == DType::Bf16 { BLOCK128 } else { LANES }
+}
+
+fn fast_norm(lowering: &Lowering<'_>, norm: &RmsNorm) -> Result<Vec<Launch>> {
+    let name = match norm.n {
+        0..=1024 => "rms_norm_1024",
+        1025..=4096 => "rms_norm_4096",
+        _ => "rms_norm_16384",
+    };
+    // No add before it.
+    let args = Args::new().ptr(norm.x.at).ptr(0).ptr(0).ptr(norm.weight.narrow).ptr(norm.y.at);
+    let args = args.int(norm.n).f32(norm.eps);
+    Ok(vec![Launch::new(lowering.function(name)?, Dim::each(norm.x.rows), 128, args).early()])
+}
+
+fn general_norm(lowering: &Lowering<'_>, norm: &RmsNorm) -> Result<Vec<Launch>> {
+    let RmsNorm { x, y, n, .. } = *norm;
+    let groups = x.cols / n;
+    let args =
+        lowering.extent(x.rows).typed(x).ptr(norm.weight.wide).f32(norm.eps).typed(y).int(n).int(groups);
+    // A function of n alone: so is the order of the sum.
+    let block = if n <= 256 { 32 } else { 256 };
+    let launch = Launch::new(lowering.function("rms_norm_general")?, Dim::each(x.rows), block, args);
+    Ok(vec![launch.by(Dim::Fixed(groups))])
 }
 
 impl Lowering<'_> {
@@ -31,24 +88,29 @@ impl Lowering<'_> {
         Ok(Launch::new(self.function("gather_rows_general")?, Dim::each(y.rows), threads(y.cols), args))
     }
 
-    pub(super) fn rms_norm(&self, x: Operand, weight: WeightId, eps: f32, y: Operand) -> Result<Launch> {
+    pub(super) fn rms_norm(
+        &self,
+        x: Operand,
+        weight: WeightId,
+        eps: f32,
+        y: Operand,
+    ) -> Result<Vec<(usize, Vec<Launch>)>> {
         let n = self.program.weights[weight.index()].num_rows();
-        let groups = x.cols / n;
-        let args = self.extent(x.rows).typed(x).ptr(self.vector(weight)).f32(eps).typed(y).int(n).int(groups);
-        // A function of n alone: so is the order of the sum.
-        let block = if n <= 256 { 32 } else { 256 };
-        let groups = Dim::Fixed(groups);
-        Ok(Launch::new(self.function("rms_norm_general")?, Dim::each(x.rows), block, args).by(groups))
+        ways(self, &NORMS, &RmsNorm { x, y, weight: self.weights.vector(weight), n, eps })
     }
 
     pub(super) fn add(&self, a: Operand, b: Operand, y: Operand) -> Result<Launch> {
         let args = self.extent(y.rows).typed(a).typed(b).typed(y).int(y.cols);
-        Ok(Launch::new(self.function("add_general")?, Dim::each(y.rows), threads(y.cols), args))
+        let function = self.function("add_general")?;
+        let columns = Dim::Fixed(y.cols.div_ceil(256));
+        Ok(Launch::new(function, Dim::each(y.rows), threads(y.cols), args).by(columns).early())
     }
 
     pub(super) fn silu_mul(&self, x: Operand, y: Operand) -> Result<Launch> {
         let args = self.extent(y.rows).typed(x).typed(y).int(y.cols);
-        Ok(Launch::new(self.function("silu_mul_general")?, Dim::each(y.rows), threads(y.cols), args))
+        let function = self.function("silu_mul_general")?;
+        let columns = Dim::Fixed(y.cols.div_ceil(256));
+        Ok(Launch::new(function, Dim::each(y.rows), threads(y.cols), args).by(columns).early())
     }
 
     pub(super) fn slice_cols(&self, x: Operand, start: usize, y: Operand) -> Result<Launch> {

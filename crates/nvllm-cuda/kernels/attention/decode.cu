@@ -1,0 +1,307 @@
+// Paged attention for sequences with few new rows (decode, verification of drafts): KV split into chunks over the device, query
+// heads of one KV head and rows of one sequence share every read of K and V.
+//
+// Formula and order id attention.chunk256: attention_order.cuh. Layout: q, out [rows, num_heads, D]; K and V pages of one layer, each
+//   [num_blocks, kv_heads, block_len, D]; block_tables i32 [seqs, max_blocks]; all elements 16 bits. D 64 or 128, block_len a multiple
+//   of 16 (prefill.cu takes any), rows of a sequence times group = num_heads / kv_heads at most part_rows <= 16.
+// Launch: attention_decode_d64 / _d128: block (128), grid (g), any g; best 2 blocks a multiprocessor. Dynamic shared memory:
+//   3 * (256 + 32) * D + 2,560 bytes (d128: 113,152; d64: 57,856); 2 instead of 3 where TIGHT (prelude.cuh). Parameters: q, k, v, out; block_tables, max_blocks;
+//   items, counts (work_list.cu); num_heads, kv_heads, block_len; scale; window (0: none); partial f32 [entries, kv_heads, part_rows,
+//   D], partial_ml f32 [entries, kv_heads, part_rows, 2], part_rows.
+//   Then attention_fold_d64 / _d128, which writes the rows of sequences with several chunks (it may be left out where none has):
+//   block (128), grid (num_seqs, kv_heads), no dynamic shared memory. Parameters: partial, partial_ml, part_rows; out; items,
+//   first_entry (work_list.cu); num_heads, kv_heads; scale.
+// Bytes: KV once: positions * kv_heads * D * 4, and where a sequence has several chunks (D + 2) * 4 a row, head and chunk written and
+//   read. Bound: memory bandwidth; at batch 1 the latency of one chunk (its tiles in sequence) and of the fold.
+// A block takes every g-th (entry, KV head). Tiles of 64 positions flow through a ring of 3 stages; warp w scores positions 16w.. of
+//   a tile, then takes columns D/4 w.. of P V.
+#include "prelude.cuh"
+#include "attention_order.cuh"
+
+constexpr int STAGES = TIGHT ? 2 : 3;
+
+// The tiles of one (entry, KV head), and where it stands among them.
+struct Work {
+  WorkItem item;
+  int head, tile, end;
+};
+
+// Where row `r` of an entry's packed rows (token by token, the group's heads side by side) lies in q and out.
+template <int D> DEVICE u64 out_at(const WorkItem& item, int head, int r, int group, int num_heads) {
+  return ((u64)(item.first_row + r / group) * num_heads + head * group + r % group) * D;
+}
+
+DEVICE void start(Work& work, int unit, int kv_heads, uint4 a, uint4 b) {
+  work.item = {(int)a.x, (int)a.y, (int)a.z, (int)a.w, (int)b.x, (int)b.y, (int)b.z, (int)b.w};
+  work.head = unit % kv_heads;
+  int first = work.item.chunk * CHUNK_TILES, end = (work.item.kv_index + work.item.num_rows - 1) / TILE + 1;
+  work.tile = work.item.first_kv / TILE > first ? work.item.first_kv / TILE : first;
+  work.end = end < first + CHUNK_TILES ? end : first + CHUNK_TILES;
+}
+
+template <int D>
+DEVICE void attention_decode(const elem* q, const elem* k, const elem* v, elem* out, const int* block_tables, int max_blocks,
+                             const WorkItem* items, const int* counts, int num_heads, int kv_heads, int block_len, float scale,
+                             int window, float* partial, float* partial_ml, int part_rows) {
+  constexpr int PIECES = D / 8, ROWS_AT_ONCE = 128 / PIECES, TILE_BYTES = TILE * D * 2, Q_BYTES = 16 * D * 2;
+  constexpr int STAGE = 2 * TILE_BYTES + Q_BYTES, NT = D / 32, KC = D / 16;
+  extern __shared__ __align__(1024) char shared[];
+  const int tid = threadIdx.x, lane = tid & 31, warp = tid >> 5;
+  const u32 ring = shared_address(shared), ps = ring + STAGES * STAGE;
+  float* maxima = (float*)(shared + STAGES * STAGE + 2048);    // [warp][row]
+  const u32 stash = ring + STAGES * STAGE + 2304;              // the entries of 8 units, from the loading end to the computing end
+  const int group = num_heads / kv_heads;
+  const BlockLen blocks(block_len);
+  const float c = __fmul_rn(scale, 1.4426950408889634f);
+  let_next_start();
+  wait_for_inputs();
+  const int units = load_l2_i32(counts) * kv_heads;
+
+  // Loading runs two tiles ahead of computing. What it needs is asked for before: the page numbers of a tile one tile earlier, the
+  // entry of a unit one unit earlier.
+  Work load, work;
+  int load_unit = blockIdx.x, load_count = 0, load_slot = 0, pages[4];
+  bool load_first = true;
+  uint4 next_a, next_b;
+  auto ask = [&](int unit) {
+    if (unit >= units) return;
+    next_a = load_l2(items + unit / kv_heads);
+    next_b = load_l2((const char*)(items + unit / kv_heads) + 16);
+  };
+  auto begin_load = [&]() {
+    if (load_unit >= units) return;
+    start(load, load_unit, kv_heads, next_a, next_b);
+    if (tid == 0) {
+      store_shared_16(stash + (load_count & 7) * 32, next_a);
+      store_shared_16(stash + (load_count & 7) * 32 + 16, next_b);
+    }
+    load_count++;
+    ask(load_unit + gridDim.x);
+  };
+  auto find_pages = [&]() {
+    if (load_unit >= units) return;
+    const int* table = block_tables + (u64)load.item.seq * max_blocks;
+    const u32 last_block = blocks.block(load.item.kv_index + load.item.num_rows - 1);
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      const u32 block = blocks.block(load.tile * TILE + i * 16);
+      pages[i] = load_l2_i32(table + (block < last_block ? block : last_block));
+    }
+  };
+  auto load_stage = [&]() {
+    if (load_unit < units) {
+      const int piece = tid % PIECES, end = load.item.kv_index + load.item.num_rows;
+      const u32 to = ring + load_slot * STAGE;
+      u32 rows16[4];                                           // rows of K and V at which each 16 positions begin
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+        const u32 position = load.tile * TILE + i * 16;
+        rows16[i] = ((u32)pages[i] * kv_heads + load.head) * blocks.len + position - blocks.block(position) * blocks.len;
+      }
+#pragma unroll
+      for (int i = 0; i < TILE / ROWS_AT_ONCE; i++) {
+        const int row = i * ROWS_AT_ONCE + tid / PIECES, position = load.tile * TILE + row;
+        const u64 at = (u64)(rows16[i * ROWS_AT_ONCE / 16] + (row & 15)) * D + piece * 8;
+        copy_async_16(to + tile_at<D>(row, piece), k + at, position < end);
+        copy_async_16(to + TILE_BYTES + tile_at<D>(row, piece), v + at, position < end);
+      }
+      if (load_first) {
+#pragma unroll
+        for (int i = 0; i < 16 / ROWS_AT_ONCE; i++) {
+          const int row = i * ROWS_AT_ONCE + tid / PIECES, valid = load.item.num_rows * group;
+          const int r = row < valid ? row : 0;
+          copy_async_16(to + 2 * TILE_BYTES + tile_at<D>(row, piece), q + out_at<D>(load.item, load.head, r, group, num_heads) + piece * 8,
+                        row < valid);
+        }
+      }
+      load_first = ++load.tile == load.end;
+      if (load_first) { load_unit += gridDim.x; begin_load(); }
+      find_pages();
+    }
+    copy_async_commit();
+    if (++load_slot == STAGES) load_slot = 0;
+  };
+  ask(load_unit);
+  begin_load();
+  find_pages();
+#pragma unroll
+  for (int i = 0; i < STAGES - 1; i++) load_stage();
+  __syncthreads();                                             // the first entries are in the stash
+
+  int slot = 0, count = 0;
+  for (int unit = blockIdx.x; unit < units; unit += gridDim.x) {
+    start(work, unit, kv_heads, load_shared_16(stash + (count & 7) * 32), load_shared_16(stash + (count & 7) * 32 + 16));
+    count++;
+    const int r0 = lane >> 2, r1 = r0 + 8, valid = work.item.num_rows * group;
+    const int query0 = r0 < valid ? work.item.kv_index + r0 / group : -1, query1 = r1 < valid ? work.item.kv_index + r1 / group : -1;
+    u32 qf[KC][4];
+    float o[NT][4], l[4], m0 = NEG_INF, m1 = NEG_INF;
+#pragma unroll
+    for (int i = 0; i < NT; i++) o[i][0] = o[i][1] = o[i][2] = o[i][3] = 0.0f;
+    l[0] = l[1] = l[2] = l[3] = 0.0f;
+    for (bool first = true; work.tile < work.end; work.tile++, first = false) {
+      copy_async_wait<STAGES - 2>();
+      __syncthreads();
+      load_stage();                                            // into the stage that the tile before used
+      const u32 ks = ring + slot * STAGE, vs = ks + TILE_BYTES, qs = vs + TILE_BYTES;
+      if (++slot == STAGES) slot = 0;
+      if (first) {
+#pragma unroll
+        for (int i = 0; i < KC; i++) ldmatrix_x4(qf[i], qs + tile_at<D>(lane & 15, 2 * i + (lane >> 4)));
+      }
+      // All of this warp's K, then its V: shared memory answers while the scores are made and the maxima exchanged.
+      u32 kf[KC][4], vf[TILE / 16][NT / 2][4];
+#pragma unroll
+      for (int i = 0; i < KC; i++)
+        ldmatrix_x4(kf[i], ks + tile_at<D>(warp * 16 + (lane & 7) + ((lane >> 4) << 3), 2 * i + ((lane >> 3) & 1)));
+      float s[2][4] = {};
+#pragma unroll
+      for (int i = 0; i < KC; i++) {
+        mma(s[0], qf[i][0], qf[i][1], qf[i][2], qf[i][3], kf[i][0], kf[i][1]);
+        mma(s[1], qf[i][0], qf[i][1], qf[i][2], qf[i][3], kf[i][2], kf[i][3]);
+      }
+#pragma unroll
+      for (int i = 0; i < TILE / 16; i++)
+#pragma unroll
+        for (int j = 0; j < NT / 2; j++) ldmatrix_x4_trans(vf[i][j], vs + tile_at<D>(i * 16 + (lane & 15), warp * NT + 2 * j + (lane >> 4)));
+      float top0 = NEG_INF, top1 = NEG_INF;
+#pragma unroll
+      for (int j = 0; j < 2; j++)
+#pragma unroll
+        for (int e = 0; e < 2; e++) {
+          const int position = work.tile * TILE + warp * 16 + j * 8 + 2 * (lane & 3) + e;
+          if (!visible(position, query0, window)) s[j][e] = NEG_INF;
+          if (!visible(position, query1, window)) s[j][2 + e] = NEG_INF;
+          top0 = fmaxf(top0, s[j][e]);
+          top1 = fmaxf(top1, s[j][2 + e]);
+        }
+#pragma unroll
+      for (int d = 1; d < 4; d <<= 1) {
+        top0 = fmaxf(top0, __shfl_xor_sync(~0u, top0, d));
+        top1 = fmaxf(top1, __shfl_xor_sync(~0u, top1, d));
+      }
+      if ((lane & 3) == 0) { maxima[warp * 16 + r0] = top0; maxima[warp * 16 + r1] = top1; }
+      __syncthreads();
+      float new0 = m0, new1 = m1;
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+        new0 = fmaxf(new0, maxima[i * 16 + r0]);
+        new1 = fmaxf(new1, maxima[i * 16 + r1]);
+      }
+      const float scaled0 = scaled_max(new0, c), scaled1 = scaled_max(new1, c);
+      const float f0 = rescale(m0, c, scaled0), f1 = rescale(m1, c, scaled1);
+      m0 = new0;
+      m1 = new1;
+#pragma unroll
+      for (int j = 0; j < 2; j++) {
+        const u32 p0 = pack2(weight(s[j][0], c, scaled0), weight(s[j][1], c, scaled0));
+        const u32 p1 = pack2(weight(s[j][2], c, scaled1), weight(s[j][3], c, scaled1));
+        asm volatile("st.shared.u32 [%0], %1;" :: "r"(ps + tile_at<64>(r0, warp * 2 + j) + 4 * (lane & 3)), "r"(p0) : "memory");
+        asm volatile("st.shared.u32 [%0], %1;" :: "r"(ps + tile_at<64>(r1, warp * 2 + j) + 4 * (lane & 3)), "r"(p1) : "memory");
+      }
+#pragma unroll
+      for (int i = 0; i < NT; i++) {
+        o[i][0] = __fmul_rn(o[i][0], f0); o[i][1] = __fmul_rn(o[i][1], f0);
+        o[i][2] = __fmul_rn(o[i][2], f1); o[i][3] = __fmul_rn(o[i][3], f1);
+      }
+      l[0] = __fmul_rn(l[0], f0); l[1] = l[0]; l[2] = __fmul_rn(l[2], f1); l[3] = l[2];
+      __syncthreads();
+      u32 pf[TILE / 16][4];
+#pragma unroll
+      for (int i = 0; i < TILE / 16; i++) ldmatrix_x4(pf[i], ps + tile_at<64>(lane & 15, 2 * i + (lane >> 4)));
+#pragma unroll
+      for (int i = 0; i < TILE / 16; i++) {
+        const u32(&p)[4] = pf[i];
+        mma(l, p[0], p[1], p[2], p[3], ELEM_ONES, ELEM_ONES);
+#pragma unroll
+        for (int j = 0; j < NT; j++) mma(o[j], p[0], p[1], p[2], p[3], vf[i][j / 2][j % 2 * 2], vf[i][j / 2][j % 2 * 2 + 1]);
+      }
+    }
+
+    const int col0 = warp * (D / 4) + 2 * (lane & 3);
+    if (work.item.num_chunks == 1) {                           // the fold of one chunk, here
+      const float b0 = rescale(m0, c, scaled_max(m0, c)), b1 = rescale(m1, c, scaled_max(m1, c));
+      const float inverse0 = __frcp_rn(fold(0.0f, 0.0f, l[0], b0)), inverse1 = __frcp_rn(fold(0.0f, 0.0f, l[2], b1));
+#pragma unroll
+      for (int i = 0; i < NT; i++) {
+        if (r0 < valid)
+          *(u32*)(out + out_at<D>(work.item, work.head, r0, group, num_heads) + col0 + i * 8) =
+              pack2(__fmul_rn(fold(0.0f, 0.0f, o[i][0], b0), inverse0), __fmul_rn(fold(0.0f, 0.0f, o[i][1], b0), inverse0));
+        if (r1 < valid)
+          *(u32*)(out + out_at<D>(work.item, work.head, r1, group, num_heads) + col0 + i * 8) =
+              pack2(__fmul_rn(fold(0.0f, 0.0f, o[i][2], b1), inverse1), __fmul_rn(fold(0.0f, 0.0f, o[i][3], b1), inverse1));
+      }
+      continue;
+    }
+    const u64 at = (u64)unit * part_rows;
+#pragma unroll
+    for (int i = 0; i < NT; i++) {
+      if (r0 < valid) *(float2*)(partial + (at + r0) * D + col0 + i * 8) = make_float2(o[i][0], o[i][1]);
+      if (r1 < valid) *(float2*)(partial + (at + r1) * D + col0 + i * 8) = make_float2(o[i][2], o[i][3]);
+    }
+    if (warp == 0 && (lane & 3) == 0) {
+      if (r0 < valid) *(float2*)(partial_ml + (at + r0) * 2) = make_float2(m0, l[0]);
+      if (r1 < valid) *(float2*)(partial_ml + (at + r1) * 2) = make_float2(m1, l[2]);
+    }
+  }
+  copy_async_wait<0>();
+}
+
+template <int D>
+DEVICE void attention_fold(const float* partial, const float* partial_ml, int part_rows, elem* out, const WorkItem* items,
+                           const int* first_entry, int num_heads, int kv_heads, float scale) {
+  constexpr int BATCH = 16;                                    // chunks asked for at once
+  const int group = num_heads / kv_heads, head = blockIdx.y;
+  const float c = __fmul_rn(scale, 1.4426950408889634f);
+  let_next_start();
+  wait_for_inputs();
+  const int entry = load_l2_i32(first_entry + blockIdx.x);
+  if (entry < 0) return;
+  const uint4 x = load_l2(items + entry), y = load_l2((const char*)(items + entry) + 16);
+  const WorkItem item = {(int)x.x, (int)x.y, (int)x.z, (int)x.w, (int)y.x, (int)y.y, (int)y.z, (int)y.w};
+  if (item.num_chunks == 1) return;
+  for (int i = threadIdx.x; i < item.num_rows * group * (D / 2); i += 128) {
+    const int row = i / (D / 2), col = i % (D / 2) * 2;
+    float m = NEG_INF, l = 0.0f, a0 = 0.0f, a1 = 0.0f;
+    for (int chunk = 0; chunk < item.num_chunks; chunk += BATCH) {
+      float2 ml[BATCH], part[BATCH];
+#pragma unroll
+      for (int j = 0; j < BATCH; j++) {
+        ml[j] = make_float2(NEG_INF, 0.0f);                    // changes nothing
+        part[j] = make_float2(0.0f, 0.0f);
+        if (chunk + j < item.num_chunks) {
+          const u64 at = ((u64)(entry + chunk + j) * kv_heads + head) * part_rows + row;
+          ml[j] = load_l2_f32x2(partial_ml + at * 2);
+          part[j] = load_l2_f32x2(partial + at * D + col);
+        }
+      }
+#pragma unroll
+      for (int j = 0; j < BATCH; j++) {
+        const float top = fmaxf(m, ml[j].x), scaled = scaled_max(top, c);
+        const float a = rescale(m, c, scaled), b = rescale(ml[j].x, c, scaled);
+        m = top;
+        l = fold(l, a, ml[j].y, b);
+        a0 = fold(a0, a, part[j].x, b);
+        a1 = fold(a1, a, part[j].y, b);
+      }
+    }
+    const float inverse = __frcp_rn(l);
+    *(u32*)(out + out_at<D>(item, head, row, group, num_heads) + col) = pack2(__fmul_rn(a0, inverse), __fmul_rn(a1, inverse));
+  }
+}
+
+#define ATTENTION_DECODE(d)                                                                                                   \
+  extern "C" __global__ void __launch_bounds__(128)                                                                           \
+      attention_decode_d##d(const elem* q, const elem* k, const elem* v, elem* out, const int* block_tables, int max_blocks,  \
+                            const WorkItem* items, const int* counts, int num_heads, int kv_heads, int block_len, float scale, \
+                            int window, float* partial, float* partial_ml, int part_rows) {                                    \
+    attention_decode<d>(q, k, v, out, block_tables, max_blocks, items, counts, num_heads, kv_heads, block_len, scale, window,  \
+                        partial, partial_ml, part_rows);                                                                       \
+  }                                                                                                                            \
+  extern "C" __global__ void __launch_bounds__(128)                                                                           \
+      attention_fold_d##d(const float* partial, const float* partial_ml, int part_rows, elem* out, const WorkItem* items,      \
+                          const int* first_entry, int num_heads, int kv_heads, float scale) {                                  \
+    attention_fold<d>(partial, partial_ml, part_rows, out, items, first_entry, num_heads, kv_heads, scale);                    \
+  }
+ATTENTION_DECODE(64)
+ATTENTION_DECODE(128)

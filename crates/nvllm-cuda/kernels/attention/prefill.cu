@@ -1,0 +1,198 @@
+// Paged attention for sequences with many new rows (prefill, chunks of prefill, mixed ragged batches) on tensor cores (mma.sync).
+//
+// Formula and order id attention.chunk256: attention_order.cuh; the same bits as decode.cu for the same row. Layout: as in decode.cu; any number
+//   of rows a sequence, group = num_heads / kv_heads at most 64.
+// Launch: attention_prefill_d64 / _d128: block (256), grid (entries, kv_heads) where entries is any bound on counts[1] (blocks beyond
+//   it end at once). Dynamic shared memory: 1,024 * D bytes (d128: 131,072; d64: 65,536); 768 * D where
+//   TIGHT (prelude.cuh). Parameters: q, k, v, out; block_tables,
+//   max_blocks; items, counts (work_list.cu, tile_tokens = 128 / group); num_heads, kv_heads, block_len; scale; window (0: none).
+// Work: 4 * D operations a visible (query, position) pair, tiles of 128 packed rows (query heads of one KV head side by side) by 64
+//   positions. Bytes: K and V of all earlier positions once a tile, from L2. Bound: tensor cores, then the special-function unit (one
+//   exponential a pair).
+// spills: attention_prefill_d128 32: sm_80 alone, since pages of one position are taken too
+// Warp w holds rows 16w.. of the tile: scores, probabilities and two sets of sums (the chunk's and the total) stay in registers.
+#include "prelude.cuh"
+#include "attention_order.cuh"
+
+constexpr int STAGES = TIGHT ? 2 : 3, WARPS = 8;
+
+template <int D>
+DEVICE void attention_prefill(const elem* q, const elem* k, const elem* v, elem* out, const int* block_tables, int max_blocks,
+                              const WorkItem* items, const int* counts, int num_heads, int kv_heads, int block_len, float scale,
+                              int window) {
+  constexpr int PIECES = D / 8, ROWS_AT_ONCE = WARPS * 32 / PIECES, TILE_BYTES = TILE * D * 2, STAGE = 2 * TILE_BYTES, NT = D / 8, KC = D / 16;
+  extern __shared__ __align__(1024) char shared[];
+  const int tid = threadIdx.x, lane = tid & 31, warp = tid >> 5, head = blockIdx.y;
+  const u32 ring = shared_address(shared), qs = ring + STAGES * STAGE;
+  const int group = num_heads / kv_heads;
+  const float c = __fmul_rn(scale, 1.4426950408889634f);
+  let_next_start();
+  wait_for_inputs();
+  if ((int)blockIdx.x >= load_l2_i32(counts + 1)) return;
+  const WorkItem* item = items + blockIdx.x;
+  const int seq = load_l2_i32(&item->seq), first_row = load_l2_i32(&item->first_row), num_rows = load_l2_i32(&item->num_rows);
+  const int kv_index = load_l2_i32(&item->kv_index), first_kv = load_l2_i32(&item->first_kv);
+  const int valid = num_rows * group, kv_end = kv_index + num_rows, first_tile = first_kv / TILE, end_tile = (kv_end - 1) / TILE + 1;
+  const int* table = block_tables + (u64)seq * max_blocks;
+  const BlockLen blocks(block_len);
+  const u32 last_block = blocks.block(kv_end - 1);
+  const int piece = tid % PIECES, row_in = tid / PIECES;
+
+  // The page numbers of a tile are read one tile before it is loaded.
+  int load_tile = first_tile, load_slot = 0;
+  u32 rows[TILE / ROWS_AT_ONCE];                               // rows of K and V that this thread loads next
+  auto find_rows = [&]() {
+#pragma unroll
+    for (int i = 0; i < TILE / ROWS_AT_ONCE; i++) {
+      const u32 position = load_tile * TILE + i * ROWS_AT_ONCE + row_in, block = blocks.block(position);
+      const u32 page = load_l2_i32(table + (block < last_block ? block : last_block));
+      rows[i] = (page * kv_heads + head) * blocks.len + position - block * blocks.len;
+    }
+  };
+  auto load_stage = [&]() {
+    if (load_tile < end_tile) {
+      const u32 to = ring + load_slot * STAGE;
+#pragma unroll
+      for (int i = 0; i < TILE / ROWS_AT_ONCE; i++) {
+        const int row = i * ROWS_AT_ONCE + row_in;
+        const u64 at = (u64)rows[i] * D + piece * 8;
+        const bool inside = load_tile * TILE + row < kv_end;
+        copy_async_16(to + tile_at<D>(row, piece), k + at, inside);
+        copy_async_16(to + TILE_BYTES + tile_at<D>(row, piece), v + at, inside);
+      }
+    }
+    copy_async_commit();
+    load_tile++;
+    find_rows();
+    if (++load_slot == STAGES) load_slot = 0;
+  };
+  find_rows();
+#pragma unroll
+  for (int i = 0; i < WARPS * 16 / ROWS_AT_ONCE; i++) {
+    const int row = i * ROWS_AT_ONCE + row_in, r = row < valid ? row : 0;
+    const u64 at = ((u64)(first_row + r / group) * num_heads + head * group + r % group) * D + piece * 8;
+    copy_async_16(qs + tile_at<D>(row, piece), q + at, row < valid);
+  }
+#pragma unroll
+  for (int i = 0; i < STAGES - 1; i++) load_stage();           // the rows of q travel with the first
+
+  const int r0 = warp * 16 + (lane >> 2), r1 = r0 + 8;
+  const int query0 = r0 < valid ? kv_index + r0 / group : -1, query1 = r1 < valid ? kv_index + r1 / group : -1;
+  u32 qf[KC][4];
+  float total[NT][4], total_l0 = 0.0f, total_l1 = 0.0f, total_m0 = NEG_INF, total_m1 = NEG_INF;
+  float o[NT][4], l[4], m0 = NEG_INF, m1 = NEG_INF;
+#pragma unroll
+  for (int i = 0; i < NT; i++)
+#pragma unroll
+    for (int e = 0; e < 4; e++) total[i][e] = o[i][e] = 0.0f;
+  l[0] = l[1] = l[2] = l[3] = 0.0f;
+  int slot = 0;
+  // Tiles that every row of the block sees whole need no mask.
+  const int all_from = window > 0 ? kv_end - window : 0;
+
+#pragma unroll 1
+  for (int tile = first_tile; tile < end_tile; tile++) {
+    copy_async_wait<STAGES - 2>();
+    __syncthreads();
+    load_stage();                                              // into the stage that the tile before used
+    const u32 ks = ring + slot * STAGE, vs = ks + TILE_BYTES;
+    if (++slot == STAGES) slot = 0;
+    if (tile == first_tile) {
+#pragma unroll
+      for (int i = 0; i < KC; i++) ldmatrix_x4(qf[i], qs + tile_at<D>(warp * 16 + (lane & 15), 2 * i + (lane >> 4)));
+    }
+    float s[8][4];
+#pragma unroll
+    for (int j = 0; j < 8; j++) s[j][0] = s[j][1] = s[j][2] = s[j][3] = 0.0f;
+#pragma unroll
+    for (int i = 0; i < KC; i++)
+#pragma unroll
+      for (int j = 0; j < 8; j += 2) {
+        u32 b[4];
+        ldmatrix_x4(b, ks + tile_at<D>(j * 8 + (lane & 7) + ((lane >> 4) << 3), 2 * i + ((lane >> 3) & 1)));
+        mma(s[j], qf[i][0], qf[i][1], qf[i][2], qf[i][3], b[0], b[1]);
+        mma(s[j + 1], qf[i][0], qf[i][1], qf[i][2], qf[i][3], b[2], b[3]);
+      }
+    if (tile * TILE + TILE - 1 > kv_index || tile * TILE < all_from) {
+#pragma unroll
+      for (int j = 0; j < 8; j++)
+#pragma unroll
+        for (int e = 0; e < 2; e++) {
+          const int position = tile * TILE + j * 8 + 2 * (lane & 3) + e;
+          if (!visible(position, query0, window)) s[j][e] = NEG_INF;
+          if (!visible(position, query1, window)) s[j][2 + e] = NEG_INF;
+        }
+    }
+    float new0 = m0, new1 = m1;
+#pragma unroll
+    for (int j = 0; j < 8; j++) {
+      new0 = fmaxf(new0, fmaxf(s[j][0], s[j][1]));
+      new1 = fmaxf(new1, fmaxf(s[j][2], s[j][3]));
+    }
+#pragma unroll
+    for (int d = 1; d < 4; d <<= 1) {
+      new0 = fmaxf(new0, __shfl_xor_sync(~0u, new0, d));
+      new1 = fmaxf(new1, __shfl_xor_sync(~0u, new1, d));
+    }
+    const float scaled0 = scaled_max(new0, c), scaled1 = scaled_max(new1, c);
+    const float f0 = rescale(m0, c, scaled0), f1 = rescale(m1, c, scaled1);
+    m0 = new0;
+    m1 = new1;
+#pragma unroll
+    for (int i = 0; i < NT; i++) {
+      o[i][0] = __fmul_rn(o[i][0], f0); o[i][1] = __fmul_rn(o[i][1], f0);
+      o[i][2] = __fmul_rn(o[i][2], f1); o[i][3] = __fmul_rn(o[i][3], f1);
+    }
+    l[0] = __fmul_rn(l[0], f0); l[1] = l[0]; l[2] = __fmul_rn(l[2], f1); l[3] = l[2];
+#pragma unroll
+    for (int i = 0; i < TILE / 16; i++) {
+      const float *a = s[2 * i], *b = s[2 * i + 1];
+      const u32 p[4] = {pack2(weight(a[0], c, scaled0), weight(a[1], c, scaled0)), pack2(weight(a[2], c, scaled1), weight(a[3], c, scaled1)),
+                        pack2(weight(b[0], c, scaled0), weight(b[1], c, scaled0)), pack2(weight(b[2], c, scaled1), weight(b[3], c, scaled1))};
+      mma(l, p[0], p[1], p[2], p[3], ELEM_ONES, ELEM_ONES);
+#pragma unroll
+      for (int j = 0; j < NT; j += 2) {
+        u32 f[4];
+        ldmatrix_x4_trans(f, vs + tile_at<D>(i * 16 + (lane & 15), j + (lane >> 4)));
+        mma(o[j], p[0], p[1], p[2], p[3], f[0], f[1]);
+        mma(o[j + 1], p[0], p[1], p[2], p[3], f[2], f[3]);
+      }
+    }
+    if ((tile + 1) % CHUNK_TILES == 0 || tile == end_tile - 1) {   // the chunk ends: fold it
+      const float top0 = fmaxf(total_m0, m0), top1 = fmaxf(total_m1, m1), t0 = scaled_max(top0, c), t1 = scaled_max(top1, c);
+      const float a0 = rescale(total_m0, c, t0), b0 = rescale(m0, c, t0), a1 = rescale(total_m1, c, t1), b1 = rescale(m1, c, t1);
+      total_m0 = top0;
+      total_m1 = top1;
+      total_l0 = fold(total_l0, a0, l[0], b0);
+      total_l1 = fold(total_l1, a1, l[2], b1);
+#pragma unroll
+      for (int i = 0; i < NT; i++) {
+        total[i][0] = fold(total[i][0], a0, o[i][0], b0); total[i][1] = fold(total[i][1], a0, o[i][1], b0);
+        total[i][2] = fold(total[i][2], a1, o[i][2], b1); total[i][3] = fold(total[i][3], a1, o[i][3], b1);
+        o[i][0] = o[i][1] = o[i][2] = o[i][3] = 0.0f;
+      }
+      m0 = m1 = NEG_INF;
+      l[0] = l[1] = l[2] = l[3] = 0.0f;
+    }
+  }
+  copy_async_wait<0>();
+  const float inverse0 = __frcp_rn(total_l0), inverse1 = __frcp_rn(total_l1);
+  const u64 at0 = ((u64)(first_row + r0 / group) * num_heads + head * group + r0 % group) * D + 2 * (lane & 3);
+  const u64 at1 = ((u64)(first_row + r1 / group) * num_heads + head * group + r1 % group) * D + 2 * (lane & 3);
+#pragma unroll
+  for (int i = 0; i < NT; i++) {
+    if (r0 < valid) *(u32*)(out + at0 + i * 8) = pack2(__fmul_rn(total[i][0], inverse0), __fmul_rn(total[i][1], inverse0));
+    if (r1 < valid) *(u32*)(out + at1 + i * 8) = pack2(__fmul_rn(total[i][2], inverse1), __fmul_rn(total[i][3], inverse1));
+  }
+}
+
+#define ATTENTION_PREFILL(d)                                                                                                  \
+  extern "C" __global__ void __launch_bounds__(32 * WARPS, 1)                                                                 \
+      attention_prefill_d##d(const elem* q, const elem* k, const elem* v, elem* out, const int* block_tables, int max_blocks, \
+                             const WorkItem* items, const int* counts, int num_heads, int kv_heads, int block_len,            \
+                             float scale, int window) {                                                                        \
+    attention_prefill<d>(q, k, v, out, block_tables, max_blocks, items, counts, num_heads, kv_heads, block_len, scale,         \
+                         window);                                                                                              \
+  }
+ATTENTION_PREFILL(64)
+ATTENTION_PREFILL(128)
