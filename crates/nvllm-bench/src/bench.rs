@@ -459,7 +459,8 @@ impl Bench {
     }
 }
 
-/// Lets another engine's threads stop spinning: for tenths of a second after their turn ours were seen to run slower.
+/// Lets another engine come to rest: turns of ours right after a peer's were seen to run slower. Why, and whether this pause is long
+/// enough, is not established.
 pub(crate) fn settle() {
     std::thread::sleep(Duration::from_millis(500));
 }
