@@ -6,10 +6,12 @@
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use nvllm_bench::host;
+
+use crate::process::run;
 
 /// Test executables, by the package and the name of the test.
 const TESTS: [(&str, &str); 4] = [
@@ -74,14 +76,6 @@ fn executable(messages: &str, name: &str) -> Option<String> {
 
 fn strip(from: &Path, to: &Path) -> Result<()> {
     run(Command::new("strip").arg("-o").arg(to).arg(from))
-}
-
-fn run(command: &mut Command) -> Result<()> {
-    let status = command.status().with_context(|| format!("cannot start {command:?}"))?;
-    if !status.success() {
-        bail!("{command:?} failed: {status}");
-    }
-    Ok(())
 }
 
 #[cfg(test)]

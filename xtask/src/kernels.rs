@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context, Result, bail, ensure};
+use crate::process::run;
+use anyhow::{Context, Result, ensure};
 use nvllm_cuda::compile::{Budget, Nvrtc, Resources, Source, Target, budgets, resources, sources};
 
 /// The compiler's package on PyPI: the one way to have it without a toolkit and without root.
@@ -132,14 +133,6 @@ fn install(venv: &Path) -> Result<()> {
     run(Command::new("python3").args(["-m", "venv"]).arg(venv))?;
     run(Command::new(venv.join("bin/pip")).args(["install", "--quiet", PACKAGE]))?;
     ensure!(installed(venv).is_some(), "{PACKAGE} holds no library where it is expected");
-    Ok(())
-}
-
-fn run(command: &mut Command) -> Result<()> {
-    let status = command.status().with_context(|| format!("cannot start {command:?}"))?;
-    if !status.success() {
-        bail!("{command:?} failed: {status}");
-    }
     Ok(())
 }
 

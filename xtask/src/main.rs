@@ -12,6 +12,7 @@ mod ci;
 mod golden;
 mod kernels;
 mod model;
+mod process;
 mod report;
 mod synth;
 mod tidy;
