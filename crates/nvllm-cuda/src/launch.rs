@@ -9,6 +9,7 @@ use crate::device::Device;
 use crate::error::{Doing, Result};
 use crate::memory::Address;
 use crate::modules::Function;
+use crate::tensor_map::TensorMap;
 
 /// The extents that launches are sized for: those of the step, or of its bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -119,7 +120,7 @@ impl Launch {
         }
         let words: Vec<u64> = self.args.0.iter().map(|arg| arg.word(extents)).collect();
         let mut pointers: Vec<*mut c_void> =
-            words.iter().map(|word| std::ptr::from_ref(word).cast_mut().cast()).collect();
+            self.args.0.iter().zip(&words).map(|(arg, word)| arg.pointer(word).cast_mut()).collect();
         let mut early = sys::CUlaunchAttribute {
             id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
             pad: [0; 4],
@@ -152,24 +153,35 @@ impl Launch {
     }
 }
 
-/// A kernel's arguments in the order of its signature, each in 8 bytes: the driver reads as many as the parameter has, and numbers are
+/// A kernel's arguments in the order of its signature. Of a number the driver reads as many bytes as the parameter has, and numbers are
 /// little-endian.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Args(Vec<Arg>);
 
 /// One argument.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Arg {
     Word(u64),
     /// As many as the launch is sized for.
     Rows(Rows),
+    Map(TensorMap),
 }
 
 impl Arg {
-    fn word(self, extents: Extents) -> u64 {
+    /// The argument if it is a number.
+    fn word(&self, extents: Extents) -> u64 {
         match self {
-            Self::Word(word) => word,
-            Self::Rows(rows) => extents.rows(rows) as u64,
+            Self::Word(word) => *word,
+            Self::Rows(rows) => extents.rows(*rows) as u64,
+            Self::Map(_) => 0,
+        }
+    }
+
+    /// Where the driver reads it: at its `word`, or in itself.
+    fn pointer(&self, word: &u64) -> *const c_void {
+        match self {
+            Self::Word(_) | Self::Rows(_) => std::ptr::from_ref(word).cast(),
+            Self::Map(map) => map.pointer(),
         }
     }
 }
@@ -195,6 +207,11 @@ impl Args {
     /// The number of rows that the launch is sized for.
     pub(crate) fn rows(mut self, rows: Rows) -> Self {
         self.0.push(Arg::Rows(rows));
+        self
+    }
+
+    pub(crate) fn map(mut self, map: &TensorMap) -> Self {
+        self.0.push(Arg::Map(map.clone()));
         self
     }
 

@@ -30,6 +30,7 @@ mod profile;
 mod rope;
 mod sampler;
 mod slots;
+mod tensor_map;
 mod weights;
 mod work_lists;
 

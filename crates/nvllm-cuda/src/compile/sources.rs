@@ -19,9 +19,19 @@ macro_rules! file {
     };
 }
 
+macro_rules! takes {
+    () => {
+        |_| true
+    };
+    ($target:expr) => {
+        |target| target == $target
+    };
+}
+
+/// Paths, each with the one architecture that it compiles for if it does not for all.
 macro_rules! sources {
-    ($($path:literal),* $(,)?) => {
-        &[$(Source { path: $path, text: file!($path), takes: |_| true }),*]
+    ($($path:literal $(for $target:expr)?),* $(,)?) => {
+        &[$(Source { path: $path, text: file!($path), takes: takes!($($target)?) }),*]
     };
 }
 
@@ -34,6 +44,7 @@ const SOURCES: &[Source] = sources![
     "linear/small_m.cu",
     "linear/mid_m.cu",
     "linear/tensor_core.cu",
+    "linear/wgmma.cu" for Target::Cubin(90),
     "add/general.cu",
     "silu_mul/general.cu",
     "slice_cols/general.cu",

@@ -5,7 +5,7 @@ use nvllm_core::{
     AttentionSpec, DType, KvGeometry, KvLayer, Limits, OrderId, RopeSpec, Rows, RowsOf, WeightId,
 };
 
-use super::choice::{Way, ways};
+use super::choice::{Way, any_rows, ways};
 use super::{LANES, Lowering, Operand, c_type, dtype_code};
 use crate::error::Result;
 use crate::launch::{Args, Dim, Launch};
@@ -37,8 +37,8 @@ const FUSED: OrderId = OrderId("norm.half_warp, attention.chunk256");
 
 /// Best first.
 static TABLE: [Way<PagedAttention>; 2] = [
-    Way { order: CHUNK256, takes: |a| a.list.is_some(), most_rows: usize::MAX, launch: tensor_core },
-    Way { order: LANES, takes: |_| true, most_rows: usize::MAX, launch: general },
+    Way { order: CHUNK256, takes: |a| a.list.is_some(), most_rows: any_rows, launch: tensor_core },
+    Way { order: LANES, takes: |_| true, most_rows: any_rows, launch: general },
 ];
 
 /// Whether the shape is one of the fast kernels'.

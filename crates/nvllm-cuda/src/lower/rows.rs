@@ -2,7 +2,7 @@
 
 use nvllm_core::{DType, Limits, OrderId, RowsOf, WeightId};
 
-use super::choice::{Way, ways};
+use super::choice::{Way, any_rows, ways};
 use super::{LANES, Lowering, Operand, dtype_code};
 use crate::error::Result;
 use crate::launch::{Args, Dim, Launch};
@@ -28,8 +28,8 @@ const BLOCK128: OrderId = OrderId("norm.block128");
 
 /// Best first.
 static NORMS: [Way<RmsNorm>; 2] = [
-    Way { order: BLOCK128, takes: RmsNorm::fast, most_rows: usize::MAX, launch: fast_norm },
-    Way { order: LANES, takes: |_| true, most_rows: usize::MAX, launch: general_norm },
+    Way { order: BLOCK128, takes: RmsNorm::fast, most_rows: any_rows, launch: fast_norm },
+    Way { order: LANES, takes: |_| true, most_rows: any_rows, launch: general_norm },
 ];
 
 impl RmsNorm {

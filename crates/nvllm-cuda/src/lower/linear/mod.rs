@@ -2,12 +2,18 @@
 
 use nvllm_core::{DType, Limits, OrderId, WeightId};
 
-use super::choice::{Way, choose, ways};
+use super::choice::{Way, any_rows, choose, ways};
 use super::{LANES, Lowering, Operand, c_type};
 use crate::error::Result;
 use crate::launch::{Args, Dim, Launch};
 use crate::memory::Address;
+use crate::tensor_map::TensorMap;
 use crate::weights::Vector;
+use few::{mid_m, mid_m_split, small, small_m};
+use many::{double_rows, single_rows, tensor_core, wgmma};
+
+mod few;
+mod many;
 
 /// The order of every fast kernel, as kernels/linear/linear_order.cuh has it.
 const SPLIT8: OrderId = OrderId("linear.split8");
@@ -25,6 +31,8 @@ pub(crate) struct Linear {
     pub weight: Address,
     pub dtype: DType,
     pub bias: Option<Vector>,
+    /// Of W and of x, where the device's copy engine takes them.
+    pub maps: Option<[TensorMap; 2]>,
     pub room: Room,
 }
 
@@ -37,6 +45,8 @@ pub(crate) struct Room {
     pub shared: usize,
     /// As `TIGHT` in prelude.cuh.
     pub tight: bool,
+    /// Whether it has the instructions of `wgmma.cu`.
+    pub wgmma: bool,
 }
 
 impl Linear {
@@ -57,6 +67,18 @@ impl Linear {
             && self.bias.is_none_or(|bias| bias.narrow != 0)
     }
 
+    /// Whether `wgmma.cu` takes it.
+    fn mapped(&self) -> bool {
+        self.fast() && self.maps.is_some()
+    }
+
+    /// Tensor maps of its operands: x as far as `most_rows`. None where no kernel would use them.
+    fn maps(&self, most_rows: usize) -> Option<[TensorMap; 2]> {
+        let wanted = self.room.wgmma && self.fast();
+        let map = |at, rows| TensorMap::new(at, rows, self.k());
+        if wanted { Some([map(self.weight, self.n())?, map(self.x.at, most_rows)?]) } else { None }
+    }
+
     /// Address of the bias as the fast kernels read it.
     fn narrow_bias(&self) -> Address {
         self.bias.map_or(0, |bias| bias.narrow)
@@ -73,53 +95,76 @@ impl Linear {
 }
 
 /// Best first.
-static TABLE: [Way<Linear>; 8] = [
+static TABLE: [Way<Linear>; 11] = [
     Way {
         order: SPLIT8,
         takes: |l| l.fast() && small(l, 8).is_some(),
-        most_rows: 8,
+        most_rows: |_| 8,
         launch: |lowering, l| small_m(lowering, l, 8),
     },
     Way {
         order: SPLIT8,
         takes: |l| l.fast() && small(l, 16).is_some(),
-        most_rows: 16,
+        most_rows: |_| 16,
         launch: |lowering, l| small_m(lowering, l, 16),
     },
     Way {
         order: SPLIT8,
         takes: |l| l.fast() && l.k() <= 2048 && l.n() < 8192 && small(l, 32).is_some(),
-        most_rows: 32,
+        most_rows: |_| 32,
         launch: |lowering, l| small_m(lowering, l, 32),
     },
     Way {
         order: SPLIT8,
         takes: |l| l.fast() && l.n().is_multiple_of(8) && l.n() < WHOLE_COLS,
-        most_rows: MID_ROWS,
+        most_rows: |_| MID_ROWS,
         launch: mid_m_split,
     },
-    Way { order: SPLIT8, takes: |l| l.fast() && l.n().is_multiple_of(8), most_rows: MID_ROWS, launch: mid_m },
+    Way {
+        order: SPLIT8,
+        takes: Linear::mapped,
+        most_rows: single_rows,
+        launch: |lowering, l| wgmma(lowering, l, 1),
+    },
+    Way {
+        order: SPLIT8,
+        takes: Linear::mapped,
+        most_rows: double_rows,
+        launch: |lowering, l| wgmma(lowering, l, 2),
+    },
+    Way {
+        order: SPLIT8,
+        takes: Linear::mapped,
+        most_rows: any_rows,
+        launch: |lowering, l| wgmma(lowering, l, 3),
+    },
+    Way {
+        order: SPLIT8,
+        takes: |l| l.fast() && l.n().is_multiple_of(8),
+        most_rows: |_| MID_ROWS,
+        launch: mid_m,
+    },
     Way {
         order: SPLIT8,
         takes: Linear::fast,
-        most_rows: 256,
+        most_rows: |_| 256,
         launch: |lowering, l| tensor_core(lowering, l, 64),
     },
     Way {
         order: SPLIT8,
         takes: Linear::fast,
-        most_rows: usize::MAX,
+        most_rows: any_rows,
         launch: |lowering, l| tensor_core(lowering, l, 128),
     },
-    Way { order: LANES, takes: |_| true, most_rows: usize::MAX, launch: general },
+    Way { order: LANES, takes: |_| true, most_rows: any_rows, launch: general },
 ];
 
 /// The order of a model whose weights are stored as its activations are.
 pub(super) fn order(limits: &Limits) -> OrderId {
     let dtype = limits.activations.dtype();
     let operand = Operand { at: 0, dtype, rows: nvllm_core::Rows::TOKENS, cols: 1024 };
-    let room = Room { blocks: 1, shared: 0, tight: false };
-    let shape = Linear { x: operand, y: operand, weight: 0, dtype, bias: None, room };
+    let room = Room { blocks: 1, shared: 0, tight: false, wgmma: false };
+    let shape = Linear { x: operand, y: operand, weight: 0, dtype, bias: None, maps: None, room };
     choose(&TABLE, &shape, limits.numerics).last().map_or(LANES, |way| way.order)
 }
 
@@ -143,98 +188,10 @@ fn general(lowering: &Lowering<'_>, l: &Linear) -> Result<Vec<Launch>> {
     Ok(vec![Launch::new(lowering.function(&name)?, columns, 256, args).by(rows)])
 }
 
-/// How `small_m.cu` goes through W.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Small {
-    /// Tiles of so many rows of W, one a block.
-    Resident(usize),
-    Stream,
-}
-
-impl Small {
-    const fn tile_rows(self) -> usize {
-        match self {
-            Self::Resident(rows) => rows,
-            Self::Stream => 16,
-        }
-    }
-
-    /// Dynamic shared memory of a block, as small_m.cu has it.
-    fn shared(self, l: &Linear, tokens: usize) -> usize {
-        let (range, rows) = (l.range(), self.tile_rows());
-        let partial = 32 * (rows + 4) * tokens;
-        let x = 8 * tokens * range * 2;
-        match self {
-            Self::Resident(_) => 8 * (range / 64) * rows * 128 + partial + x,
-            Self::Stream => 8 * (if l.room.tight { 4 } else { 6 }) * rows * 128 + 2 * partial + x,
-        }
-    }
-}
-
-/// The fewest rows with which one tile a multiprocessor covers W; otherwise W streams. None if not even that fits.
-fn small(l: &Linear, tokens: usize) -> Option<Small> {
-    let fits = |way: &Small| way.shared(l, tokens) <= l.room.shared;
-    let covers = |rows: &usize| l.n().div_ceil(*rows) <= l.room.blocks;
-    let resident = [16, 32, 48].into_iter().filter(covers).map(Small::Resident).find(fits);
-    resident.or_else(|| Some(Small::Stream).filter(fits))
-}
-
-fn small_m(lowering: &Lowering<'_>, l: &Linear, tokens: usize) -> Result<Vec<Launch>> {
-    let way = small(l, tokens).unwrap_or(Small::Stream);
-    let shared = way.shared(l, tokens) as u32;
-    let tiles = l.n().div_ceil(way.tile_rows());
-    let (name, grid) = match way {
-        Small::Resident(rows) => (format!("linear_small_m_r{rows}_t{tokens}"), tiles),
-        Small::Stream => {
-            let name = format!("linear_small_m_stream_t{tokens}");
-            let at_once = lowering.modules.blocks_at_once(&name, 256, shared)?;
-            (name, tiles.min(at_once * l.room.blocks))
-        }
-    };
-    // No norm in front of it.
-    let args = operands(l).int(l.out_f32()).ptr(0).f32(0.0);
-    let function = lowering.modules.function_with(&name, shared)?;
-    Ok(vec![Launch::new(function, Dim::Fixed(grid), 256, args).with_shared(shared).early()])
-}
-
 /// Addresses and extents as all fast kernels take them; no residual.
 fn operands(l: &Linear) -> Args {
     let args = Args::new().ptr(l.weight).ptr(l.x.at).ptr(l.narrow_bias()).ptr(0).ptr(l.y.at);
     args.rows(l.y.rows).int(l.n()).int(l.k())
-}
-
-/// Shared memory of `mid_m.cu`: a ring of 4 stages.
-const MID_SHARED: u32 = 65_536;
-
-fn mid_m(lowering: &Lowering<'_>, l: &Linear) -> Result<Vec<Launch>> {
-    let function = lowering.modules.function_with("linear_mid_m", MID_SHARED)?;
-    let tiles = Dim::Fixed(l.n().div_ceil(64));
-    let launch = Launch::new(function, tiles, 128, operands(l).int(l.out_f32()));
-    Ok(vec![launch.by(Dim::Rows { rows: l.y.rows, per: 64 }).with_shared(MID_SHARED).early()])
-}
-
-fn mid_m_split(lowering: &Lowering<'_>, l: &Linear) -> Result<Vec<Launch>> {
-    let partial = lowering.partial;
-    let function = lowering.modules.function_with("linear_mid_m_split", MID_SHARED)?;
-    let args = Args::new().ptr(l.weight).ptr(l.x.at).ptr(partial).rows(l.y.rows).int(l.n()).int(l.k());
-    let split = Launch::new(function, Dim::Fixed(8 * l.n().div_ceil(64)), 128, args)
-        .by(Dim::Rows { rows: l.y.rows, per: 64 })
-        .with_shared(MID_SHARED);
-    let args = Args::new().ptr(partial).ptr(l.narrow_bias()).ptr(0).ptr(l.y.at);
-    let args = args.rows(l.y.rows).int(l.n()).int(l.k()).int(l.out_f32());
-    let blocks = Dim::Tiles { rows: l.y.rows, cols: l.n(), per: 1024, each: 1, most: usize::MAX };
-    let merge = Launch::new(lowering.function("linear_merge")?, blocks, 256, args);
-    Ok(vec![split.early(), merge.early()])
-}
-
-fn tensor_core(lowering: &Lowering<'_>, l: &Linear, tokens: usize) -> Result<Vec<Launch>> {
-    let stages = if l.room.tight { 2 } else { 4 };
-    let shared = (stages * (128 + tokens) * 128 + 8 * 16 * 68 * 4) as u32;
-    let function = lowering.modules.function_with(&format!("linear_tensor_core_t{tokens}"), shared)?;
-    let (each, most) = (l.n().div_ceil(128), l.room.blocks);
-    let blocks = Dim::Tiles { rows: l.y.rows, cols: 1, per: tokens, each, most };
-    let args = operands(l).int(l.out_f32());
-    Ok(vec![Launch::new(function, blocks, 256, args).with_shared(shared).early()])
 }
 
 impl Lowering<'_> {
@@ -247,13 +204,20 @@ impl Lowering<'_> {
     ) -> Result<Vec<(usize, Vec<Launch>)>> {
         let (weight, dtype) = self.weights.get(weight);
         let bias = bias.map(|id| self.weights.vector(id));
-        ways(self, &TABLE, &Linear { x, y, weight, dtype, bias, room: self.room() })
+        let mut shape = Linear { x, y, weight, dtype, bias, maps: None, room: self.room() };
+        shape.maps = shape.maps(x.rows.max(self.limits));
+        ways(self, &TABLE, &shape)
     }
 
     /// What the device has room for.
     fn room(&self) -> Room {
         let facts = self.modules.facts();
-        Room { blocks: facts.multiprocessors, shared: facts.block_shared_bytes, tight: facts.tight() }
+        Room {
+            blocks: facts.multiprocessors,
+            shared: facts.block_shared_bytes,
+            tight: facts.tight(),
+            wgmma: facts.capability == (9, 0),
+        }
     }
 
     pub(super) fn expert_linear(
@@ -278,19 +242,22 @@ impl Lowering<'_> {
 mod tests {
     use nvllm_core::{Numerics, Rows};
 
+    use few::Small;
+
     use super::*;
 
     /// An H100 or H200.
-    const HOPPER: Room = Room { blocks: 132, shared: 232_448, tight: false };
+    const HOPPER: Room = Room { blocks: 132, shared: 232_448, tight: false, wgmma: true };
 
     fn layer(k: usize, n: usize, dtype: DType) -> Linear {
         let x = Operand { at: 0, dtype, rows: Rows::TOKENS, cols: k };
         let y = Operand { cols: n, ..x };
-        Linear { x, y, weight: 0, dtype, bias: None, room: HOPPER }
+        Linear { x, y, weight: 0, dtype, bias: None, maps: None, room: HOPPER }
     }
 
     fn rows(l: &Linear) -> Vec<(&'static str, usize)> {
-        choose(&TABLE, l, Numerics::Invariant).into_iter().map(|w| (w.order.0, w.most_rows)).collect()
+        let chosen = choose(&TABLE, l, Numerics::Invariant).into_iter();
+        chosen.map(|way| (way.order.0, (way.most_rows)(l))).collect()
     }
 
     #[test]
@@ -306,6 +273,21 @@ mod tests {
         assert_eq!(rows(&layer(1024, 1024, DType::F32)), all(slow, &[usize::MAX]));
         let wide_bias = Some(Vector { wide: 1, narrow: 0 });
         assert_eq!(rows(&Linear { bias: wide_bias, ..layer(1024, 1024, DType::Bf16) }).len(), 1);
+    }
+
+    #[test]
+    fn hopper_takes_the_tile_that_fills_it() {
+        let mapped = |k, n| {
+            let map = TensorMap::unset();
+            Linear { maps: Some([map.clone(), map]), ..layer(k, n, DType::Bf16) }
+        };
+        let most = |k, n| rows(&mapped(k, n)).into_iter().map(|(_, most)| most).collect::<Vec<_>>();
+        let any = usize::MAX;
+        assert_eq!(most(1024, 4096), [8, 16, 32, 256, 1024, any]);
+        assert_eq!(most(1024, 6144), [8, 16, 32, 128, 1024, any]);
+        assert_eq!(most(2048, 1024), [8, 16, 32, 128, 1024, any]);
+        assert_eq!(most(3072, 1024), [8, 16, 128, 1024, any]);
+        assert_eq!(most(1024, 151_936), [8, 16, 64, 1024, any]);
     }
 
     #[test]
