@@ -29,6 +29,8 @@ struct Shared {
     theirs: HashMap<String, Vec<f32>>,
     /// Values of this step, by id in the lowered program, and whether the backend's is among them.
     values: HashMap<u32, (Vec<f32>, bool)>,
+    /// How far the backend's products of linear layers inside fused ops may be from those values, by id.
+    slack: HashMap<u32, Vec<f64>>,
     first: Option<Mismatch>,
 }
 
@@ -54,6 +56,7 @@ impl Anchored {
             history: History::new(),
             theirs: HashMap::new(),
             values: HashMap::new(),
+            slack: HashMap::new(),
             first: None,
         }));
         let observed = Arc::clone(&shared);
@@ -86,6 +89,7 @@ impl Anchored {
             shared.rows = rows(step);
             shared.theirs = theirs;
             shared.values.clear();
+            shared.slack.clear();
         }
         let ticket = self.exe.submit(step).doing("the reference's step")?;
         if step.awaits_masks {
@@ -145,6 +149,10 @@ impl Shared {
         {
             self.first = Some(mismatch);
         }
+        if let (Op::Linear { .. }, [None], None) = (&node.op, &theirs[..], &self.first) {
+            let slack = self.slack(program, node, &outputs[0]);
+            self.slack.insert(node.outputs[0].0, slack);
+        }
         // After a difference the rest of the step is not looked at: ids may be out of range.
         for ((id, out), theirs) in node.outputs.iter().zip(outputs).zip(theirs) {
             let seen = theirs.is_some();
@@ -200,19 +208,7 @@ impl Shared {
                 },
             );
         }
-        let applied = Applied {
-            op: &node.op,
-            inputs: &inputs,
-            in_cols: &in_cols,
-            out: &outputs[0],
-            weights: &self.weights,
-            decls: &program.weights,
-            rows: &self.rows,
-            history: &self.history,
-            activations: self.limits.activations,
-            unseen: node.inputs.iter().any(|id| !self.values[&id.0].1),
-        };
-        let bounds = applied.bounds();
+        let bounds = self.bounds(program, node, &outputs[0]);
         let value = program.value(node.outputs[0]);
         let dtype = value.kind.dtype(&self.limits);
         // Rounding as storage does: what the reference holds in f32 leaves it in the value's dtype.
@@ -223,6 +219,35 @@ impl Shared {
         first_difference(got, &outputs[0], allowed).map_or(Ok(()), |(i, allowed, num_bad)| {
             Err(Mismatch::Value(Box::new(difference(i, outputs[0][i], allowed, num_bad, value.cols))))
         })
+    }
+}
+
+impl Shared {
+    /// The accumulation part of the bound for each element of `out`, which the reference made of the values before it.
+    fn bounds(&self, program: &Program, node: &Node, out: &[f32]) -> Vec<f64> {
+        let inputs: Vec<&[f32]> = node.inputs.iter().map(|id| self.values[&id.0].0.as_slice()).collect();
+        let in_cols: Vec<_> = node.inputs.iter().map(|&id| program.value(id).cols).collect();
+        let slack: Vec<_> = node.inputs.iter().map(|id| self.slack.get(&id.0).map(Vec::as_slice)).collect();
+        let applied = Applied {
+            op: &node.op,
+            inputs: &inputs,
+            in_cols: &in_cols,
+            out,
+            weights: &self.weights,
+            decls: &program.weights,
+            rows: &self.rows,
+            history: &self.history,
+            activations: self.limits.activations,
+            unseen: node.inputs.iter().any(|id| !self.values[&id.0].1),
+            slack: &slack,
+        };
+        applied.bounds()
+    }
+
+    /// What a backend's product of a linear layer inside a fused op may be away from `out`: rounded as the reference's is, or not.
+    fn slack(&self, program: &Program, node: &Node, out: &[f32]) -> Vec<f64> {
+        let dtype = program.value(node.outputs[0]).kind.dtype(&self.limits);
+        self.bounds(program, node, out).iter().zip(out).map(|(bound, &y)| bound + ulp(dtype, y)).collect()
     }
 }
 

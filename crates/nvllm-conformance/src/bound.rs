@@ -29,6 +29,8 @@ pub(crate) struct Applied<'a> {
     pub activations: Activations,
     /// Whether the inputs were out of sight, inside a fused op, so that they may differ from the reference's.
     pub unseen: bool,
+    /// For each input that a linear layer made inside a fused op, how far the backend's may be from it.
+    pub slack: &'a [Option<&'a [f64]>],
 }
 
 impl Applied<'_> {
@@ -36,8 +38,11 @@ impl Applied<'_> {
     pub(crate) fn bounds(&self) -> Vec<f64> {
         match self.op {
             Op::Add => {
-                let size = |(a, b): (&f32, &f32)| 2.0 * U * (abs(*a) + abs(*b));
-                self.inputs[0].iter().zip(self.inputs[1]).map(size).collect()
+                let terms = self.inputs[0].iter().zip(self.inputs[1]).enumerate();
+                let size = |(i, (a, b)): (usize, (&f32, &f32))| {
+                    2.0 * U * (abs(*a) + abs(*b)) + self.slack(0, i) + self.slack(1, i)
+                };
+                terms.map(size).collect()
             }
             Op::RmsNorm { weight, .. } => {
                 let c = accumulation(self.weights[weight.index()].len());
@@ -49,17 +54,32 @@ impl Applied<'_> {
                 self.inputs[0].chunks(k).flat_map(|x| products(x, w, k, bias)).collect()
             }
             Op::ExpertLinear { weight } => self.expert_linear(*weight),
-            Op::SiluMul => {
-                let n = self.in_cols[0] / 2;
-                let gates = self.inputs[0].chunks(2 * n).flat_map(|row| &row[..n]);
-                gates.zip(self.out).map(|(&z, &y)| exponential(f64::from(z)) * abs(y)).collect()
-            }
+            Op::SiluMul => self.silu_mul(self.in_cols[0] / 2),
             Op::Rope(spec) => self.rope(spec.head_dim, f64::from(spec.attention_factor())),
             Op::PagedAttention { spec, kv } => self.attention(spec, *kv),
             Op::WeightedSum => self.weighted_sum(),
             // `top_k` is a selection and judged by itself; the rest are copies.
             _ => Vec::new(),
         }
+    }
+
+    /// How far input `input` may be off at element `i`.
+    fn slack(&self, input: usize, i: usize) -> f64 {
+        self.slack[input].map_or(0.0, |slack| slack[i])
+    }
+
+    /// The exponential's error, and those that gate and up bring along.
+    fn silu_mul(&self, n: usize) -> Vec<f64> {
+        let element = |(i, &y): (usize, &f32)| {
+            let gate = i / n * 2 * n + i % n;
+            let (z, up) = (f64::from(self.inputs[0][gate]), f64::from(self.inputs[0][gate + n]));
+            let (z_off, up_off) = (self.slack(0, gate), self.slack(0, gate + n));
+            let share = 1.0 / (1.0 + (-z).exp());
+            // silu' here; it changes by no more than z_off / 2 within z_off.
+            let slope = (share * (1.0 + z * (1.0 - share))).abs() + 0.5 * z_off;
+            exponential(z) * abs(y) + slope * z_off * (up.abs() + up_off) + (z * share).abs() * up_off
+        };
+        self.out.iter().enumerate().map(element).collect()
     }
 
     fn expert_linear(&self, weight: WeightId) -> Vec<f64> {

@@ -62,7 +62,7 @@ impl std::fmt::Display for Fault {
 }
 
 /// Ops that compute, under their stems.
-const ARITHMETIC: [&str; 9] = [
+const ARITHMETIC: [&str; 11] = [
     "rms_norm",
     "linear",
     "add",
@@ -70,6 +70,8 @@ const ARITHMETIC: [&str; 9] = [
     "rope",
     "paged_attention",
     "attention",
+    "linear_add",
+    "linear_silu_mul",
     "expert_linear",
     "weighted_sum",
 ];
@@ -153,12 +155,14 @@ impl Fault {
     }
 }
 
-/// Whether `node` is the op at whose output a fault of `op` shows. Fused `attention` ends in a `paged_attention` whose
-/// query was made inside it.
+/// Whether `node` is the op at whose output a fault of `op` shows. A fused op ends in a primitive whose first input was made inside it.
 fn is(op: &str, program: &Program, node: &Node) -> bool {
     let inside = || node.inputs.first().is_some_and(|&id| program.value(id).label.is_none());
+    let ends_in = |stem| node.op.stem() == stem && inside();
     match op {
-        "attention" => node.op.stem() == "paged_attention" && inside(),
+        "attention" => ends_in("paged_attention"),
+        "linear_add" => ends_in("add"),
+        "linear_silu_mul" => ends_in("silu_mul"),
         _ => node.op.stem() == op,
     }
 }

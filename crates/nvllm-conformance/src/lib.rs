@@ -100,8 +100,8 @@ macro_rules! conformance_where_found {
 macro_rules! each_case {
     ($callback:ident ($($args:tt)*)) => {
         $crate::$callback! { ($($args)*)
-            embed rms_norm linear add silu_mul slice_cols rope kv_append paged_attention attention gather_rows top_k
-            expert_linear weighted_sum all_reduce all_gather sample logprobs masks frequencies
+            embed rms_norm linear add silu_mul slice_cols rope kv_append paged_attention attention linear_add linear_silu_mul
+            gather_rows top_k expert_linear weighted_sum all_reduce all_gather sample logprobs masks frequencies
             models_op_by_op models_end_to_end batch_invariance chunk_invariance page_invariance moved_blocks
             slot_sources steps_in_flight refused_steps kept_values kv_cache
         }

@@ -13,16 +13,40 @@ use crate::draw::Draw;
 use crate::error::{Doing, Mismatch, Result};
 use crate::layout::{Layout, Outputs};
 use crate::models::{batches, run, shapes};
+use crate::ops::layers;
 use crate::trial::{Trial, numbers};
 
 /// Bits of every kept value at every token: by sequence, index and place of the value in the program.
 type Trace = BTreeMap<(usize, usize, usize), Vec<u32>>;
 
+/// Models with every value kept, or the logits alone, so that ops may be fused.
 fn trials() -> impl Strategy<Value = Trial> {
-    (numbers(), batches(), shapes()).prop_map(|(numbers, layout, shape)| {
-        let layout = Layout { outputs: Outputs::All, ..layout };
-        shape.trial(numbers, layout).keep_all()
+    (numbers(), all_outputs(), shapes(), any::<bool>()).prop_map(|(numbers, layout, shape, all)| {
+        let mut trial = shape.trial(numbers, layout);
+        if all {
+            return trial.keep_all();
+        }
+        trial.spec.keep("logits").expect("the suite's models have logits");
+        trial
     })
+}
+
+fn all_outputs() -> impl Strategy<Value = Layout> {
+    batches().prop_map(|layout| Layout { outputs: Outputs::All, ..layout })
+}
+
+/// Models, and linear layers alone: plain and fused, of extents that small models do not have.
+fn models_and_layers() -> impl Strategy<Value = Trial> {
+    let unsampled = all_outputs().prop_map(|layout| Layout { logits: false, ..layout });
+    let linear = layers(unsampled).prop_map(|layer| {
+        let forms = layer.trial(2, |p, x, projection, _| {
+            p.linear_silu_mul(x, projection);
+            let y = p.linear(x, projection);
+            p.linear_add(x, projection, y);
+        });
+        forms.keep_all()
+    });
+    prop_oneof![2 => trials().boxed(), 1 => linear.boxed()]
 }
 
 /// One kernel order for every number of rows: what `Numerics::Invariant` means.
@@ -101,7 +125,7 @@ fn same(trial: &Trial, what: &str, base: &Trace, other: &Trace) -> Result<()> {
 
 /// A token's values do not depend on what else is in the batch: one sequence alone, one token at a time and all together.
 pub fn batch_invariance(backend: &dyn Backend, settings: &Settings) -> Result<()> {
-    holds("batch_invariance", settings, 0.7, trials(), |trial| {
+    holds("batch_invariance", settings, 1.0, models_and_layers(), |trial| {
         orders_are_one(backend, trial)?;
         let base = trace(backend, trial)?;
         for (i, chunks) in trial.layout.seqs.iter().enumerate() {
@@ -117,7 +141,7 @@ pub fn batch_invariance(backend: &dyn Backend, settings: &Settings) -> Result<()
 
 /// Whole prompts and chunks of any size, single tokens among them.
 pub fn chunk_invariance(backend: &dyn Backend, settings: &Settings) -> Result<()> {
-    holds("chunk_invariance", settings, 0.7, trials(), |trial| {
+    holds("chunk_invariance", settings, 1.0, models_and_layers(), |trial| {
         orders_are_one(backend, trial)?;
         let base = trace(backend, trial)?;
         let mut draw = Draw::new(trial.layout.placement ^ 0xb);

@@ -65,31 +65,87 @@ pub fn rms_norm(backend: &dyn Backend, settings: &Settings) -> Result<()> {
     check("rms_norm", backend, settings, trials)
 }
 
+/// A linear layer `[n, k]` to be.
+#[derive(Clone, Debug)]
+pub(crate) struct Layer {
+    numbers: Numbers,
+    layout: Layout,
+    k: usize,
+    n: usize,
+    bias: bool,
+}
+
+/// Layers of any element types and extents; half of them all bf16 in multiples of 8, which is what the fastest kernels take.
+pub(crate) fn layers(layout: impl Strategy<Value = Layout>) -> impl Strategy<Value = Layer> {
+    let extents = (1..1_100_usize, 1..200_usize);
+    (numbers(), layout, extents, any::<bool>(), any::<bool>()).prop_map(
+        |(numbers, layout, (k, n), bias, regular)| {
+            let (bf16, rows) = (nvllm_core::DType::Bf16, layout.lens().iter().sum());
+            let as_wanted = |extent: usize| if regular { (extent / 8 * 8).max(8) } else { extent };
+            let n = as_wanted(fit(n, rows, 33));
+            let k = as_wanted(fit(k, rows, n));
+            let activations = nvllm_core::Activations::Bf16;
+            let all_bf16 = Numbers { weights: bf16, vectors: bf16, activations, ..numbers };
+            Layer { numbers: if regular { all_bf16 } else { numbers }, layout, k, n, bias }
+        },
+    )
+}
+
+impl Layer {
+    /// A program that embeds `[T, k]`, and what `record` does with that, the layer of `times * n` rows, and a value `[T, n]`.
+    pub(crate) fn trial(
+        self,
+        times: usize,
+        record: impl FnOnce(&mut Recorder, ValueId, Projection, ValueId),
+    ) -> Trial {
+        let Self { numbers, layout, k, n, bias } = self;
+        let mut sketch = Sketch::new(numbers);
+        let (x, r) = (sketch.table("x", TABLE_ROWS, k), sketch.table("r", TABLE_ROWS, n));
+        let weight = sketch.matrix("w", times * n, k);
+        let bias = bias.then(|| sketch.vector("b", times * n, 0.0, 1.0));
+        sketch.finish(TABLE_ROWS, layout, |p| {
+            let (x, r) = (p.embed(x), p.embed(r));
+            record(p, x, Projection { weight, bias }, r);
+        })
+    }
+}
+
 /// Case of [`Op::Linear`](nvllm_core::Op::Linear): with and without bias, over tokens and over outputs, kept in the
 /// activation dtype and in f32.
 pub fn linear(backend: &dyn Backend, settings: &Settings) -> Result<()> {
-    let trials = (numbers(), flat(), 1..1_100_usize, 1..200_usize, any::<bool>(), 0..3_usize).prop_map(
-        |(numbers, layout, k, n, bias, form)| {
-            let rows = layout.lens().iter().sum();
-            let n = fit(n, rows, 33);
-            let k = fit(k, rows, n);
-            let mut sketch = Sketch::new(numbers);
-            let x = sketch.table("x", TABLE_ROWS, k);
-            let weight = sketch.matrix("w", n, k);
-            let bias = bias.then(|| sketch.vector("b", n, 0.0, 1.0));
-            sketch.finish(TABLE_ROWS, layout, |p| {
-                let x = p.embed(x);
-                let projection = Projection { weight, bias };
-                if form == 0 {
-                    p.linear(x, projection);
-                } else {
-                    let x = if form == 1 { x } else { p.gather_rows(x) };
-                    p.linear_f32(x, projection);
-                }
-            })
-        },
-    );
+    let trials = (layers(flat()), 0..3_usize).prop_map(|(layer, form)| {
+        layer.trial(1, |p, x, projection, _| {
+            if form == 0 {
+                p.linear(x, projection);
+            } else {
+                let x = if form == 1 { x } else { p.gather_rows(x) };
+                p.linear_f32(x, projection);
+            }
+        })
+    });
     check("linear", backend, settings, trials)
+}
+
+/// Case of [`Op::LinearAdd`](nvllm_core::Op::LinearAdd): over tokens and over outputs.
+pub fn linear_add(backend: &dyn Backend, settings: &Settings) -> Result<()> {
+    let trials = (layers(flat()), any::<bool>()).prop_map(|(layer, outputs)| {
+        layer.trial(1, |p, x, projection, r| {
+            let (x, r) = if outputs { (p.gather_rows(x), p.gather_rows(r)) } else { (x, r) };
+            p.linear_add(x, projection, r);
+        })
+    });
+    check("linear_add", backend, settings, trials)
+}
+
+/// Case of [`Op::LinearSiluMul`](nvllm_core::Op::LinearSiluMul): over tokens and over outputs.
+pub fn linear_silu_mul(backend: &dyn Backend, settings: &Settings) -> Result<()> {
+    let trials = (layers(flat()), any::<bool>()).prop_map(|(layer, outputs)| {
+        layer.trial(2, |p, x, projection, _| {
+            let x = if outputs { p.gather_rows(x) } else { x };
+            p.linear_silu_mul(x, projection);
+        })
+    });
+    check("linear_silu_mul", backend, settings, trials)
 }
 
 /// Case of [`Op::Add`](nvllm_core::Op::Add), of a value to itself too.

@@ -23,12 +23,15 @@
 //! | `silu_mul` | [`exponential`]`(z) abs y` | 1 ulp |
 //! | `rope` | `8u (abs a + abs b)`: the rotation itself is defined to the last f32 bit | 1 ulp |
 //! | `top_k` weights | ([`exponential`]`(x - max) +` [`accumulation`]`(E)) w` | f32 |
+//! | `linear_add` | that of `add`, and that of `linear` with its ulp: the product may be rounded or not | 1 ulp |
+//! | `linear_silu_mul` | that of `silu_mul`, and that of `linear` with its ulp through `silu` and the product | 1 ulp |
 //! | `paged_attention` | scores as `linear` over the head, then [`exponential`], then the weighted values | 1 ulp |
 //! | log-probabilities | [`LOGPROB`] | f32 |
 //!
-//! Two concessions are made to kernels as they are built, both only under bf16 activations: attention may round its
-//! probabilities to bf16 before they meet the values (half an ulp, `2^-8 sum p abs v`), and fused `attention` may skip
-//! the roundings of q and k between norm and rope, or round them elsewhere ([`FUSED_QK`]).
+//! Three concessions are made to kernels as they are built, all only under bf16 activations: attention may round its
+//! probabilities to bf16 before they meet the values (half an ulp, `2^-8 sum p abs v`), fused `attention` may skip
+//! the roundings of q and k between norm and rope, or round them elsewhere ([`FUSED_QK`]), and the fused ops that begin with a
+//! linear layer may skip the rounding of its product.
 
 use nvllm_core::{Activations, DType};
 

@@ -48,7 +48,8 @@ impl MemoryReport {
 pub trait Backend {
     /// Name, device, memory.
     fn info(&self) -> BackendInfo;
-    /// Whether `op` runs natively. What does not is expanded before compiling, on the same device.
+    /// Whether `op` runs natively. What does not is expanded before compiling, on the same device; a fused op that does is also made
+    /// from its parts ([`Program::fuse`](crate::Program::fuse)).
     fn supports(&self, op: &Op) -> Result<(), Reason>;
     /// The rate in bytes a second at which it reads memory now, measured by the call; `None` if it cannot tell.
     fn measure_read_bandwidth(&self) -> Option<f64> {
@@ -123,7 +124,8 @@ pub trait Executable {
     }
 }
 
-/// The programs of `spec` as `backend` runs them: ops that it lacks are replaced by their expansion.
+/// The programs of `spec` as `backend` runs them: ops that it runs as one are made one, fused ops that it lacks are replaced by their
+/// expansion.
 pub fn lower(backend: &dyn Backend, spec: &ModelSpec) -> Result<Vec<crate::Program>> {
     let unsupported = |op: &Op, reason: Reason| CoreError::Unsupported {
         backend: backend.info().name,
@@ -133,7 +135,9 @@ pub fn lower(backend: &dyn Backend, spec: &ModelSpec) -> Result<Vec<crate::Progr
     spec.programs
         .iter()
         .map(|program| {
-            let program = program.expand(|op| backend.supports(op).is_err())?;
+            let program = program
+                .fuse(|op| !spec.unfused.contains(&op.stem()) && backend.supports(op).is_ok())?
+                .expand(|op| backend.supports(op).is_err())?;
             for node in &program.nodes {
                 backend.supports(&node.op).map_err(|reason| unsupported(&node.op, reason))?;
             }

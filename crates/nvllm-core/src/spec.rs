@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use crate::program::Recorder;
 use crate::weight::{AxisRole, WeightDecl, WeightPart, WeightSource};
-use crate::{CoreError, HfConfig, KvLayer, PagedKv, Program, Result, WeightId};
+use crate::{CoreError, HfConfig, KvLayer, Op, PagedKv, Program, Result, WeightId};
 
 /// What a model crate makes from config.json.
 #[derive(Clone, Debug)]
@@ -23,6 +23,8 @@ pub struct ModelSpec {
     pub max_positions: usize,
     /// Checkpoint tensors that may be present and are not used (a tied head's copy).
     pub unused_tensors: Vec<String>,
+    /// Stems of fused ops that are not to be made of what the programs record.
+    pub unfused: Vec<&'static str>,
 }
 
 impl ModelSpec {
@@ -56,12 +58,17 @@ impl ModelSpec {
         Err(CoreError::BadProgram { program: self.name.clone(), problem })
     }
 
-    /// Replaces every fused op called `stem` by its expansion.
-    pub fn expand(&mut self, stem: &str) -> Result<()> {
+    /// Has every fused op called `stem` run through its expansion, whether recorded or made by [`fuse`](Program::fuse). False if no
+    /// program has one.
+    pub fn expand(&mut self, stem: &str) -> Result<bool> {
+        let Some(stem) = Op::FUSED.into_iter().find(|fused| *fused == stem) else { return Ok(false) };
+        let mut found = false;
         for program in &mut self.programs {
+            found |= program.fuse(|_| true)?.nodes.iter().any(|node| node.op.stem() == stem);
             *program = program.expand(|op| op.stem() == stem)?;
         }
-        Ok(())
+        self.unfused.push(stem);
+        Ok(found)
     }
 }
 
@@ -141,6 +148,7 @@ impl SpecBuilder {
             vocab_size,
             max_positions,
             unused_tensors: Vec::new(),
+            unfused: Vec::new(),
         }
     }
 }

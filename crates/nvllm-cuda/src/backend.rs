@@ -296,15 +296,7 @@ impl Need {
 
 /// Bytes of partial sums of linear layers.
 fn partial_bytes(programs: &[Program], limits: &Limits) -> usize {
-    let one = |program: &Program| {
-        let linear = program.nodes.iter().filter(|node| matches!(node.op, Op::Linear { .. }));
-        let bytes = |value: &nvllm_core::program::Value| {
-            let rows = value.rows.resolve(limits.step_tokens, limits.step_outputs, limits.seqs);
-            lower::partial_bytes(value.cols, rows)
-        };
-        linear.flat_map(|node| &node.outputs).map(|&id| bytes(program.value(id))).max().unwrap_or(0)
-    };
-    programs.iter().map(one).max().unwrap_or(0)
+    programs.iter().map(|program| lower::partial_bytes(program, limits)).max().unwrap_or(0)
 }
 
 /// The launches that every step begins with.

@@ -41,6 +41,16 @@ fn one_layer_expands_into_primitives() {
 }
 
 #[test]
+fn one_layer_fuses_its_residual_branches() {
+    let program = spec().programs[0].fuse(|_| true).unwrap();
+    let text = program.to_string();
+    let first = text.lines().take(9).collect::<Vec<_>>().join("\n");
+    insta::assert_snapshot!("qwen3_0_6b_fused_head", first);
+    let recorded = spec().programs[0].expand(|_| true).unwrap();
+    assert_eq!(program.expand(|_| true).unwrap().nodes.len(), recorded.nodes.len());
+}
+
+#[test]
 fn parameters_and_weight_bytes_are_the_models() {
     let spec = spec();
     assert_eq!(spec.num_parameters(), 596_049_920);

@@ -66,14 +66,12 @@ pub(crate) fn start_with(args: &ModelArgs, options: LoadOptions) -> Result<(Engi
 /// Applies `--expand`.
 pub(crate) fn expand(model: &mut Model, args: &LoadArgs) -> Result<()> {
     for stem in &args.expand {
-        let fused =
-            model.spec.programs.iter().flat_map(|p| &p.nodes).any(|n| n.op.is_fused() && n.op.stem() == stem);
-        if !fused {
+        if !model.spec.expand(stem)? {
             anyhow::bail!(
-                "--expand {stem}: this model's program has no fused op of that name (see nvllm info --program)"
+                "--expand {stem}: this model has no fused op of that name; fused ops are {}",
+                nvllm_core::Op::FUSED.join(", ")
             );
         }
-        model.spec.expand(stem)?;
     }
     Ok(())
 }

@@ -47,7 +47,7 @@ fn is_sample(stem: &str) -> bool {
 
 /// A primitive over rows: not fused, which is its expansion, and not sampling, which has a module of its own.
 fn is_row_op(stem: &str) -> bool {
-    stem != "attention" && !is_sample(stem)
+    !Op::FUSED.contains(&stem) && !is_sample(stem)
 }
 
 /// What the forward pass runs.
@@ -55,10 +55,10 @@ fn is_forward(stem: &str) -> bool {
     !is_sample(stem)
 }
 
-/// What needs a kernel of its own on a host: not the copies that differ in their bounds only, and not the sampler that
-/// host backends share.
+/// What needs a kernel of its own on a host: not the copies that differ in their bounds only, nor the sampler that host backends
+/// share, nor a fused op, which a backend may leave to its expansion.
 fn computes(stem: &str) -> bool {
-    is_forward(stem) && !["slice_cols", "all_reduce", "all_gather"].contains(&stem)
+    is_row_op(stem) && !["slice_cols", "all_reduce", "all_gather"].contains(&stem)
 }
 
 /// Every op in every place.
@@ -123,7 +123,8 @@ mod tests {
     }
 
     #[test]
-    fn the_fused_op_is_known() {
-        assert!(Op::STEMS.contains(&"attention") && !is_row_op("attention") && is_row_op("embed"));
+    fn fused_ops_are_known() {
+        assert!(Op::FUSED.iter().all(|fused| Op::STEMS.contains(fused) && !is_row_op(fused)));
+        assert!(is_row_op("embed") && computes("linear") && !computes("slice_cols"));
     }
 }

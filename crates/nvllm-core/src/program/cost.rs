@@ -105,6 +105,12 @@ impl Program {
             Op::Linear { weight, .. } => {
                 cost.flops = 2.0 * out * self.weights[weight.index()].num_cols() as f64;
             }
+            Op::LinearAdd { weight, .. } => {
+                cost.flops = out * (2.0 * self.weights[weight.index()].num_cols() as f64 + 1.0);
+            }
+            Op::LinearSiluMul { weight, .. } => {
+                cost.flops = out * (4.0 * self.weights[weight.index()].num_cols() as f64 + 5.0);
+            }
             Op::ExpertLinear { weight } => {
                 let decl = &self.weights[weight.index()];
                 cost.flops = 2.0 * out * decl.num_cols() as f64;

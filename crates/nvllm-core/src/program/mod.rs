@@ -3,6 +3,7 @@
 mod cost;
 mod display;
 mod expand;
+mod fuse;
 mod op;
 mod plan;
 mod recorder;

@@ -31,8 +31,9 @@ pub struct QkNorm {
 
 /// One op. Shapes: `T` rows of the step, `R` any row extent, columns constant.
 ///
-/// `Primitive` ops are what a backend must run; `Attention` is fused and has an expansion into primitives
-/// (see [`Program::expand`](super::Program::expand)), which is its specification.
+/// Primitive ops are what a backend must run. Fused ops have an expansion into primitives, which is their specification (see
+/// [`Program::expand`](super::Program::expand)): a model records `Attention`; the two that begin with a linear layer are made from
+/// what it recorded, for backends that run them (see [`Program::fuse`](super::Program::fuse)).
 #[derive(Clone, Debug, PartialEq)]
 pub enum Op {
     /// `[T, k]`: row `token` of `table` `[vocab, k]` for each token of the step. A copy.
@@ -95,6 +96,20 @@ pub enum Op {
         /// The cache layer.
         kv: KvLayer,
     },
+    /// `x [R, k], r [R, n] -> [R, n]`: `y = x W^T + b + r`, the end of a residual branch. Fused.
+    LinearAdd {
+        /// `[n, k]`.
+        weight: WeightId,
+        /// `[n]`.
+        bias: Option<WeightId>,
+    },
+    /// `x [R, k] -> [R, n]`: `silu(x Wg^T + bg) * (x Wu^T + bu)`. Fused.
+    LinearSiluMul {
+        /// `[2n, k]`: the rows of `Wg`, then those of `Wu`.
+        weight: WeightId,
+        /// `[2n]`.
+        bias: Option<WeightId>,
+    },
     /// `x [T, n] -> [Outputs, n]`: the rows whose logits are wanted. A copy.
     GatherRows,
     /// `logits [T, E] -> ids [k*T, 1] i32, weights [k*T, 1] f32`: softmax over all experts in f32, then the `k` largest
@@ -124,7 +139,7 @@ pub enum Op {
 
 impl Op {
     /// One op of every kind, in the order of the table in `docs/add-an-op.md`.
-    pub const STEMS: [&'static str; 17] = [
+    pub const STEMS: [&'static str; 19] = [
         "embed",
         "rms_norm",
         "linear",
@@ -135,6 +150,8 @@ impl Op {
         "kv_append",
         "paged_attention",
         "attention",
+        "linear_add",
+        "linear_silu_mul",
         "gather_rows",
         "top_k",
         "expert_linear",
@@ -143,6 +160,9 @@ impl Op {
         "all_gather",
         "sample",
     ];
+
+    /// The fused ones among [`STEMS`](Self::STEMS).
+    pub const FUSED: [&'static str; 3] = ["attention", "linear_add", "linear_silu_mul"];
 
     /// The op's one name: builder method, reference function, kernel folder, conformance case, benchmark id.
     pub const fn stem(&self) -> &'static str {
@@ -157,6 +177,8 @@ impl Op {
             Self::KvAppend { .. } => "kv_append",
             Self::PagedAttention { .. } => "paged_attention",
             Self::Attention { .. } => "attention",
+            Self::LinearAdd { .. } => "linear_add",
+            Self::LinearSiluMul { .. } => "linear_silu_mul",
             Self::GatherRows => "gather_rows",
             Self::TopK { .. } => "top_k",
             Self::ExpertLinear { .. } => "expert_linear",
@@ -169,7 +191,7 @@ impl Op {
 
     /// Whether the op has an expansion into primitives.
     pub const fn is_fused(&self) -> bool {
-        matches!(self, Self::Attention { .. })
+        matches!(self, Self::Attention { .. } | Self::LinearAdd { .. } | Self::LinearSiluMul { .. })
     }
 
     /// Whether the op only moves values: any two backends agree bit for bit.
@@ -190,7 +212,9 @@ impl Op {
         match self {
             Self::Embed { table } => vec![*table],
             Self::RmsNorm { weight, .. } | Self::ExpertLinear { weight } => vec![*weight],
-            Self::Linear { weight, bias } => std::iter::once(*weight).chain(*bias).collect(),
+            Self::Linear { weight, bias }
+            | Self::LinearAdd { weight, bias }
+            | Self::LinearSiluMul { weight, bias } => std::iter::once(*weight).chain(*bias).collect(),
             Self::Attention { norm: Some(norm), .. } => vec![norm.q, norm.k],
             _ => Vec::new(),
         }

@@ -72,15 +72,43 @@ impl Recorder {
         self.linear_as(x, projection.into(), ValueKind::F32)
     }
 
-    fn linear_as(&mut self, x: ValueId, Projection { weight, bias }: Projection, kind: ValueKind) -> ValueId {
-        let shape = self.weight_shape("linear", weight, 2);
+    fn linear_as(&mut self, x: ValueId, projection: Projection, kind: ValueKind) -> ValueId {
+        let (rows, n) = self.projected("linear", x, projection);
+        let Projection { weight, bias } = projection;
+        self.one(Op::Linear { weight, bias }, &[x], rows, n, kind)
+    }
+
+    /// [`Op::LinearAdd`]: `r` is the residual.
+    pub fn linear_add(&mut self, x: ValueId, projection: impl Into<Projection>, r: ValueId) -> ValueId {
+        let projection = projection.into();
+        let (rows, n) = self.projected("linear_add", x, projection);
+        let (other, kind) = (self.shape(r), self.program.value(r).kind);
+        self.check(other == (rows, n) && kind == ValueKind::Act, || {
+            format!("linear_add: {rows:?} x {n} and {other:?} {kind:?}")
+        });
+        let Projection { weight, bias } = projection;
+        self.one(Op::LinearAdd { weight, bias }, &[x, r], rows, n, ValueKind::Act)
+    }
+
+    /// [`Op::LinearSiluMul`].
+    pub fn linear_silu_mul(&mut self, x: ValueId, projection: impl Into<Projection>) -> ValueId {
+        let projection = projection.into();
+        let (rows, n) = self.projected("linear_silu_mul", x, projection);
+        self.check(n.is_multiple_of(2), || format!("linear_silu_mul: {n} columns are not two halves"));
+        let Projection { weight, bias } = projection;
+        self.one(Op::LinearSiluMul { weight, bias }, &[x], rows, n / 2, ValueKind::Act)
+    }
+
+    /// Rows and columns of a linear layer's product.
+    fn projected(&mut self, op: &str, x: ValueId, Projection { weight, bias }: Projection) -> (Rows, usize) {
+        let shape = self.weight_shape(op, weight, 2);
         let (rows, cols) = self.shape(x);
-        self.check(cols == shape[1], || format!("linear: {cols} columns into a weight {shape:?}"));
+        self.check(cols == shape[1], || format!("{op}: {cols} columns into a weight {shape:?}"));
         if let Some(bias) = bias {
-            let len = self.weight_shape("linear", bias, 1)[0];
-            self.check(len == shape[0], || format!("linear: bias of {len} for a weight {shape:?}"));
+            let len = self.weight_shape(op, bias, 1)[0];
+            self.check(len == shape[0], || format!("{op}: bias of {len} for a weight {shape:?}"));
         }
-        self.one(Op::Linear { weight, bias }, &[x], rows, shape[0], kind)
+        (rows, shape[0])
     }
 
     /// [`Op::Add`].

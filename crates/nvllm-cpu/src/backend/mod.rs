@@ -83,6 +83,9 @@ impl Backend for CpuBackend {
             {
                 Err(Reason(format!("head_dim is {}; multiples of 8 are supported", spec.head_dim)))
             }
+            Op::LinearAdd { .. } | Op::LinearSiluMul { .. } => {
+                Err(Reason("a linear layer and what follows it run one after the other".into()))
+            }
             Op::TopK { k, .. } if *k > ops::MAX_EXPERTS_PER_TOKEN => {
                 Err(Reason(format!("top-{k} routing; up to {} are supported", ops::MAX_EXPERTS_PER_TOKEN)))
             }

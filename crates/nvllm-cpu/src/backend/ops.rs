@@ -84,6 +84,9 @@ impl Machine<'_> {
             Op::WeightedSum => self.weighted_sum(ins[0], ins[1], outs[0]),
             // A world of one.
             Op::AllReduce | Op::AllGather => self.cpu.convert(v.rows(ins[0])?, v.rows_mut(outs[0])?),
+            Op::LinearAdd { .. } | Op::LinearSiluMul { .. } => {
+                unreachable!("{} is expanded before it runs", node.op.stem())
+            }
             Op::Sample => Ok(()),
         }
     }

@@ -1,37 +1,45 @@
-// linear: y = x W^T + b. x [R, k], W [n, k], b [n] f32 or null, y [R, n]. Any k, n, R.
+// linear: y = x W^T + b (+ r). x [R, k], W [n, k], b [n] f32 or null, r [R, n] or null, y [R, n]; and its gated form
+// y = silu(x Wg^T + bg) * (x Wu^T + bu), where W [2n, k] is Wg over Wu and b [2n] alike. Any k, n, R. One rounding at the end.
 //
 // A warp makes one column of y for up to 4 rows, so a weight is read once for 4 rows; an element's order is that of dot.cuh. Grid:
 // (ceil(n / 8), ceil(R / 4)), 256 threads. Bound by weight bytes at few rows, by load instructions at many.
 #include "dot.cuh"
 
-template <typename X, typename W, typename Y>
+template <bool SILU, typename X, typename W, typename Y>
 __device__ __forceinline__ void linear_general(const int* count, int times, const X* x, const W* w, const float* bias,
-                                               Y* y, int k, int n) {
+                                               const Y* residual, Y* y, int k, int n) {
     const int ROWS = 4;
     int row = blockIdx.y * ROWS, col = blockIdx.x * 8 + threadIdx.x / 32;
     int rows = min(*count * times - row, ROWS);
     if (rows <= 0 || col >= n) return;
-    float sum[ROWS];
+    float sum[ROWS], up[ROWS];
     lane_dots<ROWS>(x + (i64)row * k, w + (i64)col * k, k, rows, sum);
-    float b = bias ? bias[col] : 0.0f;
+    if (SILU) lane_dots<ROWS>(x + (i64)row * k, w + (i64)(n + col) * k, k, rows, up);
+    float b = bias ? bias[col] : 0.0f, up_b = SILU && bias ? bias[n + col] : 0.0f;
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
+        i64 at = (i64)(row + r) * n + col;
         float total = warp_sum(sum[r]) + b;
-        if (r < rows && threadIdx.x % 32 == 0) store(y + (i64)(row + r) * n + col, total);
+        if (SILU) total = total / (1.0f + expf(-total)) * (warp_sum(up[r]) + up_b);
+        if (r < rows && threadIdx.x % 32 == 0) store(y + at, residual ? total + to_f32(residual[at]) : total);
     }
 }
 
-#define LINEAR(NAME, X, W, Y)                                                                                          \
+#define LINEAR(NAME, SILU, X, W, Y)                                                                                    \
     extern "C" __global__ void __launch_bounds__(256)                                                                  \
-        NAME(const int* count, int times, const X* x, const W* w, const float* bias, Y* y, int k, int n) {             \
-        linear_general(count, times, x, w, bias, y, k, n);                                                             \
+        NAME(const int* count, int times, const X* x, const W* w, const float* bias, const Y* residual, Y* y, int k,  \
+             int n) {                                                                                                  \
+        linear_general<SILU>(count, times, x, w, bias, residual, y, k, n);                                             \
     }
-#define LINEAR_ALL(X, Y)                                                                                               \
-    LINEAR(linear_general_##X##_float_##Y, X, float, Y)                                                                \
-    LINEAR(linear_general_##X##_f16_##Y, X, f16, Y)                                                                    \
-    LINEAR(linear_general_##X##_bf16_##Y, X, bf16, Y)
+#define LINEAR_ALL(FORM, SILU, X, Y)                                                                                   \
+    LINEAR(FORM##_general_##X##_float_##Y, SILU, X, float, Y)                                                          \
+    LINEAR(FORM##_general_##X##_f16_##Y, SILU, X, f16, Y)                                                              \
+    LINEAR(FORM##_general_##X##_bf16_##Y, SILU, X, bf16, Y)
 
-LINEAR_ALL(float, float)
-LINEAR_ALL(bf16, bf16)
-LINEAR_ALL(bf16, float)
-LINEAR_ALL(float, bf16)
+LINEAR_ALL(linear, false, float, float)
+LINEAR_ALL(linear, false, bf16, bf16)
+LINEAR_ALL(linear, false, bf16, float)
+LINEAR_ALL(linear, false, float, bf16)
+LINEAR_ALL(linear_silu, true, float, float)
+LINEAR_ALL(linear_silu, true, bf16, bf16)
+LINEAR_ALL(linear_silu, true, float, bf16)

@@ -11,6 +11,8 @@ mod rows;
 use nvllm_core::program::{MemoryPlan, Node, QkNorm};
 use nvllm_core::{DType, Limits, Op, OrderId, Program, Rows, ValueId};
 
+use linear::End;
+
 use crate::error::Result;
 use crate::inputs::Inputs;
 use crate::kv::CudaKv;
@@ -99,16 +101,19 @@ impl Lowering<'_> {
         let anchor = outs.first().or(ins.first());
         let rows = anchor.map_or(Rows::TOKENS, |&id| self.program.value(id).rows);
         let one = |launch: Launch| Ok(Lowered { rows, ways: vec![(usize::MAX, vec![launch])] });
+        let linear = |weight, bias, end| {
+            let ways = self.linear(self.value(ins[0]), weight, bias, end, self.value(outs[0]))?;
+            Ok(Lowered { rows, ways })
+        };
         match &node.op {
             Op::Embed { table } => one(self.embed(*table, self.value(outs[0]))?),
             Op::RmsNorm { weight, eps } => {
                 let ways = self.rms_norm(self.value(ins[0]), *weight, *eps, self.value(outs[0]))?;
                 Ok(Lowered { rows, ways })
             }
-            Op::Linear { weight, bias } => {
-                let ways = self.linear(self.value(ins[0]), *weight, *bias, self.value(outs[0]))?;
-                Ok(Lowered { rows, ways })
-            }
+            Op::Linear { weight, bias } => linear(*weight, *bias, End::Plain),
+            Op::LinearAdd { weight, bias } => linear(*weight, *bias, End::Add(self.value(ins[1]).at)),
+            Op::LinearSiluMul { weight, bias } => linear(*weight, *bias, End::SiluMul),
             Op::Add => one(self.add(self.value(ins[0]), self.value(ins[1]), self.value(outs[0]))?),
             Op::SiluMul => one(self.silu_mul(self.value(ins[0]), self.value(outs[0]))?),
             Op::SliceCols { start, .. } => {
@@ -184,7 +189,7 @@ pub(crate) fn runs(op: &Op, limits: &Limits, narrow: &[bool]) -> bool {
 /// The order in which `op` sums under `limits`, whatever the number of rows.
 pub(crate) fn order(op: &Op, limits: &Limits) -> OrderId {
     match op {
-        Op::Linear { .. } => linear::order(limits),
+        Op::Linear { .. } | Op::LinearAdd { .. } | Op::LinearSiluMul { .. } => linear::order(limits),
         Op::RmsNorm { .. } => rows::norm_order(limits),
         Op::PagedAttention { spec, .. } => attention::order(spec, limits),
         Op::Attention { spec, .. } => attention::fused_order(spec, limits),

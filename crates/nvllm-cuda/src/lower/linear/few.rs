@@ -36,25 +36,28 @@ impl Small {
 /// The fewest rows with which one tile a multiprocessor covers W; otherwise W streams. None if not even that fits.
 pub(super) fn small(l: &Linear, tokens: usize) -> Option<Small> {
     let fits = |way: &Small| way.shared(l, tokens) <= l.room.shared;
-    let covers = |rows: &usize| l.n().div_ceil(*rows) <= l.room.blocks;
+    let covers = |rows: &usize| l.tiles(*rows) <= l.room.blocks;
     let resident = [16, 32, 48].into_iter().filter(covers).map(Small::Resident).find(fits);
     resident.or_else(|| Some(Small::Stream).filter(fits))
 }
 
+/// The flag that lets the next kernel start when x is here, so that its weights do not queue before x.
+const LATE: usize = 2;
+
 pub(super) fn small_m(lowering: &Lowering<'_>, l: &Linear, tokens: usize) -> Result<Vec<Launch>> {
     let way = small(l, tokens).unwrap_or(Small::Stream);
     let shared = way.shared(l, tokens) as u32;
-    let tiles = l.n().div_ceil(way.tile_rows());
+    let (form, tiles) = (l.form(), l.tiles(way.tile_rows()));
     let (name, grid) = match way {
-        Small::Resident(rows) => (format!("linear_small_m_r{rows}_t{tokens}"), tiles),
+        Small::Resident(rows) => (format!("linear_small_m{form}_r{rows}_t{tokens}"), tiles),
         Small::Stream => {
-            let name = format!("linear_small_m_stream_t{tokens}");
+            let name = format!("linear_small_m{form}_stream_t{tokens}");
             let at_once = lowering.modules.blocks_at_once(&name, 256, shared)?;
             (name, tiles.min(at_once * l.room.blocks))
         }
     };
-    // No norm in front of it.
-    let args = operands(l).int(l.out_f32()).ptr(0).f32(0.0);
+    // y's type is the other flag. No norm in front of it.
+    let args = operands(l, l.factors(), LATE).ptr(0).f32(0.0);
     let function = lowering.modules.function_with(&name, shared)?;
     Ok(vec![Launch::new(function, Dim::Fixed(grid), 256, args).with_shared(shared).early()])
 }
@@ -63,22 +66,21 @@ pub(super) fn small_m(lowering: &Lowering<'_>, l: &Linear, tokens: usize) -> Res
 const MID_SHARED: u32 = 65_536;
 
 pub(super) fn mid_m(lowering: &Lowering<'_>, l: &Linear) -> Result<Vec<Launch>> {
-    let function = lowering.modules.function_with("linear_mid_m", MID_SHARED)?;
-    let tiles = Dim::Fixed(l.n().div_ceil(64));
-    let launch = Launch::new(function, tiles, 128, operands(l).int(l.out_f32()));
+    let function = lowering.modules.function_with(&format!("linear_mid_m{}", l.form()), MID_SHARED)?;
+    let launch = Launch::new(function, Dim::Fixed(l.tiles(64)), 128, operands(l, l.factors(), 0));
     Ok(vec![launch.by(Dim::Rows { rows: l.y.rows, per: 64 }).with_shared(MID_SHARED).early()])
 }
 
 pub(super) fn mid_m_split(lowering: &Lowering<'_>, l: &Linear) -> Result<Vec<Launch>> {
     let partial = lowering.partial;
     let function = lowering.modules.function_with("linear_mid_m_split", MID_SHARED)?;
-    let args = Args::new().ptr(l.weight).ptr(l.x.at).ptr(partial).rows(l.y.rows).int(l.n()).int(l.k());
-    let split = Launch::new(function, Dim::Fixed(8 * l.n().div_ceil(64)), 128, args)
+    let args = l.factors().ptr(partial).rows(l.y.rows).int(l.n).int(l.k());
+    let split = Launch::new(function, Dim::Fixed(8 * l.n.div_ceil(64)), 128, args)
         .by(Dim::Rows { rows: l.y.rows, per: 64 })
         .with_shared(MID_SHARED);
-    let args = Args::new().ptr(partial).ptr(l.narrow_bias()).ptr(0).ptr(l.y.at);
-    let args = args.rows(l.y.rows).int(l.n()).int(l.k()).int(l.out_f32());
-    let blocks = Dim::Tiles { rows: l.y.rows, cols: l.n(), per: 1024, each: 1, most: usize::MAX };
-    let merge = Launch::new(lowering.function("linear_merge")?, blocks, 256, args);
+    let args = operands(l, Args::new().ptr(partial), 0);
+    let blocks = Dim::Tiles { rows: l.y.rows, cols: l.y.cols, per: 1024, each: 1, most: usize::MAX };
+    let function = lowering.function(&format!("linear_merge{}", l.form()))?;
+    let merge = Launch::new(function, blocks, 256, args);
     Ok(vec![split.early(), merge.early()])
 }

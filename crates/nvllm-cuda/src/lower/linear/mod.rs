@@ -1,6 +1,7 @@
-//! Kernels of `linear` and `expert_linear`.
+//! Kernels of `linear`, of the fused ops that begin with it, and of `expert_linear`.
 
-use nvllm_core::{DType, Limits, OrderId, WeightId};
+use nvllm_core::program::Node;
+use nvllm_core::{DType, Limits, Op, OrderId, Program, WeightId};
 
 use super::choice::{Way, any_rows, choose, ways};
 use super::{LANES, Lowering, Operand, c_type};
@@ -21,19 +22,33 @@ const SPLIT8: OrderId = OrderId("linear.split8");
 /// Rows at most of `mid_m.cu`.
 const MID_ROWS: usize = 128;
 
-/// Columns from which `mid_m.cu` has tiles enough without cutting K.
-const WHOLE_COLS: usize = 4096;
+/// Rows of W from which `mid_m.cu` has tiles enough without cutting K.
+const WHOLE_ROWS: usize = 4096;
 
 /// A linear layer on a device.
 pub(crate) struct Linear {
     pub x: Operand,
     pub y: Operand,
     pub weight: Address,
+    /// Rows of W.
+    pub n: usize,
+    pub end: End,
     pub dtype: DType,
     pub bias: Option<Vector>,
     /// Of W and of x, where the device's copy engine takes them.
     pub maps: Option<[TensorMap; 2]>,
     pub room: Room,
+}
+
+/// What becomes of the sums before they are rounded.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum End {
+    /// Nothing more.
+    Plain,
+    /// This residual is added.
+    Add(Address),
+    /// `silu` of those of the upper half of W, times those of the lower half.
+    SiluMul,
 }
 
 /// What the choice of a kernel asks of the device.
@@ -54,8 +69,22 @@ impl Linear {
         self.x.cols
     }
 
-    const fn n(&self) -> usize {
-        self.y.cols
+    /// Tiles of so many rows of W, half of them of gate and half of up where those belong together.
+    fn tiles(&self, rows: usize) -> usize {
+        if self.end == End::SiluMul { self.y.cols.div_ceil(rows / 2) } else { self.n.div_ceil(rows) }
+    }
+
+    /// What stands in the names of kernels that end so.
+    fn form(&self) -> &'static str {
+        if self.end == End::SiluMul { "_silu" } else { "" }
+    }
+
+    /// Address of what is added.
+    const fn residual(&self) -> Address {
+        match self.end {
+            End::Add(at) => at,
+            End::Plain | End::SiluMul => 0,
+        }
     }
 
     /// Whether the fast kernels take it: 16-bit operands, K in runs of 16 bytes.
@@ -63,6 +92,7 @@ impl Linear {
         let bf16 = |dtype| dtype == DType::Bf16;
         bf16(self.x.dtype)
             && bf16(self.dtype)
+            && (self.residual() == 0 || bf16(self.y.dtype))
             && self.k().is_multiple_of(8)
             && self.bias.is_none_or(|bias| bias.narrow != 0)
     }
@@ -76,16 +106,12 @@ impl Linear {
     fn maps(&self, most_rows: usize) -> Option<[TensorMap; 2]> {
         let wanted = self.room.wgmma && self.fast();
         let map = |at, rows| TensorMap::new(at, rows, self.k());
-        if wanted { Some([map(self.weight, self.n())?, map(self.x.at, most_rows)?]) } else { None }
+        if wanted { Some([map(self.weight, self.n)?, map(self.x.at, most_rows)?]) } else { None }
     }
 
     /// Address of the bias as the fast kernels read it.
     fn narrow_bias(&self) -> Address {
         self.bias.map_or(0, |bias| bias.narrow)
-    }
-
-    fn out_f32(&self) -> usize {
-        usize::from(self.y.dtype == DType::F32)
     }
 
     /// Columns of one of the 8 ranges into which the order cuts K.
@@ -110,13 +136,13 @@ static TABLE: [Way<Linear>; 11] = [
     },
     Way {
         order: SPLIT8,
-        takes: |l| l.fast() && l.k() <= 2048 && l.n() < 8192 && small(l, 32).is_some(),
+        takes: |l| l.fast() && l.k() <= 2048 && l.n < 8192 && small(l, 32).is_some(),
         most_rows: |_| 32,
         launch: |lowering, l| small_m(lowering, l, 32),
     },
     Way {
         order: SPLIT8,
-        takes: |l| l.fast() && l.n().is_multiple_of(8) && l.n() < WHOLE_COLS,
+        takes: |l| l.fast() && l.y.cols.is_multiple_of(8) && l.n < WHOLE_ROWS,
         most_rows: |_| MID_ROWS,
         launch: mid_m_split,
     },
@@ -140,7 +166,7 @@ static TABLE: [Way<Linear>; 11] = [
     },
     Way {
         order: SPLIT8,
-        takes: |l| l.fast() && l.n().is_multiple_of(8),
+        takes: |l| l.fast() && l.y.cols.is_multiple_of(8),
         most_rows: |_| MID_ROWS,
         launch: mid_m,
     },
@@ -164,34 +190,48 @@ pub(super) fn order(limits: &Limits) -> OrderId {
     let dtype = limits.activations.dtype();
     let operand = Operand { at: 0, dtype, rows: nvllm_core::Rows::TOKENS, cols: 1024 };
     let room = Room { blocks: 1, shared: 0, tight: false, wgmma: false };
-    let shape = Linear { x: operand, y: operand, weight: 0, dtype, bias: None, maps: None, room };
+    let (end, n) = (End::Plain, operand.cols);
+    let shape = Linear { x: operand, y: operand, weight: 0, n, end, dtype, bias: None, maps: None, room };
     choose(&TABLE, &shape, limits.numerics).last().map_or(LANES, |way| way.order)
 }
 
-/// Bytes of partial sums that a layer with `n` columns may need, for at most `rows` rows.
-pub(crate) fn partial_bytes(n: usize, rows: usize) -> usize {
-    if n < WHOLE_COLS { 8 * rows.min(MID_ROWS) * n * size_of::<f32>() } else { 0 }
+/// Bytes of partial sums that the linear layers of `program` may need.
+pub(crate) fn partial_bytes(program: &Program, limits: &Limits) -> usize {
+    let bytes = |node: &Node| {
+        let (Op::Linear { weight, .. } | Op::LinearAdd { weight, .. } | Op::LinearSiluMul { weight, .. }) =
+            node.op
+        else {
+            return 0;
+        };
+        let n = program.weights[weight.index()].num_rows();
+        let rows = program.value(node.outputs[0]).rows.max(limits).min(MID_ROWS);
+        if n < WHOLE_ROWS { 8 * rows * n * size_of::<f32>() } else { 0 }
+    };
+    program.nodes.iter().map(bytes).max().unwrap_or(0)
 }
 
 fn general(lowering: &Lowering<'_>, l: &Linear) -> Result<Vec<Launch>> {
-    let name = format!("linear_general_{}_{}_{}", c_type(l.x.dtype), c_type(l.dtype), c_type(l.y.dtype));
-    let args = lowering
-        .extent(l.y.rows)
-        .ptr(l.x.at)
-        .ptr(l.weight)
-        .ptr(l.bias.map_or(0, |bias| bias.wide))
-        .ptr(l.y.at)
-        .int(l.k())
-        .int(l.n());
-    let columns = Dim::Fixed(l.n().div_ceil(8));
+    let types = [l.x.dtype, l.dtype, l.y.dtype].map(c_type).join("_");
+    let name = format!("linear{}_general_{types}", l.form());
+    let args = lowering.extent(l.y.rows).ptr(l.x.at).ptr(l.weight).ptr(l.bias.map_or(0, |bias| bias.wide));
+    let args = args.ptr(l.residual()).ptr(l.y.at).int(l.k()).int(l.y.cols);
+    let columns = Dim::Fixed(l.y.cols.div_ceil(8));
     let rows = Dim::Rows { rows: l.y.rows, per: 4 };
     Ok(vec![Launch::new(lowering.function(&name)?, columns, 256, args).by(rows)])
 }
 
-/// Addresses and extents as all fast kernels take them; no residual.
-fn operands(l: &Linear) -> Args {
-    let args = Args::new().ptr(l.weight).ptr(l.x.at).ptr(l.narrow_bias()).ptr(0).ptr(l.y.at);
-    args.rows(l.y.rows).int(l.n()).int(l.k())
+/// What all fast kernels take after `factors`: where W and x are, or partial sums of their products. The last are flags, of which 1
+/// says that y is f32.
+fn operands(l: &Linear, factors: Args, flags: usize) -> Args {
+    let args = factors.ptr(l.narrow_bias()).ptr(l.residual()).ptr(l.y.at);
+    args.rows(l.y.rows).int(l.n).int(l.k()).int(usize::from(l.y.dtype == DType::F32) + flags)
+}
+
+impl Linear {
+    /// Addresses of W and x.
+    fn factors(&self) -> Args {
+        Args::new().ptr(self.weight).ptr(self.x.at)
+    }
 }
 
 impl Lowering<'_> {
@@ -200,11 +240,13 @@ impl Lowering<'_> {
         x: Operand,
         weight: WeightId,
         bias: Option<WeightId>,
+        end: End,
         y: Operand,
     ) -> Result<Vec<(usize, Vec<Launch>)>> {
+        let n = self.program.weights[weight.index()].num_rows();
         let (weight, dtype) = self.weights.get(weight);
         let bias = bias.map(|id| self.weights.vector(id));
-        let mut shape = Linear { x, y, weight, dtype, bias, maps: None, room: self.room() };
+        let mut shape = Linear { x, y, weight, n, end, dtype, bias, maps: None, room: self.room() };
         shape.maps = shape.maps(x.rows.max(self.limits));
         ways(self, &TABLE, &shape)
     }
@@ -252,7 +294,7 @@ mod tests {
     fn layer(k: usize, n: usize, dtype: DType) -> Linear {
         let x = Operand { at: 0, dtype, rows: Rows::TOKENS, cols: k };
         let y = Operand { cols: n, ..x };
-        Linear { x, y, weight: 0, dtype, bias: None, maps: None, room: HOPPER }
+        Linear { x, y, weight: 0, n, end: End::Plain, dtype, bias: None, maps: None, room: HOPPER }
     }
 
     fn rows(l: &Linear) -> Vec<(&'static str, usize)> {
@@ -288,6 +330,20 @@ mod tests {
         assert_eq!(most(2048, 1024), [8, 16, 32, 128, 1024, any]);
         assert_eq!(most(3072, 1024), [8, 16, 128, 1024, any]);
         assert_eq!(most(1024, 151_936), [8, 16, 64, 1024, any]);
+    }
+
+    #[test]
+    fn fused_forms_have_the_order_of_the_plain_one() {
+        let most = |end, n: usize, cols: usize| {
+            let l = layer(1024, n, DType::Bf16);
+            let all = rows(&Linear { end, y: Operand { cols, ..l.y }, ..l });
+            assert!(all.iter().all(|(order, _)| *order == SPLIT8.0));
+            all.into_iter().map(|(_, most)| most).collect::<Vec<_>>()
+        };
+        assert_eq!(most(End::Add(256), 1024, 1024), most(End::Plain, 1024, 1024));
+        assert_eq!(most(End::SiluMul, 6144, 3072), most(End::Plain, 6144, 6144));
+        // Half of them no run of 8.
+        assert_eq!(most(End::SiluMul, 2008, 1004), [8, 16, 32, 256, usize::MAX]);
     }
 
     #[test]
