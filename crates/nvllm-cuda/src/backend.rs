@@ -314,7 +314,7 @@ fn begin(held: &Held, limits: &Limits) -> Result<Vec<Launch>> {
     let rows = Dim::Rows { rows: Rows { of: RowsOf::Tokens, times: 1 }, per: 128 };
     let mut launches = vec![
         Launch::new(modules.function("step_begin_resets")?, all_slots, 128, resets),
-        Launch::new(modules.function("step_begin_tokens")?, rows, 128, tokens),
+        Launch::new(modules.function("step_begin_tokens")?, rows, 128, tokens).early(),
     ];
     launches.extend(ropes.launches(modules, inputs)?);
     launches.extend(lists.launches(modules, inputs)?);

@@ -137,11 +137,12 @@ impl Sampler {
         let (thresholds, tokens) = (self.thresholds.at(0), self.results.at(0));
         let launches = |masked| {
             vec![
-                Launch::new(scan, splits, 256, params(masked).ptr(partials)).by(rows),
-                Launch::new(filter, rows, 1024, params(masked).ptr(partials).ptr(thresholds)),
+                Launch::new(scan, splits, 256, params(masked).ptr(partials)).by(rows).early(),
+                Launch::new(filter, rows, 1024, params(masked).ptr(partials).ptr(thresholds)).early(),
                 Launch::new(draw, splits, 256, params(masked).ptr(partials).ptr(thresholds).ptr(draws))
-                    .by(rows),
-                Launch::new(finish, rows, 32, params(masked).ptr(partials).ptr(draws).ptr(tokens)),
+                    .by(rows)
+                    .early(),
+                Launch::new(finish, rows, 32, params(masked).ptr(partials).ptr(draws).ptr(tokens)).early(),
             ]
         };
         let args = Args::new()

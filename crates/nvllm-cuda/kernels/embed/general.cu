@@ -5,6 +5,7 @@
 
 extern "C" __global__ void embed_general(const int* counts, const int* tokens, const void* table, int table_dtype,
                                          void* y, int y_dtype, int cols) {
+    take_turn();
     int row = blockIdx.x;
     if (row >= counts[NUM_TOKENS]) return;
     i64 from = (i64)tokens[row] * cols, to = (i64)row * cols;

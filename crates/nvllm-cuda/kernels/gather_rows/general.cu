@@ -5,6 +5,7 @@
 
 extern "C" __global__ void gather_rows_general(const int* counts, const Output* outputs, const void* x, int x_dtype,
                                                void* y, int y_dtype, int cols) {
+    take_turn();
     int row = blockIdx.x;
     if (row >= counts[NUM_OUTPUTS]) return;
     i64 from = (i64)outputs[row].row * cols, to = (i64)row * cols;

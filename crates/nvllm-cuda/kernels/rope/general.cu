@@ -7,6 +7,7 @@
 
 extern "C" __global__ void rope_table(const int* counts, const int* positions, const float* inv_freq, double factor,
                                       float2* table, int half) {
+    take_turn();
     int row = blockIdx.x;
     if (row >= counts[NUM_TOKENS]) return;
     float position = (float)(u32)positions[row];

@@ -74,6 +74,7 @@ __device__ __forceinline__ Best highest(const Best* partials, int at) {
 }
 
 extern "C" __global__ void __launch_bounds__(256) sample_scan(SAMPLING_PARAMS, Best* partials) {
+    take_turn();
     Sampling s = SAMPLING_ARGS;
     int at = blockIdx.y;
     if (!samples(s, at)) return;
@@ -96,6 +97,7 @@ __device__ __forceinline__ double min_p_floor(const Row& row, double max) {
 
 extern "C" __global__ void __launch_bounds__(1024) sample_filter(SAMPLING_PARAMS, const Best* partials, u64* thresholds) {
     __shared__ Histogram histogram;
+    take_turn();
     Sampling s = SAMPLING_ARGS;
     int at = blockIdx.x;
     if (!samples(s, at)) return;
@@ -132,6 +134,7 @@ extern "C" __global__ void __launch_bounds__(1024) sample_filter(SAMPLING_PARAMS
 
 extern "C" __global__ void __launch_bounds__(256)
     sample_draw(SAMPLING_PARAMS, const Best* partials, const u64* thresholds, Best* draws) {
+    take_turn();
     Sampling s = SAMPLING_ARGS;
     int at = blockIdx.y;
     if (!samples(s, at)) return;
@@ -160,6 +163,7 @@ extern "C" __global__ void __launch_bounds__(256)
 
 extern "C" __global__ void __launch_bounds__(32)
     sample_finish(SAMPLING_PARAMS, const Best* partials, const Best* draws, int* tokens) {
+    take_turn();
     Sampling s = SAMPLING_ARGS;
     int at = blockIdx.x;
     if (!samples(s, at) || threadIdx.x != 0) return;

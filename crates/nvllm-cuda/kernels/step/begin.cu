@@ -10,6 +10,7 @@ extern "C" __global__ void step_begin_resets(const int* counts, const Reset* res
 }
 
 extern "C" __global__ void step_begin_tokens(const int* counts, const int* source, const Slot* slots, int* tokens) {
+    take_turn();
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= counts[NUM_TOKENS]) return;
     int token = source[i];

@@ -79,13 +79,14 @@ impl Lowering<'_> {
             .int(dtype_code(dtype))
             .typed(y)
             .int(y.cols);
-        Ok(Launch::new(self.function("embed_general")?, Dim::each(y.rows), threads(y.cols), args))
+        Ok(Launch::new(self.function("embed_general")?, Dim::each(y.rows), threads(y.cols), args).early())
     }
 
     pub(super) fn gather_rows(&self, x: Operand, y: Operand) -> Result<Launch> {
         let outputs = self.inputs.at(self.inputs.layout.outputs);
         let args = Args::new().ptr(self.counts()).ptr(outputs).typed(x).typed(y).int(y.cols);
-        Ok(Launch::new(self.function("gather_rows_general")?, Dim::each(y.rows), threads(y.cols), args))
+        Ok(Launch::new(self.function("gather_rows_general")?, Dim::each(y.rows), threads(y.cols), args)
+            .early())
     }
 
     pub(super) fn rms_norm(
