@@ -335,7 +335,7 @@ fn entry(held: &Held, limits: &Limits, program: Program, plan: MemoryPlan) -> Re
         partial: held.partial.at(0),
         limits,
     };
-    let nodes = program.nodes.iter().map(|node| lowering.node(node)).collect::<Result<Vec<_>>>()?;
+    let nodes = (0..program.nodes.len()).map(|at| lowering.node(at)).collect::<Result<Vec<_>>>()?;
     let sampling = program
         .logits()
         .map(|id| {

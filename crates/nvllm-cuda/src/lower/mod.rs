@@ -8,10 +8,8 @@ mod choice;
 mod linear;
 mod rows;
 
-use nvllm_core::program::{MemoryPlan, Node, QkNorm};
+use nvllm_core::program::{MemoryPlan, QkNorm};
 use nvllm_core::{DType, Limits, Op, OrderId, Program, Rows, ValueId};
-
-use linear::End;
 
 use crate::error::Result;
 use crate::inputs::Inputs;
@@ -95,25 +93,23 @@ impl Args {
 }
 
 impl Lowering<'_> {
-    /// The launches of `node`.
-    pub(crate) fn node(&self, node: &Node) -> Result<Lowered> {
+    /// The launches of node `at`.
+    pub(crate) fn node(&self, at: usize) -> Result<Lowered> {
+        let node = &self.program.nodes[at];
         let (ins, outs) = (&node.inputs, &node.outputs);
         let anchor = outs.first().or(ins.first());
         let rows = anchor.map_or(Rows::TOKENS, |&id| self.program.value(id).rows);
         let one = |launch: Launch| Ok(Lowered { rows, ways: vec![(usize::MAX, vec![launch])] });
-        let linear = |weight, bias, end| {
-            let ways = self.linear(self.value(ins[0]), weight, bias, end, self.value(outs[0]))?;
-            Ok(Lowered { rows, ways })
-        };
         match &node.op {
             Op::Embed { table } => one(self.embed(*table, self.value(outs[0]))?),
             Op::RmsNorm { weight, eps } => {
                 let ways = self.rms_norm(self.value(ins[0]), *weight, *eps, self.value(outs[0]))?;
-                Ok(Lowered { rows, ways })
+                let inside = self.norm_inside(at)?.map(|(most, _)| (most, Vec::new()));
+                Ok(Lowered { rows, ways: inside.into_iter().chain(ways).collect() })
             }
-            Op::Linear { weight, bias } => linear(*weight, *bias, End::Plain),
-            Op::LinearAdd { weight, bias } => linear(*weight, *bias, End::Add(self.value(ins[1]).at)),
-            Op::LinearSiluMul { weight, bias } => linear(*weight, *bias, End::SiluMul),
+            Op::Linear { .. } | Op::LinearAdd { .. } | Op::LinearSiluMul { .. } => {
+                Ok(Lowered { rows, ways: self.linear(at)? })
+            }
             Op::Add => one(self.add(self.value(ins[0]), self.value(ins[1]), self.value(outs[0]))?),
             Op::SiluMul => one(self.silu_mul(self.value(ins[0]), self.value(outs[0]))?),
             Op::SliceCols { start, .. } => {

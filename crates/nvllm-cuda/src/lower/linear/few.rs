@@ -1,9 +1,12 @@
 //! Kernels for few rows, where W is read once: `small_m.cu` and `mid_m.cu`.
 
-use super::{Linear, operands};
+use nvllm_core::Op;
+
+use super::{Linear, Room, operands};
 use crate::error::Result;
 use crate::launch::{Args, Dim, Launch};
 use crate::lower::Lowering;
+use crate::memory::Address;
 
 /// How `small_m.cu` goes through W.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,22 +47,82 @@ pub(super) fn small(l: &Linear, tokens: usize) -> Option<Small> {
 /// The flag that lets the next kernel start when x is here, so that its weights do not queue before x.
 const LATE: usize = 2;
 
+/// A norm of x that every block makes for itself.
+#[derive(Clone, Copy)]
+struct Norm {
+    weight: Address,
+    eps: f32,
+}
+
 pub(super) fn small_m(lowering: &Lowering<'_>, l: &Linear, tokens: usize) -> Result<Vec<Launch>> {
+    small_m_with(lowering, l, tokens, None)
+}
+
+fn small_m_with(
+    lowering: &Lowering<'_>,
+    l: &Linear,
+    tokens: usize,
+    norm: Option<Norm>,
+) -> Result<Vec<Launch>> {
     let way = small(l, tokens).unwrap_or(Small::Stream);
     let shared = way.shared(l, tokens) as u32;
-    let (form, tiles) = (l.form(), l.tiles(way.tile_rows()));
-    let (name, grid) = match way {
-        Small::Resident(rows) => (format!("linear_small_m{form}_r{rows}_t{tokens}"), tiles),
-        Small::Stream => {
-            let name = format!("linear_small_m{form}_stream_t{tokens}");
-            let at_once = lowering.modules.blocks_at_once(&name, 256, shared)?;
-            (name, tiles.min(at_once * l.room.blocks))
-        }
+    let tiles = l.tiles(way.tile_rows());
+    let how = match way {
+        Small::Resident(rows) => format!("r{rows}"),
+        Small::Stream => "stream".into(),
     };
-    // y's type is the other flag. No norm in front of it.
-    let args = operands(l, l.factors(), LATE).ptr(0).f32(0.0);
+    let normed = match norm {
+        None => "",
+        Some(_) if l.k() <= 1024 => "_norm1",
+        Some(_) => "_norm4",
+    };
+    let name = format!("linear_small_m{}_{how}{normed}_t{tokens}", l.form());
+    let grid = match way {
+        Small::Resident(_) => tiles,
+        Small::Stream => tiles.min(lowering.modules.blocks_at_once(&name, 256, shared)? * l.room.blocks),
+    };
+    let Norm { weight, eps } = norm.unwrap_or(Norm { weight: 0, eps: 0.0 });
+    // y's type is the other flag.
+    let args = operands(l, l.factors(), LATE).ptr(weight).f32(eps);
     let function = lowering.modules.function_with(&name, shared)?;
     Ok(vec![Launch::new(function, Dim::Fixed(grid), 256, args).with_shared(shared).early()])
+}
+
+/// Rows at most for which the norm in every block costs less than a launch of its own.
+const NORM_ROWS: usize = 2;
+
+/// Columns of the widest row that a block makes the norm of.
+const NORM_COLS: usize = 4096;
+
+/// Static shared memory of the kernels with a norm, and to spare.
+const NORM_SHARED: usize = 1024;
+
+impl Lowering<'_> {
+    /// For so many rows, the launches of the linear layer after node `at` if that is a norm which the layer makes for itself: nothing
+    /// else reads what comes out, and what goes in is still there. The bits are those of the two kernels one after the other.
+    pub(in crate::lower) fn norm_inside(&self, at: usize) -> Result<Option<(usize, Vec<Launch>)>> {
+        let [norm, linear] = self.program.nodes.get(at..at + 2).unwrap_or(&[]) else { return Ok(None) };
+        let (Op::RmsNorm { weight, eps }, Some(layer)) = (&norm.op, self.layer(at + 1)) else {
+            return Ok(None);
+        };
+        let (x, y) = (norm.inputs[0], linear.outputs[0]);
+        let reads = self.program.nodes.iter().flat_map(|node| &node.inputs);
+        let alone = linear.inputs[0] == norm.outputs[0]
+            && reads.filter(|&&id| id == norm.outputs[0]).count() == 1
+            && !self.program.value(norm.outputs[0]).keep;
+        let (from, to) = (self.plan.place(x), self.plan.place(y));
+        let apart = from.offset + from.bytes <= to.offset || to.offset + to.bytes <= from.offset;
+        let room = Room { shared: layer.room.shared.saturating_sub(NORM_SHARED), ..layer.room };
+        let normed_dtype = layer.x.dtype;
+        let layer = Linear { x: self.value(x), room, ..layer };
+        let whole = self.program.weights[weight.index()].num_rows() == layer.k() && layer.k() <= NORM_COLS;
+        let fast = layer.fast() && normed_dtype == layer.x.dtype && small(&layer, 8).is_some();
+        let norm = Norm { weight: self.weights.vector(*weight).narrow, eps: *eps };
+        if !(alone && apart && whole && fast && norm.weight != 0) {
+            return Ok(None);
+        }
+        Ok(Some((NORM_ROWS, small_m_with(self, &layer, 8, Some(norm))?)))
+    }
 }
 
 /// Shared memory of `mid_m.cu`: a ring of 4 stages.

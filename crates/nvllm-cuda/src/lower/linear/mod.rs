@@ -1,19 +1,21 @@
 //! Kernels of `linear`, of the fused ops that begin with it, and of `expert_linear`.
 
 use nvllm_core::program::Node;
-use nvllm_core::{DType, Limits, Op, OrderId, Program, WeightId};
+use nvllm_core::{DType, Limits, Op, OrderId, Program};
 
 use super::choice::{Way, any_rows, choose, ways};
-use super::{LANES, Lowering, Operand, c_type};
+use super::{LANES, Lowering, Operand};
 use crate::error::Result;
-use crate::launch::{Args, Dim, Launch};
+use crate::launch::{Args, Launch};
 use crate::memory::Address;
 use crate::tensor_map::TensorMap;
 use crate::weights::Vector;
 use few::{mid_m, mid_m_split, small, small_m};
+use general::general;
 use many::{double_rows, single_rows, tensor_core, wgmma};
 
 mod few;
+mod general;
 mod many;
 
 /// The order of every fast kernel, as kernels/linear/linear_order.cuh has it.
@@ -210,16 +212,6 @@ pub(crate) fn partial_bytes(program: &Program, limits: &Limits) -> usize {
     program.nodes.iter().map(bytes).max().unwrap_or(0)
 }
 
-fn general(lowering: &Lowering<'_>, l: &Linear) -> Result<Vec<Launch>> {
-    let types = [l.x.dtype, l.dtype, l.y.dtype].map(c_type).join("_");
-    let name = format!("linear{}_general_{types}", l.form());
-    let args = lowering.extent(l.y.rows).ptr(l.x.at).ptr(l.weight).ptr(l.bias.map_or(0, |bias| bias.wide));
-    let args = args.ptr(l.residual()).ptr(l.y.at).int(l.k()).int(l.y.cols);
-    let columns = Dim::Fixed(l.y.cols.div_ceil(8));
-    let rows = Dim::Rows { rows: l.y.rows, per: 4 };
-    Ok(vec![Launch::new(lowering.function(&name)?, columns, 256, args).by(rows)])
-}
-
 /// What all fast kernels take after `factors`: where W and x are, or partial sums of their products. The last are flags, of which 1
 /// says that y is f32.
 fn operands(l: &Linear, factors: Args, flags: usize) -> Args {
@@ -235,20 +227,28 @@ impl Linear {
 }
 
 impl Lowering<'_> {
-    pub(super) fn linear(
-        &self,
-        x: Operand,
-        weight: WeightId,
-        bias: Option<WeightId>,
-        end: End,
-        y: Operand,
-    ) -> Result<Vec<(usize, Vec<Launch>)>> {
+    /// The linear layer of node `at`, plain or with what ends it.
+    pub(super) fn linear(&self, at: usize) -> Result<Vec<(usize, Vec<Launch>)>> {
+        let Some(mut shape) = self.layer(at) else { return Ok(Vec::new()) };
+        shape.maps = shape.maps(shape.x.rows.max(self.limits));
+        let norm = at.checked_sub(1).map_or(Ok(None), |norm| self.norm_inside(norm))?;
+        Ok(norm.into_iter().chain(ways(self, &TABLE, &shape)?).collect())
+    }
+
+    /// The linear layer with which node `at` begins, without its maps; None if it is another op.
+    fn layer(&self, at: usize) -> Option<Linear> {
+        let node = self.program.nodes.get(at)?;
+        let (weight, bias, end) = match node.op {
+            Op::Linear { weight, bias } => (weight, bias, End::Plain),
+            Op::LinearAdd { weight, bias } => (weight, bias, End::Add(self.value(node.inputs[1]).at)),
+            Op::LinearSiluMul { weight, bias } => (weight, bias, End::SiluMul),
+            _ => return None,
+        };
+        let (x, y) = (self.value(node.inputs[0]), self.value(node.outputs[0]));
         let n = self.program.weights[weight.index()].num_rows();
         let (weight, dtype) = self.weights.get(weight);
         let bias = bias.map(|id| self.weights.vector(id));
-        let mut shape = Linear { x, y, weight, n, end, dtype, bias, maps: None, room: self.room() };
-        shape.maps = shape.maps(x.rows.max(self.limits));
-        ways(self, &TABLE, &shape)
+        Some(Linear { x, y, weight, n, end, dtype, bias, maps: None, room: self.room() })
     }
 
     /// What the device has room for.
@@ -260,23 +260,6 @@ impl Lowering<'_> {
             tight: facts.tight(),
             wgmma: facts.capability == (9, 0),
         }
-    }
-
-    pub(super) fn expert_linear(
-        &self,
-        x: Operand,
-        ids: Operand,
-        weight: WeightId,
-        y: Operand,
-    ) -> Result<Launch> {
-        let (at, dtype) = self.weights.get(weight);
-        let name = format!("expert_linear_general_{}_{}_{}", c_type(x.dtype), c_type(dtype), c_type(y.dtype));
-        // Each row of x serves as many consecutive ids as there are experts per token.
-        let share = y.rows.times / x.rows.times;
-        let args: Args =
-            self.extent(y.rows).int(share).ptr(x.at).ptr(ids.at).ptr(at).ptr(y.at).int(x.cols).int(y.cols);
-        Ok(Launch::new(self.function(&name)?, Dim::each(y.rows), 256, args)
-            .by(Dim::Fixed(y.cols.div_ceil(8))))
     }
 }
 

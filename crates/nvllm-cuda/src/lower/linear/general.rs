@@ -1,0 +1,37 @@
+//! Kernels that take every shape and dtype.
+
+use nvllm_core::WeightId;
+
+use super::Linear;
+use crate::error::Result;
+use crate::launch::{Args, Dim, Launch};
+use crate::lower::{Lowering, Operand, c_type};
+
+pub(super) fn general(lowering: &Lowering<'_>, l: &Linear) -> Result<Vec<Launch>> {
+    let types = [l.x.dtype, l.dtype, l.y.dtype].map(c_type).join("_");
+    let name = format!("linear{}_general_{types}", l.form());
+    let args = lowering.extent(l.y.rows).ptr(l.x.at).ptr(l.weight).ptr(l.bias.map_or(0, |bias| bias.wide));
+    let args = args.ptr(l.residual()).ptr(l.y.at).int(l.k()).int(l.y.cols);
+    let columns = Dim::Fixed(l.y.cols.div_ceil(8));
+    let rows = Dim::Rows { rows: l.y.rows, per: 4 };
+    Ok(vec![Launch::new(lowering.function(&name)?, columns, 256, args).by(rows)])
+}
+
+impl Lowering<'_> {
+    pub(in crate::lower) fn expert_linear(
+        &self,
+        x: Operand,
+        ids: Operand,
+        weight: WeightId,
+        y: Operand,
+    ) -> Result<Launch> {
+        let (at, dtype) = self.weights.get(weight);
+        let name = format!("expert_linear_general_{}_{}_{}", c_type(x.dtype), c_type(dtype), c_type(y.dtype));
+        // Each row of x serves as many consecutive ids as there are experts per token.
+        let share = y.rows.times / x.rows.times;
+        let args: Args =
+            self.extent(y.rows).int(share).ptr(x.at).ptr(ids.at).ptr(at).ptr(y.at).int(x.cols).int(y.cols);
+        Ok(Launch::new(self.function(&name)?, Dim::each(y.rows), 256, args)
+            .by(Dim::Fixed(y.cols.div_ceil(8))))
+    }
+}
