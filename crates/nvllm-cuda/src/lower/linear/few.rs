@@ -1,6 +1,7 @@
 //! Kernels for few rows, where W is read once: `small_m.cu` and `mid_m.cu`.
 
-use nvllm_core::Op;
+use nvllm_core::program::MemoryPlan;
+use nvllm_core::{Op, Program};
 
 use super::{Linear, Room, operands};
 use crate::error::Result;
@@ -98,31 +99,35 @@ const NORM_COLS: usize = 4096;
 const NORM_SHARED: usize = 1024;
 
 impl Lowering<'_> {
-    /// For so many rows, the launches of the linear layer after node `at` if that is a norm which the layer makes for itself: nothing
-    /// else reads what comes out, and what goes in is still there. The bits are those of the two kernels one after the other.
+    /// For so many rows, the launches of the linear layer after node `at` if that is a norm which the layer makes for itself. The bits
+    /// are those of the two kernels one after the other.
     pub(in crate::lower) fn norm_inside(&self, at: usize) -> Result<Option<(usize, Vec<Launch>)>> {
-        let [norm, linear] = self.program.nodes.get(at..at + 2).unwrap_or(&[]) else { return Ok(None) };
+        let norm = &self.program.nodes[at];
         let (Op::RmsNorm { weight, eps }, Some(layer)) = (&norm.op, self.layer(at + 1)) else {
             return Ok(None);
         };
-        let (x, y) = (norm.inputs[0], linear.outputs[0]);
-        let reads = self.program.nodes.iter().flat_map(|node| &node.inputs);
-        let alone = linear.inputs[0] == norm.outputs[0]
-            && reads.filter(|&&id| id == norm.outputs[0]).count() == 1
-            && !self.program.value(norm.outputs[0]).keep;
-        let (from, to) = (self.plan.place(x), self.plan.place(y));
-        let apart = from.offset + from.bytes <= to.offset || to.offset + to.bytes <= from.offset;
         let room = Room { shared: layer.room.shared.saturating_sub(NORM_SHARED), ..layer.room };
         let normed_dtype = layer.x.dtype;
-        let layer = Linear { x: self.value(x), room, ..layer };
+        let layer = Linear { x: self.value(norm.inputs[0]), room, ..layer };
         let whole = self.program.weights[weight.index()].num_rows() == layer.k() && layer.k() <= NORM_COLS;
         let fast = layer.fast() && normed_dtype == layer.x.dtype && small(&layer, 8).is_some();
         let norm = Norm { weight: self.weights.vector(*weight).narrow, eps: *eps };
-        if !(alone && apart && whole && fast && norm.weight != 0) {
+        if !(only_for_next(self.program, self.plan, at) && whole && fast && norm.weight != 0) {
             return Ok(None);
         }
         Ok(Some((NORM_ROWS, small_m_with(self, &layer, 8, Some(norm))?)))
     }
+}
+
+/// Whether nothing but the node after it reads what node `at` makes of its input, and that input lies apart from what the node after it
+/// writes: the plan lets it go before.
+fn only_for_next(program: &Program, plan: &MemoryPlan, at: usize) -> bool {
+    let [norm, next] = &program.nodes[at..at + 2] else { return false };
+    let (product, reads) = (norm.outputs[0], program.nodes.iter().flat_map(|node| &node.inputs));
+    let alone = next.inputs[0] == product && reads.filter(|&&id| id == product).count() == 1;
+    let (from, to) = (plan.place(norm.inputs[0]), plan.place(next.outputs[0]));
+    let apart = from.offset + from.bytes <= to.offset || to.offset + to.bytes <= from.offset;
+    alone && apart && !program.value(product).keep
 }
 
 /// Shared memory of `mid_m.cu`: a ring of 4 stages.
@@ -146,4 +151,56 @@ pub(super) fn mid_m_split(lowering: &Lowering<'_>, l: &Linear) -> Result<Vec<Lau
     let function = lowering.function(&format!("linear_merge{}", l.form()))?;
     let merge = Launch::new(function, blocks, 256, args);
     Ok(vec![split.early(), merge.early()])
+}
+
+#[cfg(test)]
+mod tests {
+    use nvllm_core::program::Recorder;
+    use nvllm_core::{Activations, AxisRole, DType, Limits, Numerics, PlanRules, SpecBuilder, ValueId};
+
+    use super::*;
+
+    /// Whether the linear layer that follows a norm may make it, where `more` uses what the norm makes and `keep` keeps it; and with
+    /// the layer's output where the norm's input was.
+    fn alone(keep: bool, more: impl FnOnce(&mut Recorder, ValueId)) -> [bool; 2] {
+        let mut builder = SpecBuilder::new();
+        let table = builder.matrix("table", 8, AxisRole::Replicated, [("t".into(), 8, AxisRole::Replicated)]);
+        let weight = builder.vector("norm", "n", 8);
+        let mut p = builder.program("generate");
+        let x = p.embed(table);
+        let normed = p.rms_norm(x, weight, 1e-6);
+        p.label(normed, "normed");
+        p.linear(normed, table);
+        more(&mut p, normed);
+        let mut program = p.finish().unwrap();
+        assert!(!keep || program.keep("normed"));
+        let limits = Limits {
+            step_tokens: 4,
+            step_outputs: 1,
+            seqs: 1,
+            context: 32,
+            block_len: 16,
+            kv_bytes: 1 << 20,
+            kv_dtype: DType::Bf16,
+            activations: Activations::Bf16,
+            numerics: Numerics::Invariant,
+            max_in_flight: 1,
+        };
+        let mut plan = MemoryPlan::new(&program, &limits, &PlanRules::HOST).unwrap();
+        let [x, y] = [program.nodes[1].inputs[0], program.nodes[2].outputs[0]].map(ValueId::index);
+        plan.places[y].offset = plan.places[x].offset + plan.places[x].bytes;
+        let apart = only_for_next(&program, &plan, 1);
+        plan.places[y].offset = plan.places[x].offset;
+        [apart, only_for_next(&program, &plan, 1)]
+    }
+
+    #[test]
+    fn a_norm_is_made_inside_only_where_nothing_else_reads_it_and_its_input_is_there() {
+        assert_eq!(alone(false, |_, _| {}), [true, false]);
+        assert_eq!(alone(true, |_, _| {}), [false, false]);
+        let twice = |p: &mut Recorder, normed| {
+            p.add(normed, normed);
+        };
+        assert_eq!(alone(false, twice), [false, false]);
+    }
 }
