@@ -5,7 +5,7 @@ use std::sync::Arc;
 use nvllm_bench::record::{self, names};
 use nvllm_bench::workload::{self, REGISTRY};
 use nvllm_bench::{Bench, BenchError, Display, Factory, Gate, Settings, Subject, host, table};
-use nvllm_core::{Activations, Backend, Reference};
+use nvllm_core::{Activations, Backend, Numerics, Reference};
 use nvllm_engine::Model;
 use nvllm_engine::hub::ModelFiles;
 use nvllm_tests::model_dir;
@@ -38,6 +38,7 @@ fn settings() -> Settings {
     Settings {
         quick: true,
         activations: Activations::Bf16,
+        numerics: Numerics::Invariant,
         step_tokens: 512,
         threads: nvllm_cpu::default_threads(),
         scale: Some(0.02),

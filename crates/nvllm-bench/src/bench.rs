@@ -39,6 +39,8 @@ pub struct Settings {
     pub quick: bool,
     /// Storage of values between ops, and of the KV cache.
     pub activations: Activations,
+    /// Summation-order promise.
+    pub numerics: Numerics,
     /// New tokens in one step.
     pub step_tokens: usize,
     /// Threads that compute.
@@ -155,7 +157,7 @@ impl Bench {
             ));
         }
         display.bar.set_message("checking correctness");
-        let gate = gate.check(&factory, settings.activations, settings.quick)?;
+        let gate = gate.check(&factory, (settings.activations, settings.numerics), settings.quick)?;
         if !gate.correctness.passed {
             return Err(BenchError::Incorrect { detail: gate.correctness.detail });
         }
@@ -185,7 +187,7 @@ impl Bench {
                 seed: subject.seed,
             },
             dtypes: Dtypes { weights: weights_name, activations: dtype.clone(), kv: dtype },
-            numerics: "invariant".into(),
+            numerics: settings.numerics.name().into(),
             threads: settings.threads,
             seed: 0,
             flags: settings.flags.iter().map(|flag| host::base_name(flag)).collect(),
@@ -286,7 +288,7 @@ impl Bench {
             kv_bytes: 0,
             kv_dtype: activations.dtype(),
             activations,
-            numerics: Numerics::Invariant,
+            numerics: self.settings.numerics,
             max_in_flight: 2,
         };
         limits.kv_bytes = stepper::kv_bytes(model, &limits, seqs, context)?;

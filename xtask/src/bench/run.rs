@@ -131,6 +131,7 @@ fn settings(root: &Path, args: &Args, program: Option<Program>) -> Result<Settin
     Ok(Settings {
         quick: args.quick,
         activations: args.activations.core(),
+        numerics: args.numerics.core(),
         step_tokens: nvllm_engine::LoadOptions::default().max_num_batched_tokens,
         threads: match args.backend {
             BackendArg::Cpu => args.threads.unwrap_or_else(nvllm_cpu::default_threads),
@@ -157,6 +158,7 @@ fn build(root: &Path, args: &Args) -> Option<Program> {
     }
     let mut flags = vec!["--activations".into(), args.activations.name().into()];
     flags.extend(["--backend".into(), args.backend.name().into()]);
+    flags.extend(["--numerics".into(), args.numerics.core().name().into()]);
     flags.extend(
         args.threads.map(|threads| vec!["--threads".into(), threads.to_string()]).unwrap_or_default(),
     );

@@ -27,8 +27,7 @@ pub(super) fn chart(section: &Section) -> Option<Chart> {
     let engines = section.engines();
     let keys = distinct(section.records.iter().filter(|r| bar(r).is_some()).map(key));
     let panels: Vec<Panel> = keys.into_iter().map(|key| panel(section, &engines, key)).collect();
-    let first = section.records.first()?;
-    let title = format!("Share of the roofline, {} on {}", first.model.name, first.device.name);
+    let title = format!("Share of the roofline, {}", section.title());
     chart::panels(format!("{}-roofline.svg", section.name), title, &engines, &panels, HEIGHT, draw)
 }
 

@@ -232,6 +232,7 @@ fn start(bench: &Bench, model: &Arc<Model>, set: &Set) -> Result<Engine> {
         max_model_len: Some(set.longest()),
         kv_cache_bytes: Some(limits.kv_bytes.min(free / 2)),
         activations: Some(activations),
+        numerics: bench.settings.numerics,
         ..LoadOptions::default()
     };
     let factory = bench.factory();
