@@ -39,7 +39,7 @@ fn settings() -> Settings {
         quick: true,
         activations: Activations::Bf16,
         numerics: Numerics::Invariant,
-        step_tokens: 512,
+        step_tokens: None,
         threads: nvllm_cpu::default_threads(),
         scale: Some(0.02),
         case_seconds: 20.0,

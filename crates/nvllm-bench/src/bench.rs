@@ -41,8 +41,8 @@ pub struct Settings {
     pub activations: Activations,
     /// Summation-order promise.
     pub numerics: Numerics,
-    /// New tokens in one step.
-    pub step_tokens: usize,
+    /// New tokens in one step; as many as suit the backend if not given.
+    pub step_tokens: Option<usize>,
     /// Threads that compute.
     pub threads: usize,
     /// Share of the nano-vllm set's requests and lengths; as much as fits the time if not given.
@@ -128,6 +128,8 @@ pub struct Bench {
     pub(crate) subject: Subject,
     pub(crate) settings: Settings,
     pub(crate) gate: GateReport,
+    /// New tokens in one step.
+    pub(crate) step_tokens: usize,
     factory: Factory,
     display: Display,
     template: Record,
@@ -164,6 +166,7 @@ impl Bench {
         let model = (subject.open)()?;
         let (weights, weights_name) = stepper::weight_dtype(&model)?;
         let time = host::now();
+        let step_tokens = settings.step_tokens.unwrap_or(info.step_tokens);
         let dtype = settings.activations.dtype().to_string();
         let template = Record {
             schema: SCHEMA,
@@ -175,7 +178,7 @@ impl Bench {
                 name: OURS.into(),
                 version: settings.version.clone(),
                 command: None,
-                detail: format!("{}, at most {} tokens a step", info.device, settings.step_tokens),
+                detail: format!("{}, at most {} tokens a step", info.device, step_tokens),
             },
             source: settings.source.clone(),
             host,
@@ -200,6 +203,7 @@ impl Bench {
             subject,
             settings,
             gate,
+            step_tokens,
             factory,
             display,
             template,
@@ -327,7 +331,9 @@ impl Bench {
 
     /// Whether this many bytes beside the weights fit the memory that is free; if not the case is skipped.
     pub(crate) fn fits(&mut self, what: &str, bytes: usize) -> bool {
-        let free = host::available_bytes().unwrap_or(self.template.device.memory_bytes);
+        let device = &self.template.device;
+        let host = host::available_bytes().filter(|_| device.driver.is_none());
+        let free = host.unwrap_or(device.memory_bytes);
         // A machine that swaps measures its disk.
         let allowed = free / 5 * 4;
         if bytes <= allowed {
@@ -477,8 +483,8 @@ fn device(info: BackendInfo) -> record::Device {
         backend: info.name,
         name: info.device,
         memory_bytes: info.memory_bytes,
-        driver: None,
-        clocks_mhz: None,
+        driver: info.driver,
+        clocks_mhz: info.clocks_mhz,
         power_limit_watts: None,
     }
 }

@@ -25,6 +25,9 @@ const EXPECTED: &str = include_str!("../../../tests/eval/expected.json");
 /// How far a perplexity may lie from the one expected: rounding activations to bf16 moves it by far less.
 const TOLERANCE: f64 = 0.01;
 
+/// Tokens of a step whose rows are all scored.
+const STEP_TOKENS: usize = 512;
+
 /// A check that the program brings along.
 pub type Fixtures = Box<dyn Fn(&dyn Backend) -> Correctness>;
 
@@ -170,7 +173,8 @@ fn perplexity(
         activations: Some(activations),
         numerics,
         max_num_seqs: 1,
-        max_num_logits: LoadOptions::default().max_num_batched_tokens,
+        max_num_batched_tokens: Some(STEP_TOKENS),
+        max_num_logits: STEP_TOKENS,
         max_model_len: Some(expected.window + 1),
         ..LoadOptions::default()
     };

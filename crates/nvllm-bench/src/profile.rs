@@ -34,7 +34,7 @@ impl Bench {
     /// Errors if the backend cannot time ops, and if the file cannot be written.
     pub fn profile(&mut self, path: &Path) -> Result<()> {
         let model = self.open()?;
-        let len = PROMPT_LEN.min(self.settings.step_tokens).min(model.spec.max_positions / 2).max(1);
+        let len = PROMPT_LEN.min(self.step_tokens).min(model.spec.max_positions / 2).max(1);
         let prompt = self.prompts()?.get(0, len);
         let limits = self.limits(&model, 1, len + NUM_DECODED + 1, len)?;
         let backend = self.backend()?;

@@ -22,6 +22,12 @@ pub struct BackendInfo {
     pub device: String,
     /// Memory it can use, in bytes.
     pub memory_bytes: usize,
+    /// Tokens of a step that suit it: with more, a token hardly gets cheaper.
+    pub step_tokens: usize,
+    /// What drives a device that has memory of its own; none for the host's processor.
+    pub driver: Option<String>,
+    /// The fastest clocks of such a device's cores and memory, in MHz.
+    pub clocks_mhz: Option<[f64; 2]>,
 }
 
 /// What is held, exactly for what the backend allocates.

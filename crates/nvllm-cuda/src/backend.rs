@@ -14,7 +14,7 @@ use nvllm_core::{
 };
 
 use crate::compile::{KernelCache, Nvrtc};
-use crate::device::{Device, DeviceFacts};
+use crate::device::{Device, DeviceFacts, version};
 use crate::error::{Doing, Result};
 use crate::executable::{CudaExecutable, Entry, Held, Lane, Parts};
 use crate::inputs::{Inputs, Layout};
@@ -32,6 +32,9 @@ use crate::work_lists::WorkLists;
 /// Values lie on lines of 256 bytes, in one allocation that kernels read and write.
 const RULES: PlanRules =
     PlanRules { align: 256, max_segment: usize::MAX, max_binding: usize::MAX, read_write_share: true };
+
+/// Tokens of a step that fill the device's tensor cores many times over.
+const STEP_TOKENS: usize = 8192;
 
 /// What a bandwidth measurement reads: several times any last-level cache.
 const BANDWIDTH_BYTES: usize = 1 << 30;
@@ -121,6 +124,9 @@ impl Backend for CudaBackend {
             name: "cuda".into(),
             device: format!("GPU {}, {}, compute capability {major}.{minor}", facts.ordinal, facts.name),
             memory_bytes: self.free_bytes,
+            step_tokens: STEP_TOKENS,
+            driver: Some(format!("CUDA {}", version(facts.driver))),
+            clocks_mhz: Some(facts.clocks_mhz),
         }
     }
 

@@ -18,7 +18,7 @@ pub(crate) struct Device {
 }
 
 /// What a device says of itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct DeviceFacts {
     /// Its number among the devices that the driver shows.
     pub ordinal: usize,
@@ -32,6 +32,8 @@ pub struct DeviceFacts {
     pub multiprocessors: usize,
     /// Shared memory that one block may ask for, in bytes.
     pub block_shared_bytes: usize,
+    /// The fastest clocks of its multiprocessors and of its memory, in MHz.
+    pub clocks_mhz: [f64; 2],
     /// The CUDA version that the driver supports, as 1000 * major + 10 * minor.
     pub driver: i32,
 }
@@ -109,6 +111,11 @@ pub fn device_facts(ordinal: usize) -> Result<DeviceFacts> {
         block_shared_bytes: attribute(
             sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN,
         )? as usize,
+        clocks_mhz: [
+            // The driver counts in kHz.
+            f64::from(attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_CLOCK_RATE)?) / 1e3,
+            f64::from(attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE)?) / 1e3,
+        ],
         driver: driver_version()?,
     })
 }

@@ -111,9 +111,9 @@ pub(crate) struct LoadArgs {
     /// Tokens of one sequence, prompt and output together; the model's own maximum if not given.
     #[arg(long)]
     pub max_model_len: Option<usize>,
-    /// Tokens in one step: longer prompts are cut into chunks.
-    #[arg(long, default_value_t = 512)]
-    pub max_num_batched_tokens: usize,
+    /// Tokens in one step: longer prompts are cut into chunks; 512 on a CPU and 8192 on a GPU if not given.
+    #[arg(long)]
+    pub max_num_batched_tokens: Option<usize>,
     /// Bytes of KV cache.
     #[arg(long)]
     pub kv_cache_bytes: Option<usize>,
@@ -269,9 +269,9 @@ pub(crate) struct Bench {
     /// What is promised about the order of sums.
     #[arg(long, value_enum, default_value = "invariant")]
     pub numerics: Promise,
-    /// Tokens in one step: longer prompts are cut into chunks.
-    #[arg(long, default_value_t = 512)]
-    pub max_num_batched_tokens: usize,
+    /// Tokens in one step: longer prompts are cut into chunks; 512 on a CPU and 8192 on a GPU if not given.
+    #[arg(long)]
+    pub max_num_batched_tokens: Option<usize>,
     /// Share of the nano set's requests and lengths; as much as fits the time if not given.
     #[arg(long)]
     pub scale: Option<f64>,

@@ -49,6 +49,9 @@ pub(crate) struct Args {
     /// What is promised about the order of sums
     #[arg(long, value_enum, default_value_t = NumericsArg::Invariant)]
     numerics: NumericsArg,
+    /// Tokens in one step; 512 on a CPU and 8192 on a GPU if not given
+    #[arg(long)]
+    max_num_batched_tokens: Option<usize>,
     /// Share of the nano set's requests and lengths; as much as fits the time if not given
     #[arg(long)]
     scale: Option<f64>,

@@ -132,7 +132,7 @@ fn settings(root: &Path, args: &Args, program: Option<Program>) -> Result<Settin
         quick: args.quick,
         activations: args.activations.core(),
         numerics: args.numerics.core(),
-        step_tokens: nvllm_engine::LoadOptions::default().max_num_batched_tokens,
+        step_tokens: args.max_num_batched_tokens,
         threads: match args.backend {
             BackendArg::Cpu => args.threads.unwrap_or_else(nvllm_cpu::default_threads),
             BackendArg::Cuda => 1,

@@ -45,7 +45,7 @@ impl Workload for Ops {
 
     fn run(&self, bench: &mut Bench) -> Result<()> {
         let model = bench.open()?;
-        let len = LEN.min(bench.settings.step_tokens).min(model.spec.max_positions / 2).max(1);
+        let len = LEN.min(bench.step_tokens).min(model.spec.max_positions / 2).max(1);
         let rounds = if bench.settings.quick { QUICK_ROUNDS } else { ROUNDS };
         let limits = bench.limits(&model, 1, len + rounds * TURN_STEPS + 1, len)?;
         if !bench.fits("ops", limits.kv_bytes + model.weight_bytes()?) {

@@ -56,7 +56,7 @@ impl Prefill {
             bench.skip(&what, &format!("the model has {} positions", model.spec.max_positions));
             return Ok(());
         }
-        let step_tokens = bench.settings.step_tokens.min(len);
+        let step_tokens = bench.step_tokens.min(len);
         let limits = bench.limits(&model, 1, len + 1, step_tokens)?;
         let counts = stepper::prefill_counts(len, step_tokens);
         let cost = stepper::cost(&model, &limits, &stepper::formats(&model)?, &counts);
