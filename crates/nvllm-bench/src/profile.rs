@@ -7,6 +7,7 @@
 //! Format: the Trace Event Format of Chrome's tracing ("JSON Object Format", complete and metadata events), times in microseconds.
 
 use std::path::Path;
+use std::slice::from_ref;
 use std::time::Instant;
 
 use nvllm_core::Program;
@@ -43,11 +44,11 @@ impl Bench {
         let formats = stepper::formats(&model)?;
         let mut stepper = Stepper::load(backend.as_ref(), &model, &limits)?;
         // Once untimed: pages and scratch are touched for the first time.
-        stepper.prefill(&prompt)?;
+        stepper.prefill(from_ref(&prompt))?;
         let mut counts = vec![Counts::prefill(len)];
         counts.extend((0..NUM_DECODED).map(|i| Counts::decode(1, len + i)));
         let steps = stepper.profiled(|stepper| {
-            stepper.prefill(&prompt)?;
+            stepper.prefill(from_ref(&prompt))?;
             (0..NUM_DECODED).try_for_each(|_| stepper.decode(1).map(|_| ()))
         })?;
         let mut events = vec![

@@ -46,7 +46,7 @@ impl Workload for Memory {
         };
         let mut stepper = Stepper::load(backend.as_ref(), &model, &limits)?;
         stepper.fill_cache()?;
-        stepper.prefill(&prompt)?;
+        stepper.prefill(std::slice::from_ref(&prompt))?;
         stepper.place(seqs, context - 1)?;
         let after = host::resident_bytes().unwrap_or(before);
         let report = stepper.memory();

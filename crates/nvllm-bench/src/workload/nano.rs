@@ -74,7 +74,7 @@ impl Set {
         let formats = stepper::formats(model)?;
         let tokens: usize = self.prompts.iter().map(Vec::len).sum();
         let (outputs, num) = (self.output_lens.iter().sum::<usize>(), self.len());
-        let prompts = stepper::prefill_counts(tokens / num, bench.step_tokens);
+        let prompts = stepper::prefill_counts(&[tokens / num], bench.step_tokens);
         let step = [Counts::decode(num, (tokens + outputs / 2) / num)];
         let prompt_seconds = num as f64 * roof.seconds(stepper::cost(model, &limits, &formats, &prompts));
         let step_seconds = roof.seconds(stepper::cost(model, &limits, &formats, &step));
