@@ -1,26 +1,26 @@
 //! The backend: from a tape to a loaded model on one GPU.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use nvllm_core::backend::lower;
 use nvllm_core::program::MemoryPlan;
 use nvllm_core::{
-    Backend, BackendInfo, CoreError, Executable, KvGeometry, Limits, ModelSpec, Op, OrderId, PlanRules,
-    Program, Reason, Rows, RowsOf, WeightSource,
+    Activations, Backend, BackendInfo, CoreError, DType, Executable, KvGeometry, Limits, ModelSpec, Op,
+    OrderId, PlanRules, Program, Reason, Rows, RowsOf, WeightSource,
 };
 
 use crate::compile::{KernelCache, Nvrtc};
 use crate::device::{Device, DeviceFacts, version};
-use crate::error::{Doing, Result};
+use crate::error::Result;
 use crate::executable::{CudaExecutable, Entry, Held, Lane, Parts};
 use crate::inputs::{Inputs, Layout};
 use crate::kv::CudaKv;
 use crate::launch::{Args, Dim, Extents, Launch};
 use crate::lower::{self, Lowering, MAX_HEAD_DIM, fast_shape};
+use crate::matmul_rate::MatmulRate;
 use crate::memory::Buffer;
 use crate::modules::Modules;
 use crate::rope::RopeTables;
@@ -66,6 +66,8 @@ pub struct CudaBackend {
     options: CudaOptions,
     free_bytes: usize,
     modules: OnceCell<Rc<Modules>>,
+    /// What was measured once stays loaded: a measurement is then a few products.
+    matmul_rates: RefCell<Vec<MatmulRate>>,
 }
 
 impl CudaBackend {
@@ -77,7 +79,14 @@ impl CudaBackend {
         let device = Arc::new(Device::new(options.gpu)?);
         let nvrtc = Nvrtc::load(options.nvrtc_dir.as_deref())?;
         let free_bytes = device.free_bytes()?;
-        Ok(Self { device, nvrtc, options: options.clone(), free_bytes, modules: OnceCell::new() })
+        Ok(Self {
+            device,
+            nvrtc,
+            options: options.clone(),
+            free_bytes,
+            modules: OnceCell::new(),
+            matmul_rates: RefCell::default(),
+        })
     }
 
     /// What the device says of itself.
@@ -102,17 +111,23 @@ impl CudaBackend {
         let args = Args::new().ptr(data.at(0)).int(BANDWIDTH_BYTES / 16).ptr(out.at(0));
         let launch = Launch::new(modules.function("bandwidth_read")?, Dim::Fixed(2048), 512, args);
         let none = Extents { tokens: 0, outputs: 0, seqs: 0, prefill: false };
-        let mut best = Duration::MAX.as_secs_f64();
+        let mut best = f64::INFINITY;
         for _ in 0..6 {
-            let timed = Some(cudarc::driver::sys::CUevent_flags::CU_EVENT_DEFAULT);
-            let record = || self.device.stream.record_event(timed).doing("recording an event");
-            let start = record()?;
-            launch.run(&self.device, none)?;
-            let end = record()?;
-            end.synchronize().doing("waiting for the GPU")?;
-            best = best.min(f64::from(start.elapsed_ms(&end).doing("reading an event")?) / 1e3);
+            best = best.min(self.device.seconds(|| launch.run(&self.device, none))?);
         }
         Ok(best)
+    }
+
+    /// Operations a second of a product by the crate's own kernel.
+    fn matmul_rate(&self, weights: DType, activations: Activations) -> nvllm_core::Result<f64> {
+        let mut loaded = self.matmul_rates.borrow_mut();
+        if let Some(known) = loaded.iter_mut().find(|rate| rate.of == (weights, activations)) {
+            return known.measure();
+        }
+        let mut rate = MatmulRate::new(self, weights, activations)?;
+        let measured = rate.measure();
+        loaded.push(rate);
+        measured
     }
 }
 
@@ -148,6 +163,11 @@ impl Backend for CudaBackend {
 
     fn measure_read_bandwidth(&self) -> Option<f64> {
         self.read_seconds().ok().map(|seconds| BANDWIDTH_BYTES as f64 / seconds)
+    }
+
+    fn measure_matmul_rate(&self, weights: DType, activations: Activations) -> Option<f64> {
+        let rate = self.matmul_rate(weights, activations);
+        rate.inspect_err(|error| tracing::warn!(%error, "no matrix product could be timed")).ok()
     }
 
     fn plan_rules(&self) -> PlanRules {
@@ -364,7 +384,7 @@ fn entry(held: &Held, limits: &Limits, program: Program, plan: MemoryPlan) -> Re
 
 #[cfg(test)]
 mod tests {
-    use nvllm_core::{Activations, DType, Numerics};
+    use nvllm_core::Numerics;
 
     use super::*;
 

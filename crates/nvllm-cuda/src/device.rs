@@ -145,6 +145,17 @@ impl Device {
         result::mem_get_info().map(|(free, _)| free).doing("asking for free memory")
     }
 
+    /// Seconds from the beginning to the end of what `work` puts on the stream, on the device's clock: waits for it.
+    pub(crate) fn seconds(&self, work: impl FnOnce() -> Result<()>) -> Result<f64> {
+        let timed = Some(sys::CUevent_flags::CU_EVENT_DEFAULT);
+        let record = || self.stream.record_event(timed).doing("recording an event");
+        let start = record()?;
+        work()?;
+        let end = record()?;
+        end.synchronize().doing("waiting for the GPU")?;
+        Ok(f64::from(start.elapsed_ms(&end).doing("reading an event")?) / 1e3)
+    }
+
     /// Waits for everything on the stream.
     pub(crate) fn synchronize(&self) -> Result<()> {
         self.stream.synchronize().doing("waiting for the GPU")

@@ -24,6 +24,7 @@ mod inputs;
 mod kv;
 mod launch;
 mod lower;
+mod matmul_rate;
 mod memory;
 mod modules;
 mod profile;
