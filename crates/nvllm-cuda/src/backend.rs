@@ -13,13 +13,14 @@ use nvllm_core::{
 };
 
 use crate::compile::{KernelCache, Nvrtc};
+use crate::cublaslt::CublasLt;
 use crate::device::{Device, DeviceFacts, version};
 use crate::error::Result;
 use crate::executable::{CudaExecutable, Entry, Held, Lane, Parts};
 use crate::inputs::{Inputs, Layout};
 use crate::kv::CudaKv;
 use crate::launch::{Args, Dim, Extents, Launch};
-use crate::lower::{self, Lowering, MAX_HEAD_DIM, fast_shape};
+use crate::lower::{self, Lowering, MAX_HEAD_DIM, Tuning, Vendor, fast_shape};
 use crate::matmul_rate::MatmulRate;
 use crate::memory::Buffer;
 use crate::modules::Modules;
@@ -50,12 +51,14 @@ pub struct CudaOptions {
     pub nvrtc_dir: Option<PathBuf>,
     /// Whether decode steps are replayed as CUDA graphs.
     pub graphs: bool,
+    /// When the vendor's library runs a linear layer, where the order of sums is free.
+    pub vendor: Vendor,
 }
 
 impl Default for CudaOptions {
     /// The first GPU, with graphs, nothing kept on disk.
     fn default() -> Self {
-        Self { gpu: 0, cache_dir: None, nvrtc_dir: None, graphs: true }
+        Self { gpu: 0, cache_dir: None, nvrtc_dir: None, graphs: true, vendor: Vendor::default() }
     }
 }
 
@@ -66,6 +69,8 @@ pub struct CudaBackend {
     options: CudaOptions,
     free_bytes: usize,
     modules: OnceCell<Rc<Modules>>,
+    /// The vendor's library, looked for when it is first wanted; none if it is not there.
+    library: OnceCell<Option<Rc<CublasLt>>>,
     /// What was measured once stays loaded: a measurement is then a few products.
     matmul_rates: RefCell<Vec<MatmulRate>>,
 }
@@ -85,6 +90,7 @@ impl CudaBackend {
             options: options.clone(),
             free_bytes,
             modules: OnceCell::new(),
+            library: OnceCell::new(),
             matmul_rates: RefCell::default(),
         })
     }
@@ -101,6 +107,23 @@ impl CudaBackend {
         let cache = KernelCache::new(self.options.cache_dir.clone());
         let modules = Rc::new(Modules::load(&self.device, self.nvrtc, &cache)?);
         Ok(Rc::clone(self.modules.get_or_init(|| modules)))
+    }
+
+    /// The vendor's library, if `limits` admit it and it is there.
+    fn library(&self, limits: &Limits) -> Result<Option<Rc<CublasLt>>> {
+        if !lower::wants_vendor(limits) {
+            return Ok(None);
+        }
+        if let Some(library) = self.library.get() {
+            return Ok(library.clone());
+        }
+        let library = CublasLt::find(&self.device)?;
+        if library.is_none() {
+            tracing::warn!(
+                "cuBLASLt was not found: linear layers run our kernels only (PyPI: nvidia-cublas)"
+            );
+        }
+        Ok(self.library.get_or_init(|| library).clone())
     }
 
     /// Seconds that reading `BANDWIDTH_BYTES` takes, at best.
@@ -141,7 +164,7 @@ impl Backend for CudaBackend {
             memory_bytes: self.free_bytes,
             step_tokens: STEP_TOKENS,
             driver: Some(format!("CUDA {}", version(facts.driver))),
-            clocks_mhz: Some(facts.clocks_mhz),
+            clocks_mhz: facts.clocks_mhz,
         }
     }
 
@@ -166,6 +189,9 @@ impl Backend for CudaBackend {
     }
 
     fn measure_matmul_rate(&self, weights: DType, activations: Activations) -> Option<f64> {
+        if matches!(weights, DType::I32 | DType::U8) {
+            return None;
+        }
         let rate = self.matmul_rate(weights, activations);
         rate.inspect_err(|error| tracing::warn!(%error, "no matrix product could be timed")).ok()
     }
@@ -174,8 +200,8 @@ impl Backend for CudaBackend {
         RULES
     }
 
-    fn order(&self, op: &Op, _: usize, limits: &Limits) -> OrderId {
-        lower::order(op, limits)
+    fn order(&self, op: &Op, num_rows: usize, limits: &Limits) -> OrderId {
+        lower::order(op, num_rows, limits)
     }
 
     fn load(
@@ -240,10 +266,11 @@ impl CudaBackend {
             .map(|_| Lane::new(device, held.inputs.layout.len, result_bytes(limits.step_outputs)))
             .collect::<Result<Vec<_>>>()?;
         let begin = begin(&held, limits)?;
+        let library = self.library(limits)?;
         let entries = programs
             .into_iter()
             .zip(plans)
-            .map(|(program, plan)| entry(&held, limits, program, plan))
+            .map(|(program, plan)| self.entry(&held, limits, library.as_ref(), (program, plan)))
             .collect::<Result<Vec<_>>>()?;
         device.synchronize()?;
         Ok(CudaExecutable::new(Parts {
@@ -257,6 +284,43 @@ impl CudaBackend {
             held,
             lanes,
         }))
+    }
+
+    fn entry(
+        &self,
+        held: &Held,
+        limits: &Limits,
+        library: Option<&Rc<CublasLt>>,
+        (program, plan): (Program, MemoryPlan),
+    ) -> Result<Entry> {
+        let lowering = Lowering {
+            modules: &held.modules,
+            program: &program,
+            plan: &plan,
+            arena: held.arena.at(0),
+            weights: &held.weights,
+            inputs: &held.inputs,
+            kv: &held.kv,
+            ropes: &held.ropes,
+            lists: &held.lists,
+            partial: held.partial.at(0),
+            limits,
+        };
+        let mut nodes = program.nodes.iter().map(|node| lowering.node(node)).collect::<Result<Vec<_>>>()?;
+        if let Some(library) = library {
+            let vendor = self.options.vendor;
+            Tuning { lowering: &lowering, device: &self.device, library, vendor }.improve(&mut nodes)?;
+        }
+        let sampling = program
+            .logits()
+            .map(|id| {
+                let logits = lowering.value(id);
+                let launches =
+                    held.sampler.lower(&held.modules, &held.inputs, &held.slots, logits.at, logits.cols)?;
+                Ok((id, launches))
+            })
+            .transpose()?;
+        Ok(Entry { program, plan, nodes, sampling })
     }
 }
 
@@ -320,7 +384,7 @@ impl Need {
     }
 }
 
-/// Bytes of partial sums of linear layers.
+/// Bytes of partial sums of linear layers, whoever runs them.
 fn partial_bytes(programs: &[Program], limits: &Limits) -> usize {
     let one = |program: &Program| {
         let linear = program.nodes.iter().filter(|node| matches!(node.op, Op::Linear { .. }));
@@ -330,7 +394,7 @@ fn partial_bytes(programs: &[Program], limits: &Limits) -> usize {
         };
         linear.flat_map(|node| &node.outputs).map(|&id| bytes(program.value(id))).max().unwrap_or(0)
     };
-    programs.iter().map(one).max().unwrap_or(0)
+    programs.iter().map(one).max().unwrap_or(0).max(lower::workspace_bytes(limits))
 }
 
 /// The launches that every step begins with.
@@ -353,33 +417,6 @@ fn begin(held: &Held, limits: &Limits) -> Result<Vec<Launch>> {
     launches.extend(ropes.launches(modules, inputs)?);
     launches.extend(lists.launches(modules, inputs)?);
     Ok(launches)
-}
-
-fn entry(held: &Held, limits: &Limits, program: Program, plan: MemoryPlan) -> Result<Entry> {
-    let lowering = Lowering {
-        modules: &held.modules,
-        program: &program,
-        plan: &plan,
-        arena: held.arena.at(0),
-        weights: &held.weights,
-        inputs: &held.inputs,
-        kv: &held.kv,
-        ropes: &held.ropes,
-        lists: &held.lists,
-        partial: held.partial.at(0),
-        limits,
-    };
-    let nodes = program.nodes.iter().map(|node| lowering.node(node)).collect::<Result<Vec<_>>>()?;
-    let sampling = program
-        .logits()
-        .map(|id| {
-            let logits = lowering.value(id);
-            let launches =
-                held.sampler.lower(&held.modules, &held.inputs, &held.slots, logits.at, logits.cols)?;
-            Ok((id, launches))
-        })
-        .transpose()?;
-    Ok(Entry { program, plan, nodes, sampling })
 }
 
 #[cfg(test)]

@@ -32,8 +32,8 @@ pub struct DeviceFacts {
     pub multiprocessors: usize,
     /// Shared memory that one block may ask for, in bytes.
     pub block_shared_bytes: usize,
-    /// The fastest clocks of its multiprocessors and of its memory, in MHz.
-    pub clocks_mhz: [f64; 2],
+    /// The fastest clocks of its multiprocessors and of its memory, in MHz, where the driver tells.
+    pub clocks_mhz: Option<[f64; 2]>,
     /// The CUDA version that the driver supports, as 1000 * major + 10 * minor.
     pub driver: i32,
 }
@@ -97,6 +97,8 @@ pub fn device_facts(ordinal: usize) -> Result<DeviceFacts> {
         // SAFETY: the device exists.
         unsafe { result::device::get_attribute(device, which) }.doing("asking the GPU")
     };
+    // The driver counts in kHz; a share of a GPU may not tell.
+    let mhz = |which| attribute(which).ok().filter(|khz| *khz > 0).map(|khz| f64::from(khz) / 1e3);
     Ok(DeviceFacts {
         ordinal,
         name: result::device::get_name(device).doing("asking the GPU's name")?,
@@ -111,11 +113,9 @@ pub fn device_facts(ordinal: usize) -> Result<DeviceFacts> {
         block_shared_bytes: attribute(
             sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN,
         )? as usize,
-        clocks_mhz: [
-            // The driver counts in kHz.
-            f64::from(attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_CLOCK_RATE)?) / 1e3,
-            f64::from(attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE)?) / 1e3,
-        ],
+        clocks_mhz: mhz(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_CLOCK_RATE)
+            .zip(mhz(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE))
+            .map(|(cores, memory)| [cores, memory]),
         driver: driver_version()?,
     })
 }
