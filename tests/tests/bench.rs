@@ -48,6 +48,7 @@ fn settings() -> Settings {
         version: "test".into(),
         program: None,
         peers: Vec::new(),
+        peer_device: String::new(),
         scratch: std::env::temp_dir(),
     }
 }

@@ -59,6 +59,8 @@ pub struct Settings {
     pub program: Option<Program>,
     /// Peers to look for.
     pub peers: Vec<Installation>,
+    /// Where they compute, as torch names it: `cpu`, `cuda:0`.
+    pub peer_device: String,
     /// Where peers may keep converted weights.
     pub scratch: PathBuf,
 }
@@ -425,6 +427,7 @@ impl Bench {
             dir,
             sha256: self.subject.sha256.clone(),
             threads: self.settings.threads,
+            device: self.settings.peer_device.clone(),
             scratch: self.settings.scratch.clone(),
             weights: self.template.dtypes.weights.clone(),
         };

@@ -144,6 +144,10 @@ fn settings(root: &Path, args: &Args, program: Option<Program>) -> Result<Settin
         version: env!("CARGO_PKG_VERSION").into(),
         program,
         peers,
+        peer_device: match args.backend {
+            BackendArg::Cpu => "cpu".into(),
+            BackendArg::Cuda => format!("cuda:{}", args.gpu),
+        },
         scratch: root.join("out/bench"),
     })
 }

@@ -117,6 +117,7 @@ fn settings(args: &Bench, activations: Activations) -> Result<Settings> {
             args: flags,
         }),
         peers: Vec::new(),
+        peer_device: String::new(),
         scratch: std::env::temp_dir(),
     })
 }
