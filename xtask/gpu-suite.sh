@@ -3,7 +3,8 @@
 #
 #     ./gpu-suite.sh [test] [sanitize] [bench]      all three if none is named
 #
-# Logs and raw records go to $OUT (./out if it is not set); what failed and the tables are printed last.
+# Logs and raw records go to $OUT (./out if it is not set); what failed and the tables are printed last. What is measured: $WORKLOADS under
+# each of $NUMERICS, with more arguments in $BENCH_ARGS, beside the peers that the Python $PEER_PYTHON has.
 set -u
 cd "$(dirname "$0")" || exit 1
 out=${OUT:-$PWD/out}
@@ -55,10 +56,15 @@ if [[ $wanted == *" sanitize "* ]]; then
 fi
 
 if [[ $wanted == *" bench "* ]]; then
-    # shellcheck disable=SC2086 # Several workloads.
-    step bench ./xtask bench ${WORKLOADS:-accuracy memory decode prefill ops} --backend cuda --no-peers \
-        --records "$out/cuda.jsonl" --commit "$(cat commit)" ${BENCH_ARGS:-}
-    sed -n '/^| workload/,$p' "$logs/bench.log"
+    # Peers only where a Python is named that has them.
+    peers=--no-peers
+    [ -n "${PEER_PYTHON:-}" ] && peers="--peer-python $PEER_PYTHON"
+    for numerics in ${NUMERICS:-invariant fast}; do
+        # shellcheck disable=SC2086 # Several workloads, several words.
+        step "bench_$numerics" ./xtask bench ${WORKLOADS:-accuracy memory decode prefill ops} --backend cuda $peers \
+            --numerics "$numerics" --records "$out/cuda.jsonl" --commit "$(cat commit)" ${BENCH_ARGS:-}
+        sed -n '/^| workload/,$p' "$logs/bench_$numerics.log"
+    done
 fi
 
 tail -n +1 "$logs"/*.log >"$out/suite.log"

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use nvllm_bench::record::{self, names};
 use nvllm_bench::workload::{self, REGISTRY};
 use nvllm_bench::{Bench, BenchError, Display, Factory, Gate, Settings, Subject, host, table};
-use nvllm_core::{Activations, Backend, Reference};
+use nvllm_core::{Activations, Backend, Numerics, Reference};
 use nvllm_engine::Model;
 use nvllm_engine::hub::ModelFiles;
 use nvllm_tests::model_dir;
@@ -38,7 +38,8 @@ fn settings() -> Settings {
     Settings {
         quick: true,
         activations: Activations::Bf16,
-        step_tokens: 512,
+        numerics: Numerics::Invariant,
+        step_tokens: None,
         threads: nvllm_cpu::default_threads(),
         scale: Some(0.02),
         case_seconds: 20.0,
@@ -47,6 +48,7 @@ fn settings() -> Settings {
         version: "test".into(),
         program: None,
         peers: Vec::new(),
+        peer_device: String::new(),
         scratch: std::env::temp_dir(),
     }
 }

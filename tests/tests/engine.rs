@@ -17,7 +17,7 @@ fn model() -> Arc<Model> {
 fn options() -> LoadOptions {
     LoadOptions {
         max_model_len: Some(512),
-        max_num_batched_tokens: 64,
+        max_num_batched_tokens: Some(64),
         activations: Some(Activations::F32),
         ..LoadOptions::default()
     }
@@ -120,7 +120,9 @@ fn tokens_do_not_depend_on_the_batch() {
         let engine = start(&model, LoadOptions { max_num_seqs: 1, ..options() });
         (0..6).map(|i| (i, run(&engine, request(i)).0)).collect()
     };
-    for (max_num_seqs, max_num_batched_tokens, block_size, max_in_flight) in [(6, 64, 16, 1), (3, 17, 5, 2)] {
+    for (max_num_seqs, max_num_batched_tokens, block_size, max_in_flight) in
+        [(6, Some(64), 16, 1), (3, Some(17), 5, 2)]
+    {
         let options =
             LoadOptions { max_num_seqs, max_num_batched_tokens, block_size, max_in_flight, ..options() };
         let engine = start(&model, options);

@@ -22,7 +22,7 @@ const TESTS: [(&str, &str); 4] = [
 ];
 
 /// What the executables read, by path in the repository.
-const FILES: [&str; 3] = ["tests/golden", "models/nvllm-tiny", "models/configs"];
+const FILES: [&str; 4] = ["tests/golden", "models/nvllm-tiny", "models/configs", "crates/nvllm-bench/peers"];
 
 /// Builds and copies everything into `.bundle`.
 pub(crate) fn command(root: &Path) -> Result<ExitCode> {

@@ -119,7 +119,7 @@ def write_gguf(model_dir, path):
 
 
 class Peer:
-    def __init__(self, path, num_threads):
+    def __init__(self, path, num_threads, device):
         @llama_cpp.llama_log_callback
         def quiet(level, text, data):
             if level == 4:
@@ -128,7 +128,10 @@ class Peer:
         self.quiet = quiet
         llama_cpp.llama_log_set(quiet, None)
         llama_cpp.llama_backend_init()
-        self.model = llama_cpp.llama_model_load_from_file(path.encode(), llama_cpp.llama_model_default_params())
+        params = llama_cpp.llama_model_default_params()
+        # All layers on the GPU, or none.
+        params.n_gpu_layers = 0 if device == "cpu" else 999
+        self.model = llama_cpp.llama_model_load_from_file(path.encode(), params)
         if not self.model:
             raise RuntimeError(f"llama.cpp does not load {path}")
         self.num_threads = num_threads
@@ -237,11 +240,13 @@ class Peer:
 
 
 def main():
-    model_dir, converted, num_threads = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    model_dir, converted, num_threads, device = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
+    if device != "cpu" and not llama_cpp.llama_supports_gpu_offload():
+        missing("a llama-cpp-python built for GPUs: this one computes on the CPU")
     path = f"{converted}.gguf"
     if not os.path.exists(path):
         write_gguf(model_dir, path)
-    peer = Peer(path, num_threads)
+    peer = Peer(path, num_threads, device)
     hello = {
         "version": f"llama-cpp-python {llama_cpp.__version__}",
         "detail": llama_cpp.llama_print_system_info().decode().strip(),

@@ -2,10 +2,10 @@
 
 An adapter is started as
 
-    python3 ADAPTER [ARGS] MODEL_DIR CONVERTED NUM_THREADS
+    python3 ADAPTER [ARGS] MODEL_DIR CONVERTED NUM_THREADS DEVICE
 
 MODEL_DIR is a Hugging Face directory. CONVERTED is the beginning of the name of files that the adapter may write from it
-and find again. The first line that it writes says who answers, or what is missing:
+and find again. DEVICE is where our backend computes, as torch names it: `cpu`, `cuda:0`. The first line that it writes says who answers, or what is missing:
 
     {"version", "detail", "weights"?, "activations", "kv", "ops": [..]}     or     {"missing": reason}
 

@@ -39,8 +39,10 @@ pub struct Settings {
     pub quick: bool,
     /// Storage of values between ops, and of the KV cache.
     pub activations: Activations,
-    /// New tokens in one step.
-    pub step_tokens: usize,
+    /// Summation-order promise.
+    pub numerics: Numerics,
+    /// New tokens in one step; as many as suit the backend if not given.
+    pub step_tokens: Option<usize>,
     /// Threads that compute.
     pub threads: usize,
     /// Share of the nano-vllm set's requests and lengths; as much as fits the time if not given.
@@ -57,6 +59,8 @@ pub struct Settings {
     pub program: Option<Program>,
     /// Peers to look for.
     pub peers: Vec<Installation>,
+    /// Where they compute, as torch names it: `cpu`, `cuda:0`.
+    pub peer_device: String,
     /// Where peers may keep converted weights.
     pub scratch: PathBuf,
 }
@@ -126,6 +130,8 @@ pub struct Bench {
     pub(crate) subject: Subject,
     pub(crate) settings: Settings,
     pub(crate) gate: GateReport,
+    /// New tokens in one step.
+    pub(crate) step_tokens: usize,
     factory: Factory,
     display: Display,
     template: Record,
@@ -155,13 +161,14 @@ impl Bench {
             ));
         }
         display.bar.set_message("checking correctness");
-        let gate = gate.check(&factory, settings.activations, settings.quick)?;
+        let gate = gate.check(&factory, (settings.activations, settings.numerics), settings.quick)?;
         if !gate.correctness.passed {
             return Err(BenchError::Incorrect { detail: gate.correctness.detail });
         }
         let model = (subject.open)()?;
         let (weights, weights_name) = stepper::weight_dtype(&model)?;
         let time = host::now();
+        let step_tokens = settings.step_tokens.unwrap_or(info.step_tokens);
         let dtype = settings.activations.dtype().to_string();
         let template = Record {
             schema: SCHEMA,
@@ -173,7 +180,7 @@ impl Bench {
                 name: OURS.into(),
                 version: settings.version.clone(),
                 command: None,
-                detail: format!("{}, at most {} tokens a step", info.device, settings.step_tokens),
+                detail: format!("{}, at most {} tokens a step", info.device, step_tokens),
             },
             source: settings.source.clone(),
             host,
@@ -185,7 +192,7 @@ impl Bench {
                 seed: subject.seed,
             },
             dtypes: Dtypes { weights: weights_name, activations: dtype.clone(), kv: dtype },
-            numerics: "invariant".into(),
+            numerics: settings.numerics.name().into(),
             threads: settings.threads,
             seed: 0,
             flags: settings.flags.iter().map(|flag| host::base_name(flag)).collect(),
@@ -198,6 +205,7 @@ impl Bench {
             subject,
             settings,
             gate,
+            step_tokens,
             factory,
             display,
             template,
@@ -286,7 +294,7 @@ impl Bench {
             kv_bytes: 0,
             kv_dtype: activations.dtype(),
             activations,
-            numerics: Numerics::Invariant,
+            numerics: self.settings.numerics,
             max_in_flight: 2,
         };
         limits.kv_bytes = stepper::kv_bytes(model, &limits, seqs, context)?;
@@ -325,7 +333,9 @@ impl Bench {
 
     /// Whether this many bytes beside the weights fit the memory that is free; if not the case is skipped.
     pub(crate) fn fits(&mut self, what: &str, bytes: usize) -> bool {
-        let free = host::available_bytes().unwrap_or(self.template.device.memory_bytes);
+        let device = &self.template.device;
+        let host = host::available_bytes().filter(|_| device.driver.is_none());
+        let free = host.unwrap_or(device.memory_bytes);
         // A machine that swaps measures its disk.
         let allowed = free / 5 * 4;
         if bytes <= allowed {
@@ -417,6 +427,7 @@ impl Bench {
             dir,
             sha256: self.subject.sha256.clone(),
             threads: self.settings.threads,
+            device: self.settings.peer_device.clone(),
             scratch: self.settings.scratch.clone(),
             weights: self.template.dtypes.weights.clone(),
         };
@@ -475,8 +486,8 @@ fn device(info: BackendInfo) -> record::Device {
         backend: info.name,
         name: info.device,
         memory_bytes: info.memory_bytes,
-        driver: None,
-        clocks_mhz: None,
+        driver: info.driver,
+        clocks_mhz: info.clocks_mhz,
         power_limit_watts: None,
     }
 }

@@ -6,7 +6,8 @@
 
 use std::sync::Arc;
 
-use nvllm_core::{Activations, Backend, TokenId};
+use nvllm_core::backend::Under;
+use nvllm_core::{Activations, Backend, Numerics, TokenId};
 use nvllm_engine::text::{EncodeOptions, SpecialText};
 use nvllm_engine::{Engine, Event, LoadOptions, Model, Request, RequestStream};
 use serde::Deserialize;
@@ -23,6 +24,9 @@ const EXPECTED: &str = include_str!("../../../tests/eval/expected.json");
 
 /// How far a perplexity may lie from the one expected: rounding activations to bf16 moves it by far less.
 const TOLERANCE: f64 = 0.01;
+
+/// Tokens of a step whose rows are all scored.
+const STEP_TOKENS: usize = 512;
 
 /// A check that the program brings along.
 pub type Fixtures = Box<dyn Fn(&dyn Backend) -> Correctness>;
@@ -65,16 +69,21 @@ impl Gate {
     /// Runs the checks; with `prefix` the perplexity is of the text's beginning only.
     ///
     /// Errors if the backend or the demo model cannot be had. A wrong answer is no error: the report says so.
-    pub fn check(&self, factory: &Factory, activations: Activations, prefix: bool) -> Result<GateReport> {
+    pub fn check(
+        &self,
+        factory: &Factory,
+        (activations, numerics): (Activations, Numerics),
+        prefix: bool,
+    ) -> Result<GateReport> {
         let mut details = Vec::new();
         let mut passed = true;
         if let Some(fixtures) = &self.fixtures {
-            let checked = fixtures(factory()?.as_ref());
+            let checked = fixtures(&Under { backend: factory()?.as_ref(), numerics });
             passed &= checked.passed;
             details.push(checked.detail);
         }
         let demo = Arc::new((self.demo)()?);
-        let golden = golden_runs(factory, &demo)?;
+        let golden = golden_runs(factory, &demo, numerics)?;
         passed &= golden.0 == golden.1;
         details.push(format!(
             "{} of {} greedy runs of {} equal",
@@ -86,7 +95,7 @@ impl Gate {
             let correctness = Correctness { passed, detail: details.join("; ") };
             return Ok(GateReport { correctness, golden, perplexity: None });
         }
-        let perplexity = perplexity(factory, &demo, activations, prefix)?;
+        let perplexity = perplexity(factory, &demo, (activations, numerics), prefix)?;
         let passed = (perplexity.value / perplexity.expected - 1.0).abs() <= TOLERANCE;
         details.push(format!(
             "its perplexity of {} held-out tokens{} {:.3} ({:.3} expected)",
@@ -112,10 +121,10 @@ struct GoldenCase {
 }
 
 /// Greedy runs under f32 activations, all at once through the engine: how many equal the golden ones, and of how many.
-fn golden_runs(factory: &Factory, demo: &Arc<Model>) -> Result<(usize, usize)> {
+fn golden_runs(factory: &Factory, demo: &Arc<Model>, numerics: Numerics) -> Result<(usize, usize)> {
     let golden: Golden = serde_json::from_str(GOLDEN).map_err(|e| data("nvllm-tiny.json", &e))?;
-    let options = LoadOptions { activations: Some(Activations::F32), ..LoadOptions::default() };
-    let engine = start(factory, demo, options)?;
+    let activations = Some(Activations::F32);
+    let engine = start(factory, demo, LoadOptions { activations, numerics, ..LoadOptions::default() })?;
     let streams = golden.cases.iter().map(|case| {
         let max_tokens = Some(case.output_ids.len());
         engine.submit(Request { prompt: case.prompt_ids.clone(), max_tokens, ..Request::default() })
@@ -151,7 +160,7 @@ struct Expected {
 fn perplexity(
     factory: &Factory,
     demo: &Arc<Model>,
-    activations: Activations,
+    (activations, numerics): (Activations, Numerics),
     prefix: bool,
 ) -> Result<Perplexity> {
     let expected: Expected = serde_json::from_str(EXPECTED).map_err(|e| data("expected.json", &e))?;
@@ -162,8 +171,10 @@ fn perplexity(
     }
     let options = LoadOptions {
         activations: Some(activations),
+        numerics,
         max_num_seqs: 1,
-        max_num_logits: LoadOptions::default().max_num_batched_tokens,
+        max_num_batched_tokens: Some(STEP_TOKENS),
+        max_num_logits: STEP_TOKENS,
         max_model_len: Some(expected.window + 1),
         ..LoadOptions::default()
     };

@@ -7,6 +7,7 @@
 //! Format: the Trace Event Format of Chrome's tracing ("JSON Object Format", complete and metadata events), times in microseconds.
 
 use std::path::Path;
+use std::slice::from_ref;
 use std::time::Instant;
 
 use nvllm_core::Program;
@@ -34,7 +35,7 @@ impl Bench {
     /// Errors if the backend cannot time ops, and if the file cannot be written.
     pub fn profile(&mut self, path: &Path) -> Result<()> {
         let model = self.open()?;
-        let len = PROMPT_LEN.min(self.settings.step_tokens).min(model.spec.max_positions / 2).max(1);
+        let len = PROMPT_LEN.min(self.step_tokens).min(model.spec.max_positions / 2).max(1);
         let prompt = self.prompts()?.get(0, len);
         let limits = self.limits(&model, 1, len + NUM_DECODED + 1, len)?;
         let backend = self.backend()?;
@@ -43,11 +44,11 @@ impl Bench {
         let formats = stepper::formats(&model)?;
         let mut stepper = Stepper::load(backend.as_ref(), &model, &limits)?;
         // Once untimed: pages and scratch are touched for the first time.
-        stepper.prefill(&prompt)?;
+        stepper.prefill(from_ref(&prompt))?;
         let mut counts = vec![Counts::prefill(len)];
         counts.extend((0..NUM_DECODED).map(|i| Counts::decode(1, len + i)));
         let steps = stepper.profiled(|stepper| {
-            stepper.prefill(&prompt)?;
+            stepper.prefill(from_ref(&prompt))?;
             (0..NUM_DECODED).try_for_each(|_| stepper.decode(1).map(|_| ()))
         })?;
         let mut events = vec![

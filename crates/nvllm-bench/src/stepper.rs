@@ -1,5 +1,7 @@
 //! Sequences on one backend, step by step, with nothing between the clock and the backend.
 
+use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -31,6 +33,13 @@ pub(crate) struct StepSpan {
     pub submit: Instant,
     pub submitted: Instant,
     pub collected: Instant,
+}
+
+/// A submitted step.
+struct Flight {
+    ticket: Ticket,
+    submit: Instant,
+    submitted: Instant,
 }
 
 impl Stepper {
@@ -87,13 +96,13 @@ impl Stepper {
         });
         let seqs = seqs.collect();
         let resets = (0..batch).map(|slot| reset(slot, &[])).collect();
-        Ok(self.step(seqs, resets)?.0)
+        self.step(seqs, resets)
     }
 
     /// One more token for each of the first `batch` sequences: the seconds of the step.
     pub(crate) fn decode(&mut self, batch: usize) -> Result<f64> {
         let seqs = self.decoding(batch);
-        Ok(self.step(seqs, Vec::new())?.0)
+        self.step(seqs, Vec::new())
     }
 
     /// `num` tokens for each of the first `batch` sequences, the next step submitted before the last one's tokens are collected, as
@@ -129,32 +138,40 @@ impl Stepper {
         Step { id: StepId(self.num_steps - 1), entry: 0, resets, seqs, awaits_masks: false }
     }
 
-    /// A sequence from nothing in slot 0, in as few steps as the limits allow, its first token sampled: the seconds of all steps.
-    pub(crate) fn prefill(&mut self, ids: &[TokenId]) -> Result<f64> {
-        Ok(self.run_prompt(ids, false)?.0)
+    /// Sequences from nothing in the first slots, in as few steps as the limits allow, the first token of each sampled: the seconds
+    /// from the first submission to the last token.
+    pub(crate) fn prefill(&mut self, prompts: &[Vec<TokenId>]) -> Result<f64> {
+        Ok(self.run_prompts(prompts, false)?.0)
     }
 
     /// The logits after `ids`.
     pub(crate) fn logits(&mut self, ids: &[TokenId]) -> Result<Vec<f32>> {
-        Ok(self.run_prompt(ids, true)?.1)
+        Ok(self.run_prompts(&[ids.to_vec()], true)?.1)
     }
 
-    fn run_prompt(&mut self, ids: &[TokenId], logits: bool) -> Result<(f64, Vec<f32>)> {
-        let (mut seconds, mut row) = (0.0, Vec::new());
-        let chunks = ids.chunks(self.limits.step_tokens);
-        let last = chunks.len().saturating_sub(1);
-        for (at, chunk) in chunks.enumerate() {
-            let start = at * self.limits.step_tokens;
-            let wanted = OutputRow { logits, ..OutputRow::sample(chunk.len() as u32 - 1) };
-            let outputs = if at == last { vec![wanted] } else { Vec::new() };
-            let tokens = chunk.iter().map(|&token| Source::Host(token)).collect();
-            let seq = self.seq(0, tokens, Source::Host(start as u32), outputs);
-            let resets = if at == 0 { vec![reset(0, ids)] } else { Vec::new() };
-            let (step, rows) = self.step(vec![seq], resets)?;
-            seconds += step;
-            row = rows;
+    fn run_prompts(&mut self, prompts: &[Vec<TokenId>], logits: bool) -> Result<(f64, Vec<f32>)> {
+        let lens: Vec<usize> = prompts.iter().map(Vec::len).collect();
+        let (mut flights, mut row) = (VecDeque::new(), Vec::new());
+        let begin = Instant::now();
+        for parts in cut(&lens, self.limits.step_tokens) {
+            if flights.len() == self.limits.max_in_flight {
+                row = self.finish(flights.pop_front())?;
+            }
+            let seqs = parts.iter().map(|(slot, range)| {
+                let last = OutputRow { logits, ..OutputRow::sample(range.len() as u32 - 1) };
+                let outputs = if range.end == lens[*slot] { vec![last] } else { Vec::new() };
+                let tokens = prompts[*slot][range.clone()].iter().map(|&token| Source::Host(token)).collect();
+                self.seq(*slot, tokens, Source::Host(range.start as u32), outputs)
+            });
+            let seqs = seqs.collect();
+            let begins = parts.iter().filter(|(_, range)| range.start == 0);
+            let resets = begins.map(|(slot, _)| reset(*slot, &prompts[*slot])).collect();
+            flights.push_back(self.start(seqs, resets)?);
         }
-        Ok((seconds, row))
+        while !flights.is_empty() {
+            row = self.finish(flights.pop_front())?;
+        }
+        Ok((begin.elapsed().as_secs_f64(), row))
     }
 
     fn seq(
@@ -180,22 +197,32 @@ impl Stepper {
         }
     }
 
-    fn step(&mut self, seqs: Vec<SeqStep>, resets: Vec<SlotReset>) -> Result<(f64, Vec<f32>)> {
+    /// One step, waited for: its seconds.
+    fn step(&mut self, seqs: Vec<SeqStep>, resets: Vec<SlotReset>) -> Result<f64> {
+        let begin = Instant::now();
+        let flight = self.start(seqs, resets)?;
+        self.finish(Some(flight))?;
+        Ok(begin.elapsed().as_secs_f64())
+    }
+
+    fn start(&mut self, seqs: Vec<SeqStep>, resets: Vec<SlotReset>) -> Result<Flight> {
         let step = self.next_step(seqs, resets);
-        let start = Instant::now();
+        let submit = Instant::now();
         let ticket = self.exe.submit(&step)?;
-        let submitted = Instant::now();
+        Ok(Flight { ticket, submit, submitted: Instant::now() })
+    }
+
+    /// Waits for a step: its first row of logits, if one was wanted.
+    fn finish(&mut self, flight: Option<Flight>) -> Result<Vec<f32>> {
+        let Some(Flight { ticket, submit, submitted }) = flight else { return Ok(Vec::new()) };
         let output = self.exe.collect(ticket)?;
-        let collected = Instant::now();
         if let Some(spans) = &mut self.spans {
-            spans.push(StepSpan { submit: start, submitted, collected });
+            spans.push(StepSpan { submit, submitted, collected: Instant::now() });
         }
-        let seconds = collected.duration_since(start).as_secs_f64();
-        let row = match output.rows.into_iter().next().flatten() {
-            Some(row) => row.to_host()?.to_f32(),
-            None => Vec::new(),
-        };
-        Ok((seconds, row))
+        match output.rows.into_iter().next().flatten() {
+            Some(row) => Ok(row.to_host()?.to_f32()),
+            None => Ok(Vec::new()),
+        }
     }
 }
 
@@ -251,15 +278,39 @@ pub(crate) fn cost(model: &Model, limits: &Limits, formats: &[WeightFormat], ste
     total
 }
 
-/// The extents of a prompt of `len` tokens in steps of at most `step_tokens`, its last row wanted.
-pub(crate) fn prefill_counts(len: usize, step_tokens: usize) -> Vec<Counts> {
-    let step = |start: usize| {
-        let tokens = step_tokens.min(len - start);
-        let outputs = usize::from(start + tokens == len);
-        let kv_pairs = tokens * start + tokens * (tokens + 1) / 2;
-        Counts { tokens, outputs, seqs: 1, kv_positions: start + tokens, kv_pairs }
+/// Steps of at most `step_tokens` tokens that run prompts of these lengths one after another: in each, some prompts with the range
+/// of their tokens.
+fn cut(lens: &[usize], step_tokens: usize) -> Vec<Vec<(usize, Range<usize>)>> {
+    let (mut steps, mut room) = (Vec::new(), 0);
+    for (at, &len) in lens.iter().enumerate() {
+        let mut start = 0;
+        while start < len {
+            if room == 0 {
+                steps.push(Vec::new());
+                room = step_tokens.max(1);
+            }
+            let num = room.min(len - start);
+            steps.last_mut().into_iter().for_each(|step| step.push((at, start..start + num)));
+            start += num;
+            room -= num;
+        }
+    }
+    steps
+}
+
+/// The extents of the steps that run prompts of these lengths, the last row of each wanted.
+pub(crate) fn prefill_counts(lens: &[usize], step_tokens: usize) -> Vec<Counts> {
+    let step = |parts: Vec<(usize, Range<usize>)>| {
+        let mut counts = Counts { seqs: parts.len(), ..Counts::default() };
+        for (at, range) in parts {
+            counts.tokens += range.len();
+            counts.outputs += usize::from(range.end == lens[at]);
+            counts.kv_positions += range.end;
+            counts.kv_pairs += range.len() * range.start + range.len() * (range.len() + 1) / 2;
+        }
+        counts
     };
-    (0..len).step_by(step_tokens.max(1)).map(step).collect()
+    cut(lens, step_tokens).into_iter().map(step).collect()
 }
 
 /// The dtype that `model`'s first weight is stored in, and its name.
@@ -276,10 +327,19 @@ mod tests {
 
     #[test]
     fn chunks_of_a_prompt_cover_it() {
-        let steps = prefill_counts(1200, 512);
+        let steps = prefill_counts(&[1200], 512);
         assert_eq!(steps.iter().map(|c| c.tokens).collect::<Vec<_>>(), [512, 512, 176]);
         assert_eq!(steps.iter().map(|c| c.kv_pairs).sum::<usize>(), 1200 * 1201 / 2);
         assert_eq!(steps.iter().map(|c| c.outputs).sum::<usize>(), 1);
-        assert_eq!(prefill_counts(512, 512), [Counts::prefill(512)]);
+        assert_eq!(prefill_counts(&[512], 512), [Counts::prefill(512)]);
+    }
+
+    #[test]
+    fn prompts_share_steps() {
+        assert_eq!(cut(&[5, 4, 1], 8), [vec![(0, 0..5), (1, 0..3)], vec![(1, 3..4), (2, 0..1)]]);
+        let steps = prefill_counts(&[5, 4, 1], 8);
+        assert_eq!(steps.iter().map(|c| c.outputs).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(steps.iter().map(|c| c.kv_pairs).sum::<usize>(), 15 + 10 + 1);
+        assert_eq!(steps[1].kv_positions, 4 + 1);
     }
 }

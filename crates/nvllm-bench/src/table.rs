@@ -73,13 +73,14 @@ pub fn conditions(records: &[Record]) -> String {
     };
     let short = |text: &str| text.chars().take(12).collect::<String>();
     let mut text = format!(
-        "{} ({} parameters, sha256 {}), weights {}, activations {}, KV {}, {} threads\n{} on {} ({} processors), commit {}{}\n",
+        "{} ({} parameters, sha256 {}), weights {}, activations {}, KV {}, {} numerics, {} threads\n{} on {} ({} processors), commit {}{}\n",
         first.model.name,
         first.model.num_parameters,
         short(&first.model.sha256),
         first.dtypes.weights,
         first.dtypes.activations,
         first.dtypes.kv,
+        first.numerics,
         first.threads,
         first.device.name,
         first.host.os,

@@ -1,8 +1,8 @@
 //! The two traits that a backend implements.
 
 use crate::{
-    Activations, AdapterId, CoreError, DType, KvCache, Limits, ModelSpec, Op, PlanRules, Result, SlotId,
-    Step, StepOutput, StepProfile, Tensor, Ticket, TokenMasks, WeightSource,
+    Activations, AdapterId, CoreError, DType, KvCache, Limits, ModelSpec, Numerics, Op, PlanRules, Result,
+    SlotId, Step, StepOutput, StepProfile, Tensor, Ticket, TokenMasks, WeightSource,
 };
 
 /// Why a backend does not run an op in some shape, and what it takes.
@@ -22,6 +22,12 @@ pub struct BackendInfo {
     pub device: String,
     /// Memory it can use, in bytes.
     pub memory_bytes: usize,
+    /// Tokens of a step that suit it: with more, a token hardly gets cheaper.
+    pub step_tokens: usize,
+    /// What drives a device that has memory of its own; none for the host's processor.
+    pub driver: Option<String>,
+    /// The fastest clocks of such a device's cores and memory, in MHz.
+    pub clocks_mhz: Option<[f64; 2]>,
 }
 
 /// What is held, exactly for what the backend allocates.
@@ -76,6 +82,48 @@ pub trait Backend {
         weights: &dyn WeightSource,
         limits: &Limits,
     ) -> Result<Box<dyn Executable>>;
+}
+
+/// A backend that loads every model under one promise on the order of sums, whatever the limits ask for: how checks that were
+/// written for one promise look at the other.
+pub struct Under<'a> {
+    /// What loads.
+    pub backend: &'a dyn Backend,
+    /// The promise.
+    pub numerics: Numerics,
+}
+
+impl Under<'_> {
+    fn limits(&self, limits: &Limits) -> Limits {
+        Limits { numerics: self.numerics, ..limits.clone() }
+    }
+}
+
+impl Backend for Under<'_> {
+    fn info(&self) -> BackendInfo {
+        self.backend.info()
+    }
+
+    fn supports(&self, op: &Op) -> Result<(), Reason> {
+        self.backend.supports(op)
+    }
+
+    fn plan_rules(&self) -> PlanRules {
+        self.backend.plan_rules()
+    }
+
+    fn order(&self, op: &Op, num_rows: usize, limits: &Limits) -> OrderId {
+        self.backend.order(op, num_rows, &self.limits(limits))
+    }
+
+    fn load(
+        &self,
+        spec: &ModelSpec,
+        weights: &dyn WeightSource,
+        limits: &Limits,
+    ) -> Result<Box<dyn Executable>> {
+        self.backend.load(spec, weights, &self.limits(limits))
+    }
 }
 
 /// A loaded model. Lives on one thread.

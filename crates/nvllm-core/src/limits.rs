@@ -32,6 +32,16 @@ pub enum Numerics {
     Fast,
 }
 
+impl Numerics {
+    /// Its name on the command line and in records.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Invariant => "invariant",
+            Self::Fast => "fast",
+        }
+    }
+}
+
 /// The contract under which a model is loaded: memory is planned from it before a byte is read.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Limits {

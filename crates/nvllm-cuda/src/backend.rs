@@ -1,26 +1,27 @@
 //! The backend: from a tape to a loaded model on one GPU.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use nvllm_core::backend::lower;
 use nvllm_core::program::MemoryPlan;
 use nvllm_core::{
-    Backend, BackendInfo, CoreError, Executable, KvGeometry, Limits, ModelSpec, Op, OrderId, PlanRules,
-    Program, Reason, Rows, RowsOf, WeightSource,
+    Activations, Backend, BackendInfo, CoreError, DType, Executable, KvGeometry, Limits, ModelSpec, Op,
+    OrderId, PlanRules, Program, Reason, Rows, RowsOf, WeightSource,
 };
 
 use crate::compile::{KernelCache, Nvrtc};
-use crate::device::{Device, DeviceFacts};
-use crate::error::{Doing, Result};
+use crate::cublaslt::CublasLt;
+use crate::device::{Device, DeviceFacts, version};
+use crate::error::Result;
 use crate::executable::{CudaExecutable, Entry, Held, Lane, Parts};
 use crate::inputs::{Inputs, Layout};
 use crate::kv::CudaKv;
 use crate::launch::{Args, Dim, Extents, Launch};
-use crate::lower::{self, Lowering, MAX_HEAD_DIM, fast_shape};
+use crate::lower::{self, Lowering, MAX_HEAD_DIM, Tuning, Vendor, fast_shape};
+use crate::matmul_rate::MatmulRate;
 use crate::memory::Buffer;
 use crate::modules::Modules;
 use crate::rope::RopeTables;
@@ -32,6 +33,9 @@ use crate::work_lists::WorkLists;
 /// Values lie on lines of 256 bytes, in one allocation that kernels read and write.
 const RULES: PlanRules =
     PlanRules { align: 256, max_segment: usize::MAX, max_binding: usize::MAX, read_write_share: true };
+
+/// Tokens of a step that fill the device's tensor cores many times over.
+const STEP_TOKENS: usize = 8192;
 
 /// What a bandwidth measurement reads: several times any last-level cache.
 const BANDWIDTH_BYTES: usize = 1 << 30;
@@ -47,12 +51,14 @@ pub struct CudaOptions {
     pub nvrtc_dir: Option<PathBuf>,
     /// Whether decode steps are replayed as CUDA graphs.
     pub graphs: bool,
+    /// When the vendor's library runs a linear layer, where the order of sums is free.
+    pub vendor: Vendor,
 }
 
 impl Default for CudaOptions {
     /// The first GPU, with graphs, nothing kept on disk.
     fn default() -> Self {
-        Self { gpu: 0, cache_dir: None, nvrtc_dir: None, graphs: true }
+        Self { gpu: 0, cache_dir: None, nvrtc_dir: None, graphs: true, vendor: Vendor::default() }
     }
 }
 
@@ -63,6 +69,10 @@ pub struct CudaBackend {
     options: CudaOptions,
     free_bytes: usize,
     modules: OnceCell<Rc<Modules>>,
+    /// The vendor's library, looked for when it is first wanted; none if it is not there.
+    library: OnceCell<Option<Rc<CublasLt>>>,
+    /// What was measured once stays loaded: a measurement is then a few products.
+    matmul_rates: RefCell<Vec<MatmulRate>>,
 }
 
 impl CudaBackend {
@@ -74,7 +84,15 @@ impl CudaBackend {
         let device = Arc::new(Device::new(options.gpu)?);
         let nvrtc = Nvrtc::load(options.nvrtc_dir.as_deref())?;
         let free_bytes = device.free_bytes()?;
-        Ok(Self { device, nvrtc, options: options.clone(), free_bytes, modules: OnceCell::new() })
+        Ok(Self {
+            device,
+            nvrtc,
+            options: options.clone(),
+            free_bytes,
+            modules: OnceCell::new(),
+            library: OnceCell::new(),
+            matmul_rates: RefCell::default(),
+        })
     }
 
     /// What the device says of itself.
@@ -91,6 +109,23 @@ impl CudaBackend {
         Ok(Rc::clone(self.modules.get_or_init(|| modules)))
     }
 
+    /// The vendor's library, if `limits` admit it and it is there.
+    fn library(&self, limits: &Limits) -> Result<Option<Rc<CublasLt>>> {
+        if !lower::wants_vendor(limits) {
+            return Ok(None);
+        }
+        if let Some(library) = self.library.get() {
+            return Ok(library.clone());
+        }
+        let library = CublasLt::find(&self.device)?;
+        if library.is_none() {
+            tracing::warn!(
+                "cuBLASLt was not found: linear layers run our kernels only (PyPI: nvidia-cublas)"
+            );
+        }
+        Ok(self.library.get_or_init(|| library).clone())
+    }
+
     /// Seconds that reading `BANDWIDTH_BYTES` takes, at best.
     fn read_seconds(&self) -> Result<f64> {
         let modules = self.modules()?;
@@ -99,17 +134,23 @@ impl CudaBackend {
         let args = Args::new().ptr(data.at(0)).int(BANDWIDTH_BYTES / 16).ptr(out.at(0));
         let launch = Launch::new(modules.function("bandwidth_read")?, Dim::Fixed(2048), 512, args);
         let none = Extents { tokens: 0, outputs: 0, seqs: 0, prefill: false };
-        let mut best = Duration::MAX.as_secs_f64();
+        let mut best = f64::INFINITY;
         for _ in 0..6 {
-            let timed = Some(cudarc::driver::sys::CUevent_flags::CU_EVENT_DEFAULT);
-            let record = || self.device.stream.record_event(timed).doing("recording an event");
-            let start = record()?;
-            launch.run(&self.device, none)?;
-            let end = record()?;
-            end.synchronize().doing("waiting for the GPU")?;
-            best = best.min(f64::from(start.elapsed_ms(&end).doing("reading an event")?) / 1e3);
+            best = best.min(self.device.seconds(|| launch.run(&self.device, none))?);
         }
         Ok(best)
+    }
+
+    /// Operations a second of a product by the crate's own kernel.
+    fn matmul_rate(&self, weights: DType, activations: Activations) -> nvllm_core::Result<f64> {
+        let mut loaded = self.matmul_rates.borrow_mut();
+        if let Some(known) = loaded.iter_mut().find(|rate| rate.of == (weights, activations)) {
+            return known.measure();
+        }
+        let mut rate = MatmulRate::new(self, weights, activations)?;
+        let measured = rate.measure();
+        loaded.push(rate);
+        measured
     }
 }
 
@@ -121,6 +162,9 @@ impl Backend for CudaBackend {
             name: "cuda".into(),
             device: format!("GPU {}, {}, compute capability {major}.{minor}", facts.ordinal, facts.name),
             memory_bytes: self.free_bytes,
+            step_tokens: STEP_TOKENS,
+            driver: Some(format!("CUDA {}", version(facts.driver))),
+            clocks_mhz: facts.clocks_mhz,
         }
     }
 
@@ -144,12 +188,20 @@ impl Backend for CudaBackend {
         self.read_seconds().ok().map(|seconds| BANDWIDTH_BYTES as f64 / seconds)
     }
 
+    fn measure_matmul_rate(&self, weights: DType, activations: Activations) -> Option<f64> {
+        if matches!(weights, DType::I32 | DType::U8) {
+            return None;
+        }
+        let rate = self.matmul_rate(weights, activations);
+        rate.inspect_err(|error| tracing::warn!(%error, "no matrix product could be timed")).ok()
+    }
+
     fn plan_rules(&self) -> PlanRules {
         RULES
     }
 
-    fn order(&self, op: &Op, _: usize, limits: &Limits) -> OrderId {
-        lower::order(op, limits)
+    fn order(&self, op: &Op, num_rows: usize, limits: &Limits) -> OrderId {
+        lower::order(op, num_rows, limits)
     }
 
     fn load(
@@ -214,10 +266,11 @@ impl CudaBackend {
             .map(|_| Lane::new(device, held.inputs.layout.len, result_bytes(limits.step_outputs)))
             .collect::<Result<Vec<_>>>()?;
         let begin = begin(&held, limits)?;
+        let library = self.library(limits)?;
         let entries = programs
             .into_iter()
             .zip(plans)
-            .map(|(program, plan)| entry(&held, limits, program, plan))
+            .map(|(program, plan)| self.entry(&held, limits, library.as_ref(), (program, plan)))
             .collect::<Result<Vec<_>>>()?;
         device.synchronize()?;
         Ok(CudaExecutable::new(Parts {
@@ -231,6 +284,43 @@ impl CudaBackend {
             held,
             lanes,
         }))
+    }
+
+    fn entry(
+        &self,
+        held: &Held,
+        limits: &Limits,
+        library: Option<&Rc<CublasLt>>,
+        (program, plan): (Program, MemoryPlan),
+    ) -> Result<Entry> {
+        let lowering = Lowering {
+            modules: &held.modules,
+            program: &program,
+            plan: &plan,
+            arena: held.arena.at(0),
+            weights: &held.weights,
+            inputs: &held.inputs,
+            kv: &held.kv,
+            ropes: &held.ropes,
+            lists: &held.lists,
+            partial: held.partial.at(0),
+            limits,
+        };
+        let mut nodes = (0..program.nodes.len()).map(|at| lowering.node(at)).collect::<Result<Vec<_>>>()?;
+        if let Some(library) = library {
+            let vendor = self.options.vendor;
+            Tuning { lowering: &lowering, device: &self.device, library, vendor }.improve(&mut nodes)?;
+        }
+        let sampling = program
+            .logits()
+            .map(|id| {
+                let logits = lowering.value(id);
+                let launches =
+                    held.sampler.lower(&held.modules, &held.inputs, &held.slots, logits.at, logits.cols)?;
+                Ok((id, launches))
+            })
+            .transpose()?;
+        Ok(Entry { program, plan, nodes, sampling })
     }
 }
 
@@ -294,9 +384,12 @@ impl Need {
     }
 }
 
-/// Bytes of partial sums of linear layers.
+/// Bytes of partial sums of linear layers, whoever runs them.
 fn partial_bytes(programs: &[Program], limits: &Limits) -> usize {
-    programs.iter().map(|program| lower::partial_bytes(program, limits)).max().unwrap_or(0)
+    let bytes = |program: &Program| {
+        lower::partial_bytes(program, limits).max(lower::workspace_bytes(program, limits))
+    };
+    programs.iter().map(bytes).max().unwrap_or(0)
 }
 
 /// The launches that every step begins with.
@@ -321,36 +414,9 @@ fn begin(held: &Held, limits: &Limits) -> Result<Vec<Launch>> {
     Ok(launches)
 }
 
-fn entry(held: &Held, limits: &Limits, program: Program, plan: MemoryPlan) -> Result<Entry> {
-    let lowering = Lowering {
-        modules: &held.modules,
-        program: &program,
-        plan: &plan,
-        arena: held.arena.at(0),
-        weights: &held.weights,
-        inputs: &held.inputs,
-        kv: &held.kv,
-        ropes: &held.ropes,
-        lists: &held.lists,
-        partial: held.partial.at(0),
-        limits,
-    };
-    let nodes = (0..program.nodes.len()).map(|at| lowering.node(at)).collect::<Result<Vec<_>>>()?;
-    let sampling = program
-        .logits()
-        .map(|id| {
-            let logits = lowering.value(id);
-            let launches =
-                held.sampler.lower(&held.modules, &held.inputs, &held.slots, logits.at, logits.cols)?;
-            Ok((id, launches))
-        })
-        .transpose()?;
-    Ok(Entry { program, plan, nodes, sampling })
-}
-
 #[cfg(test)]
 mod tests {
-    use nvllm_core::{Activations, DType, Numerics};
+    use nvllm_core::Numerics;
 
     use super::*;
 

@@ -18,7 +18,7 @@ pub(crate) struct Device {
 }
 
 /// What a device says of itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct DeviceFacts {
     /// Its number among the devices that the driver shows.
     pub ordinal: usize,
@@ -32,6 +32,8 @@ pub struct DeviceFacts {
     pub multiprocessors: usize,
     /// Shared memory that one block may ask for, in bytes.
     pub block_shared_bytes: usize,
+    /// The fastest clocks of its multiprocessors and of its memory, in MHz, where the driver tells.
+    pub clocks_mhz: Option<[f64; 2]>,
     /// The CUDA version that the driver supports, as 1000 * major + 10 * minor.
     pub driver: i32,
 }
@@ -95,6 +97,8 @@ pub fn device_facts(ordinal: usize) -> Result<DeviceFacts> {
         // SAFETY: the device exists.
         unsafe { result::device::get_attribute(device, which) }.doing("asking the GPU")
     };
+    // The driver counts in kHz; a share of a GPU may not tell.
+    let mhz = |which| attribute(which).ok().filter(|khz| *khz > 0).map(|khz| f64::from(khz) / 1e3);
     Ok(DeviceFacts {
         ordinal,
         name: result::device::get_name(device).doing("asking the GPU's name")?,
@@ -109,6 +113,9 @@ pub fn device_facts(ordinal: usize) -> Result<DeviceFacts> {
         block_shared_bytes: attribute(
             sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN,
         )? as usize,
+        clocks_mhz: mhz(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_CLOCK_RATE)
+            .zip(mhz(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE))
+            .map(|(cores, memory)| [cores, memory]),
         driver: driver_version()?,
     })
 }
@@ -136,6 +143,17 @@ impl Device {
     pub(crate) fn free_bytes(&self) -> Result<usize> {
         self.bind()?;
         result::mem_get_info().map(|(free, _)| free).doing("asking for free memory")
+    }
+
+    /// Seconds from the beginning to the end of what `work` puts on the stream, on the device's clock: waits for it.
+    pub(crate) fn seconds(&self, work: impl FnOnce() -> Result<()>) -> Result<f64> {
+        let timed = Some(sys::CUevent_flags::CU_EVENT_DEFAULT);
+        let record = || self.stream.record_event(timed).doing("recording an event");
+        let start = record()?;
+        work()?;
+        let end = record()?;
+        end.synchronize().doing("waiting for the GPU")?;
+        Ok(f64::from(start.elapsed_ms(&end).doing("reading an event")?) / 1e3)
     }
 
     /// Waits for everything on the stream.

@@ -421,6 +421,11 @@ impl Executable for CudaExecutable {
 }
 
 impl CudaExecutable {
+    /// Linear layers that some number of rows takes to the vendor's library, over all programs.
+    pub fn vendor_layers(&self) -> usize {
+        self.entries.iter().flat_map(|entry| &entry.nodes).filter(|node| node.uses_vendor()).count()
+    }
+
     fn sample_masked(&mut self, flight: &Flight, masks: &TokenMasks) -> crate::Result<()> {
         let num = flight.batch.outputs.len();
         self.held.sampler.bring_masks(masks, num)?;

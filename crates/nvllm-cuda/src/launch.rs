@@ -1,10 +1,12 @@
-//! A kernel launch as data: made once at load, run every step with the step's extents.
+//! A launch as data: made once at load, run every step with the step's extents.
 
 use std::ffi::c_void;
+use std::rc::Rc;
 
 use cudarc::driver::sys;
 use nvllm_core::Rows;
 
+use crate::cublaslt::Product;
 use crate::device::Device;
 use crate::error::{Doing, Result};
 use crate::memory::Address;
@@ -58,10 +60,19 @@ impl Dim {
     }
 }
 
+/// What a launch runs.
+#[derive(Clone, Debug)]
+pub(crate) enum Work {
+    /// A kernel of ours.
+    Kernel(Function),
+    /// A product of the vendor's library, which sizes its own grid.
+    Product(Rc<Product>),
+}
+
 /// One launch.
 #[derive(Clone, Debug)]
 pub(crate) struct Launch {
-    pub function: Function,
+    pub work: Work,
     pub grid: [Dim; 3],
     /// Threads of a block.
     pub block: u32,
@@ -77,15 +88,17 @@ pub(crate) struct Launch {
 impl Launch {
     /// A grid of one dimension.
     pub(crate) fn new(function: Function, rows: Dim, block: u32, args: Args) -> Self {
-        Self {
-            function,
-            grid: [rows, Dim::Fixed(1), Dim::Fixed(1)],
-            block,
-            shared: 0,
-            args,
-            early: false,
-            prefill_only: false,
-        }
+        Self::of(Work::Kernel(function), rows, block, args)
+    }
+
+    /// A product of `rows` rows.
+    pub(crate) fn product(product: Rc<Product>, rows: Rows, args: Args) -> Self {
+        Self::of(Work::Product(product), Dim::each(rows), 0, args)
+    }
+
+    fn of(work: Work, rows: Dim, block: u32, args: Args) -> Self {
+        let grid = [rows, Dim::Fixed(1), Dim::Fixed(1)];
+        Self { work, grid, block, shared: 0, args, early: false, prefill_only: false }
     }
 
     /// The second dimension of the grid.
@@ -119,6 +132,10 @@ impl Launch {
             return Ok(());
         }
         let words: Vec<u64> = self.args.0.iter().map(|arg| arg.word(extents)).collect();
+        let function = match &self.work {
+            Work::Kernel(function) => function,
+            Work::Product(product) => return product.run(device, &words),
+        };
         let mut pointers: Vec<*mut c_void> =
             self.args.0.iter().zip(&words).map(|(arg, word)| arg.pointer(word).cast_mut()).collect();
         let mut early = sys::CUlaunchAttribute {
@@ -141,12 +158,7 @@ impl Launch {
         // SAFETY: the arguments are those of the kernel's signature (see `Args`), their addresses those of live buffers that hold
         // the extents that the step was checked against.
         unsafe {
-            sys::cuLaunchKernelEx(
-                &raw const config,
-                self.function.0,
-                pointers.as_mut_ptr(),
-                std::ptr::null_mut(),
-            )
+            sys::cuLaunchKernelEx(&raw const config, function.0, pointers.as_mut_ptr(), std::ptr::null_mut())
         }
         .result()
         .doing("launching a kernel")

@@ -12,10 +12,12 @@
 //! operands go to tensor cores, and a general kernel takes what is left.
 //!
 //! **Absent on purpose.** No toolkit at build time or at run time beside NVRTC: kernels bring their own conversions. No allocation
-//! while serving. No vendor library in the order-preserving mode. No configuration from the environment.
+//! while serving. No vendor library in the order-preserving mode; in the other one it runs what it measures faster at, and is not needed.
+//! No configuration from the environment.
 
 mod backend;
 pub mod compile;
+mod cublaslt;
 mod device;
 mod error;
 mod executable;
@@ -24,6 +26,7 @@ mod inputs;
 mod kv;
 mod launch;
 mod lower;
+mod matmul_rate;
 mod memory;
 mod modules;
 mod profile;
@@ -35,6 +38,8 @@ mod weights;
 mod work_lists;
 
 pub use backend::{CudaBackend, CudaOptions};
+pub use cublaslt::cublaslt_version;
 pub use device::{DeviceFacts, count_devices, device_facts};
 pub use error::{CudaError, Result};
 pub use executable::CudaExecutable;
+pub use lower::Vendor;

@@ -1,12 +1,95 @@
-//! The backend against the reference: every op, launched kernel by kernel and replayed as graphs. Skips, and says why, where there is no
-//! GPU.
+//! The backend against the reference: every op, launched kernel by kernel and replayed as graphs, and linear layers by the vendor's
+//! library where sums may have any order. Skips, and says why, where there is no GPU.
 
-use nvllm_cuda::{CudaBackend, CudaError, CudaOptions};
+use nvllm_conformance::{CASES, expect_conformance};
+use nvllm_core::backend::Under;
+use nvllm_core::weight::{AxisRole, SyntheticSource};
+use nvllm_core::{Activations, DType, Limits, ModelSpec, Numerics, SpecBuilder};
+use nvllm_cuda::{CudaBackend, CudaError, CudaOptions, Vendor, cublaslt_version};
+
+fn backend_with(graphs: bool, vendor: Vendor) -> Result<CudaBackend, CudaError> {
+    let cache_dir = Some(std::env::temp_dir().join("nvllm-cuda-test-kernels"));
+    CudaBackend::new(&CudaOptions { graphs, cache_dir, vendor, ..CudaOptions::default() })
+}
 
 fn backend(graphs: bool) -> Result<CudaBackend, CudaError> {
-    let cache_dir = Some(std::env::temp_dir().join("nvllm-cuda-test-kernels"));
-    CudaBackend::new(&CudaOptions { graphs, cache_dir, ..CudaOptions::default() })
+    backend_with(graphs, Vendor::default())
 }
 
 nvllm_conformance::conformance_where_found!(eager, || backend(false));
 nvllm_conformance::conformance_where_found!(graphs, || backend(true));
+
+/// What linear layers have a part in, but equality across numbers of rows, which `Numerics::Fast` does not promise.
+const FAST: [&str; 5] = ["linear", "models_op_by_op", "models_end_to_end", "page_invariance", "moved_blocks"];
+
+/// The backend for `Numerics::Fast`, unless something is missing.
+fn fast(vendor: Vendor) -> Option<CudaBackend> {
+    match backend_with(true, vendor) {
+        Ok(_) if cublaslt_version().is_none() => println!("skipped: cuBLASLt was not found"),
+        Ok(backend) => return Some(backend),
+        Err(reason) => println!("skipped: {reason}"),
+    }
+    None
+}
+
+#[test]
+fn fast_conforms_by_the_vendors_products() {
+    let Some(backend) = fast(Vendor::Always) else { return };
+    let backend = Under { backend: &backend, numerics: Numerics::Fast };
+    let cases: Vec<_> = CASES.iter().filter(|case| FAST.contains(&case.name)).collect();
+    assert_eq!(cases.len(), FAST.len());
+    cases.into_iter().for_each(|case| expect_conformance(case.run, &backend));
+}
+
+#[test]
+fn fast_conforms_by_what_is_faster() {
+    let Some(backend) = fast(Vendor::IfFaster) else { return };
+    let backend = Under { backend: &backend, numerics: Numerics::Fast };
+    let models = CASES.iter().filter(|case| case.name == "models_end_to_end");
+    models.for_each(|case| expect_conformance(case.run, &backend));
+}
+
+/// A layer of tokens and a head of outputs.
+fn two_layers() -> ModelSpec {
+    const WIDTH: usize = 64;
+    let mut builder = SpecBuilder::new();
+    let mut matrix = |name: &str| {
+        let part = (name.to_owned(), WIDTH, AxisRole::Replicated);
+        builder.matrix(name, WIDTH, AxisRole::Replicated, [part])
+    };
+    let (table, layer, head) = (matrix("table"), matrix("layer"), matrix("head"));
+    let mut program = builder.program("layers");
+    let x = program.embed(table);
+    let x = program.linear(x, layer);
+    let x = program.gather_rows(x);
+    program.linear_f32(x, head);
+    let program = program.finish().expect("shapes agree");
+    builder.finish("two layers", vec![program], WIDTH, WIDTH)
+}
+
+#[test]
+fn the_vendors_products_run_under_fast_only() {
+    let Some(backend) = fast(Vendor::Always) else { return };
+    let spec = two_layers();
+    for (numerics, activations, expected) in [
+        (Numerics::Fast, Activations::Bf16, 2),
+        (Numerics::Fast, Activations::F32, 0),
+        (Numerics::Invariant, Activations::Bf16, 0),
+    ] {
+        let limits = Limits {
+            step_tokens: 48,
+            step_outputs: 3,
+            seqs: 3,
+            context: 48,
+            block_len: 16,
+            kv_bytes: 0,
+            kv_dtype: DType::Bf16,
+            activations,
+            numerics,
+            max_in_flight: 1,
+        };
+        let source = SyntheticSource::new(&spec.weights, DType::Bf16, 0);
+        let exe = backend.load_model(&spec, &source, &limits).expect("it loads");
+        assert_eq!(exe.vendor_layers(), expected, "{numerics:?}, {activations:?}");
+    }
+}

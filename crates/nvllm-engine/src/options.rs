@@ -9,8 +9,8 @@ use crate::{EngineError, Model, Result};
 pub struct LoadOptions {
     /// Sequences at once.
     pub max_num_seqs: usize,
-    /// New tokens in one step.
-    pub max_num_batched_tokens: usize,
+    /// New tokens in one step; as many as suit the backend if not given.
+    pub max_num_batched_tokens: Option<usize>,
     /// Rows whose logits one step may ask for, beside one a sequence.
     pub max_num_logits: usize,
     /// Tokens of one sequence; the model's own maximum if not given.
@@ -33,7 +33,7 @@ impl Default for LoadOptions {
     fn default() -> Self {
         Self {
             max_num_seqs: 16,
-            max_num_batched_tokens: 512,
+            max_num_batched_tokens: None,
             max_num_logits: 0,
             max_model_len: None,
             kv_cache_bytes: None,
@@ -63,7 +63,9 @@ impl LoadOptions {
             return Err(EngineError::Option { option: "max-model-len", problem });
         }
         let mut limits = Limits {
-            step_tokens: self.max_num_batched_tokens,
+            step_tokens: self
+                .max_num_batched_tokens
+                .unwrap_or(info.step_tokens.min(context.saturating_mul(self.max_num_seqs))),
             step_outputs: self.max_num_seqs.max(self.max_num_logits),
             seqs: self.max_num_seqs,
             context,

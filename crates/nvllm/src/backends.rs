@@ -49,6 +49,7 @@ pub(crate) fn load_options(args: &LoadArgs, max_num_seqs: usize) -> LoadOptions 
         max_model_len: args.max_model_len,
         kv_cache_bytes: args.kv_cache_bytes,
         block_size: args.block_size,
+        numerics: args.numerics.numerics(),
         activations: args.activations.map(|dtype| match dtype {
             Dtype::F32 => Activations::F32,
             Dtype::Bf16 => Activations::Bf16,

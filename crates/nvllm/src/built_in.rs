@@ -102,6 +102,12 @@ pub(crate) fn cuda_findings() -> Vec<String> {
         Ok(nvrtc) => format!("nvrtc     {}.{}", nvrtc.version().0, nvrtc.version().1),
         Err(missing) => format!("nvrtc     {missing}"),
     });
+    lines.push(match nvllm_cuda::cublaslt_version() {
+        Some(version) => format!("cublaslt  {}.{}", version / 10_000, version % 10_000 / 100),
+        None => {
+            "cublaslt  not found, and not needed: --numerics fast can use it (PyPI: nvidia-cublas)".into()
+        }
+    });
     lines
 }
 

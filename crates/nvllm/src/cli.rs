@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use nvllm_core::Numerics;
 
 /// An LLM inference engine: fast, the same answer every time, in one binary.
 #[derive(Parser)]
@@ -48,6 +49,23 @@ pub(crate) enum Dtype {
     Bf16,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Promise {
+    /// The same answer whatever else is in the batch, bit for bit.
+    Invariant,
+    /// Whatever kernel measures faster for a batch size, the vendor's library among them.
+    Fast,
+}
+
+impl Promise {
+    pub(crate) const fn numerics(self) -> Numerics {
+        match self {
+            Self::Invariant => Numerics::Invariant,
+            Self::Fast => Numerics::Fast,
+        }
+    }
+}
+
 /// Where to compute.
 #[derive(Args, Clone)]
 pub(crate) struct DeviceArgs {
@@ -84,15 +102,18 @@ pub(crate) struct LoadArgs {
     /// Dtype of values between ops; bf16 for models saved in bf16, else f32, if not given.
     #[arg(long, value_enum)]
     pub activations: Option<Dtype>,
+    /// What is promised about the order of sums.
+    #[arg(long, value_enum, default_value = "invariant")]
+    pub numerics: Promise,
     /// Dtype of the KV cache; that of the activations if not given.
     #[arg(long, value_enum)]
     pub kv_cache_dtype: Option<Dtype>,
     /// Tokens of one sequence, prompt and output together; the model's own maximum if not given.
     #[arg(long)]
     pub max_model_len: Option<usize>,
-    /// Tokens in one step: longer prompts are cut into chunks.
-    #[arg(long, default_value_t = 512)]
-    pub max_num_batched_tokens: usize,
+    /// Tokens in one step: longer prompts are cut into chunks; 512 on a CPU and 8192 on a GPU if not given.
+    #[arg(long)]
+    pub max_num_batched_tokens: Option<usize>,
     /// Bytes of KV cache.
     #[arg(long)]
     pub kv_cache_bytes: Option<usize>,
@@ -245,9 +266,12 @@ pub(crate) struct Bench {
     /// Dtype of values between ops and of the KV cache; bf16 for models saved in bf16, else f32, if not given.
     #[arg(long, value_enum)]
     pub activations: Option<Dtype>,
-    /// Tokens in one step: longer prompts are cut into chunks.
-    #[arg(long, default_value_t = 512)]
-    pub max_num_batched_tokens: usize,
+    /// What is promised about the order of sums.
+    #[arg(long, value_enum, default_value = "invariant")]
+    pub numerics: Promise,
+    /// Tokens in one step: longer prompts are cut into chunks; 512 on a CPU and 8192 on a GPU if not given.
+    #[arg(long)]
+    pub max_num_batched_tokens: Option<usize>,
     /// Share of the nano set's requests and lengths; as much as fits the time if not given.
     #[arg(long)]
     pub scale: Option<f64>,

@@ -185,6 +185,11 @@ fn info_and_plan_count_what_is_there() {
         ["weights_bytes", "kv_cache_bytes", "arena_bytes"].iter().map(|k| plan[*k].as_u64().unwrap()).sum();
     assert_eq!(plan["total_bytes"], total);
     assert!(stdout(&["plan"]).contains("fits"));
+    let fast: Value = serde_json::from_str(&stdout(&["plan", "--json", "--numerics", "fast"])).unwrap();
+    assert_eq!(
+        (&plan["limits"]["numerics"], &fast["limits"]["numerics"]),
+        (&"invariant".into(), &"fast".into())
+    );
 }
 
 /// A GPU that no machine has: without a driver the message says so, with one it counts the GPUs.

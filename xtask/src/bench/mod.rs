@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::ValueEnum;
-use nvllm_core::Activations;
+use nvllm_core::{Activations, Numerics};
 
 /// What to measure, and how.
 #[derive(clap::Args)]
@@ -46,6 +46,12 @@ pub(crate) struct Args {
     /// Storage of values between ops, and of the KV cache
     #[arg(long, value_enum, default_value_t = ActivationsArg::Bf16)]
     activations: ActivationsArg,
+    /// What is promised about the order of sums
+    #[arg(long, value_enum, default_value_t = NumericsArg::Invariant)]
+    numerics: NumericsArg,
+    /// Tokens in one step; 512 on a CPU and 8192 on a GPU if not given
+    #[arg(long)]
+    max_num_batched_tokens: Option<usize>,
     /// Share of the nano set's requests and lengths; as much as fits the time if not given
     #[arg(long)]
     scale: Option<f64>,
@@ -102,6 +108,21 @@ impl ActivationsArg {
         match self {
             Self::Bf16 => "bf16",
             Self::F32 => "f32",
+        }
+    }
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum NumericsArg {
+    Invariant,
+    Fast,
+}
+
+impl NumericsArg {
+    const fn core(self) -> Numerics {
+        match self {
+            Self::Invariant => Numerics::Invariant,
+            Self::Fast => Numerics::Fast,
         }
     }
 }

@@ -131,7 +131,8 @@ fn settings(root: &Path, args: &Args, program: Option<Program>) -> Result<Settin
     Ok(Settings {
         quick: args.quick,
         activations: args.activations.core(),
-        step_tokens: nvllm_engine::LoadOptions::default().max_num_batched_tokens,
+        numerics: args.numerics.core(),
+        step_tokens: args.max_num_batched_tokens,
         threads: match args.backend {
             BackendArg::Cpu => args.threads.unwrap_or_else(nvllm_cpu::default_threads),
             BackendArg::Cuda => 1,
@@ -143,6 +144,10 @@ fn settings(root: &Path, args: &Args, program: Option<Program>) -> Result<Settin
         version: env!("CARGO_PKG_VERSION").into(),
         program,
         peers,
+        peer_device: match args.backend {
+            BackendArg::Cpu => "cpu".into(),
+            BackendArg::Cuda => format!("cuda:{}", args.gpu),
+        },
         scratch: root.join("out/bench"),
     })
 }
@@ -157,6 +162,7 @@ fn build(root: &Path, args: &Args) -> Option<Program> {
     }
     let mut flags = vec!["--activations".into(), args.activations.name().into()];
     flags.extend(["--backend".into(), args.backend.name().into()]);
+    flags.extend(["--numerics".into(), args.numerics.core().name().into()]);
     flags.extend(
         args.threads.map(|threads| vec!["--threads".into(), threads.to_string()]).unwrap_or_default(),
     );

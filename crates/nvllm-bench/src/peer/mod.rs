@@ -64,6 +64,8 @@ pub(crate) struct PeerSetup {
     pub sha256: String,
     /// Threads that compute.
     pub threads: usize,
+    /// Where, as torch names it.
+    pub device: String,
     /// Where converted weights and logs may lie.
     pub scratch: PathBuf,
     /// The checkpoint's dtype.
@@ -106,7 +108,7 @@ impl Peer {
         let converted = setup.scratch.join(&setup.sha256[..setup.sha256.len().min(12)]);
         let mut command = Command::new(python);
         command.arg(&installation.script).args(installation.args).arg(&setup.dir).arg(converted);
-        command.arg(setup.threads.to_string());
+        command.arg(setup.threads.to_string()).arg(&setup.device);
         let words = std::iter::once(command.get_program()).chain(command.get_args());
         let said = words.map(|word| base_name(&word.to_string_lossy())).collect::<Vec<_>>().join(" ");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr);

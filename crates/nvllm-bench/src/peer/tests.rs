@@ -60,6 +60,7 @@ fn setup(scratch: &Path) -> PeerSetup {
         dir: "no-such-model".into(),
         sha256: "00".into(),
         threads: 1,
+        device: "cpu".into(),
         scratch: scratch.into(),
         weights: "bf16".into(),
     }
@@ -95,7 +96,7 @@ fn a_peer_takes_its_turns() {
     std::fs::write(&script, text).unwrap();
     let installation = Installation { name: "x", pythons: vec!["/bin/sh".into()], script, args: &["a"] };
     let mut peer = Peer::start(&installation, &setup(dir.path())).unwrap();
-    assert_eq!(peer.engine.command.as_deref(), Some("sh peer.sh a no-such-model 00 1"));
+    assert_eq!(peer.engine.command.as_deref(), Some("sh peer.sh a no-such-model 00 1 cpu"));
     assert!(!peer.agreement.passed, "before the comparison");
     peer.agree(&[TokenId(0)], &[0.0, 2.01]).unwrap();
     assert!(peer.agreement.passed && peer.can("decode").is_ok() && peer.can("set").is_err());

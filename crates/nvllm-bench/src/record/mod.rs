@@ -157,10 +157,10 @@ pub struct Device {
     pub name: String,
     /// Memory that the backend may use, in bytes.
     pub memory_bytes: usize,
-    /// Driver version; none for a CPU.
+    /// What drives it, with its version; none for a CPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub driver: Option<String>,
-    /// Clocks of cores and memory before the run, in MHz; none for a CPU, whose clock is the host's.
+    /// The fastest clocks of its cores and memory, in MHz; none for a CPU, whose clock is the host's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clocks_mhz: Option<[f64; 2]>,
     /// Power limit, in watts; none for a CPU.

@@ -27,14 +27,14 @@ pub(super) fn chart(section: &Section) -> Option<Chart> {
     let engines = section.engines();
     let keys = distinct(section.records.iter().filter(|r| bar(r).is_some()).map(key));
     let panels: Vec<Panel> = keys.into_iter().map(|key| panel(section, &engines, key)).collect();
-    let first = section.records.first()?;
-    let title = format!("Share of the roofline, {} on {}", first.model.name, first.device.name);
+    let title = format!("Share of the roofline, {}", section.title());
     chart::panels(format!("{}-roofline.svg", section.name), title, &engines, &panels, HEIGHT, draw)
 }
 
-/// The records of a panel: workload and context.
-fn key(record: &Record) -> (&str, Option<usize>) {
-    (&record.workload, record.case.context)
+/// What the records of a panel share: workload, context, and prompts at once if there are several.
+fn key(record: &Record) -> (&str, Option<usize>, Option<usize>) {
+    let prompts = record.case.batch.filter(|batch| *batch > 1 && record.case.prompt_len.is_some());
+    (&record.workload, record.case.context, prompts)
 }
 
 /// The group of a record, and its share; none for a part of a step, whose values may never leave a cache.
@@ -47,7 +47,7 @@ fn bar(record: &Record) -> Option<(&'static str, usize, f64)> {
     Some((axis, size, record.share()?))
 }
 
-fn panel(section: &Section, engines: &[&str], of: (&str, Option<usize>)) -> Panel {
+fn panel(section: &Section, engines: &[&str], of: (&str, Option<usize>, Option<usize>)) -> Panel {
     let records = || section.records.iter().filter(|record| key(record) == of);
     let bars: Vec<_> = records()
         .filter_map(|record| {
@@ -64,8 +64,9 @@ fn panel(section: &Section, engines: &[&str], of: (&str, Option<usize>)) -> Pane
         (wanted, group)
     };
     let context = of.1.map(|context| format!(", context {context}")).unwrap_or_default();
+    let prompts = of.2.map(|prompts| format!(", {prompts} prompts at once")).unwrap_or_default();
     Panel {
-        title: format!("{}{context}", of.0),
+        title: format!("{}{context}{prompts}", of.0),
         axis: bars.first().map_or("", |((axis, ..), _)| axis),
         groups: sizes.into_iter().map(group).collect(),
     }

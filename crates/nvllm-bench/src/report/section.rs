@@ -1,5 +1,7 @@
 //! Which of the records are shown: one model on one device, each workload by the newest run that measured it.
 
+use nvllm_core::Numerics;
+
 use crate::record::Record;
 use crate::workload::REGISTRY;
 
@@ -30,6 +32,16 @@ impl Section {
         engines
     }
 
+    /// What it is about, in words: the model, the device, and the promise on sums where it is not the usual one.
+    pub fn title(&self) -> String {
+        let Some(first) = self.records.iter().find(|record| record.is_ours()).or(self.records.first()) else {
+            return String::new();
+        };
+        let usual = first.numerics == Numerics::Invariant.name();
+        let numerics = if usual { String::new() } else { format!(", {} numerics", first.numerics) };
+        format!("{} on {}{numerics}", first.model.name, first.device.name)
+    }
+
     /// Its records that are wanted.
     pub(super) fn select(&self, wanted: impl Fn(&Record) -> bool) -> Vec<Record> {
         self.records.iter().filter(|record| wanted(record)).cloned().collect()
@@ -52,19 +64,21 @@ pub(super) fn is_quick(record: &Record) -> bool {
     record.flags.iter().any(|flag| flag == "--quick")
 }
 
-/// What runs must share to be shown in one section. Of a run's own record: a peer's dtypes are its own.
-fn subject<'a>(records: &'a [Record], run: &str) -> Option<(&'a str, &'a str, &'a str)> {
+/// What runs must share to be shown in one section. Of a run's own record: a peer's dtypes and numerics are its own.
+fn subject<'a>(records: &'a [Record], run: &str) -> Option<[&'a str; 4]> {
     let of_run = || records.iter().filter(|record| record.run == run);
     let record = of_run().find(|record| record.is_ours()).or(of_run().next())?;
-    Some((&record.device.name, &record.model.sha256, &record.dtypes.activations))
+    Some([&record.device.name, &record.model.sha256, &record.dtypes.activations, &record.numerics])
 }
 
-/// The sections of a file's records, in the order written: those with a run that can be quoted first, the newest first.
+/// The sections of a file's records: those under the usual promise on sums first, of them those with a run that can be quoted, the
+/// newest first.
 pub(super) fn sections(stem: &str, records: &[Record]) -> Vec<Section> {
     // Newest first, the quick ones behind all others.
     let mut runs = distinct(records.iter().rev().map(|record| (is_quick(record), record.run.clone())));
     runs.sort_by_key(|(quick, _)| *quick);
-    let subjects = distinct(runs.iter().filter_map(|(_, run)| subject(records, run)));
+    let mut subjects = distinct(runs.iter().filter_map(|(_, run)| subject(records, run)));
+    subjects.sort_by_key(|[.., numerics]| *numerics != Numerics::Invariant.name());
     let shown = subjects.iter().map(|of| {
         let runs: Vec<&str> = runs.iter().map(|(_, run)| run.as_str()).collect();
         let runs: Vec<&str> = runs.into_iter().filter(|run| subject(records, run) == Some(*of)).collect();

@@ -178,6 +178,17 @@ fn other_weights_and_devices_are_sections_of_their_own() {
 }
 
 #[test]
+fn promises_on_sums_are_shown_apart() {
+    let mut fast = of_run(decode("nvllm", 1, 128, 0.95), "r9", &[]);
+    fast.numerics = "fast".into();
+    let report = report(&[records(), vec![fast]].concat());
+    let summary = report.block("cpu", "charts").unwrap();
+    assert!(summary.contains("invariant numerics") && !summary.contains("r9"), "{summary}");
+    let all = report.block(EVERYTHING, "charts").unwrap();
+    assert!(all.contains("## m on x, 2 threads, fast numerics"), "{all}");
+}
+
+#[test]
 fn what_no_record_tells_is_not_drawn() {
     let mut single = decode("nvllm", 1, 128, 0.5);
     assert_eq!(report(std::slice::from_ref(&single)).charts().len(), 1, "one batch size is no curve");

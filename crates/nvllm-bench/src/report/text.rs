@@ -54,8 +54,10 @@ pub(super) fn everything<'a>(sections: impl Iterator<Item = &'a Section>, charts
 }
 
 fn whole(section: &Section, charts: &str) -> String {
-    let Some(first) = section.records.first() else { return String::new() };
-    let mut text = format!("## {} on {}\n\n", first.model.name, first.device.name);
+    if section.records.is_empty() {
+        return String::new();
+    }
+    let mut text = format!("## {}\n\n", section.title());
     text.extend(section.charts().iter().map(|chart| image(chart, charts)));
     for name in section.workloads() {
         let records = section.select(|record| record.workload == name);

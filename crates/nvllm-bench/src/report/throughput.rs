@@ -33,8 +33,7 @@ pub(super) fn chart(section: &Section) -> Option<Chart> {
     contexts.sort_unstable();
     let panels: Vec<Panel> =
         contexts.into_iter().filter_map(|context| panel(section, &engines, context)).collect();
-    let first = section.records.first()?;
-    let title = format!("Decode, latency against throughput, {} on {}", first.model.name, first.device.name);
+    let title = format!("Decode, latency against throughput, {}", section.title());
     chart::panels(format!("{}-throughput.svg", section.name), title, &engines, &panels, HEIGHT, draw)
 }
 

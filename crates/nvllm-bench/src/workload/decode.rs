@@ -156,8 +156,8 @@ fn plan(
 
 /// Seconds that computing the case's context takes, about.
 fn prompt_seconds(bench: &Bench, model: &Model, roof: Roof, plan: &Plan) -> Result<f64> {
-    let limits = bench.limits(model, 1, plan.context, bench.settings.step_tokens)?;
-    let steps = stepper::prefill_counts(plan.context, limits.step_tokens);
+    let limits = bench.limits(model, 1, plan.context, bench.step_tokens)?;
+    let steps = stepper::prefill_counts(&[plan.context], limits.step_tokens);
     let cost = stepper::cost(model, &limits, &stepper::formats(model)?, &steps);
     Ok(2.0 * plan.batch as f64 * roof.seconds(cost))
 }

@@ -32,7 +32,7 @@ impl Workload for Memory {
         let (seqs, context) = if bench.settings.quick { QUICK } else { FULL };
         let context = context.min(model.spec.max_positions);
         let case = Case { batch: Some(seqs), context: Some(context), ..Case::default() };
-        let step_tokens = bench.settings.step_tokens.min(context).max(seqs);
+        let step_tokens = bench.step_tokens.min(context).max(seqs);
         let limits = bench.limits(&model, seqs, context, step_tokens)?;
         let what = format!("memory, {case}");
         if !bench.fits(&what, limits.kv_bytes + model.weight_bytes()?) {
@@ -46,7 +46,7 @@ impl Workload for Memory {
         };
         let mut stepper = Stepper::load(backend.as_ref(), &model, &limits)?;
         stepper.fill_cache()?;
-        stepper.prefill(&prompt)?;
+        stepper.prefill(std::slice::from_ref(&prompt))?;
         stepper.place(seqs, context - 1)?;
         let after = host::resident_bytes().unwrap_or(before);
         let report = stepper.memory();

@@ -70,12 +70,11 @@ impl Set {
 
     /// Seconds that it takes at least, about: all prompts, then steps of all sequences at their mean length.
     fn seconds(&self, bench: &Bench, model: &Model, roof: Roof) -> Result<f64> {
-        let limits =
-            bench.limits(model, self.len(), self.longest(), bench.settings.step_tokens.max(self.len()))?;
+        let limits = bench.limits(model, self.len(), self.longest(), bench.step_tokens.max(self.len()))?;
         let formats = stepper::formats(model)?;
         let tokens: usize = self.prompts.iter().map(Vec::len).sum();
         let (outputs, num) = (self.output_lens.iter().sum::<usize>(), self.len());
-        let prompts = stepper::prefill_counts(tokens / num, bench.settings.step_tokens);
+        let prompts = stepper::prefill_counts(&[tokens / num], bench.step_tokens);
         let step = [Counts::decode(num, (tokens + outputs / 2) / num)];
         let prompt_seconds = num as f64 * roof.seconds(stepper::cost(model, &limits, &formats, &prompts));
         let step_seconds = roof.seconds(stepper::cost(model, &limits, &formats, &step));
@@ -224,14 +223,15 @@ fn choose(bench: &mut Bench, model: &Model, roof: Roof, engines: usize) -> Resul
 fn start(bench: &Bench, model: &Arc<Model>, set: &Set) -> Result<Engine> {
     let activations = bench.settings.activations;
     let seqs = set.len().min(NUM_REQUESTS);
-    let limits = bench.limits(model, seqs, set.longest(), bench.settings.step_tokens.max(seqs))?;
+    let limits = bench.limits(model, seqs, set.longest(), bench.step_tokens.max(seqs))?;
     let free = host::available_bytes().unwrap_or(usize::MAX).saturating_sub(model.weight_bytes()?);
     let options = LoadOptions {
         max_num_seqs: seqs,
-        max_num_batched_tokens: bench.settings.step_tokens.max(seqs),
+        max_num_batched_tokens: Some(bench.step_tokens.max(seqs)),
         max_model_len: Some(set.longest()),
         kv_cache_bytes: Some(limits.kv_bytes.min(free / 2)),
         activations: Some(activations),
+        numerics: bench.settings.numerics,
         ..LoadOptions::default()
     };
     let factory = bench.factory();

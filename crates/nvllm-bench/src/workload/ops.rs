@@ -1,5 +1,7 @@
 //! S0: where a step's time goes, op by op.
 
+use std::slice::from_ref;
+
 use nvllm_core::backend::lower;
 use nvllm_core::program::{Counts, Node, OpCost};
 use nvllm_core::{Program, StepProfile};
@@ -45,7 +47,7 @@ impl Workload for Ops {
 
     fn run(&self, bench: &mut Bench) -> Result<()> {
         let model = bench.open()?;
-        let len = LEN.min(bench.settings.step_tokens).min(model.spec.max_positions / 2).max(1);
+        let len = LEN.min(bench.step_tokens).min(model.spec.max_positions / 2).max(1);
         let rounds = if bench.settings.quick { QUICK_ROUNDS } else { ROUNDS };
         let limits = bench.limits(&model, 1, len + rounds * TURN_STEPS + 1, len)?;
         if !bench.fits("ops", limits.kv_bytes + model.weight_bytes()?) {
@@ -56,7 +58,7 @@ impl Workload for Ops {
         let formats = stepper::formats(&model)?;
         let prompt = bench.prompts()?.get(0, len);
         let mut stepper = Stepper::load(backend.as_ref(), &model, &limits)?;
-        stepper.prefill(&prompt)?;
+        stepper.prefill(from_ref(&prompt))?;
         let prefill = Case { batch: Some(1), prompt_len: Some(len), ..Case::default() };
         let decode = Case { batch: Some(1), context: Some(len), ..Case::default() };
         // Decoding goes on from the prompt that was prefilled last.
@@ -71,7 +73,7 @@ impl Workload for Ops {
                 bench.progress(&format!("ops, {case}: {} of {rounds}", round + 1));
                 roofs.push(bench.roof(backend.as_ref()));
                 let profiled = stepper.profiled(|stepper| match num_steps {
-                    1 => stepper.prefill(&prompt).map(|_| ()),
+                    1 => stepper.prefill(from_ref(&prompt)).map(|_| ()),
                     _ => (0..num_steps).try_for_each(|_| stepper.decode(1).map(|_| ())),
                 });
                 let profiled = match profiled {

@@ -1,4 +1,4 @@
-//! S0: time of a prompt by its length.
+//! S0: time of prompts by their length and number.
 
 use super::{Figures, Workload, limit, median_of};
 use crate::bench::{Measurement, Roof, roof_series, settle, turns};
@@ -7,12 +7,14 @@ use crate::record::{Case, Record, Series, names};
 use crate::stepper::{self, Stepper};
 use crate::{Bench, Result};
 
-/// One prompt at a time, the engines in turn.
+/// One prompt at a time, or several at once, the engines in turn.
 pub(super) struct Prefill;
 
-const LENGTHS: [usize; 8] = [128, 256, 512, 1024, 2048, 4096, 8192, 16384];
-const QUICK: [usize; 2] = [128, 512];
-/// Prompts of each length, at least and at most.
+/// Prompts at once, and tokens of each.
+const CASES: [(usize, usize); 9] =
+    [(1, 128), (1, 256), (1, 512), (1, 1024), (1, 2048), (1, 4096), (1, 8192), (1, 16384), (16, 1024)];
+const QUICK: [(usize, usize); 3] = [(1, 128), (1, 512), (16, 1024)];
+/// Measurements of each case, at least and at most.
 const ROUNDS: (usize, usize) = (2, 7);
 
 impl Workload for Prefill {
@@ -25,53 +27,54 @@ impl Workload for Prefill {
     }
 
     fn definition(&self) -> &'static str {
-        "seconds of one prompt of 128 to 16,384 tokens from an empty cache, first token sampled, ours in steps of at most 512 tokens, \
-         a peer's as it cuts them"
+        "seconds of one prompt of 128 to 16,384 tokens, and of 16 prompts of 1,024 submitted at once, from an empty cache to the first \
+         token of each, in steps of as many tokens as an engine cuts them into"
     }
 
     fn run(&self, bench: &mut Bench) -> Result<()> {
         let mut peers = bench.take_peers()?;
-        let lengths = if bench.settings.quick { &QUICK[..] } else { &LENGTHS[..] };
-        let result = lengths.iter().try_for_each(|&len| self.case(bench, &mut peers, len));
+        let cases = if bench.settings.quick { &QUICK[..] } else { &CASES[..] };
+        let result = cases.iter().try_for_each(|&case| self.case(bench, &mut peers, case));
         bench.put_peers(peers);
         result
     }
 
     fn figures(&self, record: &Record) -> Figures {
-        let len = record.case.prompt_len.unwrap_or(0) as f64;
+        let tokens = (record.case.batch.unwrap_or(1) * record.case.prompt_len.unwrap_or(0)) as f64;
         Figures {
             headline: median_of(record, names::STEP_SECONDS),
-            rate: record.median(names::STEP_SECONDS).map(|seconds| len / seconds),
+            rate: record.median(names::STEP_SECONDS).map(|seconds| tokens / seconds),
             limit: limit(record),
         }
     }
 }
 
 impl Prefill {
-    fn case(&self, bench: &mut Bench, peers: &mut [Peer], len: usize) -> Result<()> {
-        let case = Case { batch: Some(1), prompt_len: Some(len), ..Case::default() };
+    fn case(&self, bench: &mut Bench, peers: &mut [Peer], (batch, len): (usize, usize)) -> Result<()> {
+        let case = Case { batch: Some(batch), prompt_len: Some(len), ..Case::default() };
         let what = format!("prefill, {case}");
         let model = bench.open()?;
         if len >= model.spec.max_positions {
             bench.skip(&what, &format!("the model has {} positions", model.spec.max_positions));
             return Ok(());
         }
-        let step_tokens = bench.settings.step_tokens.min(len);
-        let limits = bench.limits(&model, 1, len + 1, step_tokens)?;
-        let counts = stepper::prefill_counts(len, step_tokens);
+        let step_tokens = bench.step_tokens.min(batch * len);
+        let limits = bench.limits(&model, batch, len + 1, step_tokens)?;
+        let counts = stepper::prefill_counts(&vec![len; batch], step_tokens);
         let cost = stepper::cost(&model, &limits, &stepper::formats(&model)?, &counts);
         let backend = bench.backend()?;
-        let prompt_seconds = 2.0 * bench.roof(backend.as_ref()).seconds(cost);
-        let round_seconds = prompt_seconds * (1 + peers.len()) as f64 + 0.5;
+        let case_seconds = 2.0 * bench.roof(backend.as_ref()).seconds(cost);
+        let round_seconds = case_seconds * (1 + peers.len()) as f64 + 0.5;
         let rounds = ((bench.settings.case_seconds / round_seconds) as usize).clamp(ROUNDS.0, ROUNDS.1);
         let rounds = if bench.settings.quick { ROUNDS.0 } else { rounds };
-        if !bench.affords(&what, rounds as f64 * prompt_seconds)
+        if !bench.affords(&what, rounds as f64 * case_seconds)
             || !bench.fits(&what, limits.kv_bytes + model.weight_bytes()?)
         {
             return Ok(());
         }
         let mut stepper = Stepper::load(backend.as_ref(), &model, &limits)?;
-        let prompt = bench.prompts()?.get(0, len);
+        let texts = bench.prompts()?;
+        let prompts: Vec<_> = (0..batch).map(|slot| texts.get(slot, len)).collect();
         let (mut roofs, mut ours): (Vec<Roof>, Vec<f64>) = (Vec::new(), Vec::new());
         let mut theirs: Vec<Result<Vec<f64>, String>> =
             peers.iter().map(|peer| peer.can("prefill").map(|()| Vec::new())).collect();
@@ -80,13 +83,13 @@ impl Prefill {
             for turn in turns(round, 2 + peers.len()) {
                 match turn {
                     0 => roofs.push(bench.roof(backend.as_ref())),
-                    1 => ours.push(stepper.prefill(&prompt)?),
+                    1 => ours.push(stepper.prefill(&prompts)?),
                     _ => {
                         settle();
                         let peer = &mut peers[turn - 2];
                         let so_far = std::mem::replace(&mut theirs[turn - 2], Ok(Vec::new()));
                         theirs[turn - 2] = so_far.and_then(|mut seconds| {
-                            seconds.push(peer.prefill(std::slice::from_ref(&prompt), len + 1)?);
+                            seconds.push(peer.prefill(&prompts, len + 1)?);
                             Ok(seconds)
                         });
                         settle();

@@ -38,6 +38,9 @@ impl Backend for Reference {
             name: "reference".into(),
             device: "one thread, scalar".into(),
             memory_bytes: usize::MAX,
+            step_tokens: 512,
+            driver: None,
+            clocks_mhz: None,
         }
     }
 

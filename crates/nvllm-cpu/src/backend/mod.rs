@@ -64,6 +64,9 @@ impl Backend for CpuBackend {
             name: "cpu".into(),
             device: format!("{}, {threads} threads, {}", machine::cpu_model(), self.kernels.isa()),
             memory_bytes: machine::memory_bytes(),
+            step_tokens: 512,
+            driver: None,
+            clocks_mhz: None,
         }
     }
 

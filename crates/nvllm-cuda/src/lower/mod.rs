@@ -7,6 +7,7 @@ mod attention;
 mod choice;
 mod linear;
 mod rows;
+mod vendor;
 
 use nvllm_core::program::{MemoryPlan, QkNorm};
 use nvllm_core::{DType, Limits, Op, OrderId, Program, Rows, ValueId};
@@ -14,7 +15,7 @@ use nvllm_core::{DType, Limits, Op, OrderId, Program, Rows, ValueId};
 use crate::error::Result;
 use crate::inputs::Inputs;
 use crate::kv::CudaKv;
-use crate::launch::{Args, Extents, Launch};
+use crate::launch::{Args, Extents, Launch, Work};
 use crate::memory::Address;
 use crate::modules::{Function, Modules};
 use crate::rope::RopeTables;
@@ -23,6 +24,8 @@ use crate::work_lists::WorkLists;
 
 pub(crate) use attention::{MAX_HEAD_DIM, attends_fast, fast_shape};
 pub(crate) use linear::partial_bytes;
+pub use vendor::Vendor;
+pub(crate) use vendor::{Tuning, wanted as wants_vendor, workspace_bytes};
 
 /// The order of every kernel that sums as `common/dot.cuh` says, or not at all.
 pub(crate) const LANES: OrderId = OrderId("cuda-lanes-32");
@@ -55,6 +58,14 @@ impl Lowered {
     pub(crate) fn launches(&self, extents: Extents) -> &[Launch] {
         let rows = extents.rows(self.rows);
         self.ways.iter().find(|(most, _)| rows <= *most).map_or(&[], |(_, launches)| launches)
+    }
+}
+
+impl Lowered {
+    /// Whether the vendor's library runs it for some number of rows.
+    pub(crate) fn uses_vendor(&self) -> bool {
+        let mut launches = self.ways.iter().flat_map(|(_, launches)| launches);
+        launches.any(|launch| matches!(launch.work, Work::Product(_)))
     }
 }
 
@@ -182,10 +193,12 @@ pub(crate) fn runs(op: &Op, limits: &Limits, narrow: &[bool]) -> bool {
     attends_fast(spec, limits) && rope.head_dim == spec.head_dim && norm.as_ref().is_none_or(exact)
 }
 
-/// The order in which `op` sums under `limits`, whatever the number of rows.
-pub(crate) fn order(op: &Op, limits: &Limits) -> OrderId {
+/// The order in which `op` sums under `limits`: whatever the number of rows, unless a faster one may be chosen by it.
+pub(crate) fn order(op: &Op, num_rows: usize, limits: &Limits) -> OrderId {
     match op {
-        Op::Linear { .. } | Op::LinearAdd { .. } | Op::LinearSiluMul { .. } => linear::order(limits),
+        Op::Linear { .. } | Op::LinearAdd { .. } | Op::LinearSiluMul { .. } => {
+            vendor::order(num_rows, limits).unwrap_or_else(|| linear::order(limits))
+        }
         Op::RmsNorm { .. } => rows::norm_order(limits),
         Op::PagedAttention { spec, .. } => attention::order(spec, limits),
         Op::Attention { spec, .. } => attention::fused_order(spec, limits),

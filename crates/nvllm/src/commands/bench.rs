@@ -87,11 +87,13 @@ fn activations(args: &Bench, model: &Model) -> Activations {
 
 fn settings(args: &Bench, activations: Activations) -> Result<Settings> {
     let device = &args.device;
+    let numerics = args.numerics.numerics();
     let mut flags = vec!["--activations".to_owned(), activations.dtype().to_string()];
     let mut flag = |name: &str, value: Option<String>| {
         flags.extend(value.map(|value| [name.to_owned(), value]).into_iter().flatten());
     };
     flag("--backend", device.backend.to_possible_value().map(|value| value.get_name().to_owned()));
+    flag("--numerics", Some(numerics.name().to_owned()));
     flag("--gpu", device.gpu.map(|gpu| gpu.to_string()));
     flag("--threads", device.threads.map(|threads| threads.to_string()));
     flags.extend(device.pin.then(|| "--pin".into()));
@@ -102,6 +104,7 @@ fn settings(args: &Bench, activations: Activations) -> Result<Settings> {
     Ok(Settings {
         quick: args.quick,
         activations,
+        numerics,
         step_tokens: args.max_num_batched_tokens,
         threads,
         scale: args.scale,
@@ -114,6 +117,7 @@ fn settings(args: &Bench, activations: Activations) -> Result<Settings> {
             args: flags,
         }),
         peers: Vec::new(),
+        peer_device: String::new(),
         scratch: std::env::temp_dir(),
     })
 }

@@ -10,12 +10,17 @@ use safetensors::tensor::{Dtype, TensorView};
 use crate::cli::Logits;
 use crate::{backends, models};
 
+/// Tokens of a step whose rows are all held at once, if nobody says otherwise.
+const STEP_TOKENS: usize = 512;
+
 pub(super) fn run(args: &Logits) -> Result<()> {
     let ids = numbers(&args.ids).context("--ids")?;
     let positions = args.positions.as_deref().map(numbers).transpose().context("--positions")?;
     let options = backends::load_options(&args.model.load, 1);
+    let step_tokens = options.max_num_batched_tokens.unwrap_or(STEP_TOKENS);
     let options = LoadOptions {
-        max_num_logits: options.max_num_batched_tokens,
+        max_num_batched_tokens: Some(step_tokens),
+        max_num_logits: step_tokens,
         activations: options.activations.or(Some(Activations::F32)),
         ..options
     };

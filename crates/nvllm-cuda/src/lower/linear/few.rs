@@ -90,7 +90,7 @@ fn small_m_with(
 }
 
 /// Rows at most for which the norm in every block costs less than a launch of its own.
-const NORM_ROWS: usize = 2;
+pub(in crate::lower) const NORM_ROWS: usize = 2;
 
 /// Columns of the widest row that a block makes the norm of.
 const NORM_COLS: usize = 4096;

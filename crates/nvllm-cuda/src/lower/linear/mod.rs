@@ -10,6 +10,7 @@ use crate::launch::{Args, Launch};
 use crate::memory::Address;
 use crate::tensor_map::TensorMap;
 use crate::weights::Vector;
+pub(super) use few::NORM_ROWS;
 use few::{mid_m, mid_m_split, small, small_m};
 use general::general;
 use many::{double_rows, single_rows, tensor_core, wgmma};

@@ -1,0 +1,329 @@
+//! Linear layers by NVIDIA's library, where it is found and measures faster: under `Numerics::Fast` only, since it sums in orders of
+//! its own.
+//!
+//! Shapes of layers and numbers of rows are few, so each pair is timed once a process, at the first load: both ways over the model's
+//! own layers one after another in a graph, so that weights come from memory as they do in a step.
+//!
+//! The library adds a residual as our kernels do. Gate and up it leaves for `silu_mul` to join, which its time includes.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::{Mutex, PoisonError};
+
+use nvllm_core::program::Node;
+use nvllm_core::{Activations, DType, Limits, Numerics, Op, OrderId, Program, Rows};
+
+use super::linear::NORM_ROWS;
+use super::{Lowered, Lowering, Operand};
+use crate::cublaslt::{Algorithm, CublasLt, Layout, Product, Shape, WORKSPACE_BYTES};
+use crate::device::Device;
+use crate::error::{Doing, Result};
+use crate::graphs::capture;
+use crate::launch::{Args, Extents, Launch};
+use crate::memory::Address;
+
+/// When the vendor's library runs a linear layer under [`Numerics::Fast`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Vendor {
+    /// Where it measures faster than our kernels.
+    #[default]
+    IfFaster,
+    /// Wherever it takes the shape: how tests see it run.
+    Always,
+}
+
+/// Most rows of each bucket that is timed, with the order of sums in it: that of one kernel, whoever's it is.
+const BUCKETS: [(usize, OrderId); 13] = [
+    (4, OrderId("linear.fast.4")),
+    (8, OrderId("linear.fast.8")),
+    (16, OrderId("linear.fast.16")),
+    (32, OrderId("linear.fast.32")),
+    (64, OrderId("linear.fast.64")),
+    (128, OrderId("linear.fast.128")),
+    (256, OrderId("linear.fast.256")),
+    (512, OrderId("linear.fast.512")),
+    (1024, OrderId("linear.fast.1024")),
+    (2048, OrderId("linear.fast.2048")),
+    (4096, OrderId("linear.fast.4096")),
+    (8192, OrderId("linear.fast.8192")),
+    (usize::MAX, OrderId("linear.fast.more")),
+];
+
+/// Rows up to which all layers of a shape are timed together: with more, values and not weights are what comes from memory.
+const MANY_ROWS: usize = 256;
+/// Layers that are timed with more rows than that.
+const FEW_LAYERS: usize = 4;
+/// Timed runs of each way, of which the fastest counts.
+const RUNS: usize = 3;
+
+/// The order of linear layers on `num_rows` rows, if it may depend on them.
+pub(super) fn order(num_rows: usize, limits: &Limits) -> Option<OrderId> {
+    let many = num_rows > NORM_ROWS;
+    let bucket = || BUCKETS.iter().find(|(most, _)| num_rows <= *most).map(|(_, order)| *order);
+    (many && wanted(limits)).then(bucket).flatten()
+}
+
+/// Bytes that the linear layers of `program` need beside their values: the library's workspace, then gate and up.
+pub(crate) fn workspace_bytes(program: &Program, limits: &Limits) -> usize {
+    let joined = |node: &Node| {
+        let Op::LinearSiluMul { weight, .. } = node.op else { return 0 };
+        let rows = program.value(node.outputs[0]).rows.max(limits);
+        rows * program.weights[weight.index()].num_rows() * DType::Bf16.size()
+    };
+    let joined = program.nodes.iter().map(joined).max().unwrap_or(0);
+    if wanted(limits) { WORKSPACE_BYTES + joined } else { 0 }
+}
+
+/// Whether the library may be used: its products here take bf16.
+pub(crate) fn wanted(limits: &Limits) -> bool {
+    limits.numerics == Numerics::Fast && limits.activations == Activations::Bf16
+}
+
+/// A linear layer that the library could run.
+struct Layer {
+    /// Its node in the program.
+    node: usize,
+    x: Address,
+    w: Address,
+    /// What is added to the product, or 0.
+    residual: Address,
+    /// Where the product goes.
+    y: Address,
+    rows: Rows,
+    form: Form,
+    /// What joins gate and up, if the product is these.
+    join: Option<Launch>,
+}
+
+/// What makes layers alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Form {
+    shape: Shape,
+    adds: bool,
+    joins: bool,
+}
+
+impl Layer {
+    fn launches(&self, product: &Rc<Product>, workspace: Address) -> Vec<Launch> {
+        let args = Args::new().ptr(self.x).ptr(self.w).ptr(self.residual).ptr(self.y).ptr(workspace);
+        let product = Launch::product(Rc::clone(product), self.rows, args.rows(self.rows));
+        std::iter::once(product).chain(self.join.clone()).collect()
+    }
+}
+
+/// What is timed: once a process for each, so that all loads choose alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    gpu: usize,
+    vendor: Vendor,
+    form: Form,
+    num_layers: usize,
+    rows: usize,
+}
+
+/// What was chosen: an algorithm of the library, or ours.
+static CHOSEN: Mutex<Option<HashMap<Key, Option<Algorithm>>>> = Mutex::new(None);
+
+/// A load under [`Numerics::Fast`].
+pub(crate) struct Tuning<'a> {
+    pub lowering: &'a Lowering<'a>,
+    pub device: &'a Device,
+    pub library: &'a Rc<CublasLt>,
+    pub vendor: Vendor,
+}
+
+impl Tuning<'_> {
+    /// Puts the library's products in place of the launches of `nodes` that are slower.
+    ///
+    /// # Errors
+    /// If a launch fails.
+    pub(crate) fn improve(&self, nodes: &mut [Lowered]) -> Result<()> {
+        let mut left = self.layers()?;
+        while let Some(first) = left.first() {
+            let alike = (first.form, first.rows);
+            let (layers, others) = left.into_iter().partition(|layer| (layer.form, layer.rows) == alike);
+            left = others;
+            self.improve_alike(&layers, nodes)?;
+        }
+        // No step has begun.
+        self.set_counts(0)
+    }
+
+    /// The layers that the library could run.
+    fn layers(&self) -> Result<Vec<Layer>> {
+        let layers = (0..self.lowering.program.nodes.len()).map(|node| self.layer(node));
+        layers.filter_map(Result::transpose).collect()
+    }
+
+    fn layer(&self, node: usize) -> Result<Option<Layer>> {
+        let Lowering { program, weights, partial, .. } = self.lowering;
+        let of = &program.nodes[node];
+        let (weight, residual, joins) = match of.op {
+            Op::Linear { weight, bias: None } => (weight, 0, false),
+            Op::LinearAdd { weight, bias: None } => (weight, self.lowering.value(of.inputs[1]).at, false),
+            Op::LinearSiluMul { weight, bias: None } => (weight, 0, true),
+            _ => return Ok(None),
+        };
+        let (x, y) = (self.lowering.value(of.inputs[0]), self.lowering.value(of.outputs[0]));
+        let n = program.weights[weight.index()].num_rows();
+        let (w, dtype) = weights.get(weight);
+        if x.dtype != DType::Bf16 || dtype != DType::Bf16 || y.rows.times != 1 {
+            return Ok(None);
+        }
+        let apart = Operand { at: partial + WORKSPACE_BYTES as Address, cols: n, ..y };
+        let join = if joins { Some(self.lowering.silu_mul(apart, y)?) } else { None };
+        let product = if joins { apart } else { y };
+        let shape = Shape { k: x.cols, n, out: product.dtype };
+        let form = Form { shape, adds: residual != 0, joins };
+        Ok(Some(Layer { node, x: x.at, w, residual, y: product.at, rows: y.rows, form, join }))
+    }
+
+    /// `layers` share form and rows.
+    fn improve_alike(&self, layers: &[Layer], nodes: &mut [Lowered]) -> Result<()> {
+        let Some(first) = layers.first() else { return Ok(()) };
+        let layout = Rc::new(Layout::new(self.library, first.form.shape)?);
+        let most = first.rows.max(self.lowering.limits);
+        // Where the norm before a layer is made inside it, ours stays.
+        let (mut chosen, mut low) = (vec![(NORM_ROWS, None)], NORM_ROWS);
+        while low < most {
+            let high =
+                BUCKETS.iter().map(|(rows, _)| *rows).find(|rows| *rows > low).unwrap_or(most).min(most);
+            chosen.push((high, self.choose(&layout, layers, nodes, (low, high))?));
+            low = high;
+        }
+        for layer in layers {
+            let launches = chosen.iter().map(|(high, product)| {
+                let product = product.as_ref();
+                (*high, product.map(|product| layer.launches(product, self.lowering.partial)))
+            });
+            let node = &mut nodes[layer.node];
+            node.ways = merged(&node.ways, &launches.collect::<Vec<_>>());
+        }
+        Ok(())
+    }
+
+    /// The library's product for more than `low` and at most `high` rows, run once; `None` where ours stays.
+    fn choose(
+        &self,
+        layout: &Rc<Layout>,
+        layers: &[Layer],
+        nodes: &[Lowered],
+        (low, high): (usize, usize),
+    ) -> Result<Option<Rc<Product>>> {
+        let (gpu, vendor, form) = (self.device.facts.ordinal, self.vendor, layers[0].form);
+        let key = Key { gpu, vendor, form, num_layers: layers.len(), rows: high };
+        let mut chosen = CHOSEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let chosen = chosen.get_or_insert_default();
+        let algorithm = if let Some(known) = chosen.get(&key) {
+            *known
+        } else {
+            let found = self.fastest(layout, layers, nodes, (low, high))?;
+            *chosen.entry(key).or_insert(found)
+        };
+        let Some(algorithm) = algorithm else { return Ok(None) };
+        let product = Rc::new(Product { layout: Rc::clone(layout), algorithm });
+        // The driver loads a kernel when it first runs, which must not happen while a graph is captured.
+        let launches = layers[0].launches(&product, self.lowering.partial);
+        launches.iter().try_for_each(|launch| launch.run(self.device, extents(high)))?;
+        Ok(Some(product))
+    }
+
+    fn fastest(
+        &self,
+        layout: &Rc<Layout>,
+        layers: &[Layer],
+        nodes: &[Lowered],
+        (low, high): (usize, usize),
+    ) -> Result<Option<Algorithm>> {
+        let mut algorithms = Vec::new();
+        for algorithm in layout.algorithms(high)? {
+            if layout.takes(&algorithm, low + 1)? {
+                algorithms.push(algorithm);
+            }
+        }
+        if self.vendor == Vendor::Always {
+            return Ok(algorithms.first().copied());
+        }
+        self.set_counts(high)?;
+        let layers = if high <= MANY_ROWS { layers } else { &layers[..layers.len().min(FEW_LAYERS)] };
+        let at = extents(high);
+        let of_layer = |layer: &Layer| nodes[layer.node].launches(at).iter().cloned();
+        let ours = self.seconds(high, &layers.iter().flat_map(of_layer).collect::<Vec<_>>())?;
+        let mut best = (ours, None);
+        for algorithm in algorithms {
+            let product = Rc::new(Product { layout: Rc::clone(layout), algorithm });
+            let launches = |layer: &Layer| layer.launches(&product, self.lowering.partial);
+            let theirs = self.seconds(high, &layers.iter().flat_map(launches).collect::<Vec<_>>())?;
+            if theirs < best.0 {
+                best = (theirs, Some(algorithm));
+            }
+        }
+        let Shape { k, n, out } = layers[0].form.shape;
+        let micros = |seconds: f64| 1e6 * seconds / layers.len() as f64;
+        let (taken, ours, best_micros) = (best.1.is_some(), micros(ours), micros(best.0));
+        tracing::info!(k, n, %out, rows = high, cublaslt = taken, ours, best = best_micros, "linear, in microseconds");
+        Ok(best.1)
+    }
+
+    /// Seconds of `launches` on `rows` rows, replayed as a graph.
+    fn seconds(&self, rows: usize, launches: &[Launch]) -> Result<f64> {
+        let run = |at: Extents| launches.iter().try_for_each(|launch| launch.run(self.device, at));
+        run(extents(rows))?;
+        let graph = capture(self.device, extents(rows), run)?;
+        let mut best = f64::INFINITY;
+        for _ in 0..=RUNS {
+            best = best.min(self.device.seconds(|| graph.launch().doing("launching a graph"))?);
+        }
+        Ok(best)
+    }
+
+    /// Tells kernels that read the step's extents from the device how many rows there are.
+    fn set_counts(&self, rows: usize) -> Result<()> {
+        self.lowering.inputs.buffer.write(0, bytemuck::cast_slice(&[rows as i32; 3]))
+    }
+}
+
+const fn extents(rows: usize) -> Extents {
+    Extents { tokens: rows, outputs: rows, seqs: rows, prefill: true }
+}
+
+/// The ways of both: in each range of rows, given by its end, what was chosen for it, or `ours` where nothing was.
+fn merged<T: Clone>(ours: &[(usize, T)], chosen: &[(usize, Option<T>)]) -> Vec<(usize, T)> {
+    let (mut ways, mut low) = (Vec::new(), 0);
+    for (high, theirs) in chosen {
+        if let Some(theirs) = theirs {
+            ways.push((*high, theirs.clone()));
+        } else {
+            let inside = ours.iter().filter(|(most, _)| *most > low && most < high);
+            let beyond = ours.iter().find(|(most, _)| most >= high);
+            ways.extend(inside.cloned().chain(beyond.map(|(_, way)| (*high, way.clone()))));
+        }
+        low = *high;
+    }
+    if let Some((most, _)) = ways.last_mut() {
+        *most = usize::MAX;
+    }
+    ways
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_range_of_rows_has_what_was_chosen_for_it() {
+        let ours = [(8, "a"), (16, "b"), (256, "c"), (usize::MAX, "d")];
+        assert_eq!(
+            merged(&ours, &[(4, None), (32, None), (64, Some("v")), (100, None)]),
+            [(4, "a"), (8, "a"), (16, "b"), (32, "c"), (64, "v"), (usize::MAX, "c")]
+        );
+        assert_eq!(merged(&ours, &[(1, Some("v"))]), [(usize::MAX, "v")]);
+        assert_eq!(merged(&ours, &[(512, None)]), [(8, "a"), (16, "b"), (256, "c"), (usize::MAX, "d")]);
+    }
+
+    #[test]
+    fn buckets_ascend_and_cover_every_number_of_rows() {
+        assert!(BUCKETS.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 != pair[1].1));
+        assert_eq!(BUCKETS[BUCKETS.len() - 1].0, usize::MAX);
+    }
+}
