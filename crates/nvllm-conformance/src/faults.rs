@@ -339,3 +339,20 @@ pub fn bite(settings: &Settings) -> Vec<Bite> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cases;
+
+    /// The bounds leave room for what their derivation grants, and the oracle for attention here is right but for that.
+    #[test]
+    fn attention_rounded_as_kernels_may_passes() {
+        for rounded_sum in [false, true] {
+            let backend = |op| Faulty(Fault::Attention(op, Way::Kernel { rounded_sum }));
+            crate::expect_conformance(cases::paged_attention, &backend("paged_attention"));
+            crate::expect_conformance(cases::attention, &backend("attention"));
+            crate::expect_conformance(cases::models_op_by_op, &backend("attention"));
+        }
+    }
+}

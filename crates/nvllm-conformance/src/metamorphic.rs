@@ -12,16 +12,16 @@ use crate::check::{Settings, holds, load};
 use crate::draw::Draw;
 use crate::error::{Doing, Mismatch, Result};
 use crate::layout::{Layout, Outputs};
-use crate::models::{batches, run, shapes};
-use crate::trial::{Trial, numbers};
+use crate::models::{self, run};
+use crate::trial::Trial;
 
 /// Bits of every kept value at every token: by sequence, index and place of the value in the program.
 type Trace = BTreeMap<(usize, usize, usize), Vec<u32>>;
 
 fn trials() -> impl Strategy<Value = Trial> {
-    (numbers(), batches(), shapes()).prop_map(|(numbers, layout, shape)| {
-        let layout = Layout { outputs: Outputs::All, ..layout };
-        shape.trial(numbers, layout).keep_all()
+    models::trials().prop_map(|(_, trial)| {
+        let layout = Layout { outputs: Outputs::All, ..trial.layout.clone() };
+        trial.with_layout(layout).keep_all()
     })
 }
 
