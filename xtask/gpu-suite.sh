@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Tests and measures the CUDA backend from a bundle (`cargo xtask bundle`), on a machine that has a GPU and neither Rust nor the repository.
 #
-#     ./gpu-suite.sh [test] [sanitize] [bench]      all three if none is named
+#     ./gpu-suite.sh [show] [test] [logits] [sanitize] [bench]      all of them if none is named
+#
+# `logits` needs a python3 with torch, transformers and safetensors.
 #
 # Logs and raw records go to $OUT (./out if it is not set); what failed and the tables are printed last. What is measured: $WORKLOADS under
 # each of $NUMERICS, with more arguments in $BENCH_ARGS, beside the peers that the Python $PEER_PYTHON has.
@@ -10,7 +12,7 @@ cd "$(dirname "$0")" || exit 1
 out=${OUT:-$PWD/out}
 logs=$(mktemp -d)
 mkdir -p "$out"
-wanted=" ${*:-test sanitize bench} "
+wanted=" ${*:-show test logits sanitize bench} "
 failed=""
 
 # Runs a command with its output in a log; prints one line.
@@ -28,14 +30,31 @@ step() {
 
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader || exit 1
 
+if [[ $wanted == *" show "* ]]; then
+    step doctor ./nvllm doctor
+    step generate ./nvllm generate --backend cuda --model models/nvllm-tiny --temperature 0 -n 128 "Once upon a time"
+    tail -n 20 "$logs"/doctor.log "$logs"/generate.log
+fi
+
 if [[ $wanted == *" test "* ]]; then
     step parity ./parity --nocapture --test-threads 8
     step golden_fixtures ./golden_fixtures cuda --nocapture --test-threads 2
     step golden_text ./golden_text cuda --nocapture --test-threads 2
     step metamorphic ./metamorphic cuda --nocapture --test-threads 2
+    step golden ./xtask golden --backend cuda
+    cat "$logs/golden.log"
     if grep -h "^skipped" "$logs"/*.log; then
         failed="$failed skipped"
     fi
+fi
+
+if [[ $wanted == *" logits "* ]]; then
+    # Where `xtask bench` looks for it too.
+    model=out/bench/qwen3-0.6b-seed0
+    [ -f $model/model.safetensors ] || step synth ./xtask synth --config qwen3-0.6b --seed 0 --out $model
+    step logits python3 tests/python/logits_distance.py --model $model --nvllm ./nvllm --backend cuda \
+        --records "$out/logits.jsonl" --commit "$(cat commit)"
+    sed -n '/^| prompt/,$p' "$logs/logits.log"
 fi
 
 if [[ $wanted == *" sanitize "* ]]; then
@@ -71,7 +90,7 @@ tail -n +1 "$logs"/*.log >"$out/suite.log"
 for name in $failed; do
     [ -f "$logs/$name.log" ] || continue
     echo "== $name"
-    grep -E -A8 "panicked|^error|ERROR SUMMARY|========= [A-Z]" "$logs/$name.log" | cut -c1-400 | head -60
+    grep -E -A8 "panicked|^error|Error: |ended with|ERROR SUMMARY|========= [A-Z]" "$logs/$name.log" | cut -c1-400 | head -60
 done
 echo "failed:${failed:- nothing}"
 [ -z "$failed" ]

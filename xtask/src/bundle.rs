@@ -1,7 +1,7 @@
 //! `cargo xtask bundle`: what tests and measures a GPU, as one folder for a machine without Rust and without this repository.
 //!
 //! Executables are stripped; the demo model is not inside them but beside them, as a test reads it. `gpu-suite.sh` in the bundle runs
-//! everything.
+//! everything. The folder is also packed into one file.
 
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
@@ -22,9 +22,14 @@ const TESTS: [(&str, &str); 4] = [
 ];
 
 /// What the executables read, by path in the repository.
-const FILES: [&str; 4] = ["tests/golden", "models/nvllm-tiny", "models/configs", "crates/nvllm-bench/peers"];
+const FILES: [&str; 5] =
+    ["tests/golden", "tests/python", "models/nvllm-tiny", "models/configs", "crates/nvllm-bench/peers"];
 
-/// Builds and copies everything into `.bundle`.
+/// How the real program is built: without the demo model, which lies beside it.
+const PROGRAM: [&str; 7] =
+    ["build", "--release", "--package", "nvllm", "--no-default-features", "--features", "cuda"];
+
+/// Builds and copies everything into `.bundle/gpu`, and packs that.
 pub(crate) fn command(root: &Path) -> Result<ExitCode> {
     // Of what is built, not of what the tree may be when all is built.
     let source = host::commit(root).context("the commit cannot be found: git is needed here")?;
@@ -35,6 +40,7 @@ pub(crate) fn command(root: &Path) -> Result<ExitCode> {
     std::fs::create_dir_all(&bundle).with_context(|| format!("cannot make {}", bundle.display()))?;
     let xtask = build(root, &["build", "--release", "--package", "xtask"], "xtask")?;
     strip(Path::new(&xtask), &bundle.join("xtask"))?;
+    strip(Path::new(&build(root, &PROGRAM, "nvllm")?), &bundle.join("nvllm"))?;
     for (package, test) in TESTS {
         let args = ["test", "--no-run", "--package", package, "--test", test];
         strip(Path::new(&build(root, &args, test)?), &bundle.join(test))?;
@@ -48,7 +54,12 @@ pub(crate) fn command(root: &Path) -> Result<ExitCode> {
     run(Command::new("cp").arg(root.join("xtask/gpu-suite.sh")).arg(&bundle))?;
     let text = format!("{}{}\n", source.commit, if source.dirty == Some(true) { "-dirty" } else { "" });
     std::fs::write(bundle.join("commit"), text).context("cannot write the commit")?;
-    println!("{}: run gpu-suite.sh in it", bundle.display());
+    let archive = bundle.with_extension("tar.xz");
+    let mut tar = Command::new("tar");
+    // Packed for the way to the other machine; more than this takes longer than it saves.
+    tar.env("XZ_OPT", "-3 -T0").arg("-C").arg(root.join(".bundle")).arg("-cJf").arg(&archive).arg("gpu");
+    run(&mut tar)?;
+    println!("{}: unpack it (python3 -m tarfile -e FILE) and run gpu/gpu-suite.sh", archive.display());
     Ok(ExitCode::SUCCESS)
 }
 

@@ -39,7 +39,7 @@ enum Command {
     /// Runs what CI runs: formatting, lints, documentation, tidy, and all tests last
     Ci,
     /// Prints every golden fixture's worst errors, by backend and activation dtype
-    Golden,
+    Golden(golden::Args),
     /// Compiles every CUDA kernel for every architecture, without a GPU, and shows what each takes
     Kernels(kernels::Args),
     /// Renders tables and charts from the records into README and docs
@@ -61,7 +61,7 @@ fn run(command: &Command) -> Result<ExitCode> {
         Command::Bench(args) => bench::command(&repo_root(), args),
         Command::Bundle => bundle::command(&repo_root()),
         Command::Ci => ci::command(&repo_root()),
-        Command::Golden => Ok(golden::command()),
+        Command::Golden(args) => golden::command(args),
         Command::Kernels(args) => kernels::command(&repo_root(), args),
         Command::Report(args) => report::command(&repo_root(), args),
         Command::Synth(args) => synth::command(&repo_root(), args),

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nvllm_core::program::Node;
 use nvllm_core::{
-    Backend, Executable, HostTensor, Limits, Op, Program, Reference, Source, Step, StepOutput, ValueId,
-    Weight,
+    Backend, DType, Executable, HostTensor, KvLayer, Limits, Op, Program, Reference, Source, Step,
+    StepOutput, ValueId, Weight,
 };
 
 use crate::bound::{Applied, History, RowAt, check_top_k};
@@ -128,12 +128,30 @@ pub(crate) fn kept(
 }
 
 /// Slot and KV index of each row. The suite's anchored steps name both.
-fn rows(step: &Step) -> Vec<RowAt> {
+pub(crate) fn rows(step: &Step) -> Vec<RowAt> {
     let row = |slot, start: Source<u32>, i| {
         let start = if let Source::Host(start) = start { start as usize } else { 0 };
         RowAt { slot, kv_index: start + i }
     };
     step.seqs.iter().flat_map(|s| (0..s.tokens.len()).map(move |i| row(s.slot, s.kv_start, i))).collect()
+}
+
+/// Puts a step's keys and values, rows of `width`, behind what was cached before them.
+pub(crate) fn append(
+    history: &mut History,
+    kv: KvLayer,
+    rows: &[RowAt],
+    parts: [&[f32]; 2],
+    width: usize,
+    dtype: DType,
+) {
+    for (part, x) in parts.into_iter().enumerate() {
+        for (at, x) in rows.iter().zip(x.chunks(width)) {
+            let held = &mut history.entry((kv, at.slot)).or_default()[part];
+            held.truncate(at.kv_index * width);
+            held.extend(x.iter().map(|&x| dtype.round(x)));
+        }
+    }
 }
 
 impl Shared {
@@ -163,16 +181,10 @@ impl Shared {
         }
     }
 
-    fn remember(&mut self, program: &Program, node: &Node, kv: nvllm_core::KvLayer) {
+    fn remember(&mut self, program: &Program, node: &Node, kv: KvLayer) {
         let width = program.value(node.inputs[0]).cols;
-        for (part, id) in node.inputs.iter().enumerate() {
-            let (x, _) = &self.values[&id.0];
-            for (at, x) in self.rows.iter().zip(x.chunks(width)) {
-                let rows = &mut self.history.entry((kv, at.slot)).or_default()[part];
-                rows.truncate(at.kv_index * width);
-                rows.extend(x.iter().map(|&x| self.limits.kv_dtype.round(x)));
-            }
-        }
+        let parts = [0, 1].map(|part| self.values[&node.inputs[part].0].0.as_slice());
+        append(&mut self.history, kv, &self.rows, parts, width, self.limits.kv_dtype);
     }
 
     fn compare(

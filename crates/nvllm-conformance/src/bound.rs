@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use nvllm_core::{Activations, AttentionSpec, DType, KvLayer, Op, SlotId, WeightDecl, WeightId};
 
-use crate::tolerance::{FUSED_QK, U, accumulation, exponential, probabilities};
+use crate::tolerance::{BF16, FUSED_KEY, FUSED_SCORE, U, accumulation, exponential, probabilities};
 
 /// Keys and values that the reference was given, by layer and slot: rows of `kv_heads * head_dim`.
 pub(crate) type History = HashMap<(KvLayer, SlotId), [Vec<f32>; 2]>;
@@ -140,23 +140,27 @@ impl Applied<'_> {
         bounds
     }
 
-    /// First-order error of `sum p_j v_j` when every score `s_j` errs by at most `e_j`: `sum p_j e_j |v_j - o|`; plus what
-    /// the sums and the rounding of `p` cost.
+    /// The four parts of the derivation in [`tolerance`](crate::tolerance), for each column of one row of one head.
     fn one_head(&self, q: &[f32], cached: &[(Vec<f32>, Vec<f32>)], scale: f64, bounds: &mut [f64]) {
         let scored: Vec<_> = cached.iter().map(|(k, _)| self.score(q, k, scale)).collect();
         let max = scored.iter().map(|s| s.0).fold(f64::NEG_INFINITY, f64::max);
         let exp: Vec<_> = scored.iter().map(|s| (s.0 - max).exp()).collect();
         let sum: f64 = exp.iter().sum();
+        let alike = numbered(&exp);
+        let errors: Vec<_> = scored.iter().map(|(s, e)| e + exponential(s - max)).collect();
+        let amplified = (2.0 * errors.iter().copied().fold(0.0, f64::max)).exp();
         for (c, bound) in bounds.iter_mut().enumerate() {
             let terms = || exp.iter().zip(cached).map(|(e, (_, v))| (e / sum, f64::from(v[c])));
             let out: f64 = terms().map(|(p, v)| p * v).sum();
             let size: f64 = terms().map(|(p, v)| p * v.abs()).sum();
-            let errors = scored.iter().map(|(s, e)| e + exponential(s - max));
-            let spread: f64 = terms().zip(errors).map(|((p, v), e)| p * e * (v - out).abs()).sum();
-            let rounding = if cached.len() > 1 { probabilities(self.activations) } else { 0.0 };
-            // Rounded probabilities may be divided by their own sum.
-            let centred: f64 = terms().map(|(p, v)| p * (v - out).abs()).sum();
-            *bound = 2.0 * spread + accumulation(cached.len()) * size + rounding * size.max(centred);
+            let spread: f64 = terms().zip(&errors).map(|((p, v), e)| p * e * (v - out).abs()).sum();
+            *bound = amplified * spread + accumulation(cached.len()) * size;
+            // The one probability of a single position is 1.
+            if cached.len() > 1 && self.activations == Activations::Bf16 {
+                let whole = probabilities(terms().map(|(p, v)| p * v.abs()), &alike);
+                let centred = probabilities(terms().map(|(p, v)| p * (v - out).abs()), &alike);
+                *bound += whole.max(centred);
+            }
         }
     }
 
@@ -169,13 +173,22 @@ impl Applied<'_> {
             // Norm and rope are inside the fused op.
             error += 16.0 * U * (q.len() as f64).sqrt() * size;
             if self.activations == Activations::Bf16 {
-                // A rotation mixes the two of a pair: its error is of the size of both.
                 let squares = (0..q.len()).map(|i| (pair(q, i) * pair(k, i)).powi(2));
-                error += 2.0 * FUSED_QK * squares.sum::<f64>().sqrt();
+                error += FUSED_SCORE * squares.sum::<f64>().sqrt();
             }
         }
         (sum * scale, error * scale.abs())
     }
+}
+
+/// Numbers from 0, the same for equal values.
+fn numbered(values: &[f64]) -> Vec<usize> {
+    let mut known = HashMap::new();
+    let number = |value: &f64| {
+        let next = known.len();
+        *known.entry(value.to_bits()).or_insert(next)
+    };
+    values.iter().map(number).collect()
 }
 
 fn abs(x: f32) -> f64 {
@@ -248,9 +261,13 @@ pub(crate) fn pair(head: &[f32], i: usize) -> f64 {
     abs(head[i]).hypot(abs(head[(i + head.len() / 2) % head.len()]))
 }
 
-/// What the KV cache of a fused op may differ by, at a key whose pair is of this size.
-pub(crate) fn fused_key(activations: Activations, kv: DType, x: f64, head_dim: usize) -> f64 {
-    let f32_part = 16.0 * U * (head_dim as f64).sqrt() * x.max(1.0);
-    let rounded = activations == Activations::Bf16 || kv == DType::Bf16;
-    f32_part + if rounded { 2.0 * FUSED_QK * x.max(0.1) } else { 0.0 }
+/// What the KV cache of a fused op may differ by, at a key whose pair is of this length.
+pub(crate) fn fused_key(activations: Activations, kv: DType, length: f64, head_dim: usize) -> f64 {
+    let rounding = match (activations, kv) {
+        (Activations::Bf16, _) => FUSED_KEY,
+        // Two that differ in the last f32 bit may round to neighbours.
+        (Activations::F32, DType::Bf16) => 2.0 * BF16,
+        (Activations::F32, _) => 0.0,
+    };
+    (16.0 * U * (head_dim as f64).sqrt() + rounding) * length
 }

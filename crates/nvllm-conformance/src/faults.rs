@@ -3,15 +3,20 @@
 //! Each fault is a backend that is the reference but for one thing. [`bite`] runs the cases over it that ought to
 //! notice and names the one that did.
 
-use std::sync::Arc;
+mod attention;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nvllm_core::program::Node;
 use nvllm_core::reference::Observer;
 use nvllm_core::{
     Activations, Backend, BackendInfo, BlockId, Executable, HostTensor, KvCache, Limits, MemoryReport,
     ModelSpec, Op, OrderId, PlanRules, Program, Reason, Reference, Result, Source, Step, StepOutput, Tensor,
-    Ticket, TokenId, TokenMasks, WeightSource,
+    Ticket, TokenId, TokenMasks, Weight, WeightSource,
 };
+
+use attention::Seen;
+pub use attention::Way;
 
 use crate::{CASES, Settings};
 
@@ -22,6 +27,8 @@ pub enum Fault {
     Scale(&'static str, Activations),
     /// One element of this op's outputs is another element of the same output.
     OneWrong(&'static str),
+    /// Attention under this op's stem is computed in a way of its own.
+    Attention(&'static str, Way),
     /// One element of a written KV block is wrong.
     WrongKey,
     /// Query head `h` reads the KV head of query head `heads - 1 - h`.
@@ -48,6 +55,7 @@ impl std::fmt::Display for Fault {
             Self::Scale(op, Activations::F32) => write!(f, "{op}: scaled by 1.001 in f32"),
             Self::Scale(op, Activations::Bf16) => write!(f, "{op}: scaled by 1.02 in bf16"),
             Self::OneWrong(op) => write!(f, "{op}: one wrong element"),
+            Self::Attention(op, way) => write!(f, "{op}: {}", way.text()),
             Self::WrongKey => f.write_str("kv_append: one wrong element"),
             Self::SwappedHeads => f.write_str("model: swapped head map"),
             Self::NoQkNorm => f.write_str("model: dropped q/k norm"),
@@ -85,6 +93,8 @@ impl Fault {
         let scale = |op| [Activations::F32, Activations::Bf16].map(|a| Self::Scale(op, a));
         let mut faults: Vec<_> = ARITHMETIC.into_iter().chain(["top_k"]).flat_map(scale).collect();
         faults.extend(COPIES.into_iter().chain(["top_k"]).map(Self::OneWrong));
+        let attention = |op| Way::FAULTS.map(|way| Self::Attention(op, way));
+        faults.extend(["paged_attention", "attention"].into_iter().flat_map(attention));
         faults.extend([
             Self::WrongKey,
             Self::SwappedHeads,
@@ -102,7 +112,7 @@ impl Fault {
     /// Cases that ought to notice, nearest first.
     pub fn cases(&self) -> Vec<&'static str> {
         match self {
-            Self::Scale(op, _) | Self::OneWrong(op) => vec![op],
+            Self::Scale(op, _) | Self::OneWrong(op) | Self::Attention(op, _) => vec![op],
             Self::WrongKey => vec!["kv_append"],
             Self::SwappedHeads | Self::NoQkNorm | Self::NoSoftmaxScale | Self::NoWindow => {
                 vec!["models_end_to_end", "models_op_by_op"]
@@ -218,21 +228,32 @@ impl Backend for Faulty {
         let mut spec = spec.clone();
         self.0.rewrite(&mut spec);
         let (fault, held) = (self.0.clone(), limits.clone());
+        let decoded = spec.weights.iter().map(|decl| Weight::load(decl, weights)?.to_f32());
+        let seen = Arc::new(Mutex::new(Seen::new(decoded.collect::<Result<_>>()?)));
+        let observed = Arc::clone(&seen);
         let observer: Observer = Arc::new(move |program, node, outputs| {
-            if !outputs.is_empty() {
+            if let Fault::Attention(op, way) = fault {
+                lock(&observed).node((op, way), &held, program, node, outputs);
+            } else if !outputs.is_empty() {
                 fault.disturb(&held, program, node, outputs);
             }
         });
         let inner = Reference::observed(observer).load(&spec, weights, limits)?;
-        Ok(Box::new(FaultyRun { fault: self.0.clone(), inner, vocab_size: spec.vocab_size as u32 }))
+        Ok(Box::new(FaultyRun { fault: self.0.clone(), inner, seen, vocab_size: spec.vocab_size as u32 }))
     }
 }
 
-/// Faults that the reference's observer cannot reach: the sampler and the cache.
+/// Faults that the reference's observer cannot reach, the sampler's and the cache's; and what it needs to know of a step.
 struct FaultyRun {
     fault: Fault,
     inner: Box<dyn Executable>,
+    /// Shared with the observer.
+    seen: Arc<Mutex<Seen>>,
     vocab_size: u32,
+}
+
+fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
+    seen.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl FaultyRun {
@@ -265,6 +286,7 @@ impl Executable for FaultyRun {
                     Arc::new(nvllm_core::SamplingParams { seed: 0, ..(*reset.sampling).clone() });
             }
         }
+        lock(&self.seen).begin(&step);
         let ticket = self.inner.submit(&step)?;
         if self.fault == Fault::WrongKey {
             self.spoil_key(&step)?;
@@ -320,4 +342,21 @@ pub fn bite(settings: &Settings) -> Vec<Bite> {
             (fault, caught)
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cases;
+
+    /// The bounds leave room for what their derivation grants, and the oracle for attention here is right but for that.
+    #[test]
+    fn attention_rounded_as_kernels_may_passes() {
+        for rounded_sum in [false, true] {
+            let backend = |op| Faulty(Fault::Attention(op, Way::Kernel { rounded_sum }));
+            crate::expect_conformance(cases::paged_attention, &backend("paged_attention"));
+            crate::expect_conformance(cases::attention, &backend("attention"));
+            crate::expect_conformance(cases::models_op_by_op, &backend("attention"));
+        }
+    }
 }

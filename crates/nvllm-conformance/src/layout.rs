@@ -90,6 +90,15 @@ pub(crate) fn layouts(rows: impl Strategy<Value = usize>, past: usize) -> impl S
     )
 }
 
+/// One sequence of 251 to 570 tokens, the last of them a few or one: kernels split so many positions into chunks that they merge.
+pub(crate) fn long() -> impl Strategy<Value = Layout> {
+    layouts(prop_oneof![Just(1_usize), Just(19_usize)], 300).prop_map(|mut layout| {
+        layout.seqs.truncate(1);
+        layout.seqs[0][0] += 250;
+        layout
+    })
+}
+
 impl Layout {
     /// Whole prompts of these lengths, one sequence each, in one step.
     pub(crate) fn whole(lens: &[usize], content: u64) -> Self {

@@ -12,27 +12,24 @@ use crate::check::{Settings, holds, load};
 use crate::draw::Draw;
 use crate::error::{Doing, Mismatch, Result};
 use crate::layout::{Layout, Outputs, layouts};
-use crate::models::{batches, run, shapes};
+use crate::models::{self, run};
 use crate::ops::layers;
-use crate::trial::{Trial, numbers};
+use crate::trial::Trial;
 
 /// Bits of every kept value at every token: by sequence, index and place of the value in the program.
 type Trace = BTreeMap<(usize, usize, usize), Vec<u32>>;
 
 /// Models with every value kept, or the logits alone, so that ops may be fused.
 fn trials() -> impl Strategy<Value = Trial> {
-    (numbers(), all_outputs(), shapes(), any::<bool>()).prop_map(|(numbers, layout, shape, all)| {
-        let mut trial = shape.trial(numbers, layout);
+    (models::trials(), any::<bool>()).prop_map(|((_, trial), all)| {
+        let layout = Layout { outputs: Outputs::All, ..trial.layout.clone() };
+        let mut trial = trial.with_layout(layout);
         if all {
             return trial.keep_all();
         }
         trial.spec.keep("logits").expect("the suite's models have logits");
         trial
     })
-}
-
-fn all_outputs() -> impl Strategy<Value = Layout> {
-    batches().prop_map(|layout| Layout { outputs: Outputs::All, ..layout })
 }
 
 /// Models, and linear layers alone: plain and fused, of extents that small models do not have.

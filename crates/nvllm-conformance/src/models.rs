@@ -10,8 +10,8 @@ use proptest::prelude::*;
 use crate::anchor::first_difference;
 use crate::check::{Settings, conforms, holds, load};
 use crate::error::{Difference, Doing, Mismatch, Result};
-use crate::layout::{Layout, layouts};
-use crate::ops::{Routing, ropes, router, routings};
+use crate::layout::{Layout, layouts, long};
+use crate::ops::{Routing, head_dims, ropes, router, routings};
 use crate::tolerance::program;
 use crate::trial::{Numbers, Sketch, Trial, numbers};
 
@@ -34,7 +34,7 @@ pub(crate) struct Shape {
 }
 
 pub(crate) fn shapes() -> impl Strategy<Value = Shape> {
-    let rope = prop_oneof![Just(8_usize), Just(16), Just(24)].prop_flat_map(ropes);
+    let rope = head_dims().prop_flat_map(ropes);
     let flags = (any::<bool>(), any::<bool>(), any::<bool>());
     let window = prop_oneof![Just(None), Just(Some(4_usize)), Just(Some(33))];
     let extents = (5..150_usize, 3..50_usize, 1..4_usize, 1..3_usize, 1..4_usize, 1..60_usize);
@@ -170,14 +170,18 @@ impl Layer {
 }
 
 /// Ragged batches of a size that whole models run in a moment.
-pub(crate) fn batches() -> impl Strategy<Value = Layout> {
+fn batches() -> impl Strategy<Value = Layout> {
     let rows = prop_oneof![2 => Just(1_usize), 3 => Just(19_usize), 1 => Just(111_usize)];
-    layouts(rows, 40).prop_map(|layout| Layout { logits: true, ..layout })
+    let layouts = prop_oneof![6 => layouts(rows, 40).boxed(), 1 => long().boxed()];
+    layouts.prop_map(|layout| Layout { logits: true, ..layout })
 }
 
-fn trials() -> impl Strategy<Value = (Shape, Trial)> {
-    (numbers(), batches(), shapes()).prop_map(|(numbers, layout, shape)| {
-        let trial = shape.trial(numbers, layout);
+pub(crate) fn trials() -> impl Strategy<Value = (Shape, Trial)> {
+    (numbers(), batches(), shapes()).prop_map(|(numbers, layout, mut shape)| {
+        if layout.lens().into_iter().max() > Some(250) {
+            shape = Shape { num_kv: 1, group: shape.group.min(2), layers: shape.layers.min(2), ..shape };
+        }
+        let trial = shape.trial(numbers.for_heads(shape.rope.head_dim), layout);
         (shape, trial)
     })
 }

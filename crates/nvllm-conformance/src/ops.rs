@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use crate::check::{Settings, conforms, holds};
 use crate::draw::Draw;
 use crate::error::Result;
-use crate::layout::{Layout, Outputs, layouts, rows};
+use crate::layout::{Layout, Outputs, layouts, long, rows};
 use crate::trial::{Numbers, Sketch, Trial, numbers};
 
 /// Rows of the input tables.
@@ -217,9 +217,9 @@ pub(crate) fn ropes(head_dim: usize) -> impl Strategy<Value = RopeSpec> {
     })
 }
 
-/// Head widths: multiples of 8.
-fn head_dims() -> impl Strategy<Value = usize> {
-    prop_oneof![3 => Just(8_usize), 3 => Just(16_usize), 2 => Just(24_usize), 1 => Just(64_usize), 1 => Just(128_usize)]
+/// Head widths: multiples of 8, and those for which there may be fast kernels.
+pub(crate) fn head_dims() -> impl Strategy<Value = usize> {
+    prop_oneof![2 => Just(8_usize), 2 => Just(16_usize), 2 => Just(24_usize), 2 => Just(64_usize), 2 => Just(128_usize)]
 }
 
 /// Case of [`Op::Rope`](nvllm_core::Op::Rope), at positions up to 40,000.
@@ -278,16 +278,17 @@ fn heads() -> impl Strategy<Value = Heads> {
 /// Layouts for attention, whose work grows with the square of the rows.
 fn attended() -> impl Strategy<Value = Layout> {
     let rows = prop_oneof![4 => Just(1_usize), 6 => Just(19_usize), 3 => Just(111_usize)];
-    prop_oneof![12 => layouts(rows, 100).boxed(), 1 => layouts(Just(989), 0).boxed()]
+    prop_oneof![10 => layouts(rows, 100).boxed(), 2 => long().boxed(), 1 => layouts(Just(989), 0).boxed()]
 }
 
 impl Heads {
-    /// Fewer heads for many rows.
-    fn fit(mut self, layout: &Layout) -> Self {
-        if layout.lens().iter().sum::<usize>() > 500 {
-            self = Self { num_kv: 1, group: self.group.min(2), head_dim: 16, ..self };
+    /// Fewer heads for many positions, narrow ones for very many.
+    fn fit(self, layout: &Layout) -> Self {
+        match layout.lens().into_iter().max() {
+            Some(601..) => Self { num_kv: 1, group: self.group.min(2), head_dim: 16, ..self },
+            Some(201..) => Self { num_kv: self.num_kv.min(2), group: self.group.min(2), ..self },
+            _ => self,
         }
-        self
     }
 
     fn spec(&self) -> AttentionSpec {
@@ -306,7 +307,7 @@ impl Heads {
 pub fn paged_attention(backend: &dyn Backend, settings: &Settings) -> Result<()> {
     let trials = (numbers(), attended(), heads()).prop_map(|(numbers, layout, heads)| {
         let spec = heads.fit(&layout).spec();
-        let mut sketch = Sketch::new(numbers);
+        let mut sketch = Sketch::new(numbers.for_heads(spec.head_dim));
         let cols = spec.num_kv_heads * spec.head_dim;
         // Unit scale: softmax then spreads over several positions, which is where it can go wrong.
         let q = sketch.even_table("q", TABLE_ROWS, spec.num_heads * spec.head_dim, 1.0);
@@ -331,7 +332,7 @@ pub fn attention(backend: &dyn Backend, settings: &Settings) -> Result<()> {
         (numbers(), attended(), heads, any::<bool>()).prop_map(|(numbers, layout, (rope, heads), norm)| {
             let spec = heads.fit(&layout).spec();
             let rope = RopeSpec { head_dim: spec.head_dim, ..rope };
-            let mut sketch = Sketch::new(numbers);
+            let mut sketch = Sketch::new(numbers.for_heads(spec.head_dim));
             let cols = (spec.num_heads + 2 * spec.num_kv_heads) * spec.head_dim;
             let qkv = sketch.even_table("qkv", TABLE_ROWS, cols, 1.0);
             let mut weight = |name| sketch.vector(name, spec.head_dim, 1.0, 0.3);

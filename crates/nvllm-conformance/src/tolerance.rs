@@ -10,8 +10,8 @@
 //! for the roundings of unrelated terms the expected size is `sqrt(k) u` (Higham and Mary 2019). Blocked and FMA orders
 //! err less, truncating tensor-core adders more, by a constant. The table takes `(4 + 2 sqrt(k)) u`: at `k = 1,000` that
 //! is 4e-6 of the terms' magnitudes. A random dot product is about `sqrt(2 / (pi k))^-1` times smaller than those, so a
-//! planted scale error of 0.1 % is still an order of magnitude outside. bf16 has `2^-8` between neighbours at the lower
-//! end of a binade (0.39 %, 0.78 % of a value just above a power of two is the most): 2 % is outside.
+//! planted scale error of 0.1 % is still an order of magnitude outside. Neighbours in bf16 are `2^-7` of a value apart just
+//! above a power of two (0.78 %) and `2^-8` (0.39 %) just below one: 2 % is outside.
 //!
 //! | what | accumulation part | storage part |
 //! |---|---|---|
@@ -25,13 +25,36 @@
 //! | `top_k` weights | ([`exponential`]`(x - max) +` [`accumulation`]`(E)) w` | f32 |
 //! | `linear_add` | that of `add`, and that of `linear` with its ulp: the product may be rounded or not | 1 ulp |
 //! | `linear_silu_mul` | that of `silu_mul`, and that of `linear` with its ulp through `silu` and the product | 1 ulp |
-//! | `paged_attention` | scores as `linear` over the head, then [`exponential`], then the weighted values | 1 ulp |
+//! | `paged_attention`, `attention` | see below | 1 ulp |
 //! | log-probabilities | [`LOGPROB`] | f32 |
 //!
-//! Three concessions are made to kernels as they are built, all only under bf16 activations: attention may round its
-//! probabilities to bf16 before they meet the values (half an ulp, `2^-8 sum p abs v`), fused `attention` may skip
-//! the roundings of q and k between norm and rope, or round them elsewhere ([`FUSED_QK`]), and the fused ops that begin with a
-//! linear layer may skip the rounding of its product.
+//! The fused ops that begin with a linear layer may skip the rounding of its product, or not.
+//!
+//! # Attention
+//!
+//! `o = sum p_j v_j` with `p_j = e^(s_j) / sum e^(s_i)`. What a backend computes differs from it by four things; the first two are there
+//! under f32 activations too.
+//! 1. *Scores.* An error `e_j` in each score `s_j` makes `p_j` into `p_j e^(e_j)` before the division, hence `o` into
+//!    `o + sum p_j (e^(e_j) - 1) (v_j - o) / sum p_i e^(e_i)`: at most `e^(2 max e) sum p_j e_j abs(v_j - o)`, where `abs(e^x - 1) <= abs(x) e^abs(x)`.
+//!    What is common to all positions cancels. A score errs by [`accumulation`]`(d) sum abs(q k)` as `linear` does, its exponential by
+//!    [`exponential`] (an `exp2` of two ulps and a rounded argument).
+//! 2. *Sums* over `n` positions in f32, in chunks that are brought to a common maximum: [`accumulation`]`(n) sum p abs v`. A rescaling errs by some `6u`;
+//!    maxima of random scores change some `ln(n / 64)` times in tiles of 64 positions, which is far below the `2 sqrt(n) u` of the sum.
+//! 3. *Rounded probabilities*, under bf16 activations: tensor cores take `p` in bf16, of 8 significant bits. Rounding to nearest errs by at most
+//!    half the distance between neighbours, `2^-8` of the value ([`BF16`]; `2^-9` holds for values just below a power of two only). If the sum of
+//!    the unrounded ones divides, the error is `sum p_j r_j v_j`, `abs r_j <= 2^-8`. If the sum of the rounded ones divides, it is `sum p_j r_j (v_j - o)` by
+//!    the formula above. With `w` for `v` or `v - o`, it is certainly at most `2^-8 sum p abs w`. It is expected to be much less: roundings of
+//!    different numbers are unrelated, each at most uniform in its interval and so of deviation at most `2^-8 / sqrt 3`; a sum of such errors is
+//!    beyond `4 * 2^-8 sqrt(sum (p w)^2)` with a probability below 1e-10 (Hoeffding 1963, at 4 `sqrt` 3 deviations). Equal probabilities, of equal
+//!    keys, are rounded alike and counted as one term. [`probabilities`] is the lesser of both.
+//! 4. *Rounded queries and keys*, where norm and rotation are inside the fused op under bf16 activations. The expansion rounds behind the norm and
+//!    behind the rotation; a kernel rounds once, or elsewhere. An element `x` of a rotated pair of length `r` hence differs by the norm's
+//!    rounding, turned (at most `2^-8 (abs(a cos) + abs(b sin)) <= 2^-8 r`), and two roundings of `x`: at most `3 * 2^-8 r` ([`FUSED_KEY`]). In a score
+//!    these are unrelated roundings, of a query and of a key, each behind the norm and twice behind the rotation. The squares of their terms
+//!    add up to at most `6 * 2^-16 (r_q r_k)^2` a pair of columns, and the variance of uniform roundings is a third of that: a deviation of at most
+//!    `2^-8 sqrt(sum (r_q r_k)^2)`, where the sum runs over columns and meets each pair twice. [`FUSED_SCORE`] takes three such deviations. Those that
+//!    arise are about half as large, as a pair's length lies in both of its columns and values lie anywhere in their binade; and that
+//!    all scores err by as much, each to the same side, is not expected either.
 
 use nvllm_core::{Activations, DType};
 
@@ -42,9 +65,14 @@ pub const U: f64 = 1.0 / (1 << 24) as f64;
 /// exponentials in f32 enters through its logarithm, so its relative error becomes an absolute one.
 pub const LOGPROB: f64 = 32.0 * U;
 
-/// Relative size of what fused attention may do to one element of q or k: two roundings to bf16 that the expansion
-/// makes and the kernel does not, and the reverse.
-pub const FUSED_QK: f64 = 1.0 / 128.0;
+/// Unit roundoff of bf16.
+pub const BF16: f64 = 1.0 / 256.0;
+
+/// What fused attention may do to an element of a rotated key under bf16 activations, for each unit of its pair's length.
+pub const FUSED_KEY: f64 = 3.0 * BF16;
+
+/// What it may do to a score before scaling, for each unit of `sqrt(sum (r_q r_k)^2)`: `r` are the lengths of the columns' pairs.
+pub const FUSED_SCORE: f64 = 3.0 * BF16;
 
 /// Absolute slack of a sampling score, `logit / temperature + Gumbel noise`, for each unit of `1 + |score|`: the noise is
 /// two logarithms in f32, whose argument near 1 carries few bits.
@@ -73,13 +101,15 @@ pub fn ulp(dtype: DType, x: f32) -> f64 {
     }
 }
 
-/// What rounding probabilities to the activation dtype may cost attention, relative to `sum p |v|`; or, where the rounded ones are
-/// also what the sum is divided by, to `sum p |v - o|`. Half the distance between neighbours is at most `2^-8` of a value.
-pub const fn probabilities(activations: Activations) -> f64 {
-    match activations {
-        Activations::F32 => 0.0,
-        Activations::Bf16 => 1.0 / 256.0,
+/// What rounding probabilities to bf16 may cost attention: `sizes` are the magnitudes of the terms, `alike` numbers them from 0, equal
+/// probabilities by the same number.
+pub fn probabilities(sizes: impl Iterator<Item = f64>, alike: &[usize]) -> f64 {
+    let mut together = vec![0.0; alike.iter().max().map_or(0, |last| last + 1)];
+    for (size, &number) in sizes.zip(alike) {
+        together[number] += size;
     }
+    let squares: f64 = together.iter().map(|size| size * size).sum();
+    BF16 * f64::min(together.iter().sum(), 4.0 * squares.sqrt())
 }
 
 /// Whole programs, first op to logits, relative to the largest logit of the row.
@@ -102,6 +132,24 @@ pub fn program(activations: Activations, kv: DType, depth: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn equal_probabilities_are_rounded_alike() {
+        let bound = |alike: &[usize]| probabilities(alike.iter().map(|_| 1.0), alike);
+        assert_eq!(bound(&[0; 64]), 64.0 * BF16, "equal ones add up");
+        let different: Vec<usize> = (0..64).collect();
+        assert_eq!(bound(&different), 32.0 * BF16, "others by their squares");
+        assert_eq!(bound(&different[..4]), 4.0 * BF16, "few add up at most");
+    }
+
+    /// The roundoff is reached, by a number halfway between a power of two and its upper neighbour, and not passed.
+    #[test]
+    fn bf16_rounds_by_its_unit_roundoff_at_most() {
+        let off = |x: f32| f64::from((DType::Bf16.round(x) - x).abs() / x);
+        assert!(off(1.0 + 1.0 / 256.0) > 0.99 * BF16);
+        let worst = (0..10_000).map(|i| off(1.0 + i as f32 / 10_000.0)).fold(0.0, f64::max);
+        assert!(worst <= BF16, "{worst}");
+    }
 
     #[test]
     fn ulps_are_the_distance_to_the_next_number() {

@@ -7,12 +7,13 @@
 //! Deliberately absent: anything that a record does not hold, and any figure that is typed.
 
 mod chart;
+mod logits;
 mod roofline;
 mod section;
 mod text;
 mod throughput;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use section::Section;
 
@@ -26,6 +27,7 @@ pub const EVERYTHING: &str = "everything";
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     files: Vec<(String, Vec<Section>)>,
+    logits: Vec<Vec<logits::Row>>,
 }
 
 /// A chart as a file.
@@ -40,19 +42,20 @@ pub struct Chart {
 }
 
 impl Report {
-    /// Of all `*.jsonl` in `dir`, in the order of their names.
+    /// Of all `*.jsonl` in `dir` and in its folder `logits`, each in the order of their names.
     ///
     /// Errors if a file cannot be read, or a line is no record or one that must be refused: without its correctness check, for
     /// one.
     pub fn read(dir: &Path) -> Result<Self> {
-        let entries = std::fs::read_dir(dir).map_err(BenchError::io("list", dir))?;
-        let mut paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-        paths.retain(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
-        paths.sort();
         let mut report = Self::default();
-        for path in paths {
+        for path in files(dir)? {
             let stem = path.file_stem().unwrap_or_default().to_string_lossy();
             report.add(&stem, &record::read(&path)?)?;
+        }
+        let of_logits = dir.join(logits::NAME);
+        if of_logits.is_dir() {
+            report.logits =
+                files(&of_logits)?.iter().map(|path| logits::read(path)).collect::<Result<_>>()?;
         }
         Ok(report)
     }
@@ -66,10 +69,10 @@ impl Report {
         Ok(())
     }
 
-    /// Names of the blocks that there are: a summary of each file of records, and everything.
+    /// Names of the blocks that there are: a summary of each file of records, everything, and the distances of logits.
     pub fn blocks(&self) -> Vec<&str> {
         let stems = self.files.iter().map(|(stem, _)| stem.as_str());
-        stems.chain([EVERYTHING]).collect()
+        stems.chain([EVERYTHING, logits::NAME]).collect()
     }
 
     /// The Markdown of block `name`, for a text from which the charts are found at `charts` (`docs/charts`).
@@ -78,6 +81,7 @@ impl Report {
     pub fn block(&self, name: &str, charts: &str) -> Result<String> {
         match name {
             EVERYTHING => Ok(text::everything(self.sections(), charts)),
+            logits::NAME => Ok(logits::block(&self.logits)),
             _ => match self.files.iter().find(|(stem, _)| stem == name) {
                 Some((_, sections)) => Ok(text::summary(sections.first(), charts)),
                 None => Err(BenchError::Option {
@@ -96,6 +100,15 @@ impl Report {
     fn sections(&self) -> impl Iterator<Item = &Section> {
         self.files.iter().flat_map(|(_, sections)| sections)
     }
+}
+
+/// The files of records in `dir`.
+fn files(dir: &Path) -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(dir).map_err(BenchError::io("list", dir))?;
+    let mut paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
+    paths.sort();
+    Ok(paths)
 }
 
 impl Section {

@@ -116,6 +116,7 @@ fn no_record_is_no_figure() {
         let text = empty.block(name, "charts").unwrap();
         assert!(text.starts_with("Nothing is on record"), "{text}");
     }
+    assert!(empty.block("logits", "charts").unwrap().starts_with("Nothing is on record"));
     let message = empty.block("cuda", "charts").unwrap_err().to_string();
     assert!(message.contains("`cuda`") && message.contains("cpu, everything"), "{message}");
 }
@@ -142,7 +143,7 @@ fn files_are_read_in_the_order_of_their_names() {
     }
     std::fs::write(dir.path().join("notes.md"), "not a record\n").unwrap();
     let report = Report::read(dir.path()).unwrap();
-    assert_eq!(report.blocks(), ["cpu", "cuda", EVERYTHING]);
+    assert_eq!(report.blocks(), ["cpu", "cuda", EVERYTHING, "logits"]);
     assert_eq!(report.charts().len(), 4);
     assert!(Report::read(&dir.path().join("none")).is_err());
 }
