@@ -13,7 +13,7 @@ use nvllm_core::{
     Program, Reason, Rows, RowsOf, WeightSource,
 };
 
-use crate::compile::{KernelCache, Nvrtc};
+use crate::compile::{Images, KernelCache, Target};
 use crate::device::{Device, DeviceFacts};
 use crate::error::{Doing, Result};
 use crate::executable::{CudaExecutable, Entry, Held, Lane, Parts};
@@ -47,34 +47,38 @@ pub struct CudaOptions {
     pub nvrtc_dir: Option<PathBuf>,
     /// Whether decode steps are replayed as CUDA graphs.
     pub graphs: bool,
+    /// Compiled kernels that the program has inside, as [`archive`](crate::compile::archive) makes them.
+    pub kernels: Option<&'static [u8]>,
 }
 
 impl Default for CudaOptions {
-    /// The first GPU, with graphs, nothing kept on disk.
+    /// The first GPU, with graphs, nothing kept on disk, no kernels inside.
     fn default() -> Self {
-        Self { gpu: 0, cache_dir: None, nvrtc_dir: None, graphs: true }
+        Self { gpu: 0, cache_dir: None, nvrtc_dir: None, graphs: true, kernels: None }
     }
 }
 
 /// One GPU as a backend.
 pub struct CudaBackend {
     device: Arc<Device>,
-    nvrtc: Nvrtc,
-    options: CudaOptions,
+    images: Images,
+    graphs: bool,
     free_bytes: usize,
     modules: OnceCell<Rc<Modules>>,
 }
 
 impl CudaBackend {
-    /// Opens the GPU. Kernels are compiled when the first model is loaded.
+    /// Opens the GPU. Kernels are loaded, and compiled where they are not kept, with the first model.
     ///
     /// # Errors
-    /// If there is no driver, no such device, none that is supported, or no compiler.
+    /// If there is no driver, no such device, none that is supported, or neither kernels for it nor a compiler.
     pub fn new(options: &CudaOptions) -> Result<Self> {
         let device = Arc::new(Device::new(options.gpu)?);
-        let nvrtc = Nvrtc::load(options.nvrtc_dir.as_deref())?;
+        let CudaOptions { cache_dir, nvrtc_dir, graphs, kernels, .. } = options.clone();
+        let images = Images::new(kernels, KernelCache::new(cache_dir), nvrtc_dir, device.facts.driver);
+        images.check(&Target::for_device(device.facts.capability))?;
         let free_bytes = device.free_bytes()?;
-        Ok(Self { device, nvrtc, options: options.clone(), free_bytes, modules: OnceCell::new() })
+        Ok(Self { device, images, graphs, free_bytes, modules: OnceCell::new() })
     }
 
     /// What the device says of itself.
@@ -86,8 +90,7 @@ impl CudaBackend {
         if let Some(modules) = self.modules.get() {
             return Ok(Rc::clone(modules));
         }
-        let cache = KernelCache::new(self.options.cache_dir.clone());
-        let modules = Rc::new(Modules::load(&self.device, self.nvrtc, &cache)?);
+        let modules = Rc::new(Modules::load(&self.device, &self.images)?);
         Ok(Rc::clone(self.modules.get_or_init(|| modules)))
     }
 
@@ -227,7 +230,7 @@ impl CudaBackend {
             geometries,
             entries,
             begin,
-            graphs: self.options.graphs,
+            graphs: self.graphs,
             held,
             lanes,
         }))

@@ -37,12 +37,7 @@ pub struct DeviceFacts {
 }
 
 impl DeviceFacts {
-    /// Whether a block has no more than 99 KB of shared memory: as `TIGHT` in prelude.cuh, whose rings are then shorter.
-    pub(crate) fn tight(&self) -> bool {
-        matches!(self.capability, (8, 6 | 9)) || self.capability.0 >= 12
-    }
-
-    /// Whether a kernel may start before the one that it depends on has ended, in graphs too.
+    /// Whether a kernel that waits for what it reads may start before the one before has ended, in graphs too.
     pub(crate) const fn starts_early(&self) -> bool {
         self.capability.0 >= 9 && self.driver >= 12_030
     }

@@ -46,7 +46,8 @@ pub enum CudaError {
     },
     /// The run-time compiler's library is not on this machine.
     #[error(
-        "the CUDA compiler NVRTC was not found{place}; install CUDA 13's libnvrtc (PyPI: nvidia-cuda-nvrtc)"
+        "the CUDA compiler NVRTC was not found{place}; it makes the kernels that are not in the build: install libnvrtc of the \
+         driver's CUDA version or older (PyPI: nvidia-cuda-nvrtc)"
     )]
     NoNvrtc {
         /// Where it was looked for, if a place was named.

@@ -253,7 +253,7 @@ impl Lowering<'_> {
     /// What the device has room for.
     fn room(&self) -> Room {
         let facts = self.modules.facts();
-        Room { blocks: facts.multiprocessors, shared: facts.block_shared_bytes, tight: facts.tight() }
+        Room { blocks: facts.multiprocessors, shared: facts.block_shared_bytes, tight: self.modules.tight() }
     }
 
     pub(super) fn expert_linear(
