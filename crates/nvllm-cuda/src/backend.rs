@@ -16,9 +16,10 @@ use nvllm_core::{
 use crate::compile::{Images, KernelCache, Target};
 use crate::device::{Device, DeviceFacts};
 use crate::error::{Doing, Result};
-use crate::executable::{CudaExecutable, Entry, Held, Lane, Parts};
+use crate::executable::{CudaExecutable, Entry, Held, Parts};
 use crate::inputs::{Inputs, Layout};
 use crate::kv::CudaKv;
+use crate::lanes::Lane;
 use crate::launch::{Args, Dim, Extents, Launch};
 use crate::lower::{self, Lowering, MAX_HEAD_DIM, fast_shape};
 use crate::memory::Buffer;
@@ -258,7 +259,8 @@ impl Need {
             weights: weights::bytes_for(spec, source)?,
             kv: geometries.iter().map(|g| g.num_blocks * g.block_bytes()).sum(),
             arena: plans.iter().map(MemoryPlan::bytes).max().unwrap_or(0),
-            scratch: Layout::new(limits, geometries).len
+            scratch: Layout::new(limits, geometries).len * (1 + limits.max_in_flight)
+                + result_bytes(limits.step_outputs) * limits.max_in_flight
                 + limits.step_tokens * 4
                 + DeviceSlots::bytes_for(limits, spec.vocab_size)
                 + Sampler::bytes_for(limits, spec.vocab_size)

@@ -12,8 +12,10 @@ const OLDEST_DRIVER: i32 = 12_000;
 /// One GPU with the streams that a loaded model uses.
 pub(crate) struct Device {
     pub context: Arc<CudaContext>,
-    /// Everything a step does, in order.
+    /// Everything that steps compute, in order.
     pub stream: Arc<CudaStream>,
+    /// What goes between host and device beside it (`lanes.rs`).
+    pub copies: Arc<CudaStream>,
     pub facts: DeviceFacts,
 }
 
@@ -119,7 +121,8 @@ impl Device {
         // SAFETY: no buffer of cudarc's own is used, so nothing relies on its events; they would break graph capture.
         unsafe { context.disable_event_tracking() };
         let stream = context.new_stream().doing("making a stream")?;
-        Ok(Self { context, stream, facts })
+        let copies = context.new_stream().doing("making a stream")?;
+        Ok(Self { context, stream, copies, facts })
     }
 
     /// Makes the context this thread's own: before any call of the driver on a thread that may be new.
@@ -133,8 +136,9 @@ impl Device {
         result::mem_get_info().map(|(free, _)| free).doing("asking for free memory")
     }
 
-    /// Waits for everything on the stream.
+    /// Waits for everything on both streams.
     pub(crate) fn synchronize(&self) -> Result<()> {
-        self.stream.synchronize().doing("waiting for the GPU")
+        self.stream.synchronize().doing("waiting for the GPU")?;
+        self.copies.synchronize().doing("waiting for the GPU")
     }
 }

@@ -22,6 +22,7 @@ mod executable;
 mod graphs;
 mod inputs;
 mod kv;
+mod lanes;
 mod launch;
 mod lower;
 mod memory;
