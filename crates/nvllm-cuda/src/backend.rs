@@ -14,7 +14,7 @@ use nvllm_core::{
 };
 
 use crate::compile::{Images, KernelCache, Target};
-use crate::device::{Device, DeviceFacts};
+use crate::device::{Device, DeviceFacts, seconds_between};
 use crate::error::{Doing, Result};
 use crate::executable::{CudaExecutable, Entry, Held, Parts};
 use crate::inputs::{Inputs, Layout};
@@ -111,7 +111,7 @@ impl CudaBackend {
             launch.run(&self.device, none)?;
             let end = record()?;
             end.synchronize().doing("waiting for the GPU")?;
-            best = best.min(f64::from(start.elapsed_ms(&end).doing("reading an event")?) / 1e3);
+            best = best.min(seconds_between(&start, &end)?);
         }
         Ok(best)
     }

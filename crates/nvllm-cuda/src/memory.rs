@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use cudarc::driver::{CudaContext, CudaStream, result, sys};
+use cudarc::driver::{CudaContext, CudaStream, DriverError, result, sys};
 
 use crate::device::Device;
-use crate::error::{Doing, Result};
+use crate::error::{CudaError, Doing, Result};
 
 /// An address in device memory.
 pub(crate) type Address = sys::CUdeviceptr;
@@ -24,7 +24,13 @@ impl Buffer {
         let mut address = 0;
         if len > 0 {
             // SAFETY: the memory is freed once, in `drop`.
-            address = unsafe { result::malloc_sync(len) }.doing("allocating GPU memory")?;
+            let allocated = unsafe { result::malloc_sync(len) };
+            address = match allocated {
+                Err(DriverError(sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY)) => {
+                    return Err(CudaError::OutOfMemory { asked: len, free: device.free_bytes()? });
+                }
+                allocated => allocated.doing("allocating GPU memory")?,
+            };
         }
         Ok(Self { device: Arc::clone(device), address, len })
     }
