@@ -1,7 +1,8 @@
 //! `cargo xtask kernels`: every CUDA kernel, compiled for every architecture that a release supports, on a machine without a GPU.
 //!
 //! A kernel that does not compile fails, and so does one that spills registers beyond what its file's header allows and gives a reason
-//! for. What each kernel takes of a multiprocessor is printed, because it decides how many blocks run at once.
+//! for. What each kernel takes of a multiprocessor is printed, because it decides how many blocks run at once. `--embed` keeps the machine
+//! code for a release, which then compiles nothing.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,10 +10,13 @@ use std::process::{Command, ExitCode};
 
 use crate::process::run;
 use anyhow::{Context, Result, ensure};
-use nvllm_cuda::compile::{Budget, Nvrtc, Resources, Source, Target, budgets, resources, sources};
+use nvllm_cuda::compile::{Budget, Nvrtc, Resources, Source, Target, archive, budgets, resources, sources};
 
 /// The compiler's package on PyPI: the one way to have it without a toolkit and without root.
 const PACKAGE: &str = "nvidia-cuda-nvrtc==13.0.88";
+
+/// What `--embed` writes, and the cargo feature `embedded-kernels` of `nvllm` puts into the binary.
+const ARCHIVE: &str = "target/kernels/archive";
 
 /// Arguments of `kernels`.
 #[derive(clap::Args, Default)]
@@ -26,6 +30,9 @@ pub(crate) struct Args {
     /// Print each architecture, not only the largest numbers of all
     #[arg(long)]
     all: bool,
+    /// Keep the machine code in target/kernels/archive, for a build with the feature `embedded-kernels`
+    #[arg(long)]
+    embed: bool,
 }
 
 impl Args {
@@ -41,6 +48,7 @@ pub(crate) fn command(root: &Path, args: &Args) -> Result<ExitCode> {
     let (major, minor) = nvrtc.version();
     let mut faults = Vec::new();
     let mut rows = Vec::new();
+    let mut images = Vec::new();
     for target in Target::ALL {
         for source in sources().iter().filter(|source| (source.takes)(target)) {
             match nvrtc.compile(source, target) {
@@ -49,6 +57,7 @@ pub(crate) fn command(root: &Path, args: &Args) -> Result<ExitCode> {
                         faults.extend(fault(source, target, &kernel));
                         rows.push((source.path, target.name(), kernel));
                     }
+                    images.push((*source, target, compiled.image));
                 }
                 Err(error) => faults.push(error.to_string()),
             }
@@ -63,7 +72,20 @@ pub(crate) fn command(root: &Path, args: &Args) -> Result<ExitCode> {
     for fault in &faults {
         eprintln!("error: {fault}");
     }
+    if args.embed && faults.is_empty() {
+        embed(&root.join(ARCHIVE), nvrtc, &images)?;
+    }
     Ok(if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Writes the archive and says how large it is.
+fn embed(path: &Path, nvrtc: Nvrtc, images: &[(Source, Target, Vec<u8>)]) -> Result<()> {
+    let bytes = archive(nvrtc, images).context("cannot compress the machine code")?;
+    path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+    std::fs::write(path, &bytes).with_context(|| format!("cannot write {}", path.display()))?;
+    let unpacked: usize = images.iter().map(|(_, _, image)| image.len()).sum();
+    println!("{}: {} images, {unpacked} bytes, {} packed", path.display(), images.len(), bytes.len());
+    Ok(())
 }
 
 /// What is wrong with what a kernel takes.

@@ -12,13 +12,14 @@ use nvllm_core::{
     OrderId, PlanRules, Program, Reason, Rows, RowsOf, WeightSource,
 };
 
-use crate::compile::{KernelCache, Nvrtc};
+use crate::compile::{Images, KernelCache, Target};
 use crate::cublaslt::CublasLt;
 use crate::device::{Device, DeviceFacts, version};
 use crate::error::Result;
-use crate::executable::{CudaExecutable, Entry, Held, Lane, Parts};
+use crate::executable::{CudaExecutable, Entry, Held, Parts};
 use crate::inputs::{Inputs, Layout};
 use crate::kv::CudaKv;
+use crate::lanes::Lane;
 use crate::launch::{Args, Dim, Extents, Launch};
 use crate::lower::{self, Lowering, MAX_HEAD_DIM, Tuning, Vendor, fast_shape};
 use crate::matmul_rate::MatmulRate;
@@ -53,20 +54,24 @@ pub struct CudaOptions {
     pub graphs: bool,
     /// When the vendor's library runs a linear layer, where the order of sums is free.
     pub vendor: Vendor,
+    /// Compiled kernels that the program has inside, as [`archive`](crate::compile::archive) makes them.
+    pub kernels: Option<&'static [u8]>,
 }
 
 impl Default for CudaOptions {
-    /// The first GPU, with graphs, nothing kept on disk.
+    /// The first GPU, with graphs, nothing kept on disk, no kernels inside.
     fn default() -> Self {
-        Self { gpu: 0, cache_dir: None, nvrtc_dir: None, graphs: true, vendor: Vendor::default() }
+        let vendor = Vendor::default();
+        Self { gpu: 0, cache_dir: None, nvrtc_dir: None, graphs: true, vendor, kernels: None }
     }
 }
 
 /// One GPU as a backend.
 pub struct CudaBackend {
     device: Arc<Device>,
-    nvrtc: Nvrtc,
-    options: CudaOptions,
+    images: Images,
+    graphs: bool,
+    vendor: Vendor,
     free_bytes: usize,
     modules: OnceCell<Rc<Modules>>,
     /// The vendor's library, looked for when it is first wanted; none if it is not there.
@@ -76,18 +81,21 @@ pub struct CudaBackend {
 }
 
 impl CudaBackend {
-    /// Opens the GPU. Kernels are compiled when the first model is loaded.
+    /// Opens the GPU. Kernels are loaded, and compiled where they are not kept, with the first model.
     ///
     /// # Errors
-    /// If there is no driver, no such device, none that is supported, or no compiler.
+    /// If there is no driver, no such device, none that is supported, or neither kernels for it nor a compiler.
     pub fn new(options: &CudaOptions) -> Result<Self> {
         let device = Arc::new(Device::new(options.gpu)?);
-        let nvrtc = Nvrtc::load(options.nvrtc_dir.as_deref())?;
+        let CudaOptions { cache_dir, nvrtc_dir, graphs, vendor, kernels, .. } = options.clone();
+        let images = Images::new(kernels, KernelCache::new(cache_dir), nvrtc_dir, device.facts.driver);
+        images.check(&Target::for_device(device.facts.capability))?;
         let free_bytes = device.free_bytes()?;
         Ok(Self {
             device,
-            nvrtc,
-            options: options.clone(),
+            images,
+            graphs,
+            vendor,
             free_bytes,
             modules: OnceCell::new(),
             library: OnceCell::new(),
@@ -104,8 +112,7 @@ impl CudaBackend {
         if let Some(modules) = self.modules.get() {
             return Ok(Rc::clone(modules));
         }
-        let cache = KernelCache::new(self.options.cache_dir.clone());
-        let modules = Rc::new(Modules::load(&self.device, self.nvrtc, &cache)?);
+        let modules = Rc::new(Modules::load(&self.device, &self.images)?);
         Ok(Rc::clone(self.modules.get_or_init(|| modules)))
     }
 
@@ -280,7 +287,7 @@ impl CudaBackend {
             geometries,
             entries,
             begin,
-            graphs: self.options.graphs,
+            graphs: self.graphs,
             held,
             lanes,
         }))
@@ -308,7 +315,7 @@ impl CudaBackend {
         };
         let mut nodes = (0..program.nodes.len()).map(|at| lowering.node(at)).collect::<Result<Vec<_>>>()?;
         if let Some(library) = library {
-            let vendor = self.options.vendor;
+            let vendor = self.vendor;
             Tuning { lowering: &lowering, device: &self.device, library, vendor }.improve(&mut nodes)?;
         }
         let sampling = program
@@ -345,7 +352,8 @@ impl Need {
             weights: weights::bytes_for(spec, source)?,
             kv: geometries.iter().map(|g| g.num_blocks * g.block_bytes()).sum(),
             arena: plans.iter().map(MemoryPlan::bytes).max().unwrap_or(0),
-            scratch: Layout::new(limits, geometries).len
+            scratch: Layout::new(limits, geometries).len * (1 + limits.max_in_flight)
+                + result_bytes(limits.step_outputs) * limits.max_in_flight
                 + limits.step_tokens * 4
                 + DeviceSlots::bytes_for(limits, spec.vocab_size)
                 + Sampler::bytes_for(limits, spec.vocab_size)

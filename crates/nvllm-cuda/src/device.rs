@@ -2,18 +2,26 @@
 
 use std::sync::Arc;
 
-use cudarc::driver::{CudaContext, CudaStream, result, sys};
+use cudarc::driver::{CudaContext, CudaEvent, CudaStream, result, sys};
 
 use crate::error::{CudaError, Doing, Result};
 
-/// The oldest driver interface that is supported: CUDA 12.0, the first with all calls made here.
+/// The oldest driver interface that is supported: CUDA 12.0, the first with all calls made here but those that time kernels.
 const OLDEST_DRIVER: i32 = 12_000;
+
+/// The oldest driver interface that times kernels.
+const TIMING_DRIVER: i32 = 12_080;
+
+/// The oldest compute capability that the kernels support, for bf16 and asynchronous copies.
+const OLDEST_DEVICE: (i32, i32) = (8, 0);
 
 /// One GPU with the streams that a loaded model uses.
 pub(crate) struct Device {
     pub context: Arc<CudaContext>,
-    /// Everything a step does, in order.
+    /// Everything that steps compute, in order.
     pub stream: Arc<CudaStream>,
+    /// What goes between host and device beside it (`lanes.rs`).
+    pub copies: Arc<CudaStream>,
     pub facts: DeviceFacts,
 }
 
@@ -39,12 +47,7 @@ pub struct DeviceFacts {
 }
 
 impl DeviceFacts {
-    /// Whether a block has no more than 99 KB of shared memory: as `TIGHT` in prelude.cuh, whose rings are then shorter.
-    pub(crate) fn tight(&self) -> bool {
-        matches!(self.capability, (8, 6 | 9)) || self.capability.0 >= 12
-    }
-
-    /// Whether a kernel may start before the one that it depends on has ended, in graphs too.
+    /// Whether a kernel that waits for what it reads may start before the one before has ended, in graphs too.
     pub(crate) const fn starts_early(&self) -> bool {
         self.capability.0 >= 9 && self.driver >= 12_030
     }
@@ -64,16 +67,36 @@ pub fn count_devices() -> Result<usize> {
     if !unsafe { sys::is_culib_present() } {
         return Err(CudaError::NoDriver { needed: version(OLDEST_DRIVER) });
     }
+    // Asked first: an old driver need not know what starting it asks.
+    check_driver(driver_version()?, OLDEST_DRIVER)?;
     match result::init() {
         Err(error) if error.0 == sys::CUresult::CUDA_ERROR_NO_DEVICE => return Err(CudaError::NoDevice),
-        started => started.doing("starting the NVIDIA driver")?,
-    }
-    let driver = driver_version()?;
-    if driver < OLDEST_DRIVER {
-        return Err(CudaError::OldDriver { found: version(driver), needed: version(OLDEST_DRIVER) });
+        started => started.doing("starting the NVIDIA driver (does nvidia-smi run?)")?,
     }
     let count = result::device::get_count().doing("counting GPUs")?;
     if count > 0 { Ok(count as usize) } else { Err(CudaError::NoDevice) }
+}
+
+/// Refuses a driver that lacks calls.
+fn check_driver(found: i32, needed: i32) -> Result<()> {
+    if found >= needed {
+        return Ok(());
+    }
+    Err(CudaError::OldDriver { found: version(found), needed: version(needed) })
+}
+
+/// Refuses a number that no device has.
+fn check_ordinal(asked: usize, count: usize) -> Result<()> {
+    if asked < count { Ok(()) } else { Err(CudaError::BadOrdinal { asked, count }) }
+}
+
+/// Refuses a device that the kernels do not run on.
+fn check_capability(facts: &DeviceFacts) -> Result<()> {
+    if facts.capability >= OLDEST_DEVICE {
+        return Ok(());
+    }
+    let (major, minor) = facts.capability;
+    Err(CudaError::OldDevice { name: facts.name.clone(), major, minor })
 }
 
 fn driver_version() -> Result<i32> {
@@ -89,9 +112,7 @@ fn driver_version() -> Result<i32> {
 /// As [`count_devices`], and if there is no such device.
 pub fn device_facts(ordinal: usize) -> Result<DeviceFacts> {
     let count = count_devices()?;
-    if ordinal >= count {
-        return Err(CudaError::BadOrdinal { asked: ordinal, count });
-    }
+    check_ordinal(ordinal, count)?;
     let device = result::device::get(ordinal as i32).doing("opening the GPU")?;
     let attribute = |which| {
         // SAFETY: the device exists.
@@ -123,15 +144,13 @@ pub fn device_facts(ordinal: usize) -> Result<DeviceFacts> {
 impl Device {
     pub(crate) fn new(ordinal: usize) -> Result<Self> {
         let facts = device_facts(ordinal)?;
-        let (major, minor) = facts.capability;
-        if major < 8 {
-            return Err(CudaError::OldDevice { name: facts.name, major, minor });
-        }
+        check_capability(&facts)?;
         let context = CudaContext::new(ordinal).doing("making a context on the GPU")?;
         // SAFETY: no buffer of cudarc's own is used, so nothing relies on its events; they would break graph capture.
         unsafe { context.disable_event_tracking() };
         let stream = context.new_stream().doing("making a stream")?;
-        Ok(Self { context, stream, facts })
+        let copies = context.new_stream().doing("making a stream")?;
+        Ok(Self { context, stream, copies, facts })
     }
 
     /// Makes the context this thread's own: before any call of the driver on a thread that may be new.
@@ -153,11 +172,61 @@ impl Device {
         work()?;
         let end = record()?;
         end.synchronize().doing("waiting for the GPU")?;
-        Ok(f64::from(start.elapsed_ms(&end).doing("reading an event")?) / 1e3)
+        seconds_between(&start, &end)
     }
 
-    /// Waits for everything on the stream.
+    /// Waits for everything on both streams.
     pub(crate) fn synchronize(&self) -> Result<()> {
-        self.stream.synchronize().doing("waiting for the GPU")
+        self.stream.synchronize().doing("waiting for the GPU")?;
+        self.copies.synchronize().doing("waiting for the GPU")
+    }
+}
+
+/// Seconds from one event to a later one, both past.
+pub(crate) fn seconds_between(from: &CudaEvent, to: &CudaEvent) -> Result<f64> {
+    // The one call made here that older drivers lack.
+    check_driver(driver_version()?, TIMING_DRIVER)?;
+    Ok(f64::from(from.elapsed_ms(to).doing("reading an event")?) / 1e3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(result: Result<()>) -> String {
+        result.unwrap_err().to_string()
+    }
+
+    #[test]
+    fn an_old_driver_is_refused_with_what_is_needed() {
+        check_driver(12_000, OLDEST_DRIVER).unwrap();
+        check_driver(13_010, OLDEST_DRIVER).unwrap();
+        let text = refusal(check_driver(11_080, OLDEST_DRIVER));
+        assert!(text.contains("supports CUDA 11.8; CUDA 12.0 or newer is needed"), "{text}");
+    }
+
+    #[test]
+    fn a_gpu_that_is_not_there_is_refused_with_how_many_there_are() {
+        check_ordinal(1, 2).unwrap();
+        let text = refusal(check_ordinal(2, 2));
+        assert!(text.contains("GPU 2 was asked for; the driver shows 2, numbered from 0"), "{text}");
+    }
+
+    #[test]
+    fn an_old_device_is_refused_with_what_is_needed() {
+        let facts = |capability| DeviceFacts {
+            ordinal: 0,
+            name: "Tesla V100".into(),
+            capability,
+            memory_bytes: 0,
+            multiprocessors: 80,
+            block_shared_bytes: 0,
+            driver: 12_040,
+            clocks_mhz: None,
+        };
+        check_capability(&facts((8, 0))).unwrap();
+        check_capability(&facts((12, 1))).unwrap();
+        let text = refusal(check_capability(&facts((7, 0))));
+        assert!(text.contains("Tesla V100 has compute capability 7.0; 8.0 (Ampere) or newer"), "{text}");
     }
 }

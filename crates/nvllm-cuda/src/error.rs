@@ -27,7 +27,7 @@ pub enum CudaError {
     #[error("the NVIDIA driver sees no GPU; check nvidia-smi and CUDA_VISIBLE_DEVICES, or use --backend cpu")]
     NoDevice,
     /// A device number that does not exist.
-    #[error("GPU {asked} was asked for; this machine has {count} (0 to {})", count - 1)]
+    #[error("GPU {asked} was asked for; the driver shows {count}, numbered from 0")]
     BadOrdinal {
         /// The number.
         asked: usize,
@@ -46,7 +46,8 @@ pub enum CudaError {
     },
     /// The run-time compiler's library is not on this machine.
     #[error(
-        "the CUDA compiler NVRTC was not found{place}; install CUDA 13's libnvrtc (PyPI: nvidia-cuda-nvrtc)"
+        "the CUDA compiler NVRTC was not found{place}; it makes the kernels that are not in the build: install libnvrtc of the \
+         driver's CUDA version or older (PyPI: nvidia-cuda-nvrtc)"
     )]
     NoNvrtc {
         /// Where it was looked for, if a place was named.
@@ -61,6 +62,17 @@ pub enum CudaError {
         target: String,
         /// The compiler's words.
         log: String,
+    },
+    /// Device memory ran out although the plan fitted: something else took it, or it lies in pieces.
+    #[error(
+        "the GPU ran out of memory: {asked} bytes were asked for and {free} are free; end what else uses the GPU, or lower \
+         --kv-cache-bytes, --max-model-len or --max-num-batched-tokens"
+    )]
+    OutOfMemory {
+        /// Bytes of the allocation that failed.
+        asked: usize,
+        /// Bytes that the driver counts as free.
+        free: usize,
     },
     /// The driver refused a call.
     #[error("{what} failed: {cause}")]

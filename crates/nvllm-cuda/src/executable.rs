@@ -1,10 +1,10 @@
 //! A loaded model: steps in, results out, with several steps on the device at once.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use cudarc::driver::CudaEvent;
 use nvllm_core::host::{Batch, Slots};
 use nvllm_core::program::MemoryPlan;
 use nvllm_core::sampling::top_logprobs;
@@ -14,13 +14,13 @@ use nvllm_core::{
 };
 
 use crate::device::Device;
-use crate::error::Doing;
 use crate::graphs::Graphs;
 use crate::inputs::Inputs;
 use crate::kv::CudaKv;
+use crate::lanes::Lane;
 use crate::launch::{Extents, Launch};
 use crate::lower::Lowered;
-use crate::memory::{Buffer, Pinned};
+use crate::memory::Buffer;
 use crate::modules::Modules;
 use crate::profile::Timed;
 use crate::rope::RopeTables;
@@ -52,23 +52,6 @@ pub(crate) struct Held {
     pub partial: Buffer,
     /// Kernels stay loaded as long as something may launch them.
     pub modules: Rc<Modules>,
-}
-
-/// What one step in flight uses on the host: it is free again when the step has been collected.
-pub(crate) struct Lane {
-    staging: Pinned,
-    results: Pinned,
-    done: CudaEvent,
-}
-
-impl Lane {
-    pub(crate) fn new(device: &Arc<Device>, input_bytes: usize, result_bytes: usize) -> crate::Result<Self> {
-        Ok(Self {
-            staging: Pinned::new(device, input_bytes)?,
-            results: Pinned::new(device, result_bytes)?,
-            done: device.context.new_event(None).doing("making an event")?,
-        })
-    }
 }
 
 /// A submitted step.
@@ -210,11 +193,10 @@ impl CudaExecutable {
         let most = most.into_iter().min().unwrap_or(0);
         let bucket = self.graphs.extents(extents, most).filter(|_| !step.awaits_masks);
         let resets: Vec<Reset> = step.resets.iter().map(Reset::new).collect();
-        let (staging, layout) = (&mut self.lanes[lane].staging, &self.held.inputs.layout);
+        let (own, inputs) = (&mut self.lanes[lane], &self.held.inputs);
         let padded = (bucket.unwrap_or(extents), self.limits.block_len);
-        for range in layout.fill(staging.bytes_mut(), step, batch, &resets, padded) {
-            self.held.inputs.buffer.start_write(range.start, &staging.bytes()[range])?;
-        }
+        let ranges = inputs.layout.fill(own.staging(), step, batch, &resets, padded);
+        own.bring(&self.device, &ranges, &inputs.buffer)?;
         self.compute(step, extents, bucket)?;
         let rows = self.copy_rows(step.entry, batch)?;
         if !step.awaits_masks {
@@ -272,30 +254,30 @@ impl CudaExecutable {
         value.cols * value.kind.dtype(&self.limits).size()
     }
 
-    /// Scores rows and brings the results to the host.
-    fn finish(&mut self, entry: usize, batch: &Batch, lane: usize) -> crate::Result<()> {
-        let extents = self.extents(batch);
-        let lane = &mut self.lanes[lane];
+    /// Which bytes of the results a step leaves for the host: its tokens, then its scored rows if there are any.
+    fn results(&self, entry: usize, batch: &Batch) -> Vec<Range<usize>> {
         let num = batch.outputs.len();
-        if let Some((_, sampling)) = self.entries[entry].sampling.as_ref().filter(|_| num > 0) {
-            let scored =
-                batch.outputs.iter().any(|o| o.want.target.is_some() || o.want.top_logprobs.is_some());
-            let (device_results, results) = (&self.held.sampler.results, lane.results.bytes_mut());
-            device_results.start_read(0, &mut results[..num * 4])?;
-            if scored {
-                sampling.logprobs.run(&self.device, extents)?;
-                let at = scored_at(self.limits.step_outputs);
-                device_results.start_read(at, &mut results[at..at + num * size_of::<Scored>()])?;
-            }
+        if num == 0 || self.entries[entry].sampling.is_none() {
+            return Vec::new();
         }
-        lane.done.record(&self.device.stream).doing("recording an event")
+        let at = scored_at(self.limits.step_outputs);
+        let (tokens, rows) = (0..num * 4, at..at + num * size_of::<Scored>());
+        if scores(batch) { vec![tokens, rows] } else { vec![tokens] }
+    }
+
+    /// Scores rows and keeps the results for the host.
+    fn finish(&self, entry: usize, batch: &Batch, lane: usize) -> crate::Result<()> {
+        if let Some((_, sampling)) = self.entries[entry].sampling.as_ref().filter(|_| scores(batch)) {
+            sampling.logprobs.run(&self.device, self.extents(batch))?;
+        }
+        self.lanes[lane].keep(&self.device, &self.results(entry, batch), &self.held.sampler.results)
     }
 
     /// A finished step's output, from its lane.
     fn output(&self, flight: &Flight) -> Result<StepOutput> {
         let mut out = StepOutput::default();
         let Some((logits, _)) = &self.entries[flight.entry].sampling else { return Ok(out) };
-        let results = self.lanes[flight.lane].results.bytes();
+        let results = self.lanes[flight.lane].fetched();
         let num = flight.batch.outputs.len();
         let tokens: &[u32] = bytemuck::cast_slice(&results[..num * 4]);
         let at = scored_at(self.limits.step_outputs);
@@ -372,8 +354,9 @@ impl Executable for CudaExecutable {
         }
         let Some(flight) = self.flights.pop_front() else { unreachable!("it was just looked at") };
         self.alive()?;
-        let waited = self.lanes[flight.lane].done.synchronize().doing("waiting for a step");
-        self.guard(waited)?;
+        let results = self.results(flight.entry, &flight.batch);
+        let fetched = self.lanes[flight.lane].fetch(&self.device, &results);
+        self.guard(fetched)?;
         self.output(&flight)
     }
 
@@ -391,7 +374,7 @@ impl Executable for CudaExecutable {
         }
         let (dtype, rows) = (value.kind.dtype(&self.limits), extents.rows(value.rows));
         let mut bytes = vec![0; rows * value.cols * dtype.size()];
-        self.held.arena.read(plan.place(id).offset, &mut bytes).ok()?;
+        self.held.arena.read(&self.device.stream, plan.place(id).offset, &mut bytes).ok()?;
         Some(Box::new(HostTensor::from_bytes([rows, value.cols], dtype, bytes)))
     }
 
@@ -414,7 +397,8 @@ impl Executable for CudaExecutable {
 
     fn memory(&self) -> MemoryReport {
         let Held { arena, weights, kv, inputs, slots, sampler, ropes, lists, partial, .. } = &self.held;
-        let scratch = inputs.bytes() + slots.bytes() + sampler.bytes() + ropes.bytes();
+        let lanes: usize = self.lanes.iter().map(Lane::bytes).sum();
+        let scratch = inputs.bytes() + lanes + slots.bytes() + sampler.bytes() + ropes.bytes();
         let scratch = scratch + lists.bytes() + partial.len();
         MemoryReport { weights: weights.bytes(), kv: kv.len(), arena: arena.len(), scratch }
     }
@@ -445,6 +429,11 @@ impl Drop for CudaExecutable {
     }
 }
 
+/// Whether log-probabilities of some row are wanted.
+fn scores(batch: &Batch) -> bool {
+    batch.outputs.iter().any(|o| o.want.target.is_some() || o.want.top_logprobs.is_some())
+}
+
 /// One row of logits, on the device until it is asked for.
 struct RowTensor {
     device: Arc<Device>,
@@ -465,7 +454,7 @@ impl Tensor for RowTensor {
     fn to_host(&self) -> Result<HostTensor> {
         self.device.bind()?;
         let mut bytes = vec![0; self.shape[0] * size_of::<f32>()];
-        self.rows.read(self.at, &mut bytes)?;
+        self.rows.read(&self.device.copies, self.at, &mut bytes)?;
         Ok(HostTensor::from_bytes(self.shape, DType::F32, bytes))
     }
 }

@@ -84,7 +84,7 @@ impl KvCache for CudaKv {
         let group = self.check(group, block)?;
         let mut bytes = vec![0; group.geometry.block_bytes()];
         for (part, bytes) in bytes.chunks_mut(group.part()).enumerate() {
-            group.buffer.start_read(group.at(part, block), bytes)?;
+            group.buffer.start_read(&self.device.stream, group.at(part, block), bytes)?;
         }
         self.device.synchronize()?;
         Ok(HostTensor::from_bytes(group.geometry.block_shape(), group.geometry.dtype, bytes))
@@ -104,7 +104,7 @@ impl KvCache for CudaKv {
             return Err(CoreError::BadTensor { name: "KV block".into(), problem });
         }
         for (part, bytes) in data.bytes().chunks(group.part()).enumerate() {
-            group.buffer.start_write(group.at(part, block), bytes)?;
+            group.buffer.start_write(&self.device.stream, group.at(part, block), bytes)?;
         }
         Ok(self.device.synchronize()?)
     }

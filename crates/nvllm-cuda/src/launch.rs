@@ -153,12 +153,17 @@ impl Launch {
             sharedMemBytes: self.shared,
             hStream: device.stream.cu_stream(),
             attrs: &raw mut early,
-            numAttrs: u32::from(self.early && device.facts.starts_early()),
+            numAttrs: u32::from(self.early && function.starts_early),
         };
         // SAFETY: the arguments are those of the kernel's signature (see `Args`), their addresses those of live buffers that hold
         // the extents that the step was checked against.
         unsafe {
-            sys::cuLaunchKernelEx(&raw const config, function.0, pointers.as_mut_ptr(), std::ptr::null_mut())
+            sys::cuLaunchKernelEx(
+                &raw const config,
+                function.handle,
+                pointers.as_mut_ptr(),
+                std::ptr::null_mut(),
+            )
         }
         .result()
         .doing("launching a kernel")

@@ -24,6 +24,7 @@ mod executable;
 mod graphs;
 mod inputs;
 mod kv;
+mod lanes;
 mod launch;
 mod lower;
 mod matmul_rate;

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use cudarc::driver::{CudaContext, result, sys};
+use cudarc::driver::{CudaContext, CudaStream, DriverError, result, sys};
 
 use crate::device::Device;
-use crate::error::{Doing, Result};
+use crate::error::{CudaError, Doing, Result};
 
 /// An address in device memory.
 pub(crate) type Address = sys::CUdeviceptr;
@@ -24,7 +24,13 @@ impl Buffer {
         let mut address = 0;
         if len > 0 {
             // SAFETY: the memory is freed once, in `drop`.
-            address = unsafe { result::malloc_sync(len) }.doing("allocating GPU memory")?;
+            let allocated = unsafe { result::malloc_sync(len) };
+            address = match allocated {
+                Err(DriverError(sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY)) => {
+                    return Err(CudaError::OutOfMemory { asked: len, free: device.free_bytes()? });
+                }
+                allocated => allocated.doing("allocating GPU memory")?,
+            };
         }
         Ok(Self { device: Arc::clone(device), address, len })
     }
@@ -66,7 +72,7 @@ impl Buffer {
 
     /// Copies `bytes` to `offset`, in stream order. They may be dropped or changed on return.
     pub(crate) fn write(&self, offset: usize, bytes: &[u8]) -> Result<()> {
-        self.start_write(offset, bytes)?;
+        self.start_write(&self.device.stream, offset, bytes)?;
         // The driver may still read from pageable memory; a caller that must not wait uses pinned memory.
         self.device.synchronize()
     }
@@ -76,31 +82,31 @@ impl Buffer {
         if bytes.is_empty() { Ok(()) } else { self.write(offset, bytes) }
     }
 
-    /// As [`write`](Self::write), but `bytes` must stay as they are until the copy is done.
-    pub(crate) fn start_write(&self, offset: usize, bytes: &[u8]) -> Result<()> {
+    /// Starts a copy to `offset` on `stream`; `bytes` must stay as they are until it is done.
+    pub(crate) fn start_write(&self, stream: &CudaStream, offset: usize, bytes: &[u8]) -> Result<()> {
         assert!(offset + bytes.len() <= self.len, "inside the buffer");
         if bytes.is_empty() {
             return Ok(());
         }
         // SAFETY: inside the allocation.
-        unsafe { result::memcpy_htod_async(self.at(offset), bytes, self.device.stream.cu_stream()) }
+        unsafe { result::memcpy_htod_async(self.at(offset), bytes, stream.cu_stream()) }
             .doing("copying to the GPU")
     }
 
-    /// Copies `out.len()` bytes from `offset` to the host, and waits.
-    pub(crate) fn read(&self, offset: usize, out: &mut [u8]) -> Result<()> {
-        self.start_read(offset, out)?;
-        self.device.synchronize()
+    /// Copies `out.len()` bytes from `offset` to the host in the order of `stream`, and waits for it.
+    pub(crate) fn read(&self, stream: &CudaStream, offset: usize, out: &mut [u8]) -> Result<()> {
+        self.start_read(stream, offset, out)?;
+        stream.synchronize().doing("waiting for a copy from the GPU")
     }
 
-    /// Starts a copy to the host; `out` holds it when the stream has come so far.
-    pub(crate) fn start_read(&self, offset: usize, out: &mut [u8]) -> Result<()> {
+    /// Starts a copy to the host on `stream`; `out` holds it when the stream has come so far.
+    pub(crate) fn start_read(&self, stream: &CudaStream, offset: usize, out: &mut [u8]) -> Result<()> {
         assert!(offset + out.len() <= self.len, "inside the buffer");
         if out.is_empty() {
             return Ok(());
         }
         // SAFETY: inside the allocation.
-        unsafe { result::memcpy_dtoh_async(out, self.at(offset), self.device.stream.cu_stream()) }
+        unsafe { result::memcpy_dtoh_async(out, self.at(offset), stream.cu_stream()) }
             .doing("copying from the GPU")
     }
 

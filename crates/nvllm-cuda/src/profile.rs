@@ -6,7 +6,7 @@
 use cudarc::driver::{CudaEvent, CudaGraph, sys};
 use nvllm_core::{OpTime, StepId, StepProfile};
 
-use crate::device::Device;
+use crate::device::{Device, seconds_between};
 use crate::error::{Doing, Result};
 use crate::graphs::capture;
 use crate::launch::{Extents, Launch};
@@ -54,11 +54,9 @@ impl Timed {
             last.synchronize().doing("waiting for a profiled step")?;
         }
         drop(graph);
-        let between = |from: &CudaEvent, to: &CudaEvent| {
-            Ok(f64::from(from.elapsed_ms(to).doing("reading an event")?) / 1e3)
-        };
         let times = nodes.iter().zip(events[1..].windows(2)).map(|(&node, pair)| {
-            let (start, seconds) = (between(&events[0], &pair[0])?, between(&pair[0], &pair[1])?);
+            let (start, seconds) =
+                (seconds_between(&events[0], &pair[0])?, seconds_between(&pair[0], &pair[1])?);
             Ok(OpTime { node: Some(node), start, seconds })
         });
         Ok(StepProfile { step, entry, ops: times.collect::<Result<_>>()? })

@@ -60,16 +60,26 @@ pub(crate) fn weights() -> &'static [u8] {
     &[]
 }
 
+/// Machine code of the CUDA kernels, if this build has it.
+#[cfg(feature = "embedded-kernels")]
+const KERNELS: Option<&[u8]> =
+    Some(include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/kernels/archive")));
+
+/// Machine code of the CUDA kernels: this build has none.
+#[cfg(all(feature = "cuda", not(feature = "embedded-kernels")))]
+const KERNELS: Option<&[u8]> = None;
+
 /// The CUDA backend on the GPU that the flags name.
 ///
 /// # Errors
-/// If there is no driver, GPU or compiler: what is missing and what to install.
+/// If there is no driver or GPU, or neither kernels for it nor a compiler: what is missing and what to install.
 #[cfg(feature = "cuda")]
 pub(crate) fn cuda(args: &DeviceArgs) -> Result<Box<dyn Backend>> {
     use nvllm_cuda::{CudaBackend, CudaOptions};
     let options = CudaOptions {
         gpu: args.gpu.unwrap_or(0),
         cache_dir: Some(crate::environment::cache_dir().join("kernels")),
+        kernels: KERNELS,
         ..CudaOptions::default()
     };
     Ok(Box::new(CudaBackend::new(&options)?))
@@ -78,7 +88,7 @@ pub(crate) fn cuda(args: &DeviceArgs) -> Result<Box<dyn Backend>> {
 /// What was found of CUDA, one line each; what is missing says what to install.
 #[cfg(feature = "cuda")]
 pub(crate) fn cuda_findings() -> Vec<String> {
-    use nvllm_cuda::compile::{Nvrtc, Target};
+    use nvllm_cuda::compile::{Archive, Nvrtc, Target};
     let mut lines = Vec::new();
     match nvllm_cuda::count_devices() {
         Ok(count) => {
@@ -98,6 +108,17 @@ pub(crate) fn cuda_findings() -> Vec<String> {
         }
         Err(missing) => lines.push(format!("cuda      {missing}")),
     }
+    lines.push(match KERNELS.map(Archive::open) {
+        None => "kernels   not in this build: NVRTC compiles them".into(),
+        Some(None) => "kernels   in this build, and damaged: build it again".into(),
+        Some(Some(archive)) => {
+            let targets = Target::ALL.into_iter().filter(|&target| archive.holds(target));
+            let names: Vec<_> = targets.map(Target::name).collect();
+            let (major, minor) = archive.version();
+            let names = if names.is_empty() { "made from other sources".into() } else { names.join(", ") };
+            format!("kernels   in this build: {names} (CUDA {major}.{minor}, {} bytes)", archive.num_bytes())
+        }
+    });
     lines.push(match Nvrtc::load(None) {
         Ok(nvrtc) => format!("nvrtc     {}.{}", nvrtc.version().0, nvrtc.version().1),
         Err(missing) => format!("nvrtc     {missing}"),

@@ -206,7 +206,7 @@ fn a_gpu_that_is_not_there_is_refused_in_one_line() {
 #[test]
 fn doctor_says_what_is_there_and_what_is_missing() {
     let report = stdout(&["doctor"]);
-    for start in ["nvllm ", "cpu ", "memory ", "cuda ", "nvrtc ", "model ", "cache "] {
+    for start in ["nvllm ", "cpu ", "memory ", "cuda ", "kernels ", "nvrtc ", "model ", "cache "] {
         assert!(report.lines().any(|line| line.starts_with(start)), "{report}");
     }
     assert!(report.contains("scalar: found") && report.contains("GB/s, measured now"), "{report}");

@@ -11,8 +11,10 @@ typedef unsigned int u32;
 typedef unsigned long long u64;
 typedef u16 elem;   // one bf16 or f16, as bits
 
-// Where a block has 99 KB of shared memory and not 163 or more, rings are shorter.
-#if __CUDA_ARCH__ == 860 || __CUDA_ARCH__ == 890 || __CUDA_ARCH__ >= 1200
+// Where a block has 99 KB of shared memory and not 163 or more, rings are shorter. The launches' side says it on the command line, because
+// PTX for any device must be so too.
+#ifdef TIGHT
+#elif __CUDA_ARCH__ == 860 || __CUDA_ARCH__ == 890 || __CUDA_ARCH__ >= 1200
 #define TIGHT 1
 #else
 #define TIGHT 0

@@ -1,11 +1,16 @@
 //! From CUDA C++ to machine code, with or without a device: NVRTC alone suffices.
 
+mod archive;
 mod cache;
+mod content;
+mod images;
 mod nvrtc;
 mod resources;
 mod sources;
 
+pub use archive::{Archive, archive};
 pub use cache::KernelCache;
+pub(crate) use images::{Images, load_or_anew};
 pub use nvrtc::{Compiled, Nvrtc, Target};
 pub use resources::{Budget, Resources, budgets, resources};
 pub use sources::{Source, sources};

@@ -36,6 +36,22 @@ impl Target {
         Self::Cubin((10 * major + minor) as u32)
     }
 
+    /// What a device can run, best first: its own machine code, or what the driver makes of PTX.
+    pub(crate) const fn for_device(capability: (i32, i32)) -> [Self; 2] {
+        [Self::of_device(capability), Self::Ptx(80)]
+    }
+
+    /// Whether kernels are made for blocks with no more than 99 KB of shared memory: `TIGHT` in prelude.cuh, whose rings are then
+    /// shorter. PTX must run on any device.
+    pub(crate) const fn tight(self) -> bool {
+        matches!(self, Self::Cubin(86 | 89 | 120..) | Self::Ptx(_))
+    }
+
+    /// Whether kernels wait inside for what the kernel before wrote: as `wait_for_inputs` in prelude.cuh.
+    pub(crate) const fn waits(self) -> bool {
+        matches!(self, Self::Cubin(90..))
+    }
+
     /// The compiler's name of it. Hopper and data-centre Blackwell have instructions that need the suffixed target.
     pub fn name(self) -> String {
         match self {
@@ -102,6 +118,7 @@ impl Nvrtc {
         let mut options: Vec<_> =
             ["--std=c++17", "-default-device", "-lineinfo"].into_iter().map(str::to_owned).collect();
         options.push(format!("--gpu-architecture={}", target.name()));
+        options.push(format!("--define-macro=TIGHT={}", u8::from(target.tight())));
         if matches!(target, Target::Cubin(_)) {
             options.push("--ptxas-options=-v".into());
         }

@@ -77,7 +77,7 @@ fn tensor_core(lowering: &Lowering<'_>, a: &PagedAttention) -> Result<Vec<Launch
     };
     let mut launches = Vec::new();
     if list.decodes {
-        let shared = ((if facts.tight() { 2 } else { 3 }) * (256 + 32) * d + 2560) as u32;
+        let shared = ((if lowering.modules.target().tight() { 2 } else { 3 }) * (256 + 32) * d + 2560) as u32;
         let function = lowering.modules.function_with(&format!("attention_decode_d{d}"), shared)?;
         let each = lowering.limits.context.div_ceil(256) * kv_heads;
         let seqs = Rows { of: RowsOf::Seqs, times: 1 };
@@ -97,7 +97,7 @@ fn tensor_core(lowering: &Lowering<'_>, a: &PagedAttention) -> Result<Vec<Launch
         let function = lowering.function(&format!("attention_fold_d{d}"))?;
         launches.push(Launch::new(function, Dim::each(seqs), 128, args).by(Dim::Fixed(kv_heads)).early());
     }
-    let shared = ((if facts.tight() { 768 } else { 1024 }) * d) as u32;
+    let shared = ((if lowering.modules.target().tight() { 768 } else { 1024 }) * d) as u32;
     let function = lowering.modules.function_with(&format!("attention_prefill_d{d}"), shared)?;
     let blocks = Dim::SeqTiles { per: list.tile_tokens };
     let prefill = Launch::new(function, blocks, 256, operands(list.prefill)).by(Dim::Fixed(kv_heads));

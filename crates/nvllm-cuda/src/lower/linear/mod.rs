@@ -5,6 +5,7 @@ use nvllm_core::{DType, Limits, Op, OrderId, Program};
 
 use super::choice::{Way, any_rows, choose, ways};
 use super::{LANES, Lowering, Operand};
+use crate::compile::Target;
 use crate::error::Result;
 use crate::launch::{Args, Launch};
 use crate::memory::Address;
@@ -258,8 +259,8 @@ impl Lowering<'_> {
         Room {
             blocks: facts.multiprocessors,
             shared: facts.block_shared_bytes,
-            tight: facts.tight(),
-            wgmma: facts.capability == (9, 0),
+            tight: self.modules.target().tight(),
+            wgmma: self.modules.target() == Target::Cubin(90),
         }
     }
 }

@@ -1,0 +1,186 @@
+//! A device that fails while it serves: every request in flight ends with the reason, nothing hangs, and later requests are told too.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use nvllm_core::{
+    Activations, Backend, BackendInfo, CoreError, Executable, KvCache, Limits, MemoryReport, ModelSpec, Op,
+    OrderId, PlanRules, Reason, Reference, Result, Step, StepOutput, Tensor, Ticket, TokenId, TokenMasks,
+    WeightSource,
+};
+use nvllm_engine::hub::ModelFiles;
+use nvllm_engine::{Engine, Event, FinishReason, Finished, LoadOptions, Model, Request};
+
+/// The call that fails, counted from 1.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    Submit(usize),
+    Collect(usize),
+}
+
+/// The reference on a device that fails once, or for good from then on.
+struct Failing {
+    reference: Reference,
+    fault: Fault,
+    for_good: bool,
+}
+
+struct FailingExecutable {
+    inner: Box<dyn Executable>,
+    fault: Fault,
+    for_good: bool,
+    calls: [usize; 2],
+}
+
+impl Backend for Failing {
+    fn info(&self) -> BackendInfo {
+        self.reference.info()
+    }
+
+    fn supports(&self, op: &Op) -> Result<(), Reason> {
+        self.reference.supports(op)
+    }
+
+    fn plan_rules(&self) -> PlanRules {
+        self.reference.plan_rules()
+    }
+
+    fn order(&self, op: &Op, num_rows: usize, limits: &Limits) -> OrderId {
+        self.reference.order(op, num_rows, limits)
+    }
+
+    fn load(
+        &self,
+        spec: &ModelSpec,
+        weights: &dyn WeightSource,
+        limits: &Limits,
+    ) -> Result<Box<dyn Executable>> {
+        let inner = self.reference.load(spec, weights, limits)?;
+        let Self { fault, for_good, .. } = *self;
+        Ok(Box::new(FailingExecutable { inner, fault, for_good, calls: [0; 2] }))
+    }
+}
+
+impl FailingExecutable {
+    /// Counts a call of `kind`, 0 for submit and 1 for collect, and fails if its time has come.
+    fn call(&mut self, kind: usize) -> Result<()> {
+        self.calls[kind] += 1;
+        let (at, of) = match self.fault {
+            Fault::Submit(at) => (at, 0),
+            Fault::Collect(at) => (at, 1),
+        };
+        let now = kind == of && self.calls[kind] == at;
+        if now || self.for_good && self.calls[of] >= at {
+            return Err(CoreError::Device {
+                backend: "failing".into(),
+                problem: "an illegal address was read".into(),
+            });
+        }
+        Ok(())
+    }
+}
+
+impl Executable for FailingExecutable {
+    fn submit(&mut self, step: &Step) -> Result<Ticket> {
+        self.call(0)?;
+        self.inner.submit(step)
+    }
+
+    fn supply_masks(&mut self, ticket: &Ticket, masks: TokenMasks) -> Result<()> {
+        self.inner.supply_masks(ticket, masks)
+    }
+
+    fn collect(&mut self, ticket: Ticket) -> Result<StepOutput> {
+        let output = self.inner.collect(ticket);
+        self.call(1)?;
+        output
+    }
+
+    fn kv_cache(&mut self) -> &mut dyn KvCache {
+        self.inner.kv_cache()
+    }
+
+    fn kept(&self, label: &str) -> Option<Box<dyn Tensor>> {
+        self.inner.kept(label)
+    }
+
+    fn memory(&self) -> MemoryReport {
+        self.inner.memory()
+    }
+}
+
+fn request(i: u32, max_tokens: usize) -> Request {
+    Request {
+        prompt: (0..3 + 5 * i).map(|t| TokenId((t * 37 + i * 101) % 8000)).collect(),
+        max_tokens: Some(max_tokens),
+        ..Request::default()
+    }
+}
+
+/// Serves six requests and one more after them; how each ended, and how many sequences and blocks are left.
+fn serve(fault: Fault, for_good: bool) -> (Vec<Finished>, Finished, usize) {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/nvllm-tiny");
+    let model = Arc::new(Model::open(&ModelFiles::in_directory(&dir).unwrap()).unwrap());
+    let options = LoadOptions {
+        max_model_len: Some(64),
+        max_num_batched_tokens: 16,
+        max_num_seqs: 3,
+        activations: Some(Activations::F32),
+        max_in_flight: 2,
+        ..LoadOptions::default()
+    };
+    let backend = move || {
+        Ok(Box::new(Failing { reference: Reference::default(), fault, for_good }) as Box<dyn Backend>)
+    };
+    let engine = Engine::start(backend, model, options, |_| {}).unwrap();
+    let end = |mut stream: nvllm_engine::RequestStream| loop {
+        if let Event::Finished(finished) = stream.next_event().unwrap() {
+            return finished;
+        }
+    };
+    let streams: Vec<_> = (0..6).map(|i| engine.submit(request(i, 8)).unwrap()).collect();
+    let ended = streams.into_iter().map(end).collect();
+    let late = end(engine.submit(request(0, 2)).unwrap());
+    let stats = engine.stats().unwrap();
+    (ended, late, stats.num_running + stats.num_waiting + stats.used_blocks)
+}
+
+/// As [`serve`]; fails if it does not end.
+fn serve_in_time(fault: Fault, for_good: bool) -> (Vec<Finished>, Finished, usize) {
+    let (done, ended) = mpsc::channel();
+    std::thread::spawn(move || done.send(serve(fault, for_good)));
+    let Ok(served) = ended.recv_timeout(Duration::from_secs(120)) else {
+        panic!("{fault:?} hangs or panics")
+    };
+    served
+}
+
+fn check_failed(finished: &Finished) {
+    assert_eq!(finished.reason, FinishReason::Failed);
+    let error = finished.error.as_deref().unwrap_or_default();
+    assert!(error.contains("an illegal address was read") && error.lines().count() == 1, "{error}");
+}
+
+#[test]
+fn a_device_that_fails_for_good_ends_all_requests_with_its_reason() {
+    for fault in [Fault::Submit(1), Fault::Submit(3), Fault::Collect(1), Fault::Collect(4)] {
+        let (ended, late, left) = serve_in_time(fault, true);
+        ended.iter().for_each(check_failed);
+        check_failed(&late);
+        assert_eq!((ended.len(), left), (6, 0), "{fault:?}");
+    }
+}
+
+#[test]
+fn a_step_that_fails_once_ends_its_own_requests_and_no_others() {
+    for fault in [Fault::Submit(2), Fault::Collect(2)] {
+        let (ended, late, left) = serve_in_time(fault, false);
+        let failed: Vec<_> = ended.iter().filter(|f| f.reason == FinishReason::Failed).collect();
+        failed.iter().for_each(|finished| check_failed(finished));
+        assert!((1..=3).contains(&failed.len()), "{fault:?}: {} failed", failed.len());
+        let served = ended.iter().chain([&late]).filter(|f| f.reason == FinishReason::Length).count();
+        assert_eq!((served, left), (7 - failed.len(), 0), "{fault:?}");
+    }
+}
