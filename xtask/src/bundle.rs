@@ -1,7 +1,7 @@
 //! `cargo xtask bundle`: what tests and measures a GPU, as one folder for a machine without Rust and without this repository.
 //!
-//! Executables are stripped; the demo model is not inside them but beside them, as a test reads it. `gpu-suite.sh` in the bundle runs
-//! everything.
+//! Executables are stripped; the CUDA kernels are inside the program, the demo model is beside it, as a test reads it. `gpu-suite.sh` in
+//! the bundle runs everything.
 
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use nvllm_bench::host;
 
+use crate::kernels;
 use crate::process::run;
 
 /// Test executables, by the package and the name of the test.
@@ -33,8 +34,12 @@ pub(crate) fn command(root: &Path) -> Result<ExitCode> {
         std::fs::remove_dir_all(&bundle).with_context(|| format!("cannot clear {}", bundle.display()))?;
     }
     std::fs::create_dir_all(&bundle).with_context(|| format!("cannot make {}", bundle.display()))?;
-    let xtask = build(root, &["build", "--release", "--package", "xtask"], "xtask")?;
-    strip(Path::new(&xtask), &bundle.join("xtask"))?;
+    kernels::ensure_archive(root)?;
+    let features = ["--no-default-features", "--features", "embedded-kernels"];
+    for (package, args) in [("xtask", &[][..]), ("nvllm", &features[..])] {
+        let args = [&["build", "--release", "--package", package], args].concat();
+        strip(Path::new(&build(root, &args, package)?), &bundle.join(package))?;
+    }
     for (package, test) in TESTS {
         let args = ["test", "--no-run", "--package", package, "--test", test];
         strip(Path::new(&build(root, &args, test)?), &bundle.join(test))?;
