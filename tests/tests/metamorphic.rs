@@ -1,7 +1,8 @@
 //! The same logits, bit for bit, however a sequence is chunked, batched, paged and placed.
 
-use nvllm_core::{Activations, Backend, Reference, TokenId};
-use nvllm_tests::{Fixture, Layout, Part, Session};
+use nvllm_core::weight::SafetensorsSource;
+use nvllm_core::{Activations, Backend, HfConfig, Reference, TokenId};
+use nvllm_tests::{Fixture, Layout, Part, Session, model_dir};
 
 /// Dense, YaRN over 140 tokens, sliding window, and routed experts.
 const FIXTURES: [&str; 4] = ["a_qwen3_tied_gqa", "e_qwen3_yarn", "f_qwen3_sliding", "h1_qwen3moe_norm"];
@@ -80,6 +81,30 @@ fn mixed_batch(
     assert!(got == whole, "{} {activations:?}: in a mixed batch", fixture.name);
 }
 
+/// The demo model in bf16, whose shapes fast kernels take: steps of each size have kernels of their own, and all give the same bits.
+/// Sequences reach beyond one chunk of attention.
+fn check_step_sizes(backend: &dyn Backend) {
+    let config = HfConfig::parse(&std::fs::read(model_dir().join("config.json")).unwrap()).unwrap();
+    let spec = nvllm_model_qwen3::build(&config).unwrap();
+    let source = SafetensorsSource::open(&model_dir()).unwrap();
+    let tokens: Vec<_> = (0..300).map(|i| TokenId((i * 37 + 11) % 8000)).collect();
+    let positions: Vec<_> = (0..300).collect();
+    let run = |sizes: &[usize]| {
+        let mut session = Session::new(backend, &spec, &source, Activations::Bf16, Layout::default());
+        let (mut at, mut logits) = (0, Vec::new());
+        for size in sizes {
+            let range = at..at + size;
+            let part = Part { slot: 0, tokens: &tokens[range.clone()], positions: &positions[range] };
+            logits.extend(bits(&session.step(&[part]).remove(0)));
+            at += size;
+        }
+        logits
+    };
+    let whole = run(&[300]);
+    assert_eq!(whole.len(), 300 * spec.vocab_size);
+    assert!(run(&[140, 100, 30, 16, 8, 2, 1, 1, 1, 1]) == whole, "{}", backend.info().name);
+}
+
 #[test]
 fn reference() {
     check(&Reference::default());
@@ -93,6 +118,16 @@ fn cpu() {
 #[test]
 fn cuda() {
     nvllm_tests::on_cuda(|cuda| check(cuda));
+}
+
+#[test]
+fn cpu_step_sizes() {
+    check_step_sizes(&nvllm_tests::cpu());
+}
+
+#[test]
+fn cuda_step_sizes() {
+    nvllm_tests::on_cuda(|cuda| check_step_sizes(cuda));
 }
 
 /// Decode steps of one sequence and of three, replayed and launched kernel by kernel.

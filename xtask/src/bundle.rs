@@ -1,7 +1,7 @@
 //! `cargo xtask bundle`: what tests and measures a GPU, as one folder for a machine without Rust and without this repository.
 //!
-//! Executables are stripped; the demo model is not inside them but beside them, as a test reads it. `gpu-suite.sh` in the bundle runs
-//! everything. The folder is also packed into one file.
+//! Executables are stripped; the CUDA kernels are inside the program, the demo model is beside it, as a test reads it. `gpu-suite.sh` in
+//! the bundle runs everything. The folder is also packed into one file.
 
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use nvllm_bench::host;
 
+use crate::kernels;
 use crate::process::run;
 
 /// Test executables, by the package and the name of the test.
@@ -25,9 +26,9 @@ const TESTS: [(&str, &str); 4] = [
 const FILES: [&str; 5] =
     ["tests/golden", "tests/python", "models/nvllm-tiny", "models/configs", "crates/nvllm-bench/peers"];
 
-/// How the real program is built: without the demo model, which lies beside it.
+/// How the real program is built: with the kernels, and without the demo model, which lies beside it.
 const PROGRAM: [&str; 7] =
-    ["build", "--release", "--package", "nvllm", "--no-default-features", "--features", "cuda"];
+    ["build", "--release", "--package", "nvllm", "--no-default-features", "--features", "embedded-kernels"];
 
 /// Builds and copies everything into `.bundle/gpu`, and packs that.
 pub(crate) fn command(root: &Path) -> Result<ExitCode> {
@@ -38,6 +39,7 @@ pub(crate) fn command(root: &Path) -> Result<ExitCode> {
         std::fs::remove_dir_all(&bundle).with_context(|| format!("cannot clear {}", bundle.display()))?;
     }
     std::fs::create_dir_all(&bundle).with_context(|| format!("cannot make {}", bundle.display()))?;
+    kernels::ensure_archive(root)?;
     let xtask = build(root, &["build", "--release", "--package", "xtask"], "xtask")?;
     strip(Path::new(&xtask), &bundle.join("xtask"))?;
     strip(Path::new(&build(root, &PROGRAM, "nvllm")?), &bundle.join("nvllm"))?;

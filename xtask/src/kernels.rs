@@ -10,7 +10,9 @@ use std::process::{Command, ExitCode};
 
 use crate::process::run;
 use anyhow::{Context, Result, ensure};
-use nvllm_cuda::compile::{Budget, Nvrtc, Resources, Source, Target, archive, budgets, resources, sources};
+use nvllm_cuda::compile::{
+    Archive, Budget, Nvrtc, Resources, Source, Target, archive, budgets, resources, sources,
+};
 
 /// The compiler's package on PyPI: the one way to have it without a toolkit and without root.
 const PACKAGE: &str = "nvidia-cuda-nvrtc==13.0.88";
@@ -40,6 +42,18 @@ impl Args {
     pub(crate) fn installing() -> Self {
         Self { install: true, ..Self::default() }
     }
+}
+
+/// Makes the archive that a release embeds, unless it is there and of these sources.
+pub(crate) fn ensure_archive(root: &Path) -> Result<()> {
+    let kept = std::fs::read(root.join(ARCHIVE)).unwrap_or_default();
+    if Archive::open(&kept).is_some_and(|archive| Target::ALL.into_iter().all(|target| archive.holds(target)))
+    {
+        return Ok(());
+    }
+    let made = command(root, &Args { install: true, embed: true, ..Args::default() })?;
+    ensure!(made == ExitCode::SUCCESS, "the kernels do not compile as they should");
+    Ok(())
 }
 
 /// Compiles everything and prints the table.
