@@ -1,6 +1,6 @@
 //! What a backend makes of a fixture, and how far that is from what is expected.
 
-use nvllm_core::{Activations, Backend, TokenId};
+use nvllm_core::{Activations, Backend, ModelSpec, Op, Reference, TokenId};
 
 use crate::{Fixture, Layout, Session};
 
@@ -41,6 +41,33 @@ pub struct Distance {
     pub num_greedy: usize,
 }
 
+impl Distance {
+    /// Not NaN, not above `tolerance`, and the same greedy runs.
+    pub fn within(&self, tolerance: f32) -> bool {
+        self.logits <= tolerance && self.hidden <= tolerance && self.num_equal == self.num_greedy
+    }
+}
+
+/// What bf16 activations make of a fixture.
+#[derive(Clone, Copy, Debug)]
+pub struct Rounded {
+    /// From the reference to the backend, both rounding at the same points: the backend fuses nothing that was not recorded so.
+    pub apart: Distance,
+    /// From transformers in f32 to that reference: what rounding alone moves.
+    pub rounding: Distance,
+    /// From transformers in f32 to the backend as it runs, with all that it fuses.
+    pub off: Distance,
+}
+
+impl Rounded {
+    /// Where the rounding points are the same, another order of an f32 sum may tip a rounding: that must not amount to more than the
+    /// rounding itself does. Where they are not, the distance to f32 must stay within twice what rounding moves.
+    pub fn holds(&self) -> bool {
+        let most = self.rounding.logits;
+        self.apart.logits <= most && self.off.logits <= 2.0 * most
+    }
+}
+
 impl Fixture {
     /// What Hugging Face's transformers computes, in f32.
     pub fn expected(&self) -> Values {
@@ -54,7 +81,24 @@ impl Fixture {
 
     /// What `backend` computes from the model that the fixture's file `config` describes.
     pub fn run(&self, backend: &dyn Backend, config: &str, activations: Activations) -> Values {
-        let mut spec = self.spec(config, nvllm_model_qwen3::build);
+        self.run_spec(backend, self.spec(config, nvllm_model_qwen3::build), activations)
+    }
+
+    /// What `backend` makes of bf16 activations.
+    pub fn rounded(&self, backend: &dyn Backend) -> Rounded {
+        let bf16 = Activations::Bf16;
+        let mut recorded = self.spec("config.json", nvllm_model_qwen3::build);
+        recorded.unfused = Op::FUSED.to_vec();
+        let exact = self.expected();
+        let reference = self.run_spec(&Reference::default(), recorded.clone(), bf16);
+        Rounded {
+            apart: self.run_spec(backend, recorded, bf16).distance(&reference),
+            rounding: reference.distance(&exact),
+            off: self.run(backend, "config.json", bf16).distance(&exact),
+        }
+    }
+
+    fn run_spec(&self, backend: &dyn Backend, mut spec: ModelSpec, activations: Activations) -> Values {
         let labels: Vec<_> = (0..self.hidden.len()).map(|layer| format!("hidden.{layer}")).collect();
         labels.iter().for_each(|label| spec.keep(label).expect("the model labels its hidden states"));
         let mut session = Session::new(backend, &spec, &self.source(), activations, Layout::default());
@@ -97,4 +141,29 @@ fn worst(a: &[Vec<f32>], b: &[Vec<f32>]) -> f32 {
     assert_eq!(lens(a), lens(b), "values of one fixture");
     let differences = a.iter().flatten().zip(b.iter().flatten()).map(|(a, b)| (a - b).abs());
     differences.fold(0.0, |worst, d| if d.is_nan() || worst.is_nan() { f32::NAN } else { worst.max(d) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_miss_of_any_kind_fails() {
+        let good = Distance { logits: 1e-4, hidden: 1e-4, num_equal: 2, num_greedy: 2 };
+        assert!(good.within(1e-3));
+        for bad in [
+            Distance { logits: 2e-3, ..good },
+            Distance { hidden: 2e-3, ..good },
+            Distance { logits: f32::NAN, ..good },
+            Distance { num_equal: 1, ..good },
+        ] {
+            assert!(!bad.within(1e-3), "{bad:?}");
+        }
+        let rounded = Rounded { apart: good, rounding: good, off: good };
+        assert!(rounded.holds());
+        let far = Distance { logits: 2.1e-4, ..good };
+        assert!(!Rounded { apart: far, ..rounded }.holds() && !Rounded { off: far, ..rounded }.holds());
+        let nan = Distance { logits: f32::NAN, ..good };
+        assert!(!Rounded { rounding: nan, ..rounded }.holds());
+    }
 }
