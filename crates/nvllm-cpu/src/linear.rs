@@ -13,14 +13,15 @@ use crate::{ActMode, Cpu, Elem, Result};
 
 /// Row groups up to which weights are read in place, by the second from the cache.
 const DIRECT_GROUPS: usize = 2;
-/// Bytes of weights that a thread takes at a time when it reads them in place: three streams of 48 KiB.
-const DIRECT_BYTES: usize = 144 * 1024;
+/// Bytes of weights that a thread takes at a time when it reads them in place: four streams of 96 KiB, each long enough that the
+/// misses it begins with are few.
+const DIRECT_BYTES: usize = 384 * 1024;
 /// Most activation rows packed at a time: bounds the scratch and keeps it in the last-level cache.
 const BLOCK_ROWS: usize = 528;
 /// A multiple of every instruction set's rows in a group.
 const BLOCK_GROUPS: usize = 12;
-/// Most weight rows that a thread takes at a time.
-const CHUNK_ROWS: usize = 128;
+/// Most weight rows that a thread packs at a time.
+const PANEL_ROWS: usize = 128;
 
 /// A weight matrix `n x k`, row-major; its rows are the segments' rows in order.
 #[derive(Clone, Copy, Debug)]
@@ -302,12 +303,11 @@ fn group_rows(dot: &DotKernels, m: usize) -> usize {
 
 /// Weight rows that a thread takes at a time, of `n` for `m` activation rows: so many that every thread has as many to take.
 fn chunk_rows(common: &Common, m: usize, n: usize, num_threads: usize) -> usize {
-    let (bytes, row) = if is_direct(common.dot, m) {
-        (DIRECT_BYTES, common.k * common.elem.size())
+    let most = if is_direct(common.dot, m) {
+        DIRECT_BYTES / (common.k * common.elem.size())
     } else {
-        (common.dot.panel_bytes, common.dot.row_bytes(common.k))
+        (common.dot.panel_bytes / common.dot.row_bytes(common.k)).min(PANEL_ROWS)
     };
-    let most = (bytes / row).clamp(PANEL, CHUNK_ROWS);
-    let chunks = n.div_ceil(most).next_multiple_of(num_threads);
+    let chunks = n.div_ceil(most.max(PANEL)).next_multiple_of(num_threads);
     n.div_ceil(chunks.max(1)).next_multiple_of(PANEL).max(PANEL)
 }

@@ -7,7 +7,7 @@
 //! [`block`] enters and leaves a tile once a phase.)
 //!
 //! **[`direct`]** reads weight rows where they lie, against one group of up to MD activation rows; a row's C chains live in PHASES
-//! registers. It reads several rows side by side, two or three streams, each as far from the next as the rows allow: enough chains to
+//! registers. It reads several rows side by side, two to four streams, each as far from the next as the rows allow: enough chains to
 //! hide the latency of the multiply-add, and enough cache misses in flight, where widening bf16 takes so many instructions that one
 //! stream keeps too few. (Rows that are neighbours do not help: the processor's prefetcher takes them for one stream.)
 //!
@@ -131,7 +131,7 @@ pub(crate) struct PackW {
     pub(crate) dst: *mut u8,
 }
 
-/// Where results go: element (row, col) is written once, after the bias is added.
+/// Where results go: an element (row, col) is one call's alone, and the bias is added before it is written.
 #[derive(Clone, Copy)]
 pub(crate) struct Out {
     pub(crate) ptr: *mut u8,
@@ -401,18 +401,21 @@ unsafe fn direct_rows<D: Dot, E: Stored, const P: usize, const R: usize, const S
     }
 }
 
-/// R activation rows: the weight rows in S streams, as far apart as they go, and the rest of them one by one.
+/// R activation rows: the weight rows in S streams, as far apart as they go. Streams are of one length: where the rows are no
+/// multiple of S, the last begins a row or two early and computes those again, out of the cache.
 #[inline(always)]
 unsafe fn direct_streams<D: Dot, E: Stored, const P: usize, const R: usize, const S: usize>(a: &Direct) {
-    let n = a.n / S;
-    direct_rows::<D, E, P, R, S>(a, std::array::from_fn(|s| s * n), n);
-    direct_rows::<D, E, P, R, 1>(a, [S * n], a.n - S * n);
+    if a.n < S {
+        return direct_rows::<D, E, P, R, 1>(a, [0], a.n);
+    }
+    let n = a.n.div_ceil(S);
+    direct_rows::<D, E, P, R, S>(a, std::array::from_fn(|s| (s * n).min(a.n - n)), n);
 }
 
 #[inline(always)]
 pub(crate) unsafe fn direct<D: Dot, const P: usize, const MD: usize>(a: &Direct) {
     with_elem!(a.elem, E => match a.num_rows {
-        1 => direct_streams::<D, E, P, 1, 3>(a),
+        1 => direct_streams::<D, E, P, 1, 4>(a),
         2 => direct_streams::<D, E, P, 2, 3>(a),
         3 => direct_streams::<D, E, P, 3, 2>(a),
         4 if MD > 3 => direct_streams::<D, E, P, 4, 2>(a),
