@@ -86,7 +86,7 @@ fn penalties_bias_and_suppression() {
     };
     let x = processed(&[1.0, -1.0, 4.0, 0.0, 9.0, 7.0], &params, &counts, None);
     // Seen in the prompt: 1/2 and -1*2. Seen twice in the output: 4/2 - 2*0.25 - 0.5. Biased, suppressed, untouched.
-    assert_eq!(x, [0.5, -2.0, 1.0, 1.5, f32::NEG_INFINITY, 7.0]);
+    assert_eq!(*x, [0.5, -2.0, 1.0, 1.5, f32::NEG_INFINITY, 7.0]);
     let mut counts = counts;
     counts.push(TokenId(5));
     assert_eq!(processed(&[0.0; 6], &params, &counts, None)[4], 0.0, "three tokens are out: no suppression");
@@ -118,4 +118,17 @@ fn bad_parameters_name_themselves() {
         let message = params.check(10).unwrap_err().to_string();
         assert!(message.contains(field), "{message}");
     }
+}
+
+#[test]
+fn greedy_passes_over_nan_and_takes_the_first_where_nothing_is_left() {
+    let greedy = |logits: &[f32]| {
+        sample(logits, &SamplingParams::default(), &TokenCounts::default(), 0, None).token.index()
+    };
+    let mut logits = vec![f32::NAN; 40];
+    assert_eq!(greedy(&logits), 0);
+    logits[17] = f32::NEG_INFINITY;
+    assert_eq!(greedy(&logits), 0);
+    (logits[20], logits[38]) = (-3.0, -2.0);
+    assert_eq!(greedy(&logits), 38);
 }

@@ -29,6 +29,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("{kernels:?}, {pool:?}, VNNI {}", Isa::has_vnni());
     println!("read bandwidth, 1 GiB: {:.1} GB/s", measure_read_bandwidth(&pool, kernels, 1 << 30, 9) / 1e9);
     println!("multiply-add peak of one thread: {:.1} GFLOP/s of processor time", 1e-9 * peak());
+    println!("vdpbf16ps peak of one thread: {:.1} GFLOP/s of processor time", 1e-9 * pair_peak());
     let mut cpu = Cpu::new(pool, kernels);
     let arena = weights();
     for elem in [Elem::F32, Elem::Bf16] {
@@ -103,6 +104,33 @@ fn peak() -> f64 {
         f64::from(N) * 12.0 * 2.0 * f64::from(lanes) / (cpu_seconds() - start)
     }
     #[cfg(not(target_arch = "x86_64"))]
+    f64::NAN
+}
+
+/// Products of bf16 pairs that need nothing from memory; NaN where there are none.
+fn pair_peak() -> f64 {
+    #[cfg(target_arch = "x86_64")]
+    if Isa::Avx512Bf16.missing().is_none() {
+        use std::arch::x86_64::{__m512bh, _mm512_dpbf16_ps, _mm512_set1_epi32, _mm512_set1_ps};
+        const N: u32 = 5_000_000;
+        #[target_feature(enable = "avx512f,avx512bf16")]
+        fn pairs() {
+            let mut acc = [_mm512_set1_ps(1.0); 12];
+            let zeros = std::hint::black_box(_mm512_set1_epi32(0));
+            // SAFETY: both are 64 bytes without invalid values.
+            let zeros = unsafe { std::mem::transmute::<std::arch::x86_64::__m512i, __m512bh>(zeros) };
+            for _ in 0..N {
+                for x in &mut acc {
+                    *x = _mm512_dpbf16_ps(*x, zeros, zeros);
+                }
+            }
+            std::hint::black_box(acc);
+        }
+        let start = cpu_seconds();
+        // SAFETY: AVX512-BF16 was found.
+        unsafe { pairs() };
+        return f64::from(N) * 12.0 * 2.0 * 32.0 / (cpu_seconds() - start);
+    }
     f64::NAN
 }
 

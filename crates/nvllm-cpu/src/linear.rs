@@ -13,14 +13,15 @@ use crate::{ActMode, Cpu, Elem, Result};
 
 /// Row groups up to which weights are read in place, by the second from the cache.
 const DIRECT_GROUPS: usize = 2;
-/// Bytes of weights that a thread takes at a time when it reads them in place: three streams of 48 KiB.
-const DIRECT_BYTES: usize = 144 * 1024;
-/// Bytes of packed weights that a thread holds.
-const PANEL_BYTES: usize = 192 * 1024;
+/// Bytes of weights that a thread takes at a time when it reads them in place: four streams of 96 KiB, each long enough that the
+/// misses it begins with are few.
+const DIRECT_BYTES: usize = 384 * 1024;
 /// Most activation rows packed at a time: bounds the scratch and keeps it in the last-level cache.
 const BLOCK_ROWS: usize = 528;
 /// A multiple of every instruction set's rows in a group.
 const BLOCK_GROUPS: usize = 12;
+/// Most weight rows that a thread packs at a time.
+const PANEL_ROWS: usize = 128;
 
 /// A weight matrix `n x k`, row-major; its rows are the segments' rows in order.
 #[derive(Clone, Copy, Debug)]
@@ -211,8 +212,9 @@ impl Cpu {
         spans.clear();
         let mut chunks = 0;
         for piece in pieces {
-            for first in (0..piece.m).step_by(dot.rows) {
-                let num_rows = dot.rows.min(piece.m - first);
+            let group = group_rows(dot, piece.m);
+            for first in (0..piece.m).step_by(group) {
+                let num_rows = group.min(piece.m - first);
                 let mut rows = [std::ptr::null(); MAX_ROWS];
                 for (i, p) in rows.iter_mut().take(num_rows).enumerate() {
                     *p = x.row(piece.x_rows.map_or(piece.row + first + i, |list| list[first + i] as usize));
@@ -222,7 +224,7 @@ impl Cpu {
             let mut col = 0;
             for segment in piece.segments {
                 let n = segment.len() / (common.k * common.elem.size());
-                let chunk = chunk_rows(common, piece.m);
+                let chunk = chunk_rows(common, piece.m, n, self.pool.num_threads());
                 let (x, m, out) = (base.cast_const(), piece.m, piece.out);
                 spans.push(Span { first: chunks, chunk, w: segment.as_ptr(), n, col, x, m, out });
                 col += n;
@@ -232,7 +234,7 @@ impl Cpu {
         }
         let lists = &self.lists;
         let (elem, k) = (x.elem(), common.k);
-        let groups_at_once = (32 * 1024 / (k * dot.rows)).max(1);
+        let groups_at_once = (32 * 1024 / (k * dot.block_rows)).max(1);
         self.pool.for_chunks(lists.packs.len(), groups_at_once, |_, range| {
             for pack in &lists.packs[range] {
                 let Pack { rows, num_rows, first, m, dst } = *pack;
@@ -257,12 +259,13 @@ impl Cpu {
         let w_bytes = k * elem.size();
         let col = span.col + row;
         let w = span.w.wrapping_add(row * w_bytes);
-        if span.m <= DIRECT_GROUPS * dot.rows {
-            for m0 in (0..span.m).step_by(dot.rows) {
+        if is_direct(dot, span.m) {
+            let group = group_rows(dot, span.m);
+            for m0 in (0..span.m).step_by(group) {
                 let args = Direct {
                     x: span.x,
                     m: span.m,
-                    num_rows: dot.rows.min(span.m - m0),
+                    num_rows: group.min(span.m - m0),
                     row: m0,
                     w,
                     elem,
@@ -288,12 +291,23 @@ impl Cpu {
     }
 }
 
-/// Weight rows that a thread takes at a time, for `m` activation rows.
-fn chunk_rows(common: &Common, m: usize) -> usize {
-    let (bytes, row) = if m <= DIRECT_GROUPS * common.dot.rows {
-        (DIRECT_BYTES, common.k * common.elem.size())
+/// Whether `m` activation rows read weights in place.
+fn is_direct(dot: &DotKernels, m: usize) -> bool {
+    m <= DIRECT_GROUPS * dot.direct_rows
+}
+
+/// Activation rows in a group, the last perhaps smaller.
+fn group_rows(dot: &DotKernels, m: usize) -> usize {
+    if is_direct(dot, m) { dot.direct_rows } else { dot.block_rows }
+}
+
+/// Weight rows that a thread takes at a time, of `n` for `m` activation rows: so many that every thread has as many to take.
+fn chunk_rows(common: &Common, m: usize, n: usize, num_threads: usize) -> usize {
+    let most = if is_direct(common.dot, m) {
+        DIRECT_BYTES / (common.k * common.elem.size())
     } else {
-        (PANEL_BYTES, common.dot.row_bytes(common.k))
+        (common.dot.panel_bytes / common.dot.row_bytes(common.k)).min(PANEL_ROWS)
     };
-    (bytes / row).next_multiple_of(PANEL).clamp(PANEL, 256)
+    let chunks = n.div_ceil(most.max(PANEL)).next_multiple_of(num_threads);
+    n.div_ceil(chunks.max(1)).next_multiple_of(PANEL).max(PANEL)
 }

@@ -1,5 +1,6 @@
 //! Sampling of one row: the executable definition of the steps in the module's essay.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use super::{SamplingParams, uniform};
@@ -48,7 +49,7 @@ pub fn sample(
 ) -> Sampled {
     let processed = processed(logits, params, counts, mask);
     if params.temperature == 0.0 {
-        let token = argmax(processed.iter().map(|&x| f64::from(x)));
+        let token = first_largest(&processed);
         return Sampled { token: TokenId(token as u32), score: f64::from(processed[token]) };
     }
     let scaled: Vec<f64> = processed.iter().map(|&x| f64::from(x) / f64::from(params.temperature)).collect();
@@ -58,28 +59,29 @@ pub fn sample(
     Sampled { token: TokenId(kept[best]), score: noisy(kept[best]) }
 }
 
-/// Logits after mask, suppression, bias and penalties: steps 1 to 3.
-pub fn processed(
-    logits: &[f32],
+/// Logits after mask, suppression, bias and penalties: steps 1 to 3. Copied only if one of them changes something.
+pub fn processed<'a>(
+    logits: &'a [f32],
     params: &SamplingParams,
     counts: &TokenCounts,
     mask: Option<&[u32]>,
-) -> Vec<f32> {
-    let mut x = logits.to_vec();
+) -> Cow<'a, [f32]> {
+    let mut x = Cow::Borrowed(logits);
     if let Some(mask) = mask {
         let allowed = |t: usize| mask.get(t / 32).is_some_and(|word| word >> (t % 32) & 1 == 1);
-        x.iter_mut().enumerate().filter(|(t, _)| !allowed(*t)).for_each(|(_, x)| *x = f32::NEG_INFINITY);
+        let barred = x.to_mut().iter_mut().enumerate().filter(|(t, _)| !allowed(*t));
+        barred.for_each(|(_, x)| *x = f32::NEG_INFINITY);
     }
     if counts.output_len < params.min_tokens {
-        params.stop_tokens.iter().for_each(|t| x[t.index()] = f32::NEG_INFINITY);
+        params.stop_tokens.iter().for_each(|t| x.to_mut()[t.index()] = f32::NEG_INFINITY);
     }
     for &(token, bias) in &params.logit_bias {
-        x[token.index()] += bias;
+        x.to_mut()[token.index()] += bias;
     }
     if params.repetition_penalty != 1.0 {
         let new = counts.output.keys().filter(|t| !counts.prompt.contains_key(t));
         for token in counts.prompt.keys().chain(new) {
-            let logit = &mut x[token.index()];
+            let logit = &mut x.to_mut()[token.index()];
             *logit = if *logit > 0.0 {
                 *logit / params.repetition_penalty
             } else {
@@ -89,7 +91,7 @@ pub fn processed(
     }
     if params.presence_penalty != 0.0 || params.frequency_penalty != 0.0 {
         for (token, &count) in &counts.output {
-            x[token.index()] -= count as f32 * params.frequency_penalty + params.presence_penalty;
+            x.to_mut()[token.index()] -= count as f32 * params.frequency_penalty + params.presence_penalty;
         }
     }
     x
@@ -148,6 +150,20 @@ fn keep_mass(kept: &mut Vec<u32>, scaled: &[f64], max: f64, share: f64) {
         }
         prefix *= 8;
     }
+}
+
+/// [`argmax`] of many f32, several at a time: a greedy step asks for nothing else.
+fn first_largest(logits: &[f32]) -> usize {
+    let mut lanes = [f32::NEG_INFINITY; 16];
+    let (parts, rest) = logits.as_chunks::<16>();
+    for part in parts {
+        for (lane, &x) in lanes.iter_mut().zip(part) {
+            *lane = if x > *lane { x } else { *lane };
+        }
+    }
+    let max = lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max);
+    // Where nothing is above -inf, the first wins, as in `argmax`.
+    logits.iter().position(|&x| x == max && x > f32::NEG_INFINITY).unwrap_or(0)
 }
 
 /// Index of the first largest; NaN never wins.

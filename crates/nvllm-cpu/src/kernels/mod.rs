@@ -100,6 +100,16 @@ impl Isa {
     }
 }
 
+/// Whether `vdpbf16ps` does more than the multiply-adds that it stands for. On Intel's cores it does not: Emerald Rapids starts one
+/// in the time of four multiply-adds, which are twice its work (`--example speed` measures both), and its own order of rounding is
+/// worth nothing then. On AMD's it is taken to, as their Zen 4 is published to start as many a cycle as multiply-adds.
+fn pairs_pay() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return x86::is_amd();
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
 impl std::fmt::Display for Isa {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
@@ -134,12 +144,15 @@ pub(crate) struct DotKernels {
     pub(crate) order: SumOrder,
     /// Elements of K that the padding goes up to.
     pub(crate) unit: usize,
-    /// Activation rows in a group.
-    pub(crate) rows: usize,
+    /// Activation rows in a group for `direct`, and for `block`.
+    pub(crate) direct_rows: usize,
+    pub(crate) block_rows: usize,
     /// Bytes of a packed element.
     pub(crate) packed: usize,
     /// f32 elements of scratch for `block`.
     pub(crate) acc_len: usize,
+    /// Bytes of panels that a thread packs at a time.
+    pub(crate) panel_bytes: usize,
     pub(crate) pack_x: unsafe fn(&PackX),
     pub(crate) pack_w: unsafe fn(&PackW),
     pub(crate) direct: unsafe fn(&Direct),
@@ -226,9 +239,10 @@ impl Kernels {
         })
     }
 
-    /// The fastest kernels that this machine has.
+    /// The fastest kernels that this machine has: the last instruction set that it has and that pays on it.
     pub fn best() -> &'static Self {
-        Isa::ALL.into_iter().rev().find_map(|isa| Self::of(isa).ok()).unwrap_or(&SCALAR)
+        let pays = |isa: &Isa| *isa != Isa::Avx512Bf16 || pairs_pay();
+        Isa::ALL.into_iter().rev().filter(pays).find_map(|isa| Self::of(isa).ok()).unwrap_or(&SCALAR)
     }
 
     /// Their instruction set.
@@ -251,10 +265,9 @@ impl Kernels {
 
 /// Compiles the linear kernels for one [`generic::dot::Dot`] with the given attributes.
 macro_rules! dot_table {
-    ($(#[$attr:meta])* $name:ident: $dot:ty, order: $order:ident, phases: $p:literal, rows: $mr:literal) => {
+    ($(#[$attr:meta])* $name:ident: $dot:ty, order: $order:ident, phases: $p:literal, rows: $mr:literal, $md:literal) => {
         pub(crate) static $name: $crate::kernels::DotKernels = {
             use $crate::kernels::generic::dot::{self, Block, Direct, Dot, PackW, PackX};
-            type Acc = <$dot as Dot>::S;
             $(#[$attr])*
             unsafe fn pack_x(a: &PackX) {
                 dot::pack_x::<$dot, $p>(a);
@@ -265,7 +278,7 @@ macro_rules! dot_table {
             }
             $(#[$attr])*
             unsafe fn direct(a: &Direct) {
-                dot::direct::<$dot, $p, $mr>(a);
+                dot::direct::<$dot, $p, $md>(a);
             }
             $(#[$attr])*
             unsafe fn block(a: &Block) {
@@ -274,9 +287,11 @@ macro_rules! dot_table {
             $crate::kernels::DotKernels {
                 order: $crate::kernels::SumOrder::$order,
                 unit: <$dot as Dot>::STEP * $p,
-                rows: $mr,
+                direct_rows: $md,
+                block_rows: $mr,
                 packed: size_of::<<$dot as Dot>::X>(),
-                acc_len: dot::acc_len(<Acc as $crate::kernels::simd::Simd>::LANES, $p, $mr),
+                acc_len: dot::acc_len::<$dot>($p),
+                panel_bytes: <$dot as Dot>::BLOCKING.bytes,
                 pack_x,
                 pack_w,
                 direct,
@@ -289,10 +304,10 @@ use dot_table;
 
 /// Compiles every kernel for one [`simd::Simd`] with the given attributes.
 macro_rules! kernel_table {
-    ($(#[$attr:meta])* $simd:ty, phases: $p:literal, rows: $mr:literal) => {
+    ($(#[$attr:meta])* $simd:ty, phases: $p:literal, rows: $mr:literal, $md:literal) => {
         $crate::kernels::dot_table! {
             $(#[$attr])*
-            FMA: $crate::kernels::generic::dot::FmaDot<$simd>, order: Fma16, phases: $p, rows: $mr
+            FMA: $crate::kernels::generic::dot::FmaDot<$simd>, order: Fma16, phases: $p, rows: $mr, $md
         }
 
         pub(crate) static ROWS: $crate::kernels::RowKernels = {

@@ -87,8 +87,8 @@ impl Simd for Scalar {
         (q[0] + q[2]) + (q[1] + q[3])
     }
     #[inline(always)]
-    unsafe fn fold4(v: [Self::V; 4]) -> [f32; 4] {
-        v.map(|v| Self::fold(v))
+    unsafe fn fold16(v: [[Self::V; 4]; 4]) -> [f32; 16] {
+        from_fn(|i| Self::fold(v[i / 4][i % 4]))
     }
     #[inline(always)]
     unsafe fn transpose8<E: Stored>(src: [*const u8; 8], dst: *mut f32, ld: usize) {
@@ -100,4 +100,4 @@ impl Simd for Scalar {
     }
 }
 
-kernel_table! { Scalar, phases: 2, rows: 3 }
+kernel_table! { Scalar, phases: 2, rows: 3, 3 }

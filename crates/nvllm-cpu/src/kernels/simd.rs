@@ -43,8 +43,8 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn zero_below(x: Self::V, limit: Self::V, v: Self::V) -> Self::V;
     /// Sums the lanes by folding halves: lane i with lane i + n/2, until one is left.
     unsafe fn fold(v: Self::V) -> f32;
-    /// [`Simd::fold`] of four vectors.
-    unsafe fn fold4(v: [Self::V; 4]) -> [f32; 4];
+    /// [`Simd::fold`] of each of sixteen vectors: a 4 x 4 tile of outputs, row by row.
+    unsafe fn fold16(v: [[Self::V; 4]; 4]) -> [f32; 16];
     /// Hints that the cache line at `p` will be read soon; any address is allowed.
     #[inline(always)]
     unsafe fn prefetch(_p: *const u8) {}

@@ -71,11 +71,13 @@ pub(crate) unsafe fn chunk<S: Simd>(a: &Chunk<'_>) {
         a.state.clear(a.rows, a.head_dim);
         let mut row = 0;
         while row < a.rows {
-            // As many chains in flight as registers hold: rows times vectors.
+            // As many chains in flight as registers hold: rows times vectors, of which a chunk has four of the widest.
             row += match a.rows - row {
+                1 if S::LANES == 16 => tile::<S, E, 1, 4>(a, row),
                 1 => tile::<S, E, 1, 8>(a, row),
                 2 | 4 => tile::<S, E, 2, 4>(a, row),
                 3 | 5 => tile::<S, E, 3, 4>(a, row),
+                _ if S::LANES == 16 => tile::<S, E, 6, 4>(a, row),
                 _ => tile::<S, E, 6, 2>(a, row),
             };
         }

@@ -6,14 +6,16 @@
 //! f32 results are the same bits on all of them. (The widest register has 16 lanes; more chains would be more phases, and
 //! [`block`] enters and leaves a tile once a phase.)
 //!
-//! **[`direct`]** reads weight rows where they lie, against one group of up to MR activation rows; a row's C chains live in PHASES
-//! registers. It reads several rows side by side, two or three streams, each as far from the next as the rows allow: enough chains to
+//! **[`direct`]** reads weight rows where they lie, against one group of up to MD activation rows; a row's C chains live in PHASES
+//! registers. It reads several rows side by side, two to four streams, each as far from the next as the rows allow: enough chains to
 //! hide the latency of the multiply-add, and enough cache misses in flight, where widening bf16 takes so many instructions that one
-//! stream keeps too few. (Rows that are neighbours do not help: the processor's prefetcher takes them for one stream.) **[`block`]** is for many rows: weights are converted once into panels of four rows, and
-//! a register tile of MR x 4 outputs runs over all of K for one phase, then for the next. A chain sees the same operations in the
-//! same order either way. Both read the activations in one packed form, and panels have the same: `[phase][segment][group][step]
-//! [row][STEP]`, a segment being so many steps that what the tile loop touches between two segments fits the first-level cache, and
-//! lies in one piece (rows a power of two apart would share cache sets).
+//! stream keeps too few. (Rows that are neighbours do not help: the processor's prefetcher takes them for one stream.)
+//!
+//! **[`block`]** is for many rows: weights are converted once into panels of four rows, and a register tile of MR x 4 outputs runs
+//! over all of K for one phase, then for the next. A chain sees the same operations in the same order either way. Both read the
+//! activations in one packed form, and panels have the same: `[phase][segment][group][step][row][STEP]`, a segment being so many steps
+//! that a group's stays in the first-level cache while panels pass it (see [`Blocking`]), and lies in one piece (rows a power of two
+//! apart would share cache sets).
 
 use super::with_elem;
 use crate::kernels::Elem;
@@ -22,13 +24,36 @@ use std::marker::PhantomData;
 
 /// Weight rows in a panel: columns of the register tile.
 pub(crate) const PANEL: usize = 4;
-/// Most activation rows in a group, over all instruction sets.
-pub(crate) const MAX_ROWS: usize = 6;
-/// Activation rows, and panels, that [`block`] keeps in the first-level cache together, one segment at a time.
+/// Most activation rows in a group, over all instruction sets and both loops.
+pub(crate) const MAX_ROWS: usize = 8;
+/// Activation rows that pass all panels of a call together, one segment at a time.
 const BLOCK_ROWS: usize = 12;
-const PANELS: usize = 4;
-/// Bytes of one row in a segment.
-const SEGMENT_BYTES: usize = 1024;
+/// How far ahead weights are asked for, in bytes. Where widening takes several instructions a line, those that wait for memory fill
+/// the processor's queues before enough lines are on their way.
+const AHEAD: usize = 2048;
+
+/// How [`block`] uses the caches.
+#[derive(Clone, Copy)]
+pub(crate) struct Blocking {
+    /// Steps of K in a segment.
+    pub(crate) segment: usize,
+    /// Panels whose partial results are kept while activation rows pass a segment: their segments stay in the first-level cache too
+    /// if they are few, and come from the second if they are many.
+    pub(crate) panels: usize,
+    /// Bytes of panels that a thread packs at a time: a part of the second-level cache.
+    pub(crate) bytes: usize,
+}
+
+impl Blocking {
+    /// Segments of 1 KiB a row, 28 rows of them in the first-level cache.
+    pub(crate) const fn small(step_bytes: usize) -> Self {
+        Self { segment: 1024 / step_bytes, panels: 4, bytes: 192 * 1024 }
+    }
+
+    /// Segments of 4 KiB a row: a tile of twice the registers is entered a quarter as often. Processors with AVX-512 have
+    /// second-level caches of 1 MiB and more.
+    pub(crate) const WIDE: Self = Self { segment: 64, panels: 32, bytes: 768 * 1024 };
+}
 
 /// How one vector of products is added to a vector of chains.
 pub(crate) trait Dot {
@@ -40,8 +65,8 @@ pub(crate) trait Dot {
     type XV: Copy;
     /// Elements of K consumed by one [`Dot::mac`].
     const STEP: usize;
-    /// Steps in a segment.
-    const SEGMENT: usize = SEGMENT_BYTES / (Self::STEP * size_of::<Self::X>());
+    /// How [`block`] uses the caches.
+    const BLOCKING: Blocking = Blocking::small(Self::STEP * size_of::<Self::X>());
 
     unsafe fn load(p: *const Self::X) -> Self::XV;
     unsafe fn store(p: *mut Self::X, v: Self::XV);
@@ -61,6 +86,7 @@ impl<S: Simd> Dot for FmaDot<S> {
     type X = f32;
     type XV = S::V;
     const STEP: usize = S::LANES;
+    const BLOCKING: Blocking = if S::LANES == 16 { Blocking::WIDE } else { Blocking::small(4 * S::LANES) };
 
     #[inline(always)]
     unsafe fn load(p: *const f32) -> S::V {
@@ -105,7 +131,7 @@ pub(crate) struct PackW {
     pub(crate) dst: *mut u8,
 }
 
-/// Where results go: element (row, col) is written once, after the bias is added.
+/// Where results go: an element (row, col) is one call's alone, and the bias is added before it is written.
 #[derive(Clone, Copy)]
 pub(crate) struct Out {
     pub(crate) ptr: *mut u8,
@@ -118,35 +144,51 @@ pub(crate) struct Out {
     pub(crate) bias: *const f32,
 }
 
-/// [`half::bf16::from_f32`] without branches, so that it is a few vector instructions.
-#[inline(always)]
-fn round(values: [f32; PANEL]) -> [u16; PANEL] {
-    values.map(|x| {
-        let bits = x.to_bits();
-        let nearest = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
-        let quiet = (bits | 0x0040_0000) >> 16;
-        (if x.is_nan() { quiet } else { nearest }) as u16
-    })
+impl Out {
+    /// Adds the bias to a tile of 4 x 4 sums, rounds them, and writes `rows` rows from `row` on of the columns `cols`, at most four.
+    #[inline(always)]
+    unsafe fn write<S: Simd>(&self, mut sums: [f32; 4 * PANEL], row: usize, rows: usize, cols: &[usize]) {
+        if !self.bias.is_null() {
+            for r in 0..rows {
+                for (j, col) in cols.iter().enumerate() {
+                    sums[r * PANEL + j] += *self.bias.add(*col);
+                }
+            }
+        }
+        with_elem!(self.elem, E => {
+            let mut stored = [0_u8; 4 * PANEL * 4];
+            for i in (0..sums.len()).step_by(S::LANES) {
+                E::store::<S>(stored.as_mut_ptr().add(i * E::BYTES), S::load(sums.as_ptr().add(i)));
+            }
+            for r in 0..rows {
+                let row = if self.rows.is_null() { row + r } else { *self.rows.add(row + r) as usize };
+                for (j, col) in cols.iter().enumerate() {
+                    let from = stored.as_ptr().add((r * PANEL + j) * E::BYTES);
+                    let to = self.ptr.add((row * self.stride + col) * E::BYTES);
+                    std::ptr::copy_nonoverlapping(from, to, E::BYTES);
+                }
+            }
+        });
+    }
 }
 
-impl Out {
-    /// Writes columns `col .. col + cols` of one row.
-    #[inline(always)]
-    unsafe fn write(&self, row: usize, col: usize, values: [f32; PANEL], cols: usize) {
-        let row = if self.rows.is_null() { row } else { *self.rows.add(row) as usize };
-        let at = row * self.stride + col;
-        if cols == PANEL && self.bias.is_null() && self.elem != Elem::F16 {
-            if self.elem == Elem::F32 {
-                self.ptr.cast::<[f32; PANEL]>().byte_add(4 * at).write_unaligned(values);
-            } else {
-                self.ptr.cast::<[u16; PANEL]>().byte_add(2 * at).write_unaligned(round(values));
+/// Folds the lanes of R x N vectors of chains and writes the sums: rows from `row` on, columns `cols`.
+#[inline(always)]
+unsafe fn write_folded<S: Simd, const R: usize, const N: usize>(
+    out: &Out,
+    c: [[S::V; N]; R],
+    row: usize,
+    cols: &[usize],
+) {
+    for first in (0..R).step_by(4) {
+        let rows = 4.min(R - first);
+        let mut tile = [[S::splat(0.0); PANEL]; 4];
+        for r in 0..rows {
+            for j in 0..N {
+                tile[r][j] = c[first + r][j];
             }
-            return;
         }
-        for j in 0..cols {
-            let value = if self.bias.is_null() { values[j] } else { values[j] + *self.bias.add(col + j) };
-            with_elem!(self.elem, E => E::put(self.ptr.add((at + j) * E::BYTES), value));
-        }
+        out.write::<S>(S::fold16(tile), row + first, rows, cols);
     }
 }
 
@@ -178,8 +220,8 @@ pub(crate) struct Block {
 }
 
 /// Elements of scratch that [`block`] needs.
-pub(crate) const fn acc_len(lanes: usize, phases: usize, rows: usize) -> usize {
-    BLOCK_ROWS / rows * PANELS * slots(phases) * rows * PANEL * lanes
+pub(crate) const fn acc_len<D: Dot>(phases: usize) -> usize {
+    BLOCK_ROWS * D::BLOCKING.panels * slots(phases) * PANEL * <D::S as Simd>::LANES
 }
 
 /// Partial results of one tile: a phase in progress, and one per level of the fold but the last.
@@ -191,8 +233,8 @@ const fn slots(phases: usize) -> usize {
 /// of that segment. From there a group's rows of one step follow each other.
 #[inline(always)]
 fn segment_at<D: Dot>(steps: usize, rows: usize, phase: usize, step: usize, first: usize) -> (usize, usize) {
-    let start = step / D::SEGMENT * D::SEGMENT;
-    let len = D::SEGMENT.min(steps - start);
+    let start = step / D::BLOCKING.segment * D::BLOCKING.segment;
+    let len = D::BLOCKING.segment.min(steps - start);
     (((phase * steps + start) * rows + first * len) * D::STEP, start)
 }
 
@@ -237,6 +279,7 @@ pub(crate) unsafe fn pack_w<D: Dot, const P: usize>(a: &PackW) {
                 let to = dst.add(segment + ((step - start) * PANEL + row % PANEL) * D::STEP);
                 let phase_len = steps * rows * D::STEP;
                 if step < whole {
+                    ask_ahead::<D::S>(src.add(step * unit * E::BYTES), unit * E::BYTES);
                     for p in 0..P {
                         D::store(to.add(p * phase_len), D::load_w::<E>(src.add((step * P + p) * D::STEP * E::BYTES)));
                     }
@@ -281,6 +324,14 @@ unsafe fn fold_phases<S: Simd, const P: usize>(mut acc: [S::V; P]) -> S::V {
     acc[0]
 }
 
+/// Asks for `bytes` bytes of the weights that follow those at `w`. (Rows of a stream follow each other.)
+#[inline(always)]
+unsafe fn ask_ahead<S: Simd>(w: *const u8, bytes: usize) {
+    for line in (0..bytes).step_by(64) {
+        S::prefetch(w.wrapping_add(AHEAD + line));
+    }
+}
+
 /// Adds one unit of K to the chains of R activation rows with each of S weight rows: `x` at its step, a phase `phase_len` elements
 /// after the one before.
 #[inline(always)]
@@ -319,9 +370,13 @@ unsafe fn direct_rows<D: Dot, E: Stored, const P: usize, const R: usize, const S
         while step < full {
             let (at, start) = segment_at::<D>(steps, a.m, 0, step, a.row);
             let mut x = a.x.cast::<D::X>().add(at);
-            while step < full.min(start + D::SEGMENT) {
-                let at = step * unit * E::BYTES;
-                add_unit::<D, E, P, R, S>(&mut acc, x, phase_len, w.map(|w| w.wrapping_add(at)));
+            while step < full.min(start + D::BLOCKING.segment) {
+                let mut at = w;
+                for s in 0..S {
+                    at[s] = w[s].wrapping_add(step * unit * E::BYTES);
+                    ask_ahead::<D::S>(at[s], unit * E::BYTES);
+                }
+                add_unit::<D, E, P, R, S>(&mut acc, x, phase_len, at);
                 x = x.add(R * D::STEP);
                 step += 1;
             }
@@ -336,33 +391,39 @@ unsafe fn direct_rows<D: Dot, E: Stored, const P: usize, const R: usize, const S
             }
             add_unit::<D, E, P, R, S>(&mut acc, x, phase_len, at);
         }
+        let mut sums = [[D::S::splat(0.0); S]; R];
         for s in 0..S {
             for r in 0..R {
-                let sum = D::S::fold(fold_phases::<D::S, P>(acc[s][r]));
-                a.out.write(a.row + r, a.col + cols[s] + j, [sum; PANEL], 1);
+                sums[r][s] = fold_phases::<D::S, P>(acc[s][r]);
             }
         }
+        write_folded::<D::S, R, S>(&a.out, sums, a.row, &cols.map(|col| a.col + col + j));
     }
 }
 
-/// R activation rows: the weight rows in S streams, as far apart as they go, and the rest of them one by one.
+/// R activation rows: the weight rows in S streams, as far apart as they go. Streams are of one length: where the rows are no
+/// multiple of S, the last begins a row or two early and computes those again, out of the cache.
 #[inline(always)]
 unsafe fn direct_streams<D: Dot, E: Stored, const P: usize, const R: usize, const S: usize>(a: &Direct) {
-    let n = a.n / S;
-    direct_rows::<D, E, P, R, S>(a, std::array::from_fn(|s| s * n), n);
-    direct_rows::<D, E, P, R, 1>(a, [S * n], a.n - S * n);
+    if a.n < S {
+        return direct_rows::<D, E, P, R, 1>(a, [0], a.n);
+    }
+    let n = a.n.div_ceil(S);
+    direct_rows::<D, E, P, R, S>(a, std::array::from_fn(|s| (s * n).min(a.n - n)), n);
 }
 
 #[inline(always)]
-pub(crate) unsafe fn direct<D: Dot, const P: usize, const MR: usize>(a: &Direct) {
+pub(crate) unsafe fn direct<D: Dot, const P: usize, const MD: usize>(a: &Direct) {
     with_elem!(a.elem, E => match a.num_rows {
-        1 => direct_streams::<D, E, P, 1, 3>(a),
+        1 => direct_streams::<D, E, P, 1, 4>(a),
         2 => direct_streams::<D, E, P, 2, 3>(a),
         3 => direct_streams::<D, E, P, 3, 2>(a),
-        4 if MR > 3 => direct_streams::<D, E, P, 4, 2>(a),
-        5 if MR > 3 => direct_streams::<D, E, P, 5, 2>(a),
-        6 if MR > 3 => direct_streams::<D, E, P, 6, 2>(a),
-        _ => unreachable!("a group has 1 to {MR} rows"),
+        4 if MD > 3 => direct_streams::<D, E, P, 4, 2>(a),
+        5 if MD > 3 => direct_streams::<D, E, P, 5, 2>(a),
+        6 if MD > 3 => direct_streams::<D, E, P, 6, 2>(a),
+        7 if MD > 6 => direct_streams::<D, E, P, 7, 2>(a),
+        8 if MD > 6 => direct_streams::<D, E, P, 8, 2>(a),
+        _ => unreachable!("a group has 1 to {MD} rows"),
     });
 }
 
@@ -430,20 +491,14 @@ unsafe fn tile<D: Dot, const P: usize, const R: usize>(t: &Tile<'_, D::X>) {
             }
         }
     }
-    let done = t.last && t.turn + 1 == P;
-    let slot = t.acc.add(if t.last && !done { carries + 1 } else { 0 } * t.slot_len);
+    if t.last && t.turn + 1 == P {
+        let cols = [t.col, t.col + 1, t.col + 2, t.col + 3];
+        return write_folded::<D::S, R, PANEL>(t.out, c, t.row, &cols[..t.cols]);
+    }
+    let slot = t.acc.add(if t.last { carries + 1 } else { 0 } * t.slot_len);
     for r in 0..R {
         for j in 0..PANEL {
             D::S::store(slot.add((r * PANEL + j) * lanes), c[r][j]);
-        }
-    }
-    if done {
-        for r in 0..R {
-            let mut row = [D::S::splat(0.0); PANEL];
-            for j in 0..PANEL {
-                row[j] = D::S::load(slot.add((r * PANEL + j) * lanes));
-            }
-            t.out.write(t.row + r, t.col, D::S::fold4(row), t.cols);
         }
     }
 }
@@ -467,13 +522,13 @@ pub(crate) unsafe fn block<D: Dot, const P: usize, const MR: usize>(a: &Block) {
     let padded = a.n.next_multiple_of(PANEL);
     let slot_len = MR * PANEL * <D::S as Simd>::LANES;
     let tile_len = slot_len * slots(P);
-    let segments = steps.div_ceil(D::SEGMENT);
+    let segments = steps.div_ceil(D::BLOCKING.segment);
     for m0 in (0..a.m).step_by(BLOCK_ROWS) {
         let m1 = a.m.min(m0 + BLOCK_ROWS);
-        for n0 in (0..a.n).step_by(PANELS * PANEL) {
-            let n1 = a.n.min(n0 + PANELS * PANEL);
+        for n0 in (0..a.n).step_by(D::BLOCKING.panels * PANEL) {
+            let n1 = a.n.min(n0 + D::BLOCKING.panels * PANEL);
             for i in 0..P * segments {
-                let (turn, start) = (i / segments, i % segments * D::SEGMENT);
+                let (turn, start) = (i / segments, i % segments * D::BLOCKING.segment);
                 let phase = phase_of::<P>(turn);
                 let mut acc = a.acc;
                 for m in (m0..m1).step_by(MR) {
@@ -482,12 +537,12 @@ pub(crate) unsafe fn block<D: Dot, const P: usize, const MR: usize>(a: &Block) {
                         let t = Tile {
                             x,
                             w: a.w.cast::<D::X>().add(segment_at::<D>(steps, padded, phase, start, n).0),
-                            steps: D::SEGMENT.min(steps - start),
+                            steps: D::BLOCKING.segment.min(steps - start),
                             acc,
                             slot_len,
                             turn,
                             first: start == 0,
-                            last: start + D::SEGMENT >= steps,
+                            last: start + D::BLOCKING.segment >= steps,
                             row: m,
                             col: a.col + n,
                             cols: PANEL.min(n1 - n),

@@ -104,13 +104,15 @@ impl Simd for Avx2 {
         _mm_cvtss_f32(_mm_add_ss(d, _mm_movehdup_ps(d)))
     }
     #[inline(always)]
-    unsafe fn fold4(v: [__m256; 4]) -> [f32; 4] {
-        let q = [quarter(v[0]), quarter(v[1]), quarter(v[2]), quarter(v[3])];
-        let ab = _mm_add_ps(_mm_unpacklo_ps(q[0], q[1]), _mm_unpackhi_ps(q[0], q[1]));
-        let cd = _mm_add_ps(_mm_unpacklo_ps(q[2], q[3]), _mm_unpackhi_ps(q[2], q[3]));
-        let sum = _mm_add_ps(_mm_movelh_ps(ab, cd), _mm_movehl_ps(cd, ab));
-        let mut out = [0.0; 4];
-        _mm_storeu_ps(out.as_mut_ptr(), sum);
+    unsafe fn fold16(v: [[__m256; 4]; 4]) -> [f32; 16] {
+        let mut out = [0.0; 16];
+        for row in 0..4 {
+            let q = [quarter(v[row][0]), quarter(v[row][1]), quarter(v[row][2]), quarter(v[row][3])];
+            let ab = _mm_add_ps(_mm_unpacklo_ps(q[0], q[1]), _mm_unpackhi_ps(q[0], q[1]));
+            let cd = _mm_add_ps(_mm_unpacklo_ps(q[2], q[3]), _mm_unpackhi_ps(q[2], q[3]));
+            let sum = _mm_add_ps(_mm_movelh_ps(ab, cd), _mm_movehl_ps(cd, ab));
+            _mm_storeu_ps(out.as_mut_ptr().add(4 * row), sum);
+        }
         out
     }
     #[inline(always)]
@@ -170,5 +172,5 @@ unsafe fn transpose(r: [__m256; 8]) -> [__m256; 8] {
 
 kernel_table! {
     #[target_feature(enable = "avx2,fma,f16c")]
-    Avx2, phases: 2, rows: 3
+    Avx2, phases: 2, rows: 3, 3
 }

@@ -18,6 +18,15 @@ unsafe fn halves(v: __m512) -> __m256 {
     _mm256_add_ps(_mm512_castps512_ps256(v), high)
 }
 
+/// One column of a 4 x 4 tile, folded down to four lanes: quarter r of the result is row r's.
+#[inline(always)]
+unsafe fn column(v: [[__m512; 4]; 4], j: usize) -> __m512 {
+    let (a, b, c, d) = (v[0][j], v[1][j], v[2][j], v[3][j]);
+    let ab = _mm512_add_ps(_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0xee>(a, b));
+    let cd = _mm512_add_ps(_mm512_shuffle_f32x4::<0x44>(c, d), _mm512_shuffle_f32x4::<0xee>(c, d));
+    _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(ab, cd), _mm512_shuffle_f32x4::<0xdd>(ab, cd))
+}
+
 impl Simd for Avx512 {
     type V = __m512;
     const LANES: usize = 16;
@@ -101,8 +110,16 @@ impl Simd for Avx512 {
         Avx2::fold(halves(v))
     }
     #[inline(always)]
-    unsafe fn fold4(v: [__m512; 4]) -> [f32; 4] {
-        Avx2::fold4([halves(v[0]), halves(v[1]), halves(v[2]), halves(v[3])])
+    unsafe fn fold16(v: [[__m512; 4]; 4]) -> [f32; 16] {
+        let c = [column(v, 0), column(v, 1), column(v, 2), column(v, 3)];
+        let ab = _mm512_add_ps(_mm512_unpacklo_ps(c[0], c[1]), _mm512_unpackhi_ps(c[0], c[1]));
+        let cd = _mm512_add_ps(_mm512_unpacklo_ps(c[2], c[3]), _mm512_unpackhi_ps(c[2], c[3]));
+        let (ab, cd) = (_mm512_castps_pd(ab), _mm512_castps_pd(cd));
+        let low = _mm512_castpd_ps(_mm512_unpacklo_pd(ab, cd));
+        let high = _mm512_castpd_ps(_mm512_unpackhi_pd(ab, cd));
+        let mut out = [0.0; 16];
+        _mm512_storeu_ps(out.as_mut_ptr(), _mm512_add_ps(low, high));
+        out
     }
     #[inline(always)]
     unsafe fn prefetch(p: *const u8) {
@@ -157,7 +174,7 @@ impl Dot for PairDot {
 
 kernel_table! {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma,f16c")]
-    Avx512, phases: 1, rows: 6
+    Avx512, phases: 1, rows: 6, 8
 }
 
 /// The linear kernels of machines that also have AVX512-BF16.
@@ -167,6 +184,6 @@ pub(crate) mod pairs {
 
     dot_table! {
         #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma,f16c")]
-        PAIRS: PairDot, order: Bf16Pairs32, phases: 2, rows: 6
+        PAIRS: PairDot, order: Bf16Pairs32, phases: 2, rows: 6, 6
     }
 }

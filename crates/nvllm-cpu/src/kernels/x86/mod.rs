@@ -2,3 +2,11 @@
 
 pub(crate) mod avx2;
 pub(crate) mod avx512;
+
+use std::arch::x86_64::__cpuid;
+
+/// Whether AMD made this processor.
+pub(crate) fn is_amd() -> bool {
+    let id = __cpuid(0);
+    [id.ebx, id.edx, id.ecx].map(u32::to_le_bytes).concat() == b"AuthenticAMD"
+}
