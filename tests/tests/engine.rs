@@ -121,7 +121,7 @@ fn tokens_do_not_depend_on_the_batch() {
         (0..6).map(|i| (i, run(&engine, request(i)).0)).collect()
     };
     for (max_num_seqs, max_num_batched_tokens, block_size, max_in_flight) in
-        [(6, Some(64), 16, 1), (3, Some(17), 5, 2)]
+        [(6, Some(64), 16, Some(1)), (3, Some(17), 5, Some(2))]
     {
         let options =
             LoadOptions { max_num_seqs, max_num_batched_tokens, block_size, max_in_flight, ..options() };

@@ -140,7 +140,7 @@ impl CudaBackend {
         let out = Buffer::zeroed(&self.device, 256)?;
         let args = Args::new().ptr(data.at(0)).int(BANDWIDTH_BYTES / 16).ptr(out.at(0));
         let launch = Launch::new(modules.function("bandwidth_read")?, Dim::Fixed(2048), 512, args);
-        let none = Extents { tokens: 0, outputs: 0, seqs: 0, prefill: false };
+        let none = Extents { tokens: 0, outputs: 0, seqs: 0, prefill: false, chunks: false };
         let mut best = f64::INFINITY;
         for _ in 0..6 {
             best = best.min(self.device.seconds(|| launch.run(&self.device, none))?);
@@ -170,6 +170,7 @@ impl Backend for CudaBackend {
             device: format!("GPU {}, {}, compute capability {major}.{minor}", facts.ordinal, facts.name),
             memory_bytes: self.free_bytes,
             step_tokens: STEP_TOKENS,
+            max_in_flight: 2,
             driver: Some(format!("CUDA {}", version(facts.driver))),
             clocks_mhz: facts.clocks_mhz,
         }

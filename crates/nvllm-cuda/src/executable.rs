@@ -177,8 +177,13 @@ impl CudaExecutable {
 
     /// What a step's launches are sized for.
     fn extents(&self, batch: &Batch) -> Extents {
-        let prefill = self.held.lists.prefill(batch);
-        Extents { tokens: batch.tokens.len(), outputs: batch.outputs.len(), seqs: batch.seqs.len(), prefill }
+        Extents {
+            tokens: batch.tokens.len(),
+            outputs: batch.outputs.len(),
+            seqs: batch.seqs.len(),
+            prefill: self.held.lists.prefill(batch),
+            chunks: WorkLists::chunks(batch),
+        }
     }
 
     /// Puts a checked step on the stream.

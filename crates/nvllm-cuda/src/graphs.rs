@@ -94,12 +94,12 @@ mod tests {
     fn every_decode_has_a_bucket_that_holds_it() {
         let graphs = Graphs::new(true);
         for rows in 1..=300 {
-            let step = Extents { tokens: rows, outputs: rows, seqs: rows, prefill: false };
+            let step = Extents { tokens: rows, outputs: rows, seqs: rows, prefill: false, chunks: true };
             let bucket = graphs.extents(step, 200);
             assert_eq!(bucket.is_some(), rows <= 200);
             assert!(bucket.is_none_or(|b| b.tokens >= rows && b.tokens <= 200 && b.tokens < rows + 32));
         }
-        let prefill = Extents { tokens: 5, outputs: 1, seqs: 1, prefill: true };
+        let prefill = Extents { tokens: 5, outputs: 1, seqs: 1, prefill: true, chunks: true };
         assert_eq!(graphs.extents(prefill, 200), None);
     }
 }

@@ -267,7 +267,7 @@ mod tests {
         let batch = Batch::new(&step, &slots, &limits, &[geometry], 50).unwrap();
         let layout = Layout::new(&limits, &[geometry]);
         let mut bytes = vec![0xff; layout.len];
-        let extents = Extents { tokens: 4, outputs: 4, seqs: 3, prefill: true };
+        let extents = Extents { tokens: 4, outputs: 4, seqs: 3, prefill: true, chunks: true };
         let resets: Vec<_> = step.resets.iter().map(Reset::new).collect();
         let ranges = layout.fill(&mut bytes, &step, &batch, &resets, (extents, 4));
         assert_eq!(words(&bytes, 0, 4), [3, 2, 2, 2]);

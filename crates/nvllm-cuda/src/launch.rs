@@ -21,6 +21,8 @@ pub(crate) struct Extents {
     pub seqs: usize,
     /// Whether some sequence's rows are for attention's prefill kernels.
     pub prefill: bool,
+    /// Whether the keys of some sequence are cut into several chunks, whose sums are then folded.
+    pub chunks: bool,
 }
 
 impl Extents {
@@ -81,8 +83,8 @@ pub(crate) struct Launch {
     pub args: Args,
     /// Whether it may start before the launch before it has ended: its kernel waits for what that wrote.
     pub early: bool,
-    /// Whether steps without rows for attention's prefill kernels leave it out.
-    pub prefill_only: bool,
+    /// Which steps have work for it; the others leave it out.
+    pub wanted: fn(Extents) -> bool,
 }
 
 impl Launch {
@@ -98,7 +100,7 @@ impl Launch {
 
     fn of(work: Work, rows: Dim, block: u32, args: Args) -> Self {
         let grid = [rows, Dim::Fixed(1), Dim::Fixed(1)];
-        Self { work, grid, block, shared: 0, args, early: false, prefill_only: false }
+        Self { work, grid, block, shared: 0, args, early: false, wanted: |_| true }
     }
 
     /// The second dimension of the grid.
@@ -119,16 +121,16 @@ impl Launch {
         self
     }
 
-    /// Leaves it out of steps without rows for attention's prefill kernels.
-    pub(crate) const fn with_prefill(mut self) -> Self {
-        self.prefill_only = true;
+    /// Leaves it out of steps that have no work for it.
+    pub(crate) const fn only(mut self, wanted: fn(Extents) -> bool) -> Self {
+        self.wanted = wanted;
         self
     }
 
     /// Puts it on the stream; nothing where there are no rows.
     pub(crate) fn run(&self, device: &Device, extents: Extents) -> Result<()> {
         let grid = self.grid.map(|dim| dim.len(extents));
-        if grid.contains(&0) || self.prefill_only && !extents.prefill {
+        if grid.contains(&0) || !(self.wanted)(extents) {
             return Ok(());
         }
         let words: Vec<u64> = self.args.0.iter().map(|arg| arg.word(extents)).collect();

@@ -178,7 +178,7 @@ impl DeviceSlots {
             let args =
                 Args::new().ptr(self.tokens.at(0)).int(tokens.len()).ptr(self.seen.at(row)).int(in_prompt);
             let blocks = Dim::Fixed(tokens.len().div_ceil(256));
-            let none = Extents { tokens: 0, outputs: 0, seqs: 0, prefill: false };
+            let none = Extents { tokens: 0, outputs: 0, seqs: 0, prefill: false, chunks: false };
             Launch::new(self.count, blocks, 256, args).run(&self.device, none)?;
         }
         Ok(())

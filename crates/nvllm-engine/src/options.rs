@@ -25,8 +25,8 @@ pub struct LoadOptions {
     pub kv_cache_dtype: Option<DType>,
     /// Summation-order promise.
     pub numerics: Numerics,
-    /// Steps out at once.
-    pub max_in_flight: usize,
+    /// Steps out at once; as many as suit the backend if not given.
+    pub max_in_flight: Option<usize>,
 }
 
 impl Default for LoadOptions {
@@ -41,7 +41,7 @@ impl Default for LoadOptions {
             activations: None,
             kv_cache_dtype: None,
             numerics: Numerics::Invariant,
-            max_in_flight: 1,
+            max_in_flight: None,
         }
     }
 }
@@ -74,7 +74,7 @@ impl LoadOptions {
             kv_dtype: self.kv_cache_dtype.unwrap_or(activations.dtype()),
             activations,
             numerics: self.numerics,
-            max_in_flight: self.max_in_flight,
+            max_in_flight: self.max_in_flight.unwrap_or(info.max_in_flight),
         };
         limits.check()?;
         let block = kv_block_bytes(model, &limits)?;

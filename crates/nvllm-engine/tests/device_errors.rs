@@ -128,7 +128,7 @@ fn serve(fault: Fault, for_good: bool) -> (Vec<Finished>, Finished, usize) {
         max_num_batched_tokens: 16,
         max_num_seqs: 3,
         activations: Some(Activations::F32),
-        max_in_flight: 2,
+        max_in_flight: Some(2),
         ..LoadOptions::default()
     };
     let backend = move || {

@@ -39,6 +39,7 @@ impl Backend for Reference {
             device: "one thread, scalar".into(),
             memory_bytes: usize::MAX,
             step_tokens: 512,
+            max_in_flight: 1,
             driver: None,
             clocks_mhz: None,
         }

@@ -65,6 +65,7 @@ impl Backend for CpuBackend {
             device: format!("{}, {threads} threads, {}", machine::cpu_model(), self.kernels.isa()),
             memory_bytes: machine::memory_bytes(),
             step_tokens: 512,
+            max_in_flight: 1,
             driver: None,
             clocks_mhz: None,
         }

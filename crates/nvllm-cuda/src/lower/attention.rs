@@ -95,13 +95,14 @@ fn tensor_core(lowering: &Lowering<'_>, a: &PagedAttention) -> Result<Vec<Launch
             .int(kv_heads)
             .f32(spec.scale);
         let function = lowering.function(&format!("attention_fold_d{d}"))?;
-        launches.push(Launch::new(function, Dim::each(seqs), 128, args).by(Dim::Fixed(kv_heads)).early());
+        let fold = Launch::new(function, Dim::each(seqs), 128, args).by(Dim::Fixed(kv_heads));
+        launches.push(fold.early().only(|step| step.chunks));
     }
     let shared = ((if lowering.modules.target().tight() { 768 } else { 1024 }) * d) as u32;
     let function = lowering.modules.function_with(&format!("attention_prefill_d{d}"), shared)?;
     let blocks = Dim::SeqTiles { per: list.tile_tokens };
     let prefill = Launch::new(function, blocks, 256, operands(list.prefill)).by(Dim::Fixed(kv_heads));
-    launches.push(prefill.with_shared(shared).early().with_prefill());
+    launches.push(prefill.with_shared(shared).early().only(|step| step.prefill));
     Ok(launches)
 }
 

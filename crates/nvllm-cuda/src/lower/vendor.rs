@@ -284,7 +284,7 @@ impl Tuning<'_> {
 }
 
 const fn extents(rows: usize) -> Extents {
-    Extents { tokens: rows, outputs: rows, seqs: rows, prefill: true }
+    Extents { tokens: rows, outputs: rows, seqs: rows, prefill: true, chunks: true }
 }
 
 /// The ways of both: in each range of rows, given by its end, what was chosen for it, or `ours` where nothing was.
