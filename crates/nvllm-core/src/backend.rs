@@ -110,6 +110,14 @@ impl Backend for Under<'_> {
         self.backend.supports(op)
     }
 
+    fn measure_read_bandwidth(&self) -> Option<f64> {
+        self.backend.measure_read_bandwidth()
+    }
+
+    fn measure_matmul_rate(&self, weights: DType, activations: Activations) -> Option<f64> {
+        self.backend.measure_matmul_rate(weights, activations)
+    }
+
     fn plan_rules(&self) -> PlanRules {
         self.backend.plan_rules()
     }

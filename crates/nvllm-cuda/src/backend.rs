@@ -117,20 +117,19 @@ impl CudaBackend {
     }
 
     /// The vendor's library, if `limits` admit it and it is there.
-    fn library(&self, limits: &Limits) -> Result<Option<Rc<CublasLt>>> {
+    fn library(&self, limits: &Limits) -> Option<Rc<CublasLt>> {
         if !lower::wants_vendor(limits) {
-            return Ok(None);
+            return None;
         }
         if let Some(library) = self.library.get() {
-            return Ok(library.clone());
+            return library.clone();
         }
-        let library = CublasLt::find(&self.device)?;
-        if library.is_none() {
-            tracing::warn!(
-                "cuBLASLt was not found: linear layers run our kernels only (PyPI: nvidia-cublas)"
-            );
-        }
-        Ok(self.library.get_or_init(|| library).clone())
+        let library = self.device.check_timing().and_then(|()| CublasLt::find(&self.device));
+        let library = library.unwrap_or_else(|error| {
+            tracing::warn!(%error, "cuBLASLt cannot be used: linear layers run our kernels only");
+            None
+        });
+        self.library.get_or_init(|| library).clone()
     }
 
     /// Seconds that reading `BANDWIDTH_BYTES` takes, at best.
@@ -248,7 +247,9 @@ impl CudaBackend {
             .iter()
             .map(|program| MemoryPlan::new(program, limits, &RULES))
             .collect::<nvllm_core::Result<Vec<_>>>()?;
-        let need = Need::new(spec, source, limits, &programs, &plans, &geometries)?;
+        let library = self.library(limits);
+        let partial = partial_bytes(&programs, limits, library.is_some());
+        let need = Need::new(spec, source, limits, &programs, &plans, &geometries, partial)?;
         need.check(self.device.free_bytes()?, limits, &geometries)?;
         let device = &self.device;
         let weights = Weights::load(device, spec, source)?;
@@ -267,14 +268,13 @@ impl CudaBackend {
             sampler: Sampler::new(device, limits, spec.vocab_size)?,
             ropes: RopeTables::new(device, &programs, limits)?,
             lists: WorkLists::new(device, &programs, limits, &geometries)?,
-            partial: Buffer::new(device, partial_bytes(&programs, limits))?,
+            partial: Buffer::new(device, partial)?,
             modules,
         };
         let lanes = (0..limits.max_in_flight)
             .map(|_| Lane::new(device, held.inputs.layout.len, result_bytes(limits.step_outputs)))
             .collect::<Result<Vec<_>>>()?;
         let begin = begin(&held, limits)?;
-        let library = self.library(limits)?;
         let entries = programs
             .into_iter()
             .zip(plans)
@@ -348,6 +348,7 @@ impl Need {
         programs: &[Program],
         plans: &[MemoryPlan],
         geometries: &[KvGeometry],
+        partial: usize,
     ) -> nvllm_core::Result<Self> {
         Ok(Self {
             weights: weights::bytes_for(spec, source)?,
@@ -360,7 +361,7 @@ impl Need {
                 + Sampler::bytes_for(limits, spec.vocab_size)
                 + RopeTables::bytes_for(programs, limits)
                 + WorkLists::bytes_for(programs, limits, geometries)
-                + partial_bytes(programs, limits),
+                + partial,
         })
     }
 
@@ -394,9 +395,10 @@ impl Need {
 }
 
 /// Bytes of partial sums of linear layers, whoever runs them.
-fn partial_bytes(programs: &[Program], limits: &Limits) -> usize {
+fn partial_bytes(programs: &[Program], limits: &Limits, vendor: bool) -> usize {
     let bytes = |program: &Program| {
-        lower::partial_bytes(program, limits).max(lower::workspace_bytes(program, limits))
+        let theirs = if vendor { lower::workspace_bytes(program, limits) } else { 0 };
+        lower::partial_bytes(program, limits).max(theirs)
     };
     programs.iter().map(bytes).max().unwrap_or(0)
 }

@@ -38,6 +38,9 @@ impl CublasLt {
     /// `None` if the library is not on this machine.
     pub(crate) fn find(device: &Arc<Device>) -> Result<Option<Rc<Self>>> {
         if cublaslt_version().is_none() {
+            tracing::warn!(
+                "cuBLASLt was not found: linear layers run our kernels only (PyPI: nvidia-cublas)"
+            );
             return Ok(None);
         }
         device.bind()?;

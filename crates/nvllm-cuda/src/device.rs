@@ -166,6 +166,7 @@ impl Device {
 
     /// Seconds from the beginning to the end of what `work` puts on the stream, on the device's clock: waits for it.
     pub(crate) fn seconds(&self, work: impl FnOnce() -> Result<()>) -> Result<f64> {
+        self.check_timing()?;
         let timed = Some(sys::CUevent_flags::CU_EVENT_DEFAULT);
         let record = || self.stream.record_event(timed).doing("recording an event");
         let start = record()?;
@@ -175,6 +176,11 @@ impl Device {
         seconds_between(&start, &end)
     }
 
+    /// Refuses a driver that does not time kernels.
+    pub(crate) fn check_timing(&self) -> Result<()> {
+        check_driver(self.facts.driver, TIMING_DRIVER)
+    }
+
     /// Waits for everything on both streams.
     pub(crate) fn synchronize(&self) -> Result<()> {
         self.stream.synchronize().doing("waiting for the GPU")?;
@@ -182,10 +188,8 @@ impl Device {
     }
 }
 
-/// Seconds from one event to a later one, both past.
+/// Seconds from one event to a later one, both past. To be called after [`Device::check_timing`]: older drivers lack the call.
 pub(crate) fn seconds_between(from: &CudaEvent, to: &CudaEvent) -> Result<f64> {
-    // The one call made here that older drivers lack.
-    check_driver(driver_version()?, TIMING_DRIVER)?;
     Ok(f64::from(from.elapsed_ms(to).doing("reading an event")?) / 1e3)
 }
 

@@ -187,7 +187,7 @@ impl CudaExecutable {
     }
 
     /// Puts a checked step on the stream.
-    fn start(&mut self, step: &Step, batch: &Batch, lane: usize) -> crate::Result<Option<Rc<Buffer>>> {
+    fn start(&mut self, step: &Step, batch: &Batch, lane: usize, rows: Option<&Buffer>) -> crate::Result<()> {
         self.device.bind()?;
         for reset in &step.resets {
             self.held.slots.bring(reset)?;
@@ -203,11 +203,11 @@ impl CudaExecutable {
         let ranges = inputs.layout.fill(own.staging(), step, batch, &resets, padded);
         own.bring(&self.device, &ranges, &inputs.buffer)?;
         self.compute(step, extents, bucket)?;
-        let rows = self.copy_rows(step.entry, batch)?;
-        if !step.awaits_masks {
-            self.finish(step.entry, batch, lane)?;
+        if let (Some(rows), Some((logits, _))) = (rows, &self.entries[step.entry].sampling) {
+            let at = self.entries[step.entry].plan.place(*logits).offset;
+            rows.copy(0, &self.held.arena, at, rows.len())?;
         }
-        Ok(rows)
+        if step.awaits_masks { Ok(()) } else { self.finish(step.entry, batch, lane) }
     }
 
     /// The forward pass, and the sampler unless it waits for masks: as a graph where there is one.
@@ -239,8 +239,8 @@ impl CudaExecutable {
         all(extents)
     }
 
-    /// Copies all rows of logits aside if the host wants one of them.
-    fn copy_rows(&self, entry: usize, batch: &Batch) -> crate::Result<Option<Rc<Buffer>>> {
+    /// Room for a copy of all rows of logits, if the host wants one of them.
+    fn room_for_rows(&self, entry: usize, batch: &Batch) -> crate::Result<Option<Rc<Buffer>>> {
         let wanted = batch
             .outputs
             .iter()
@@ -249,9 +249,7 @@ impl CudaExecutable {
             return Ok(None);
         };
         let len = batch.outputs.len() * self.row_bytes(entry, *logits);
-        let rows = Buffer::new(&self.device, len)?;
-        rows.copy(0, &self.held.arena, self.entries[entry].plan.place(*logits).offset, len)?;
-        Ok(Some(Rc::new(rows)))
+        Ok(Some(Rc::new(Buffer::new(&self.device, len)?)))
     }
 
     fn row_bytes(&self, entry: usize, value: ValueId) -> usize {
@@ -324,9 +322,17 @@ impl Executable for CudaExecutable {
                 return Err(error);
             }
         };
+        // Before anything is on the stream: what does not fit fails the step and not the model.
+        let rows = match self.room_for_rows(step.entry, &batch) {
+            Ok(rows) => rows,
+            Err(error) => {
+                self.slots.restore(replaced);
+                return Err(error.into());
+            }
+        };
         let lane = self.next_lane;
-        let started = self.start(step, &batch, lane);
-        let rows = self.guard(started)?;
+        let started = self.start(step, &batch, lane, rows.as_deref());
+        self.guard(started)?;
         self.slots.advance(&batch);
         self.next_lane = (lane + 1) % self.lanes.len();
         let (entry, awaits_masks) = (step.entry, step.awaits_masks);
@@ -384,6 +390,9 @@ impl Executable for CudaExecutable {
     }
 
     fn set_profiling(&mut self, on: bool) -> Result<()> {
+        if on {
+            self.device.check_timing()?;
+        }
         self.profiling = on;
         Ok(())
     }

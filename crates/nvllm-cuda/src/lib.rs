@@ -12,7 +12,7 @@
 //! operands go to tensor cores, and a general kernel takes what is left.
 //!
 //! **Absent on purpose.** No toolkit at build time or at run time beside NVRTC: kernels bring their own conversions. No allocation
-//! while serving. No vendor library in the order-preserving mode; in the other one it runs what it measures faster at, and is not needed.
+//! while serving, but for copies of logits that a request asks for and for graphs when their size is first met. No vendor library in the order-preserving mode; in the other one it runs what it measures faster at, and is not needed.
 //! No configuration from the environment.
 
 mod backend;

@@ -74,7 +74,7 @@ impl Buffer {
     pub(crate) fn write(&self, offset: usize, bytes: &[u8]) -> Result<()> {
         self.start_write(&self.device.stream, offset, bytes)?;
         // The driver may still read from pageable memory; a caller that must not wait uses pinned memory.
-        self.device.synchronize()
+        self.device.stream.synchronize().doing("waiting for the GPU")
     }
 
     /// As [`write`](Self::write); nothing to write costs nothing.

@@ -164,7 +164,10 @@ impl DeviceSlots {
         let bias = |&(token, value): &(nvllm_core::TokenId, f32)| [token.0, value.to_bits()];
         let biases: Vec<[u32; 2]> = params.logit_bias.iter().map(bias).collect();
         self.biases.write_some(slot * MAX_BIASES * 8, bytemuck::cast_slice(&biases))?;
-        self.stops.write_some(slot * MAX_STOPS * 4, bytemuck::cast_slice(&params.stop_tokens))?;
+        // Nothing else reads them (row.cuh), and most requests have some.
+        if params.min_tokens > 0 {
+            self.stops.write_some(slot * MAX_STOPS * 4, bytemuck::cast_slice(&params.stop_tokens))?;
+        }
         if !params.needs_counts() {
             return Ok(());
         }

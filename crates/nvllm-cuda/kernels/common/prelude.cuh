@@ -13,11 +13,8 @@ typedef u16 elem;   // one bf16 or f16, as bits
 
 // Where a block has 99 KB of shared memory and not 163 or more, rings are shorter. The launches' side says it on the command line, because
 // PTX for any device must be so too.
-#ifdef TIGHT
-#elif __CUDA_ARCH__ == 860 || __CUDA_ARCH__ == 890 || __CUDA_ARCH__ >= 1200
-#define TIGHT 1
-#else
-#define TIGHT 0
+#ifndef TIGHT
+#define TIGHT (__CUDA_ARCH__ == 860 || __CUDA_ARCH__ == 890 || __CUDA_ARCH__ >= 1200)
 #endif
 
 #define DEVICE static __device__ __forceinline__

@@ -233,7 +233,6 @@ DEVICE void linear_small_m(const elem* __restrict__ w, const elem* x, const elem
   SMALL_M(name, rows, 16, silu, stream, 0)                                                                                    \
   SMALL_M(name, rows, 32, silu, stream, 0)                                                                                    \
   SMALL_M(name##_norm1, rows, 8, silu, stream, 1)                                                                             \
-  SMALL_M(name##_norm1, rows, 16, silu, stream, 1)                                                                            \
   SMALL_M(name##_norm4, rows, 8, silu, stream, 4)
 ALL(r16, 16, false, false)
 ALL(r32, 32, false, false)

@@ -59,9 +59,7 @@ impl Lowered {
         let rows = extents.rows(self.rows);
         self.ways.iter().find(|(most, _)| rows <= *most).map_or(&[], |(_, launches)| launches)
     }
-}
 
-impl Lowered {
     /// Whether the vendor's library runs it for some number of rows.
     pub(crate) fn uses_vendor(&self) -> bool {
         let mut launches = self.ways.iter().flat_map(|(_, launches)| launches);

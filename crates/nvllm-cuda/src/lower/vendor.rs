@@ -111,7 +111,7 @@ impl Layer {
     }
 }
 
-/// What is timed: once a process for each, so that all loads choose alike.
+/// What is timed: once a process for each, so that loads under the same limits choose alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Key {
     gpu: usize,
