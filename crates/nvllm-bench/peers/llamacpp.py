@@ -131,6 +131,9 @@ class Peer:
         params = llama_cpp.llama_model_default_params()
         # All layers on the GPU, or none.
         params.n_gpu_layers = 0 if device == "cpu" else 999
+        if device != "cpu":
+            params.split_mode = llama_cpp.LLAMA_SPLIT_MODE_NONE
+            params.main_gpu = int(device.partition(":")[2] or 0)
         self.model = llama_cpp.llama_model_load_from_file(path.encode(), params)
         if not self.model:
             raise RuntimeError(f"llama.cpp does not load {path}")

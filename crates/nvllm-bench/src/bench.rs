@@ -331,11 +331,15 @@ impl Bench {
         false
     }
 
+    /// Bytes that are free where the backend computes.
+    pub(crate) fn free_bytes(&self) -> usize {
+        let device = &self.template.device;
+        host::available_bytes().filter(|_| device.driver.is_none()).unwrap_or(device.memory_bytes)
+    }
+
     /// Whether this many bytes beside the weights fit the memory that is free; if not the case is skipped.
     pub(crate) fn fits(&mut self, what: &str, bytes: usize) -> bool {
-        let device = &self.template.device;
-        let host = host::available_bytes().filter(|_| device.driver.is_none());
-        let free = host.unwrap_or(device.memory_bytes);
+        let free = self.free_bytes();
         // A machine that swaps measures its disk.
         let allowed = free / 5 * 4;
         if bytes <= allowed {

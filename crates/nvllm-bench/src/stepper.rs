@@ -106,7 +106,7 @@ impl Stepper {
     }
 
     /// `num` tokens for each of the first `batch` sequences, the next step submitted before the last one's tokens are collected, as
-    /// in serving: the seconds from one step's tokens to the next's. One more step is run than is timed.
+    /// in serving on a device: the seconds from one step's tokens to the next's. One more step is run than is timed.
     pub(crate) fn decode_run(&mut self, batch: usize, num: usize) -> Result<Vec<f64>> {
         let mut ahead = self.submit_decode(batch)?;
         let mut seconds = Vec::with_capacity(num);

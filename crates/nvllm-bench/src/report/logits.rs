@@ -120,9 +120,10 @@ fn table(prompts: &[Row]) -> String {
         text.push('\n');
     }
     let short = |text: &str| text.chars().take(12).collect::<String>();
+    let dirty = if first.commit.ends_with("-dirty") { " with local changes" } else { "" };
     let _ = write!(
         text,
-        "\n```text\n{} (sha256 {}) on {}, backend {}, commit {}\n{}\nrun {}, token ids of seed {}\n```\n",
+        "\n```text\n{} (sha256 {}) on {}, backend {}, commit {}{dirty}\n{}\nrun {}, token ids of seed {}\n```\n",
         first.model,
         short(&first.sha256),
         first.device,

@@ -16,7 +16,7 @@ use super::{Figures, Workload, median_of};
 use crate::bench::{Measurement, Roof, roof_series, settle, turns};
 use crate::latency::RequestTimes;
 use crate::record::{Case, Record, Series, names};
-use crate::{Bench, BenchError, Result, host, stepper};
+use crate::{Bench, BenchError, Result, stepper};
 
 /// The whole set at once.
 pub(super) struct Nano;
@@ -224,7 +224,7 @@ fn start(bench: &Bench, model: &Arc<Model>, set: &Set) -> Result<Engine> {
     let activations = bench.settings.activations;
     let seqs = set.len().min(NUM_REQUESTS);
     let limits = bench.limits(model, seqs, set.longest(), bench.step_tokens.max(seqs))?;
-    let free = host::available_bytes().unwrap_or(usize::MAX).saturating_sub(model.weight_bytes()?);
+    let free = bench.free_bytes().saturating_sub(model.weight_bytes()?);
     let options = LoadOptions {
         max_num_seqs: seqs,
         max_num_batched_tokens: Some(bench.step_tokens.max(seqs)),
