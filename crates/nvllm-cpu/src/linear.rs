@@ -18,7 +18,7 @@ const DIRECT_GROUPS: usize = 2;
 const DIRECT_BYTES: usize = 384 * 1024;
 /// Most activation rows packed at a time: bounds the scratch and keeps it in the last-level cache.
 const BLOCK_ROWS: usize = 528;
-/// A multiple of every instruction set's rows in a group.
+/// A multiple of every instruction set's rows in a group of `block`.
 const BLOCK_GROUPS: usize = 12;
 /// Most weight rows that a thread packs at a time.
 const PANEL_ROWS: usize = 128;

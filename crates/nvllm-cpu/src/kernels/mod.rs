@@ -47,7 +47,7 @@ impl Elem {
     }
 }
 
-/// An instruction set that there are kernels for, slowest first.
+/// An instruction set that there are kernels for, each a superset of the one before; which is fastest [`Kernels::best`] says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Isa {
     /// No vector instructions named; any machine.
@@ -61,7 +61,7 @@ pub enum Isa {
 }
 
 impl Isa {
-    /// Every instruction set, slowest first.
+    /// Every instruction set, the narrowest first.
     pub const ALL: [Self; 4] = [Self::Scalar, Self::Avx2, Self::Avx512, Self::Avx512Bf16];
 
     /// What this machine lacks for it, if anything.
@@ -100,9 +100,8 @@ impl Isa {
     }
 }
 
-/// Whether `vdpbf16ps` does more than the multiply-adds that it stands for. On Intel's cores it does not: Emerald Rapids starts one
-/// in the time of four multiply-adds, which are twice its work (`--example speed` measures both), and its own order of rounding is
-/// worth nothing then. On AMD's it is taken to, as their Zen 4 is published to start as many a cycle as multiply-adds.
+/// Whether `vdpbf16ps` does more than the multiply-adds that it stands for. On Intel's cores it does not
+/// (`--example speed` measures both), and its own order of rounding is worth nothing then. On AMD's it is taken to, as their Zen 4 is published to start as many a cycle as multiply-adds.
 fn pairs_pay() -> bool {
     #[cfg(target_arch = "x86_64")]
     return x86::is_amd();

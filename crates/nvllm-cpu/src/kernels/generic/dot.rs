@@ -402,7 +402,7 @@ unsafe fn direct_rows<D: Dot, E: Stored, const P: usize, const R: usize, const S
 }
 
 /// R activation rows: the weight rows in S streams, as far apart as they go. Streams are of one length: where the rows are no
-/// multiple of S, the last begins a row or two early and computes those again, out of the cache.
+/// multiple of S, the last ones begin up to S - 1 rows early and compute those again, out of the cache.
 #[inline(always)]
 unsafe fn direct_streams<D: Dot, E: Stored, const P: usize, const R: usize, const S: usize>(a: &Direct) {
     if a.n < S {
