@@ -28,6 +28,16 @@ step() {
     fi
 }
 
+# Fails for logs of tests that tested nothing.
+ran() {
+    for name in "$@"; do
+        if grep -q -e "skipped: " -e "^running 0 tests" "$logs/$name.log"; then
+            echo "SKIPPED $name"
+            failed="$failed $name"
+        fi
+    done
+}
+
 # Runs a command that must fail, with an error in one line that holds these words.
 refused() {
     local words=$1
@@ -56,9 +66,7 @@ if [[ $wanted == *" test "* ]]; then
     step metamorphic ./metamorphic cuda --nocapture --test-threads 2
     step golden ./xtask golden --backend cuda
     cat "$logs/golden.log"
-    if grep -h "^skipped" "$logs"/*.log; then
-        failed="$failed skipped"
-    fi
+    ran parity golden_fixtures golden_text metamorphic
 fi
 
 if [[ $wanted == *" logits "* ]]; then
@@ -79,21 +87,23 @@ if [[ $wanted == *" sanitize "* ]]; then
             sanitize=(compute-sanitizer --tool $tool --error-exitcode 1 --print-limit 20)
             [ $tool = racecheck ] && cases=$general || cases="eager::"
             # shellcheck disable=SC2086 # Several filters.
-            PROPTEST_CASES=1 step ${tool}_ops "${sanitize[@]}" ./parity $cases --test-threads 1
-            step ${tool}_steps "${sanitize[@]}" ./metamorphic cuda_step_sizes
+            PROPTEST_CASES=1 step ${tool}_ops "${sanitize[@]}" ./parity $cases --test-threads 1 --nocapture
+            step ${tool}_steps "${sanitize[@]}" ./metamorphic cuda_step_sizes --nocapture
         done
+        ran memcheck_ops memcheck_steps initcheck_ops initcheck_steps racecheck_ops racecheck_steps
     else
         echo "skipped: compute-sanitizer is not on this machine"
+        failed="$failed sanitize"
     fi
 fi
 
 if [[ $wanted == *" bench "* ]]; then
     # Peers only where a Python is named that has them.
-    peers=--no-peers
-    [ -n "${PEER_PYTHON:-}" ] && peers="--peer-python $PEER_PYTHON"
+    peers=(--no-peers)
+    [ -n "${PEER_PYTHON:-}" ] && peers=(--peer-python "$PEER_PYTHON")
     for numerics in ${NUMERICS:-invariant fast}; do
         # shellcheck disable=SC2086 # Several workloads, several words.
-        step "bench_$numerics" ./xtask bench ${WORKLOADS:-accuracy memory decode prefill ops} --backend cuda $peers \
+        step "bench_$numerics" ./xtask bench ${WORKLOADS:-accuracy memory decode prefill ops} --backend cuda "${peers[@]}" \
             --numerics "$numerics" --records "$out/cuda.jsonl" --commit "$(cat commit)" ${BENCH_ARGS:-}
         sed -n '/^| workload/,$p' "$logs/bench_$numerics.log"
     done

@@ -232,9 +232,7 @@ impl Shared {
             Err(Mismatch::Value(Box::new(difference(i, outputs[0][i], allowed, num_bad, value.cols))))
         })
     }
-}
 
-impl Shared {
     /// The accumulation part of the bound for each element of `out`, which the reference made of the values before it.
     fn bounds(&self, program: &Program, node: &Node, out: &[f32]) -> Vec<f64> {
         let inputs: Vec<&[f32]> = node.inputs.iter().map(|id| self.values[&id.0].0.as_slice()).collect();

@@ -43,9 +43,11 @@
 //! 3. *Rounded probabilities*, under bf16 activations: tensor cores take `p` in bf16, of 8 significant bits. Rounding to nearest errs by at most
 //!    half the distance between neighbours, `2^-8` of the value ([`BF16`]; `2^-9` holds for values just below a power of two only). If the sum of
 //!    the unrounded ones divides, the error is `sum p_j r_j v_j`, `abs r_j <= 2^-8`. If the sum of the rounded ones divides, it is `sum p_j r_j (v_j - o)` by
-//!    the formula above. With `w` for `v` or `v - o`, it is certainly at most `2^-8 sum p abs w`. It is expected to be much less: roundings of
+//!    the formula above. With `w` for `v` or `v - o`, it is to first order at most `2^-8 sum p abs w`. It is expected to be much less: roundings of
 //!    different numbers are unrelated, each at most uniform in its interval and so of deviation at most `2^-8 / sqrt 3`; a sum of such errors is
-//!    beyond `4 * 2^-8 sqrt(sum (p w)^2)` with a probability below 1e-10 (Hoeffding 1963, at 4 `sqrt` 3 deviations). Equal probabilities, of equal
+//!    beyond `4 * 2^-8 sqrt(sum (p w)^2)` with a probability below 1e-10 (Chernoff's bound: a uniform error's `E e^(tx)` is at most
+//!    `e^(t^2 var / 2)`, hence `2 e^-24` at 4 `sqrt` 3 deviations; bounded errors of another law would give 7e-4). Scores closer together than
+//!    a step of bf16 are rounded to one side; drawn scores spread over many steps. Equal probabilities, of equal
 //!    keys, are rounded alike and counted as one term. [`probabilities`] is the lesser of both.
 //! 4. *Rounded queries and keys*, where norm and rotation are inside the fused op under bf16 activations. The expansion rounds behind the norm and
 //!    behind the rotation; a kernel rounds once, or elsewhere. An element `x` of a rotated pair of length `r` hence differs by the norm's

@@ -151,9 +151,7 @@ fn serve(fault: Fault, for_good: bool) -> (Vec<Finished>, Finished, usize) {
 fn serve_in_time(fault: Fault, for_good: bool) -> (Vec<Finished>, Finished, usize) {
     let (done, ended) = mpsc::channel();
     std::thread::spawn(move || drop(done.send(serve(fault, for_good))));
-    let Ok(served) = ended.recv_timeout(Duration::from_mins(2)) else {
-        panic!("{fault:?} hangs or panics")
-    };
+    let Ok(served) = ended.recv_timeout(Duration::from_mins(2)) else { panic!("{fault:?} hangs or panics") };
     served
 }
 
