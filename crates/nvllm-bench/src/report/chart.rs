@@ -91,7 +91,7 @@ pub(super) fn panels<P>(
 }
 
 fn legend(area: &Area, title: &str, engines: &[&str]) -> Drawn {
-    area.draw_text(title, &font(18, TEXT), (14, 9))?;
+    area.draw_text(title, &font(16, TEXT), (14, 10))?;
     let mut x = 14;
     for (at, engine) in engines.iter().enumerate() {
         area.draw(&Rectangle::new([(x, 37), (x + 11, 48)], colour(at).filled()))?;

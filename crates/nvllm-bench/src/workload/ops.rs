@@ -104,7 +104,9 @@ impl Workload for Ops {
     }
 
     fn figures(&self, record: &Record) -> Figures {
-        Figures { headline: median_of(record, names::STEP_SECONDS), rate: None, limit: limit(record) }
+        let bytes = record.cost.map_or_else(String::new, |cost| format!(", {:.1} MB", cost.bytes / 1e6));
+        let headline = median_of(record, names::STEP_SECONDS) + &bytes;
+        Figures { headline, rate: None, limit: limit(record) }
     }
 }
 
