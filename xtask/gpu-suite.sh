@@ -45,6 +45,18 @@ refused() {
     ! "$@" 2>"$logs/refusal" && cat "$logs/refusal" && tail -n 1 "$logs/refusal" | grep -q "^error: .*$words"
 }
 
+# A prompt of 2,048 tokens has the same logits, byte for byte, in whatever steps it runs.
+same_bits() {
+    python3 -c 'import random; print(*(random.Random(7).choices(range(151643), k=2048)))' >"$logs/ids"
+    for tokens in 2048 1500 512 100 24 9 2 1; do
+        ./nvllm logits --model "$1" --backend cuda --ids "$logs/ids" --max-model-len 2048 --max-num-batched-tokens $tokens \
+            --out "$logs/$tokens.safetensors" || return 1
+        sha256sum "$logs/$tokens.safetensors"
+        cmp "$logs/2048.safetensors" "$logs/$tokens.safetensors" || return 1
+        [ $tokens = 2048 ] || rm "$logs/$tokens.safetensors"
+    done
+}
+
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader || exit 1
 
 if [[ $wanted == *" program "* ]]; then
@@ -76,6 +88,7 @@ if [[ $wanted == *" logits "* ]]; then
     step logits python3 tests/python/logits_distance.py --model $model --nvllm ./nvllm --backend cuda \
         --records "$out/logits.jsonl" --commit "$(cat commit)"
     sed -n '/^| prompt/,$p' "$logs/logits.log"
+    step same_bits same_bits $model
 fi
 
 if [[ $wanted == *" sanitize "* ]]; then
