@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 
 use super::content::{key, seal, unseal};
 use super::{Nvrtc, Source, Target};
@@ -39,7 +40,11 @@ impl KernelCache {
         if let Some(path) = self.path(nvrtc, source, target)
             && let Err(error) = write(&path, &image)
         {
-            tracing::warn!(path = %path.display(), %error, "compiled kernels cannot be kept");
+            // Once: the other files fail alike.
+            static SAID: Once = Once::new();
+            SAID.call_once(
+                || tracing::warn!(path = %path.display(), %error, "compiled kernels cannot be kept"),
+            );
         }
         Ok(image)
     }
