@@ -13,7 +13,7 @@ use std::sync::{Mutex, PoisonError};
 use nvllm_core::program::Node;
 use nvllm_core::{Activations, DType, Limits, Numerics, Op, OrderId, Program, Rows};
 
-use super::linear::NORM_ROWS;
+use super::linear::{End, Linear, NORM_ROWS};
 use super::{Lowered, Lowering, Operand};
 use crate::cublaslt::{Algorithm, CublasLt, Layout, Product, Shape, WORKSPACE_BYTES};
 use crate::device::Device;
@@ -156,26 +156,20 @@ impl Tuning<'_> {
     }
 
     fn layer(&self, node: usize) -> Result<Option<Layer>> {
-        let Lowering { program, weights, partial, .. } = self.lowering;
-        let of = &program.nodes[node];
-        let (weight, residual, joins) = match of.op {
-            Op::Linear { weight, bias: None } => (weight, 0, false),
-            Op::LinearAdd { weight, bias: None } => (weight, self.lowering.value(of.inputs[1]).at, false),
-            Op::LinearSiluMul { weight, bias: None } => (weight, 0, true),
-            _ => return Ok(None),
-        };
-        let (x, y) = (self.lowering.value(of.inputs[0]), self.lowering.value(of.outputs[0]));
-        let n = program.weights[weight.index()].num_rows();
-        let (w, dtype) = weights.get(weight);
-        if x.dtype != DType::Bf16 || dtype != DType::Bf16 || y.rows.times != 1 {
+        let Some(layer) = self.lowering.layer(node) else { return Ok(None) };
+        let Linear { x, y, weight, n, end, dtype, bias, .. } = layer;
+        if x.dtype != DType::Bf16 || dtype != DType::Bf16 || bias.is_some() || y.rows.times != 1 {
             return Ok(None);
         }
-        let apart = Operand { at: partial + WORKSPACE_BYTES as Address, cols: n, ..y };
-        let join = if joins { Some(self.lowering.silu_mul(apart, y)?) } else { None };
-        let product = if joins { apart } else { y };
+        let apart = Operand { at: self.lowering.partial + WORKSPACE_BYTES as Address, cols: n, ..y };
+        let (product, residual, join) = match end {
+            End::Plain => (y, 0, None),
+            End::Add(residual) => (y, residual, None),
+            End::SiluMul => (apart, 0, Some(self.lowering.silu_mul(apart, y)?)),
+        };
         let shape = Shape { k: x.cols, n, out: product.dtype };
-        let form = Form { shape, adds: residual != 0, joins };
-        Ok(Some(Layer { node, x: x.at, w, residual, y: product.at, rows: y.rows, form, join }))
+        let form = Form { shape, adds: residual != 0, joins: join.is_some() };
+        Ok(Some(Layer { node, x: x.at, w: weight, residual, y: product.at, rows: y.rows, form, join }))
     }
 
     /// `layers` share form and rows.

@@ -238,7 +238,7 @@ impl Lowering<'_> {
     }
 
     /// The linear layer with which node `at` begins, without its maps; None if it is another op.
-    fn layer(&self, at: usize) -> Option<Linear> {
+    pub(super) fn layer(&self, at: usize) -> Option<Linear> {
         let node = self.program.nodes.get(at)?;
         let (weight, bias, end) = match node.op {
             Op::Linear { weight, bias } => (weight, bias, End::Plain),
