@@ -20,7 +20,15 @@ nvllm_conformance::conformance_where_found!(eager, || backend(false));
 nvllm_conformance::conformance_where_found!(graphs, || backend(true));
 
 /// What linear layers have a part in, but equality across numbers of rows, which `Numerics::Fast` does not promise.
-const FAST: [&str; 5] = ["linear", "models_op_by_op", "models_end_to_end", "page_invariance", "moved_blocks"];
+const FAST: [&str; 7] = [
+    "linear",
+    "linear_add",
+    "linear_silu_mul",
+    "models_op_by_op",
+    "models_end_to_end",
+    "page_invariance",
+    "moved_blocks",
+];
 
 /// The backend for `Numerics::Fast`, unless something is missing.
 fn fast(vendor: Vendor) -> Option<CudaBackend> {
