@@ -100,8 +100,9 @@ impl Isa {
     }
 }
 
-/// Whether `vdpbf16ps` does more than the multiply-adds that it stands for. On Intel's cores it does not
-/// (`--example speed` measures both), and its own order of rounding is worth nothing then. On AMD's it is taken to, as their Zen 4 is published to start as many a cycle as multiply-adds.
+/// Whether `vdpbf16ps` does more than the multiply-adds that it stands for. On the Intel core that was tried (Emerald Rapids) it does
+/// not, as `--example speed` shows, and its own order of rounding is worth nothing then. On AMD's it is taken to, as their Zen 4 is
+/// published to start as many a cycle as multiply-adds.
 fn pairs_pay() -> bool {
     #[cfg(target_arch = "x86_64")]
     return x86::is_amd();
