@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use nvllm_core::{Backend, BackendInfo, Limits, MemoryReport};
 use nvllm_sched::Stats;
 
@@ -116,12 +117,25 @@ pub struct RequestStream {
 }
 
 impl RequestStream {
-    /// The next event, waiting for it; `None` after the last.
+    /// The next event, waiting for it. [`Event::Finished`] is the last.
     ///
     /// Errors if the engine ended before the request did.
     pub fn next_event(&mut self) -> Result<Event> {
-        self.events
-            .recv()
-            .map_err(|_| EngineError::Stopped { reason: "the request's events broke off".into() })
+        self.events.recv().map_err(|_| Self::broken_off())
+    }
+
+    /// The next event, waiting `timeout` at most; `None` if none came in that time.
+    ///
+    /// Errors if the engine ended before the request did.
+    pub fn next_event_timeout(&mut self, timeout: Duration) -> Result<Option<Event>> {
+        match self.events.recv_timeout(timeout) {
+            Ok(event) => Ok(Some(event)),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => Err(Self::broken_off()),
+        }
+    }
+
+    fn broken_off() -> EngineError {
+        EngineError::Stopped { reason: "the request's events broke off".into() }
     }
 }

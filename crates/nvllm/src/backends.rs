@@ -5,7 +5,8 @@ use nvllm_cpu::{CpuBackend, PoolConfig};
 use nvllm_engine::{EngineError, LoadOptions};
 
 use crate::built_in;
-use crate::cli::{BackendName, DeviceArgs, Dtype, LoadArgs};
+use crate::flags::{BackendName, DeviceArgs, Dtype, LoadArgs};
+use crate::output::note;
 
 /// What makes the backend, on the thread that will own it.
 ///
@@ -23,7 +24,7 @@ pub(crate) fn factory(
             Ok(cuda) => Ok(cuda),
             Err(reason) => {
                 if built_in::gpu_answers() {
-                    eprintln!("note: a GPU is there and cannot be used: {reason}; using the CPU");
+                    note!("note: a GPU is there and cannot be used: {reason}; using the CPU");
                 }
                 cpu(&args)
             }

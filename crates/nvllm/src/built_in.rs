@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 use nvllm_core::Backend;
 use nvllm_engine::Model;
 
-use crate::cli::DeviceArgs;
+use crate::flags::DeviceArgs;
 
 /// What a model is called when none was named.
 pub(crate) const NAME: &str = "nvllm-tiny";

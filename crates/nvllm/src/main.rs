@@ -1,52 +1,69 @@
 //! `nvllm`: run a language model from the command line.
 //!
-//! Each command is one file under `commands`. What they share: [`cli`] (flags), [`environment`] (the only file that reads
-//! environment variables), [`built_in`] (the only file that knows of cargo features), [`models`] (from a name to an open
-//! model), [`backends`] (from a flag to a backend), [`report`] (the closing line).
+//! Each command is one file under `commands`, with its own flags. What they share: [`flags`] (groups of flags),
+//! [`environment`] (the only file that reads environment variables), [`built_in`] (the only file that knows of cargo
+//! features), [`models`] (from a name to an open model), [`backends`] (from a flag to a backend), [`interrupt`]
+//! (Ctrl-C), [`output`] (lines that may fail to be written), [`report`] (the closing line).
 //!
-//! Results go to standard output, everything else to standard error. The exit code is 0 on success, 1 on an error, 2 on a
-//! bad command line.
+//! Results go to standard output, everything else to standard error. The exit code is 0 on success, 1 on an error, 2 on
+//! a bad command line, 130 after Ctrl-C.
+
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod backends;
 mod built_in;
-mod cli;
 mod commands;
 mod environment;
+mod flags;
+mod interrupt;
 mod models;
+mod output;
 mod report;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
 fn main() -> ExitCode {
-    show_warnings();
-    let cli = cli::Cli::parse();
-    match commands::run(cli.command) {
+    let cli = commands::Cli::parse();
+    if cli.quiet {
+        output::set_quiet();
+    }
+    show_messages(cli.quiet, cli.verbose);
+    let result = interrupt::install()
+        .and_then(|()| commands::run(cli.command))
+        // What is still buffered belongs to the result.
+        .and_then(|()| Ok(std::io::stdout().flush()?));
+    match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(e) if is_broken_pipe(&e) => ExitCode::SUCCESS,
+        Err(e) if output::is_closed(&e) => ExitCode::SUCCESS,
+        Err(e) if e.is::<interrupt::Interrupted>() => ExitCode::from(interrupt::EXIT_CODE),
         Err(e) => {
             // One line: the causes follow the message.
-            eprintln!("error: {e:#}");
+            output::warn(format_args!("error: {e:#}"));
             ExitCode::FAILURE
         }
     }
 }
 
-/// What the libraries warn of (a slower way taken, a cache that cannot be written) goes to standard error, a line each.
-fn show_warnings() {
+/// What the libraries say goes to standard error, a line each: warnings, and more with each `-v`.
+fn show_messages(quiet: bool, verbose: u8) {
+    use tracing_subscriber::filter::LevelFilter;
+    let level = match (quiet, verbose) {
+        (true, _) => LevelFilter::ERROR,
+        (false, 0) => LevelFilter::WARN,
+        (false, 1) => LevelFilter::INFO,
+        (false, 2) => LevelFilter::DEBUG,
+        (false, _) => LevelFilter::TRACE,
+    };
     tracing_subscriber::fmt()
-        .with_max_level(tracing_subscriber::filter::LevelFilter::WARN)
+        .with_max_level(level)
         .with_writer(std::io::stderr)
         .with_target(false)
         .with_ansi(false)
         .without_time()
+        // A message that standard error does not take is dropped, and not panicked about.
+        .log_internal_errors(false)
         .init();
-}
-
-/// Whether whoever read our output has closed it: not our failure (`nvllm generate .. | head -1`).
-fn is_broken_pipe(e: &anyhow::Error) -> bool {
-    e.chain()
-        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
-        .any(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe)
 }

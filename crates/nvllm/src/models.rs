@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use nvllm_engine::hub::{self, HubEvent};
 use nvllm_engine::{Engine, LoadOptions, LoadProgress, Model};
 
-use crate::cli::{LoadArgs, ModelArgs};
+use crate::flags::{LoadArgs, ModelArgs};
 use crate::{backends, built_in, environment};
 
 /// Opens the named model, fetching it first if need be; the embedded one if none is named.

@@ -4,11 +4,14 @@ use std::sync::Arc;
 
 use nvllm_core::TokenId;
 
-use crate::text::{Detokenizer, StopMatcher, StopOutput, TextStart, Tokenizer};
+use crate::text::{AddedToken, Detokenizer, StopMatcher, StopOutput, TextStart, Tokenizer};
 use crate::{EngineError, Request, Result};
 
 /// Tokens in, final text out.
 pub(super) struct TextStream {
+    tokenizer: Arc<Tokenizer>,
+    /// Whether special tokens are left out of the text.
+    skip_special: bool,
     detokenizer: Detokenizer,
     stop: StopMatcher,
     stopped: bool,
@@ -26,19 +29,28 @@ impl TextStream {
                 }),
             };
         };
-        let skip = !request.show_special_tokens;
+        let skip_special = !request.show_special_tokens;
+        let is_hidden = |token: &&AddedToken| skip_special && token.special;
+        let hidden: Vec<_> = tokenizer.added_tokens().iter().filter(is_hidden).collect();
         Ok(Some(Self {
-            detokenizer: Detokenizer::new(Arc::clone(tokenizer), skip, TextStart::Continuation),
-            stop: StopMatcher::new(&request.stop, request.include_stop)?,
+            tokenizer: Arc::clone(tokenizer),
+            skip_special,
+            detokenizer: Detokenizer::new(Arc::clone(tokenizer), skip_special, TextStart::Continuation),
+            stop: StopMatcher::new(&request.stop, request.include_stop, &hidden)?,
             stopped: false,
         }))
     }
 
     /// Appends to `out` the text that `token` makes final. True once a stop string is complete.
     pub(super) fn push(&mut self, token: TokenId, out: &mut String) -> bool {
-        let mut piece = String::new();
-        self.detokenizer.push(token.0, &mut piece);
-        self.stopped |= self.stop.push(&piece, out) != StopOutput::Running;
+        let found = if self.skip_special && self.tokenizer.is_special(token.0) {
+            self.stop.push_hidden(token.0, out)
+        } else {
+            let mut piece = String::new();
+            self.detokenizer.push(token.0, &mut piece);
+            self.stop.push(&piece, out)
+        };
+        self.stopped |= found != StopOutput::Running;
         self.stopped
     }
 

@@ -1,5 +1,6 @@
 //! Stop strings in a streamed text.
 
+use super::AddedToken;
 use crate::{EngineError, Result};
 
 /// Watches a growing text for stop strings.
@@ -10,11 +11,15 @@ use crate::{EngineError, Result};
 /// moment a stop string is complete.
 ///
 /// Only text that may still turn out to be the beginning of a stop string is held back.
+///
+/// A stop string may hold the names of special tokens that the text hides (`<|im_end|>`): such a name stands for the
+/// token, and for its letters where a model spells it. Stop strings without one see the visible text only, as if hidden
+/// tokens were not there.
 #[derive(Debug, Clone)]
 pub struct StopMatcher {
     stops: Vec<Progress>,
     include_stop: bool,
-    /// The end of the text so far that may belong to a stop string; the longest match in progress.
+    /// The end of the visible text so far that may belong to a stop string; the longest match in progress.
     held: String,
     stopped: Option<usize>,
 }
@@ -28,26 +33,43 @@ pub enum StopOutput {
     Stopped(usize),
 }
 
+/// What a text is made of here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Symbol {
+    Byte(u8),
+    /// A token that is not shown.
+    Hidden(u32),
+}
+
 /// One stop string and how much of it the end of the text matches (Knuth, Morris and Pratt 1977).
 #[derive(Debug, Clone)]
 struct Progress {
-    needle: Vec<u8>,
-    /// `failure[n]`: the longest proper prefix of the stop string with which its first n + 1 bytes end.
+    /// Which of the request's stop strings it is.
+    index: usize,
+    needle: Vec<Symbol>,
+    /// `failure[n]`: the longest proper prefix of the stop string with which its first n + 1 symbols end.
     failure: Vec<usize>,
     matched_len: usize,
 }
 
 impl StopMatcher {
     /// Prepares for stop strings, which may be none. With `include_stop`, the stop string itself is part of the text.
+    /// `hidden` are the tokens that the text does not show: their names in stop strings stand for them.
     ///
     /// # Errors
     /// [`EngineError::EmptyStopString`].
-    pub fn new<S: AsRef<str>>(stops: &[S], include_stop: bool) -> Result<Self> {
-        let prepare = |(index, stop): (usize, &S)| match stop.as_ref() {
-            "" => Err(EngineError::EmptyStopString { index }),
-            stop => Ok(Progress::new(stop)),
-        };
-        let stops = stops.iter().enumerate().map(prepare).collect::<Result<_>>()?;
+    pub fn new<S: AsRef<str>>(stops: &[S], include_stop: bool, hidden: &[&AddedToken]) -> Result<Self> {
+        let mut prepared = Vec::new();
+        for (index, stop) in stops.iter().map(AsRef::as_ref).enumerate() {
+            if stop.is_empty() {
+                return Err(EngineError::EmptyStopString { index });
+            }
+            let spelled = Progress::new(index, symbols(stop, &[]));
+            let named = Progress::new(index, symbols(stop, hidden));
+            prepared.extend(named.sees_hidden().then_some(named));
+            prepared.push(spelled);
+        }
+        let stops = prepared;
         Ok(Self { stops, include_stop, held: String::new(), stopped: None })
     }
 
@@ -58,23 +80,55 @@ impl StopMatcher {
         }
         for (at, &byte) in text.as_bytes().iter().enumerate() {
             for stop in &mut self.stops {
-                stop.advance(byte);
+                stop.advance(Symbol::Byte(byte));
             }
-            let complete = self.stops.iter().enumerate().filter(|(_, stop)| stop.is_complete());
-            // The first of equals: the same string given twice reports its first place.
-            if let Some((index, _)) = complete.rev().max_by_key(|(_, stop)| stop.needle.len()) {
+            if let Some(stop) = self.complete() {
                 self.held.push_str(&text[..=at]);
-                let shown_len = if self.include_stop { 0 } else { self.stops[index].needle.len() };
-                out.push_str(&self.held[..self.held.len() - shown_len]);
-                self.held.clear();
-                self.stopped = Some(index);
-                return StopOutput::Stopped(index);
+                return self.stop(stop, out);
             }
         }
         self.held.push_str(text);
-        let hold_len = self.stops.iter().map(|stop| stop.matched_len).max().unwrap_or(0);
-        out.extend(self.held.drain(..self.held.len() - hold_len));
+        self.release(out);
         StopOutput::Running
+    }
+
+    /// Adds a token that the text does not show; as [`push`](Self::push) otherwise.
+    pub fn push_hidden(&mut self, id: u32, out: &mut String) -> StopOutput {
+        if let Some(index) = self.stopped {
+            return StopOutput::Stopped(index);
+        }
+        for stop in self.stops.iter_mut().filter(|stop| stop.sees_hidden()) {
+            stop.advance(Symbol::Hidden(id));
+        }
+        if let Some(stop) = self.complete() {
+            return self.stop(stop, out);
+        }
+        self.release(out);
+        StopOutput::Running
+    }
+
+    /// The longest stop string that is complete now: which one, and its bytes of visible text. The first of equals: the
+    /// same string given twice reports its first place.
+    fn complete(&self) -> Option<(usize, usize)> {
+        let complete = self.stops.iter().filter(|stop| stop.is_complete());
+        let longest = complete.rev().max_by_key(|stop| stop.num_bytes(stop.needle.len()))?;
+        Some((longest.index, longest.num_bytes(longest.needle.len())))
+    }
+
+    /// Ends the text with a stop string, which ends where `held` does.
+    fn stop(&mut self, (index, num_bytes): (usize, usize), out: &mut String) -> StopOutput {
+        let cut_len = if self.include_stop { 0 } else { num_bytes };
+        out.push_str(&self.held[..self.held.len() - cut_len]);
+        self.held.clear();
+        self.stopped = Some(index);
+        StopOutput::Stopped(index)
+    }
+
+    /// Shows what no stop string can claim any more.
+    fn release(&mut self, out: &mut String) {
+        let held = self.stops.iter().map(|stop| stop.num_bytes(stop.matched_len));
+        let hold_len = held.max().unwrap_or(0);
+        out.extend(self.held.drain(..self.held.len() - hold_len));
     }
 
     /// Ends the text; appends what was held back, which no stop string claimed after all.
@@ -83,9 +137,24 @@ impl StopMatcher {
     }
 }
 
+/// A stop string with the names of hidden tokens read as those tokens, the longest name first.
+fn symbols(mut stop: &str, hidden: &[&AddedToken]) -> Vec<Symbol> {
+    let mut symbols = Vec::new();
+    while let Some(&byte) = stop.as_bytes().first() {
+        let named = hidden.iter().filter(|token| stop.starts_with(&token.content));
+        let named = named.max_by_key(|token| token.content.len()).filter(|token| !token.content.is_empty());
+        let (symbol, len) = match named {
+            Some(token) => (Symbol::Hidden(token.id), token.content.len()),
+            None => (Symbol::Byte(byte), 1),
+        };
+        symbols.push(symbol);
+        stop = &stop[len..];
+    }
+    symbols
+}
+
 impl Progress {
-    fn new(stop: &str) -> Self {
-        let needle = stop.as_bytes().to_vec();
+    fn new(index: usize, needle: Vec<Symbol>) -> Self {
         let mut failure = vec![0; needle.len()];
         let mut len = 0;
         for at in 1..needle.len() {
@@ -97,17 +166,27 @@ impl Progress {
             }
             failure[at] = len;
         }
-        Self { needle, failure, matched_len: 0 }
+        Self { index, needle, failure, matched_len: 0 }
     }
 
-    /// Adds a byte of the text. Not called again once complete.
-    fn advance(&mut self, byte: u8) {
-        while self.matched_len > 0 && self.needle[self.matched_len] != byte {
+    /// Adds a symbol of the text. Not called again once complete.
+    fn advance(&mut self, symbol: Symbol) {
+        while self.matched_len > 0 && self.needle[self.matched_len] != symbol {
             self.matched_len = self.failure[self.matched_len - 1];
         }
-        if self.needle[self.matched_len] == byte {
+        if self.needle[self.matched_len] == symbol {
             self.matched_len += 1;
         }
+    }
+
+    /// Whether hidden tokens are part of the text that it is looked for in.
+    fn sees_hidden(&self) -> bool {
+        self.needle.iter().any(|symbol| matches!(symbol, Symbol::Hidden(_)))
+    }
+
+    /// Bytes of visible text in the first `len` symbols.
+    fn num_bytes(&self, len: usize) -> usize {
+        self.needle[..len].iter().filter(|symbol| matches!(symbol, Symbol::Byte(_))).count()
     }
 
     fn is_complete(&self) -> bool {
@@ -135,7 +214,7 @@ mod tests {
     }
 
     fn run(pieces: &[&str], stops: &[String], include_stop: bool) -> (Vec<String>, Option<usize>) {
-        let mut matcher = StopMatcher::new(stops, include_stop).unwrap();
+        let mut matcher = StopMatcher::new(stops, include_stop, &[]).unwrap();
         let mut seen = Vec::new();
         let mut stopped = None;
         for piece in pieces {
@@ -186,7 +265,7 @@ mod tests {
             text in "[abc]{0,24}",
             stops in prop::collection::vec("[abc]{1,5}", 1..4),
         ) {
-            let mut matcher = StopMatcher::new(&stops, false).unwrap();
+            let mut matcher = StopMatcher::new(&stops, false, &[]).unwrap();
             let mut shown = String::new();
             for (at, c) in text.char_indices() {
                 if matcher.push(c.encode_utf8(&mut [0; 4]), &mut shown) != StopOutput::Running {
@@ -221,8 +300,40 @@ mod tests {
     }
 
     #[test]
+    fn a_special_token_in_a_stop_string_is_the_token() {
+        let token = |id, content: &str| AddedToken { id, content: content.into(), special: true };
+        let (end, longer) = (token(7, "<end>"), token(8, "<end>>"));
+        // A stop string, what comes (a number is a hidden token), what is shown before it stops.
+        type Come<'a> = Result<&'a str, u32>;
+        let cases: [(&str, &[Come], Option<&str>); 9] = [
+            ("<end>", &[Ok("a b"), Err(7)], Some("a b")),
+            ("<end>", &[Ok("a <en"), Ok("d> b")], Some("a ")),
+            ("<end>>", &[Ok("a"), Err(7), Ok(">")], None),
+            ("<end>", &[Ok("a<e"), Err(7)], Some("a<e")),
+            ("<end>>", &[Ok("a"), Err(8)], Some("a")),
+            ("b<end>", &[Ok("ab"), Err(7)], Some("a")),
+            ("<end>\n", &[Ok("ab"), Err(7), Ok("\nc")], Some("ab")),
+            ("b<end>", &[Ok("ab"), Err(8), Err(7)], None),
+            // Without one, hidden tokens are not there.
+            ("abc", &[Ok("xab"), Err(7), Ok("cd")], Some("x")),
+        ];
+        for (stop, pieces, expected) in cases {
+            let mut matcher = StopMatcher::new(&[stop], false, &[&end, &longer]).unwrap();
+            let mut shown = String::new();
+            let stopped = pieces.iter().any(|piece| {
+                let found = match piece {
+                    Ok(text) => matcher.push(text, &mut shown),
+                    Err(id) => matcher.push_hidden(*id, &mut shown),
+                };
+                found != StopOutput::Running
+            });
+            assert_eq!(stopped.then_some(shown.as_str()), expected, "{stop:?} in {pieces:?}");
+        }
+    }
+
+    #[test]
     fn an_empty_stop_string_is_refused() {
-        let message = StopMatcher::new(&["a", ""], false).unwrap_err().to_string();
+        let message = StopMatcher::new(&["a", ""], false, &[]).unwrap_err().to_string();
         assert!(message.starts_with("stop string 1 is empty"), "{message}");
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use clap::ValueEnum as _;
+use clap::{Args, ValueEnum as _};
 use nvllm_bench::workload::{self, Workload};
 use nvllm_bench::{
     Bench as Measuring, BenchError, Display, Gate, Program, Settings, Subject, host, record, table,
@@ -12,13 +12,52 @@ use nvllm_bench::{
 use nvllm_core::{Activations, DType};
 use nvllm_engine::Model;
 
-use crate::cli::{BackendName, Bench, Dtype};
+use crate::flags::{BackendName, DeviceArgs, Dtype, Promise};
+use crate::output::{note, outln};
 use crate::{backends, built_in, models};
+
+#[derive(Args)]
+pub(crate) struct Bench {
+    /// Workloads (see --list); all if none is named.
+    pub workloads: Vec<String>,
+    /// List the workloads with their definitions.
+    #[arg(long)]
+    pub list: bool,
+    /// A directory or a hub id; the embedded demo model if not given.
+    #[arg(short, long)]
+    pub model: Option<String>,
+    /// Fewer sizes and rounds: a look, not a measurement to quote.
+    #[arg(long)]
+    pub quick: bool,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    /// Dtype of values between ops and of the KV cache; bf16 for models saved in bf16, else f32, if not given.
+    #[arg(long, value_enum)]
+    pub activations: Option<Dtype>,
+    /// What is promised about the order of sums.
+    #[arg(long, value_enum, default_value = "invariant")]
+    pub numerics: Promise,
+    /// Tokens in one step: longer prompts are cut into chunks; 512 on a CPU and 8192 on a GPU if not given.
+    #[arg(long)]
+    pub max_num_batched_tokens: Option<usize>,
+    /// Share of the nano set's requests and lengths; as much as fits the time if not given.
+    #[arg(long)]
+    pub scale: Option<f64>,
+    /// Seconds that one case may take: larger ones are skipped, with a line that says so.
+    #[arg(long, default_value_t = 60.0)]
+    pub case_seconds: f64,
+    /// Also write a trace of every op of a prompt and some decoded tokens (Perfetto opens it).
+    #[arg(long, value_name = "FILE")]
+    pub profile: Option<PathBuf>,
+    /// The file that the records are appended to.
+    #[arg(long, default_value = "nvllm-bench.jsonl")]
+    pub records: PathBuf,
+}
 
 pub(super) fn run(args: &Bench) -> Result<()> {
     if args.list {
         for workload in workload::REGISTRY {
-            println!("{:9} {:4} {}", workload.name(), workload.code(), workload.definition());
+            outln!("{:9} {:4} {}", workload.name(), workload.code(), workload.definition())?;
         }
         return Ok(());
     }
@@ -30,7 +69,7 @@ pub(super) fn run(args: &Bench) -> Result<()> {
     drop(model);
     let factory = Arc::new(backends::factory(&args.device));
     let gate = Gate { fixtures: None, demo: Box::new(|| opened(built_in::open())) };
-    let display = Display::bar(workloads.len(), |line| eprintln!("{line}"));
+    let display = Display::bar(workloads.len(), |line| note!("{line}"));
     let mut bench = Measuring::start(subject, factory, &gate, settings(args, activations)?, display)
         .context(
             "a figure without a check of correctness is not printed; the check is made with the demo model",
@@ -40,11 +79,11 @@ pub(super) fn run(args: &Bench) -> Result<()> {
         bench.profile(path)?;
     }
     let written = record::read_run(&args.records, bench.run_id())?;
-    println!("{}\n{}\n{}", table::conditions(&written), table::figures(&written), table::latencies(&written));
+    outln!("{}\n{}\n{}", table::conditions(&written), table::figures(&written), table::latencies(&written))?;
     for line in bench.skipped() {
-        println!("{line}");
+        outln!("{line}")?;
     }
-    println!("records: {} (run {})", args.records.display(), bench.run_id());
+    outln!("records: {} (run {})", args.records.display(), bench.run_id())?;
     Ok(())
 }
 

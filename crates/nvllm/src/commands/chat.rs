@@ -1,19 +1,20 @@
 //! `nvllm chat`: a conversation on the terminal.
 
 use std::io::Write as _;
-use std::sync::atomic::AtomicBool;
 
 use anyhow::{Result, bail};
+use clap::Args;
 use nvllm_core::TokenId;
 use nvllm_engine::text::{ChatInput, EncodeOptions};
 use nvllm_engine::{Engine, Model, Request};
 use rustyline::error::ReadlineError;
 use serde_json::{Map, Value, json};
 
-use super::generate::{on_interrupt, print_text};
-use super::sampling;
-use crate::cli::Chat;
+use super::answer::print_text;
+use crate::flags::{ModelArgs, SamplingArgs, params};
+use crate::interrupt::Listener;
 use crate::models;
+use crate::output::note;
 use crate::report::Speed;
 
 const HELP: &str = "\
@@ -25,19 +26,35 @@ const HELP: &str = "\
 /exit          leave (also Ctrl-D)
 Ctrl-C         stop the answer";
 
+#[derive(Args)]
+pub(crate) struct Chat {
+    /// A message to answer; without one, a conversation is read from the terminal.
+    pub message: Option<String>,
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+    /// A system message.
+    #[arg(long)]
+    pub system: Option<String>,
+    /// Whether the model thinks before it answers (for templates that know `enable_thinking`).
+    #[arg(long, value_name = "BOOL")]
+    pub thinking: Option<bool>,
+}
+
 pub(super) fn run(args: &Chat) -> Result<()> {
     let (engine, model) = models::start(&args.model, 1)?;
     if model.chat_template.is_none() {
         bail!("{} has no chat template; use nvllm generate", model.name);
     }
-    let interrupted = on_interrupt()?;
+    let interrupt = Listener::start();
     let mut chat =
         Conversation { system: args.system.clone(), thinking: args.thinking, messages: Vec::new() };
     chat.clear();
     if let Some(message) = &args.message {
-        return chat.answer(message, &engine, &model, args, &interrupted);
+        return chat.answer(message, &engine, &model, args, &interrupt);
     }
-    eprintln!("{}; /help lists commands", model.name);
+    note!("{}; /help lists commands", model.name);
     let mut editor = rustyline::DefaultEditor::new()?;
     loop {
         let line = match editor.readline("> ") {
@@ -53,7 +70,7 @@ pub(super) fn run(args: &Chat) -> Result<()> {
         editor.add_history_entry(line)?;
         match line.split_once(' ').map_or((line, ""), |(command, rest)| (command, rest.trim())) {
             ("/exit" | "/quit", _) => return Ok(()),
-            ("/help", _) => eprintln!("{HELP}"),
+            ("/help", _) => note!("{HELP}"),
             ("/new", _) => chat.clear(),
             ("/system", text) => {
                 chat.system = Some(text.to_owned()).filter(|text| !text.is_empty());
@@ -62,11 +79,11 @@ pub(super) fn run(args: &Chat) -> Result<()> {
             ("/think", "on") => chat.thinking = Some(true),
             ("/think", "off") => chat.thinking = Some(false),
             ("/history", _) => chat.print(),
-            (command, _) if command.starts_with('/') => eprintln!("no command {line}; /help lists them"),
+            (command, _) if command.starts_with('/') => note!("no command {line}; /help lists them"),
             // A conversation that has grown too long, say: told, not the end.
-            _ => chat
-                .answer(line, &engine, &model, args, &interrupted)
-                .unwrap_or_else(|e| eprintln!("error: {e:#}")),
+            _ => {
+                chat.answer(line, &engine, &model, args, &interrupt).unwrap_or_else(|e| note!("error: {e:#}"))
+            }
         }
     }
 }
@@ -84,7 +101,7 @@ impl Conversation {
 
     fn print(&self) {
         for message in &self.messages {
-            eprintln!(
+            note!(
                 "{}: {}",
                 message["role"].as_str().unwrap_or("?"),
                 message["content"].as_str().unwrap_or("")
@@ -99,13 +116,13 @@ impl Conversation {
         engine: &Engine,
         model: &Model,
         args: &Chat,
-        interrupted: &AtomicBool,
+        interrupt: &Listener,
     ) -> Result<()> {
         let mut messages = self.messages.clone();
         messages.push(json!({ "role": "user", "content": message }));
         let prompt = self.render(&messages, model)?;
         let ids = model.tokenizer()?.encode(&prompt, EncodeOptions::default())?;
-        let sampling = sampling::params(&args.sampling, model);
+        let sampling = params(&args.sampling, model);
         let seed = sampling.seed;
         let request = Request {
             prompt: ids.into_iter().map(TokenId).collect(),
@@ -116,15 +133,15 @@ impl Conversation {
         };
         let mut stream = engine.submit(request)?;
         let (mut out, mut text) = (std::io::stdout().lock(), String::new());
-        let finished = print_text(&mut stream, &mut out, interrupted, &mut text)?;
+        let finished = print_text(&mut stream, &mut out, interrupt, &mut text)?;
         writeln!(out)?;
         messages.push(json!({ "role": "assistant", "content": text }));
         self.messages = messages;
         match finished {
             Some(finished) => {
-                eprintln!("{}, seed {seed}", Speed::of(&finished, engine, model)?.line(&finished));
+                note!("{}, seed {seed}", Speed::of(&finished, engine, model)?.line(&finished));
             }
-            None => eprintln!("(interrupted)"),
+            None => note!("(interrupted)"),
         }
         Ok(())
     }

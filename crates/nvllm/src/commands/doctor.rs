@@ -5,32 +5,33 @@ use nvllm_bench::host;
 use nvllm_core::{Activations, Backend as _, DType};
 use nvllm_cpu::{CpuBackend, Isa, PoolConfig};
 
+use crate::output::outln;
 use crate::{built_in, environment};
 
 pub(super) fn run() -> Result<()> {
-    println!("nvllm {}", env!("CARGO_PKG_VERSION"));
+    outln!("nvllm {}", env!("CARGO_PKG_VERSION"))?;
     let cpu = CpuBackend::new(&PoolConfig::default())?;
     let info = cpu.info();
-    println!("cpu       {}", info.device);
+    outln!("cpu       {}", info.device)?;
     for isa in Isa::ALL {
         match isa.missing() {
-            None => println!("          {isa}: found"),
-            Some(missing) => println!("          {isa}: not here, for want of {missing}"),
+            None => outln!("          {isa}: found")?,
+            Some(missing) => outln!("          {isa}: not here, for want of {missing}")?,
         }
     }
     let available = host::available_bytes().map_or_else(String::new, |bytes| format!(", {bytes} available"));
-    println!("memory    {} bytes{available}", info.memory_bytes);
-    println!("          {}", rate("read", "GB/s", cpu.measure_read_bandwidth()));
+    outln!("memory    {} bytes{available}", info.memory_bytes)?;
+    outln!("          {}", rate("read", "GB/s", cpu.measure_read_bandwidth()))?;
     let product = cpu.measure_matmul_rate(DType::Bf16, Activations::Bf16);
-    println!("          {}", rate("bf16 matrix products", "GFLOP/s", product));
+    outln!("          {}", rate("bf16 matrix products", "GFLOP/s", product))?;
     for line in built_in::cuda_findings() {
-        println!("{line}");
+        outln!("{line}")?;
     }
     match built_in::open() {
-        Ok(_) => println!("model     {} is in this build", built_in::NAME),
-        Err(missing) => println!("model     {missing}"),
+        Ok(_) => outln!("model     {} is in this build", built_in::NAME)?,
+        Err(missing) => outln!("model     {missing}")?,
     }
-    println!("cache     {}", environment::cache_dir().display());
+    outln!("cache     {}", environment::cache_dir().display())?;
     Ok(())
 }
 

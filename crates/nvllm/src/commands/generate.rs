@@ -1,19 +1,39 @@
 //! `nvllm generate`: continue a text.
 
 use std::io::{Read as _, Write as _};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result, bail};
+use clap::Args;
 use nvllm_core::{TokenId, TokenLogprobs};
 use nvllm_engine::text::EncodeOptions;
 use nvllm_engine::{Event, FinishReason, Finished, Model, Request, RequestStream};
 use serde_json::{Value, json};
 
-use super::sampling;
-use crate::cli::Generate;
+use super::answer::{next_event, print_text};
+use crate::flags::{ModelArgs, SamplingArgs, params};
+use crate::interrupt::{Interrupted, Listener};
 use crate::models;
+use crate::output::note;
 use crate::report::Speed;
+
+#[derive(Args)]
+pub(crate) struct Generate {
+    /// The text to continue; `-` reads standard input.
+    pub prompt: String,
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+    /// Show special tokens.
+    #[arg(long)]
+    pub special: bool,
+    /// Report log-probabilities of each token and of this many of the most likely (with --json).
+    #[arg(long, value_name = "K", requires = "json")]
+    pub logprobs: Option<u16>,
+    /// Print one JSON object when done, instead of text as it comes.
+    #[arg(long)]
+    pub json: bool,
+}
 
 pub(super) fn run(args: Generate) -> Result<()> {
     let prompt = if args.prompt == "-" { read_stdin()? } else { args.prompt };
@@ -23,7 +43,7 @@ pub(super) fn run(args: Generate) -> Result<()> {
     let (engine, model) = models::start(&args.model, 1)?;
     let encode = EncodeOptions { add_special_tokens: true, ..EncodeOptions::default() };
     let ids = model.tokenizer()?.encode(&prompt, encode)?;
-    let sampling = sampling::params(&args.sampling, &model);
+    let sampling = params(&args.sampling, &model);
     let seed = sampling.seed;
     let request = Request {
         prompt: ids.into_iter().map(TokenId).collect(),
@@ -34,20 +54,20 @@ pub(super) fn run(args: Generate) -> Result<()> {
         logprobs: args.logprobs,
         ..Request::default()
     };
-    let interrupted = on_interrupt()?;
+    let interrupt = Listener::start();
     let mut stream = engine.submit(request)?;
     let mut out = std::io::stdout().lock();
     if !args.json {
         write!(out, "{prompt}")?;
         out.flush()?;
-        let finished = print_text(&mut stream, &mut out, &interrupted, &mut String::new())?;
+        let finished = print_text(&mut stream, &mut out, &interrupt, &mut String::new())?;
         writeln!(out)?;
         if let Some(finished) = finished {
-            eprintln!("{}, seed {seed}", Speed::of(&finished, &engine, &model)?.line(&finished));
+            note!("{}, seed {seed}", Speed::of(&finished, &engine, &model)?.line(&finished));
         }
         return Ok(());
     }
-    let answer = collect(&mut stream, &model)?;
+    let answer = collect(&mut stream, &model, &interrupt)?;
     let speed = Speed::of(&answer.finished, &engine, &model)?;
     let report = json!({
         "model": model.name,
@@ -67,40 +87,6 @@ pub(super) fn run(args: Generate) -> Result<()> {
     Ok(())
 }
 
-/// Prints text as it comes and appends it to `all`. `None` if interrupted: the request then ends with its stream.
-pub(super) fn print_text(
-    stream: &mut RequestStream,
-    out: &mut impl std::io::Write,
-    interrupted: &AtomicBool,
-    all: &mut String,
-) -> Result<Option<Finished>> {
-    loop {
-        let (text, finished) = match stream.next_event()? {
-            Event::Token { text, .. } => (text, None),
-            Event::Finished(finished) => (finished.text.clone(), Some(finished)),
-            Event::PromptRow { .. } => continue,
-        };
-        write!(out, "{text}")?;
-        out.flush()?;
-        *all += &text;
-        if let Some(finished) = finished {
-            check(&finished)?;
-            return Ok(Some(finished));
-        }
-        if interrupted.swap(false, Ordering::Relaxed) {
-            return Ok(None);
-        }
-    }
-}
-
-/// A flag that Ctrl-C sets.
-pub(super) fn on_interrupt() -> Result<Arc<AtomicBool>> {
-    let interrupted = Arc::new(AtomicBool::new(false));
-    let set = Arc::clone(&interrupted);
-    ctrlc::set_handler(move || set.store(true, Ordering::Relaxed)).context("cannot listen for Ctrl-C")?;
-    Ok(interrupted)
-}
-
 struct Answer {
     text: String,
     tokens: Vec<TokenId>,
@@ -108,23 +94,23 @@ struct Answer {
     finished: Finished,
 }
 
-fn collect(stream: &mut RequestStream, model: &Model) -> Result<Answer> {
+fn collect(stream: &mut RequestStream, model: &Model, interrupt: &Listener) -> Result<Answer> {
     let (mut text, mut tokens, mut scores) = (String::new(), Vec::new(), Vec::new());
-    loop {
-        match stream.next_event()? {
+    while let Some(event) = next_event(stream, interrupt)? {
+        match event {
             Event::Token { token, text: piece, logprobs, .. } => {
                 text += &piece;
                 tokens.push(token);
                 scores.extend(logprobs.map(|logprobs| score(token, &logprobs, model)));
             }
             Event::Finished(finished) => {
-                check(&finished)?;
                 text += &finished.text;
                 return Ok(Answer { text, tokens, logprobs: scores, finished });
             }
             Event::PromptRow { .. } => {}
         }
     }
+    Err(Interrupted.into())
 }
 
 fn score(token: TokenId, logprobs: &TokenLogprobs, model: &Model) -> Value {
@@ -135,13 +121,6 @@ fn score(token: TokenId, logprobs: &TokenLogprobs, model: &Model) -> Value {
         .map(|&(id, logprob)| json!({ "id": id, "token": piece(id), "logprob": logprob }))
         .collect();
     json!({ "id": token, "token": piece(token), "logprob": logprobs.logprob, "top_logprobs": top })
-}
-
-fn check(finished: &Finished) -> Result<()> {
-    match &finished.error {
-        Some(error) => bail!("generation failed: {error}"),
-        None => Ok(()),
-    }
 }
 
 /// OpenAI's names.

@@ -3,11 +3,24 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
+use clap::Args;
 use nvllm_engine::Model;
 use serde_json::json;
 
-use crate::cli::Info;
 use crate::models;
+use crate::output::outln;
+
+#[derive(Args)]
+pub(crate) struct Info {
+    /// A directory or a hub id; the embedded demo model if not given.
+    pub model: Option<String>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Print the recorded program as well.
+    #[arg(long)]
+    pub program: bool,
+}
 
 pub(super) fn run(args: &Info) -> Result<()> {
     let model = models::open(args.model.as_deref())?;
@@ -34,31 +47,33 @@ pub(super) fn run(args: &Info) -> Result<()> {
             "chat_template": model.chat_template.is_some(),
             "eos_token_ids": model.eos,
         });
-        println!("{report:#}");
+        outln!("{report:#}")?;
         return Ok(());
     }
-    println!(
+    outln!(
         "{}: {}, {total} parameters, {bytes} bytes, saved in {}",
-        model.name, model.spec.name, model.dtype
-    );
-    println!("{:12} {:>16} {:>16}", "weights", "parameters", "bytes");
+        model.name,
+        model.spec.name,
+        model.dtype
+    )?;
+    outln!("{:12} {:>16} {:>16}", "weights", "parameters", "bytes")?;
     for (kind, (parameters, bytes)) in kinds {
-        println!("{kind:12} {parameters:>16} {bytes:>16}");
+        outln!("{kind:12} {parameters:>16} {bytes:>16}")?;
     }
     for kv in &model.spec.kv {
         let window = kv.window.map_or(String::new(), |w| format!(", window {w}"));
-        println!("KV cache: {} layers of {} heads of {}{window}", kv.num_layers, kv.num_heads, kv.head_dim);
+        outln!("KV cache: {} layers of {} heads of {}{window}", kv.num_layers, kv.num_heads, kv.head_dim)?;
     }
-    println!("vocabulary {}, positions {}", model.spec.vocab_size, model.spec.max_positions);
+    outln!("vocabulary {}, positions {}", model.spec.vocab_size, model.spec.max_positions)?;
     let has = |is: bool| if is { "yes" } else { "no" };
-    println!(
+    outln!(
         "tokenizer {}, chat template {}",
         has(model.tokenizer.is_some()),
         has(model.chat_template.is_some())
-    );
+    )?;
     if args.program {
         for program in &model.spec.programs {
-            print!("{program}");
+            outln!("{}", program.to_string().trim_end())?;
         }
     }
     Ok(())

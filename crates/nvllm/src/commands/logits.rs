@@ -1,17 +1,34 @@
 //! `nvllm logits`: what a user needs to compare a model with another implementation.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
+use clap::Args;
 use nvllm_core::{Activations, TokenId};
 use nvllm_engine::{Event, LoadOptions, Request};
 use safetensors::tensor::{Dtype, TensorView};
 
-use crate::cli::Logits;
+use crate::flags::ModelArgs;
+use crate::output::note;
 use crate::{backends, models};
 
 /// Tokens of a step whose rows are all held at once, if nobody says otherwise.
 const STEP_TOKENS: usize = 512;
+
+#[derive(Args)]
+pub(crate) struct Logits {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Token ids: a list (`1,2,3`), or a file of them (JSON, or separated by spaces or commas).
+    #[arg(long, value_name = "LIST|FILE")]
+    pub ids: String,
+    /// Position ids, likewise; 0, 1, 2, .. if not given.
+    #[arg(long, value_name = "LIST|FILE")]
+    pub positions: Option<String>,
+    /// The file to write: tensor `logits` [tokens, vocabulary], f32.
+    #[arg(long)]
+    pub out: PathBuf,
+}
 
 pub(super) fn run(args: &Logits) -> Result<()> {
     let ids = numbers(&args.ids).context("--ids")?;
@@ -48,7 +65,7 @@ pub(super) fn run(args: &Logits) -> Result<()> {
     let view = TensorView::new(Dtype::F32, vec![num_tokens, vocab_size], &logits)?;
     safetensors::serialize_to_file([("logits", view)], None, &args.out)
         .with_context(|| format!("cannot write {}", args.out.display()))?;
-    eprintln!("wrote logits [{num_tokens}, {vocab_size}] to {}", args.out.display());
+    note!("wrote logits [{num_tokens}, {vocab_size}] to {}", args.out.display());
     Ok(())
 }
 

@@ -1,5 +1,6 @@
-//! One file a command.
+//! One file a command: its flags and what it does.
 
+mod answer;
 mod bench;
 mod chat;
 mod doctor;
@@ -7,21 +8,51 @@ mod generate;
 mod info;
 mod logits;
 mod plan;
-mod sampling;
 
 use anyhow::Result;
+use clap::{ArgAction, Parser, Subcommand};
 
-use crate::cli::Command;
+/// An LLM inference engine: fast, the same answer every time, in one binary.
+#[derive(Parser)]
+#[command(version, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+    /// Print results and errors only: no progress, notices, warnings or closing line.
+    #[arg(short, long, global = true, help_heading = "Messages")]
+    pub quiet: bool,
+    /// Say more of what is done and chosen; twice for debugging.
+    #[arg(short, long, global = true, action = ArgAction::Count, conflicts_with = "quiet", help_heading = "Messages")]
+    pub verbose: u8,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Continue a text.
+    Generate(generate::Generate),
+    /// Talk to a model.
+    Chat(chat::Chat),
+    /// Write a model's logits for given token ids to a safetensors file.
+    Logits(logits::Logits),
+    /// Describe a model: architecture, parameters, bytes by kind.
+    Info(info::Info),
+    /// Plan memory: what a model takes under given limits, and what fits.
+    Plan(plan::Plan),
+    /// Measure a model on this machine, against the limits of its hardware.
+    Bench(bench::Bench),
+    /// Say what this machine has for running models, and what is missing.
+    Doctor,
+}
 
 /// Runs the command.
 pub(crate) fn run(command: Command) -> Result<()> {
     match command {
-        Command::Bench(args) => bench::run(&args),
         Command::Generate(args) => generate::run(args),
         Command::Chat(args) => chat::run(&args),
         Command::Logits(args) => logits::run(&args),
         Command::Info(args) => info::run(&args),
         Command::Plan(args) => plan::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Doctor => doctor::run(),
     }
 }

@@ -1,13 +1,29 @@
 //! `nvllm plan`: what a model takes in memory under given limits, before a byte of it is loaded.
 
 use anyhow::Result;
+use clap::Args;
 use nvllm_core::program::MemoryPlan;
 use nvllm_core::{KvGeometry, backend};
 use nvllm_engine::kv_block_bytes;
 use serde_json::json;
 
-use crate::cli::Plan;
+use crate::flags::LoadArgs;
+use crate::output::outln;
 use crate::{backends, models};
+
+#[derive(Args)]
+pub(crate) struct Plan {
+    /// A directory or a hub id; the embedded demo model if not given.
+    pub model: Option<String>,
+    #[command(flatten)]
+    pub load: LoadArgs,
+    /// Sequences at once.
+    #[arg(long, default_value_t = 16)]
+    pub max_num_seqs: usize,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
 
 pub(super) fn run(args: &Plan) -> Result<()> {
     let mut model = models::open(args.model.as_deref())?;
@@ -48,18 +64,18 @@ pub(super) fn run(args: &Plan) -> Result<()> {
             "most_kv_tokens": most_tokens,
             "most_full_sequences": full_sequences,
         });
-        println!("{report:#}");
+        outln!("{report:#}")?;
         return Ok(());
     }
-    println!("{} on {} ({}), {} bytes of memory", model.name, info.name, info.device, info.memory_bytes);
-    println!("weights   {weights:>16} bytes");
-    println!(
+    outln!("{} on {} ({}), {} bytes of memory", model.name, info.name, info.device, info.memory_bytes)?;
+    outln!("weights   {weights:>16} bytes")?;
+    outln!(
         "KV cache  {kv_bytes:>16} bytes = {kv_tokens} tokens of {token_bytes} bytes in {}",
         limits.kv_dtype
-    );
-    println!("arena     {arena:>16} bytes for {} tokens in a step", limits.step_tokens);
+    )?;
+    outln!("arena     {arena:>16} bytes for {} tokens in a step", limits.step_tokens)?;
     let fits = if total <= info.memory_bytes { "fits" } else { "does NOT fit" };
-    println!("total     {total:>16} bytes: {fits}");
-    println!("at most {most_tokens} KV tokens fit: {full_sequences} sequences of {}", limits.context);
+    outln!("total     {total:>16} bytes: {fits}")?;
+    outln!("at most {most_tokens} KV tokens fit: {full_sequences} sequences of {}", limits.context)?;
     Ok(())
 }

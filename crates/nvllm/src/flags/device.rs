@@ -1,0 +1,32 @@
+//! Where to compute.
+
+use clap::{Args, ValueEnum};
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BackendName {
+    /// The fastest that this machine has.
+    Auto,
+    /// The CPU, with SIMD and threads.
+    Cpu,
+    /// An NVIDIA GPU.
+    Cuda,
+    /// The scalar reference: slow, and right.
+    Reference,
+}
+
+/// Where to compute.
+#[derive(Args, Clone)]
+pub(crate) struct DeviceArgs {
+    /// Where to compute.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub backend: BackendName,
+    /// Which GPU of the CUDA backend, as the driver numbers them; the first if not given.
+    #[arg(long, value_name = "N")]
+    pub gpu: Option<usize>,
+    /// Threads of the CPU backend; as many as the process may use if not given.
+    #[arg(long)]
+    pub threads: Option<usize>,
+    /// Pin each thread of the CPU backend to a core.
+    #[arg(long)]
+    pub pin: bool,
+}

@@ -1,0 +1,71 @@
+//! Which model, and how it is loaded.
+
+use clap::{Args, ValueEnum};
+use nvllm_core::Numerics;
+
+use super::DeviceArgs;
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Dtype {
+    F32,
+    Bf16,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Promise {
+    /// The same answer whatever else is in the batch, bit for bit.
+    Invariant,
+    /// Whatever kernel measures faster for a batch size, the vendor's library among them.
+    Fast,
+}
+
+impl Promise {
+    pub(crate) const fn numerics(self) -> Numerics {
+        match self {
+            Self::Invariant => Numerics::Invariant,
+            Self::Fast => Numerics::Fast,
+        }
+    }
+}
+
+/// Which model, on what.
+#[derive(Args)]
+pub(crate) struct ModelArgs {
+    /// A directory in Hugging Face's layout, or a hub id (org/name or org/name@revision); the embedded demo model if not given.
+    #[arg(short, long)]
+    pub model: Option<String>,
+    #[command(flatten)]
+    pub load: LoadArgs,
+}
+
+/// How it is loaded.
+#[derive(Args, Clone)]
+#[command(next_help_heading = "Loading")]
+pub(crate) struct LoadArgs {
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    /// Dtype of values between ops; bf16 for models saved in bf16, else f32, if not given.
+    #[arg(long, value_enum)]
+    pub activations: Option<Dtype>,
+    /// What is promised about the order of sums.
+    #[arg(long, value_enum, default_value = "invariant")]
+    pub numerics: Promise,
+    /// Dtype of the KV cache; that of the activations if not given.
+    #[arg(long, value_enum)]
+    pub kv_cache_dtype: Option<Dtype>,
+    /// Tokens of one sequence, prompt and output together; the model's own maximum if not given.
+    #[arg(long)]
+    pub max_model_len: Option<usize>,
+    /// Tokens in one step: longer prompts are cut into chunks; 512 on a CPU and 8192 on a GPU if not given.
+    #[arg(long)]
+    pub max_num_batched_tokens: Option<usize>,
+    /// Bytes of KV cache.
+    #[arg(long)]
+    pub kv_cache_bytes: Option<usize>,
+    /// Positions in one block of the KV cache.
+    #[arg(long, default_value_t = 16)]
+    pub block_size: usize,
+    /// Run this fused op through its expansion into primitives (for debugging a kernel).
+    #[arg(long, value_name = "OP")]
+    pub expand: Vec<String>,
+}

@@ -1,0 +1,9 @@
+//! The groups of flags that several commands share. A command's own flags stand beside its code.
+
+mod device;
+mod load;
+mod sampling;
+
+pub(crate) use device::{BackendName, DeviceArgs};
+pub(crate) use load::{Dtype, LoadArgs, ModelArgs, Promise};
+pub(crate) use sampling::{SamplingArgs, params};
