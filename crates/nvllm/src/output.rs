@@ -27,11 +27,11 @@ macro_rules! outln {
 
 /// Writes a line for people to standard error, unless `--quiet`.
 macro_rules! note {
-    ($($arg:tt)*) => {
+    ($($arg:tt)*) => {{
         if !$crate::output::is_quiet() {
             $crate::output::warn(format_args!($($arg)*));
         }
-    };
+    }};
 }
 
 pub(crate) use {note, outln};

@@ -1,63 +1,95 @@
-//! The closing line: what was generated, how fast, and how near the limit of this machine.
+//! The closing line of an answer: tokens in and out, how fast, why it stopped, the seed.
 
-use anyhow::Result;
 use nvllm_core::WeightFormat;
 use nvllm_core::program::Counts;
-use nvllm_engine::{Engine, Finished, Model};
-use serde_json::{Value, json};
+use nvllm_engine::{Engine, Model};
+use serde_json::{Map, Value, json};
 
-/// The speed of one finished request.
-pub(crate) struct Speed {
-    /// Seconds from submission to the first token.
-    pub first_token: Option<f64>,
-    /// Tokens a second after the first.
-    pub decode_rate: Option<f64>,
-    /// Bytes a second that decoding moved, over what the backend reads, both measured by this process.
-    pub bandwidth_share: Option<f64>,
-    read_bandwidth: Option<f64>,
+use crate::commands::answer::{Answer, Ending};
+
+/// What is said of one finished or interrupted answer.
+pub(crate) struct Report<'a> {
+    pub answer: &'a Answer,
+    pub seed: u64,
+    /// How near decoding came to the memory's limit, where that was asked for.
+    pub roofline: Option<Roofline>,
 }
 
-impl Speed {
-    /// Measures the backend's read bandwidth now, after the request, so that it delays nothing.
-    pub(crate) fn of(finished: &Finished, engine: &Engine, model: &Model) -> Result<Self> {
-        let steps = finished.output_tokens.saturating_sub(1);
-        let seconds = finished.decode_time.as_secs_f64();
-        let decode_rate = (steps > 0 && seconds > 0.0).then(|| steps as f64 / seconds);
-        let read_bandwidth = if decode_rate.is_some() { engine.measure_read_bandwidth()? } else { None };
-        let context = finished.prompt_tokens + finished.output_tokens / 2;
-        let bytes = bytes_per_token(engine, model, context);
-        let bandwidth_share = decode_rate.zip(read_bandwidth).map(|(rate, limit)| rate * bytes / limit);
-        let first_token = finished.time_to_first_token.map(|t| t.as_secs_f64());
-        Ok(Self { first_token, decode_rate, bandwidth_share, read_bandwidth })
-    }
-
+impl Report<'_> {
     /// As one line for people.
-    pub(crate) fn line(&self, finished: &Finished) -> String {
-        let mut line = format!("{} tokens in, {} out", finished.prompt_tokens, finished.output_tokens);
-        if let Some(seconds) = self.first_token {
-            line += &format!(", first after {:.0} ms", seconds * 1e3);
+    pub(crate) fn line(&self) -> String {
+        let answer = self.answer;
+        let mut line = format!("{} tokens in, {} out", answer.prompt_tokens, answer.tokens.len());
+        if let Some(time) = answer.time_to_first_token {
+            line += &format!(", first token after {:.0} ms", time.as_secs_f64() * 1e3);
         }
-        if let Some(rate) = self.decode_rate {
-            line += &format!(", then {rate:.1} tok/s");
+        if let Some(rate) = decode_rate(answer) {
+            line += &format!(", {rate:.1} tok/s");
         }
-        if let (Some(share), Some(limit)) = (self.bandwidth_share, self.read_bandwidth) {
-            line += &format!(
-                " = {:.0} % of the read bandwidth measured now ({:.1} GB/s)",
-                share * 100.0,
-                limit / 1e9
-            );
+        if let Some(Roofline { share, read_bandwidth }) = self.roofline {
+            let (percent, rate) = (share * 100.0, read_bandwidth / 1e9);
+            line += &format!(" = {percent:.0} % of the {rate:.1} GB/s that memory is read at");
         }
-        line
+        let stopped = match answer.ending {
+            Ending::EndOfText => "end of text",
+            Ending::StopString => "stop string",
+            Ending::MaxTokens => "stopped at --max-tokens",
+            Ending::ContextFull => "stopped: context full",
+            Ending::Interrupted => "(interrupted)",
+        };
+        line + &format!(", {stopped}, seed {}", self.seed)
     }
 
-    /// For programs.
-    pub(crate) fn json(&self) -> Value {
-        json!({
-            "time_to_first_token_s": self.first_token,
-            "decode_tokens_per_second": self.decode_rate,
-            "read_bandwidth_bytes_per_second": self.read_bandwidth,
-            "read_bandwidth_share": self.bandwidth_share,
-        })
+    /// `usage`, `seed` and `speed` for programs.
+    pub(crate) fn fields(&self) -> Map<String, Value> {
+        let answer = self.answer;
+        let mut speed = json!({
+            "time_to_first_token_s": answer.time_to_first_token.map(|time| time.as_secs_f64()),
+            "decode_tokens_per_second": decode_rate(answer),
+        });
+        if let Some(Roofline { share, read_bandwidth }) = self.roofline {
+            speed["read_bandwidth_bytes_per_second"] = read_bandwidth.into();
+            speed["read_bandwidth_share"] = share.into();
+        }
+        let (prompt, completion) = (answer.prompt_tokens, answer.tokens.len());
+        let usage = json!({
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "total_tokens": prompt + completion,
+        });
+        [("usage", usage), ("seed", self.seed.into()), ("speed", speed)]
+            .map(|(name, value)| (name.to_owned(), value))
+            .into_iter()
+            .collect()
+    }
+}
+
+/// Tokens a second after the first.
+fn decode_rate(answer: &Answer) -> Option<f64> {
+    let (steps, seconds) = (answer.tokens.len().saturating_sub(1), answer.decode_time.as_secs_f64());
+    (steps > 0 && seconds > 0.0).then(|| steps as f64 / seconds)
+}
+
+/// Decoding beside the limit that memory sets.
+#[derive(Clone, Copy)]
+pub(crate) struct Roofline {
+    /// Bytes a second that decoding read, over `read_bandwidth`. Above 1 where weights stay in a cache.
+    pub share: f64,
+    /// Bytes a second that the backend reads, measured by this process.
+    pub read_bandwidth: f64,
+}
+
+impl Roofline {
+    /// Measures the backend's read bandwidth now, after the answer. `None` if it or the answer's rate cannot be told.
+    pub(crate) fn measure(
+        answer: &Answer,
+        engine: &Engine,
+        model: &Model,
+    ) -> nvllm_engine::Result<Option<Self>> {
+        let Some(rate) = decode_rate(answer) else { return Ok(None) };
+        let Some(read_bandwidth) = engine.measure_read_bandwidth()? else { return Ok(None) };
+        let bytes = bytes_per_token(engine, model, answer.prompt_tokens + answer.tokens.len() / 2);
+        Ok(Some(Self { share: rate * bytes / read_bandwidth, read_bandwidth }))
     }
 }
 

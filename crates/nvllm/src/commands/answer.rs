@@ -1,47 +1,138 @@
-//! The events of an answer, as they come or until Ctrl-C.
+//! One answer: its events as they come, until its end or Ctrl-C.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use nvllm_engine::{Event, Finished, RequestStream};
+use nvllm_core::{TokenId, TokenLogprobs};
+use nvllm_engine::{Event, FinishReason, Finished, RequestStream};
 
 use crate::interrupt::Listener;
 
 /// How soon Ctrl-C is noticed while nothing comes, as in the reading of a long prompt.
 const POLL: Duration = Duration::from_millis(20);
 
-/// The next event; `None` if Ctrl-C was pressed before it came.
-pub(super) fn next_event(stream: &mut RequestStream, interrupt: &Listener) -> Result<Option<Event>> {
-    while !interrupt.is_pressed() {
-        if let Some(event) = stream.next_event_timeout(POLL)? {
-            if let Event::Finished(Finished { error: Some(error), .. }) = &event {
-                bail!("generation failed: {error}");
-            }
-            return Ok(Some(event));
-        }
-    }
-    Ok(None)
+/// Why an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// The model ended the text.
+    EndOfText,
+    /// A stop string of the request was complete.
+    StopString,
+    /// As many tokens as were asked for.
+    MaxTokens,
+    /// Prompt and answer fill the context.
+    ContextFull,
+    /// Ctrl-C.
+    Interrupted,
 }
 
-/// Prints text as it comes and appends it to `all`. `None` if interrupted: the request then ends with its stream.
-pub(super) fn print_text(
-    stream: &mut RequestStream,
-    out: &mut impl std::io::Write,
-    interrupt: &Listener,
-    all: &mut String,
-) -> Result<Option<Finished>> {
-    while let Some(event) = next_event(stream, interrupt)? {
-        let (text, finished) = match event {
-            Event::Token { text, .. } => (text, None),
-            Event::Finished(finished) => (finished.text.clone(), Some(finished)),
-            Event::PromptRow { .. } => continue,
-        };
-        write!(out, "{text}")?;
-        out.flush()?;
-        *all += &text;
-        if finished.is_some() {
-            return Ok(finished);
+impl Ending {
+    /// OpenAI's names; `abort` is vLLM's.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::EndOfText | Self::StopString => "stop",
+            Self::MaxTokens | Self::ContextFull => "length",
+            Self::Interrupted => "abort",
         }
     }
-    Ok(None)
+}
+
+/// A generated token.
+pub(crate) struct Token {
+    pub id: TokenId,
+    /// The text that became final with it.
+    pub text: String,
+    pub logprobs: Option<TokenLogprobs>,
+}
+
+/// All that came of a request.
+pub(crate) struct Answer {
+    pub text: String,
+    pub tokens: Vec<Token>,
+    pub ending: Ending,
+    pub prompt_tokens: usize,
+    /// From submission to the first token.
+    pub time_to_first_token: Option<Duration>,
+    /// From the first token to the last.
+    pub decode_time: Duration,
+}
+
+/// Receives one answer.
+pub(super) struct Receiving {
+    stream: RequestStream,
+    prompt_tokens: usize,
+    max_tokens: Option<usize>,
+    submitted: Instant,
+}
+
+impl Receiving {
+    /// Of a request that was submitted just now.
+    pub(super) fn new(stream: RequestStream, prompt_tokens: usize, max_tokens: Option<usize>) -> Self {
+        Self { stream, prompt_tokens, max_tokens, submitted: Instant::now() }
+    }
+
+    /// Waits for the answer, and hands over each piece of text as it comes: with its token, or held back until the end.
+    ///
+    /// After Ctrl-C nothing is waited for any more: the answer is what has come by then.
+    pub(super) fn answer(
+        mut self,
+        interrupt: &Listener,
+        mut show: impl FnMut(&str, Option<&Token>) -> Result<()>,
+    ) -> Result<Answer> {
+        let mut answer = Answer {
+            text: String::new(),
+            tokens: Vec::new(),
+            ending: Ending::Interrupted,
+            prompt_tokens: self.prompt_tokens,
+            time_to_first_token: None,
+            decode_time: Duration::ZERO,
+        };
+        let mut first = None;
+        while let Some(event) = self.next_event(interrupt)? {
+            match event {
+                Event::Token { token: id, text, logprobs, at, .. } => {
+                    let first = *first.get_or_insert(at);
+                    answer.time_to_first_token = Some(first - self.submitted);
+                    answer.decode_time = at - first;
+                    answer.text += &text;
+                    let token = Token { id, text, logprobs };
+                    show(&token.text, Some(&token))?;
+                    answer.tokens.push(token);
+                }
+                Event::Finished(finished) => {
+                    answer.text += &finished.text;
+                    show(&finished.text, None)?;
+                    answer.ending = self.ending(&finished)?;
+                    break;
+                }
+                Event::PromptRow { .. } => {}
+            }
+        }
+        Ok(answer)
+    }
+
+    /// The next event; none once Ctrl-C was pressed and all that had come was taken.
+    fn next_event(&mut self, interrupt: &Listener) -> Result<Option<Event>> {
+        loop {
+            let interrupted = interrupt.is_pressed();
+            let wait = if interrupted { Duration::ZERO } else { POLL };
+            let event = self.stream.next_event_timeout(wait)?;
+            if interrupted || event.is_some() {
+                return Ok(event);
+            }
+        }
+    }
+
+    fn ending(&self, finished: &Finished) -> Result<Ending> {
+        if let Some(error) = &finished.error {
+            bail!("generation failed: {error}");
+        }
+        Ok(match finished.reason {
+            FinishReason::StopToken(_) => Ending::EndOfText,
+            FinishReason::StopString => Ending::StopString,
+            FinishReason::Length if Some(finished.output_tokens) == self.max_tokens => Ending::MaxTokens,
+            FinishReason::Length => Ending::ContextFull,
+            FinishReason::Aborted | FinishReason::Failed => Ending::Interrupted,
+        })
+    }
 }

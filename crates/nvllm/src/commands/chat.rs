@@ -10,12 +10,12 @@ use nvllm_engine::{Engine, Model, Request};
 use rustyline::error::ReadlineError;
 use serde_json::{Map, Value, json};
 
-use super::answer::print_text;
+use super::answer::{Ending, Receiving};
 use crate::flags::{ModelArgs, SamplingArgs, params};
-use crate::interrupt::Listener;
+use crate::interrupt::{Interrupted, Listener};
 use crate::models;
 use crate::output::note;
-use crate::report::Speed;
+use crate::report::{Report, Roofline};
 
 const HELP: &str = "\
 /help          this list
@@ -26,20 +26,29 @@ const HELP: &str = "\
 /exit          leave (also Ctrl-D)
 Ctrl-C         stop the answer";
 
+/// Tokens of an answer if nobody says otherwise: a small model can go on until the context is full.
+const MAX_TOKENS: usize = 1024;
+
 #[derive(Args)]
+#[command(after_help = "Examples:
+  nvllm chat
+  nvllm chat -m Qwen/Qwen3-0.6B --thinking false \"What is a tape?\"")]
 pub(crate) struct Chat {
     /// A message to answer; without one, a conversation is read from the terminal.
     pub message: Option<String>,
-    #[command(flatten)]
-    pub model: ModelArgs,
-    #[command(flatten)]
-    pub sampling: SamplingArgs,
     /// A system message.
     #[arg(long)]
     pub system: Option<String>,
     /// Whether the model thinks before it answers (for templates that know `enable_thinking`).
     #[arg(long, value_name = "BOOL")]
     pub thinking: Option<bool>,
+    /// Measure the memory's read bandwidth after the first answer, and say how near decoding came to it.
+    #[arg(long)]
+    pub roofline: bool,
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+    #[command(flatten)]
+    pub model: ModelArgs,
 }
 
 pub(super) fn run(args: &Chat) -> Result<()> {
@@ -47,12 +56,18 @@ pub(super) fn run(args: &Chat) -> Result<()> {
     if model.chat_template.is_none() {
         bail!("{} has no chat template; use nvllm generate", model.name);
     }
-    let interrupt = Listener::start();
+    let listener = Listener::start();
     let mut chat =
         Conversation { system: args.system.clone(), thinking: args.thinking, messages: Vec::new() };
     chat.clear();
     if let Some(message) = &args.message {
-        return chat.answer(message, &engine, &model, args, &interrupt);
+        let ending = chat.answer(message, &engine, &model, args, &listener)?;
+        if ending == Ending::Interrupted {
+            // Joining the engine's thread would wait for the step that it runs, which may be a long prompt's.
+            std::mem::forget(engine);
+            bail!(Interrupted);
+        }
+        return Ok(());
     }
     note!("{}; /help lists commands", model.name);
     let mut editor = rustyline::DefaultEditor::new()?;
@@ -82,7 +97,9 @@ pub(super) fn run(args: &Chat) -> Result<()> {
             (command, _) if command.starts_with('/') => note!("no command {line}; /help lists them"),
             // A conversation that has grown too long, say: told, not the end.
             _ => {
-                chat.answer(line, &engine, &model, args, &interrupt).unwrap_or_else(|e| note!("error: {e:#}"))
+                if let Err(e) = chat.answer(line, &engine, &model, args, &listener) {
+                    note!("error: {e:#}");
+                }
             }
         }
     }
@@ -109,15 +126,15 @@ impl Conversation {
         }
     }
 
-    /// Answers `message`; both become part of the conversation unless something failed.
+    /// Answers `message`; both become part of the conversation unless something failed. What came before Ctrl-C is an answer.
     fn answer(
         &mut self,
         message: &str,
         engine: &Engine,
         model: &Model,
         args: &Chat,
-        interrupt: &Listener,
-    ) -> Result<()> {
+        listener: &Listener,
+    ) -> Result<Ending> {
         let mut messages = self.messages.clone();
         messages.push(json!({ "role": "user", "content": message }));
         let prompt = self.render(&messages, model)?;
@@ -127,23 +144,24 @@ impl Conversation {
         let request = Request {
             prompt: ids.into_iter().map(TokenId).collect(),
             sampling,
-            max_tokens: args.sampling.max_tokens,
+            max_tokens: args.sampling.max_tokens(Some(MAX_TOKENS)),
             stop: args.sampling.stop.clone(),
             ..Request::default()
         };
-        let mut stream = engine.submit(request)?;
-        let (mut out, mut text) = (std::io::stdout().lock(), String::new());
-        let finished = print_text(&mut stream, &mut out, interrupt, &mut text)?;
+        let (prompt_tokens, max_tokens) = (request.prompt.len(), request.max_tokens);
+        let receiving = Receiving::new(engine.submit(request)?, prompt_tokens, max_tokens);
+        let mut out = std::io::stdout().lock();
+        let answer = receiving.answer(listener, |text, _| {
+            write!(out, "{text}")?;
+            Ok(out.flush()?)
+        })?;
         writeln!(out)?;
-        messages.push(json!({ "role": "assistant", "content": text }));
+        let measured = args.roofline && answer.ending != Ending::Interrupted;
+        let roofline = if measured { Roofline::measure(&answer, engine, model)? } else { None };
+        note!("{}", Report { answer: &answer, seed, roofline }.line());
+        messages.push(json!({ "role": "assistant", "content": answer.text }));
         self.messages = messages;
-        match finished {
-            Some(finished) => {
-                note!("{}, seed {seed}", Speed::of(&finished, engine, model)?.line(&finished));
-            }
-            None => note!("(interrupted)"),
-        }
-        Ok(())
+        Ok(answer.ending)
     }
 
     fn render(&self, messages: &[Value], model: &Model) -> Result<String> {

@@ -1,143 +1,228 @@
-//! `nvllm generate`: continue a text.
+//! `nvllm generate`: continue a text, or many at once.
 
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use clap::Args;
 use nvllm_core::{TokenId, TokenLogprobs};
-use nvllm_engine::text::EncodeOptions;
-use nvllm_engine::{Event, FinishReason, Finished, Model, Request, RequestStream};
-use serde_json::{Value, json};
+use nvllm_engine::text::{EncodeOptions, Tokenizer};
+use nvllm_engine::{Engine, Model, Request};
+use serde_json::{Map, Value, json};
 
-use super::answer::{next_event, print_text};
+use super::answer::{Answer, Ending, Receiving, Token};
+use super::prompts::PromptArgs;
 use crate::flags::{ModelArgs, SamplingArgs, params};
 use crate::interrupt::{Interrupted, Listener};
 use crate::models;
 use crate::output::note;
-use crate::report::Speed;
+use crate::report::{Report, Roofline};
+
+/// Tokens of an answer if nobody says otherwise.
+const MAX_TOKENS: usize = 256;
+
+/// Sequences at once if nobody says otherwise.
+const MAX_NUM_SEQS: usize = 16;
 
 #[derive(Args)]
+#[command(after_help = "Examples:
+  nvllm generate \"Once upon a time\"
+  nvllm generate -m Qwen/Qwen3-0.6B -f story.txt -n -1 --temp 0.8 --seed 7
+  nvllm generate --prompts prompts.txt --jsonl > answers.jsonl")]
 pub(crate) struct Generate {
-    /// The text to continue; `-` reads standard input.
-    pub prompt: String,
     #[command(flatten)]
-    pub model: ModelArgs,
-    #[command(flatten)]
-    pub sampling: SamplingArgs,
+    prompt: PromptArgs,
+    /// Leave the prompt out of the output.
+    #[arg(long)]
+    no_display_prompt: bool,
     /// Show special tokens.
     #[arg(long)]
-    pub special: bool,
-    /// Report log-probabilities of each token and of this many of the most likely (with --json).
-    #[arg(long, value_name = "K", requires = "json")]
-    pub logprobs: Option<u16>,
-    /// Print one JSON object when done, instead of text as it comes.
+    special: bool,
+    /// Print one JSON object when done (with --prompts an array), instead of text as it comes.
+    #[arg(long, conflicts_with = "jsonl")]
+    json: bool,
+    /// Print a JSON object for each token as it comes, and one at the end.
     #[arg(long)]
-    pub json: bool,
+    jsonl: bool,
+    /// Report log-probabilities of each token and of this many of the most likely (needs --json or --jsonl).
+    #[arg(long, value_name = "K")]
+    logprobs: Option<u16>,
+    /// Prompts of --prompts that run at once [default: 16].
+    #[arg(long, value_name = "N", requires = "prompts")]
+    max_num_seqs: Option<usize>,
+    /// Measure the memory's read bandwidth afterwards, and say how near decoding came to it.
+    #[arg(long)]
+    roofline: bool,
+    #[command(flatten)]
+    sampling: SamplingArgs,
+    #[command(flatten)]
+    model: ModelArgs,
 }
 
-pub(super) fn run(args: Generate) -> Result<()> {
-    let prompt = if args.prompt == "-" { read_stdin()? } else { args.prompt };
-    if prompt.is_empty() {
-        bail!("the prompt is empty; give a text to continue");
+pub(super) fn run(args: &Generate) -> Result<()> {
+    if args.logprobs.is_some() && !(args.json || args.jsonl) {
+        super::usage_error("--logprobs needs --json or --jsonl: text has no place for them");
     }
-    let (engine, model) = models::start(&args.model, 1)?;
-    let encode = EncodeOptions { add_special_tokens: true, ..EncodeOptions::default() };
-    let ids = model.tokenizer()?.encode(&prompt, encode)?;
+    let (prompts, many) = args.prompt.read()?;
+    let num_seqs = args.max_num_seqs.unwrap_or(MAX_NUM_SEQS).min(prompts.len());
+    let (engine, model) = models::start(&args.model, num_seqs)?;
     let sampling = params(&args.sampling, &model);
     let seed = sampling.seed;
-    let request = Request {
-        prompt: ids.into_iter().map(TokenId).collect(),
-        sampling,
-        max_tokens: Some(args.sampling.max_tokens.unwrap_or(256)),
-        stop: args.sampling.stop,
-        show_special_tokens: args.special,
-        logprobs: args.logprobs,
-        ..Request::default()
+    let max_tokens = args.sampling.max_tokens(Some(MAX_TOKENS));
+    let tokenizer = model.tokenizer()?;
+    let request = |prompt: &str| -> Result<Request> {
+        let encode = EncodeOptions { add_special_tokens: true, ..EncodeOptions::default() };
+        Ok(Request {
+            prompt: tokenizer.encode(prompt, encode)?.into_iter().map(TokenId).collect(),
+            sampling: sampling.clone(),
+            max_tokens,
+            stop: args.sampling.stop.clone(),
+            show_special_tokens: args.special,
+            logprobs: args.logprobs,
+            ..Request::default()
+        })
     };
-    let interrupt = Listener::start();
-    let mut stream = engine.submit(request)?;
-    let mut out = std::io::stdout().lock();
-    if !args.json {
-        write!(out, "{prompt}")?;
-        out.flush()?;
-        let finished = print_text(&mut stream, &mut out, &interrupt, &mut String::new())?;
-        writeln!(out)?;
-        if let Some(finished) = finished {
-            note!("{}, seed {seed}", Speed::of(&finished, &engine, &model)?.line(&finished));
-        }
-        return Ok(());
+    let requests = prompts.iter().map(|prompt| request(prompt)).collect::<Result<Vec<_>>>()?;
+    let listener = Listener::start();
+    let mut receiving = Vec::new();
+    for request in requests {
+        let num_tokens = request.prompt.len();
+        receiving.push(Receiving::new(engine.submit(request)?, num_tokens, max_tokens));
     }
-    let answer = collect(&mut stream, &model, &interrupt)?;
-    let speed = Speed::of(&answer.finished, &engine, &model)?;
-    let report = json!({
-        "model": model.name,
-        "prompt": prompt,
-        "text": answer.text,
-        "finish_reason": reason(answer.finished.reason),
-        "token_ids": answer.tokens,
-        "logprobs": args.logprobs.map(|_| answer.logprobs),
-        "usage": {
-            "prompt_tokens": answer.finished.prompt_tokens,
-            "completion_tokens": answer.finished.output_tokens,
-        },
-        "seed": seed,
-        "speed": speed.json(),
-    });
-    writeln!(out, "{report:#}")?;
+    let printer = Printer { args, engine: &engine, model: &model, tokenizer, seed, many };
+    let mut interrupted = false;
+    let mut results = Vec::new();
+    // In the order of the prompts. They all run at once; the later ones' events wait in their streams.
+    for (index, (prompt, receiving)) in prompts.iter().zip(receiving).enumerate() {
+        let answer = printer.stream(index, prompt, receiving, &listener)?;
+        interrupted |= answer.ending == Ending::Interrupted;
+        results.extend(printer.close(index, prompt, &answer)?);
+    }
+    match results.len() {
+        0 => {}
+        1 if !many => writeln!(std::io::stdout(), "{:#}", results[0])?,
+        _ => writeln!(std::io::stdout(), "{:#}", Value::from(results))?,
+    }
+    if interrupted {
+        // Joining the engine's thread would wait for the step that it runs, which may be a long prompt's.
+        std::mem::forget(engine);
+        bail!(Interrupted);
+    }
     Ok(())
 }
 
-struct Answer {
-    text: String,
-    tokens: Vec<TokenId>,
-    logprobs: Vec<Value>,
-    finished: Finished,
+/// Prints answers in the form that was asked for.
+struct Printer<'a> {
+    args: &'a Generate,
+    engine: &'a Engine,
+    model: &'a Model,
+    tokenizer: &'a Tokenizer,
+    seed: u64,
+    many: bool,
 }
 
-fn collect(stream: &mut RequestStream, model: &Model, interrupt: &Listener) -> Result<Answer> {
-    let (mut text, mut tokens, mut scores) = (String::new(), Vec::new(), Vec::new());
-    while let Some(event) = next_event(stream, interrupt)? {
-        match event {
-            Event::Token { token, text: piece, logprobs, .. } => {
-                text += &piece;
-                tokens.push(token);
-                scores.extend(logprobs.map(|logprobs| score(token, &logprobs, model)));
+impl Printer<'_> {
+    /// Waits for an answer and prints what is to be printed as it comes.
+    fn stream(
+        &self,
+        index: usize,
+        prompt: &str,
+        receiving: Receiving,
+        listener: &Listener,
+    ) -> Result<Answer> {
+        let mut out = std::io::stdout().lock();
+        if !self.args.json && !self.args.jsonl {
+            if self.many {
+                writeln!(out, "==> prompt {} <==", index + 1)?;
             }
-            Event::Finished(finished) => {
-                text += &finished.text;
-                return Ok(Answer { text, tokens, logprobs: scores, finished });
+            if !self.args.no_display_prompt {
+                write!(out, "{prompt}")?;
+                out.flush()?;
             }
-            Event::PromptRow { .. } => {}
         }
+        receiving.answer(listener, |text, token| {
+            if self.args.jsonl {
+                if let Some(token) = token {
+                    writeln!(out, "{}", Value::from(self.token(index, text, token)))?;
+                }
+            } else if !self.args.json {
+                write!(out, "{text}")?;
+            }
+            Ok(out.flush()?)
+        })
     }
-    Err(Interrupted.into())
-}
 
-fn score(token: TokenId, logprobs: &TokenLogprobs, model: &Model) -> Value {
-    let piece = |id: TokenId| model.tokenizer.as_ref().map(|t| t.decode(&[id.0], false));
-    let top: Vec<_> = logprobs
-        .top
-        .iter()
-        .map(|&(id, logprob)| json!({ "id": id, "token": piece(id), "logprob": logprob }))
-        .collect();
-    json!({ "id": token, "token": piece(token), "logprob": logprobs.logprob, "top_logprobs": top })
-}
-
-/// OpenAI's names.
-fn reason(reason: FinishReason) -> &'static str {
-    match reason {
-        FinishReason::StopToken(_) | FinishReason::StopString => "stop",
-        FinishReason::Length => "length",
-        FinishReason::Aborted => "abort",
-        FinishReason::Failed => "error",
+    /// Prints what follows an answer; with `--json` it is returned instead.
+    fn close(&self, index: usize, prompt: &str, answer: &Answer) -> Result<Option<Value>> {
+        let measured = self.args.roofline && answer.ending != Ending::Interrupted;
+        let roofline = if measured { Roofline::measure(answer, self.engine, self.model)? } else { None };
+        let report = Report { answer, seed: self.seed, roofline };
+        let mut out = std::io::stdout().lock();
+        if self.args.json {
+            return Ok(Some(self.object(prompt, &report)));
+        }
+        if self.args.jsonl {
+            let mut end = self.indexed(index);
+            end.insert("finish_reason".into(), answer.ending.name().into());
+            end.insert("text".into(), answer.text.clone().into());
+            end.extend(report.fields());
+            writeln!(out, "{}", Value::from(end))?;
+        } else {
+            writeln!(out)?;
+            note!("{}", report.line());
+        }
+        Ok(None)
     }
-}
 
-fn read_stdin() -> Result<String> {
-    let mut bytes = Vec::new();
-    std::io::stdin().read_to_end(&mut bytes).context("cannot read the prompt from standard input")?;
-    String::from_utf8(bytes).map_err(|e| {
-        let at = e.utf8_error().valid_up_to();
-        anyhow::anyhow!("the prompt on standard input is not UTF-8 (byte {at}); convert it first")
-    })
+    /// The object of `--json`.
+    fn object(&self, prompt: &str, report: &Report) -> Value {
+        let answer = report.answer;
+        let scores = answer.tokens.iter().filter_map(|token| self.score(token));
+        let mut object = json!({
+            "model": self.model.name,
+            "prompt": prompt,
+            "text": answer.text,
+            "finish_reason": answer.ending.name(),
+            "token_ids": answer.tokens.iter().map(|token| token.id).collect::<Vec<_>>(),
+            "logprobs": self.args.logprobs.map(|_| scores.collect::<Vec<_>>()),
+        });
+        if let Some(fields) = object.as_object_mut() {
+            fields.extend(report.fields());
+        }
+        object
+    }
+
+    /// A line of `--jsonl` for a token.
+    fn token(&self, index: usize, text: &str, token: &Token) -> Map<String, Value> {
+        let mut line = self.indexed(index);
+        line.insert("token_id".into(), token.id.0.into());
+        line.insert("text".into(), text.into());
+        if let Some(score) = self.score(token) {
+            line.insert("logprobs".into(), score);
+        }
+        line
+    }
+
+    /// The beginning of a line of `--jsonl`: which of several prompts it belongs to.
+    fn indexed(&self, index: usize) -> Map<String, Value> {
+        self.many.then(|| ("index".to_owned(), index.into())).into_iter().collect()
+    }
+
+    fn score(&self, token: &Token) -> Option<Value> {
+        let TokenLogprobs { logprob, top, .. } = token.logprobs.as_ref()?;
+        let top: Vec<_> = top.iter().map(|&(id, logprob)| Value::from(self.scored(id, logprob))).collect();
+        let mut score = self.scored(token.id, *logprob);
+        score.insert("top_logprobs".into(), top.into());
+        Some(score.into())
+    }
+
+    /// A token with its log-probability. `bytes` are exact where a token is a part of a character and `token` cannot be.
+    fn scored(&self, id: TokenId, logprob: f32) -> Map<String, Value> {
+        let fields = [
+            ("id", id.0.into()),
+            ("token", self.tokenizer.decode(&[id.0], false).into()),
+            ("bytes", self.tokenizer.token_bytes(id.0).into()),
+            ("logprob", logprob.into()),
+        ];
+        fields.map(|(name, value)| (name.to_owned(), value)).into_iter().collect()
+    }
 }

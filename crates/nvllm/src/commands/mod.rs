@@ -1,6 +1,6 @@
 //! One file a command: its flags and what it does.
 
-mod answer;
+pub(crate) mod answer;
 mod bench;
 mod chat;
 mod doctor;
@@ -8,9 +8,11 @@ mod generate;
 mod info;
 mod logits;
 mod plan;
+mod prompts;
 
 use anyhow::Result;
-use clap::{ArgAction, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{ArgAction, CommandFactory as _, Parser, Subcommand};
 
 /// An LLM inference engine: fast, the same answer every time, in one binary.
 #[derive(Parser)]
@@ -44,10 +46,15 @@ pub(crate) enum Command {
     Doctor,
 }
 
+/// Ends the process as clap ends it on a bad command line: for what clap's own attributes cannot say.
+fn usage_error(message: &str) -> ! {
+    Cli::command().error(ErrorKind::ArgumentConflict, message).exit()
+}
+
 /// Runs the command.
 pub(crate) fn run(command: Command) -> Result<()> {
     match command {
-        Command::Generate(args) => generate::run(args),
+        Command::Generate(args) => generate::run(&args),
         Command::Chat(args) => chat::run(&args),
         Command::Logits(args) => logits::run(&args),
         Command::Info(args) => info::run(&args),

@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 use nvllm_core::Numerics;
 
-use super::DeviceArgs;
+use super::{DeviceArgs, number};
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Dtype {
@@ -59,8 +59,8 @@ pub(crate) struct LoadArgs {
     /// Tokens in one step: longer prompts are cut into chunks; 512 on a CPU and 8192 on a GPU if not given.
     #[arg(long)]
     pub max_num_batched_tokens: Option<usize>,
-    /// Bytes of KV cache.
-    #[arg(long)]
+    /// Bytes of KV cache, as in 4GiB; enough for the sequences, up to half of the free memory, if not given.
+    #[arg(long, value_name = "BYTES", value_parser = number::bytes)]
     pub kv_cache_bytes: Option<usize>,
     /// Positions in one block of the KV cache.
     #[arg(long, default_value_t = 16)]

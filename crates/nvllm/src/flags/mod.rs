@@ -2,6 +2,7 @@
 
 mod device;
 mod load;
+mod number;
 mod sampling;
 
 pub(crate) use device::{BackendName, DeviceArgs};

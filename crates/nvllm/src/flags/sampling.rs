@@ -1,51 +1,60 @@
 //! Sampling flags over the model's own defaults.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher as _, RandomState};
 
 use clap::Args;
 use nvllm_core::{SamplingParams, TokenId};
 use nvllm_engine::Model;
 
+use super::number::OrNone;
+
 /// How tokens are drawn. What is not given comes from the model's generation_config.json.
 #[derive(Args)]
 #[command(next_help_heading = "Sampling")]
 pub(crate) struct SamplingArgs {
-    /// Tokens to generate at most.
-    #[arg(short = 'n', long)]
-    pub max_tokens: Option<usize>,
-    /// 0 is greedy.
-    #[arg(short, long, allow_hyphen_values = true)]
+    /// Tokens to generate at most; -1: as many as the context holds [default: 256, in chat 1024].
+    #[arg(short = 'n', long, value_name = "N", allow_negative_numbers = true)]
+    max_tokens: Option<OrNone<usize>>,
+    /// Higher is more random, 0 is greedy [default: the model's, else 1].
+    #[arg(short, long, visible_alias = "temp", value_name = "T", allow_hyphen_values = true)]
     pub temperature: Option<f32>,
-    /// Keep the k most likely tokens; 0 keeps all.
-    #[arg(long)]
-    pub top_k: Option<u32>,
-    /// Keep the most likely tokens that have this much probability together.
-    #[arg(long)]
+    /// Keep the k most likely tokens; 0 or -1 keeps all [default: the model's, else all].
+    #[arg(long, value_name = "K", allow_negative_numbers = true)]
+    pub top_k: Option<OrNone<u32>>,
+    /// Keep the most likely tokens that have this much probability together [default: the model's, else 1].
+    #[arg(long, value_name = "P", allow_hyphen_values = true)]
     pub top_p: Option<f32>,
-    /// Keep tokens with at least this share of the largest probability.
-    #[arg(long)]
+    /// Keep tokens with at least this share of the largest probability [default: the model's, else 0].
+    #[arg(long, value_name = "P", allow_hyphen_values = true)]
     pub min_p: Option<f32>,
-    /// Above 1: makes tokens of prompt and output less likely.
-    #[arg(long)]
+    /// Above 1: makes tokens of prompt and output less likely [default: the model's, else 1].
+    #[arg(long, value_name = "X", allow_hyphen_values = true)]
     pub repetition_penalty: Option<f32>,
-    /// Subtracted from the logit of a token that is in the output.
-    #[arg(long, allow_hyphen_values = true)]
+    /// Subtracted from the logit of a token that is in the output [default: 0].
+    #[arg(long, value_name = "X", allow_hyphen_values = true)]
     pub presence_penalty: Option<f32>,
-    /// Subtracted from the logit of a token once for each time it is in the output.
-    #[arg(long, allow_hyphen_values = true)]
+    /// Subtracted from the logit of a token once for each time it is in the output [default: 0].
+    #[arg(long, value_name = "X", allow_hyphen_values = true)]
     pub frequency_penalty: Option<f32>,
-    /// Add a number to a token's logit.
+    /// Add a number to a token's logit; may be given several times.
     #[arg(long, value_name = "TOKEN_ID=BIAS", value_parser = parse_bias, allow_hyphen_values = true)]
     pub logit_bias: Vec<(u32, f32)>,
-    /// Seed of the draws: the same seed gives the same text. Random, and reported, if not given.
-    #[arg(long)]
-    pub seed: Option<u64>,
+    /// Seed of the draws: the same seed gives the same text; -1 draws one [default: random, and reported].
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub seed: Option<OrNone<u64>>,
     /// Stop before this text; may be given several times.
-    #[arg(long)]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub stop: Vec<String>,
     /// Go on past the model's end-of-text tokens.
     #[arg(long)]
     pub ignore_eos: bool,
+}
+
+impl SamplingArgs {
+    /// `--max-tokens`, or `default` if not given; none is as many as the context holds.
+    pub(crate) fn max_tokens(&self, default: Option<usize>) -> Option<usize> {
+        self.max_tokens.map_or(default, |OrNone(number)| number)
+    }
 }
 
 fn parse_bias(text: &str) -> Result<(u32, f32), String> {
@@ -58,7 +67,7 @@ pub(crate) fn params(args: &SamplingArgs, model: &Model) -> SamplingParams {
     let given = model.sampling();
     SamplingParams {
         temperature: args.temperature.unwrap_or(given.temperature),
-        top_k: args.top_k.unwrap_or(given.top_k),
+        top_k: args.top_k.map_or(given.top_k, |OrNone(k)| k.unwrap_or(0)),
         top_p: args.top_p.unwrap_or(given.top_p),
         min_p: args.min_p.unwrap_or(given.min_p),
         repetition_penalty: args.repetition_penalty.unwrap_or(given.repetition_penalty),
@@ -66,7 +75,7 @@ pub(crate) fn params(args: &SamplingArgs, model: &Model) -> SamplingParams {
         frequency_penalty: args.frequency_penalty.unwrap_or(given.frequency_penalty),
         logit_bias: args.logit_bias.iter().map(|&(id, bias)| (TokenId(id), bias)).collect(),
         // The hasher's keys are the operating system's randomness. Short, so that it can be typed again.
-        seed: args.seed.unwrap_or_else(|| RandomState::new().hash_one(0) >> 32),
+        seed: args.seed.and_then(|OrNone(seed)| seed).unwrap_or_else(|| RandomState::new().hash_one(0) >> 32),
         stop_tokens: if args.ignore_eos { Vec::new() } else { given.stop_tokens },
         ..SamplingParams::default()
     }
