@@ -6,7 +6,7 @@ use nvllm_core::{Activations, Backend as _, DType};
 use nvllm_cpu::{CpuBackend, Isa, PoolConfig};
 
 use crate::output::outln;
-use crate::{built_in, environment};
+use crate::{built_in, environment, human};
 
 pub(super) fn run() -> Result<()> {
     outln!("nvllm {}", env!("CARGO_PKG_VERSION"))?;
@@ -19,11 +19,12 @@ pub(super) fn run() -> Result<()> {
             Some(missing) => outln!("          {isa}: not here, for want of {missing}")?,
         }
     }
-    let available = host::available_bytes().map_or_else(String::new, |bytes| format!(", {bytes} available"));
-    outln!("memory    {} bytes{available}", info.memory_bytes)?;
-    outln!("          {}", rate("read", "GB/s", cpu.measure_read_bandwidth()))?;
+    let available = host::available_bytes()
+        .map_or_else(String::new, |bytes| format!(", {} available", human::bytes(bytes)));
+    outln!("memory    {}{available}", human::bytes(info.memory_bytes))?;
+    outln!("          {}", rate("read", "B/s", cpu.measure_read_bandwidth()))?;
     let product = cpu.measure_matmul_rate(DType::Bf16, Activations::Bf16);
-    outln!("          {}", rate("bf16 matrix products", "GFLOP/s", product))?;
+    outln!("          {}", rate("bf16 matrix products", "FLOP/s", product))?;
     for line in built_in::cuda_findings() {
         outln!("{line}")?;
     }
@@ -39,6 +40,6 @@ pub(super) fn run() -> Result<()> {
 fn rate(what: &str, unit: &str, rate: Option<f64>) -> String {
     rate.map_or_else(
         || format!("{what}: cannot be measured"),
-        |rate| format!("{what}: {:.1} {unit}, measured now", rate / 1e9),
+        |rate| format!("{what}: {}, measured now", human::rate(rate, unit)),
     )
 }
