@@ -3,6 +3,7 @@
 pub(crate) mod answer;
 mod bench;
 mod chat;
+mod completions;
 mod doctor;
 mod generate;
 mod info;
@@ -16,7 +17,18 @@ use clap::{ArgAction, CommandFactory as _, Parser, Subcommand};
 
 /// An LLM inference engine: fast, the same answer every time, in one binary.
 #[derive(Parser)]
-#[command(version, max_term_width = 100)]
+#[command(
+    version,
+    max_term_width = 100,
+    disable_help_flag = true,
+    after_help = "Examples:
+  nvllm generate \"Once upon a time\"
+  nvllm chat
+  nvllm COMMAND --help
+
+Without --model a small demo model answers, which is part of the program. Exit codes: 0 done, 1 failed, 2 bad command
+line, 130 ended by Ctrl-C."
+)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -26,6 +38,9 @@ pub(crate) struct Cli {
     /// Say more of what is done and chosen; twice for debugging.
     #[arg(short, long, global = true, action = ArgAction::Count, conflicts_with = "quiet", help_heading = "Messages")]
     pub verbose: u8,
+    /// Print help.
+    #[arg(short, long, global = true, action = ArgAction::Help, help_heading = "Messages")]
+    help: Option<bool>,
 }
 
 #[derive(Subcommand)]
@@ -44,6 +59,8 @@ pub(crate) enum Command {
     Bench(bench::Bench),
     /// Say what this machine has for running models, and what is missing.
     Doctor,
+    /// Print a completion script for a shell.
+    Completions(completions::Completions),
 }
 
 /// Ends the process as clap ends it on a bad command line: for what clap's own attributes cannot say.
@@ -61,5 +78,6 @@ pub(crate) fn run(command: Command) -> Result<()> {
         Command::Plan(args) => plan::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Doctor => doctor::run(),
+        Command::Completions(args) => completions::run(&args, Cli::command()),
     }
 }
