@@ -26,8 +26,8 @@ use clap::{ArgAction, CommandFactory as _, Parser, Subcommand};
   nvllm chat
   nvllm COMMAND --help
 
-Without --model a small demo model answers, which is part of the program. Exit codes: 0 done, 1 failed, 2 bad command
-line, 130 ended by Ctrl-C."
+Without --model a small demo model answers, which is part of the program.
+Exit codes: 0 done, 1 failed, 2 bad command line, 130 ended by Ctrl-C."
 )]
 pub(crate) struct Cli {
     #[command(subcommand)]

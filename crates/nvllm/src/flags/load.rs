@@ -13,9 +13,9 @@ pub(crate) enum Dtype {
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Promise {
-    /// The same answer whatever else is in the batch, bit for bit.
+    /// Bit-identical results for any batch.
     Invariant,
-    /// Whatever kernel measures faster for a batch size, the vendor's library among them.
+    /// The fastest kernel for each batch size, cuBLASLt's among them: results may differ.
     Fast,
 }
 
@@ -32,7 +32,7 @@ impl Promise {
 #[derive(Args)]
 pub(crate) struct ModelArgs {
     /// A directory in Hugging Face's layout, or a hub id (org/name or org/name@revision); the embedded demo model if not given.
-    #[arg(short, long)]
+    #[arg(short, long, help_heading = "Loading")]
     pub model: Option<String>,
     #[command(flatten)]
     pub load: LoadArgs,
@@ -47,7 +47,7 @@ pub(crate) struct LoadArgs {
     /// Dtype of values between ops; bf16 for models saved in bf16, else f32, if not given.
     #[arg(long, value_enum)]
     pub activations: Option<Dtype>,
-    /// What is promised about the order of sums.
+    /// Whether results may depend on the batch.
     #[arg(long, value_enum, default_value = "invariant")]
     pub numerics: Promise,
     /// Dtype of the KV cache; that of the activations if not given.
