@@ -98,6 +98,18 @@ pub enum EngineError {
         problem: String,
     },
 
+    /// A checkpoint whose weights are quantised.
+    #[error(
+        "{}: the checkpoint is quantised ({method}), which is not supported yet; take the original, in bf16, f16 or f32",
+        path.display()
+    )]
+    Quantized {
+        /// The file that says so.
+        path: PathBuf,
+        /// How, as the file calls it.
+        method: String,
+    },
+
     /// The hub was reached and said no.
     #[error("{what}: {problem}")]
     HubRefused {

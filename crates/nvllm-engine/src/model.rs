@@ -1,11 +1,12 @@
 //! A model as files or as embedded bytes: its program, its weights' source, its text conventions.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use nvllm_core::weight::SafetensorsSource;
+use nvllm_core::weight::{SafetensorsSource, Weight};
 use nvllm_core::{DType, HfConfig, ModelSpec, SamplingParams, TokenId, WeightSource};
+use serde_json::Value;
 
 use crate::hub::ModelFiles;
 use crate::text::{ChatTemplate, GenerationConfig, Tokenizer};
@@ -50,25 +51,19 @@ pub struct ModelBytes<'a> {
 impl Model {
     /// Opens a model's files.
     ///
-    /// Errors if config.json or the weights are bad or do not fit each other, or a text file that is present is bad. A
-    /// tokenizer and a template may be absent: such a model computes logits.
+    /// Errors if config.json or the weights are bad or do not fit each other, or a tokenizer or a template that is present is
+    /// bad. Both may be absent: such a model computes logits.
     pub fn open(files: &ModelFiles) -> Result<Self> {
-        let located = |source| EngineError::Model { dir: files.dir.clone(), source };
-        let config = std::fs::read(&files.config)
-            .map_err(|source| EngineError::ReadFile { path: files.config.clone(), source })?;
-        let config = HfConfig::parse(&config).map_err(located)?;
-        let spec = registry::build(&config).map_err(|e| match e {
-            EngineError::Core(source) => located(source),
-            other => other,
-        })?;
+        let Checkpoint { config, spec, source } = Checkpoint::open(files)?;
         let generation = GenerationConfig::from_optional_file(files.generation_config.as_deref())?;
-        let source = SafetensorsSource::open(&files.dir).map_err(located)?;
-        spec.check_names(&source).map_err(located)?;
+        let path = files.generation_config.clone().unwrap_or_default();
+        let generation = generation.within_vocabulary(spec.vocab_size, &path);
         let tokenizer = files.tokenizer.as_deref().map(Tokenizer::from_file).transpose()?;
+        let located = |source| EngineError::Model { dir: files.dir.clone(), source };
         Ok(Self {
             name: files.dir.display().to_string(),
             dtype: config.dtype().map_err(located)?,
-            eos: eos(&generation, &config)?,
+            eos: eos(&generation, &config, spec.vocab_size)?,
             spec,
             tokenizer: tokenizer.map(Arc::new),
             chat_template: ChatTemplate::load(
@@ -84,19 +79,20 @@ impl Model {
     pub fn from_bytes(files: &ModelBytes<'_>) -> Result<Self> {
         let place = |file: &str| PathBuf::from(files.name).join(file);
         let config = HfConfig::parse(files.config)?;
-        let generation =
-            GenerationConfig::from_bytes(files.generation_config, &place("generation_config.json"))?;
+        let generation_config = place("generation_config.json");
+        let generation = GenerationConfig::from_bytes(files.generation_config, &generation_config);
         let source = SafetensorsSource::from_bytes(files.name, &files.weights)?;
         let tokenizer = Tokenizer::from_bytes(files.tokenizer, &place("tokenizer.json"))?;
         let template =
             ChatTemplate::from_parts(None, Some((files.tokenizer_config, &place("tokenizer_config.json"))))?;
-        let spec = registry::build(&config)?;
-        spec.check_names(&source)?;
+        let spec = (registry::family(&config)?.build)(&config)?;
+        check_tensors(&spec, &source)?;
+        let generation = generation.within_vocabulary(spec.vocab_size, &generation_config);
         Ok(Self {
             name: files.name.into(),
-            spec,
             dtype: config.dtype()?,
-            eos: eos(&generation, &config)?,
+            eos: eos(&generation, &config, spec.vocab_size)?,
+            spec,
             tokenizer: Some(Arc::new(tokenizer)),
             chat_template: template,
             generation,
@@ -106,10 +102,28 @@ impl Model {
 
     /// The tokenizer, or an error that says what is missing.
     pub fn tokenizer(&self) -> Result<&Arc<Tokenizer>> {
-        self.tokenizer.as_ref().ok_or_else(|| EngineError::MissingFile {
+        self.tokenizer.as_ref().ok_or_else(|| {
+            let dir = PathBuf::from(&self.name);
+            let slow = ["vocab.json", "vocab.txt", "tokenizer.model", "spiece.model"].into_iter();
+            let advice = match slow.filter(|file| dir.join(file).is_file()).next() {
+                Some(file) => format!(
+                    "{file} is not read; AutoTokenizer.from_pretrained(..).save_pretrained(..) of transformers makes \
+                     tokenizer.json of it"
+                ),
+                None => "text needs a tokenizer; token ids work without one".into(),
+            };
+            EngineError::MissingFile { dir, file: "tokenizer.json".into(), advice }
+        })
+    }
+
+    /// The chat template, or an error that says what is missing: a template without a tokenizer would be of no use.
+    pub fn chat_template(&self) -> Result<&ChatTemplate> {
+        self.tokenizer()?;
+        self.chat_template.as_ref().ok_or_else(|| EngineError::MissingFile {
             dir: PathBuf::from(&self.name),
-            file: "tokenizer.json".into(),
-            advice: "text needs a tokenizer; token ids work without one".into(),
+            file: "chat template".into(),
+            advice: "it is a base model, which continues texts (nvllm generate), or chat_template.jinja was not copied"
+                .into(),
         })
     }
 
@@ -137,15 +151,90 @@ impl Model {
     }
 }
 
-/// End-of-sequence tokens: the generation config's, else the model config's.
-fn eos(generation: &GenerationConfig, config: &HfConfig) -> Result<Vec<TokenId>> {
+/// What computes: config.json, the program made of it, and the weights that fit it.
+struct Checkpoint {
+    config: HfConfig,
+    spec: ModelSpec,
+    source: SafetensorsSource,
+}
+
+impl Checkpoint {
+    /// Opens the files; of the weights the headers are read.
+    fn open(files: &ModelFiles) -> Result<Self> {
+        let located = |source| EngineError::Model { dir: files.dir.clone(), source };
+        let (config, spec) = read_config(&files.config, &files.dir)?;
+        let source = SafetensorsSource::open(&files.dir).map_err(located)?;
+        let packed = |name: &String| PACKED.iter().any(|end| name.ends_with(end));
+        if let Some(name) = source.names().into_iter().find(packed) {
+            let path = files.weights.paths()[0].clone();
+            return Err(EngineError::Quantized { path, method: format!("it holds {name}") });
+        }
+        check_tensors(&spec, &source).map_err(located)?;
+        Ok(Self { config, spec, source })
+    }
+}
+
+/// Ends of the names of tensors that only quantised checkpoints have (GPTQ and AWQ, FP8, compressed-tensors, bitsandbytes).
+const PACKED: [&str; 6] = [
+    ".qweight",
+    ".weight_scale",
+    ".weight_scale_inv",
+    ".weight_packed",
+    ".weight.absmax",
+    ".weight.quant_map",
+];
+
+/// Reads config.json and records the model that it describes. Errors name `dir`.
+fn read_config(path: &Path, dir: &Path) -> Result<(HfConfig, ModelSpec)> {
+    let located = |source| EngineError::Model { dir: dir.to_path_buf(), source };
+    let text =
+        std::fs::read(path).map_err(|source| EngineError::ReadFile { path: path.to_path_buf(), source })?;
+    let config = HfConfig::parse(&text).map_err(located)?;
+    let family = registry::family(&config).map_err(|e| match e {
+        EngineError::Core(source) => located(source),
+        other => other,
+    })?;
+    if let Some(method) = quantization(&config) {
+        return Err(EngineError::Quantized { path: path.to_path_buf(), method });
+    }
+    let spec = (family.build)(&config).map_err(located)?;
+    Ok((config, spec))
+}
+
+/// How config.json says that the weights are quantised.
+fn quantization(config: &HfConfig) -> Option<String> {
+    let object = |field: &str| config.get(field).and_then(Value::as_object).filter(|map| !map.is_empty());
+    // MLX has a field of its own and repeats it under the common name; compressed-tensors had one.
+    let (map, default) = (object("quantization").map(|map| (map, "MLX")))
+        .or_else(|| object("quantization_config").map(|map| (map, "quantization_config")))
+        .or_else(|| object("compression_config").map(|map| (map, "compressed-tensors")))?;
+    let mut method = map.get("quant_method").and_then(Value::as_str).unwrap_or(default).to_owned();
+    for detail in ["format", "quant_algo", "fmt"] {
+        if let Some(detail) = map.get(detail).and_then(Value::as_str) {
+            method += &format!(", {detail}");
+        }
+    }
+    if let Some(bits) = map.get("bits").and_then(Value::as_u64) {
+        method += &format!(", {bits} bits");
+    }
+    Some(method)
+}
+
+/// Refuses a checkpoint whose tensors are not those that the spec declares, by name, shape and dtype.
+fn check_tensors(spec: &ModelSpec, source: &SafetensorsSource) -> nvllm_core::Result<()> {
+    spec.check_names(source)?;
+    spec.weights.iter().try_for_each(|weight| Weight::load(weight, source).map(drop))
+}
+
+/// End-of-sequence tokens: the generation config's, else the model config's, as far as the vocabulary has them.
+fn eos(generation: &GenerationConfig, config: &HfConfig, vocab_size: usize) -> Result<Vec<TokenId>> {
     if !generation.eos_token_ids.is_empty() {
         return Ok(generation.eos_token_ids.iter().map(|&id| TokenId(id)).collect());
     }
     let ids = match config.get("eos_token_id") {
         None => Vec::new(),
-        Some(serde_json::Value::Number(_)) => vec![config.number_or("eos_token_id", 0.0)? as usize],
+        Some(Value::Number(_)) => vec![config.number_or("eos_token_id", 0.0)? as usize],
         Some(_) => config.indices("eos_token_id")?,
     };
-    Ok(ids.into_iter().map(|id| TokenId(id as u32)).collect())
+    Ok(ids.into_iter().filter(|&id| id < vocab_size).map(|id| TokenId(id as u32)).collect())
 }

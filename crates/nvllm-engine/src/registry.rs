@@ -1,18 +1,18 @@
 //! The model families that this build knows: one line each.
 
-use nvllm_core::{HfConfig, ModelFamily, ModelSpec};
+use nvllm_core::{HfConfig, ModelFamily};
 
 use crate::{EngineError, Result};
 
 /// Every family; a new model adds its line here.
-const FAMILIES: [ModelFamily; 1] = [nvllm_model_qwen3::FAMILY];
+static FAMILIES: [ModelFamily; 1] = [nvllm_model_qwen3::FAMILY];
 
-/// Records the model that `config` describes.
-pub(crate) fn build(config: &HfConfig) -> Result<ModelSpec> {
+/// The family that records the model which `config` describes.
+pub(crate) fn family(config: &HfConfig) -> Result<&'static ModelFamily> {
     let architecture = config.architecture()?;
-    if let Some(family) = FAMILIES.iter().find(|f| f.architectures.contains(&architecture.as_str())) {
-        return Ok((family.build)(config)?);
-    }
-    let supported = FAMILIES.iter().flat_map(|f| f.architectures).copied().collect::<Vec<_>>().join(", ");
-    Err(EngineError::UnknownArchitecture { architecture, supported })
+    let known = FAMILIES.iter().find(|f| f.architectures.contains(&architecture.as_str()));
+    known.ok_or_else(|| {
+        let supported = FAMILIES.iter().flat_map(|f| f.architectures).copied().collect::<Vec<_>>().join(", ");
+        EngineError::UnknownArchitecture { architecture, supported }
+    })
 }

@@ -3,6 +3,7 @@
 //! Token ids are plain `u32` here, as the vocabulary files have them.
 
 mod chat_template;
+mod contained;
 mod decoder;
 mod detokenizer;
 mod generation_config;
@@ -12,6 +13,6 @@ mod tokenizer;
 
 pub use chat_template::{ChatInput, ChatTemplate};
 pub use detokenizer::{Detokenizer, TextStart};
-pub use generation_config::GenerationConfig;
+pub use generation_config::{GenerationConfig, Remark};
 pub use stop::{StopMatcher, StopOutput};
 pub use tokenizer::{AddedToken, EncodeOptions, SpecialText, Tokenizer};

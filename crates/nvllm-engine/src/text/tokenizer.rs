@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use tokenizers::{AddedVocabulary, Encoding, Model as _, OffsetType, PreTokenizer as _};
 
+use super::contained::contained;
 use super::decoder::{Scheme, Stream};
 use crate::{EngineError, Result};
 
@@ -75,7 +76,7 @@ impl Tokenizer {
         let listed: Listed = serde_json::from_slice(bytes)
             .map_err(|source| EngineError::Json { path: path.to_path_buf(), source })?;
         let unusable = |problem: String| EngineError::Tokenizer { path: path.to_path_buf(), problem };
-        let mut inner = contained(|| tokenizers::Tokenizer::from_bytes(bytes))
+        let mut inner = call(|| tokenizers::Tokenizer::from_bytes(bytes))
             .map_err(|e| unusable(format!("not a tokenizer.json of the `tokenizers` library: {e}")))?;
         for token in listed.added_tokens {
             // The library renumbers what does not follow the vocabulary, and models would read other tokens.
@@ -115,7 +116,7 @@ impl Tokenizer {
     /// # Errors
     /// [`EngineError::Encode`] if the tokenizer's model cannot express the text (a vocabulary without an unknown token).
     pub fn encode(&self, text: &str, options: EncodeOptions) -> Result<Vec<u32>> {
-        let encoding = contained(|| match options.special_text {
+        let encoding = call(|| match options.special_text {
             SpecialText::Parse => self.inner.encode_fast(text, options.add_special_tokens),
             SpecialText::Literal => self.encode_literal(text, options.add_special_tokens),
         });
@@ -201,15 +202,11 @@ impl Tokenizer {
 }
 
 /// Runs a call of the library; a panic inside it becomes an error. It indexes by what a file says, and a file that is wrong
-/// in a way that its parser accepts (a template naming a token it does not define) must not take a server down.
-fn contained<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
-    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)) {
-        Ok(result) => result.map_err(|e| e.to_string()),
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().map(String::as_str);
-            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("unknown panic");
-            Err(format!("the library failed inside ({text})"))
-        }
+/// in a way that its parser accepts must not take a server down.
+fn call<T>(run: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
+    match contained(run) {
+        Some(result) => result.map_err(|e| e.to_string()),
+        None => Err("the library that reads it broke off; tokenizer.json is damaged: fetch it again".into()),
     }
 }
 
@@ -247,6 +244,13 @@ mod tests {
 
     fn load(json: &str) -> Result<Tokenizer> {
         Tokenizer::from_bytes(json.as_bytes(), Path::new("dir/tokenizer.json"))
+    }
+
+    /// With a panic of our own: no file that makes the library panic is kept here.
+    #[test]
+    fn a_panic_of_the_library_is_one_line_in_our_words() {
+        let message = call::<()>(|| panic!("index out of bounds")).unwrap_err();
+        assert_eq!(message, "the library that reads it broke off; tokenizer.json is damaged: fetch it again");
     }
 
     #[test]
