@@ -88,13 +88,20 @@ pub enum EngineError {
     },
 
     /// `--model` names neither a directory nor a hub id.
-    #[error(
-        "`{model}` is not a model: {problem}; give a directory that holds config.json, or a hub id as org/name[@revision]"
-    )]
+    #[error("`{model}` is not a model: {problem}")]
     ModelName {
         /// What was asked for.
         model: String,
-        /// Why it is neither.
+        /// Why it is neither, and what to give instead.
+        problem: String,
+    },
+
+    /// What lies where a model's file should be is something else.
+    #[error("{} {problem}", path.display())]
+    WrongFile {
+        /// The file.
+        path: PathBuf,
+        /// What it is instead, and what to do.
         problem: String,
     },
 
@@ -108,6 +115,33 @@ pub enum EngineError {
         path: PathBuf,
         /// How, as the file calls it.
         method: String,
+    },
+
+    /// What should be removed from the cache is not in it.
+    #[error("{model} is not in the cache at {}: {problem}", cache_dir.display())]
+    NothingToRemove {
+        /// What was asked for.
+        model: String,
+        /// The cache that was searched.
+        cache_dir: PathBuf,
+        /// What is there, and what to give instead.
+        problem: String,
+    },
+
+    /// A part of the cache could not be removed.
+    #[error("cannot remove {}: {source}", path.display())]
+    RemoveFile {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+
+    /// What should be removed from the cache is being fetched.
+    #[error("{model} is being fetched by another process: wait for its end, then remove it")]
+    CacheInUse {
+        /// What was asked for.
+        model: String,
     },
 
     /// The hub was reached and said no.

@@ -75,6 +75,19 @@ impl Model {
         })
     }
 
+    /// The architecture that a model's config.json names, if its files are a checkpoint of it that can be run. Text files are
+    /// not looked at.
+    ///
+    /// Errors as [`open`](Self::open) does.
+    pub fn architecture(files: &ModelFiles) -> Result<String> {
+        Ok(Checkpoint::open(files)?.config.architecture()?)
+    }
+
+    /// Errors unless `path` is the config.json of a model that this build can run.
+    pub(crate) fn check_config(path: &Path) -> Result<()> {
+        read_config(path, path.parent().unwrap_or(path)).map(drop)
+    }
+
     /// Opens a model that lies in memory.
     pub fn from_bytes(files: &ModelBytes<'_>) -> Result<Self> {
         let place = |file: &str| PathBuf::from(files.name).join(file);

@@ -47,6 +47,11 @@ impl RepoCache {
             EngineError::MissingFile { file, .. } => {
                 self.not_cached(id, format!("{file} of commit {commit} is missing"))
             }
+            // A link whose blob is gone.
+            EngineError::WrongFile { path, .. } if !path.exists() => {
+                let file = path.file_name().unwrap_or_default().display();
+                self.not_cached(id, format!("{file} of commit {commit} is missing"))
+            }
             other => other,
         })
     }

@@ -26,6 +26,9 @@ pub(super) struct Client {
     endpoint: String,
     origin: Origin,
     token: Option<String>,
+    token_problem: Option<String>,
+    answer_timeout: Duration,
+    stall_timeout: Duration,
     pub(super) retry: RetryPolicy,
 }
 
@@ -104,14 +107,19 @@ impl Client {
             .max_redirects(0)
             .max_redirects_will_error(false)
             .proxy(proxy)
-            .timeout_resolve(Some(options.stall_timeout))
-            .timeout_connect(Some(options.stall_timeout))
-            .timeout_recv_response(Some(options.stall_timeout))
-            .timeout_per_read(Some(options.stall_timeout))
             .user_agent(concat!("nvllm/", env!("CARGO_PKG_VERSION")))
             .build()
             .new_agent();
-        Ok(Self { agent, endpoint, origin, token: options.token.clone(), retry: options.retry })
+        Ok(Self {
+            agent,
+            endpoint,
+            origin,
+            token: options.token.clone(),
+            token_problem: options.token_problem.clone(),
+            answer_timeout: options.answer_timeout,
+            stall_timeout: options.stall_timeout,
+            retry: options.retry,
+        })
     }
 
     /// The commit that a revision names, and its files.
@@ -134,7 +142,7 @@ impl Client {
     }
 
     fn try_repo_info(&self, id: &HubId, url: &str, what: &str) -> Result<RepoInfo, Failure> {
-        let response = self.follow(&Method::GET, url, None)?;
+        let response = self.follow(&Method::GET, url, None, self.answer_timeout)?;
         self.check(&response, id, what)?;
         let mut text = Vec::new();
         let mut body = response.into_body().into_with_config().limit(MAX_LISTING_LEN).reader();
@@ -157,7 +165,7 @@ impl Client {
 
     /// Checksum and length of a file.
     pub(super) fn file_info(&self, id: &HubId, url: &str, what: &str) -> Result<FileInfo, Failure> {
-        let response = self.follow(&Method::HEAD, url, None)?;
+        let response = self.follow(&Method::HEAD, url, None, self.answer_timeout)?;
         if !response.status().is_redirection() {
             self.check(&response, id, what)?;
         }
@@ -190,7 +198,8 @@ impl Client {
         what: &str,
         start: u64,
     ) -> Result<Response<Body>, Failure> {
-        let response = self.follow(&Method::GET, url, Some(start).filter(|&start| start > 0))?;
+        let range_start = Some(start).filter(|&start| start > 0);
+        let response = self.follow(&Method::GET, url, range_start, self.stall_timeout)?;
         if response.status() != StatusCode::RANGE_NOT_SATISFIABLE {
             self.check(&response, id, what)?;
         }
@@ -204,10 +213,11 @@ impl Client {
         method: &Method,
         url: &str,
         range_start: Option<u64>,
+        timeout: Duration,
     ) -> Result<Response<Body>, Failure> {
         let mut url = url.to_owned();
         for _ in 0..=MAX_REDIRECTS {
-            let response = self.send(method, &url, range_start)?;
+            let response = self.send(method, &url, range_start, timeout)?;
             let location =
                 header(response.headers(), "location").filter(|_| response.status().is_redirection());
             let Some(location) = location else { return Ok(response) };
@@ -225,7 +235,13 @@ impl Client {
         Err(Failure::Final(EngineError::HubProtocol { what: url, problem }))
     }
 
-    fn send(&self, method: &Method, url: &str, range_start: Option<u64>) -> Result<Response<Body>, Failure> {
+    fn send(
+        &self,
+        method: &Method,
+        url: &str,
+        range_start: Option<u64>,
+        timeout: Duration,
+    ) -> Result<Response<Body>, Failure> {
         let refused =
             |problem: String| Failure::Final(EngineError::HubProtocol { what: url.to_owned(), problem });
         let origin = url.parse().ok().and_then(|uri| Origin::of(&uri));
@@ -239,6 +255,15 @@ impl Client {
             request = request.header("authorization", format!("Bearer {token}"));
         }
         let request = request.body(()).map_err(|e| refused(format!("the request cannot be written: {e}")))?;
+        let timeout = Some(timeout);
+        let request = self
+            .agent
+            .configure_request(request)
+            .timeout_resolve(timeout)
+            .timeout_connect(timeout)
+            .timeout_recv_response(timeout)
+            .timeout_per_read(timeout)
+            .build();
         match self.agent.run(request) {
             Ok(response) => Ok(response),
             Err(e @ (ureq::Error::BadUri(_) | ureq::Error::Http(_))) => Err(refused(e.to_string())),
@@ -256,9 +281,10 @@ impl Client {
         let said = header(headers, "x-error-message")
             .map(|text| format!(" (the hub says: {text})"))
             .unwrap_or_default();
-        let token = match &self.token {
-            Some(_) => "the access token does not open it",
-            None => "give an access token (HF_TOKEN) if you have one",
+        let token = match (&self.token, &self.token_problem) {
+            (Some(_), _) => "the access token does not open it",
+            (None, Some(problem)) => problem,
+            (None, None) => "give an access token (HF_TOKEN) if you have one",
         };
         let problem = match (status.as_u16(), header(headers, "x-error-code").unwrap_or_default()) {
             (_, "GatedRepo") => {

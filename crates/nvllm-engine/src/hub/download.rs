@@ -20,36 +20,61 @@ const MAX_DOWNLOADS: u32 = 2;
 
 const BUFFER_LEN: usize = 256 << 10;
 
-/// Makes sure that a file of a commit is in its snapshot.
-pub(super) fn file(
-    client: &Client,
-    cache: &RepoCache,
-    id: &HubId,
-    commit: &str,
-    file: &str,
-    progress: &mut Progress<'_>,
-) -> Result<()> {
-    if cache.snapshot_dir(commit).join(file).is_file() {
-        return Ok(());
+/// A file of a commit that is to be in its snapshot, and what the hub says about it.
+pub(super) struct Wanted {
+    file: String,
+    url: String,
+    /// For messages.
+    what: String,
+    info: FileInfo,
+}
+
+impl Wanted {
+    /// Asks the hub.
+    pub(super) fn ask(
+        client: &Client,
+        id: &HubId,
+        commit: &str,
+        file: &str,
+        progress: &mut Progress<'_>,
+    ) -> Result<Self> {
+        let url = client.file_url(id, commit, file);
+        let what = format!("{file} of {id} ({url})");
+        let mut attempts = Attempts { what: &what, policy: client.retry, failures: 0 };
+        let info = loop {
+            match client.file_info(id, &url, &what) {
+                Ok(info) => break info,
+                Err(failure) => attempts.after(failure, progress)?,
+            }
+        };
+        Ok(Self { file: file.to_owned(), url, what, info })
     }
-    let url = client.file_url(id, commit, file);
-    let what = format!("{file} of {id} ({url})");
-    let mut attempts = Attempts { what: &what, policy: client.retry, failures: 0 };
-    let info = loop {
-        match client.file_info(id, &url, &what) {
-            Ok(info) => break info,
-            Err(failure) => attempts.after(failure, progress)?,
+
+    /// Bytes of the file.
+    pub(super) fn len(&self) -> u64 {
+        self.info.len
+    }
+
+    /// Downloads it, unless its blob is here, and links it.
+    pub(super) fn get(
+        &self,
+        client: &Client,
+        cache: &RepoCache,
+        id: &HubId,
+        commit: &str,
+        progress: &mut Progress<'_>,
+    ) -> Result<()> {
+        let (file, info) = (self.file.as_str(), &self.info);
+        let _lock = cache.lock(&info.etag, &mut || progress(HubEvent::Waiting { file }))?;
+        let blob = cache.blob(&info.etag);
+        if !blob.is_file() {
+            let download = Download { client, id, url: &self.url, what: &self.what, file, info };
+            download.run(&blob, progress)?;
         }
-    };
-    let _lock = cache.lock(&info.etag, &mut || progress(HubEvent::Waiting { file }))?;
-    let blob = cache.blob(&info.etag);
-    if !blob.is_file() {
-        let download = Download { client, id, url: &url, what: &what, file, info: &info };
-        download.run(&blob, progress)?;
+        cache.link(&info.etag, commit, file)?;
+        progress(HubEvent::Fetched { file, total: info.len });
+        Ok(())
     }
-    cache.link(&info.etag, commit, file)?;
-    progress(HubEvent::Fetched { file, total: info.len });
-    Ok(())
 }
 
 /// What is to be downloaded.

@@ -5,16 +5,17 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use super::diagnose::{self, no_weights, present};
 use super::name::HubId;
 use crate::{EngineError, Result};
 
-const CONFIG: &str = "config.json";
+pub(super) const CONFIG: &str = "config.json";
 const GENERATION_CONFIG: &str = "generation_config.json";
 const TOKENIZER: &str = "tokenizer.json";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const CHAT_TEMPLATE: &str = "chat_template.jinja";
-const WEIGHTS: &str = "model.safetensors";
-const WEIGHT_INDEX: &str = "model.safetensors.index.json";
+pub(super) const WEIGHTS: &str = "model.safetensors";
+pub(super) const WEIGHT_INDEX: &str = "model.safetensors.index.json";
 
 /// The files of a model, all of them present.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,46 +72,72 @@ impl Weights {
 }
 
 impl ModelFiles {
-    /// The files of a model in a directory.
+    /// The files of a model in a directory. Each is looked at: what a failed download left in its place is not taken for it.
     ///
     /// # Errors
-    /// [`EngineError::MissingFile`] without `config.json` or weights; [`EngineError::Json`] or [`EngineError::Field`] for a
-    /// weight index that cannot be used.
+    /// [`EngineError::MissingFile`] without `config.json` or weights; [`EngineError::WrongFile`] for links to nothing, Git LFS
+    /// pointers and web pages; [`EngineError::ReadFile`] for a directory that may not be entered; [`EngineError::Json`] or
+    /// [`EngineError::Field`] for a weight index that cannot be used.
     pub fn in_directory(dir: &Path) -> Result<Self> {
-        let present = |file: &str| Some(dir.join(file)).filter(|path| path.is_file());
         let missing = |file: &str, advice: &str| EngineError::MissingFile {
             dir: dir.to_path_buf(),
             file: file.to_owned(),
             advice: advice.to_owned(),
         };
-        let config = present(CONFIG).ok_or_else(|| {
-            missing(CONFIG, "a model directory has the layout of a Hugging Face repository")
-        })?;
-        let weights = if let Some(path) = present(WEIGHTS) {
+        let present = |file: &str| present(dir, file);
+        let Some(config) = present(CONFIG)? else {
+            return Err(missing(CONFIG, &no_config(dir)?));
+        };
+        let weights = if let Some(path) = present(WEIGHTS)? {
             Weights::Single(path)
-        } else if let Some(index) = present(WEIGHT_INDEX) {
-            let names = shard_names(&index)?;
-            if let Some(absent) = names.iter().find(|name| present(name).is_none()) {
-                return Err(missing(absent, &format!("{WEIGHT_INDEX} names it: copy or fetch it again")));
+        } else if let Some(index) = present(WEIGHT_INDEX)? {
+            let mut shards = Vec::new();
+            for name in shard_names(&index)? {
+                let advice = format!("{WEIGHT_INDEX} names it: copy or fetch it again");
+                shards.push(present(&name)?.ok_or_else(|| missing(&name, &advice))?);
             }
-            Weights::Sharded { index, shards: names.iter().map(|name| dir.join(name)).collect() }
+            Weights::Sharded { index, shards }
         } else {
-            let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-            let names: BTreeSet<String> =
-                entries.map(|e| e.file_name().to_string_lossy().into_owned()).collect();
-            return Err(missing(WEIGHTS, &no_weights(&names)));
+            return Err(missing(WEIGHTS, &no_weights(&names(dir)?)));
         };
         Ok(Self {
             dir: dir.to_path_buf(),
             hub: None,
             config,
-            generation_config: present(GENERATION_CONFIG),
-            tokenizer: present(TOKENIZER),
-            tokenizer_config: present(TOKENIZER_CONFIG),
-            chat_template: present(CHAT_TEMPLATE),
+            generation_config: present(GENERATION_CONFIG)?,
+            tokenizer: present(TOKENIZER)?,
+            tokenizer_config: present(TOKENIZER_CONFIG)?,
+            chat_template: present(CHAT_TEMPLATE)?,
             weights,
         })
     }
+}
+
+/// What a directory holds; nothing, if there is none.
+fn names(dir: &Path) -> Result<BTreeSet<String>> {
+    match std::fs::read_dir(dir) {
+        Ok(entries) => {
+            Ok(entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(BTreeSet::new()),
+        Err(source) => Err(EngineError::ReadFile { path: dir.to_path_buf(), source }),
+    }
+}
+
+/// Why a directory without config.json is no model: what it holds instead, or which directory under it was meant.
+fn no_config(dir: &Path) -> Result<String> {
+    let names = names(dir)?;
+    let has_config = |path: PathBuf| path.join(CONFIG).is_file().then_some(path);
+    // A repository's directory in the hub's cache holds its models by commit.
+    let snapshots = dir.join("snapshots");
+    let below =
+        std::fs::read_dir(&snapshots).or_else(|_| std::fs::read_dir(dir)).into_iter().flatten().flatten();
+    let mut models: Vec<PathBuf> = below.filter_map(|entry| has_config(entry.path())).collect();
+    models.sort();
+    Ok(match models.first() {
+        Some(model) => format!("did you mean {}?", model.display()),
+        None => diagnose::no_config(&names),
+    })
 }
 
 /// What to fetch of a repository.
@@ -132,7 +159,7 @@ pub(super) enum PlannedWeights {
 pub(super) fn needed(id: &HubId, files: &BTreeSet<String>) -> Result<Plan> {
     let refused = |problem: String| EngineError::HubRefused { what: id.to_string(), problem };
     if !files.contains(CONFIG) {
-        return Err(refused(format!("it has no {CONFIG}, so it is not a model of this kind")));
+        return Err(refused(format!("it has no {CONFIG}: {}", diagnose::no_config(files))));
     }
     let optional = [GENERATION_CONFIG, TOKENIZER, TOKENIZER_CONFIG, CHAT_TEMPLATE];
     let mut small_files = vec![CONFIG];
@@ -146,16 +173,6 @@ pub(super) fn needed(id: &HubId, files: &BTreeSet<String>) -> Result<Plan> {
         return Err(refused(format!("it has no {WEIGHTS}: {}", no_weights(files))));
     };
     Ok(Plan { small_files, weights })
-}
-
-fn no_weights(files: &BTreeSet<String>) -> String {
-    let other = [".bin", ".pt", ".pth", ".gguf", ".safetensors", ".onnx", ".h5"];
-    match files.iter().find(|file| other.iter().any(|end| file.ends_with(end))) {
-        Some(file) => {
-            format!("weights are read from {WEIGHTS} or {WEIGHT_INDEX} and its shards, not from {file}")
-        }
-        None => format!("there is no {WEIGHT_INDEX} either"),
-    }
 }
 
 /// The safetensors files that a weight index names, sorted.
@@ -221,22 +238,103 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_named() {
-        assert_eq!(
-            error(&[]),
-            "DIR has no config.json: a model directory has the layout of a Hugging Face repository"
-        );
+        assert_eq!(error(&[]), "DIR has no config.json: a model has the layout of a Hugging Face repository");
         assert_eq!(
             error(&[(CONFIG, "")]),
             "DIR has no model.safetensors: there is no model.safetensors.index.json either"
         );
-        let message = error(&[(CONFIG, ""), ("pytorch_model.bin", "")]);
-        assert!(message.ends_with("and its shards, not from pytorch_model.bin"), "{message}");
+        for (files, words) in [
+            (&["config.json", "pytorch_model.bin"][..], "not from pickled files (pytorch_model.bin)"),
+            (
+                &["config.json", "tiny-Q4_K_M.gguf", "x.bin"],
+                "it holds tiny-Q4_K_M.gguf, and GGUF files are not",
+            ),
+            (&["config.json", "consolidated.safetensors"], "not from consolidated.safetensors"),
+            (&["config.json", "adapter_model.safetensors"], "not from an adapter"),
+            (&["tiny.gguf"], "has no config.json: it holds tiny.gguf, and GGUF files are not supported yet"),
+            (&["adapter_config.json"], "has no config.json: it holds an adapter"),
+        ] {
+            let files: Vec<_> = files.iter().map(|name| (*name, "{}")).collect();
+            let message = error(&files);
+            assert!(message.contains(words), "{message}");
+        }
         let index = r#"{"weight_map":{"x":"a.safetensors"}}"#;
         let message = error(&[(CONFIG, ""), (WEIGHT_INDEX, index)]);
         assert!(
             message.starts_with("DIR has no a.safetensors: model.safetensors.index.json names it"),
             "{message}"
         );
+    }
+
+    #[test]
+    fn what_is_not_the_file_is_named() {
+        let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n";
+        let page = "<!DOCTYPE html><html><body>Sign in</body></html>";
+        let index = r#"{"weight_map":{"x":"a.safetensors"}}"#;
+        let complete = [(CONFIG, "{}"), (WEIGHTS, "x"), (TOKENIZER, "{}"), (GENERATION_CONFIG, "{}")];
+        for at in 0..complete.len() {
+            for (content, words) in [(pointer, "is a Git LFS pointer"), (page, "is a web page")] {
+                let mut files = complete;
+                files[at].1 = content;
+                let message = error(&files);
+                assert!(message.starts_with(&format!("DIR/{} {words}", complete[at].0)), "{message}");
+            }
+        }
+        let message = error(&[(CONFIG, "{}"), (WEIGHT_INDEX, index), ("a.safetensors", pointer)]);
+        assert!(message.starts_with("DIR/a.safetensors is a Git LFS pointer"), "{message}");
+        let message = error(&[(CONFIG, "{}"), (WEIGHT_INDEX, pointer)]);
+        assert!(message.starts_with("DIR/model.safetensors.index.json is a Git LFS pointer"), "{message}");
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn links_to_nothing_and_directories_are_no_files() {
+        use std::os::unix::fs::{PermissionsExt as _, symlink};
+        let open = |dir: &tempfile::TempDir| {
+            let message = ModelFiles::in_directory(dir.path()).unwrap_err().to_string();
+            message.replace(&dir.path().display().to_string(), "DIR")
+        };
+        let dir = directory(&[(CONFIG, "{}")]);
+        symlink("../../blobs/abc", dir.path().join(WEIGHTS)).unwrap();
+        let message = open(&dir);
+        assert!(
+            message.starts_with("DIR/model.safetensors is a link to ../../blobs/abc, which does not exist"),
+            "{message}"
+        );
+        std::fs::remove_file(dir.path().join(WEIGHTS)).unwrap();
+        std::fs::create_dir(dir.path().join(WEIGHTS)).unwrap();
+        assert_eq!(open(&dir), "DIR/model.safetensors is a directory, not a file");
+
+        // What the system refuses is said in its words.
+        let dir = directory(&[]);
+        symlink(CONFIG, dir.path().join(CONFIG)).unwrap();
+        let message = open(&dir);
+        assert!(message.starts_with("cannot read DIR/config.json: "), "{message}");
+        let dir = directory(&[(CONFIG, "{}")]);
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0)).unwrap();
+        if std::fs::read_dir(dir.path()).is_err() {
+            let message = open(&dir);
+            assert!(message.starts_with("cannot read DIR/config.json: Permission denied"), "{message}");
+        } else {
+            eprintln!("skipped in part: this user may enter any directory");
+        }
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+    }
+
+    #[test]
+    fn the_directory_that_was_meant() {
+        let dir = directory(&[]);
+        for (below, hint) in [("a-model", "a-model"), ("snapshots/0123", "snapshots/0123")] {
+            let model = dir.path().join(below);
+            std::fs::create_dir_all(&model).unwrap();
+            std::fs::write(model.join(CONFIG), "{}").unwrap();
+            let message = ModelFiles::in_directory(dir.path()).unwrap_err().to_string();
+            let hint = dir.path().join(hint);
+            assert!(
+                message.ends_with(&format!("config.json: did you mean {}?", hint.display())),
+                "{message}"
+            );
+        }
     }
 
     #[test]

@@ -20,22 +20,32 @@
 //!
 //! Only what the engine reads is fetched: configuration, tokenizer, template, safetensors.
 
+mod address;
 mod cache;
 mod client;
+mod diagnose;
 mod download;
+mod fetch;
 mod files;
+mod inventory;
+mod layout;
 mod name;
+mod remove;
+mod shared;
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use diagnose::most_similar;
 pub use files::{HubOrigin, ModelFiles, Weights};
+pub use inventory::{CachedModel, CachedRevision, list};
 pub use name::HubId;
+pub use remove::{Removed, remove};
 
 use crate::{EngineError, Result};
 use cache::RepoCache;
-use client::Client;
 
 /// Where models come from and are kept. The program that embeds the engine decides; nothing is read from the environment.
 #[derive(Clone)]
@@ -46,14 +56,18 @@ pub struct HubOptions {
     pub cache_dir: PathBuf,
     /// Access token for private and gated repositories (`HF_TOKEN`). Sent to the endpoint's own scheme, host and port only.
     pub token: Option<String>,
+    /// Why there is no token although one was meant to be, for the message when one is needed.
+    pub token_problem: Option<String>,
     /// Use what is in the cache and never the network (`HF_HUB_OFFLINE`).
     pub offline: bool,
     /// Proxy to go through, as `http://[user:password@]host:port`.
     pub proxy: Option<String>,
     /// How failures that may pass are retried.
     pub retry: RetryPolicy,
-    /// A connection that brings no byte for so long has failed.
+    /// A download that brings no byte for so long has failed (`HF_HUB_DOWNLOAD_TIMEOUT`).
     pub stall_timeout: Duration,
+    /// A question about a repository or a file that is not answered for so long has failed (`HF_HUB_ETAG_TIMEOUT`).
+    pub answer_timeout: Duration,
 }
 
 impl HubOptions {
@@ -63,10 +77,12 @@ impl HubOptions {
             endpoint: "https://huggingface.co".into(),
             cache_dir: cache_dir.into(),
             token: None,
+            token_problem: None,
             offline: false,
             proxy: None,
             retry: RetryPolicy::default(),
             stall_timeout: Duration::from_secs(30),
+            answer_timeout: Duration::from_secs(10),
         }
     }
 }
@@ -112,6 +128,13 @@ impl RetryPolicy {
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum HubEvent<'a> {
+    /// What is to be fetched in all, as far as is known: said when files are added to it (the shards of an index).
+    Planned {
+        /// Files that are not here yet.
+        num_files: usize,
+        /// Their bytes.
+        total: u64,
+    },
     /// Bytes of a file are here: at its start (more than none if a download is resumed), as they arrive, and when a server
     /// made it start again.
     Progress {
@@ -153,72 +176,75 @@ pub enum HubEvent<'a> {
 /// Receives [`HubEvent`]s.
 pub type Progress<'a> = dyn FnMut(HubEvent<'_>) + 'a;
 
-/// Finds a model's files: those of a directory, or those of the repository `org/name[@revision]`, fetched if they are not
-/// in the cache.
+/// Finds a model's files: those of a directory, or those of the repository that `org/name[@revision]` or an address of its
+/// page names, fetched if they are not in the cache.
 ///
 /// A revision that is not a commit is looked up at the hub each time; if the hub cannot be reached, the snapshot it named
-/// last time is used and [`HubEvent::UsingCache`] says so. A full commit that is in the cache needs no network.
+/// last time is used and [`HubEvent::UsingCache`] says so. A full commit that is in the cache needs no network. A model that
+/// this build cannot run is refused before its weights are fetched.
 ///
 /// # Errors
-/// [`EngineError::ModelName`] if it is neither; [`EngineError::MissingFile`] for an incomplete directory;
-/// [`EngineError::HubRefused`], [`EngineError::HubUnreachable`], [`EngineError::HubProtocol`], [`EngineError::Checksum`],
-/// [`EngineError::DiskFull`], [`EngineError::CacheUnwritable`] from fetching; [`EngineError::NotCached`] when offline.
+/// [`EngineError::ModelName`] if it is neither; [`EngineError::MissingFile`] and the others of [`ModelFiles::in_directory`] for
+/// a directory; [`EngineError::HubRefused`], [`EngineError::HubUnreachable`], [`EngineError::HubProtocol`],
+/// [`EngineError::Checksum`], [`EngineError::DiskFull`], [`EngineError::CacheUnwritable`] from fetching;
+/// [`EngineError::NotCached`] when offline; those of [`Model::architecture`](crate::Model::architecture).
 pub fn resolve(model: &str, options: &HubOptions, progress: &mut Progress<'_>) -> Result<ModelFiles> {
     let path = Path::new(model);
-    if path.is_dir() {
-        return ModelFiles::in_directory(path);
+    match path.metadata() {
+        Ok(metadata) if metadata.is_dir() => return ModelFiles::in_directory(path),
+        Ok(_) => return Err(diagnose::not_a_directory(model, path)),
+        // Only absence makes a name what it may be otherwise.
+        Err(e)
+            if !matches!(
+                e.kind(),
+                ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::InvalidFilename
+            ) =>
+        {
+            return Err(EngineError::ReadFile { path: path.to_path_buf(), source: e });
+        }
+        Err(_) => {}
     }
-    if path.exists() {
-        let problem = "it is a file, not a directory".into();
-        return Err(EngineError::ModelName { model: model.into(), problem });
-    }
-    let id = HubId::parse(model).map_err(|problem| EngineError::ModelName {
-        model: model.into(),
-        problem: format!("there is no such directory, and {problem}"),
-    })?;
+    let id = hub_id(model, options)?;
     let cache = RepoCache::new(&options.cache_dir, &id);
     let cached = cache.snapshot(&id);
     if options.offline || (id.is_commit() && cached.is_ok()) {
-        return cached;
+        return cached.map_err(|e| with_hint(e, &id, options));
     }
-    fetch(&id, options, &cache, cached.ok(), progress)
+    fetch::fetch(&id, options, &cache, cached.ok(), progress).map_err(|e| with_hint(e, &id, options))
 }
 
-fn fetch(
-    id: &HubId,
-    options: &HubOptions,
-    cache: &RepoCache,
-    cached: Option<ModelFiles>,
-    progress: &mut Progress<'_>,
-) -> Result<ModelFiles> {
-    let client = Client::new(options)?;
-    // With something to fall back on, a machine without network should not wait through the retries.
-    let attempts = if cached.is_some() { 1 } else { options.retry.attempts };
-    let repo = match (client.repo_info(id, attempts, progress), cached) {
-        (Ok(repo), _) => repo,
-        (Err(EngineError::HubUnreachable { problem, .. }), Some(files)) => {
-            progress(HubEvent::UsingCache { reason: &problem });
-            return Ok(files);
-        }
-        (Err(e), _) => return Err(e),
-    };
-    let plan = files::needed(id, &repo.files)?;
-    for file in plan.small_files {
-        download::file(&client, cache, id, &repo.commit, file, progress)?;
+/// The repository that a name means which is not a directory.
+fn hub_id(model: &str, options: &HubOptions) -> Result<HubId> {
+    let name = |problem| EngineError::ModelName { model: model.into(), problem };
+    if let Some(id) = address::parse(model, &options.endpoint) {
+        return id.map_err(name);
     }
-    let snapshot = cache.snapshot_dir(&repo.commit);
-    let shards = match plan.weights {
-        files::PlannedWeights::Single(file) => vec![file.to_owned()],
-        files::PlannedWeights::Index(index) => files::shard_names(&snapshot.join(index))?,
-    };
-    for shard in &shards {
-        if !repo.files.contains(shard) {
-            let what = id.to_string();
-            let problem = format!("its weight index names {shard}, which the repository does not have");
-            return Err(EngineError::HubRefused { what, problem });
-        }
-        download::file(&client, cache, id, &repo.commit, shard, progress)?;
+    if diagnose::looks_like_path(model) {
+        return Err(diagnose::no_such_path(model));
     }
-    cache.write_ref(id, &repo.commit)?;
-    cache.snapshot_of_commit(id, &repo.commit)
+    let id = model.strip_suffix('/').unwrap_or(model);
+    if !id.contains('/') {
+        return Err(diagnose::no_such_word(id, options));
+    }
+    HubId::parse(id).map_err(|problem| name(format!("there is no such directory, and {problem}")))
+}
+
+/// Adds what was probably meant to an error about a repository that is not there.
+fn with_hint(error: EngineError, id: &HubId, options: &HubOptions) -> EngineError {
+    let near = || {
+        let beside = diagnose::nearest_directory(id).map(|dir| format!("the directory {dir}"));
+        let cached = || diagnose::nearest_in_cache(&id.repo(), options).filter(|near| *near != id.repo());
+        beside.or_else(cached).map(|near| format!("; did you mean {near}?"))
+    };
+    match error {
+        EngineError::NotCached { model, cache_dir, problem } => {
+            let problem = problem + &near().unwrap_or_default();
+            EngineError::NotCached { model, cache_dir, problem }
+        }
+        EngineError::HubRefused { what, problem } => {
+            let problem = problem + &near().unwrap_or_default();
+            EngineError::HubRefused { what, problem }
+        }
+        other => other,
+    }
 }

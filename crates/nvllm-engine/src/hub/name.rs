@@ -7,37 +7,32 @@ use std::fmt;
 pub struct HubId {
     org: String,
     name: String,
-    revision: String,
+    /// `None`: whatever `main` is.
+    revision: Option<String>,
 }
+
+/// The branch that is meant where no revision is named.
+const DEFAULT_REVISION: &str = "main";
 
 impl HubId {
     /// Parses `org/name` or `org/name@revision`, where a revision is a branch (`main` if none is given), a tag, a pull
     /// request (`refs/pr/1`) or a commit. The error says what is wrong in words that continue a sentence.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let (repo, revision) = text.split_once('@').unwrap_or((text, "main"));
+        let (repo, revision) =
+            text.split_once('@').map_or((text, None), |(repo, revision)| (repo, Some(revision)));
         let Some((org, name)) = repo.split_once('/') else {
             return Err("a hub id has the form org/name".into());
         };
-        for part in [org, name] {
-            let known = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-            let bad_end = |c: char| ".-".contains(c);
-            let valid = !part.is_empty()
-                && part.len() <= 96
-                && part.chars().all(known)
-                && !part.starts_with(bad_end)
-                && !part.ends_with(bad_end)
-                && !part.contains("--")
-                && !part.contains("..");
-            if !valid {
-                return Err(format!("`{part}` cannot be part of a hub id"));
-            }
+        if let Some(part) = [org, name].into_iter().find(|part| !is_part(part)) {
+            return Err(format!("`{part}` cannot be part of a hub id"));
         }
         let known = |c: char| c.is_ascii_alphanumeric() || "._-+/".contains(c);
         let component = |part: &str| !part.is_empty() && !part.starts_with('.');
-        if !revision.chars().all(known) || !revision.split('/').all(component) || revision.len() > 200 {
+        let valid = |r: &str| r.chars().all(known) && r.split('/').all(component) && r.len() <= 200;
+        if let Some(revision) = revision.filter(|revision| !valid(revision)) {
             return Err(format!("`{revision}` cannot be a revision"));
         }
-        Ok(Self { org: org.into(), name: name.into(), revision: revision.into() })
+        Ok(Self { org: org.into(), name: name.into(), revision: revision.map(str::to_owned) })
     }
 
     /// `org/name`.
@@ -45,14 +40,24 @@ impl HubId {
         format!("{}/{}", self.org, self.name)
     }
 
-    /// Branch, tag or commit.
+    /// `org`.
+    pub(super) fn org(&self) -> &str {
+        &self.org
+    }
+
+    /// Branch, tag or commit; `main` where none was named.
     pub fn revision(&self) -> &str {
-        &self.revision
+        self.named_revision().unwrap_or(DEFAULT_REVISION)
+    }
+
+    /// Branch, tag or commit, if one was named.
+    pub fn named_revision(&self) -> Option<&str> {
+        self.revision.as_deref()
     }
 
     /// Whether the revision is a full commit, which always names the same files.
     pub fn is_commit(&self) -> bool {
-        is_commit(&self.revision)
+        is_commit(self.revision())
     }
 
     /// The directory of the repository in the cache.
@@ -63,8 +68,20 @@ impl HubId {
 
 impl fmt::Display for HubId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}@{}", self.org, self.name, self.revision)
+        write!(f, "{}/{}@{}", self.org, self.name, self.revision())
     }
+}
+
+/// Whether `org` or `name` can be one.
+pub(super) fn is_part(part: &str) -> bool {
+    let known = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    let bad_end = |c: char| ".-".contains(c);
+    (1..=96).contains(&part.len())
+        && part.chars().all(known)
+        && !part.starts_with(bad_end)
+        && !part.ends_with(bad_end)
+        && !part.contains("--")
+        && !part.contains("..")
 }
 
 /// 40 hexadecimal digits.

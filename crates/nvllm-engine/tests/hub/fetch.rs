@@ -52,15 +52,20 @@ fn a_model_lands_in_the_standard_layout() {
 
     let of = |kind: &str| events.iter().filter(|event| event.starts_with(kind)).count();
     assert_eq!(of("Fetched"), 5);
-    assert!(
-        events.contains(&"Progress { file: \"model.safetensors\", done: 0, total: 1000003 }".to_owned()),
-        "{events:?}"
-    );
-    assert!(
-        events
-            .contains(&"Progress { file: \"model.safetensors\", done: 1000003, total: 1000003 }".to_owned())
-    );
-    assert_eq!(of("Progress") + of("Fetched"), events.len(), "{events:?}");
+    for event in [
+        "Progress { file: \"model.safetensors\", done: 0, total: 1000003 }",
+        "Progress { file: \"model.safetensors\", done: 1000003, total: 1000003 }",
+    ] {
+        assert!(events.contains(&event.to_owned()), "{events:?}");
+    }
+    // What is to come is known before anything is fetched.
+    let total: usize = {
+        let repo = mock.repo.lock().unwrap();
+        expected.iter().map(|name| repo.files[*name].content.len()).sum()
+    };
+    let first = events.iter().position(|event| !event.starts_with("Planned")).unwrap();
+    assert_eq!(events[first - 1], format!("Planned {{ num_files: 5, total: {total} }}"));
+    assert_eq!(of("Planned") + of("Progress") + of("Fetched"), events.len(), "{events:?}");
 }
 
 #[test]
@@ -186,18 +191,23 @@ fn shards_are_those_of_the_index() {
 fn repositories_that_cannot_be_used() {
     let mock = MockHub::start();
     let remove = |file: &str| mock.repo.lock().unwrap().files.remove(file);
+    let put = |file: &str| {
+        mock.repo.lock().unwrap().files.insert(file.into(), RepoFile { content: vec![], large: true })
+    };
     remove("model.safetensors");
-    let gguf = RepoFile { content: vec![], large: true };
-    mock.repo.lock().unwrap().files.insert("tiny.gguf".into(), gguf);
+    put("pytorch_model.bin");
     let message = mock.resolve().unwrap_err().to_string();
     assert!(
         message.starts_with("acme/tiny-1@main: it has no model.safetensors")
-            && message.contains("not from tiny.gguf"),
+            && message.contains("not from pickled files (pytorch_model.bin)"),
         "{message}"
     );
+    put("tiny.gguf");
+    let message = mock.resolve().unwrap_err().to_string();
+    assert!(message.contains("it holds tiny.gguf, and GGUF files are not supported yet"), "{message}");
     remove("config.json");
     let message = mock.resolve().unwrap_err().to_string();
-    assert!(message.ends_with("it has no config.json, so it is not a model of this kind"), "{message}");
+    assert!(message.contains("it has no config.json: it holds tiny.gguf, and GGUF"), "{message}");
     let message = resolve("acme/other", &mock.options(), &mut |_| {}).unwrap_err().to_string();
     assert!(
         message.contains("there is no such repository, revision or file (404): check the name"),
@@ -219,28 +229,21 @@ fn repositories_that_cannot_be_used() {
     assert!(matches!(error, EngineError::HubRefused { .. }));
 }
 
+/// Nobody should wait for gigabytes to be told that they cannot be used.
 #[test]
-fn directories_and_names_that_are_neither() {
-    let mock = MockHub::start();
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().to_str().unwrap();
-    let message = resolve(path, &mock.options(), &mut |_| {}).unwrap_err().to_string();
-    assert!(message.contains("has no config.json"), "{message}");
-    std::fs::write(dir.path().join("config.json"), "{}").unwrap();
-    std::fs::write(dir.path().join("model.safetensors"), "").unwrap();
-    let files = resolve(path, &mock.options(), &mut |_| {}).unwrap();
-    assert_eq!((files.dir.as_path(), files.hub), (dir.path(), None));
-    let file = format!("{path}/config.json");
-    for (name, part) in [
-        (file.as_str(), "it is a file, not a directory; give a directory"),
-        ("no-such-thing", "there is no such directory, and a hub id has the form org/name; give"),
-        ("./no/such", "there is no such directory, and a hub id has"),
-        ("../up", "`..` cannot be part of a hub id"),
-        ("", "a hub id has the form org/name"),
+fn models_that_cannot_be_run_are_refused_before_their_weights_come() {
+    for (change, words) in [
+        (r#"{"architectures": ["GPT2LMHeadModel"]}"#, &["GPT2LMHeadModel", "Qwen3ForCausalLM"][..]),
+        (
+            r#"{"architectures": ["Qwen3ForCausalLM"], "quantization_config": {"quant_method": "awq", "bits": 4}}"#,
+            &["quantised (awq, 4 bits)"],
+        ),
     ] {
-        let message = resolve(name, &mock.options(), &mut |_| {}).unwrap_err().to_string();
-        assert!(message.starts_with(&format!("`{name}` is not a model: ")), "{message}");
-        assert!(message.contains(part) || name == "./no/such", "{message}");
+        let mock = MockHub::start();
+        let config = RepoFile { content: change.into(), large: false };
+        mock.repo.lock().unwrap().files.insert("config.json".into(), config);
+        let message = mock.resolve().unwrap_err().to_string();
+        assert!(words.iter().all(|word| message.contains(word)), "{message}");
+        assert!(!mock.cdn.take_log().iter().any(|seen| seen.target.contains("model.safetensors")));
     }
-    assert!(mock.hub.take_log().is_empty(), "nothing of this concerns the hub");
 }

@@ -6,3 +6,6 @@ mod server;
 mod cache;
 mod faults;
 mod fetch;
+mod inventory;
+mod names;
+mod remove;

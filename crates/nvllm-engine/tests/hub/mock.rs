@@ -1,4 +1,4 @@
-//! A hub with one repository, a separate download host for large files, and faults on demand.
+//! A hub with one repository, a separate download host for large files, and faults on demand. The binary's tests use it, too.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::Path;
@@ -77,19 +77,40 @@ pub(crate) fn noise(len: usize) -> Vec<u8> {
     (0..len).map(|_| next()).collect()
 }
 
+/// A directory of a tiny model that transformers made.
+pub(crate) fn fixture(name: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(name)
+}
+
 impl MockHub {
-    /// A model in one file of 1,000,003 bytes, with everything that is fetched and a file that is not.
+    /// A repository of 1,000,003 bytes in one file of weights, with everything that is fetched and a file that is not. Its
+    /// config.json is a model's; the weights are noise.
     pub(crate) fn start() -> Self {
         let small = |text: &str| RepoFile { content: text.into(), large: false };
         let large = |content: Vec<u8>| RepoFile { content, large: true };
-        let files = BTreeMap::from([
+        let config = std::fs::read(fixture("a_qwen3_tied_gqa").join("config.json")).unwrap();
+        Self::with_files(BTreeMap::from([
             ("README.md".to_owned(), small("not fetched")),
-            ("config.json".to_owned(), small("{\"model_type\": \"tiny\"}")),
+            ("config.json".to_owned(), RepoFile { content: config, large: false }),
             ("generation_config.json".to_owned(), small("{}")),
             ("tokenizer.json".to_owned(), large(noise(5_000))),
             ("tokenizer_config.json".to_owned(), small("{ }")),
             ("model.safetensors".to_owned(), large(noise(1_000_003))),
-        ]);
+        ]))
+    }
+
+    /// A repository with the files of a directory; safetensors are in large-file storage.
+    pub(crate) fn with_model(dir: &Path) -> Self {
+        let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+        let files = entries.filter(|path| path.is_file()).map(|path| {
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            let large = name.ends_with(".safetensors");
+            (name, RepoFile { content: std::fs::read(&path).unwrap(), large })
+        });
+        Self::with_files(files.collect())
+    }
+
+    pub(crate) fn with_files(files: BTreeMap<String, RepoFile>) -> Self {
         let commit = "0123456789abcdef0123456789abcdef01234567".to_owned();
         let faults = HashMap::new();
         let repo =
