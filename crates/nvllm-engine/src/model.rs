@@ -16,6 +16,8 @@ use crate::{EngineError, Result, registry};
 pub struct Model {
     /// How to call it: the directory, or the embedded model's name.
     pub name: String,
+    /// The architecture that its config.json names.
+    pub architecture: String,
     /// What it computes.
     pub spec: ModelSpec,
     /// The dtype that its checkpoint was saved in.
@@ -62,6 +64,7 @@ impl Model {
         let located = |source| EngineError::Model { dir: files.dir.clone(), source };
         Ok(Self {
             name: files.dir.display().to_string(),
+            architecture: config.architecture().map_err(located)?,
             dtype: config.dtype().map_err(located)?,
             eos: eos(&generation, &config, spec.vocab_size)?,
             spec,
@@ -79,7 +82,7 @@ impl Model {
     /// not looked at.
     ///
     /// Errors as [`open`](Self::open) does.
-    pub fn architecture(files: &ModelFiles) -> Result<String> {
+    pub fn check(files: &ModelFiles) -> Result<String> {
         Ok(Checkpoint::open(files)?.config.architecture()?)
     }
 
@@ -103,6 +106,7 @@ impl Model {
         let generation = generation.within_vocabulary(spec.vocab_size, &generation_config);
         Ok(Self {
             name: files.name.into(),
+            architecture: config.architecture()?,
             dtype: config.dtype()?,
             eos: eos(&generation, &config, spec.vocab_size)?,
             spec,

@@ -9,6 +9,9 @@ use crate::flags::DeviceArgs;
 /// What a model is called when none was named.
 pub(crate) const NAME: &str = "nvllm-tiny";
 
+/// Whether this build has the embedded model.
+pub(crate) const HAS_MODEL: bool = cfg!(feature = "embedded-model");
+
 /// The embedded model, if this build has one.
 #[cfg(feature = "embedded-model")]
 pub(crate) fn open() -> Result<Model> {
@@ -78,7 +81,7 @@ pub(crate) fn cuda(args: &DeviceArgs) -> Result<Box<dyn Backend>> {
     use nvllm_cuda::{CudaBackend, CudaOptions};
     let options = CudaOptions {
         gpu: args.gpu.unwrap_or(0),
-        cache_dir: Some(crate::environment::cache_dir().join("kernels")),
+        cache_dir: crate::environment::cache_dir().map(|dir| dir.join("kernels")),
         kernels: KERNELS,
         ..CudaOptions::default()
     };

@@ -3,7 +3,7 @@
 //! Each command is one file under `commands`, with its own flags. What they share: [`flags`] (groups of flags),
 //! [`environment`] (the only file that reads environment variables), [`built_in`] (the only file that knows of cargo
 //! features), [`models`] (from a name to an open model), [`backends`] (from a flag to a backend), [`interrupt`]
-//! (Ctrl-C), [`output`] (lines that may fail to be written), [`human`] (numbers as people read them), [`report`] (the
+//! (Ctrl-C), [`output`] (lines that may fail to be written), [`human`] (numbers as people read them), [`progress`] (bars), [`report`] (the
 //! closing line).
 //!
 //! Results go to standard output, everything else to standard error. The exit code is 0 on success, 1 on an error, 2 on
@@ -21,6 +21,7 @@ mod human;
 mod interrupt;
 mod models;
 mod output;
+mod progress;
 mod report;
 
 use std::io::Write as _;

@@ -1,43 +1,90 @@
-//! From a model's name to an engine that runs it, with progress on the terminal.
+//! From a model's name to an engine that runs it, with progress on the terminal and notices in any case.
 
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
-use anyhow::Result;
-use indicatif::{ProgressBar, ProgressStyle};
-use nvllm_engine::hub::{self, HubEvent};
-use nvllm_engine::{Engine, LoadOptions, LoadProgress, Model};
+use anyhow::{Result, anyhow};
+use nvllm_engine::hub::{self, HubEvent, ModelFiles};
+use nvllm_engine::{Engine, EngineError, LoadOptions, LoadProgress, Model};
 
 use crate::flags::{LoadArgs, ModelArgs};
-use crate::{backends, built_in, environment};
+use crate::output::note;
+use crate::progress::Progress;
+use crate::{backends, built_in, environment, human};
 
 /// Opens the named model, fetching it first if need be; the embedded one if none is named.
 pub(crate) fn open(name: Option<&str>) -> Result<Model> {
-    let Some(name) = name else { return built_in::open() };
-    let bar = bytes_bar();
-    let mut showing = String::new();
-    let files = hub::resolve(name, &environment::hub_options(), &mut |event| match event {
-        HubEvent::Progress { file, done, total } => {
-            if showing != file {
-                showing = file.into();
-                bar.set_message(showing.clone());
-                bar.reset();
+    match name {
+        Some(name) if !is_built_in(name) => Ok(Model::open(&find(name)?)?),
+        _ => built_in::open(),
+    }
+}
+
+/// Whether the name is the embedded model's. A directory of that name is `./nvllm-tiny`.
+pub(crate) fn is_built_in(name: &str) -> bool {
+    name == built_in::NAME && (built_in::HAS_MODEL || !Path::new(name).is_dir())
+}
+
+/// The files of the named model, fetched if they are not here.
+pub(crate) fn find(name: &str) -> Result<ModelFiles> {
+    let name = &environment::expand_home(name);
+    let mut fetching = Fetching::new();
+    let files = hub::resolve(name, &environment::hub_options()?, &mut |event| fetching.show(event));
+    fetching.progress.end();
+    files.map_err(|e| match e {
+        EngineError::ModelName { .. } if is_nearly_built_in(name) => {
+            anyhow!("`{name}` is not a model; did you mean {}, the demo in this program?", built_in::NAME)
+        }
+        other => other.into(),
+    })
+}
+
+fn is_nearly_built_in(name: &str) -> bool {
+    let names = [built_in::NAME.to_owned()].into_iter();
+    built_in::HAS_MODEL && hub::most_similar(name.trim_end_matches('/'), names).is_some()
+}
+
+/// Shows what happens while files are fetched: one bar over all of them, and a line for each thing worth knowing.
+struct Fetching {
+    progress: Progress,
+    /// Bytes of all files that are to come, of those that are complete, and of the one that comes now.
+    total: u64,
+    complete: u64,
+    current: u64,
+}
+
+impl Fetching {
+    fn new() -> Self {
+        Self { progress: Progress::new("fetching"), total: 0, complete: 0, current: 0 }
+    }
+
+    fn show(&mut self, event: HubEvent<'_>) {
+        let progress = &self.progress;
+        match event {
+            HubEvent::Planned { total, .. } => self.total = total,
+            HubEvent::Progress { file, done, .. } => {
+                self.current = done;
+                progress.name(file);
             }
-            bar.set_length(total);
-            bar.set_position(done);
+            HubEvent::Fetched { file, total } => {
+                self.complete += total;
+                self.current = 0;
+                progress.aside(|| note!("fetched {file} ({})", human::bytes(total)));
+            }
+            HubEvent::Retrying { what, reason, delay } => {
+                let delay = human::seconds(delay.as_secs_f64());
+                progress.aside(|| note!("{what}: {reason}; trying again in {delay}"));
+            }
+            HubEvent::Waiting { file } => {
+                progress.aside(|| note!("waiting for another process that fetches {file}"));
+            }
+            HubEvent::UsingCache { reason } => {
+                progress.aside(|| note!("the hub cannot be reached ({reason}): using the cached files"));
+            }
+            _ => {}
         }
-        HubEvent::Fetched { file, total } => bar.println(format!("fetched {file} ({total} bytes)")),
-        HubEvent::Retrying { what, reason, delay } => {
-            bar.println(format!("{what}: {reason}; trying again in {:.1} s", delay.as_secs_f64()));
-        }
-        HubEvent::Waiting { file } => bar.println(format!("waiting for another process that fetches {file}")),
-        HubEvent::UsingCache { reason } => {
-            bar.println(format!("the hub cannot be reached ({reason}): using the cached files"));
-        }
-        _ => {}
-    });
-    bar.finish_and_clear();
-    Ok(Model::open(&files?)?)
+        self.progress.set(self.complete + self.current, self.total);
+    }
 }
 
 /// Opens the model and loads it for `max_num_seqs` sequences.
@@ -51,15 +98,11 @@ pub(crate) fn start_with(args: &ModelArgs, options: LoadOptions) -> Result<(Engi
     let mut model = open(args.model.as_deref())?;
     expand(&mut model, &args.load)?;
     let model = Arc::new(model);
-    let bar = bytes_bar();
-    bar.set_message("loading");
+    let bar = Progress::new("loading");
     let shown = bar.clone();
-    let progress = move |LoadProgress { done, total }: LoadProgress| {
-        shown.set_length(total as u64);
-        shown.set_position(done as u64);
-    };
+    let progress = move |LoadProgress { done, total }: LoadProgress| shown.set(done as u64, total as u64);
     let engine = Engine::start(backends::factory(&args.load.device), Arc::clone(&model), options, progress);
-    bar.finish_and_clear();
+    bar.end();
     Ok((engine?, model))
 }
 
@@ -74,15 +117,4 @@ pub(crate) fn expand(model: &mut Model, args: &LoadArgs) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// A bar that appears only if the work takes long enough to be noticed.
-fn bytes_bar() -> ProgressBar {
-    let bar = ProgressBar::no_length();
-    let template = "{msg} {bar:40} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}";
-    if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style);
-    }
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
 }

@@ -187,7 +187,7 @@ pub type Progress<'a> = dyn FnMut(HubEvent<'_>) + 'a;
 /// [`EngineError::ModelName`] if it is neither; [`EngineError::MissingFile`] and the others of [`ModelFiles::in_directory`] for
 /// a directory; [`EngineError::HubRefused`], [`EngineError::HubUnreachable`], [`EngineError::HubProtocol`],
 /// [`EngineError::Checksum`], [`EngineError::DiskFull`], [`EngineError::CacheUnwritable`] from fetching;
-/// [`EngineError::NotCached`] when offline; those of [`Model::architecture`](crate::Model::architecture).
+/// [`EngineError::NotCached`] when offline; those of [`Model::check`](crate::Model::check).
 pub fn resolve(model: &str, options: &HubOptions, progress: &mut Progress<'_>) -> Result<ModelFiles> {
     let path = Path::new(model);
     match path.metadata() {

@@ -94,7 +94,7 @@ fn opened<T>(result: Result<T>) -> Result<T, BenchError> {
 
 /// The named model on disk, fetched first if need be, or the embedded one.
 fn subject(name: Option<&str>) -> Result<Subject> {
-    let Some(name) = name else {
+    let Some(name) = name.filter(|name| !models::is_built_in(name)) else {
         return Ok(Subject {
             name: built_in::NAME.into(),
             sha256: host::sha256(built_in::weights()),

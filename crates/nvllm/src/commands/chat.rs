@@ -53,9 +53,8 @@ pub(crate) struct Chat {
 
 pub(super) fn run(args: &Chat) -> Result<()> {
     let (engine, model) = models::start(&args.model, 1)?;
-    if model.chat_template.is_none() {
-        bail!("{} has no chat template; use nvllm generate", model.name);
-    }
+    model.chat_template()?;
+    args.sampling.warn_of_defaults(&model);
     let listener = Listener::start();
     let mut chat =
         Conversation { system: args.system.clone(), thinking: args.thinking, messages: Vec::new() };
@@ -144,8 +143,8 @@ impl Conversation {
         let request = Request {
             prompt: ids.into_iter().map(TokenId).collect(),
             sampling,
-            max_tokens: args.sampling.max_tokens(Some(MAX_TOKENS)),
-            stop: args.sampling.stop.clone(),
+            max_tokens: args.sampling.max_tokens(model, MAX_TOKENS),
+            stop: args.sampling.stop(model),
             ..Request::default()
         };
         let (prompt_tokens, max_tokens) = (request.prompt.len(), request.max_tokens);
@@ -173,9 +172,6 @@ impl Conversation {
             kwargs: Some(&kwargs),
             ..ChatInput::default()
         };
-        match &model.chat_template {
-            Some(template) => Ok(template.render(&input)?),
-            None => bail!("{} has no chat template", model.name),
-        }
+        Ok(model.chat_template()?.render(&input)?)
     }
 }

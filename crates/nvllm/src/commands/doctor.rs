@@ -32,7 +32,10 @@ pub(super) fn run() -> Result<()> {
         Ok(_) => outln!("model     {} is in this build", built_in::NAME)?,
         Err(missing) => outln!("model     {missing}")?,
     }
-    outln!("cache     {}", environment::cache_dir().display())?;
+    match environment::cache_dir() {
+        Some(dir) => outln!("cache     {}", dir.display())?,
+        None => outln!("cache     none: there is no home directory; set XDG_CACHE_HOME")?,
+    }
     Ok(())
 }
 

@@ -65,9 +65,10 @@ pub(super) fn run(args: &Generate) -> Result<()> {
     let (prompts, many) = args.prompt.read()?;
     let num_seqs = args.max_num_seqs.unwrap_or(MAX_NUM_SEQS).min(prompts.len());
     let (engine, model) = models::start(&args.model, num_seqs)?;
+    args.sampling.warn_of_defaults(&model);
     let sampling = params(&args.sampling, &model);
     let seed = sampling.seed;
-    let max_tokens = args.sampling.max_tokens(Some(MAX_TOKENS));
+    let max_tokens = args.sampling.max_tokens(&model, MAX_TOKENS);
     let tokenizer = model.tokenizer()?;
     let request = |prompt: &str| -> Result<Request> {
         let encode = EncodeOptions { add_special_tokens: true, ..EncodeOptions::default() };
@@ -75,7 +76,7 @@ pub(super) fn run(args: &Generate) -> Result<()> {
             prompt: tokenizer.encode(prompt, encode)?.into_iter().map(TokenId).collect(),
             sampling: sampling.clone(),
             max_tokens,
-            stop: args.sampling.stop.clone(),
+            stop: args.sampling.stop(&model),
             show_special_tokens: args.special,
             logprobs: args.logprobs,
             ..Request::default()

@@ -7,12 +7,13 @@ use nvllm_core::{SamplingParams, TokenId};
 use nvllm_engine::Model;
 
 use super::number::OrNone;
+use crate::output::note;
 
 /// How tokens are drawn. What is not given comes from the model's generation_config.json.
 #[derive(Args)]
 #[command(next_help_heading = "Sampling")]
 pub(crate) struct SamplingArgs {
-    /// Tokens to generate at most; -1: as many as the context holds [default: 256, in chat 1024].
+    /// Tokens to generate at most; -1: as many as the context holds [default: the model's, else 256, in chat 1024].
     #[arg(short = 'n', long, value_name = "N", allow_negative_numbers = true)]
     max_tokens: Option<OrNone<usize>>,
     /// Higher is more random, 0 is greedy [default: the model's, else 1].
@@ -44,16 +45,41 @@ pub(crate) struct SamplingArgs {
     pub seed: Option<OrNone<u64>>,
     /// Stop before this text; may be given several times.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
-    pub stop: Vec<String>,
+    stop: Vec<String>,
     /// Go on past the model's end-of-text tokens.
     #[arg(long)]
     pub ignore_eos: bool,
 }
 
 impl SamplingArgs {
-    /// `--max-tokens`, or `default` if not given; none is as many as the context holds.
-    pub(crate) fn max_tokens(&self, default: Option<usize>) -> Option<usize> {
-        self.max_tokens.map_or(default, |OrNone(number)| number)
+    /// `--max-tokens`, else what the model's authors ask for, else `default`; none is as many as the context holds.
+    pub(crate) fn max_tokens(&self, model: &Model, default: usize) -> Option<usize> {
+        let default = model.generation.max_new_tokens.unwrap_or(default);
+        self.max_tokens.map_or(Some(default), |OrNone(number)| number)
+    }
+
+    /// `--stop`, and the texts at which the model's authors let it end.
+    pub(crate) fn stop(&self, model: &Model) -> Vec<String> {
+        let own: &[String] = if self.ignore_eos { &[] } else { &model.generation.stop_strings };
+        self.stop.iter().chain(own).cloned().collect()
+    }
+
+    /// Says what of the model's generation_config.json is not followed, unless a flag says otherwise anyway.
+    pub(crate) fn warn_of_defaults(&self, model: &Model) {
+        let overridden = |field: &str| match field {
+            "temperature" | "do_sample" => self.temperature.is_some(),
+            "top_k" => self.top_k.is_some(),
+            "top_p" => self.top_p.is_some(),
+            "min_p" => self.min_p.is_some(),
+            "repetition_penalty" => self.repetition_penalty.is_some(),
+            "max_new_tokens" => self.max_tokens.is_some(),
+            "eos_token_id" | "stop_strings" => self.ignore_eos,
+            _ => false,
+        };
+        let remarks = model.generation.remarks.iter();
+        for remark in remarks.filter(|remark| !remark.field.as_deref().is_some_and(overridden)) {
+            note!("note: {}", remark.message);
+        }
     }
 }
 
