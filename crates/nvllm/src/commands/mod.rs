@@ -7,9 +7,12 @@ mod completions;
 mod doctor;
 mod generate;
 mod info;
+mod list;
 mod logits;
 mod plan;
 mod prompts;
+mod pull;
+mod rm;
 
 use anyhow::Result;
 use clap::error::ErrorKind;
@@ -55,6 +58,12 @@ pub(crate) enum Command {
     Info(info::Info),
     /// Plan memory: what a model takes under given limits, and what fits.
     Plan(plan::Plan),
+    /// Fetch a model from the hub into its cache.
+    Pull(pull::Pull),
+    /// List the models that are here: the demo, and what the hub's cache holds.
+    List(list::List),
+    /// Remove fetched models from the cache.
+    Rm(rm::Rm),
     /// Measure a model on this machine, against the limits of its hardware.
     Bench(bench::Bench),
     /// Say what this machine has for running models, and what is missing.
@@ -76,6 +85,9 @@ pub(crate) fn run(command: Command) -> Result<()> {
         Command::Logits(args) => logits::run(&args),
         Command::Info(args) => info::run(&args),
         Command::Plan(args) => plan::run(&args),
+        Command::Pull(args) => pull::run(&args),
+        Command::List(args) => list::run(&args),
+        Command::Rm(args) => rm::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Doctor => doctor::run(),
         Command::Completions(args) => completions::run(&args, Cli::command()),

@@ -3,4 +3,13 @@
 mod basics;
 mod ends;
 mod generate;
+mod models;
 mod support;
+
+// The hub that the engine's own tests fetch from.
+#[allow(dead_code)]
+#[path = "../../../nvllm-engine/tests/hub/mock.rs"]
+mod mock;
+#[allow(dead_code)]
+#[path = "../../../nvllm-engine/tests/hub/server.rs"]
+mod server;
