@@ -57,12 +57,40 @@ pub struct Settings {
     pub version: String,
     /// The program whose start is measured, with the arguments that choose backend and threads.
     pub program: Option<Program>,
+    /// Another build of it, to be measured in turn where a workload measures the program.
+    pub against: Option<PathBuf>,
+    /// Sizes asked for; a workload's own where empty.
+    pub sizes: Sizes,
     /// Peers to look for.
     pub peers: Vec<Installation>,
     /// Where they compute, as torch names it: `cpu`, `cuda:0`.
     pub peer_device: String,
     /// Where peers may keep converted weights.
     pub scratch: PathBuf,
+}
+
+/// Sizes of `decode` and `prefill`: every combination of those given is measured.
+#[derive(Clone, Debug, Default)]
+pub struct Sizes {
+    /// Sequences at once.
+    pub batch: Vec<usize>,
+    /// Tokens of each sequence that the cache holds before a decode step.
+    pub context: Vec<usize>,
+    /// Tokens of each prompt.
+    pub prompt_len: Vec<usize>,
+}
+
+impl Sizes {
+    /// Every batch size with every length of `lens`; a size that was not given counts as `default`, and `None` where
+    /// neither was.
+    pub(crate) fn pairs(&self, lens: &[usize], default: (usize, usize)) -> Option<Vec<(usize, usize)>> {
+        if self.batch.is_empty() && lens.is_empty() {
+            return None;
+        }
+        let or = |given: &[usize], default| if given.is_empty() { vec![default] } else { given.to_vec() };
+        let (batches, lens) = (or(&self.batch, default.0), or(lens, default.1));
+        Some(lens.iter().flat_map(|&len| batches.iter().map(move |&batch| (batch, len))).collect())
+    }
 }
 
 /// The real `nvllm`.
@@ -161,6 +189,7 @@ impl Bench {
             ));
         }
         display.bar.set_message("checking correctness");
+        (display.note)("checking first that the backend computes what it should: some seconds on a CPU");
         let gate = gate.check(&factory, (settings.activations, settings.numerics), settings.quick)?;
         if !gate.correctness.passed {
             return Err(BenchError::Incorrect { detail: gate.correctness.detail });
@@ -387,6 +416,18 @@ impl Bench {
         self.push(record, workload, case, measured)
     }
 
+    /// Keeps what another build of our program measured.
+    pub(crate) fn keep_other(
+        &mut self,
+        workload: &dyn Workload,
+        case: &Case,
+        (engine, agreement): (Engine, record::Correctness),
+        measured: Measurement,
+    ) -> Result<()> {
+        let record = Record { engine, correctness: Some(agreement), ..self.template.clone() };
+        self.push(record, workload, case, measured)
+    }
+
     fn push(
         &mut self,
         record: Record,
@@ -513,6 +554,15 @@ mod tests {
     fn engines_take_turns_forwards_and_backwards() {
         assert_eq!(turns(0, 3), [0, 1, 2]);
         assert_eq!(turns(1, 3), [2, 1, 0]);
+    }
+
+    #[test]
+    fn sizes_combine() {
+        let sizes = |batch: &[usize]| Sizes { batch: batch.to_vec(), ..Sizes::default() };
+        assert_eq!(sizes(&[]).pairs(&[], (1, 128)), None);
+        assert_eq!(sizes(&[]).pairs(&[512, 64], (1, 128)), Some(vec![(1, 512), (1, 64)]));
+        assert_eq!(sizes(&[1, 8]).pairs(&[], (1, 128)), Some(vec![(1, 128), (8, 128)]));
+        assert_eq!(sizes(&[2, 4]).pairs(&[16, 32], (1, 1)), Some(vec![(2, 16), (4, 16), (2, 32), (4, 32)]));
     }
 
     #[test]

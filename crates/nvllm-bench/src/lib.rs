@@ -24,7 +24,7 @@ mod stepper;
 pub mod table;
 pub mod workload;
 
-pub use bench::{Bench, Display, Factory, Program, Settings, Subject};
+pub use bench::{Bench, Display, Factory, Program, Settings, Sizes, Subject};
 pub use error::{BenchError, Result};
 pub use gate::{Fixtures, Gate, GateReport, Perplexity};
 pub use peer::{Installation, Peer, installations};

@@ -73,7 +73,7 @@ pub fn conditions(records: &[Record]) -> String {
     };
     let short = |text: &str| text.chars().take(12).collect::<String>();
     let mut text = format!(
-        "{} ({} parameters, sha256 {}), weights {}, activations {}, KV {}, {} numerics, {} threads\n{} on {} ({} processors), commit {}{}\n",
+        "{} ({} parameters, sha256 {}), weights {}, activations {}, KV {}, {} numerics, {} threads\n{} on {} ({} processors), {}{}\n",
         first.model.name,
         first.model.num_parameters,
         short(&first.model.sha256),
@@ -85,7 +85,7 @@ pub fn conditions(records: &[Record]) -> String {
         first.device.name,
         first.host.os,
         first.host.num_cpus,
-        short(&first.source.commit),
+        source(&first.source.commit),
         if first.source.dirty == Some(true) { " with local changes" } else { "" },
     );
     for record in records {
@@ -96,6 +96,12 @@ pub fn conditions(records: &[Record]) -> String {
         }
     }
     text
+}
+
+/// A commit, cut, or the version of a released binary.
+fn source(commit: &str) -> String {
+    let hash = commit.len() >= 12 && commit.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if hash { format!("commit {}", &commit[..12]) } else { commit.into() }
 }
 
 /// A time as people read it.
@@ -137,6 +143,12 @@ mod tests {
         let table = latencies(&[record]);
         assert!(table.contains("| 150.0 / 199.0 | 100.0 / 100.0 | 100.0 / 100.0 |"), "{table}");
         assert!(DEFINITIONS.iter().all(|d| table.contains(d.meaning)));
+    }
+
+    #[test]
+    fn a_commit_is_cut_and_a_version_is_not() {
+        assert_eq!(source("0123456789abcdef0123456789abcdef01234567"), "commit 0123456789ab");
+        assert_eq!(source("version 0.1.0"), "version 0.1.0");
     }
 
     #[test]

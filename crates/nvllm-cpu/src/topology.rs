@@ -1,6 +1,7 @@
-//! How many processors this process may use: its affinity mask, cut by cgroup CPU quotas.
+//! How many processors this process may use: its affinity mask, cut by cgroup CPU quotas; how long a thread has used one.
 
 use std::path::Path;
+use std::time::Duration;
 
 /// The processors in this thread's affinity mask, ascending. Empty where the system does not say.
 pub fn allowed_cpus() -> Vec<usize> {
@@ -39,6 +40,19 @@ pub(crate) fn pin_to(cpu: usize) -> std::io::Result<()> {
         let _ = cpu;
         Err(std::io::Error::from(std::io::ErrorKind::Unsupported))
     }
+}
+
+/// How long the calling thread has been running, where the system says.
+pub(crate) fn thread_time() -> Option<Duration> {
+    #[cfg(unix)]
+    {
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the pointer is to a timespec that this frame owns.
+        if unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) } == 0 {
+            return Some(Duration::new(time.tv_sec.try_into().ok()?, time.tv_nsec.try_into().ok()?));
+        }
+    }
+    None
 }
 
 /// Threads that make sense here: the affinity mask (or what the standard library finds), cut by the cgroup quota, at least 1.

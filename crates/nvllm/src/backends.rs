@@ -1,12 +1,14 @@
 //! From `--backend` to a backend.
 
+use std::sync::Once;
+
 use nvllm_core::{Activations, Backend, DType, Reference};
 use nvllm_cpu::{CpuBackend, PoolConfig};
 use nvllm_engine::{EngineError, LoadOptions};
 
-use crate::built_in;
 use crate::flags::{BackendName, DeviceArgs, Dtype, LoadArgs};
 use crate::output::note;
+use crate::{built_in, human};
 
 /// What makes the backend, on the thread that will own it.
 ///
@@ -33,6 +35,15 @@ pub(crate) fn factory(
 }
 
 fn cpu(args: &DeviceArgs) -> nvllm_engine::Result<Box<dyn Backend>> {
+    // The bench makes the backend more than once.
+    static SAID: Once = Once::new();
+    let processors = nvllm_cpu::default_threads();
+    if let Some(threads) = args.threads.filter(|&threads| threads > processors) {
+        let have = human::count(processors, "processor");
+        SAID.call_once(|| {
+            note!("warning: --threads {threads}, but this process may use {have}: more threads are slower");
+        });
+    }
     let config = PoolConfig { threads: args.threads, pin: args.pin, ..PoolConfig::default() };
     let cpu = CpuBackend::new(&config).map_err(|e| EngineError::Backend { reason: e.to_string() })?;
     Ok(Box::new(cpu))

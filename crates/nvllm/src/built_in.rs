@@ -88,57 +88,91 @@ pub(crate) fn cuda(args: &DeviceArgs) -> Result<Box<dyn Backend>> {
     Ok(Box::new(CudaBackend::new(&options)?))
 }
 
-/// What was found of CUDA, one line each; what is missing says what to install.
+/// What was found of CUDA.
+#[derive(Debug, Default, serde::Serialize)]
+pub(crate) struct CudaFindings {
+    /// What the driver shows.
+    pub gpus: Vec<Gpu>,
+    /// Why there is none.
+    pub missing: Option<String>,
+    /// What a GPU's kernels come from; nothing is looked for without a GPU.
+    pub kernels: Option<String>,
+    /// The vendor's library that `--numerics fast` can use.
+    pub cublaslt: Option<String>,
+}
+
+/// A GPU as its driver shows it.
+#[derive(Debug, serde::Serialize)]
+pub(crate) struct Gpu {
+    pub ordinal: usize,
+    pub name: String,
+    /// Compute capability: `9.0`.
+    pub capability: String,
+    /// What kernels are compiled for: `sm_90a`.
+    pub target: String,
+    pub memory_bytes: usize,
+    /// The CUDA version that the driver supports.
+    pub driver: String,
+}
+
+/// What was found of CUDA.
 #[cfg(feature = "cuda")]
-pub(crate) fn cuda_findings() -> Vec<String> {
-    use nvllm_cuda::compile::{Archive, Nvrtc, Target};
-    let mut lines = Vec::new();
-    match nvllm_cuda::count_devices() {
-        Ok(count) => {
-            for facts in (0..count).filter_map(|gpu| nvllm_cuda::device_facts(gpu).ok()) {
-                let (major, minor) = facts.capability;
-                let driver = (facts.driver / 1000, facts.driver % 1000 / 10);
-                lines.push(format!(
-                    "cuda      GPU {}: {}, compute capability {major}.{minor} ({}), {} bytes of memory, driver for CUDA {}.{}",
-                    facts.ordinal,
-                    facts.name,
-                    Target::of_device(facts.capability).name(),
-                    facts.memory_bytes,
-                    driver.0,
-                    driver.1,
-                ));
-            }
+pub(crate) fn cuda_findings() -> CudaFindings {
+    use nvllm_cuda::compile::Target;
+    let count = match nvllm_cuda::count_devices() {
+        Ok(count) => count,
+        Err(missing) => {
+            return CudaFindings { missing: Some(missing.to_string()), ..CudaFindings::default() };
         }
-        Err(missing) => lines.push(format!("cuda      {missing}")),
+    };
+    let gpu = |facts: nvllm_cuda::DeviceFacts| Gpu {
+        ordinal: facts.ordinal,
+        name: facts.name,
+        capability: format!("{}.{}", facts.capability.0, facts.capability.1),
+        target: Target::of_device(facts.capability).name(),
+        memory_bytes: facts.memory_bytes,
+        driver: format!("{}.{}", facts.driver / 1000, facts.driver % 1000 / 10),
+    };
+    CudaFindings {
+        gpus: (0..count).filter_map(|at| nvllm_cuda::device_facts(at).ok()).map(gpu).collect(),
+        missing: None,
+        kernels: Some(kernels()),
+        cublaslt: Some(match nvllm_cuda::cublaslt_version() {
+            Some(version) => format!("{}.{}", version / 10_000, version % 10_000 / 100),
+            None => "not found, and not needed: --numerics fast can use it (PyPI: nvidia-cublas)".into(),
+        }),
     }
-    lines.push(match KERNELS.map(Archive::open) {
-        None => "kernels   not in this build: NVRTC compiles them".into(),
-        Some(None) => "kernels   in this build, and damaged: build it again".into(),
+}
+
+/// What a GPU's kernels come from: this build, or a compiler on this machine.
+#[cfg(feature = "cuda")]
+fn kernels() -> String {
+    use nvllm_cuda::compile::{Archive, Nvrtc, Target};
+    let compiler = || match Nvrtc::load(None) {
+        Ok(nvrtc) => format!("NVRTC {}.{} compiles them", nvrtc.version().0, nvrtc.version().1),
+        Err(missing) => missing.to_string(),
+    };
+    match KERNELS.map(Archive::open) {
+        None => format!("not in this build; {}", compiler()),
+        Some(None) => format!("in this build, and damaged; {}", compiler()),
         Some(Some(archive)) => {
             let targets = Target::ALL.into_iter().filter(|&target| archive.holds(target));
             let names: Vec<_> = targets.map(Target::name).collect();
             let (major, minor) = archive.version();
-            let names = if names.is_empty() { "made from other sources".into() } else { names.join(", ") };
-            format!("kernels   in this build: {names} (CUDA {major}.{minor}, {} bytes)", archive.num_bytes())
+            if names.is_empty() {
+                return format!("in this build, made from other sources; {}", compiler());
+            }
+            let (names, size) = (names.join(", "), crate::human::bytes(archive.num_bytes()));
+            format!("in this build: {names} (CUDA {major}.{minor}, {size})")
         }
-    });
-    lines.push(match Nvrtc::load(None) {
-        Ok(nvrtc) => format!("nvrtc     {}.{}", nvrtc.version().0, nvrtc.version().1),
-        Err(missing) => format!("nvrtc     {missing}"),
-    });
-    lines.push(match nvllm_cuda::cublaslt_version() {
-        Some(version) => format!("cublaslt  {}.{}", version / 10_000, version % 10_000 / 100),
-        None => {
-            "cublaslt  not found, and not needed: --numerics fast can use it (PyPI: nvidia-cublas)".into()
-        }
-    });
-    lines
+    }
 }
 
 /// What was found of CUDA.
 #[cfg(not(feature = "cuda"))]
-pub(crate) fn cuda_findings() -> Vec<String> {
-    vec!["cuda      not in this build: build with --features cuda".into()]
+pub(crate) fn cuda_findings() -> CudaFindings {
+    let missing = Some("not in this build: build with --features cuda".into());
+    CudaFindings { missing, ..CudaFindings::default() }
 }
 
 /// Whether a driver shows a GPU.

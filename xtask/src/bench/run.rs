@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use nvllm_bench::workload::{self, Workload};
 use nvllm_bench::{
-    Bench, Display, Factory, Gate, Program, Settings, Subject, host, installations, record, table,
+    Bench, Display, Factory, Gate, Program, Settings, Sizes, Subject, host, installations, record, table,
 };
 use nvllm_core::Backend;
 use nvllm_cpu::{CpuBackend, Kernels, Pool, PoolConfig};
@@ -30,8 +30,8 @@ pub(super) fn command(root: &Path, args: &Args) -> Result<ExitCode> {
     args.workloads.iter().try_for_each(|name| workload::find(name).map(|_| ()))?;
     let workloads: Vec<&dyn Workload> = all.copied().collect();
     let dir = model_dir(root, args)?;
-    let program =
-        if workloads.iter().any(|workload| workload.name() == "startup") { build(root, args) } else { None };
+    let runs_program = workloads.iter().any(|workload| ["startup", "busy"].contains(&workload.name()));
+    let program = if runs_program { build(root, args) } else { None };
     let settings = settings(root, args, program)?;
     let display = Display::bar(workloads.len(), |line| eprintln!("{line}"));
     let gate = Gate { fixtures: Some(Box::new(gate::check)), demo: opener(root.join("models/nvllm-tiny")) };
@@ -46,9 +46,6 @@ pub(super) fn command(root: &Path, args: &Args) -> Result<ExitCode> {
     }
     let written = record::read_run(&path, bench.run_id())?;
     println!("{}\n{}\n{}", table::conditions(&written), table::figures(&written), table::latencies(&written));
-    for line in bench.skipped() {
-        println!("{line}");
-    }
     println!("records: {} (run {})", path.display(), bench.run_id());
     Ok(ExitCode::SUCCESS)
 }
@@ -143,6 +140,8 @@ fn settings(root: &Path, args: &Args, program: Option<Program>) -> Result<Settin
         source: source(root, args)?,
         version: env!("CARGO_PKG_VERSION").into(),
         program,
+        against: args.against.clone(),
+        sizes: Sizes::default(),
         peers,
         peer_device: match args.backend {
             BackendArg::Cpu => "cpu".into(),

@@ -69,7 +69,10 @@ impl Workload for Decode {
         let backend = bench.backend()?;
         let roof = bench.roof(backend.as_ref());
         let mut peers = bench.take_peers()?;
-        let all: Vec<(usize, usize)> = if bench.settings.quick {
+        let sizes = &bench.settings.sizes;
+        let all: Vec<(usize, usize)> = if let Some(pairs) = sizes.pairs(&sizes.context, (1, 128)) {
+            pairs
+        } else if bench.settings.quick {
             QUICK.to_vec()
         } else {
             CONTEXTS.iter().flat_map(|&context| BATCHES.map(|batch| (batch, context))).collect()

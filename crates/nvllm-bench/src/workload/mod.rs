@@ -1,6 +1,7 @@
 //! The registry of workloads: one file each, named and defined as the field names them.
 
 mod accuracy;
+mod busy;
 mod decode;
 mod memory;
 mod nano;
@@ -39,7 +40,7 @@ pub struct Figures {
 }
 
 /// Every workload, in the order in which they run: the first two look at a process that has nothing loaded yet.
-pub static REGISTRY: [&dyn Workload; 7] = [
+pub static REGISTRY: [&dyn Workload; 8] = [
     &startup::Startup,
     &memory::Memory,
     &accuracy::Accuracy,
@@ -47,6 +48,7 @@ pub static REGISTRY: [&dyn Workload; 7] = [
     &prefill::Prefill,
     &ops::Ops,
     &nano::Nano,
+    &busy::Busy,
 ];
 
 /// The workload of this name.

@@ -33,8 +33,11 @@ impl Workload for Prefill {
 
     fn run(&self, bench: &mut Bench) -> Result<()> {
         let mut peers = bench.take_peers()?;
-        let cases = if bench.settings.quick { &QUICK[..] } else { &CASES[..] };
-        let result = cases.iter().try_for_each(|&case| self.case(bench, &mut peers, case));
+        let (quick, sizes) = (bench.settings.quick, &bench.settings.sizes);
+        let cases = sizes
+            .pairs(&sizes.prompt_len, (1, 512))
+            .unwrap_or_else(|| if quick { QUICK.to_vec() } else { CASES.to_vec() });
+        let result = cases.into_iter().try_for_each(|case| self.case(bench, &mut peers, case));
         bench.put_peers(peers);
         result
     }

@@ -122,10 +122,12 @@ impl Startup {
         let least = cold.iter().map(|start| start.storage.unwrap_or(0)).min().unwrap_or(0);
         if cold_fault.is_none() && least < bytes / 2 {
             cold_fault = Some(format!(
-                "a start read {least} bytes from storage although the weights' {bytes} were to be dropped"
+                "the system kept the weights' file in memory ({:.1} of its {:.1} MB were read from storage), so no start was cold",
+                least as f64 / 1e6,
+                bytes as f64 / 1e6
             ));
         }
-        check_token(bench, &warm)?;
+        check_tokens(bench, PROMPT, warm.iter().map(|start| start.token))?;
         match cold_fault {
             Some(reason) => bench.skip("startup, cold", &reason),
             None => self.keep(bench, "cold", &cold)?,
@@ -197,22 +199,23 @@ fn once(bench: &Bench, program: &Program) -> Result<Start> {
     })
 }
 
-/// The program is another one than this: it must make the token that this one computes.
-fn check_token(bench: &Bench, starts: &[Start]) -> Result<()> {
+/// The program is another one than this: its first token after `prompt` must be the one that this one computes.
+pub(super) fn check_tokens(
+    bench: &Bench,
+    prompt: &str,
+    mut tokens: impl Iterator<Item = TokenId>,
+) -> Result<()> {
     let model = bench.open()?;
     let encode = EncodeOptions { add_special_tokens: true, ..EncodeOptions::default() };
-    let ids: Vec<TokenId> = model.tokenizer()?.encode(PROMPT, encode)?.into_iter().map(TokenId).collect();
+    let ids: Vec<TokenId> = model.tokenizer()?.encode(prompt, encode)?.into_iter().map(TokenId).collect();
     let limits = bench.limits(&model, 1, ids.len(), ids.len())?;
     let backend = bench.backend()?;
     let logits = Stepper::load(backend.as_ref(), &model, &limits)?.logits(&ids)?;
     let best = (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b]).then(b.cmp(&a)));
-    match starts.iter().find(|start| Some(start.token.index()) != best) {
+    match tokens.find(|token| Some(token.index()) != best) {
         None => Ok(()),
-        Some(start) => Err(BenchError::Incorrect {
-            detail: format!(
-                "the program that was started made token {}; this one computes {best:?}",
-                start.token
-            ),
+        Some(token) => Err(BenchError::Incorrect {
+            detail: format!("the program that was started made token {token}; this one computes {best:?}"),
         }),
     }
 }

@@ -12,23 +12,84 @@ fn pool(threads: usize, spin: Duration) -> Pool {
 /// Always parking, and mostly spinning.
 const SPINS: [Duration; 2] = [Duration::ZERO, Duration::from_micros(50)];
 
+/// Every chunk of 1 of `0..total`, as [`Pool::for_chunks`] gives them.
+fn each(pool: &Pool, total: usize, f: impl Fn(usize, usize) + Sync) {
+    pool.for_chunks(total, 1, |thread, range| {
+        assert_eq!(range.len(), 1);
+        f(thread, range.start);
+    });
+}
+
 #[test]
-fn every_index_runs_once_the_first_on_the_caller() {
+fn every_part_runs_once_and_no_thread_index_twice_at_a_time() {
     for spin in SPINS {
         for threads in 1..=5 {
             let pool = pool(threads, spin);
             assert_eq!(pool.num_threads(), threads);
             let caller = std::thread::current().id();
             for _ in 0..200 {
-                let seen = Mutex::new(vec![0; threads]);
-                pool.run(|i| {
-                    seen.lock().unwrap()[i] += 1;
-                    assert_eq!(i == 0, std::thread::current().id() == caller);
+                let seen = Mutex::new(vec![0; 2 * threads]);
+                let busy: Vec<Mutex<()>> = (0..threads).map(|_| Mutex::default()).collect();
+                each(&pool, 2 * threads, |thread, part| {
+                    let _alone = busy[thread].try_lock().unwrap();
+                    assert_eq!(thread == 0, std::thread::current().id() == caller);
+                    seen.lock().unwrap()[part] += 1;
                 });
-                assert_eq!(seen.into_inner().unwrap(), vec![1; threads]);
+                assert_eq!(seen.into_inner().unwrap(), vec![1; 2 * threads]);
             }
         }
     }
+}
+
+/// Where a signal keeps a thread, as a busy machine may, until it is let go.
+#[cfg(unix)]
+static HELD: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+
+#[cfg(unix)]
+extern "C" fn stand_still(_: libc::c_int) {
+    while HELD.load(Ordering::SeqCst) {
+        std::hint::spin_loop();
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn a_worker_that_stands_still_between_sections_holds_up_nobody() {
+    let pool = std::sync::Arc::new(pool(2, SPINS[1]));
+    let worker = Mutex::new(None);
+    while worker.lock().unwrap().is_none() {
+        each(&pool, 64, |thread, _| {
+            if thread == 1 {
+                // SAFETY: asks for the calling thread's own name.
+                *worker.lock().unwrap() = Some(unsafe { libc::pthread_self() });
+            }
+        });
+    }
+    HELD.store(true, Ordering::SeqCst);
+    let handler: extern "C" fn(libc::c_int) = stand_still;
+    // SAFETY: the handler reads an atomic and nothing else; the worker lives as long as the pool.
+    unsafe {
+        libc::signal(libc::SIGUSR1, handler as libc::sighandler_t);
+        libc::pthread_kill(worker.into_inner().unwrap().unwrap(), libc::SIGUSR1);
+    }
+    let (tell, done) = std::sync::mpsc::channel();
+    let caller = std::sync::Arc::clone(&pool);
+    std::thread::spawn(move || {
+        // More sections than could end before the signal arrives.
+        let end = std::time::Instant::now() + Duration::from_millis(100);
+        let mut sums = Vec::new();
+        while std::time::Instant::now() < end {
+            let sum = AtomicUsize::new(0);
+            each(&caller, 10, |_, part| {
+                sum.fetch_add(part, Ordering::Relaxed);
+            });
+            sums.push(sum.into_inner());
+        }
+        tell.send(sums).unwrap();
+    });
+    let sums = done.recv_timeout(Duration::from_secs(60));
+    HELD.store(false, Ordering::SeqCst);
+    assert!(sums.expect("the sections must end without the worker").iter().all(|&sum| sum == 45));
 }
 
 #[test]
@@ -51,21 +112,16 @@ fn a_panic_reaches_the_caller_and_the_pool_lives_on() {
     for spin in SPINS {
         let pool = pool(3, spin);
         for victim in 0..3 {
-            let ended = AtomicUsize::new(0);
             let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                pool.run(|i| {
-                    assert!(i != victim, "planted in {i}");
-                    ended.fetch_add(1, Ordering::Relaxed);
-                });
+                each(&pool, 3, |_, part| assert!(part != victim, "planted in {part}"));
             }));
             let payload = outcome.expect_err("the panic must come through");
             let message = payload.downcast_ref::<String>().cloned().unwrap_or_default();
             assert_eq!(message, format!("planted in {victim}"));
-            assert_eq!(ended.load(Ordering::Relaxed), 2, "the others ran to their end first");
         }
         let sum = AtomicUsize::new(0);
-        pool.run(|i| {
-            sum.fetch_add(i + 1, Ordering::Relaxed);
+        each(&pool, 3, |_, part| {
+            sum.fetch_add(part + 1, Ordering::Relaxed);
         });
         assert_eq!(sum.into_inner(), 6);
     }
@@ -75,9 +131,9 @@ fn a_panic_reaches_the_caller_and_the_pool_lives_on() {
 fn nested_use_runs_on_the_calling_thread() {
     let pool = pool(3, SPINS[1]);
     let count = AtomicUsize::new(0);
-    pool.run(|_| {
+    each(&pool, 3, |_, _| {
         let outer = std::thread::current().id();
-        pool.run(|_| {
+        each(&pool, 3, |_, _| {
             assert_eq!(std::thread::current().id(), outer);
             count.fetch_add(1, Ordering::Relaxed);
         });
@@ -93,8 +149,8 @@ fn two_callers_take_turns() {
         for _ in 0..2 {
             scope.spawn(|| {
                 for _ in 0..500 {
-                    pool.run(|i| {
-                        if i == 0 {
+                    each(&pool, 4, |thread, _| {
+                        if thread == 0 {
                             assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
                             inside.fetch_sub(1, Ordering::SeqCst);
                         }
@@ -108,19 +164,23 @@ fn two_callers_take_turns() {
 #[test]
 fn sleepers_wake() {
     let pool = pool(4, Duration::from_micros(1));
+    let mut workers = 0;
     for i in 0..300 {
         if i % 3 == 0 {
             std::thread::sleep(Duration::from_micros(200));
         }
-        let count = AtomicUsize::new(0);
-        pool.run(|t| {
-            if t == i % 4 {
+        let (count, others) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        each(&pool, 8, |thread, part| {
+            if part % 4 == i % 4 {
                 std::thread::sleep(Duration::from_micros(30));
             }
+            others.fetch_add(usize::from(thread > 0), Ordering::Relaxed);
             count.fetch_add(1, Ordering::Relaxed);
         });
-        assert_eq!(count.into_inner(), 4);
+        assert_eq!(count.into_inner(), 8);
+        workers += others.into_inner();
     }
+    assert!(workers > 0, "no worker ever woke");
 }
 
 #[test]
@@ -141,7 +201,7 @@ fn bad_counts_are_refused_and_the_process_has_one_pool() {
 fn a_pinned_pool_works() {
     let pool = Pool::new(&PoolConfig { threads: Some(2), pin: true, spin: SPINS[1] }).unwrap();
     let count = AtomicUsize::new(0);
-    pool.run(|_| {
+    each(&pool, 2, |_, _| {
         count.fetch_add(1, Ordering::Relaxed);
     });
     assert_eq!(count.into_inner(), 2);

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum as _};
 use nvllm_bench::workload::{self, Workload};
 use nvllm_bench::{
-    Bench as Measuring, BenchError, Display, Gate, Program, Settings, Subject, host, record, table,
+    Bench as Measuring, BenchError, Display, Gate, Program, Settings, Sizes, Subject, host, record, table,
 };
 use nvllm_core::{Activations, DType};
 use nvllm_engine::Model;
@@ -17,9 +17,13 @@ use crate::output::{note, outln};
 use crate::{backends, built_in, models};
 
 #[derive(Args)]
+#[command(after_help = "Examples:
+  nvllm bench --quick
+  nvllm bench decode prefill --batch 1,8 --context 128 --prompt-len 512,1024")]
 pub(crate) struct Bench {
     /// Workloads (see --list); all if none is named.
-    pub workloads: Vec<String>,
+    #[arg(value_name = "WORKLOAD", value_parser = workload_name)]
+    pub workloads: Vec<&'static str>,
     /// List the workloads with their definitions.
     #[arg(long)]
     pub list: bool,
@@ -40,12 +44,24 @@ pub(crate) struct Bench {
     /// Tokens in one step: longer prompts are cut into chunks; 512 on a CPU and 8192 on a GPU if not given.
     #[arg(long)]
     pub max_num_batched_tokens: Option<usize>,
-    /// Share of the nano set's requests and lengths; as much as fits the time if not given.
-    #[arg(long)]
+    /// Sequences at once in decode and prefill, as in 1,8; each workload's own sizes if none is given.
+    #[arg(long, visible_alias = "batch-size", value_name = "N,..", value_delimiter = ',', value_parser = size)]
+    pub batch: Vec<usize>,
+    /// Tokens that each sequence holds before a decode step, as in 128,1024.
+    #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = size)]
+    pub context: Vec<usize>,
+    /// Tokens of each prompt in prefill, as in 512,1024.
+    #[arg(short, long, visible_alias = "input-len", value_name = "N,..", value_delimiter = ',', value_parser = size)]
+    pub prompt_len: Vec<usize>,
+    /// Share of the nano set's requests and lengths, above 0 to 1; as much as fits the time if not given.
+    #[arg(long, value_parser = share)]
     pub scale: Option<f64>,
     /// Seconds that one case may take: larger ones are skipped, with a line that says so.
-    #[arg(long, default_value_t = 60.0)]
+    #[arg(long, default_value_t = 60.0, value_parser = seconds)]
     pub case_seconds: f64,
+    /// Another build of nvllm, to be measured in turn by the workload busy.
+    #[arg(long, value_name = "PROGRAM")]
+    pub against: Option<PathBuf>,
     /// Also write a trace of every op of a prompt and some decoded tokens (Perfetto opens it).
     #[arg(long, value_name = "FILE")]
     pub profile: Option<PathBuf>,
@@ -54,12 +70,53 @@ pub(crate) struct Bench {
     pub records: PathBuf,
 }
 
+/// Most sequences, and most tokens of one.
+const MAX_SIZE: usize = 1 << 20;
+
+fn size(text: &str) -> Result<usize, String> {
+    let size = text.parse().ok().filter(|size| (1..=MAX_SIZE).contains(size));
+    size.ok_or_else(|| format!("use whole numbers from 1 to {MAX_SIZE}, as in 1,8"))
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|&share: &f64| share > 0.0 && share <= 1.0);
+    share.ok_or_else(|| "use a number above 0 and up to 1, as in 0.05".into())
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.parse().ok().filter(|&seconds: &f64| seconds > 0.0 && seconds.is_finite());
+    seconds.ok_or_else(|| "use a number of seconds above 0, as in 60".into())
+}
+
+fn workload_name(text: &str) -> Result<&'static str, String> {
+    workload::find(text).map(Workload::name).map_err(|e| e.to_string())
+}
+
+/// Whether the file that a flag names can be written, before anything is measured for it. A file made for the try is removed.
+fn check_writable(flag: &str, path: &Path) -> Result<()> {
+    let is_new = !path.exists();
+    std::fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(path)
+        .with_context(|| format!("{flag} {}: cannot write there", path.display()))?;
+    if is_new {
+        std::fs::remove_file(path)
+            .with_context(|| format!("{flag} {}: cannot write there", path.display()))?;
+    }
+    Ok(())
+}
+
 pub(super) fn run(args: &Bench) -> Result<()> {
     if args.list {
         for workload in workload::REGISTRY {
             outln!("{:9} {:4} {}", workload.name(), workload.code(), workload.definition())?;
         }
         return Ok(());
+    }
+    check_writable("--records", &args.records)?;
+    if let Some(path) = &args.profile {
+        check_writable("--profile", path)?;
     }
     let named = args.workloads.iter().map(|name| workload::find(name)).collect::<Result<Vec<_>, _>>()?;
     let workloads: Vec<&dyn Workload> = if named.is_empty() { workload::REGISTRY.to_vec() } else { named };
@@ -80,9 +137,6 @@ pub(super) fn run(args: &Bench) -> Result<()> {
     }
     let written = record::read_run(&args.records, bench.run_id())?;
     outln!("{}\n{}\n{}", table::conditions(&written), table::figures(&written), table::latencies(&written))?;
-    for line in bench.skipped() {
-        outln!("{line}")?;
-    }
     outln!("records: {} (run {})", args.records.display(), bench.run_id())?;
     Ok(())
 }
@@ -155,6 +209,12 @@ fn settings(args: &Bench, activations: Activations) -> Result<Settings> {
             path: std::env::current_exe().context("cannot find this program")?,
             args: flags,
         }),
+        against: args.against.clone(),
+        sizes: Sizes {
+            batch: args.batch.clone(),
+            context: args.context.clone(),
+            prompt_len: args.prompt_len.clone(),
+        },
         peers: Vec::new(),
         peer_device: String::new(),
         scratch: std::env::temp_dir(),

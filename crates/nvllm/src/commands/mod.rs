@@ -67,7 +67,7 @@ pub(crate) enum Command {
     /// Measure a model on this machine, against the limits of its hardware.
     Bench(bench::Bench),
     /// Say what this machine has for running models, and what is missing.
-    Doctor,
+    Doctor(doctor::Doctor),
     /// Print a completion script for a shell.
     Completions(completions::Completions),
 }
@@ -89,7 +89,7 @@ pub(crate) fn run(command: Command) -> Result<()> {
         Command::List(args) => list::run(&args),
         Command::Rm(args) => rm::run(&args),
         Command::Bench(args) => bench::run(&args),
-        Command::Doctor => doctor::run(),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => completions::run(&args, Cli::command()),
     }
 }

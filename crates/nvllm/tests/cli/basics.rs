@@ -171,12 +171,14 @@ fn a_gpu_that_is_not_there_is_refused_in_one_line() {
 }
 
 #[test]
-fn doctor_says_what_is_there_and_what_is_missing() {
-    let report = stdout(&["doctor"]);
-    for start in ["nvllm ", "cpu ", "memory ", "cuda ", "kernels ", "nvrtc ", "model ", "cache "] {
-        assert!(report.lines().any(|line| line.starts_with(start)), "{report}");
-    }
-    assert!(report.contains("scalar: found") && report.contains("GB/s, measured now"), "{report}");
+fn more_threads_than_processors_are_remarked_on_once() {
+    let output = nvllm(&["generate", "--threads", "999", "--backend", "cpu", "-n", "1", "hi"]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(stderr.matches("warning: --threads 999, but this process may use ").count(), 1, "{stderr}");
+    assert!(
+        !String::from_utf8_lossy(&nvllm(&["generate", "-n", "1", "hi"]).stderr)
+            .contains("warning: --threads")
+    );
 }
 
 /// A copy of fixture a, changed by `change`.

@@ -1,6 +1,8 @@
 //! The binary as a user runs it: what it prints, what it says to bad input, how it ends.
 
 mod basics;
+mod bench;
+mod doctor;
 mod ends;
 mod generate;
 mod models;

@@ -1,18 +1,26 @@
-//! The thread pool: every thread runs the same closure once, the caller among them.
+//! The thread pool: threads take the parts of a section as they come, the caller among them.
 //!
 //! A decode step is some two hundred short parallel sections, a few microseconds apart. So a worker that has nothing to do spins
-//! for a bounded time before it sleeps, and handing out a section costs two atomic operations and no allocation. There are no
-//! queues and no futures: a section is a closure and an index per thread. Who computes what never changes a result: kernels fix
+//! for a bounded time before it sleeps, and handing out a section costs a few atomic operations and no allocation. There are no
+//! queues and no futures: a section is a closure and a counter of parts. Who computes what never changes a result: kernels fix
 //! the order of every sum, the pool only deals out disjoint outputs.
+//!
+//! No section needs a worker. One that the system lets run too late finds the [`gate`] closed and is not waited for; one that stands
+//! still in the middle of a part is, and where that happens often, [`pace`] goes on with fewer threads.
 
-use crate::topology::{allowed_cpus, default_threads, pin_to};
+mod gate;
+mod pace;
+
+use crate::topology::{allowed_cpus, default_threads, pin_to, thread_time};
 use crate::{CpuError, Result};
+use gate::Gate;
+use pace::{Clock, Pace};
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
@@ -43,31 +51,28 @@ struct Section {
     data: *const (),
 }
 
-/// State of one worker, on its own cache lines.
+/// Where one thread waits, on its own cache lines.
 #[repr(align(128))]
 struct Seat {
     asleep: AtomicBool,
-    thread: OnceLock<Thread>,
+    /// Who sleeps here.
+    thread: Mutex<Option<Thread>>,
 }
 
 struct Shared {
-    /// Counts sections: a change is the signal to run.
-    epoch: AtomicUsize,
+    gate: Gate,
     section: UnsafeCell<Section>,
-    /// Workers that have not finished the section.
-    left: AtomicUsize,
     stop: AtomicBool,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
     seats: Box<[Seat]>,
     caller: Seat,
-    caller_thread: Mutex<Option<Thread>>,
     spin: Duration,
 }
 
-// SAFETY: `section` is written by the caller before it raises `epoch` (release) and read by workers after they saw the new epoch
-// (acquire); the next write happens only after `left` reached zero, which every reader lowers after its last use.
+// SAFETY: `section` is written by the caller while the gate is closed and no worker inside, and read by workers inside; opening
+// and entering (acquire, release) put the first before the second, leaving and the caller's look for it the second before the next.
 unsafe impl Sync for Shared {}
-// SAFETY: as above; the raw pointer in `section` is only followed while the caller keeps its closure alive in `Pool::run`.
+// SAFETY: as above; the raw pointer in `section` is only followed inside, while the caller keeps its closure alive.
 unsafe impl Send for Shared {}
 
 thread_local! {
@@ -96,7 +101,7 @@ pub struct Pool {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
     /// Held for the length of a section: two callers take turns.
-    turn: Mutex<()>,
+    turn: Mutex<Pace>,
     first_cpu: Option<usize>,
 }
 
@@ -116,23 +121,21 @@ impl Pool {
         if threads == 0 || threads > MAX_THREADS {
             return Err(CpuError::BadThreads { asked: threads, max: MAX_THREADS });
         }
-        let seat = || Seat { asleep: AtomicBool::new(false), thread: OnceLock::new() };
+        let seat = || Seat { asleep: AtomicBool::new(false), thread: Mutex::new(None) };
         let shared = Arc::new(Shared {
-            epoch: AtomicUsize::new(0),
+            gate: Gate::new(),
             section: UnsafeCell::new(Section { run: |_, _| (), data: std::ptr::null() }),
-            left: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
             panic: Mutex::new(None),
             seats: (1..threads).map(|_| seat()).collect(),
             caller: seat(),
-            caller_thread: Mutex::new(None),
             spin: if threads <= default_threads() { config.spin } else { Duration::ZERO },
         });
         let cpus = if config.pin { allowed_cpus() } else { Vec::new() };
         let mut pool = Self {
             shared,
             workers: Vec::with_capacity(threads - 1),
-            turn: Mutex::new(()),
+            turn: Mutex::new(Pace::new(threads, &System)),
             first_cpu: cpus.first().copied(),
         };
         for index in 1..threads {
@@ -157,7 +160,6 @@ impl Pool {
             .name(format!("nvllm-cpu-{index}"))
             .spawn(body)
             .map_err(os("starting a thread"))?;
-        let _ = self.shared.seats[index - 1].thread.set(handle.thread().clone());
         self.workers.push(handle);
         let lost = || Err(std::io::Error::other("the thread ended"));
         pinned.recv().unwrap_or_else(|_| lost()).map_err(os("pinning a thread"))
@@ -196,43 +198,12 @@ impl Pool {
         pin_to(cpu).map_err(|e| CpuError::Os { what: "pinning a thread", cause: e.to_string() })
     }
 
-    /// Calls `f(index)` once for every index below [`Pool::num_threads`], index 0 on the calling thread, and returns when all
-    /// have returned. From inside a section (nested use) it calls them one after the other on the calling thread.
+    /// Calls `f(thread index, range)` for consecutive ranges of at most `chunk` that cover `0..total`, and returns when all have
+    /// returned. Threads take the next range as they come; no thread index, below [`Pool::num_threads`], is in use twice at a
+    /// time. `chunk` 0 counts as 1. From inside a section (nested use) all of it runs on the calling thread.
     ///
     /// # Panics
-    /// With the first panic of any of them, after all have ended.
-    pub fn run<F: Fn(usize) + Sync>(&self, f: F) {
-        if self.workers.is_empty() || INSIDE.get() {
-            for index in 0..self.num_threads() {
-                f(index);
-            }
-            return;
-        }
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let shared = &*self.shared;
-        *lock(&shared.caller_thread) = Some(std::thread::current());
-        // SAFETY: no worker reads `section` now: `left` is zero since the last section ended and the epoch has not moved.
-        unsafe { *shared.section.get() = Section { run: call::<F>, data: (&raw const f).cast() } };
-        shared.left.store(self.workers.len(), Ordering::Relaxed);
-        shared.epoch.fetch_add(1, Ordering::SeqCst);
-        for seat in &shared.seats {
-            seat.wake();
-        }
-        let inside = Inside::enter();
-        let own = catch_unwind(AssertUnwindSafe(|| f(0)));
-        drop(inside);
-        shared.caller.wait(shared.spin, || shared.left.load(Ordering::SeqCst) == 0);
-        let theirs = lock(&shared.panic).take();
-        if let Some(payload) = own.err().or(theirs) {
-            resume_unwind(payload);
-        }
-    }
-
-    /// Calls `f(thread index, range)` for consecutive ranges of at most `chunk` that cover `0..total`; threads take the next range
-    /// as they come. `chunk` 0 counts as 1.
-    ///
-    /// # Panics
-    /// As [`Pool::run`].
+    /// With the first panic of any thread, after all have ended; other ranges may then have been left out.
     pub fn for_chunks<F: Fn(usize, Range<usize>) + Sync>(&self, total: usize, chunk: usize, f: F) {
         let chunk = chunk.max(1);
         if total <= chunk {
@@ -242,7 +213,7 @@ impl Pool {
             return;
         }
         let next = AtomicUsize::new(0);
-        self.run(|thread| {
+        self.section(total.div_ceil(chunk), |thread| {
             loop {
                 let start = next.fetch_add(1, Ordering::Relaxed).saturating_mul(chunk);
                 if start >= total {
@@ -252,12 +223,47 @@ impl Pool {
             }
         });
     }
+
+    /// Calls `f(0)` on the calling thread, and `f(index)` at most once on every worker that comes before that has returned.
+    fn section<F: Fn(usize) + Sync>(&self, parts: usize, f: F) {
+        if self.workers.is_empty() || INSIDE.get() {
+            return f(0);
+        }
+        let mut pace = lock(&self.turn);
+        let workers = pace.threads().min(parts) - 1;
+        let shared = &*self.shared;
+        if workers == 0 {
+            let inside = Inside::enter();
+            f(0);
+            drop(inside);
+            return pace.done(parts, None, &System);
+        }
+        // SAFETY: the gate is closed and no worker inside since the last section ended.
+        unsafe { *shared.section.get() = Section { run: call::<F>, data: (&raw const f).cast() } };
+        shared.gate.open(workers);
+        for seat in &shared.seats[..workers] {
+            seat.wake();
+        }
+        let inside = Inside::enter();
+        let own = catch_unwind(AssertUnwindSafe(|| f(0)));
+        drop(inside);
+        let wait = if shared.gate.close() {
+            None
+        } else {
+            shared.caller.wait(shared.spin, || shared.gate.is_empty())
+        };
+        pace.done(parts, wait.map(|from| (from, Instant::now())), &System);
+        let theirs = lock(&shared.panic).take();
+        drop(pace);
+        if let Some(payload) = own.err().or(theirs) {
+            resume_unwind(payload);
+        }
+    }
 }
 
 impl Drop for Pool {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::SeqCst);
-        self.shared.epoch.fetch_add(1, Ordering::SeqCst);
         for seat in &self.shared.seats {
             seat.wake();
         }
@@ -269,59 +275,88 @@ impl Drop for Pool {
 
 /// Calls the closure at `data`.
 unsafe fn call<F: Fn(usize) + Sync>(data: *const (), index: usize) {
-    // SAFETY: `data` is the address of the F that `run` holds on its stack until every worker has finished.
+    // SAFETY: `data` is the address of the F that `section` holds on its stack until no worker is inside.
     unsafe { (*data.cast::<F>())(index) }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+/// The system's clocks.
+struct System;
+
+impl Clock for System {
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn thread(&self) -> Option<Duration> {
+        thread_time()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Looks a few times, so that the clock is read seldom.
+fn soon(done: &impl Fn() -> bool) -> bool {
+    (0..64).any(|_| {
+        let is = done();
+        if !is {
+            std::hint::spin_loop();
+        }
+        is
+    })
+}
+
 impl Seat {
-    /// Wakes the worker of this seat if it sleeps or is about to.
+    /// Wakes the thread of this seat if it sleeps or is about to.
     fn wake(&self) {
         if self.asleep.load(Ordering::SeqCst)
-            && let Some(thread) = self.thread.get()
+            && self.asleep.swap(false, Ordering::SeqCst)
+            && let Some(thread) = &*lock(&self.thread)
         {
             thread.unpark();
         }
     }
 
-    /// Returns when `done()`: spins for `spin`, then parks. Whoever makes `done()` true must look at `asleep` afterwards (both
-    /// sequentially consistent, so one of the two sees the other) and unpark.
-    fn wait(&self, spin: Duration, done: impl Fn() -> bool) {
-        let mut start = None;
-        loop {
-            for _ in 0..64 {
-                if done() {
-                    return;
-                }
-                std::hint::spin_loop();
-            }
-            let now = Instant::now();
-            if now.duration_since(*start.get_or_insert(now)) >= spin {
-                break;
+    /// Returns when `done()`: spins for `spin`, then sleeps. Whoever makes `done()` true must [`Seat::wake`] afterwards: both
+    /// sides are sequentially consistent, so one of the two sees the other. Gives the start of the wait if it was not over in a
+    /// few looks.
+    fn wait(&self, spin: Duration, done: impl Fn() -> bool) -> Option<Instant> {
+        if soon(&done) {
+            return None;
+        }
+        let start = Instant::now();
+        while start.elapsed() < spin {
+            if soon(&done) {
+                return Some(start);
             }
         }
-        self.asleep.store(true, Ordering::SeqCst);
-        while !done() {
+        *lock(&self.thread) = Some(std::thread::current());
+        loop {
+            self.asleep.store(true, Ordering::SeqCst);
+            if done() {
+                break;
+            }
             std::thread::park();
         }
         self.asleep.store(false, Ordering::SeqCst);
+        Some(start)
     }
 }
 
 /// A worker's life.
 fn work(shared: &Shared, index: usize) {
     let seat = &shared.seats[index - 1];
-    let mut seen = 0;
+    let stopped = || shared.stop.load(Ordering::SeqCst);
+    let mut last = 0;
     loop {
-        seat.wait(shared.spin, || shared.epoch.load(Ordering::SeqCst) != seen);
-        seen += 1;
-        if shared.stop.load(Ordering::SeqCst) {
+        seat.wait(shared.spin, || shared.gate.invites(index, last) || stopped());
+        if stopped() {
             return;
         }
-        // SAFETY: the epoch moved, so the caller has written `section` and keeps it and its closure until `left` is zero.
+        let Some(number) = shared.gate.enter(index) else { continue };
+        last = number;
+        // SAFETY: inside, so the caller has written `section` and keeps it and its closure.
         let section = unsafe { *shared.section.get() };
         let inside = Inside::enter();
         // SAFETY: `data` belongs to `run`; both were written together.
@@ -330,11 +365,8 @@ fn work(shared: &Shared, index: usize) {
         if let Err(payload) = outcome {
             lock(&shared.panic).get_or_insert(payload);
         }
-        if shared.left.fetch_sub(1, Ordering::SeqCst) == 1 && shared.caller.asleep.load(Ordering::SeqCst) {
-            let thread = lock(&shared.caller_thread).clone();
-            if let Some(thread) = thread {
-                thread.unpark();
-            }
+        if shared.gate.leave() {
+            shared.caller.wake();
         }
     }
 }

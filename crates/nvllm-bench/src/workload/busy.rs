@@ -1,0 +1,158 @@
+//! S11: decoding on a machine that is busy with something else.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nvllm_core::TokenId;
+use serde::Deserialize;
+
+use super::{Figures, Workload, median_of, startup};
+use crate::bench::{Measurement, turns};
+use crate::record::{self, Case, Record, Series, names};
+use crate::{Bench, BenchError, Result, host};
+
+/// The real program, alone and beside one spinning thread for each processor.
+pub(super) struct Busy;
+
+const ROUNDS: usize = 7;
+const QUICK_ROUNDS: usize = 3;
+const PROMPT: &str = "Once upon a time";
+const OUTPUT_LEN: usize = 256;
+const STATES: [&str; 2] = ["idle", "busy"];
+
+/// What `nvllm generate --json` prints, as far as it matters here.
+#[derive(Deserialize)]
+struct Report {
+    token_ids: Vec<TokenId>,
+    speed: Speed,
+}
+
+#[derive(Deserialize)]
+struct Speed {
+    decode_tokens_per_second: f64,
+}
+
+impl Workload for Busy {
+    fn name(&self) -> &'static str {
+        "busy"
+    }
+
+    fn code(&self) -> &'static str {
+        "S11"
+    }
+
+    fn definition(&self) -> &'static str {
+        "`nvllm generate --json -n 256` as a process of its own: mean seconds of a decode step after the first token, alone (idle) and \
+         beside another process with a spinning thread for each processor (busy), in turn"
+    }
+
+    fn run(&self, bench: &mut Bench) -> Result<()> {
+        let Some(program) = bench.settings.program.take() else {
+            bench.skip("busy", "no nvllm program was given or found");
+            return Ok(());
+        };
+        let result = self.with(bench, &program.path, &program.args);
+        bench.settings.program = Some(program);
+        result
+    }
+
+    fn figures(&self, record: &Record) -> Figures {
+        Figures {
+            headline: format!("{} a step", median_of(record, names::STEP_SECONDS)),
+            rate: record.median(names::STEP_SECONDS).map(f64::recip),
+            limit: "-".into(),
+        }
+    }
+}
+
+impl Busy {
+    fn with(&self, bench: &mut Bench, program: &Path, args: &[String]) -> Result<()> {
+        let rounds = if bench.settings.quick { QUICK_ROUNDS } else { ROUNDS };
+        let first = once(bench, program, args)?;
+        startup::check_tokens(bench, PROMPT, first.token_ids.first().copied().into_iter())?;
+        let mut programs = vec![program.to_path_buf()];
+        if let Some(other) = bench.settings.against.clone() {
+            match once(bench, &other, args) {
+                Ok(report) if report.token_ids == first.token_ids => programs.push(other),
+                Ok(_) => bench.skip("busy, the other program", "its greedy tokens differ from ours"),
+                Err(e) => bench.skip("busy, the other program", &e.to_string()),
+            }
+        }
+        let mut seconds = [vec![Vec::new(); programs.len()], vec![Vec::new(); programs.len()]];
+        for round in 0..rounds {
+            for turn in turns(round, STATES.len() * programs.len()) {
+                let (state, which) = (turn % STATES.len(), turn / STATES.len());
+                bench.progress(&format!("busy, {}: {} of {rounds}", STATES[state], round + 1));
+                let run = || once(bench, &programs[which], args);
+                let report = if STATES[state] == "busy" { beside_spinners(run)? } else { run()? };
+                seconds[state][which].push(report.speed.decode_tokens_per_second.recip());
+            }
+        }
+        for (state, seconds) in STATES.into_iter().zip(seconds) {
+            for (which, seconds) in seconds.into_iter().enumerate() {
+                self.keep(bench, state, seconds, programs.get(which).filter(|_| which > 0).map(|p| &**p))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn keep(&self, bench: &mut Bench, state: &str, seconds: Vec<f64>, other: Option<&Path>) -> Result<()> {
+        let case = Case { output_len: Some(OUTPUT_LEN), state: Some(state.into()), ..Case::default() };
+        let series = vec![(names::STEP_SECONDS, Series::seconds(seconds))];
+        let measured = Measurement { series, ..Measurement::default() };
+        let Some(path) = other else { return bench.keep(self, &case, measured) };
+        let engine = record::Engine {
+            name: "nvllm, another build".into(),
+            version: version(path),
+            command: Some(host::base_name(&path.to_string_lossy())),
+            detail: format!("sha256 {}", host::sha256_files(&[path.to_path_buf()])?),
+        };
+        let detail = format!("its {OUTPUT_LEN} greedy tokens equal ours");
+        let agreement = record::Correctness { passed: true, detail };
+        bench.keep_other(self, &case, (engine, agreement), measured)
+    }
+}
+
+/// What the program says of its version.
+fn version(path: &Path) -> String {
+    let output = Command::new(path).arg("--version").stderr(Stdio::null()).output();
+    let text =
+        output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
+    if text.is_empty() { "unknown".into() } else { text }
+}
+
+/// Runs the program once.
+fn once(bench: &Bench, path: &Path, args: &[String]) -> Result<Report> {
+    let failed = |problem: String| BenchError::Program { path: path.to_path_buf(), problem };
+    let num = OUTPUT_LEN.to_string();
+    let mut command = Command::new(path);
+    command.args(["generate", "--json", "--max-tokens", &num, "--temperature", "0", "--ignore-eos"]);
+    if let Some(dir) = &bench.subject.dir {
+        command.arg("--model").arg(dir);
+    }
+    let output = command.args(args).arg(PROMPT).stdin(Stdio::null()).stderr(Stdio::null()).output();
+    let output = output.map_err(|e| failed(format!("cannot be started: {e}")))?;
+    if !output.status.success() {
+        return Err(failed(format!("ended with {}", output.status)));
+    }
+    serde_json::from_slice(&output.stdout).map_err(|e| failed(format!("printed no report: {e}")))
+}
+
+/// Calls `f` while this process keeps every processor busy.
+fn beside_spinners<T>(f: impl FnOnce() -> T) -> T {
+    let stop = AtomicBool::new(false);
+    let num = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..num {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        let value = f();
+        stop.store(true, Ordering::Relaxed);
+        value
+    })
+}
