@@ -53,12 +53,12 @@ impl Model {
     /// Errors if config.json or the weights are bad or do not fit each other, or a text file that is present is bad. A
     /// tokenizer and a template may be absent: such a model computes logits.
     pub fn open(files: &ModelFiles) -> Result<Self> {
-        let located = |source| EngineError::Model { dir: files.dir.clone(), source };
+        let located = |cause| EngineError::Model { dir: files.dir.clone(), cause };
         let config = std::fs::read(&files.config)
-            .map_err(|source| EngineError::ReadFile { path: files.config.clone(), source })?;
+            .map_err(|cause| EngineError::ReadFile { path: files.config.clone(), cause })?;
         let config = HfConfig::parse(&config).map_err(located)?;
         let spec = registry::build(&config).map_err(|e| match e {
-            EngineError::Core(source) => located(source),
+            EngineError::Core(cause) => located(cause),
             other => other,
         })?;
         let generation = GenerationConfig::from_optional_file(files.generation_config.as_deref())?;

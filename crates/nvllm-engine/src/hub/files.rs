@@ -161,9 +161,9 @@ fn no_weights(files: &BTreeSet<String>) -> String {
 /// The safetensors files that a weight index names, sorted.
 pub(super) fn shard_names(index: &Path) -> Result<Vec<String>> {
     let bytes =
-        std::fs::read(index).map_err(|source| EngineError::ReadFile { path: index.to_path_buf(), source })?;
+        std::fs::read(index).map_err(|cause| EngineError::ReadFile { path: index.to_path_buf(), cause })?;
     let json: Value = serde_json::from_slice(&bytes)
-        .map_err(|source| EngineError::Json { path: index.to_path_buf(), source })?;
+        .map_err(|cause| EngineError::Json { path: index.to_path_buf(), cause })?;
     let wrong = |problem: String| EngineError::field(index, "weight_map", problem);
     let Some(map) = json["weight_map"].as_object().filter(|map| !map.is_empty()) else {
         return Err(wrong("must map tensor names to file names".into()));

@@ -35,7 +35,7 @@ impl GenerationConfig {
     /// [`EngineError::ReadFile`], and those of [`from_bytes`](Self::from_bytes).
     pub fn from_file(path: &Path) -> Result<Self> {
         let bytes = std::fs::read(path)
-            .map_err(|source| EngineError::ReadFile { path: path.to_path_buf(), source })?;
+            .map_err(|cause| EngineError::ReadFile { path: path.to_path_buf(), cause })?;
         Self::from_bytes(&bytes, path)
     }
 
@@ -53,7 +53,7 @@ impl GenerationConfig {
     /// [`EngineError::Json`] for malformed JSON, [`EngineError::Field`] for a value of the wrong type or out of range.
     pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<Self> {
         let fields: Value = serde_json::from_slice(bytes)
-            .map_err(|source| EngineError::Json { path: path.to_path_buf(), source })?;
+            .map_err(|cause| EngineError::Json { path: path.to_path_buf(), cause })?;
         let Value::Object(fields) = fields else {
             return Err(EngineError::field(path, "(whole file)", "must be a JSON object"));
         };
