@@ -77,11 +77,11 @@ impl Limits {
     /// Rejects extents of 0 or above [`MAX_EXTENT`] and dtypes that no KV cache has.
     pub fn check(&self) -> Result<()> {
         let extents = [
+            ("context", self.context),
+            ("seqs", self.seqs),
+            ("block_len", self.block_len),
             ("step_tokens", self.step_tokens),
             ("step_outputs", self.step_outputs),
-            ("seqs", self.seqs),
-            ("context", self.context),
-            ("block_len", self.block_len),
             ("max_in_flight", self.max_in_flight),
         ];
         for (field, value) in extents {

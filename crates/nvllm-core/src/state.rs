@@ -86,7 +86,10 @@ impl KvGeometry {
         // The smallest cache is two blocks, and its positions have to have numbers.
         let two = limits.block_len <= MAX_EXTENT / 2;
         bytes.filter(|&bytes| two && bytes > 0 && bytes <= MAX_BYTES / 2).ok_or_else(|| {
-            let problem = format!("is {}; no memory holds two blocks of so many positions: give less", limits.block_len);
+            let problem = format!(
+                "is {}; no memory holds two blocks of so many positions: give less",
+                limits.block_len
+            );
             CoreError::BadLimits { field: "block_len", problem }
         })
     }

@@ -11,7 +11,9 @@ use crossbeam_channel::{Receiver, Sender};
 use nvllm_core::{Backend, Executable, HostTensor, Limits, SeqId, Tensor, Ticket, TokenId};
 use nvllm_sched::{FinishReason, NewSequence, SchedConfig, Scheduler, SeqEvent, Stats};
 
-use crate::{EngineError, EngineInfo, Event, Finished, LoadOptions, LoadProgress, Model, Plan, Request, Result};
+use crate::{
+    EngineError, EngineInfo, Event, Finished, LoadOptions, LoadProgress, Model, Plan, Request, Result,
+};
 use source::Reading;
 use text::TextStream;
 

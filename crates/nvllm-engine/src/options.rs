@@ -96,7 +96,8 @@ impl LoadOptions {
         let most = model.spec.max_positions;
         match self.max_model_len.unwrap_or(most) {
             context if context > most => {
-                let problem = format!("is {context}; {} has {most} positions: give {most} or less", model.name);
+                let problem =
+                    format!("is {context}; {} has {most} positions: give {most} or less", model.name);
                 Err(EngineError::Option { option: "max-model-len", problem })
             }
             context => Ok(context),
@@ -117,8 +118,12 @@ impl LoadOptions {
             return Ok(given);
         }
         let tokens = tokens_in(given, limits, block);
-        let remedy = if tokens > 0 { format!(", or a --max-model-len of {tokens} or less") } else { String::new() };
-        let problem = format!("is {given}; one sequence of {} tokens takes {one}: give that or more{remedy}", limits.context);
+        let remedy =
+            if tokens > 0 { format!(", or a --max-model-len of {tokens} or less") } else { String::new() };
+        let problem = format!(
+            "is {given}; one sequence of {} tokens takes {one}: give that or more{remedy}",
+            limits.context
+        );
         Err(EngineError::Option { option: "kv-cache-bytes", problem })
     }
 
@@ -135,8 +140,10 @@ impl LoadOptions {
     /// An error of the core in the words of these options: a limit is called by the option that it came from.
     pub(crate) fn named(&self, error: CoreError) -> EngineError {
         let CoreError::BadLimits { field, problem } = error else { return error.into() };
+        // Steps of the default size are never what is too large.
+        let logits = self.step_outputs(self.max_num_batched_tokens.unwrap_or(0), 0);
         let option = match field {
-            "step_outputs" if self.max_num_logits <= self.max_num_seqs => "max-num-seqs",
+            "step_outputs" if logits <= self.max_num_seqs => "max-num-seqs",
             "step_tokens" | "step_outputs" => "max-num-batched-tokens",
             "seqs" => "max-num-seqs",
             "context" => "max-model-len",

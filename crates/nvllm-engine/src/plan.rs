@@ -33,7 +33,8 @@ impl Plan {
             let planned = backend.plan(&model.spec, model.source.as_ref(), limits);
             planned.map_err(|e| options.named(e))
         };
-        let mut plan = Self { need: need(&limits)?, backend: info, limits: limits.clone(), block_bytes, advice: None };
+        let mut plan =
+            Self { need: need(&limits)?, backend: info, limits: limits.clone(), block_bytes, advice: None };
         if options.kv_cache_bytes.is_none() && !plan.fits() {
             // What fits, but no less than one sequence needs.
             limits.kv_bytes = plan.room().max(kv_bytes(1, &limits, block_bytes)).min(limits.kv_bytes);
@@ -105,7 +106,9 @@ impl Plan {
         match (tokens, options.kv_cache_bytes) {
             (0, _) => "use a smaller model, or a device with more memory".into(),
             (_, None) => format!("give a --max-model-len of {tokens} or less"),
-            (_, Some(_)) => format!("give a --max-model-len of {tokens} or less and a --kv-cache-bytes of {room} or less"),
+            (_, Some(_)) => {
+                format!("give a --max-model-len of {tokens} or less and a --kv-cache-bytes of {room} or less")
+            }
         }
     }
 }

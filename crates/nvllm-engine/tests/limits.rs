@@ -122,7 +122,8 @@ fn what_does_not_fit_says_what_would() {
 
 #[test]
 fn a_step_holds_no_more_than_all_sequences_have() {
-    let options = LoadOptions { max_num_batched_tokens: Some(1_000_000), max_num_seqs: 2, ..LoadOptions::default() };
+    let options =
+        LoadOptions { max_num_batched_tokens: Some(1_000_000), max_num_seqs: 2, ..LoadOptions::default() };
     let options = LoadOptions { max_model_len: Some(48), ..options };
     assert_eq!(Plan::new(&options, &model(), &machine()).unwrap().limits.step_tokens, 96);
 }
@@ -140,9 +141,16 @@ fn number() -> impl Strategy<Value = usize> {
 fn options() -> impl Strategy<Value = LoadOptions> {
     let given = || proptest::option::of(number());
     let dtype = proptest::option::of(prop_oneof![Just(DType::F32), Just(DType::Bf16)]);
-    let numbers = (prop_oneof![1 => Just(16), 2 => number()], prop_oneof![1 => Just(16), 2 => number()], number());
+    let numbers =
+        (prop_oneof![1 => Just(16), 2 => number()], prop_oneof![1 => Just(16), 2 => number()], number());
     (numbers, given(), given(), given(), dtype).prop_map(
-        |((max_num_seqs, block_size, max_num_logits), max_num_batched_tokens, max_model_len, kv_cache_bytes, kv)| {
+        |(
+            (max_num_seqs, block_size, max_num_logits),
+            max_num_batched_tokens,
+            max_model_len,
+            kv_cache_bytes,
+            kv,
+        )| {
             LoadOptions {
                 max_num_seqs,
                 block_size,
@@ -161,7 +169,12 @@ fn options() -> impl Strategy<Value = LoadOptions> {
 fn advised(options: &LoadOptions, text: &str) -> Option<LoadOptions> {
     let mut next = options.clone();
     let mut any = false;
-    for (name, rest) in text.split("give a --").skip(1).flat_map(|t| t.split(" and a --")).filter_map(|t| t.split_once(" of ")) {
+    for (name, rest) in text
+        .split("give a --")
+        .skip(1)
+        .flat_map(|t| t.split(" and a --"))
+        .filter_map(|t| t.split_once(" of "))
+    {
         let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
         let number = digits.parse().unwrap();
         any = true;
@@ -178,7 +191,7 @@ fn advised(options: &LoadOptions, text: &str) -> Option<LoadOptions> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn options_become_a_plan_or_a_sentence(options in options(), memory_bytes in number()) {
@@ -227,7 +240,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn loading_does_what_the_plan_said(options in options(), memory_bytes in 1_000_000..50_000_000_usize) {

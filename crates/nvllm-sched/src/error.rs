@@ -106,7 +106,12 @@ mod tests {
         let all = [
             SchedError::BadConfig { field: "seqs", value: 0, remedy: "give at least 1" },
             SchedError::EmptyPrompt,
-            SchedError::PromptTooLong { prompt_len: 5, trouble: "too many", bound, remedy: "shorten it".into() },
+            SchedError::PromptTooLong {
+                prompt_len: 5,
+                trouble: "too many",
+                bound,
+                remedy: "shorten it".into(),
+            },
             SchedError::BadPositions { problem: "3 are given".into() },
             SchedError::NeverFits { prompt_len: 5, max_tokens: 2, needed: 3, available: 1, block_len: 2 },
             SchedError::UnknownStep { step },

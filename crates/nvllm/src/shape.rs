@@ -66,7 +66,10 @@ impl Shape {
             match node.op {
                 Op::TopK { k, .. } => {
                     per_token = k;
-                    shape.experts.get_or_insert(Experts { num_layers: 0, num_experts: 0, per_token }).num_layers += 1;
+                    shape
+                        .experts
+                        .get_or_insert(Experts { num_layers: 0, num_experts: 0, per_token })
+                        .num_layers += 1;
                 }
                 Op::ExpertLinear { weight } => {
                     let decl = &program.weights[weight.index()];
@@ -91,16 +94,18 @@ impl Shape {
             RopeScaling::Linear { factor } => {
                 json!({ "rope_type": "linear", "rope_theta": theta, "factor": factor })
             }
-            RopeScaling::Yarn { factor, beta_fast, beta_slow, original_len, attention_factor, truncate } => json!({
-                "rope_type": "yarn",
-                "rope_theta": theta,
-                "factor": factor,
-                "original_max_position_embeddings": original_len,
-                "beta_fast": beta_fast,
-                "beta_slow": beta_slow,
-                "attention_factor": attention_factor,
-                "truncate": truncate,
-            }),
+            RopeScaling::Yarn { factor, beta_fast, beta_slow, original_len, attention_factor, truncate } => {
+                json!({
+                    "rope_type": "yarn",
+                    "rope_theta": theta,
+                    "factor": factor,
+                    "original_max_position_embeddings": original_len,
+                    "beta_fast": beta_fast,
+                    "beta_slow": beta_slow,
+                    "attention_factor": attention_factor,
+                    "truncate": truncate,
+                })
+            }
             RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_len } => json!({
                 "rope_type": "llama3",
                 "rope_theta": theta,

@@ -20,18 +20,19 @@ impl std::error::Error for BadArgument {}
 
 /// An error as one line: what was being done, then what went wrong.
 pub(crate) fn error_line(error: &anyhow::Error) -> String {
-    let own = |cause: &(dyn std::error::Error + 'static)| sampling(cause).unwrap_or_else(|| cause.to_string());
+    let own =
+        |cause: &(dyn std::error::Error + 'static)| sampling(cause).unwrap_or_else(|| cause.to_string());
     let parts: Vec<String> = error.chain().map(own).collect();
-    printable(&parts.join(": "))
+    printable(&parts.join(": ")).replace('\n', "\\n")
 }
 
-/// Text from anywhere (a checkpoint, a hub, a path) for a terminal: control characters, and those that turn the direction of
-/// writing, are shown and not sent.
+/// Text from anywhere (a checkpoint, a hub, a path) for a terminal: control characters other than tabs and ends of lines, and
+/// characters that turn the direction of writing, are shown and not sent.
 pub(crate) fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if c.is_control() || turns {
+        if turns || c.is_control() && !matches!(c, '\t' | '\n') {
             out.extend(c.escape_default());
         } else {
             out.push(c);
@@ -79,11 +80,14 @@ mod tests {
 
     #[test]
     fn control_characters_are_shown() {
-        assert_eq!(printable("plain, Grüße, 中文, 🙂 and \"quotes\""), "plain, Grüße, 中文, 🙂 and \"quotes\"");
-        assert_eq!(printable("a\x1b]0;title\x07b\nc\td\x7f"), "a\\u{1b}]0;title\\u{7}b\\nc\\td\\u{7f}");
+        assert_eq!(
+            printable("plain, Grüße, 中文, 🙂 and \"quotes\""),
+            "plain, Grüße, 中文, 🙂 and \"quotes\""
+        );
+        assert_eq!(printable("a\x1b]0;title\x07b\nc\td\x7f\r"), "a\\u{1b}]0;title\\u{7}b\nc\td\\u{7f}\\r");
         assert_eq!(printable("\u{9b}31m \u{202e}txt"), "\\u{9b}31m \\u{202e}txt");
-        let error = anyhow!("tensor `\x1b[31m` is missing").context("in \x07");
-        assert_eq!(error_line(&error), "in \\u{7}: tensor `\\u{1b}[31m` is missing");
+        let error = anyhow!("tensor `\x1b[31m\n` is missing").context("in \x07");
+        assert_eq!(error_line(&error), "in \\u{7}: tensor `\\u{1b}[31m\\n` is missing");
     }
 
     #[test]
@@ -93,7 +97,10 @@ mod tests {
             error_line(&error.into())
         };
         let of = SamplingParams::default;
-        assert_eq!(line(SamplingParams { top_p: 0.0, ..of() }), "--top-p is 0: use a number above 0 and up to 1");
+        assert_eq!(
+            line(SamplingParams { top_p: 0.0, ..of() }),
+            "--top-p is 0: use a number above 0 and up to 1"
+        );
         let nan = SamplingParams { frequency_penalty: f32::NAN, ..of() };
         assert_eq!(line(nan), "--frequency-penalty is NaN: use -2 to 2");
         let bias = SamplingParams { logit_bias: vec![(TokenId(400), 1.0)], ..of() };

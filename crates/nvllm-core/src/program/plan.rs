@@ -76,7 +76,10 @@ fn too_large(value: &Value, limits: &Limits, most: usize) -> CoreError {
         RowsOf::Seqs => ("seqs", limits.seqs),
     };
     let cols = value.rows.times.saturating_mul(value.cols);
-    let problem = format!("is {extent}; {cols} values for each take more than the {} that are held in one piece: give less", ByteCount(most));
+    let problem = format!(
+        "is {extent}; {cols} values for each take more than the {} that are held in one piece: give less",
+        ByteCount(most)
+    );
     CoreError::BadLimits { field, problem }
 }
 

@@ -12,9 +12,8 @@ impl ReferenceKv {
     pub(super) fn new(geometries: Vec<KvGeometry>) -> Result<Self> {
         let group = |g: &KvGeometry| {
             let (mut data, len) = (Vec::new(), g.num_blocks * g.num_layers * g.layer_block_len());
-            data.try_reserve_exact(len).map_err(|_| {
-                CoreError::OutOfMemory { bytes: Self::bytes_for(g), what: "the KV cache" }
-            })?;
+            data.try_reserve_exact(len)
+                .map_err(|_| CoreError::OutOfMemory { bytes: Self::bytes_for(g), what: "the KV cache" })?;
             // Not zero: a read of a position that was never written must show.
             data.resize(len, f32::NAN);
             Ok(data)

@@ -10,8 +10,9 @@ use crate::backend::lower;
 use crate::host::{Batch, Forward, HostExecutable, OpClock, memory_bytes};
 use crate::program::{MemoryPlan, Node, Program};
 use crate::{
-    Activations, Backend, BackendInfo, DType, Executable, HostTensor, KvCache, KvGeometry, Limits, MemoryReport,
-    ModelSpec, Op, OrderId, PlanRules, Reason, Result, Tensor, ValueId, ValueKind, Weight, WeightSource,
+    Activations, Backend, BackendInfo, DType, Executable, HostTensor, KvCache, KvGeometry, Limits,
+    MemoryReport, ModelSpec, Op, OrderId, PlanRules, Reason, Result, Tensor, ValueId, ValueKind, Weight,
+    WeightSource,
 };
 
 use kv::ReferenceKv;

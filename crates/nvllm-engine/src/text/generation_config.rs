@@ -34,8 +34,8 @@ impl GenerationConfig {
     /// # Errors
     /// [`EngineError::ReadFile`], and those of [`from_bytes`](Self::from_bytes).
     pub fn from_file(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path)
-            .map_err(|cause| EngineError::ReadFile { path: path.to_path_buf(), cause })?;
+        let bytes =
+            std::fs::read(path).map_err(|cause| EngineError::ReadFile { path: path.to_path_buf(), cause })?;
         Self::from_bytes(&bytes, path)
     }
 

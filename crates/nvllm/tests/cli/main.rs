@@ -3,4 +3,7 @@
 mod basics;
 mod ends;
 mod generate;
+mod limits;
+mod out;
 mod support;
+mod words;
