@@ -10,14 +10,14 @@ pub type Result<T, E = BenchError> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum BenchError {
     /// A file could not be read or written.
-    #[error("cannot {action} {path}: {source}")]
+    #[error("cannot {action} {}: {cause}", path.display())]
     Io {
         /// `read`, `write`, ..
         action: &'static str,
         /// The file.
         path: PathBuf,
         /// The system's word.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// A record on which no figure may rest.
     #[error("record of {what} refused: {reason}")]
@@ -87,6 +87,48 @@ impl BenchError {
     /// For `map_err` on a file's operation.
     pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
-        move |source| Self::Io { action, path, source }
+        move |cause| Self::Io { action, path, cause }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    #[test]
+    fn a_message_is_whole_and_has_no_source() {
+        let text = String::from;
+        let core = || nvllm_core::CoreError::config("hidden_size", "is missing");
+        let all = [
+            BenchError::io("write", "records.jsonl")(std::io::ErrorKind::PermissionDenied.into()),
+            BenchError::Refused { what: text("decode"), reason: text("no check") },
+            BenchError::BadLine { path: "records.jsonl".into(), line: 2, problem: text("is cut short") },
+            BenchError::Option { option: "--scale", problem: text("is 0") },
+            BenchError::Incorrect { detail: text("token 3 differs") },
+            BenchError::Data { file: text("prompts.txt"), problem: text("is empty") },
+            BenchError::Program { path: "python3".into(), problem: text("has ended") },
+            BenchError::Request { number: 1, problem: text("the engine has stopped") },
+            BenchError::Engine(core().into()),
+            BenchError::Core(core()),
+        ];
+        // A new variant does not compile until it is counted here.
+        let number = |error: &BenchError| match error {
+            BenchError::Io { .. } => 0,
+            BenchError::Refused { .. } => 1,
+            BenchError::BadLine { .. } => 2,
+            BenchError::Option { .. } => 3,
+            BenchError::Incorrect { .. } => 4,
+            BenchError::Data { .. } => 5,
+            BenchError::Program { .. } => 6,
+            BenchError::Request { .. } => 7,
+            BenchError::Engine(_) => 8,
+            BenchError::Core(_) => 9,
+        };
+        assert!(all.iter().map(number).eq(0..10));
+        for error in all {
+            assert!(error.source().is_none(), "{error}");
+        }
     }
 }

@@ -248,10 +248,9 @@ fn drawn_block(geometry: &KvGeometry) -> HostTensor {
 
 /// KV bytes of `seqs` sequences of `context` tokens and the null block, under the other `limits`.
 pub(crate) fn kv_bytes(model: &Model, limits: &Limits, seqs: usize, context: usize) -> Result<usize> {
-    let probe = Limits { kv_bytes: usize::MAX, ..limits.clone() };
     let mut bytes = 0;
     for kv in &model.spec.kv {
-        let block = KvGeometry::new(kv, &probe)?.block_bytes();
+        let block = KvGeometry::bytes_of_block(kv, limits)?;
         bytes = bytes.max(block.saturating_mul(1 + seqs * context.div_ceil(limits.block_len)));
     }
     Ok(bytes)

@@ -64,7 +64,12 @@ pub(crate) fn holds<S: Strategy>(
 
 /// Loads the trial on `backend`, with its cache full of values that nothing may read.
 pub(crate) fn load(backend: &dyn Backend, trial: &Trial) -> Result<Box<dyn Executable>> {
+    let planned = backend.plan(&trial.spec, &trial.source, &trial.limits).doing("plan")?;
     let mut exe = backend.load(&trial.spec, &trial.source, &trial.limits).doing("load")?;
+    let held = exe.memory();
+    if (planned.weights, planned.kv) != (held.weights, held.kv) || planned.arena < held.arena {
+        return Err(Mismatch::contract(format!("{planned} are planned and {held} are held")));
+    }
     for kv in &trial.spec.kv {
         let expected = KvGeometry::new(kv, &trial.limits).doing("KvGeometry::new")?;
         poison(exe.kv_cache(), kv.group, expected)?;

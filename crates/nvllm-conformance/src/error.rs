@@ -10,12 +10,12 @@ pub type Result<T, E = Mismatch> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Mismatch {
     /// The backend refused what it must run.
-    #[error("{doing} failed: {source}; a backend runs every primitive op, so this must succeed")]
+    #[error("{doing} failed: {cause}; a backend runs every primitive op, so this must succeed")]
     Refused {
         /// What was asked of it.
         doing: String,
         /// Its answer.
-        source: CoreError,
+        cause: CoreError,
     },
     /// A value is out of tolerance.
     #[error("{0}")]
@@ -54,7 +54,7 @@ pub(crate) trait Doing<T> {
 
 impl<T> Doing<T> for nvllm_core::Result<T> {
     fn doing(self, what: &str) -> Result<T> {
-        self.map_err(|source| Mismatch::Refused { doing: what.into(), source })
+        self.map_err(|cause| Mismatch::Refused { doing: what.into(), cause })
     }
 }
 

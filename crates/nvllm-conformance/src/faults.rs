@@ -219,6 +219,12 @@ impl Backend for Faulty {
         Reference::default().order(op, num_rows, limits)
     }
 
+    fn plan(&self, spec: &ModelSpec, weights: &dyn WeightSource, limits: &Limits) -> Result<MemoryReport> {
+        let mut spec = spec.clone();
+        self.0.rewrite(&mut spec);
+        Reference::default().plan(&spec, weights, limits)
+    }
+
     fn load(
         &self,
         spec: &ModelSpec,

@@ -114,8 +114,7 @@ fn limits(layout: &Layout, kv: &[PagedKv], activations: Activations, kv_dtype: D
         numerics: Numerics::Invariant,
         max_in_flight: 1,
     };
-    let block_bytes =
-        kv.iter().filter_map(|kv| KvGeometry::new(kv, &limits).ok()).map(|g| g.block_bytes()).max();
+    let block_bytes = kv.iter().filter_map(|kv| KvGeometry::bytes_of_block(kv, &limits).ok()).max();
     limits.kv_bytes = needs.num_blocks * block_bytes.unwrap_or(1);
     limits
 }

@@ -1,8 +1,12 @@
 //! The two traits that a backend implements.
 
+use std::fmt;
+
+use crate::program::MemoryPlan;
 use crate::{
-    Activations, AdapterId, CoreError, DType, KvCache, Limits, ModelSpec, Numerics, Op, PlanRules, Result,
-    SlotId, Step, StepOutput, StepProfile, Tensor, Ticket, TokenMasks, WeightSource,
+    Activations, AdapterId, ByteCount, CoreError, DType, KvCache, KvGeometry, Limits, ModelSpec, Numerics,
+    Op, PlanRules, Result, SlotId, Step, StepOutput, StepProfile, Tensor, Ticket, TokenMasks, Weight,
+    WeightSource,
 };
 
 /// Why a backend does not run an op in some shape, and what it takes.
@@ -46,9 +50,27 @@ pub struct MemoryReport {
 }
 
 impl MemoryReport {
-    /// The sum.
-    pub const fn total(&self) -> usize {
-        self.weights + self.kv + self.arena + self.scratch
+    /// The sum, or the address space if that is less.
+    pub fn total(&self) -> usize {
+        [self.kv, self.arena, self.scratch].into_iter().fold(self.weights, usize::saturating_add)
+    }
+}
+
+impl fmt::Display for MemoryReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { weights, kv, arena, scratch } = *self;
+        write!(
+            f,
+            "{} (weights {}, KV cache {}, values between ops {}",
+            ByteCount(self.total()),
+            ByteCount(weights),
+            ByteCount(kv),
+            ByteCount(arena)
+        )?;
+        if scratch > 0 {
+            write!(f, ", scratch {}", ByteCount(scratch))?;
+        }
+        f.write_str(")")
     }
 }
 
@@ -75,6 +97,12 @@ pub trait Backend {
     fn plan_rules(&self) -> PlanRules;
     /// The summation order of the kernel that runs `op` on `num_rows` rows under `limits`.
     fn order(&self, op: &Op, num_rows: usize, limits: &Limits) -> OrderId;
+    /// What [`load`](Self::load) will hold, known before any memory is taken; of scratch what is held from loading on.
+    ///
+    /// Errors if the checkpoint does not fit the declarations, an op runs in no form, or the limits cannot be met anywhere.
+    fn plan(&self, spec: &ModelSpec, weights: &dyn WeightSource, limits: &Limits) -> Result<MemoryReport> {
+        plan(self, spec, weights, limits)
+    }
     /// Compiles every entry program over one copy of the weights.
     ///
     /// Errors if the checkpoint does not fit the declarations, an op runs in no form, or memory does not suffice.
@@ -124,6 +152,10 @@ impl Backend for Under<'_> {
 
     fn order(&self, op: &Op, num_rows: usize, limits: &Limits) -> OrderId {
         self.backend.order(op, num_rows, &self.limits(limits))
+    }
+
+    fn plan(&self, spec: &ModelSpec, weights: &dyn WeightSource, limits: &Limits) -> Result<MemoryReport> {
+        self.backend.plan(spec, weights, &self.limits(limits))
     }
 
     fn load(
@@ -184,7 +216,7 @@ pub trait Executable {
 
 /// The programs of `spec` as `backend` runs them: ops that it runs as one are made one, fused ops that it lacks are replaced by their
 /// expansion.
-pub fn lower(backend: &dyn Backend, spec: &ModelSpec) -> Result<Vec<crate::Program>> {
+pub fn lower<B: Backend + ?Sized>(backend: &B, spec: &ModelSpec) -> Result<Vec<crate::Program>> {
     let unsupported = |op: &Op, reason: Reason| CoreError::Unsupported {
         backend: backend.info().name,
         op: op.stem().into(),
@@ -202,4 +234,26 @@ pub fn lower(backend: &dyn Backend, spec: &ModelSpec) -> Result<Vec<crate::Progr
             Ok(program)
         })
         .collect()
+}
+
+/// The plan of a backend that keeps weights as the checkpoint has them and no scratch: [`Backend::plan`] if it is not overridden.
+pub fn plan<B: Backend + ?Sized>(
+    backend: &B,
+    spec: &ModelSpec,
+    source: &dyn WeightSource,
+    limits: &Limits,
+) -> Result<MemoryReport> {
+    limits.check()?;
+    spec.check_names(source)?;
+    let mut report = MemoryReport::default();
+    for decl in &spec.weights {
+        report.weights = report.weights.saturating_add(Weight::load(decl, source)?.bytes());
+    }
+    for kv in &spec.kv {
+        report.kv = report.kv.saturating_add(KvGeometry::new(kv, limits)?.bytes());
+    }
+    for program in lower(backend, spec)? {
+        report.arena = report.arena.max(MemoryPlan::new(&program, limits, &backend.plan_rules())?.bytes());
+    }
+    Ok(report)
 }

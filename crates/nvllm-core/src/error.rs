@@ -1,6 +1,12 @@
 //! The crate's errors: each says what was asked, what is possible, and what to do.
+//!
+//! The law of every error type of the workspace: `Display` says all of it, the cause included, and there is no `source()`. A
+//! message is then whole wherever it is shown, and nothing that walks a chain of causes says a sentence twice. Fields that hold a
+//! cause are called `cause` for that reason.
 
 use std::path::PathBuf;
+
+use crate::ByteCount;
 
 /// The result of a core operation.
 pub type Result<T, E = CoreError> = std::result::Result<T, E>;
@@ -10,15 +16,15 @@ pub type Result<T, E = CoreError> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum CoreError {
     /// A file could not be opened, mapped or read.
-    #[error("cannot read {path}: {source}")]
+    #[error("cannot read {}: {cause}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
         /// The system's word.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// A checkpoint file is not what its name says.
-    #[error("{path}: {problem}; download the file again or check that it is complete")]
+    #[error("{}: {problem}; download the file again or check that it is complete", path.display())]
     BadCheckpoint {
         /// The file.
         path: PathBuf,
@@ -78,12 +84,35 @@ pub enum CoreError {
         reason: String,
     },
     /// The limits cannot be met.
-    #[error("limit `{field}`: {problem}")]
+    #[error("limit `{field}` {problem}")]
     BadLimits {
         /// The field of [`Limits`](crate::Limits).
         field: &'static str,
         /// What was asked and what is possible.
         problem: String,
+    },
+    /// What loading takes is more than there is.
+    #[error("the model does not fit: {need} are needed, and {place} has {}; {advice}", ByteCount(*available))]
+    DoesNotFit {
+        /// What loading would hold.
+        need: crate::MemoryReport,
+        /// Bytes that there are.
+        available: usize,
+        /// Whose memory that is, in words.
+        place: String,
+        /// What would fit.
+        advice: String,
+    },
+    /// The system gave no memory although the plan fits: something else took it.
+    #[error(
+        "the system has no {} left for {what}; end what else takes memory, or load the model with a smaller KV cache",
+        ByteCount(*bytes)
+    )]
+    OutOfMemory {
+        /// Bytes of the allocation that failed.
+        bytes: usize,
+        /// What it was for.
+        what: &'static str,
     },
     /// A step does not fit the limits or the state it was submitted to: a fault in the scheduler.
     #[error("step {step}: {problem}")]
@@ -109,7 +138,7 @@ pub enum CoreError {
         /// What was given.
         value: String,
         /// What is allowed.
-        range: &'static str,
+        range: String,
     },
 }
 
@@ -122,5 +151,73 @@ impl CoreError {
     /// A fault in a step.
     pub fn step(step: crate::StepId, problem: impl Into<String>) -> Self {
         Self::BadStep { step: step.0, problem: problem.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A new variant does not compile until it is counted here.
+    fn number(error: &CoreError) -> usize {
+        match error {
+            CoreError::Io { .. } => 0,
+            CoreError::BadCheckpoint { .. } => 1,
+            CoreError::MissingTensor { .. } => 2,
+            CoreError::UnknownTensor { .. } => 3,
+            CoreError::BadTensor { .. } => 4,
+            CoreError::BadConfig { .. } => 5,
+            CoreError::BadProgram { .. } => 6,
+            CoreError::Unsupported { .. } => 7,
+            CoreError::BadLimits { .. } => 8,
+            CoreError::DoesNotFit { .. } => 9,
+            CoreError::OutOfMemory { .. } => 10,
+            CoreError::BadStep { .. } => 11,
+            CoreError::Device { .. } => 12,
+            CoreError::BadSampling { .. } => 13,
+        }
+    }
+
+    /// One of each variant.
+    fn all() -> Vec<CoreError> {
+        let io = || std::io::Error::from(std::io::ErrorKind::NotFound);
+        let text = String::from;
+        vec![
+            CoreError::Io { path: "m/model.safetensors".into(), cause: io() },
+            CoreError::BadCheckpoint { path: "m/model.safetensors".into(), problem: text("is cut short") },
+            CoreError::MissingTensor { name: text("lm_head.weight"), place: text("m") },
+            CoreError::UnknownTensor { name: text("extra"), place: text("m") },
+            CoreError::BadTensor { name: text("norm"), problem: text("has shape [1]") },
+            CoreError::config("hidden_size", "is missing"),
+            CoreError::BadProgram { program: text("generate"), problem: text("has no sampler") },
+            CoreError::Unsupported { backend: text("cpu"), op: text("top_k"), reason: text("k is 99") },
+            CoreError::BadLimits { field: "seqs", problem: text("is 0; give at least 1") },
+            CoreError::DoesNotFit {
+                need: crate::MemoryReport { weights: 1 << 30, kv: 1 << 20, arena: 512, scratch: 0 },
+                available: 1 << 29,
+                place: text("the GPU"),
+                advice: text("use a larger GPU"),
+            },
+            CoreError::OutOfMemory { bytes: 1 << 40, what: "the KV cache" },
+            CoreError::step(crate::StepId(3), "has no rows"),
+            CoreError::Device { backend: text("cuda"), problem: text("the device is lost") },
+            CoreError::BadSampling { field: "top_p", value: text("0"), range: text("use a number up to 1") },
+        ]
+    }
+
+    #[test]
+    fn a_message_is_whole_and_has_no_source() {
+        assert!(all().iter().map(number).eq(0..14));
+        for error in all() {
+            assert!(std::error::Error::source(&error).is_none(), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_says_its_parts_in_units() {
+        let text = all().iter().find(|e| matches!(e, CoreError::DoesNotFit { .. })).unwrap().to_string();
+        let expected = "the model does not fit: 1.0 GiB (weights 1.0 GiB, KV cache 1.0 MiB, values between ops 512 bytes) \
+                        are needed, and the GPU has 512.0 MiB; use a larger GPU";
+        assert_eq!(text, expected);
     }
 }

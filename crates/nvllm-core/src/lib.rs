@@ -11,6 +11,7 @@
 //! Deliberately absent: threads, devices, async, clocks (but for the one that times ops on request), tokenizers, and any knowledge of a model family.
 
 pub mod backend;
+pub mod byte_count;
 pub mod dtype;
 pub mod error;
 pub mod hf_config;
@@ -28,6 +29,7 @@ pub mod tensor;
 pub mod weight;
 
 pub use backend::{Backend, BackendInfo, Executable, MemoryReport, OrderId, Reason};
+pub use byte_count::ByteCount;
 pub use dtype::DType;
 pub use error::{CoreError, Result};
 pub use hf_config::HfConfig;

@@ -67,21 +67,30 @@ pub struct Limits {
     pub max_in_flight: usize,
 }
 
+/// The largest extent: rows, slots and positions are numbered with 32 bits, signed in kernels.
+pub const MAX_EXTENT: usize = i32::MAX as usize;
+
+/// The largest allocation that the address space has.
+pub const MAX_BYTES: usize = isize::MAX as usize;
+
 impl Limits {
-    /// Rejects zero extents and dtypes that no KV cache has.
+    /// Rejects extents of 0 or above [`MAX_EXTENT`] and dtypes that no KV cache has.
     pub fn check(&self) -> Result<()> {
-        let nonzero = [
+        let extents = [
+            ("context", self.context),
+            ("seqs", self.seqs),
+            ("block_len", self.block_len),
             ("step_tokens", self.step_tokens),
             ("step_outputs", self.step_outputs),
-            ("seqs", self.seqs),
-            ("context", self.context),
-            ("block_len", self.block_len),
             ("max_in_flight", self.max_in_flight),
         ];
-        for (field, value) in nonzero {
-            if value == 0 {
-                return Err(CoreError::BadLimits { field, problem: "is 0; give at least 1".into() });
-            }
+        for (field, value) in extents {
+            let problem = match value {
+                0 => "is 0; give at least 1".into(),
+                1..=MAX_EXTENT => continue,
+                _ => format!("is {value}; up to {MAX_EXTENT} are supported"),
+            };
+            return Err(CoreError::BadLimits { field, problem });
         }
         if !matches!(self.kv_dtype, DType::F32 | DType::Bf16) {
             let problem = format!("is {}; f32 and bf16 are supported", self.kv_dtype);

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use crate::program::Recorder;
-use crate::weight::{AxisRole, WeightDecl, WeightPart, WeightSource};
+use crate::weight::{AxisRole, Weight, WeightDecl, WeightPart, WeightSource};
 use crate::{CoreError, HfConfig, KvLayer, Op, PagedKv, Program, Result, WeightId};
 
 /// What a model crate makes from config.json.
@@ -46,6 +46,12 @@ impl ModelSpec {
             Some(name) => Err(CoreError::UnknownTensor { name: name.clone(), place: source.describe() }),
             None => Ok(()),
         }
+    }
+
+    /// Refuses a checkpoint whose tensors are not those that are declared: names, shapes and dtypes. Reads no weight.
+    pub fn check_weights(&self, source: &dyn WeightSource) -> Result<()> {
+        self.check_names(source)?;
+        self.weights.iter().try_for_each(|decl| Weight::load(decl, source).map(drop))
     }
 
     /// Keeps a labelled value alive in every program that has it. Errors if none has.

@@ -1,6 +1,7 @@
 //! State that outlives a step: the paged KV cache.
 
-use crate::{BlockId, DType, HostTensor, Limits, Result};
+use crate::limits::{MAX_BYTES, MAX_EXTENT};
+use crate::{BlockId, CoreError, DType, HostTensor, Limits, Result};
 
 /// A program's declaration of paged key/value state: one group of layers with equal geometry.
 ///
@@ -46,26 +47,51 @@ pub struct KvGeometry {
 }
 
 impl KvGeometry {
-    /// The geometry that `kv` gets under `limits`. Errors if `kv_bytes` holds no block beside the null block.
+    /// The geometry that `kv` gets under `limits`.
+    ///
+    /// Errors if `kv_bytes` holds no block beside the null block, or more positions than kernels can number.
     pub fn new(kv: &PagedKv, limits: &Limits) -> Result<Self> {
-        let mut geometry = Self {
+        let block_bytes = Self::bytes_of_block(kv, limits)?;
+        let bad = |problem| Err(CoreError::BadLimits { field: "kv_bytes", problem });
+        let (kv_bytes, block_len) = (limits.kv_bytes, limits.block_len);
+        let num_blocks = kv_bytes / block_bytes;
+        if num_blocks < 2 {
+            return bad(format!(
+                "is {kv_bytes}; one block of {block_len} positions takes {block_bytes} bytes and the smallest cache is two \
+                 blocks: give at least {}",
+                block_bytes.saturating_mul(2)
+            ));
+        }
+        let most = MAX_EXTENT / block_len;
+        if num_blocks > most {
+            return bad(format!(
+                "is {kv_bytes}; up to {MAX_EXTENT} positions are supported, which take {} bytes",
+                most * block_bytes
+            ));
+        }
+        Ok(Self {
             num_layers: kv.num_layers,
             num_heads: kv.num_heads,
             head_dim: kv.head_dim,
-            block_len: limits.block_len,
-            num_blocks: 0,
+            block_len,
+            num_blocks,
             dtype: limits.kv_dtype,
-        };
-        geometry.num_blocks = limits.kv_bytes / geometry.block_bytes();
-        if geometry.num_blocks < 2 {
+        })
+    }
+
+    /// Bytes of one block of `kv` over all its layers. Errors if no memory has so many.
+    pub fn bytes_of_block(kv: &PagedKv, limits: &Limits) -> Result<usize> {
+        let factors = [2, kv.num_layers, kv.num_heads, kv.head_dim, limits.kv_dtype.size()];
+        let bytes = factors.into_iter().try_fold(limits.block_len, usize::checked_mul);
+        // The smallest cache is two blocks, and its positions have to have numbers.
+        let two = limits.block_len <= MAX_EXTENT / 2;
+        bytes.filter(|&bytes| two && bytes > 0 && bytes <= MAX_BYTES / 2).ok_or_else(|| {
             let problem = format!(
-                "is {} bytes; one block takes {} and the smallest cache is two blocks",
-                limits.kv_bytes,
-                geometry.block_bytes()
+                "is {}; no memory holds two blocks of so many positions: give less",
+                limits.block_len
             );
-            return Err(crate::CoreError::BadLimits { field: "kv_bytes", problem });
-        }
-        Ok(geometry)
+            CoreError::BadLimits { field: "block_len", problem }
+        })
     }
 
     /// Elements of one block of one layer, keys and values.
@@ -76,6 +102,11 @@ impl KvGeometry {
     /// Bytes of one block over all layers.
     pub const fn block_bytes(&self) -> usize {
         self.num_layers * self.layer_block_len() * self.dtype.size()
+    }
+
+    /// Bytes of all blocks.
+    pub const fn bytes(&self) -> usize {
+        self.num_blocks * self.block_bytes()
     }
 
     /// Bytes that one token takes over all layers.

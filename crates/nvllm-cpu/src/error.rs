@@ -71,3 +71,33 @@ macro_rules! ensure {
     };
 }
 pub(crate) use ensure;
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    #[test]
+    fn a_message_is_whole_and_has_no_source() {
+        let all = [
+            CpuError::MissingIsa { isa: Isa::Scalar, missing: "avx2" },
+            CpuError::BadThreads { asked: 0, max: 8 },
+            CpuError::PoolMismatch { have: 1, asked: 2 },
+            CpuError::Os { what: "pinning a thread", cause: "not permitted".into() },
+            CpuError::shape("linear", "3 columns where 4 are needed".into()),
+        ];
+        // A new variant does not compile until it is counted here.
+        let number = |error: &CpuError| match error {
+            CpuError::MissingIsa { .. } => 0,
+            CpuError::BadThreads { .. } => 1,
+            CpuError::PoolMismatch { .. } => 2,
+            CpuError::Os { .. } => 3,
+            CpuError::Shape { .. } => 4,
+        };
+        assert!(all.iter().map(number).eq(0..5));
+        for error in all {
+            assert!(error.source().is_none(), "{error}");
+        }
+    }
+}

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use nvllm_core::backend::lower;
 use nvllm_core::program::MemoryPlan;
 use nvllm_core::{
-    Activations, Backend, BackendInfo, CoreError, DType, Executable, KvGeometry, Limits, ModelSpec, Op,
-    OrderId, PlanRules, Program, Reason, Rows, RowsOf, WeightSource,
+    Activations, Backend, BackendInfo, CoreError, DType, Executable, KvGeometry, Limits, MemoryReport,
+    ModelSpec, Op, OrderId, PlanRules, Program, Reason, Rows, RowsOf, WeightSource,
 };
 
 use crate::compile::{Images, KernelCache, Target};
@@ -211,6 +211,15 @@ impl Backend for CudaBackend {
         lower::order(op, num_rows, limits)
     }
 
+    fn plan(
+        &self,
+        spec: &ModelSpec,
+        source: &dyn WeightSource,
+        limits: &Limits,
+    ) -> nvllm_core::Result<MemoryReport> {
+        Ok(self.planned(spec, source, limits)?.need)
+    }
+
     fn load(
         &self,
         spec: &ModelSpec,
@@ -232,25 +241,9 @@ impl CudaBackend {
         source: &dyn WeightSource,
         limits: &Limits,
     ) -> nvllm_core::Result<CudaExecutable> {
-        limits.check()?;
-        spec.check_names(source)?;
-        self.device.bind()?;
-        let narrow = weights::narrow_vectors(spec, source)?;
-        // Whether a fused op has a kernel may depend on dtypes too.
-        let programs = lower(self, spec)?
-            .iter()
-            .map(|program| program.expand(|op| !lower::runs(op, limits, &narrow)))
-            .collect::<nvllm_core::Result<Vec<_>>>()?;
-        let geometries =
-            spec.kv.iter().map(|kv| KvGeometry::new(kv, limits)).collect::<nvllm_core::Result<Vec<_>>>()?;
-        let plans = programs
-            .iter()
-            .map(|program| MemoryPlan::new(program, limits, &RULES))
-            .collect::<nvllm_core::Result<Vec<_>>>()?;
-        let library = self.library(limits);
-        let partial = partial_bytes(&programs, limits, library.is_some());
-        let need = Need::new(spec, source, limits, &programs, &plans, &geometries, partial)?;
-        need.check(self.device.free_bytes()?, limits, &geometries)?;
+        let Planned { programs, plans, geometries, library, partial, need } =
+            self.planned(spec, source, limits)?;
+        check_fits(need, self.device.free_bytes()?, limits, &geometries)?;
         let device = &self.device;
         let weights = Weights::load(device, spec, source)?;
         let modules = self.modules()?;
@@ -332,66 +325,98 @@ impl CudaBackend {
     }
 }
 
-/// What a model takes of the device, in bytes.
-struct Need {
-    weights: usize,
-    kv: usize,
-    arena: usize,
-    scratch: usize,
+/// What is known of a model before it is loaded.
+struct Planned {
+    programs: Vec<Program>,
+    plans: Vec<MemoryPlan>,
+    geometries: Vec<KvGeometry>,
+    library: Option<Rc<CublasLt>>,
+    /// Bytes of partial sums.
+    partial: usize,
+    need: MemoryReport,
 }
 
-impl Need {
-    fn new(
+impl CudaBackend {
+    fn planned(
+        &self,
         spec: &ModelSpec,
         source: &dyn WeightSource,
         limits: &Limits,
-        programs: &[Program],
-        plans: &[MemoryPlan],
-        geometries: &[KvGeometry],
-        partial: usize,
-    ) -> nvllm_core::Result<Self> {
-        Ok(Self {
+    ) -> nvllm_core::Result<Planned> {
+        limits.check()?;
+        spec.check_names(source)?;
+        self.device.bind()?;
+        let narrow = weights::narrow_vectors(spec, source)?;
+        // Whether a fused op has a kernel may depend on dtypes too.
+        let programs = lower(self, spec)?
+            .iter()
+            .map(|program| program.expand(|op| !lower::runs(op, limits, &narrow)))
+            .collect::<nvllm_core::Result<Vec<_>>>()?;
+        let geometries =
+            spec.kv.iter().map(|kv| KvGeometry::new(kv, limits)).collect::<nvllm_core::Result<Vec<_>>>()?;
+        // The plans hold every value's bytes to what can be addressed; what follows multiplies no more than they do.
+        let plans = programs
+            .iter()
+            .map(|program| MemoryPlan::new(program, limits, &RULES))
+            .collect::<nvllm_core::Result<Vec<_>>>()?;
+        let library = self.library(limits);
+        let partial = partial_bytes(&programs, limits, library.is_some());
+        let need = MemoryReport {
             weights: weights::bytes_for(spec, source)?,
-            kv: geometries.iter().map(|g| g.num_blocks * g.block_bytes()).sum(),
+            kv: geometries.iter().map(KvGeometry::bytes).fold(0, usize::saturating_add),
             arena: plans.iter().map(MemoryPlan::bytes).max().unwrap_or(0),
-            scratch: Layout::new(limits, geometries).len * (1 + limits.max_in_flight)
-                + result_bytes(limits.step_outputs) * limits.max_in_flight
-                + limits.step_tokens * 4
-                + DeviceSlots::bytes_for(limits, spec.vocab_size)
-                + Sampler::bytes_for(limits, spec.vocab_size)
-                + RopeTables::bytes_for(programs, limits)
-                + WorkLists::bytes_for(programs, limits, geometries)
-                + partial,
-        })
-    }
-
-    /// Refuses what the device does not hold, and says what it would.
-    fn check(&self, free: usize, limits: &Limits, geometries: &[KvGeometry]) -> nvllm_core::Result<()> {
-        let Self { weights, kv, arena, scratch } = *self;
-        let rest = weights + arena + scratch;
-        if rest + kv <= free {
-            return Ok(());
-        }
-        let block: usize = geometries.iter().map(KvGeometry::block_bytes).sum();
-        let blocks = free.saturating_sub(rest).checked_div(block).unwrap_or(0);
-        let tokens = blocks.saturating_sub(1) * limits.block_len;
-        let taken = format!(
-            "the plan takes {} bytes (weights {weights}, KV cache {kv}, values {arena}, scratch {scratch}) and the GPU \
-             has {free} free",
-            rest + kv
-        );
-        let problem = if tokens == 0 {
-            format!("{taken}: without any KV cache it takes {rest}; lower step_tokens, or use a larger GPU")
-        } else {
-            format!(
-                "{taken}: a KV cache of {} bytes would fit, {tokens} tokens or {} sequences of {}",
-                blocks * block,
-                tokens / limits.context,
-                limits.context
-            )
+            scratch: scratch_bytes(limits, spec.vocab_size, &programs, &geometries).saturating_add(partial),
         };
-        Err(CoreError::BadLimits { field: "kv_bytes", problem })
+        Ok(Planned { programs, plans, geometries, library, partial, need })
     }
+}
+
+/// Bytes of all that is neither weight, cache nor value, without partial sums.
+fn scratch_bytes(
+    limits: &Limits,
+    vocab_size: usize,
+    programs: &[Program],
+    geometries: &[KvGeometry],
+) -> usize {
+    let flights = limits.max_in_flight;
+    [
+        Layout::new(limits, geometries).len.saturating_mul(flights.saturating_add(1)),
+        result_bytes(limits.step_outputs).saturating_mul(flights),
+        limits.step_tokens * 4,
+        DeviceSlots::bytes_for(limits, vocab_size),
+        Sampler::bytes_for(limits, vocab_size),
+        RopeTables::bytes_for(programs, limits),
+        WorkLists::bytes_for(programs, limits, geometries),
+    ]
+    .into_iter()
+    .fold(0, usize::saturating_add)
+}
+
+/// Refuses what the device does not hold, and says what it would.
+fn check_fits(
+    need: MemoryReport,
+    available: usize,
+    limits: &Limits,
+    geometries: &[KvGeometry],
+) -> nvllm_core::Result<()> {
+    if need.total() <= available {
+        return Ok(());
+    }
+    let rest = MemoryReport { kv: 0, ..need }.total();
+    let block = geometries.iter().map(KvGeometry::block_bytes).fold(0, usize::saturating_add);
+    let blocks = available.saturating_sub(rest).checked_div(block).unwrap_or(0);
+    let tokens = blocks.saturating_sub(1) * limits.block_len;
+    let advice = if tokens == 0 {
+        "there is no room for a KV cache: use fewer tokens in a step, or a larger GPU".into()
+    } else {
+        let sequences = tokens / limits.context;
+        format!(
+            "a KV cache of {} bytes would fit, {tokens} tokens or {sequences} sequences of {}",
+            blocks * block,
+            limits.context
+        )
+    };
+    Err(CoreError::DoesNotFit { need, available, place: "the GPU".into(), advice })
 }
 
 /// Bytes of partial sums of linear layers, whoever runs them.
@@ -454,8 +479,8 @@ mod tests {
             dtype: DType::F32,
         };
         // A block takes 1,024 bytes.
-        let need = Need { weights: 5_000, kv: 102_400, arena: 3_000, scratch: 2_000 };
-        let check = |free| need.check(free, &limits, &[geometry]).map_err(|error| error.to_string());
+        let need = MemoryReport { weights: 5_000, kv: 102_400, arena: 3_000, scratch: 2_000 };
+        let check = |free| check_fits(need, free, &limits, &[geometry]).map_err(|error| error.to_string());
         assert_eq!(check(112_400), Ok(()));
         let fits = check(112_399).unwrap_err();
         assert!(
@@ -463,6 +488,6 @@ mod tests {
             "{fits}"
         );
         let too_small = check(10_000).unwrap_err();
-        assert!(too_small.contains("without any KV cache it takes 10000"), "{too_small}");
+        assert!(too_small.contains("there is no room for a KV cache"), "{too_small}");
     }
 }

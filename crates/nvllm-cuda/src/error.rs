@@ -1,7 +1,7 @@
 //! What can go wrong between a driver and a step.
 
 use cudarc::driver::DriverError;
-use nvllm_core::CoreError;
+use nvllm_core::{ByteCount, CoreError};
 
 /// An error of the CUDA backend.
 #[derive(Debug, thiserror::Error)]
@@ -65,8 +65,10 @@ pub enum CudaError {
     },
     /// Device memory ran out although the plan fitted: something else took it, or it lies in pieces.
     #[error(
-        "the GPU ran out of memory: {asked} bytes were asked for and {free} are free; end what else uses the GPU, or lower \
-         --kv-cache-bytes, --max-model-len or --max-num-batched-tokens"
+        "the GPU ran out of memory: {} were asked for and {} are free; end what else uses the GPU, or give a smaller \
+         --kv-cache-bytes, --max-model-len or --max-num-batched-tokens",
+        ByteCount(*asked),
+        ByteCount(*free)
     )]
     OutOfMemory {
         /// Bytes of the allocation that failed.
@@ -105,5 +107,46 @@ impl<T> Doing<T> for std::result::Result<T, DriverError> {
             let text = error.error_string().map(|s| s.to_string_lossy().into_owned());
             CudaError::Driver { what, cause: text.unwrap_or_else(|_| format!("{:?}", error.0)) }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    #[test]
+    fn a_message_is_whole_and_has_no_source() {
+        let text = String::from;
+        let all = [
+            CudaError::NoDriver { needed: text("12.0") },
+            CudaError::OldDriver { found: text("11.0"), needed: text("12.0") },
+            CudaError::NoDevice,
+            CudaError::BadOrdinal { asked: 3, count: 1 },
+            CudaError::OldDevice { name: text("P100"), major: 6, minor: 0 },
+            CudaError::NoNvrtc { place: String::new() },
+            CudaError::Compile { source_file: text("rows.cu"), target: text("sm_90"), log: text("error") },
+            CudaError::OutOfMemory { asked: 2, free: 1 },
+            CudaError::Driver { what: "copying", cause: text("illegal address") },
+        ];
+        // A new variant does not compile until it is counted here.
+        let number = |error: &CudaError| match error {
+            CudaError::NoDriver { .. } => 0,
+            CudaError::OldDriver { .. } => 1,
+            CudaError::NoDevice => 2,
+            CudaError::BadOrdinal { .. } => 3,
+            CudaError::OldDevice { .. } => 4,
+            CudaError::NoNvrtc { .. } => 5,
+            CudaError::Compile { .. } => 6,
+            CudaError::OutOfMemory { .. } => 7,
+            CudaError::Driver { .. } => 8,
+        };
+        assert!(all.iter().map(number).eq(0..9));
+        for error in all {
+            assert!(error.source().is_none(), "{error}");
+            let text = error.to_string();
+            assert_eq!(CoreError::from(error).to_string(), format!("backend `cuda`: {text}"));
+        }
     }
 }

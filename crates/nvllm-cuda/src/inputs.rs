@@ -59,12 +59,14 @@ pub(crate) struct Layout {
 impl Layout {
     pub(crate) fn new(limits: &Limits, kv: &[KvGeometry]) -> Self {
         let mut len = COUNT_WORDS * 4;
+        // A layout that no memory holds is as long as the address space: the plan then says that it does not fit.
         let mut part = |bytes: usize| {
             let at = len;
-            len = (len + bytes).next_multiple_of(256);
+            len = len.saturating_add(bytes).checked_next_multiple_of(256).unwrap_or(usize::MAX);
             at
         };
         let max_blocks = limits.context.div_ceil(limits.block_len);
+        let table = limits.seqs.saturating_mul(max_blocks).saturating_mul(4);
         let tokens = limits.step_tokens * 4;
         Self {
             source: part(tokens),
@@ -77,7 +79,7 @@ impl Layout {
             outputs: part(limits.step_outputs * size_of::<Output>()),
             resets: part(limits.seqs * size_of::<Reset>()),
             row_place: kv.iter().map(|_| part(tokens)).collect(),
-            tables: kv.iter().map(|_| part(limits.seqs * max_blocks * 4)).collect(),
+            tables: kv.iter().map(|_| part(table)).collect(),
             max_blocks,
             len,
         }

@@ -97,7 +97,11 @@ pub(crate) fn check(step: &Step, vocab_size: usize, context: usize) -> nvllm_cor
             ("stop_token_ids", params.stop_tokens.len(), MAX_STOPS, "the CUDA backend takes up to 64 tokens"),
         ];
         if let Some((field, len, _, range)) = lists.into_iter().find(|(_, len, most, _)| len > most) {
-            return Err(CoreError::BadSampling { field, value: format!("{len} entries"), range });
+            return Err(CoreError::BadSampling {
+                field,
+                value: format!("{len} entries"),
+                range: range.into(),
+            });
         }
         let mut tokens = reset.prompt.iter().chain(reset.output.iter());
         if let Some(token) = tokens.find(|token| token.index() >= vocab_size) {

@@ -75,8 +75,9 @@ impl Plan {
             let unshared = geometry.num_blocks * geometry.block_len / CHUNK + limits.seqs;
             plan.entries = plan.entries.max(unshared.min(limits.seqs * chunks));
             // A row of sums for each query head.
-            let rows = plan.entries * spec.num_heads;
-            plan.partial = [plan.partial[0].max(rows * spec.head_dim), plan.partial[1].max(rows * 2)];
+            let rows = plan.entries.saturating_mul(spec.num_heads);
+            let sums = rows.saturating_mul(spec.head_dim);
+            plan.partial = [plan.partial[0].max(sums), plan.partial[1].max(rows.saturating_mul(2))];
         }
         plan
     }
@@ -117,7 +118,8 @@ impl WorkLists {
     pub(crate) fn bytes_for(programs: &[Program], limits: &Limits, geometries: &[KvGeometry]) -> usize {
         let plan = Plan::new(programs, limits, geometries);
         let lists = plan.keys.iter().map(|&key| plan.list_bytes(key, limits).iter().sum::<usize>());
-        lists.sum::<usize>() + plan.partial.iter().sum::<usize>() * size_of::<f32>()
+        let partial = plan.partial.map(|floats| floats.saturating_mul(size_of::<f32>()));
+        lists.chain(partial).fold(0, usize::saturating_add)
     }
 
     pub(crate) fn new(

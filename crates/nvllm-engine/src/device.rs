@@ -11,7 +11,9 @@ use crossbeam_channel::{Receiver, Sender};
 use nvllm_core::{Backend, Executable, HostTensor, Limits, SeqId, Tensor, Ticket, TokenId};
 use nvllm_sched::{FinishReason, NewSequence, SchedConfig, Scheduler, SeqEvent, Stats};
 
-use crate::{EngineInfo, Event, Finished, LoadOptions, LoadProgress, Model, Request, Result};
+use crate::{
+    EngineError, EngineInfo, Event, Finished, LoadOptions, LoadProgress, Model, Plan, Request, Result,
+};
 use source::Reading;
 use text::TextStream;
 
@@ -63,9 +65,11 @@ impl Device {
         B: FnOnce() -> Result<Box<dyn Backend>>,
     {
         let backend = backend()?;
-        let limits = options.limits(model, &backend.info())?;
+        let plan = Plan::new(options, model, backend.as_ref())?;
+        plan.check()?;
+        let limits = plan.limits;
         let source = Reading::new(model, progress)?;
-        let mut exe = backend.load(&model.spec, &source, &limits)?;
+        let mut exe = backend.load(&model.spec, &source, &limits).map_err(|e| options.named(e))?;
         let cache = exe.kv_cache();
         let num_blocks = (0..model.spec.kv.len()).map(|group| cache.geometry(group).num_blocks).collect();
         let sched = Scheduler::new(SchedConfig::new(&limits, num_blocks, model.spec.max_positions))?;
@@ -131,13 +135,9 @@ impl Device {
             first_token: None,
             last_token: None,
         };
-        if let Some(token) = request.prompt.iter().find(|t| t.index() >= self.model.spec.vocab_size) {
-            return Err(nvllm_core::CoreError::BadSampling {
-                field: "prompt",
-                value: format!("token {token}"),
-                range: "use token ids of the model's vocabulary",
-            }
-            .into());
+        let vocab_size = self.model.spec.vocab_size;
+        if let Some(&token) = request.prompt.iter().find(|t| t.index() >= vocab_size) {
+            return Err(EngineError::PromptToken { token, vocab_size });
         }
         let seq = self.sched.add(NewSequence {
             prompt: request.prompt.into(),

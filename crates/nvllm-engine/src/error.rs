@@ -1,27 +1,29 @@
-//! The crate's one error type.
+//! The crate's one error type. As in every crate here, `Display` says all of it and there is no `source()` (see `nvllm_core::error`).
 
 use std::path::PathBuf;
+
+use nvllm_core::CoreError;
 
 /// Why the engine could not do what was asked. The message is one line and says what to do about it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EngineError {
     /// A file of the model could not be read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {cause}", path.display())]
     ReadFile {
         /// The file.
         path: PathBuf,
         /// What the operating system said.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
 
     /// A JSON file of the model is malformed.
-    #[error("{} is not valid JSON ({source}); the file is damaged or cut short: fetch it again", path.display())]
+    #[error("{} is not valid JSON ({cause}); the file is damaged or cut short: fetch it again", path.display())]
     Json {
         /// The file.
         path: PathBuf,
         /// Where and why.
-        source: serde_json::Error,
+        cause: serde_json::Error,
     },
 
     /// A JSON file of the model is well-formed, but a field cannot be used.
@@ -129,12 +131,12 @@ pub enum EngineError {
     },
 
     /// A part of the cache could not be removed.
-    #[error("cannot remove {}: {source}", path.display())]
+    #[error("cannot remove {}: {cause}", path.display())]
     RemoveFile {
         /// The file or directory.
         path: PathBuf,
         /// What the operating system said.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
 
     /// What should be removed from the cache is being fetched.
@@ -190,12 +192,12 @@ pub enum EngineError {
     },
 
     /// The cache directory cannot be written.
-    #[error("cannot write the model cache at {}: {source}; set HF_HOME to a directory that can be written", path.display())]
+    #[error("cannot write the model cache at {}: {cause}; set HF_HOME to a directory that can be written", path.display())]
     CacheUnwritable {
         /// The file or directory concerned.
         path: PathBuf,
         /// What the operating system said.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
 
     /// The disk that holds the cache is full.
@@ -222,12 +224,12 @@ pub enum EngineError {
     },
 
     /// The model's config or weights cannot be used.
-    #[error("{}: {source}", dir.display())]
+    #[error("{}", located(dir, cause))]
     Model {
         /// The model's directory.
         dir: PathBuf,
         /// What is wrong.
-        source: nvllm_core::CoreError,
+        cause: nvllm_core::CoreError,
     },
 
     /// No crate of this build records this architecture.
@@ -240,12 +242,21 @@ pub enum EngineError {
     },
 
     /// A load option that the model or the memory cannot meet.
-    #[error("option `{option}` {problem}")]
+    #[error("--{option} {problem}")]
     Option {
-        /// The option, as on the command line.
+        /// The option, as on the command line and, with underscores, in [`LoadOptions`](crate::LoadOptions).
         option: &'static str,
         /// What was asked and what is possible.
         problem: String,
+    },
+
+    /// A prompt with a token that the model does not have.
+    #[error("the prompt holds token {token}; the model's vocabulary has tokens 0 to {}", vocab_size.saturating_sub(1))]
+    PromptToken {
+        /// The token.
+        token: nvllm_core::TokenId,
+        /// Tokens of the vocabulary.
+        vocab_size: usize,
     },
 
     /// A request that cannot run.
@@ -279,5 +290,135 @@ impl EngineError {
         problem: impl Into<String>,
     ) -> Self {
         Self::Field { path: path.to_path_buf(), field: field.into(), problem: problem.into() }
+    }
+}
+
+/// What is wrong with a model, with its directory said once.
+fn located(dir: &std::path::Path, cause: &CoreError) -> String {
+    match cause {
+        CoreError::Io { .. }
+        | CoreError::BadCheckpoint { .. }
+        | CoreError::MissingTensor { .. }
+        | CoreError::UnknownTensor { .. } => cause.to_string(),
+        CoreError::BadConfig { field, problem } => {
+            format!("{}: `{field}` {problem}", dir.join("config.json").display())
+        }
+        _ => format!("{}: {cause}", dir.display()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    fn io() -> std::io::Error {
+        std::io::ErrorKind::NotFound.into()
+    }
+
+    fn of_files() -> Vec<EngineError> {
+        let text = String::from;
+        let json = || serde_json::from_str::<u8>("{").expect_err("not a number");
+        let model = |cause| EngineError::Model { dir: "/models/m".into(), cause };
+        vec![
+            EngineError::ReadFile { path: "/models/m/config.json".into(), cause: io() },
+            EngineError::Json { path: "/models/m/tokenizer.json".into(), cause: json() },
+            EngineError::field(std::path::Path::new("/m/generation_config.json"), "top_p", "is 2"),
+            EngineError::MissingFile {
+                dir: "/m".into(),
+                file: text("tokenizer.json"),
+                advice: text("add one"),
+            },
+            EngineError::Tokenizer { path: "/m/tokenizer.json".into(), problem: text("has no vocabulary") },
+            EngineError::Encode { text_len: 3, problem: text("is empty") },
+            EngineError::EmptyStopString { index: 1 },
+            EngineError::ChatTemplate { origin: text("/m/chat_template.jinja"), problem: text("line 1") },
+            EngineError::ChatRejected { message: text("no system role") },
+            EngineError::UnknownArchitecture {
+                architecture: text("Gpt"),
+                supported: text("Qwen3ForCausalLM"),
+            },
+            model(CoreError::Io { path: "/models/m/model.safetensors".into(), cause: io() }),
+            model(CoreError::BadCheckpoint {
+                path: "/models/m/a.safetensors".into(),
+                problem: text("is short"),
+            }),
+            model(CoreError::MissingTensor { name: text("norm"), place: text("/models/m") }),
+            model(CoreError::UnknownTensor { name: text("norm"), place: text("/models/m") }),
+            model(CoreError::BadTensor { name: text("norm"), problem: text("has shape [1]") }),
+            model(CoreError::config("hidden_size", "is missing")),
+        ]
+    }
+
+    fn of_hub_and_device() -> Vec<EngineError> {
+        let text = String::from;
+        let what = || text("config.json of org/name at http://hub/org/name");
+        vec![
+            EngineError::ModelName { model: text("x"), problem: text("there is no such directory") },
+            EngineError::HubRefused { what: what(), problem: text("it does not exist (404)") },
+            EngineError::HubUnreachable { what: what(), attempts: 5, problem: text("timed out") },
+            EngineError::HubProtocol { what: what(), problem: text("sent no checksum") },
+            EngineError::Checksum { what: what(), attempts: 2, expected: text("aa"), actual: text("bb") },
+            EngineError::CacheUnwritable { path: "/cache".into(), cause: io() },
+            EngineError::DiskFull { path: "/cache/x".into(), needed: 7 },
+            EngineError::NotCached {
+                model: text("o/n"),
+                cache_dir: "/cache".into(),
+                problem: text("no ref"),
+            },
+            EngineError::Option { option: "max-model-len", problem: text("is 0; give at least 1") },
+            EngineError::PromptToken { token: nvllm_core::TokenId(400), vocab_size: 320 },
+            EngineError::Request(nvllm_sched::SchedError::EmptyPrompt),
+            EngineError::Core(CoreError::Io { path: "/m/model.safetensors".into(), cause: io() }),
+            EngineError::Backend { reason: text("no NVIDIA driver") },
+            EngineError::Stopped { reason: text("its thread has ended") },
+        ]
+    }
+
+    /// A new variant does not compile until it is named here, and fails until there is one of it above.
+    fn number(error: &EngineError) -> usize {
+        match error {
+            EngineError::ReadFile { .. } => 0,
+            EngineError::Json { .. } => 1,
+            EngineError::Field { .. } => 2,
+            EngineError::MissingFile { .. } => 3,
+            EngineError::Tokenizer { .. } => 4,
+            EngineError::Encode { .. } => 5,
+            EngineError::EmptyStopString { .. } => 6,
+            EngineError::ChatTemplate { .. } => 7,
+            EngineError::ChatRejected { .. } => 8,
+            EngineError::ModelName { .. } => 9,
+            EngineError::HubRefused { .. } => 10,
+            EngineError::HubUnreachable { .. } => 11,
+            EngineError::HubProtocol { .. } => 12,
+            EngineError::Checksum { .. } => 13,
+            EngineError::CacheUnwritable { .. } => 14,
+            EngineError::DiskFull { .. } => 15,
+            EngineError::NotCached { .. } => 16,
+            EngineError::Model { .. } => 17,
+            EngineError::UnknownArchitecture { .. } => 18,
+            EngineError::Option { .. } => 19,
+            EngineError::PromptToken { .. } => 20,
+            EngineError::Request(_) => 21,
+            EngineError::Core(_) => 22,
+            EngineError::Backend { .. } => 23,
+            EngineError::Stopped { .. } => 24,
+        }
+    }
+
+    #[test]
+    fn a_message_is_whole_and_says_nothing_twice() {
+        let mut seen = [false; 25];
+        for error in of_files().into_iter().chain(of_hub_and_device()) {
+            seen[number(&error)] = true;
+            assert!(error.source().is_none(), "{error}");
+            let text = error.to_string();
+            assert_eq!(text.matches("/models/m").count().max(1), 1, "{text}");
+            for cause in ["not found", "EOF"] {
+                assert!(text.matches(cause).count() <= 1, "{text}");
+            }
+        }
+        assert_eq!(seen, [true; 25]);
     }
 }

@@ -23,6 +23,7 @@ mod error;
 pub mod hub;
 mod model;
 mod options;
+mod plan;
 mod registry;
 mod request;
 pub mod text;
@@ -31,7 +32,8 @@ pub use engine::{Engine, EngineInfo, LoadProgress, RequestStream};
 pub use error::EngineError;
 pub use model::{Model, ModelBytes};
 pub use nvllm_sched::{FinishReason, Stats};
-pub use options::{LoadOptions, kv_block_bytes};
+pub use options::LoadOptions;
+pub use plan::Plan;
 pub use request::{Event, Finished, Request};
 
 /// What every fallible function of this crate returns.

@@ -61,7 +61,7 @@ impl Model {
         let path = files.generation_config.clone().unwrap_or_default();
         let generation = generation.within_vocabulary(spec.vocab_size, &path);
         let tokenizer = files.tokenizer.as_deref().map(Tokenizer::from_file).transpose()?;
-        let located = |source| EngineError::Model { dir: files.dir.clone(), source };
+        let located = |cause| EngineError::Model { dir: files.dir.clone(), cause };
         Ok(Self {
             name: files.dir.display().to_string(),
             architecture: config.architecture().map_err(located)?,
@@ -178,7 +178,7 @@ struct Checkpoint {
 impl Checkpoint {
     /// Opens the files; of the weights the headers are read.
     fn open(files: &ModelFiles) -> Result<Self> {
-        let located = |source| EngineError::Model { dir: files.dir.clone(), source };
+        let located = |cause| EngineError::Model { dir: files.dir.clone(), cause };
         let (config, spec) = read_config(&files.config, &files.dir)?;
         let source = SafetensorsSource::open(&files.dir).map_err(located)?;
         let packed = |name: &String| PACKED.iter().any(|end| name.ends_with(end));
@@ -203,9 +203,9 @@ const PACKED: [&str; 6] = [
 
 /// Reads config.json and records the model that it describes. Errors name `dir`.
 fn read_config(path: &Path, dir: &Path) -> Result<(HfConfig, ModelSpec)> {
-    let located = |source| EngineError::Model { dir: dir.to_path_buf(), source };
+    let located = |cause| EngineError::Model { dir: dir.to_path_buf(), cause };
     let text =
-        std::fs::read(path).map_err(|source| EngineError::ReadFile { path: path.to_path_buf(), source })?;
+        std::fs::read(path).map_err(|cause| EngineError::ReadFile { path: path.to_path_buf(), cause })?;
     let config = HfConfig::parse(&text).map_err(located)?;
     let family = registry::family(&config).map_err(|e| match e {
         EngineError::Core(source) => located(source),

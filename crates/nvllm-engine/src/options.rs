@@ -1,6 +1,7 @@
 //! From a user's wishes to [`Limits`]: what to load a model for.
 
-use nvllm_core::{Activations, BackendInfo, DType, KvGeometry, Limits, Numerics};
+use nvllm_core::limits::MAX_EXTENT;
+use nvllm_core::{Activations, BackendInfo, CoreError, DType, KvGeometry, Limits, Numerics};
 
 use crate::{EngineError, Model, Result};
 
@@ -46,59 +47,123 @@ impl Default for LoadOptions {
     }
 }
 
-/// The share of memory left beside the weights that the KV cache takes when nobody says otherwise.
+/// The share of memory left beside the weights that the KV cache takes when nobody says otherwise, if one sequence needs no more.
 const KV_SHARE: f64 = 0.5;
 
 impl LoadOptions {
-    /// The limits under which `model` is loaded on the backend that `info` describes.
+    /// The limits under which `model` is loaded on the backend that `info` describes. Whether they fit its memory a
+    /// [`Plan`](crate::Plan) says.
     ///
-    /// Errors if a wish exceeds the model, or memory does not hold one full sequence.
+    /// Errors if a wish cannot be met on any device: it exceeds the model, or a KV cache of that size holds no full sequence.
     pub fn limits(&self, model: &Model, info: &BackendInfo) -> Result<Limits> {
-        let spec = &model.spec;
         let default = if model.dtype == DType::Bf16 { Activations::Bf16 } else { Activations::F32 };
         let activations = self.activations.unwrap_or(default);
-        let context = self.max_model_len.unwrap_or(spec.max_positions);
-        if context > spec.max_positions {
-            let problem = format!("is {context}; {} has {} positions", model.name, spec.max_positions);
-            return Err(EngineError::Option { option: "max-model-len", problem });
-        }
-        let mut limits = Limits {
-            step_tokens: self
-                .max_num_batched_tokens
-                .unwrap_or(info.step_tokens.min(context.saturating_mul(self.max_num_seqs))),
-            step_outputs: self.max_num_seqs.max(self.max_num_logits),
+        let context = self.context(model)?;
+        let all_tokens = context.saturating_mul(self.max_num_seqs);
+        let step_tokens = self.max_num_batched_tokens.unwrap_or(info.step_tokens.min(all_tokens).max(1));
+        let limits = Limits {
+            step_tokens,
+            step_outputs: self.step_outputs(step_tokens, self.max_num_seqs),
             seqs: self.max_num_seqs,
             context,
             block_len: self.block_size,
-            kv_bytes: usize::MAX,
+            kv_bytes: 0,
             kv_dtype: self.kv_cache_dtype.unwrap_or(activations.dtype()),
             activations,
             numerics: self.numerics,
             max_in_flight: self.max_in_flight.unwrap_or(info.max_in_flight),
         };
-        limits.check()?;
-        let block = kv_block_bytes(model, &limits)?;
-        let blocks = |seqs: usize| (1 + seqs * context.div_ceil(self.block_size)) * block;
-        limits.kv_bytes = self.kv_cache_bytes.unwrap_or_else(|| {
-            let free = info.memory_bytes.saturating_sub(model.weight_bytes().unwrap_or(0));
-            blocks(self.max_num_seqs).min((free as f64 * KV_SHARE) as usize)
-        });
-        if limits.kv_bytes < blocks(1) {
-            let fits = (limits.kv_bytes / block).saturating_sub(1) * self.block_size;
-            let problem = format!(
-                "comes to {} bytes, which hold {fits} tokens; one sequence of {context} takes {}: give more, or a \
-                 max-model-len of up to {fits}",
-                limits.kv_bytes,
-                blocks(1)
-            );
-            return Err(EngineError::Option { option: "kv-cache-bytes", problem });
+        limits.check().map_err(|e| self.named(e))?;
+        let limits = Limits {
+            // No step holds more than all tokens of all sequences.
+            step_tokens: step_tokens.min(all_tokens),
+            step_outputs: self.step_outputs(step_tokens.min(all_tokens), self.max_num_seqs),
+            kv_bytes: self.kv_bytes(model, &limits, info)?,
+            ..limits
+        };
+        for kv in &model.spec.kv {
+            KvGeometry::new(kv, &limits).map_err(|e| self.named(e))?;
         }
         Ok(limits)
     }
+
+    /// Rows whose logits a step of so many tokens and sequences may ask for: no more than it has.
+    pub(crate) fn step_outputs(&self, step_tokens: usize, seqs: usize) -> usize {
+        seqs.max(self.max_num_logits.min(step_tokens))
+    }
+
+    fn context(&self, model: &Model) -> Result<usize> {
+        let most = model.spec.max_positions;
+        match self.max_model_len.unwrap_or(most) {
+            context if context > most => {
+                let problem =
+                    format!("is {context}; {} has {most} positions: give {most} or less", model.name);
+                Err(EngineError::Option { option: "max-model-len", problem })
+            }
+            context => Ok(context),
+        }
+    }
+
+    /// Bytes of KV cache: those asked for, or for all sequences if that is no more than a share of memory; at least for one.
+    fn kv_bytes(&self, model: &Model, limits: &Limits, info: &BackendInfo) -> Result<usize> {
+        let block = self.block_bytes(model, limits)?;
+        let bytes = |seqs| kv_bytes(seqs, limits, block);
+        let one = bytes(1);
+        let Some(given) = self.kv_cache_bytes else {
+            let free = info.memory_bytes.saturating_sub(model.weight_bytes()?);
+            let most = (MAX_EXTENT / limits.block_len).saturating_mul(block);
+            return Ok(bytes(limits.seqs).min((free as f64 * KV_SHARE) as usize).min(most).max(one));
+        };
+        if given >= one {
+            return Ok(given);
+        }
+        let tokens = tokens_in(given, limits, block);
+        let remedy =
+            if tokens > 0 { format!(", or a --max-model-len of {tokens} or less") } else { String::new() };
+        let problem = format!(
+            "is {given}; one sequence of {} tokens takes {one}: give that or more{remedy}",
+            limits.context
+        );
+        Err(EngineError::Option { option: "kv-cache-bytes", problem })
+    }
+
+    /// Bytes of one block over all KV groups.
+    pub(crate) fn block_bytes(&self, model: &Model, limits: &Limits) -> Result<usize> {
+        let mut sum = 0_usize;
+        for kv in &model.spec.kv {
+            let bytes = KvGeometry::bytes_of_block(kv, limits).map_err(|e| self.named(e))?;
+            sum = sum.saturating_add(bytes);
+        }
+        Ok(sum)
+    }
+
+    /// An error of the core in the words of these options: a limit is called by the option that it came from.
+    pub(crate) fn named(&self, error: CoreError) -> EngineError {
+        let CoreError::BadLimits { field, problem } = error else { return error.into() };
+        // Steps of the default size are never what is too large.
+        let logits = self.step_outputs(self.max_num_batched_tokens.unwrap_or(0), 0);
+        let option = match field {
+            "step_outputs" if logits <= self.max_num_seqs => "max-num-seqs",
+            "step_tokens" | "step_outputs" => "max-num-batched-tokens",
+            "seqs" => "max-num-seqs",
+            "context" => "max-model-len",
+            "block_len" => "block-size",
+            "kv_bytes" => "kv-cache-bytes",
+            "kv_dtype" => "kv-cache-dtype",
+            "max_in_flight" => "max-in-flight",
+            _ => return CoreError::BadLimits { field, problem }.into(),
+        };
+        EngineError::Option { option, problem }
+    }
 }
 
-/// Bytes of one block over all KV groups.
-pub fn kv_block_bytes(model: &Model, limits: &Limits) -> Result<usize> {
-    let groups = model.spec.kv.iter().map(|kv| Ok(KvGeometry::new(kv, limits)?.block_bytes()));
-    groups.sum::<nvllm_core::Result<usize>>().map_err(EngineError::from)
+/// Bytes of a KV cache that holds `seqs` full sequences and the null block, or the address space if that is less.
+pub(crate) fn kv_bytes(seqs: usize, limits: &Limits, block_bytes: usize) -> usize {
+    let blocks = limits.context.div_ceil(limits.block_len).saturating_mul(seqs).saturating_add(1);
+    blocks.saturating_mul(block_bytes)
+}
+
+/// Tokens that a KV cache of `bytes` holds, beside the null block.
+pub(crate) fn tokens_in(bytes: usize, limits: &Limits, block_bytes: usize) -> usize {
+    bytes.checked_div(block_bytes).unwrap_or(0).saturating_sub(1).saturating_mul(limits.block_len)
 }

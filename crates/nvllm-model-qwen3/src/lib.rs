@@ -69,7 +69,8 @@ pub fn build(hf: &HfConfig) -> Result<ModelSpec> {
     p.sample(logits);
     let program = p.finish()?;
 
-    let mut spec = b.finish("Qwen3", vec![program], config.vocab, config.max_positions);
+    let name = if config.moe.is_some() { "Qwen3-MoE" } else { "Qwen3" };
+    let mut spec = b.finish(name, vec![program], config.vocab, config.max_positions);
     if config.tied {
         spec.unused_tensors.push("lm_head.weight".into());
     }

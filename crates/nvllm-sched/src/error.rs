@@ -23,16 +23,16 @@ pub enum SchedError {
     #[error("the prompt is empty; give at least one token")]
     EmptyPrompt,
     /// Prompt and output do not fit into the context, or into the model's positions.
-    #[error("the prompt has {prompt_len} tokens and leaves no room for {wanted}: {bound}; {remedy}")]
+    #[error("the prompt has {prompt_len} tokens, {trouble}: {bound}; {remedy}")]
     PromptTooLong {
         /// Tokens of the prompt.
         prompt_len: usize,
-        /// What would need room.
-        wanted: &'static str,
+        /// How they are too many.
+        trouble: &'static str,
         /// The limit and its number.
         bound: String,
         /// What to do.
-        remedy: &'static str,
+        remedy: String,
     },
     /// Position ids that do not belong to the prompt.
     #[error("positions: {problem}")]
@@ -43,7 +43,7 @@ pub enum SchedError {
     /// More KV blocks than there are, even with nothing else running.
     #[error(
         "a prompt of {prompt_len} tokens and up to {max_tokens} more take {needed} KV blocks of {block_len} positions; \
-         the cache has {available}: lower max_tokens, shorten the prompt, or load the model with a larger KV cache"
+         the cache has {available}: generate fewer tokens, shorten the prompt, or load the model with a larger KV cache"
     )]
     NeverFits {
         /// Tokens of the prompt.
@@ -90,5 +90,50 @@ pub enum SchedError {
 impl SchedError {
     pub(crate) fn broken(problem: impl Into<String>) -> Self {
         Self::Broken { problem: problem.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    #[test]
+    fn a_message_is_whole_and_has_no_source() {
+        let step = StepId(3);
+        let bound = String::from("the context is 4 tokens");
+        let all = [
+            SchedError::BadConfig { field: "seqs", value: 0, remedy: "give at least 1" },
+            SchedError::EmptyPrompt,
+            SchedError::PromptTooLong {
+                prompt_len: 5,
+                trouble: "too many",
+                bound,
+                remedy: "shorten it".into(),
+            },
+            SchedError::BadPositions { problem: "3 are given".into() },
+            SchedError::NeverFits { prompt_len: 5, max_tokens: 2, needed: 3, available: 1, block_len: 2 },
+            SchedError::UnknownStep { step },
+            SchedError::OutOfOrder { step, first: StepId(2) },
+            SchedError::BadOutput { step, problem: "has no tokens".into() },
+            SchedError::broken("block 1 leaked"),
+        ];
+        // A new variant does not compile until it is counted here.
+        let number = |error: &SchedError| match error {
+            SchedError::BadConfig { .. } => 0,
+            SchedError::EmptyPrompt => 1,
+            SchedError::PromptTooLong { .. } => 2,
+            SchedError::BadPositions { .. } => 3,
+            SchedError::NeverFits { .. } => 4,
+            SchedError::UnknownStep { .. } => 5,
+            SchedError::OutOfOrder { .. } => 6,
+            SchedError::BadOutput { .. } => 7,
+            SchedError::Broken { .. } => 8,
+        };
+        assert!(all.iter().map(number).eq(0..9));
+        for error in all {
+            assert!(error.source().is_none(), "{error}");
+        }
     }
 }

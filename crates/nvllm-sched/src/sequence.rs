@@ -55,21 +55,26 @@ impl NewSequence {
         let in_positions = config.max_positions.checked_sub(next_position);
         let samples = self.max_tokens != Some(0);
         let least = |room: &usize| *room > 0 || !samples;
-        let wanted = if in_context.is_some() && in_positions.is_some() { "one more" } else { "all of it" };
+        let fits = in_context.is_some() && in_positions.is_some();
+        let trouble = if fits { "which leaves no room for one more" } else { "more than there is room for" };
         let context = in_context.filter(least).ok_or_else(|| SchedError::PromptTooLong {
             prompt_len,
-            wanted,
+            trouble,
             bound: format!("the context is {} tokens, prompt and output together", config.context),
-            remedy: "shorten the prompt or load the model with a larger context",
+            remedy: if config.context < config.max_positions {
+                format!("shorten it, or give a --max-model-len of up to {}", config.max_positions)
+            } else {
+                "shorten it".into()
+            },
         })?;
         let positions = in_positions.filter(least).ok_or_else(|| SchedError::PromptTooLong {
             prompt_len,
-            wanted,
+            trouble,
             bound: format!(
                 "the model has {} positions and {next_position} are behind it",
                 config.max_positions
             ),
-            remedy: "shorten the prompt",
+            remedy: "shorten it".into(),
         })?;
         let room = context.min(positions);
         let max_tokens = match self.max_tokens {

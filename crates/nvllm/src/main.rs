@@ -3,8 +3,8 @@
 //! Each command is one file under `commands`, with its own flags. What they share: [`flags`] (groups of flags),
 //! [`environment`] (the only file that reads environment variables), [`built_in`] (the only file that knows of cargo
 //! features), [`models`] (from a name to an open model), [`backends`] (from a flag to a backend), [`interrupt`]
-//! (Ctrl-C), [`output`] (lines that may fail to be written), [`human`] (numbers as people read them), [`progress`]
-//! (bars), [`rates`] (what devices reach), [`report`] (the closing line).
+//! (Ctrl-C), [`output`] (lines that may fail to be written), [`words`] (errors as a line), [`human`] (numbers as people
+//! read them), [`progress`] (bars), [`rates`] (what devices reach), [`report`] (the closing line).
 //!
 //! Results go to standard output, everything else to standard error. The exit code is 0 on success, 1 on an error, 2 on
 //! a bad command line, 130 after Ctrl-C.
@@ -20,10 +20,13 @@ mod flags;
 mod human;
 mod interrupt;
 mod models;
+mod out_file;
 mod output;
 mod progress;
 mod rates;
 mod report;
+mod shape;
+mod words;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -45,9 +48,8 @@ fn main() -> ExitCode {
         Err(e) if output::is_closed(&e) => ExitCode::SUCCESS,
         Err(e) if e.is::<interrupt::Interrupted>() => ExitCode::from(interrupt::EXIT_CODE),
         Err(e) => {
-            // One line: the causes follow the message.
-            output::warn(format_args!("error: {e:#}"));
-            ExitCode::FAILURE
+            output::warn(format_args!("error: {}", words::error_line(&e)));
+            ExitCode::from(if e.is::<words::BadArgument>() { 2 } else { 1 })
         }
     }
 }

@@ -36,9 +36,10 @@ macro_rules! note {
 
 pub(crate) use {note, outln};
 
-/// Writes a line to standard error, whether `--quiet` or not.
+/// Writes a line to standard error, whether `--quiet` or not. What a terminal would obey in it is shown instead.
 pub(crate) fn warn(line: std::fmt::Arguments) {
     use std::io::Write as _;
+    let line = crate::words::printable(&line.to_string());
     // Nowhere is left to report to if standard error fails.
     let _ = writeln!(std::io::stderr(), "{line}");
 }

@@ -84,7 +84,7 @@ impl Batch {
         }
         let mut batch =
             Self { tokens: Vec::new(), positions: Vec::new(), seqs: Vec::new(), outputs: Vec::new() };
-        let mut taken = vec![false; limits.seqs];
+        let mut taken = vec![false; slots.num_used()];
         for seq in &step.seqs {
             let Some(state) = slots.get(seq.slot) else {
                 return Err(format!("names slot {}, which no sequence holds", seq.slot));

@@ -3,11 +3,13 @@
 mod batch;
 mod clock;
 mod executable;
+mod memory;
 mod sampler;
 mod slots;
 
 pub use batch::{Batch, BatchOutput, BatchSeq};
 pub use clock::OpClock;
 pub use executable::{Forward, HostExecutable};
+pub use memory::memory_bytes;
 pub use sampler::sample_rows;
 pub use slots::{SlotState, Slots};

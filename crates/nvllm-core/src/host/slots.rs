@@ -24,32 +24,40 @@ pub struct SlotState {
 /// What a reset replaced, to be put back if the step is refused.
 pub struct Replaced(Vec<(SlotId, Option<SlotState>)>);
 
-/// All slots.
+/// All slots. Those that were never taken cost nothing.
 #[derive(Clone, Debug)]
-pub struct Slots(Vec<Option<SlotState>>);
+pub struct Slots {
+    states: Vec<Option<SlotState>>,
+    num_slots: usize,
+}
 
 impl Slots {
     /// `num_slots` empty slots.
     pub fn new(num_slots: usize) -> Self {
-        Self(vec![None; num_slots])
+        Self { states: Vec::new(), num_slots }
+    }
+
+    /// Slots up to the highest that was ever taken.
+    pub fn num_used(&self) -> usize {
+        self.states.len()
     }
 
     /// The state, if a sequence holds the slot.
     pub fn get(&self, slot: SlotId) -> Option<&SlotState> {
-        self.0.get(slot.index())?.as_ref()
+        self.states.get(slot.index())?.as_ref()
     }
 
     /// As [`get`](Self::get), to change it.
     pub fn get_mut(&mut self, slot: SlotId) -> Option<&mut SlotState> {
-        self.0.get_mut(slot.index())?.as_mut()
+        self.states.get_mut(slot.index())?.as_mut()
     }
 
     /// Takes the step's resets; returns what they replaced. On an error nothing has changed.
     pub fn reset(&mut self, step: &Step, vocab_size: usize) -> Result<Replaced> {
         for reset in &step.resets {
-            if reset.slot.index() >= self.0.len() {
+            if reset.slot.index() >= self.num_slots {
                 let problem =
-                    format!("resets slot {}; the model was loaded with {}", reset.slot, self.0.len());
+                    format!("resets slot {}; the model was loaded with {}", reset.slot, self.num_slots);
                 return Err(CoreError::step(step.id, problem));
             }
             reset.sampling.check(vocab_size)?;
@@ -63,7 +71,11 @@ impl Slots {
                 sampling: Arc::clone(&reset.sampling),
                 counts: TokenCounts::new(&reset.prompt, &reset.output),
             };
-            replaced.push((reset.slot, self.0[reset.slot.index()].replace(state)));
+            let at = reset.slot.index();
+            if at >= self.states.len() {
+                self.states.resize(at + 1, None);
+            }
+            replaced.push((reset.slot, self.states[at].replace(state)));
         }
         Ok(Replaced(replaced))
     }
@@ -71,7 +83,7 @@ impl Slots {
     /// Takes a reset back.
     pub fn restore(&mut self, replaced: Replaced) {
         for (slot, state) in replaced.0.into_iter().rev() {
-            self.0[slot.index()] = state;
+            self.states[slot.index()] = state;
         }
     }
 

@@ -15,6 +15,7 @@ pub use plan::{MemoryPlan, Place};
 pub use recorder::{Projection, Recorder};
 pub use rope::{RopeScaling, RopeSpec};
 
+use crate::limits::MAX_BYTES;
 use crate::{DType, Limits, ValueId, WeightDecl};
 
 /// What a row extent counts.
@@ -97,9 +98,12 @@ pub struct Value {
 }
 
 impl Value {
-    /// Bytes at the largest extent that `limits` admit.
-    pub const fn max_bytes(&self, limits: &Limits) -> usize {
-        self.rows.max(limits) * self.cols * self.kind.dtype(limits).size()
+    /// Bytes at the largest extent that `limits` admit; `None` if the address space has not so many.
+    pub fn max_bytes(&self, limits: &Limits) -> Option<usize> {
+        let of = Rows { times: 1, ..self.rows }.max(limits);
+        let factors = [self.rows.times, self.cols, self.kind.dtype(limits).size()];
+        let bytes = factors.into_iter().try_fold(of, usize::checked_mul)?;
+        (bytes <= MAX_BYTES).then_some(bytes)
     }
 }
 

@@ -1,7 +1,8 @@
 //! The static memory plan: where every value lies, decided once from lifetimes.
 
-use super::Program;
-use crate::{CoreError, Limits, PlanRules, Result, ValueId};
+use super::{Program, RowsOf, Value};
+use crate::limits::MAX_BYTES;
+use crate::{ByteCount, CoreError, Limits, PlanRules, Result, ValueId};
 
 /// Where a value lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,16 +31,12 @@ impl MemoryPlan {
     /// Source: Pisarchyk and Lee 2020, "Efficient Memory Management for Deep Neural Net Inference" (greedy by size).
     pub fn new(program: &Program, limits: &Limits, rules: &PlanRules) -> Result<Self> {
         let lifetimes = program.lifetimes();
-        let bytes: Vec<_> =
-            program.values.iter().map(|v| v.max_bytes(limits).next_multiple_of(rules.align)).collect();
-        let largest = rules.max_segment.min(rules.max_binding);
-        if let Some(id) = bytes.iter().position(|&b| b > largest) {
-            let problem = format!(
-                "makes a value of {} bytes ({} columns); this backend holds {largest} in one piece: lower step_tokens",
-                bytes[id], program.values[id].cols
-            );
-            return Err(CoreError::BadLimits { field: "step_tokens", problem });
-        }
+        let largest = rules.max_segment.min(rules.max_binding).min(MAX_BYTES);
+        let size = |value: &Value| {
+            let bytes = value.max_bytes(limits).and_then(|bytes| bytes.checked_next_multiple_of(rules.align));
+            bytes.filter(|&bytes| bytes <= largest).ok_or_else(|| too_large(value, limits, largest))
+        };
+        let bytes = program.values.iter().map(size).collect::<Result<Vec<_>>>()?;
         let mut order: Vec<usize> = (0..bytes.len()).collect();
         order.sort_by_key(|&id| (std::cmp::Reverse(bytes[id]), id));
         let mut planner = Planner {
@@ -50,10 +47,14 @@ impl MemoryPlan {
             segments: Vec::new(),
         };
         let mut places = vec![Place { segment: 0, offset: 0, bytes: 0 }; bytes.len()];
-        for id in order {
+        for &id in &order {
             places[id] = planner.place(id, bytes[id]);
         }
-        Ok(Self { places, segments: planner.segments })
+        let total = planner.segments.iter().try_fold(0, |sum: usize, &bytes| sum.checked_add(bytes));
+        match (total.filter(|&total| total <= MAX_BYTES), order.first()) {
+            (None, Some(&largest)) => Err(too_large(&program.values[largest], limits, MAX_BYTES)),
+            _ => Ok(Self { places, segments: planner.segments }),
+        }
     }
 
     /// Where a value lies.
@@ -65,6 +66,21 @@ impl MemoryPlan {
     pub fn bytes(&self) -> usize {
         self.segments.iter().sum()
     }
+}
+
+/// Names the extent that makes `value` larger than `most` bytes.
+fn too_large(value: &Value, limits: &Limits, most: usize) -> CoreError {
+    let (field, extent) = match value.rows.of {
+        RowsOf::Tokens => ("step_tokens", limits.step_tokens),
+        RowsOf::Outputs => ("step_outputs", limits.step_outputs),
+        RowsOf::Seqs => ("seqs", limits.seqs),
+    };
+    let cols = value.rows.times.saturating_mul(value.cols);
+    let problem = format!(
+        "is {extent}; {cols} values for each take more than the {} that are held in one piece: give less",
+        ByteCount(most)
+    );
+    CoreError::BadLimits { field, problem }
 }
 
 /// For each value the values on the other side of an op: inputs of the op that writes it, outputs of those that read it.
@@ -114,9 +130,9 @@ impl Planner<'_> {
         let mut busy: Vec<_> =
             here().filter(|(other, _)| self.overlap(id, *other)).map(|(_, p)| *p).collect();
         busy.sort_by_key(|p| p.offset);
-        let mut offset = 0;
+        let mut offset: usize = 0;
         for place in busy {
-            if offset + bytes <= place.offset {
+            if offset.checked_add(bytes)? <= place.offset {
                 break;
             }
             offset = offset.max(place.offset + place.bytes);

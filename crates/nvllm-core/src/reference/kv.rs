@@ -9,11 +9,22 @@ pub(super) struct ReferenceKv {
 }
 
 impl ReferenceKv {
-    pub(super) fn new(geometries: Vec<KvGeometry>) -> Self {
-        let len = |g: &KvGeometry| g.num_blocks * g.num_layers * g.layer_block_len();
-        // Not zero: a read of a position that was never written must show.
-        let data = geometries.iter().map(|g| vec![f32::NAN; len(g)]).collect();
-        Self { geometries, data }
+    pub(super) fn new(geometries: Vec<KvGeometry>) -> Result<Self> {
+        let group = |g: &KvGeometry| {
+            let (mut data, len) = (Vec::new(), g.num_blocks * g.num_layers * g.layer_block_len());
+            data.try_reserve_exact(len)
+                .map_err(|_| CoreError::OutOfMemory { bytes: Self::bytes_for(g), what: "the KV cache" })?;
+            // Not zero: a read of a position that was never written must show.
+            data.resize(len, f32::NAN);
+            Ok(data)
+        };
+        let data = geometries.iter().map(group).collect::<Result<_>>()?;
+        Ok(Self { geometries, data })
+    }
+
+    /// Bytes of a group: f32, whatever the dtype that elements are rounded to.
+    pub(super) fn bytes_for(g: &KvGeometry) -> usize {
+        (g.bytes() / g.dtype.size()).saturating_mul(size_of::<f32>())
     }
 
     pub(super) fn geometries(&self) -> &[KvGeometry] {

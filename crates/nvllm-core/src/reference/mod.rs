@@ -7,11 +7,12 @@ mod kv;
 mod ops;
 
 use crate::backend::lower;
-use crate::host::{Batch, Forward, HostExecutable, OpClock};
-use crate::program::{Node, Program};
+use crate::host::{Batch, Forward, HostExecutable, OpClock, memory_bytes};
+use crate::program::{MemoryPlan, Node, Program};
 use crate::{
-    Backend, BackendInfo, DType, Executable, HostTensor, KvCache, KvGeometry, Limits, MemoryReport,
-    ModelSpec, Op, OrderId, PlanRules, Reason, Result, Tensor, ValueId, ValueKind, Weight, WeightSource,
+    Activations, Backend, BackendInfo, DType, Executable, HostTensor, KvCache, KvGeometry, Limits,
+    MemoryReport, ModelSpec, Op, OrderId, PlanRules, Reason, Result, Tensor, ValueId, ValueKind, Weight,
+    WeightSource,
 };
 
 use kv::ReferenceKv;
@@ -37,7 +38,7 @@ impl Backend for Reference {
         BackendInfo {
             name: "reference".into(),
             device: "one thread, scalar".into(),
-            memory_bytes: usize::MAX,
+            memory_bytes: memory_bytes(),
             step_tokens: 512,
             max_in_flight: 1,
             driver: None,
@@ -57,6 +58,26 @@ impl Backend for Reference {
         OrderId("ascending")
     }
 
+    fn plan(&self, spec: &ModelSpec, source: &dyn WeightSource, limits: &Limits) -> Result<MemoryReport> {
+        limits.check()?;
+        spec.check_names(source)?;
+        let mut report = MemoryReport::default();
+        for decl in &spec.weights {
+            report.weights = report.weights.saturating_add(held(&Weight::load(decl, source)?));
+        }
+        for kv in &spec.kv {
+            report.kv = report.kv.saturating_add(ReferenceKv::bytes_for(&KvGeometry::new(kv, limits)?));
+        }
+        let wide = Limits { activations: Activations::F32, ..limits.clone() };
+        for program in lower(self, spec)? {
+            // Nothing shares memory here: the plan is asked only whether each value can be.
+            MemoryPlan::new(&program, &wide, &PlanRules::HOST)?;
+            let values = program.values.iter().filter_map(|value| value.max_bytes(&wide));
+            report.arena = report.arena.max(values.fold(0, usize::saturating_add));
+        }
+        Ok(report)
+    }
+
     fn load(
         &self,
         spec: &ModelSpec,
@@ -72,9 +93,9 @@ impl Backend for Reference {
         let geometries = spec.kv.iter().map(|kv| KvGeometry::new(kv, limits)).collect::<Result<Vec<_>>>()?;
         let run = Run {
             programs,
-            weight_bytes: weights.iter().map(Weight::bytes).sum(),
+            weight_bytes: weights.iter().map(held).sum(),
             weights: decoded,
-            kv: ReferenceKv::new(geometries),
+            kv: ReferenceKv::new(geometries)?,
             limits: limits.clone(),
             observer: self.observer.clone(),
             values: Vec::new(),
@@ -82,6 +103,11 @@ impl Backend for Reference {
         };
         Ok(Box::new(HostExecutable::new(run, limits, spec.vocab_size, spec.programs.len())))
     }
+}
+
+/// Bytes of a weight: as the checkpoint has it, and decoded.
+fn held(weight: &Weight) -> usize {
+    weight.bytes() + size_of::<f32>() * weight.decl.num_elements()
 }
 
 struct Run {

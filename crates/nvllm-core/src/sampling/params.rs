@@ -52,10 +52,29 @@ impl Default for SamplingParams {
 }
 
 impl SamplingParams {
-    /// Checks every range, and that biased tokens are in a vocabulary of `vocab_size`.
+    /// Checks every range, and that biased and stop tokens are in a vocabulary of `vocab_size`.
     pub fn check(&self, vocab_size: usize) -> Result<()> {
-        let inside = |field, value: f32, ok: bool, range| {
-            if ok { Ok(()) } else { Err(CoreError::BadSampling { field, value: value.to_string(), range }) }
+        self.check_ranges()?;
+        let outside = |field, value| {
+            let range = format!("use token ids from 0 to {}", vocab_size.saturating_sub(1));
+            Err(CoreError::BadSampling { field, value, range })
+        };
+        if let Some((token, _)) = self.logit_bias.iter().find(|(t, _)| t.index() >= vocab_size) {
+            return outside("logit_bias", format!("for token {token}"));
+        }
+        match self.stop_tokens.iter().find(|t| t.index() >= vocab_size) {
+            Some(token) => outside("stop_token_ids", token.to_string()),
+            None => Ok(()),
+        }
+    }
+
+    /// Checks what can be checked without a model: every number's range.
+    pub fn check_ranges(&self) -> Result<()> {
+        let inside = |field, value: f32, ok: bool, range: &str| {
+            if ok {
+                return Ok(());
+            }
+            Err(CoreError::BadSampling { field, value: value.to_string(), range: range.into() })
         };
         let Self {
             temperature, top_p, min_p, repetition_penalty, presence_penalty, frequency_penalty, ..
@@ -68,17 +87,8 @@ impl SamplingParams {
         let two = -2.0..=2.0;
         inside("presence_penalty", presence_penalty, two.contains(&presence_penalty), "use -2 to 2")?;
         inside("frequency_penalty", frequency_penalty, two.contains(&frequency_penalty), "use -2 to 2")?;
-        for &(token, bias) in &self.logit_bias {
+        for &(_, bias) in &self.logit_bias {
             inside("logit_bias", bias, (-100.0..=100.0).contains(&bias), "use -100 to 100")?;
-            if token.index() >= vocab_size {
-                let (value, range) =
-                    (format!("for token {token}"), "use token ids of the model's vocabulary");
-                return Err(CoreError::BadSampling { field: "logit_bias", value, range });
-            }
-        }
-        if let Some(token) = self.stop_tokens.iter().find(|t| t.index() >= vocab_size) {
-            let (value, range) = (token.to_string(), "use token ids of the model's vocabulary");
-            return Err(CoreError::BadSampling { field: "stop_token_ids", value, range });
         }
         Ok(())
     }

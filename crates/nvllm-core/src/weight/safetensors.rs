@@ -27,10 +27,10 @@ impl SafetensorsSource {
         }
         let index = dir.join("model.safetensors.index.json");
         if !index.exists() {
-            let source = std::io::Error::other(
+            let cause = std::io::Error::other(
                 "neither it nor model.safetensors.index.json exists; give a model directory",
             );
-            return Err(CoreError::Io { path: single, source });
+            return Err(CoreError::Io { path: single, cause });
         }
         let (files, map) = read_index(dir, &index)?;
         let source = Self::open_files(dir, &files)?;
@@ -80,7 +80,7 @@ fn read_index(dir: &Path, index: &Path) -> Result<(Vec<PathBuf>, BTreeMap<String
     struct Index {
         weight_map: BTreeMap<String, String>,
     }
-    let text = std::fs::read(index).map_err(|source| CoreError::Io { path: index.into(), source })?;
+    let text = std::fs::read(index).map_err(|cause| CoreError::Io { path: index.into(), cause })?;
     let bad = |problem: String| CoreError::BadCheckpoint { path: index.into(), problem };
     let parsed: Index =
         serde_json::from_slice(&text).map_err(|e| bad(format!("is not a shard index: {e}")))?;
@@ -94,7 +94,7 @@ fn read_index(dir: &Path, index: &Path) -> Result<(Vec<PathBuf>, BTreeMap<String
 }
 
 fn map_file(path: &Path) -> Result<Bytes> {
-    let io = |source| CoreError::Io { path: path.into(), source };
+    let io = |cause| CoreError::Io { path: path.into(), cause };
     let file = File::open(path).map_err(io)?;
     // SAFETY: the mapping is private and read-only. Truncation of the file by another process while it is mapped
     // would fault on access; model files are not modified in place, and every engine that maps weights accepts this.

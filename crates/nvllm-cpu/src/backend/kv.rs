@@ -3,6 +3,7 @@
 use nvllm_core::{BlockId, CoreError, DType, HostTensor, KvCache, KvGeometry, KvLayer, Result, Tensor};
 
 use super::elem;
+use super::zeroed::zeroed;
 use crate::{Elem, KvLayout};
 
 pub(super) struct CpuKv {
@@ -24,13 +25,12 @@ fn layout(g: &KvGeometry) -> KvLayout {
 }
 
 impl CpuKv {
-    pub(super) fn new(geometries: Vec<KvGeometry>) -> Self {
-        // Zeroed pages come from the system when they are first touched, so an unused cache costs no memory.
-        let layers = geometries
-            .iter()
-            .map(|g| (0..g.num_layers).map(|_| vec![0; layout(g).bytes()]).collect())
-            .collect();
-        Self { geometries, layers }
+    /// Errors if the system has not the memory.
+    pub(super) fn new(geometries: Vec<KvGeometry>) -> Result<Self> {
+        let layer = |g: &KvGeometry| zeroed(layout(g).bytes(), "the KV cache");
+        let group = |g: &KvGeometry| (0..g.num_layers).map(|_| layer(g)).collect::<Result<_>>();
+        let layers = geometries.iter().map(group).collect::<Result<_>>()?;
+        Ok(Self { geometries, layers })
     }
 
     pub(super) fn geometries(&self) -> &[KvGeometry] {

@@ -7,11 +7,12 @@ mod ops;
 mod tables;
 mod values;
 mod weights;
+mod zeroed;
 
 use std::sync::Arc;
 
-use nvllm_core::backend::lower;
-use nvllm_core::host::{Batch, Forward, HostExecutable, OpClock};
+use nvllm_core::backend::{self, lower};
+use nvllm_core::host::{Batch, Forward, HostExecutable, OpClock, memory_bytes};
 use nvllm_core::program::MemoryPlan;
 use nvllm_core::{
     Activations, Backend, BackendInfo, CoreError, DType, Executable, HostTensor, KvCache, KvGeometry, Limits,
@@ -63,7 +64,7 @@ impl Backend for CpuBackend {
         BackendInfo {
             name: "cpu".into(),
             device: format!("{}, {threads} threads, {}", machine::cpu_model(), self.kernels.isa()),
-            memory_bytes: machine::memory_bytes(),
+            memory_bytes: memory_bytes(),
             step_tokens: 512,
             max_in_flight: 1,
             driver: None,
@@ -111,6 +112,16 @@ impl Backend for CpuBackend {
         }
     }
 
+    fn plan(
+        &self,
+        spec: &ModelSpec,
+        source: &dyn WeightSource,
+        limits: &Limits,
+    ) -> nvllm_core::Result<MemoryReport> {
+        let report = backend::plan(self, spec, source, limits)?;
+        Ok(MemoryReport { weights: Weights::bytes_for(spec, source)?, ..report })
+    }
+
     fn load(
         &self,
         spec: &ModelSpec,
@@ -129,7 +140,7 @@ impl Backend for CpuBackend {
         let geometries =
             spec.kv.iter().map(|kv| KvGeometry::new(kv, limits)).collect::<nvllm_core::Result<_>>()?;
         let values = Values {
-            arena: Arena::new(programs.iter().map(|(_, plan)| plan.bytes()).max().unwrap_or(0)),
+            arena: Arena::new(programs.iter().map(|(_, plan)| plan.bytes()).max().unwrap_or(0))?,
             programs,
             weights: Weights::load(spec, source)?,
             limits: limits.clone(),
@@ -138,7 +149,7 @@ impl Backend for CpuBackend {
         };
         let run = Run {
             cpu: Cpu::new(Arc::clone(&self.pool), self.kernels),
-            kv: CpuKv::new(geometries),
+            kv: CpuKv::new(geometries)?,
             tables: StepTables::default(),
             scratch: ops::AttentionRows::default(),
             values,

@@ -50,6 +50,17 @@ impl Weights {
         spec.weights.iter().map(|decl| form(&Weight::load(decl, source)?)).collect::<Result<_>>().map(Self)
     }
 
+    /// Bytes that [`load`](Self::load) will hold.
+    pub(super) fn bytes_for(spec: &ModelSpec, source: &dyn WeightSource) -> Result<usize> {
+        let one = |decl| {
+            let weight = Weight::load(decl, source)?;
+            let alike = weight.segments.windows(2).all(|pair| pair[0].format == pair[1].format);
+            let as_is = weight.decl.shape.len() > 1 && alike;
+            Ok(if as_is { weight.bytes() } else { DType::F32.size() * decl.num_elements() })
+        };
+        spec.weights.iter().map(one).sum()
+    }
+
     /// A matrix. The recorder has checked ranks.
     pub(super) fn matrix(&self, id: WeightId) -> &Matrix {
         match &self.0[id.index()] {

@@ -152,11 +152,11 @@ pub(super) fn create_parent(path: &Path) -> Result<()> {
 }
 
 /// What a failed write to the cache means; `needed` bytes were still to come.
-pub(super) fn disk_error(path: &Path, source: std::io::Error, needed: u64) -> EngineError {
-    match source.kind() {
+pub(super) fn disk_error(path: &Path, cause: std::io::Error, needed: u64) -> EngineError {
+    match cause.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
             EngineError::DiskFull { path: path.to_path_buf(), needed }
         }
-        _ => EngineError::CacheUnwritable { path: path.to_path_buf(), source },
+        _ => EngineError::CacheUnwritable { path: path.to_path_buf(), cause },
     }
 }

@@ -177,7 +177,7 @@ pub(super) fn no_weights(names: &BTreeSet<String>) -> String {
 /// [`EngineError::WrongFile`] for such; [`EngineError::ReadFile`] if it cannot be looked at.
 pub(super) fn present(dir: &Path, name: &str) -> Result<Option<PathBuf>> {
     let path = dir.join(name);
-    let unreadable = |source| EngineError::ReadFile { path: path.clone(), source };
+    let unreadable = |cause| EngineError::ReadFile { path: path.clone(), cause };
     match std::fs::metadata(&path) {
         Ok(metadata) if metadata.is_file() => {}
         Ok(metadata) => {

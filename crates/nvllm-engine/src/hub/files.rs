@@ -120,7 +120,7 @@ fn names(dir: &Path) -> Result<BTreeSet<String>> {
             Ok(entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
         }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(BTreeSet::new()),
-        Err(source) => Err(EngineError::ReadFile { path: dir.to_path_buf(), source }),
+        Err(cause) => Err(EngineError::ReadFile { path: dir.to_path_buf(), cause }),
     }
 }
 
@@ -178,9 +178,9 @@ pub(super) fn needed(id: &HubId, files: &BTreeSet<String>) -> Result<Plan> {
 /// The safetensors files that a weight index names, sorted.
 pub(super) fn shard_names(index: &Path) -> Result<Vec<String>> {
     let bytes =
-        std::fs::read(index).map_err(|source| EngineError::ReadFile { path: index.to_path_buf(), source })?;
+        std::fs::read(index).map_err(|cause| EngineError::ReadFile { path: index.to_path_buf(), cause })?;
     let json: Value = serde_json::from_slice(&bytes)
-        .map_err(|source| EngineError::Json { path: index.to_path_buf(), source })?;
+        .map_err(|cause| EngineError::Json { path: index.to_path_buf(), cause })?;
     let wrong = |problem: String| EngineError::field(index, "weight_map", problem);
     let Some(map) = json["weight_map"].as_object().filter(|map| !map.is_empty()) else {
         return Err(wrong("must map tensor names to file names".into()));

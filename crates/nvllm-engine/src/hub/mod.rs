@@ -200,7 +200,7 @@ pub fn resolve(model: &str, options: &HubOptions, progress: &mut Progress<'_>) -
                 ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::InvalidFilename
             ) =>
         {
-            return Err(EngineError::ReadFile { path: path.to_path_buf(), source: e });
+            return Err(EngineError::ReadFile { path: path.to_path_buf(), cause: e });
         }
         Err(_) => {}
     }

@@ -215,7 +215,7 @@ fn remove_file(path: &Path) -> Result<()> {
 fn gone(path: &Path, removed: std::io::Result<()>) -> Result<()> {
     match removed {
         Err(e) if e.kind() != ErrorKind::NotFound => {
-            Err(EngineError::RemoveFile { path: path.to_path_buf(), source: e })
+            Err(EngineError::RemoveFile { path: path.to_path_buf(), cause: e })
         }
         _ => Ok(()),
     }

@@ -70,7 +70,7 @@ impl ChatTemplate {
     /// [`EngineError::ReadFile`], and those of [`from_parts`](Self::from_parts).
     pub fn load(template: Option<&Path>, tokenizer_config: Option<&Path>) -> Result<Option<Self>> {
         let read = |path: &Path| -> Result<Vec<u8>> {
-            std::fs::read(path).map_err(|source| EngineError::ReadFile { path: path.to_path_buf(), source })
+            std::fs::read(path).map_err(|cause| EngineError::ReadFile { path: path.to_path_buf(), cause })
         };
         let template = template.map(read).transpose()?.zip(template);
         let config = tokenizer_config.map(read).transpose()?.zip(tokenizer_config);
@@ -94,7 +94,7 @@ impl ChatTemplate {
         let mut origin = String::new();
         if let Some((bytes, path)) = tokenizer_config {
             let config: Json = serde_json::from_slice(bytes)
-                .map_err(|source| EngineError::Json { path: path.to_path_buf(), source })?;
+                .map_err(|cause| EngineError::Json { path: path.to_path_buf(), cause })?;
             special_tokens = read_special_tokens(&config, path)?;
             templates = read_templates(&config["chat_template"], path)?;
             origin = path.display().to_string();

@@ -85,8 +85,8 @@ impl GenerationConfig {
     /// # Errors
     /// [`EngineError::ReadFile`].
     pub fn from_file(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path)
-            .map_err(|source| EngineError::ReadFile { path: path.to_path_buf(), source })?;
+        let bytes =
+            std::fs::read(path).map_err(|cause| EngineError::ReadFile { path: path.to_path_buf(), cause })?;
         Ok(Self::from_bytes(&bytes, path))
     }
 

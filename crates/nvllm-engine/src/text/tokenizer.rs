@@ -59,8 +59,8 @@ impl Tokenizer {
     /// # Errors
     /// [`EngineError::ReadFile`], and those of [`from_bytes`](Self::from_bytes).
     pub fn from_file(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path)
-            .map_err(|source| EngineError::ReadFile { path: path.to_path_buf(), source })?;
+        let bytes =
+            std::fs::read(path).map_err(|cause| EngineError::ReadFile { path: path.to_path_buf(), cause })?;
         Self::from_bytes(&bytes, path)
     }
 
@@ -74,7 +74,7 @@ impl Tokenizer {
     pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<Self> {
         // Checked apart from building, where the library panics on files that end too early.
         let listed: Listed = serde_json::from_slice(bytes)
-            .map_err(|source| EngineError::Json { path: path.to_path_buf(), source })?;
+            .map_err(|cause| EngineError::Json { path: path.to_path_buf(), cause })?;
         let unusable = |problem: String| EngineError::Tokenizer { path: path.to_path_buf(), problem };
         let mut inner = call(|| tokenizers::Tokenizer::from_bytes(bytes))
             .map_err(|e| unusable(format!("not a tokenizer.json of the `tokenizers` library: {e}")))?;

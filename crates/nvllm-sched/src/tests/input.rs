@@ -24,18 +24,21 @@ fn sequences_that_cannot_run_are_refused() {
     assert_eq!(refusal(config(), prompt(0)), "the prompt is empty; give at least one token");
     assert_eq!(
         refusal(config(), prompt(33)),
-        "the prompt has 33 tokens and leaves no room for all of it: the context is 32 tokens, prompt and output together; \
-         shorten the prompt or load the model with a larger context"
+        "the prompt has 33 tokens, more than there is room for: the context is 32 tokens, prompt and output together; \
+         shorten it"
     );
     assert!(refusal(config(), prompt(32)).contains("leaves no room for one more: the context is 32 tokens"));
+    let more_positions = SchedConfig { max_positions: 40, ..config() };
+    let longer = "shorten it, or give a --max-model-len of up to 40";
+    assert!(refusal(more_positions, prompt(33)).ends_with(longer));
     let few_positions = SchedConfig { max_positions: 8, ..config() };
     assert_eq!(
         refusal(few_positions, prompt(8)),
-        "the prompt has 8 tokens and leaves no room for one more: the model has 8 positions and 8 are behind it; shorten \
-         the prompt"
+        "the prompt has 8 tokens, which leaves no room for one more: the model has 8 positions and 8 are behind it; \
+         shorten it"
     );
-    let never = "a prompt of 15 tokens and up to 4 more take 5 KV blocks of 4 positions; the cache has 4: lower \
-                 max_tokens, shorten the prompt, or load the model with a larger KV cache";
+    let never = "a prompt of 15 tokens and up to 4 more take 5 KV blocks of 4 positions; the cache has 4: \
+                 generate fewer tokens, shorten the prompt, or load the model with a larger KV cache";
     assert_eq!(refusal(config(), prompt(15)), never);
     let endless = NewSequence { max_tokens: None, ..prompt(17) };
     assert!(

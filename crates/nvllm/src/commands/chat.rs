@@ -16,6 +16,7 @@ use crate::interrupt::{Interrupted, Listener};
 use crate::models;
 use crate::output::note;
 use crate::report::{Report, Roofline};
+use crate::words::error_line;
 
 const HELP: &str = "\
 /help          this list
@@ -52,6 +53,7 @@ pub(crate) struct Chat {
 }
 
 pub(super) fn run(args: &Chat) -> Result<()> {
+    args.sampling.check()?;
     let (engine, model) = models::start(&args.model, 1)?;
     model.chat_template()?;
     args.sampling.warn_of_defaults(&model);
@@ -97,7 +99,7 @@ pub(super) fn run(args: &Chat) -> Result<()> {
             // A conversation that has grown too long, say: told, not the end.
             _ => {
                 if let Err(e) = chat.answer(line, &engine, &model, args, &listener) {
-                    note!("error: {e:#}");
+                    note!("error: {}", error_line(&e));
                 }
             }
         }

@@ -62,6 +62,7 @@ pub(super) fn run(args: &Generate) -> Result<()> {
     if args.logprobs.is_some() && !(args.json || args.jsonl) {
         super::usage_error("--logprobs needs --json or --jsonl: text has no place for them");
     }
+    args.sampling.check()?;
     let (prompts, many) = args.prompt.read()?;
     let num_seqs = args.max_num_seqs.unwrap_or(MAX_NUM_SEQS).min(prompts.len());
     let (engine, model) = models::start(&args.model, num_seqs)?;

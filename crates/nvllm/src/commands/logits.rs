@@ -6,9 +6,10 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use nvllm_core::{Activations, TokenId};
 use nvllm_engine::{Event, LoadOptions, Request};
-use safetensors::tensor::{Dtype, TensorView};
+use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
 use crate::flags::ModelArgs;
+use crate::out_file::OutFile;
 use crate::output::note;
 use crate::{backends, models};
 
@@ -25,14 +26,15 @@ pub(crate) struct Logits {
     /// Position ids, likewise; 0, 1, 2, .. if not given.
     #[arg(long, value_name = "LIST|FILE")]
     pub positions: Option<String>,
-    /// The file to write: tensor `logits` [tokens, vocabulary], f32.
-    #[arg(long)]
+    /// The safetensors file to write: tensor `logits` [tokens, vocabulary], f32; `-` is standard output.
+    #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
 }
 
 pub(super) fn run(args: &Logits) -> Result<()> {
     let ids = numbers(&args.ids).context("--ids")?;
     let positions = args.positions.as_deref().map(numbers).transpose().context("--positions")?;
+    let out = OutFile::check(&args.out)?;
     let options = backends::load_options(&args.model.load, 1);
     let step_tokens = options.max_num_batched_tokens.unwrap_or(STEP_TOKENS);
     let options = LoadOptions {
@@ -62,11 +64,18 @@ pub(super) fn run(args: &Logits) -> Result<()> {
             _ => {}
         }
     }
-    let view = TensorView::new(Dtype::F32, vec![num_tokens, vocab_size], &logits)?;
-    safetensors::serialize_to_file([("logits", view)], None, &args.out)
-        .with_context(|| format!("cannot write {}", args.out.display()))?;
+    let head = safetensors_head(vec![num_tokens, vocab_size], logits.len())?;
+    out.write(&[&head, &logits])?;
     note!("wrote logits [{num_tokens}, {vocab_size}] to {}", args.out.display());
     Ok(())
+}
+
+/// What a safetensors file with the one tensor `logits` of f32 has before its data, so that these are not copied.
+fn safetensors_head(shape: Vec<usize>, len: usize) -> Result<Vec<u8>> {
+    let tensor = TensorInfo { dtype: Dtype::F32, shape, data_offsets: (0, len) };
+    let mut header = serde_json::to_vec(&Metadata::new(None, vec![("logits".into(), tensor)])?)?;
+    header.resize(header.len().next_multiple_of(8), b' ');
+    Ok([&(header.len() as u64).to_le_bytes()[..], &header].concat())
 }
 
 /// Numbers from a list, or from a file of them.

@@ -2,19 +2,21 @@
 
 use anyhow::Result;
 use clap::Args;
-use nvllm_core::program::MemoryPlan;
-use nvllm_core::{KvGeometry, backend};
-use nvllm_engine::kv_block_bytes;
 use serde_json::json;
 
-use crate::flags::LoadArgs;
+use crate::flags::{LoadArgs, ModelName};
+use crate::human::{bytes, count};
 use crate::output::outln;
+use crate::words::printable;
 use crate::{backends, models};
 
 #[derive(Args)]
+#[command(after_help = "Examples:
+  nvllm plan
+  nvllm plan Qwen/Qwen3-0.6B --max-num-seqs 64 --kv-cache-bytes 4GiB")]
 pub(crate) struct Plan {
-    /// A directory or a hub id; the embedded demo model if not given.
-    pub model: Option<String>,
+    #[command(flatten)]
+    pub model: ModelName,
     #[command(flatten)]
     pub load: LoadArgs,
     /// Sequences at once.
@@ -26,28 +28,14 @@ pub(crate) struct Plan {
 }
 
 pub(super) fn run(args: &Plan) -> Result<()> {
-    let mut model = models::open(args.model.as_deref())?;
+    let mut model = models::open(args.model.get())?;
     models::expand(&mut model, &args.load)?;
     let device = backends::factory(&args.load.device)()?;
-    let info = device.info();
-    let limits = backends::load_options(&args.load, args.max_num_seqs).limits(&model, &info)?;
-    let mut arena = 0;
-    for program in backend::lower(device.as_ref(), &model.spec)? {
-        arena = arena.max(MemoryPlan::new(&program, &limits, &device.plan_rules())?.bytes());
-    }
-    let weights = model.weight_bytes()?;
-    let mut kv_bytes = 0;
-    let mut kv_tokens = usize::MAX;
-    for kv in &model.spec.kv {
-        let geometry = KvGeometry::new(kv, &limits)?;
-        kv_bytes += geometry.num_blocks * geometry.block_bytes();
-        kv_tokens = kv_tokens.min((geometry.num_blocks - 1) * geometry.block_len);
-    }
-    let block = kv_block_bytes(&model, &limits)?;
-    let token_bytes = block / limits.block_len;
-    let total = weights + kv_bytes + arena;
-    let left = info.memory_bytes.saturating_sub(weights + arena + block);
-    let most_tokens = left / block * limits.block_len;
+    let options = backends::load_options(&args.load, args.max_num_seqs);
+    let plan = nvllm_engine::Plan::new(&options, &model, device.as_ref())?;
+    let (info, limits, need) = (&plan.backend, &plan.limits, plan.need);
+    let token_bytes = plan.block_bytes / limits.block_len;
+    let most_tokens = plan.most_kv_tokens();
     let full_sequences = most_tokens / limits.context;
     if args.json {
         let report = json!({
@@ -55,27 +43,33 @@ pub(super) fn run(args: &Plan) -> Result<()> {
             "backend": info.name,
             "memory_bytes": info.memory_bytes,
             "limits": limits,
-            "weights_bytes": weights,
-            "kv_cache_bytes": kv_bytes,
-            "kv_cache_tokens": kv_tokens,
+            "weights_bytes": need.weights,
+            "kv_cache_bytes": need.kv,
+            "kv_cache_tokens": plan.kv_tokens(),
             "kv_bytes_per_token": token_bytes,
-            "arena_bytes": arena,
-            "total_bytes": total,
+            "arena_bytes": need.arena,
+            "scratch_bytes": need.scratch,
+            "total_bytes": need.total(),
+            "fits": plan.fits(),
             "most_kv_tokens": most_tokens,
             "most_full_sequences": full_sequences,
         });
         outln!("{report:#}")?;
-        return Ok(());
+        return Ok(plan.check()?);
     }
-    outln!("{} on {} ({}), {} bytes of memory", model.name, info.name, info.device, info.memory_bytes)?;
-    outln!("weights   {weights:>16} bytes")?;
-    outln!(
-        "KV cache  {kv_bytes:>16} bytes = {kv_tokens} tokens of {token_bytes} bytes in {}",
-        limits.kv_dtype
-    )?;
-    outln!("arena     {arena:>16} bytes for {} tokens in a step", limits.step_tokens)?;
-    let fits = if total <= info.memory_bytes { "fits" } else { "does NOT fit" };
-    outln!("total     {total:>16} bytes: {fits}")?;
-    outln!("at most {most_tokens} KV tokens fit: {full_sequences} sequences of {}", limits.context)?;
-    Ok(())
+    let name = printable(&model.name);
+    outln!("{name} on {} ({}), {} of memory", info.name, info.device, bytes(info.memory_bytes))?;
+    let kv = format!("{} of {} in {}", count(plan.kv_tokens(), "token"), bytes(token_bytes), limits.kv_dtype);
+    outln!("weights              {:>12}", bytes(need.weights))?;
+    outln!("KV cache             {:>12}   {kv}", bytes(need.kv))?;
+    let step = format!("{} in a step", count(limits.step_tokens, "token"));
+    outln!("values between ops   {:>12}   {step}", bytes(need.arena))?;
+    if need.scratch > 0 {
+        outln!("scratch              {:>12}", bytes(need.scratch))?;
+    }
+    let fits = if plan.fits() { "fits" } else { "does not fit" };
+    outln!("total                {:>12}   {fits}", bytes(need.total()))?;
+    let (tokens, sequences) = (count(most_tokens, "token"), count(full_sequences, "sequence"));
+    outln!("at most {tokens} of KV cache fit: {sequences} of {}", count(limits.context, "token"))?;
+    Ok(plan.check()?)
 }

@@ -2,9 +2,11 @@
 
 mod device;
 mod load;
+mod model_name;
 mod number;
 mod sampling;
 
 pub(crate) use device::{BackendName, DeviceArgs};
 pub(crate) use load::{Dtype, LoadArgs, ModelArgs, Promise};
+pub(crate) use model_name::ModelName;
 pub(crate) use sampling::{SamplingArgs, params};

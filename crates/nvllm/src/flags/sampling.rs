@@ -8,6 +8,7 @@ use nvllm_engine::Model;
 
 use super::number::OrNone;
 use crate::output::note;
+use crate::words::{self, BadArgument};
 
 /// How tokens are drawn. What is not given comes from the model's generation_config.json.
 #[derive(Args)]
@@ -81,6 +82,27 @@ impl SamplingArgs {
             note!("note: {}", remark.message);
         }
     }
+
+    /// Refuses a number out of its range as a bad command line: needs no model, so it comes before one is fetched or loaded.
+    pub(crate) fn check(&self) -> Result<(), BadArgument> {
+        let ranges = self.over(SamplingParams::default()).check_ranges();
+        ranges.map_err(|e| BadArgument(words::sampling(&e).unwrap_or_else(|| e.to_string())))
+    }
+
+    /// The parameters that the flags ask for, and `given` for what they leave out.
+    fn over(&self, given: SamplingParams) -> SamplingParams {
+        SamplingParams {
+            temperature: self.temperature.unwrap_or(given.temperature),
+            top_k: self.top_k.map_or(given.top_k, |OrNone(k)| k.unwrap_or(0)),
+            top_p: self.top_p.unwrap_or(given.top_p),
+            min_p: self.min_p.unwrap_or(given.min_p),
+            repetition_penalty: self.repetition_penalty.unwrap_or(given.repetition_penalty),
+            presence_penalty: self.presence_penalty.unwrap_or(given.presence_penalty),
+            frequency_penalty: self.frequency_penalty.unwrap_or(given.frequency_penalty),
+            logit_bias: self.logit_bias.iter().map(|&(id, bias)| (TokenId(id), bias)).collect(),
+            ..given
+        }
+    }
 }
 
 fn parse_bias(text: &str) -> Result<(u32, f32), String> {
@@ -90,19 +112,11 @@ fn parse_bias(text: &str) -> Result<(u32, f32), String> {
 
 /// The parameters for one request.
 pub(crate) fn params(args: &SamplingArgs, model: &Model) -> SamplingParams {
-    let given = model.sampling();
+    let given = args.over(model.sampling());
     SamplingParams {
-        temperature: args.temperature.unwrap_or(given.temperature),
-        top_k: args.top_k.map_or(given.top_k, |OrNone(k)| k.unwrap_or(0)),
-        top_p: args.top_p.unwrap_or(given.top_p),
-        min_p: args.min_p.unwrap_or(given.min_p),
-        repetition_penalty: args.repetition_penalty.unwrap_or(given.repetition_penalty),
-        presence_penalty: args.presence_penalty.unwrap_or(given.presence_penalty),
-        frequency_penalty: args.frequency_penalty.unwrap_or(given.frequency_penalty),
-        logit_bias: args.logit_bias.iter().map(|&(id, bias)| (TokenId(id), bias)).collect(),
         // The hasher's keys are the operating system's randomness. Short, so that it can be typed again.
         seed: args.seed.and_then(|OrNone(seed)| seed).unwrap_or_else(|| RandomState::new().hash_one(0) >> 32),
         stop_tokens: if args.ignore_eos { Vec::new() } else { given.stop_tokens },
-        ..SamplingParams::default()
+        ..given
     }
 }

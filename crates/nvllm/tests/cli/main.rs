@@ -5,8 +5,11 @@ mod bench;
 mod doctor;
 mod ends;
 mod generate;
+mod limits;
 mod models;
+mod out;
 mod support;
+mod words;
 
 // The hub that the engine's own tests fetch from.
 #[allow(dead_code)]

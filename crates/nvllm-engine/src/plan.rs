@@ -1,0 +1,140 @@
+//! What loading a model takes, known before any memory is taken: what `nvllm plan` prints, and what loading is held to.
+
+use nvllm_core::{Backend, BackendInfo, CoreError, Limits, MemoryReport};
+
+use crate::options::{kv_bytes, tokens_in};
+use crate::{LoadOptions, Model, Result};
+
+/// A model on a device, under the limits that options ask for.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The device.
+    pub backend: BackendInfo,
+    /// The limits.
+    pub limits: Limits,
+    /// What loading would hold.
+    pub need: MemoryReport,
+    /// Bytes of one block of the KV cache, over all its groups.
+    pub block_bytes: usize,
+    /// What to change, if it does not fit.
+    advice: Option<String>,
+}
+
+impl Plan {
+    /// Plans `model` on `backend`. Without a word on the size of the KV cache it gets what is left, if that holds a sequence.
+    ///
+    /// Errors if the options cannot be met on any device, or the checkpoint does not fit the model. What is only too much for
+    /// this device is a plan that [does not fit](Self::fits).
+    pub fn new(options: &LoadOptions, model: &Model, backend: &dyn Backend) -> Result<Self> {
+        let info = backend.info();
+        let mut limits = options.limits(model, &info)?;
+        let block_bytes = options.block_bytes(model, &limits)?;
+        let need = |limits: &Limits| {
+            let planned = backend.plan(&model.spec, model.source.as_ref(), limits);
+            planned.map_err(|e| options.named(e))
+        };
+        let mut plan =
+            Self { need: need(&limits)?, backend: info, limits: limits.clone(), block_bytes, advice: None };
+        if options.kv_cache_bytes.is_none() && !plan.fits() {
+            // What fits, but no less than one sequence needs.
+            limits.kv_bytes = plan.room().max(kv_bytes(1, &limits, block_bytes)).min(limits.kv_bytes);
+            plan = Self { need: need(&limits)?, limits, ..plan };
+        }
+        if !plan.fits() {
+            plan.advice = Some(plan.advice(options, &need));
+        }
+        Ok(plan)
+    }
+
+    /// Whether the device has the memory.
+    pub fn fits(&self) -> bool {
+        self.need.total() <= self.backend.memory_bytes
+    }
+
+    /// Errors if the device has not the memory, with what would fit.
+    pub fn check(&self) -> Result<()> {
+        let Some(advice) = &self.advice else { return Ok(()) };
+        let own_memory = self.backend.driver.is_some();
+        let place = if own_memory { "the device" } else { "this machine" }.into();
+        let (need, available) = (self.need, self.backend.memory_bytes);
+        Err(CoreError::DoesNotFit { need, available, place, advice: advice.clone() }.into())
+    }
+
+    /// Tokens that the planned KV cache holds.
+    pub fn kv_tokens(&self) -> usize {
+        tokens_in(self.limits.kv_bytes, &self.limits, self.block_bytes)
+    }
+
+    /// Tokens of KV cache that fit beside all else.
+    pub fn most_kv_tokens(&self) -> usize {
+        tokens_in(self.room(), &self.limits, self.block_bytes)
+    }
+
+    /// Size of the KV cache, as limits count it, that fits beside all else.
+    fn room(&self) -> usize {
+        let rest = MemoryReport { kv: 0, ..self.need }.total();
+        let left = self.backend.memory_bytes.saturating_sub(rest);
+        scaled(left, self.planned_kv(), self.need.kv)
+    }
+
+    /// Bytes of the planned KV cache's blocks. A backend that stores elements wider than their dtype needs more.
+    fn planned_kv(&self) -> usize {
+        self.limits.kv_bytes.checked_div(self.block_bytes).unwrap_or(0) * self.block_bytes
+    }
+
+    fn advice(&self, options: &LoadOptions, need: &dyn Fn(&Limits) -> Result<MemoryReport>) -> String {
+        let (limits, block, memory) = (&self.limits, self.block_bytes, self.backend.memory_bytes);
+        if self.need.weights >= memory {
+            return "the weights alone are more than that: use a smaller model".into();
+        }
+        let room = self.room();
+        if room >= kv_bytes(1, limits, block) {
+            return format!("give a --kv-cache-bytes of {room} or less");
+        }
+        let tokens = self.most_kv_tokens();
+        if limits.block_len > limits.context {
+            return format!("give a --block-size of {} or less", limits.context);
+        }
+        let least = scaled(kv_bytes(1, limits, block), self.need.kv, self.planned_kv());
+        let fits = |limits: &Limits| {
+            let need = need(limits).map(|need| MemoryReport { kv: least, ..need }.total());
+            need.is_ok_and(|total| total <= memory)
+        };
+        if let Some(smaller) = smaller_steps(options, limits, fits) {
+            return smaller;
+        }
+        match (tokens, options.kv_cache_bytes) {
+            (0, _) => "use a smaller model, or a device with more memory".into(),
+            (_, None) => format!("give a --max-model-len of {tokens} or less"),
+            (_, Some(_)) => {
+                format!("give a --max-model-len of {tokens} or less and a --kv-cache-bytes of {room} or less")
+            }
+        }
+    }
+}
+
+/// `bytes` times `to` over `from`, or the address space if that is less.
+fn scaled(bytes: usize, to: usize, from: usize) -> usize {
+    if to == from || from == 0 {
+        return bytes;
+    }
+    usize::try_from(bytes as u128 * to as u128 / from as u128).unwrap_or(usize::MAX)
+}
+
+/// What to say if steps of half, a quarter, .. of the tokens or the sequences would fit.
+fn smaller_steps(options: &LoadOptions, limits: &Limits, fits: impl Fn(&Limits) -> bool) -> Option<String> {
+    let halves = |n: usize| std::iter::successors(Some(n / 2), |n| Some(n / 2)).take_while(|n| *n > 0);
+    let fewer_tokens = |step_tokens| {
+        let step_outputs = options.step_outputs(step_tokens, limits.seqs);
+        Limits { step_tokens, step_outputs, ..limits.clone() }
+    };
+    let fewer_seqs = |seqs| {
+        let step_outputs = options.step_outputs(limits.step_tokens, seqs);
+        Limits { seqs, step_outputs, ..limits.clone() }
+    };
+    let tokens = halves(limits.step_tokens).find(|&n| fits(&fewer_tokens(n)));
+    let seqs = || halves(limits.seqs).find(|&n| fits(&fewer_seqs(n)));
+    tokens
+        .map(|n| format!("give a --max-num-batched-tokens of {n} or less"))
+        .or_else(|| seqs().map(|n| format!("give a --max-num-seqs of {n} or less")))
+}

@@ -1,0 +1,21 @@
+//! Which model, for commands that take it as an argument.
+
+use clap::Args;
+
+/// Which model.
+#[derive(Args)]
+pub(crate) struct ModelName {
+    /// A directory in Hugging Face's layout, or a hub id (org/name or org/name@revision); the embedded demo model if not given.
+    #[arg(value_name = "MODEL")]
+    argument: Option<String>,
+    /// The same, as in the other commands.
+    #[arg(short, long, value_name = "MODEL", conflicts_with = "argument")]
+    model: Option<String>,
+}
+
+impl ModelName {
+    /// The name, if one is given.
+    pub(crate) fn get(&self) -> Option<&str> {
+        self.argument.as_deref().or(self.model.as_deref())
+    }
+}
