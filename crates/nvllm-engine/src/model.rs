@@ -121,8 +121,8 @@ impl Model {
     pub fn tokenizer(&self) -> Result<&Arc<Tokenizer>> {
         self.tokenizer.as_ref().ok_or_else(|| {
             let dir = PathBuf::from(&self.name);
-            let slow = ["vocab.json", "vocab.txt", "tokenizer.model", "spiece.model"].into_iter();
-            let advice = match slow.filter(|file| dir.join(file).is_file()).next() {
+            let mut slow = ["vocab.json", "vocab.txt", "tokenizer.model", "spiece.model"].into_iter();
+            let advice = match slow.find(|file| dir.join(file).is_file()) {
                 Some(file) => format!(
                     "{file} is not read; AutoTokenizer.from_pretrained(..).save_pretrained(..) of transformers makes \
                      tokenizer.json of it"

@@ -49,7 +49,7 @@ impl Variables<'_> {
         let cache = cache.map_or_else(|| Ok(self.hf_home()?.join("hub")), anyhow::Ok);
         let mut options = HubOptions::new(cache?);
         if let Some(endpoint) = self.var("HF_ENDPOINT") {
-            options.endpoint = endpoint.trim_end_matches('/').to_owned();
+            options.endpoint = endpoint.trim_end_matches('/').into();
         }
         (options.token, options.token_problem) = self.token();
         options.offline = self
@@ -135,12 +135,12 @@ impl Variables<'_> {
             let braced = after.strip_prefix('{').and_then(|inner| inner.split_once('}'));
             let plain = after.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(after.len());
             let (name, tail) = braced.unwrap_or_else(|| after.split_at(plain));
-            match (self.get)(name).filter(|_| !name.is_empty()) {
-                Some(value) => (out, rest) = (out + &value, tail),
-                None => {
-                    out.push('$');
-                    rest = after;
-                }
+            if let Some(value) = (self.get)(name).filter(|_| !name.is_empty()) {
+                out += &value;
+                rest = tail;
+            } else {
+                out.push('$');
+                rest = after;
             }
         }
         out + rest

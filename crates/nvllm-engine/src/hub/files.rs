@@ -311,7 +311,7 @@ mod tests {
         let message = open(&dir);
         assert!(message.starts_with("cannot read DIR/config.json: "), "{message}");
         let dir = directory(&[(CONFIG, "{}")]);
-        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0)).unwrap();
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o000)).unwrap();
         if std::fs::read_dir(dir.path()).is_err() {
             let message = open(&dir);
             assert!(message.starts_with("cannot read DIR/config.json: Permission denied"), "{message}");

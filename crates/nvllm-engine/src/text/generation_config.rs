@@ -105,9 +105,7 @@ impl GenerationConfig {
             ..Self::default()
         };
         match serde_json::from_slice(bytes) {
-            Ok(Value::Object(fields)) => {
-                Self::read(&mut Fields { path, fields: &fields, remarks: Vec::new() })
-            }
+            Ok(Value::Object(fields)) => Self::read(&mut Fields { path, map: &fields, remarks: Vec::new() }),
             Ok(_) => whole("it is not a JSON object; its defaults are not used".into()),
             Err(e) => whole(format!("it is not valid JSON ({e}); its defaults are not used")),
         }
@@ -157,14 +155,14 @@ fn remark(path: &Path, field: &str, problem: &str) -> Remark {
 
 struct Fields<'a> {
     path: &'a Path,
-    fields: &'a Map<String, Value>,
+    map: &'a Map<String, Value>,
     remarks: Vec<Remark>,
 }
 
 impl Fields<'_> {
     /// The field's value as `read` takes it; one that it does not take is remarked on and counts as absent.
     fn get<T>(&mut self, field: &str, expected: &str, read: impl Fn(&Value) -> Option<T>) -> Option<T> {
-        let value = self.fields.get(field).filter(|value| !value.is_null())?;
+        let value = self.map.get(field).filter(|value| !value.is_null())?;
         let read = read(value);
         if read.is_none() {
             let problem = format!("is {}, not {expected}; it is not used", shortened(value));
@@ -181,7 +179,7 @@ impl Fields<'_> {
         off: &[f64],
         valid: impl Fn(f32) -> bool,
     ) -> Option<f32> {
-        if self.fields.get(field).and_then(Value::as_f64).is_some_and(|x| off.contains(&x)) {
+        if self.map.get(field).and_then(Value::as_f64).is_some_and(|x| off.contains(&x)) {
             return None;
         }
         let read = |value: &Value| value.as_f64().map(|x| x as f32).filter(|x| x.is_finite() && valid(*x));
@@ -223,7 +221,7 @@ impl Fields<'_> {
 
     /// Remarks on a field that nothing follows, if its value would change something.
     fn remark_if_set(&mut self, field: &str, neutral: &[f64]) {
-        let Some(value) = self.fields.get(field) else { return };
+        let Some(value) = self.map.get(field) else { return };
         let off = match value {
             Value::Null | Value::Bool(false) => true,
             Value::Number(n) => n.as_f64().is_some_and(|x| neutral.contains(&x)),
