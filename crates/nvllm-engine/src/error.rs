@@ -367,6 +367,15 @@ mod tests {
                 cache_dir: "/cache".into(),
                 problem: text("no ref"),
             },
+            EngineError::WrongFile { path: "/m/model.safetensors".into(), problem: text("is a web page") },
+            EngineError::Quantized { path: "/m/config.json".into(), method: text("awq") },
+            EngineError::NothingToRemove {
+                model: text("o/n"),
+                cache_dir: "/cache".into(),
+                problem: text("it holds a/b"),
+            },
+            EngineError::RemoveFile { path: "/cache/x".into(), cause: io() },
+            EngineError::CacheInUse { model: text("o/n") },
             EngineError::Option { option: "max-model-len", problem: text("is 0; give at least 1") },
             EngineError::PromptToken { token: nvllm_core::TokenId(400), vocab_size: 320 },
             EngineError::Request(nvllm_sched::SchedError::EmptyPrompt),
@@ -404,12 +413,17 @@ mod tests {
             EngineError::Core(_) => 22,
             EngineError::Backend { .. } => 23,
             EngineError::Stopped { .. } => 24,
+            EngineError::WrongFile { .. } => 25,
+            EngineError::Quantized { .. } => 26,
+            EngineError::NothingToRemove { .. } => 27,
+            EngineError::RemoveFile { .. } => 28,
+            EngineError::CacheInUse { .. } => 29,
         }
     }
 
     #[test]
     fn a_message_is_whole_and_says_nothing_twice() {
-        let mut seen = [false; 25];
+        let mut seen = [false; 30];
         for error in of_files().into_iter().chain(of_hub_and_device()) {
             seen[number(&error)] = true;
             assert!(error.source().is_none(), "{error}");
@@ -419,6 +433,6 @@ mod tests {
                 assert!(text.matches(cause).count() <= 1, "{text}");
             }
         }
-        assert_eq!(seen, [true; 25]);
+        assert_eq!(seen, [true; 30]);
     }
 }
