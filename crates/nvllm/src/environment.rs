@@ -31,3 +31,20 @@ pub(crate) fn cache_dir() -> PathBuf {
     let home = || var("HOME").map_or_else(|| PathBuf::from("."), PathBuf::from);
     var("XDG_CACHE_HOME").map_or_else(|| home().join(".cache"), PathBuf::from).join("nvllm")
 }
+
+/// Where this program keeps what it was told: `XDG_STATE_HOME/nvllm`, else `~/.local/state/nvllm`. None without a home.
+pub(crate) fn state_dir() -> Option<PathBuf> {
+    let var = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let state_home = var("XDG_STATE_HOME").or_else(|| Some(var("HOME")?.join(".local/state")))?;
+    Some(state_home.join("nvllm"))
+}
+
+/// Whether a terminal may be sent colours: `NO_COLOR` (<https://no-color.org>) and a plain terminal say no.
+pub(crate) fn allows_color() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && !is_plain_terminal()
+}
+
+/// Whether the terminal can do nothing but print (`TERM`).
+pub(crate) fn is_plain_terminal() -> bool {
+    std::env::var("TERM").is_ok_and(|term| matches!(term.as_str(), "dumb" | "cons25" | "emacs"))
+}
