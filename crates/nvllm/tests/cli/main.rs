@@ -3,6 +3,8 @@
 mod basics;
 mod bench;
 mod doctor;
+mod chat;
+mod chat_terminal;
 mod ends;
 mod generate;
 mod limits;

@@ -1,0 +1,154 @@
+//! A terminal for the line editor that holds UTF-8 only.
+//!
+//! rustyline gives up a line, and what was typed after it, at the first byte that is not UTF-8. So it is given a terminal
+//! of its own, a pseudo-terminal in the place of standard input, and a thread hands over what is typed:
+//!
+//! ```text
+//! keyboard -> terminal -> thread: other bytes become U+FFFD -> pseudo-terminal -> rustyline
+//! ```
+//!
+//! The pseudo-terminal only carries bytes. The terminal itself is raw while a line is edited; in between it is as it was,
+//! so that Ctrl-C is a signal and what is typed ahead is shown.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::{Errno, Result};
+use rustix::process::Signal;
+use rustix::pty::OpenptFlags;
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+use rustyline::{
+    Cmd, ConditionalEventHandler, DefaultEditor, Event, EventContext, EventHandler, KeyEvent, RepeatCount,
+};
+
+/// Ctrl-D, which a terminal that is not raw gives as a read of nothing.
+const END: u8 = 4;
+
+/// What was standard input.
+pub(super) struct Terminal {
+    fd: OwnedFd,
+    /// As it was found.
+    found: Termios,
+    raw: Termios,
+}
+
+impl Terminal {
+    /// Takes the place of standard input, for good.
+    pub(super) fn open() -> Result<Arc<Self>> {
+        let fd = rustix::io::dup(std::io::stdin())?;
+        let found = tcgetattr(&fd)?;
+        let mut raw = found.clone();
+        raw.make_raw();
+        // The same terminal prints.
+        raw.output_modes = found.output_modes;
+        let keyboard = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)?;
+        rustix::pty::grantpt(&keyboard)?;
+        rustix::pty::unlockpt(&keyboard)?;
+        let name = rustix::pty::ptsname(&keyboard, Vec::new())?;
+        let input = rustix::fs::open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty())?;
+        let mut carries = tcgetattr(&input)?;
+        carries.make_raw();
+        tcsetattr(&input, OptionalActions::Now, &carries)?;
+        rustix::stdio::dup2_stdin(&input)?;
+        let terminal = Arc::new(Self { fd, found, raw });
+        let typed = Arc::clone(&terminal);
+        std::thread::spawn(move || typed.hand_over(File::from(keyboard)));
+        Ok(terminal)
+    }
+
+    /// Makes the terminal raw until the guard is dropped.
+    pub(super) fn raw(&self) -> Result<Raw<'_>> {
+        tcsetattr(&self.fd, OptionalActions::Drain, &self.raw)?;
+        Ok(Raw(self))
+    }
+
+    /// Hands over what is typed, until the terminal or its reader is gone.
+    fn hand_over(&self, mut keyboard: File) {
+        let (mut pending, mut buffer) = (Vec::new(), [0; 1024]);
+        loop {
+            let written = match rustix::io::read(&self.fd, &mut buffer) {
+                Ok(0) if tcgetattr(&self.fd).is_ok() => keyboard.write_all(&[END]),
+                Ok(0) => return,
+                Ok(length) => {
+                    pending.extend_from_slice(&buffer[..length]);
+                    keyboard.write_all(whole_characters(&mut pending).as_bytes())
+                }
+                Err(Errno::INTR | Errno::AGAIN) => Ok(()),
+                Err(_) => return,
+            };
+            if written.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Takes all but the beginning of a character at the end; what is no character becomes U+FFFD.
+fn whole_characters(pending: &mut Vec<u8>) -> String {
+    let (mut text, mut taken) = (String::new(), 0);
+    for chunk in pending.utf8_chunks() {
+        text += chunk.valid();
+        taken += chunk.valid().len();
+        let rest = chunk.invalid();
+        let is_beginning = std::str::from_utf8(rest).is_err_and(|e| e.error_len().is_none());
+        if is_beginning && taken + rest.len() == pending.len() {
+            break;
+        }
+        if !rest.is_empty() {
+            text.push(char::REPLACEMENT_CHARACTER);
+            taken += rest.len();
+        }
+    }
+    pending.drain(..taken);
+    text
+}
+
+/// The terminal, raw.
+pub(super) struct Raw<'a>(&'a Terminal);
+
+impl Drop for Raw<'_> {
+    fn drop(&mut self) {
+        // A terminal that is gone needs no more.
+        let _ = tcsetattr(&self.0.fd, OptionalActions::Drain, &self.0.found);
+    }
+}
+
+/// Ctrl-Z at the prompt: the shell is to find the terminal as it was.
+struct Suspend(Arc<Terminal>);
+
+impl ConditionalEventHandler for Suspend {
+    fn handle(&self, _: &Event, _: RepeatCount, _: bool, _: &EventContext) -> Option<Cmd> {
+        let _ = tcsetattr(&self.0.fd, OptionalActions::Drain, &self.0.found);
+        let _ = rustix::process::kill_current_process_group(Signal::TSTP);
+        let _ = tcsetattr(&self.0.fd, OptionalActions::Drain, &self.0.raw);
+        Some(Cmd::Repaint)
+    }
+}
+
+pub(super) fn bind_suspend(editor: &mut DefaultEditor, terminal: &Arc<Terminal>) {
+    let handler = EventHandler::Conditional(Box::new(Suspend(Arc::clone(terminal))));
+    editor.bind_sequence(KeyEvent::ctrl('Z'), handler);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::whole_characters;
+
+    #[test]
+    fn bytes_become_characters_however_they_are_cut() {
+        let bytes = b"a\xc3\xa9\xff\xe2\x82 \xf0\x9f\x98\x80\xe9\r\xc3";
+        for cut in 0..=bytes.len() {
+            let (mut pending, mut text) = (Vec::new(), String::new());
+            for part in [&bytes[..cut], &bytes[cut..]] {
+                pending.extend_from_slice(part);
+                text += &whole_characters(&mut pending);
+            }
+            assert_eq!(text, "aé\u{fffd}\u{fffd} 😀\u{fffd}\r", "{cut}");
+            // The beginning of a character waits for its end.
+            assert_eq!(pending, [0xc3]);
+        }
+    }
+}
