@@ -1,5 +1,6 @@
 //! What loading a model takes, known before any memory is taken: what `nvllm plan` prints, and what loading is held to.
 
+use nvllm_core::limits::MAX_BYTES;
 use nvllm_core::{Backend, BackendInfo, CoreError, Limits, MemoryReport};
 
 use crate::options::{kv_bytes, tokens_in};
@@ -48,7 +49,8 @@ impl Plan {
 
     /// Whether the device has the memory.
     pub fn fits(&self) -> bool {
-        self.need.total() <= self.backend.memory_bytes
+        // A sum past the largest allocation may be one that was cut short.
+        self.need.total() <= self.backend.memory_bytes.min(MAX_BYTES)
     }
 
     /// Errors if the device has not the memory, with what would fit.

@@ -212,7 +212,7 @@ proptest! {
             Ok(plan) => {
                 let parts = [plan.need.weights, plan.need.kv, plan.need.arena, plan.need.scratch];
                 let total: u128 = parts.iter().map(|&bytes| bytes as u128).sum();
-                prop_assert_eq!(plan.fits(), total <= memory_bytes as u128);
+                prop_assert_eq!(plan.fits(), total <= memory_bytes.min(isize::MAX as usize) as u128);
                 prop_assert_eq!(plan.fits(), plan.check().is_ok());
                 prop_assert!(plan.kv_tokens() >= plan.limits.context);
             }

@@ -40,9 +40,6 @@ impl OutFile {
         if name == Path::new("-") {
             return Ok(To::Stream(duplicate(io::stdout().as_fd())?));
         }
-        if name.as_os_str().is_empty() {
-            return Err(anyhow!("the name is empty; give a file, or - for standard output"));
-        }
         let found = match fs::metadata(name) {
             Ok(found) => found,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {

@@ -2,9 +2,9 @@
 
 mod basics;
 mod bench;
-mod doctor;
 mod chat;
 mod chat_terminal;
+mod doctor;
 mod ends;
 mod generate;
 mod limits;

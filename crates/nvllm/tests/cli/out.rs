@@ -124,14 +124,7 @@ fn a_place_that_cannot_be_written_is_refused_before_the_model_is_opened() {
     let inside = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     symlink("circle", dir.path().join("circle")).unwrap();
     fs::write(dir.path().join("file"), "").unwrap();
-    for out in [
-        inside("none/file"),
-        inside(""),
-        inside("circle"),
-        inside("file/under"),
-        inside("new/"),
-        String::new(),
-    ] {
+    for out in [inside("none/file"), inside(""), inside("circle"), inside("file/under"), inside("new/")] {
         let args = ["logits", "-m", "no/such", "--ids", "1", "--out", &out];
         refuses(&args, &["cannot write "]);
     }

@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 
 use super::support::{fixture, is_usage_error, nvllm, refuses};
@@ -35,6 +37,18 @@ fn with_tensor_called(name: &str) -> tempfile::TempDir {
         assert_eq!(name.len(), 17);
         bytes[at..at + 17].copy_from_slice(name.as_bytes());
         std::fs::write(path, bytes).unwrap();
+    })
+}
+
+/// Adds a tensor that no architecture has.
+fn with_extra_tensor(name: &str) -> tempfile::TempDir {
+    changed(|dir| {
+        let path = dir.join("model.safetensors");
+        let bytes = std::fs::read(&path).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let mut tensors = file.tensors();
+        tensors.push((name.into(), TensorView::new(Dtype::F32, vec![1], &[0; 4]).unwrap()));
+        std::fs::write(&path, safetensors::serialize(tensors, None).unwrap()).unwrap();
     })
 }
 
@@ -174,13 +188,9 @@ fn control_characters_of_a_checkpoint_are_shown_and_not_sent() {
     let escape = "\u{1b}]0;owned\u{7}";
     let escaped_path = |dir: &Path| -> PathBuf { dir.join("tab\u{1b}[31m") };
     let models = [
-        with_tensor_called("\\u001b[31m0weight"),
+        with_extra_tensor(escape),
         with_config("architectures", &json!([escape])),
         with_config("torch_dtype", &json!(escape)),
-        changed(|dir| {
-            std::fs::write(dir.join("generation_config.json"), json!({ "top_p": escape }).to_string())
-                .unwrap()
-        }),
     ];
     for model in &models {
         let output = nvllm(&["info", model.path().to_str().unwrap()]);
