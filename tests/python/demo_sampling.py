@@ -9,6 +9,8 @@ An answer is right if it ends by itself, closes a thinking block that it opens, 
 - the story: at least one sentence (the rest is free)
 - the tool call: the same name and arguments, as valid JSON in <tool_call>
 
+Beside them a first "Hello" is asked: a penalty on the prompt's tokens may forbid to give it back. Right is the greeting and an offer to help.
+
 The stories continue three openings for 256 tokens. Repetition is the share of word triples that were there before.
 
     python3 tests/python/demo_sampling.py --seeds 8 --out FILE "-t 0.6 --top-k 20 --top-p 0.95" "-t 0.8 .."
@@ -26,6 +28,7 @@ import subprocess
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 OPENINGS = ["Once upon a time", "The old man looked at the sea and", "\"Where are you going?\" said the"]
+GREETING = "<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n"
 COLOURS = set(
     "red orange yellow green blue purple pink brown black white grey gray violet indigo gold golden silver scarlet crimson turquoise beige "
     "magenta cyan teal navy maroon lilac lavender olive amber ivory cream tan".split()
@@ -73,6 +76,10 @@ def is_right(case, text, reason):
     return decisive in (re.findall(r"\d+", answer)[-1:] if decisive.isdigit() else answer.lower())
 
 
+def greets(text, reason):
+    return reason == "stop" and re.match(r"Hello\b.*(help|do for you)", final(text) or "") is not None
+
+
 def repetition(text):
     words = re.findall(r"\w+", text.lower())
     triples = list(zip(words, words[1:], words[2:]))
@@ -88,7 +95,7 @@ def main():
     args = parser.parse_args()
     cases = [c for c in json.loads((ROOT / "tests/golden/nvllm-tiny.json").read_text())["cases"] if c["kind"] != "text"]
     for sampling in args.samplings:
-        right, repeated = [0] * len(cases), []
+        right, greeted, repeated = [0] * len(cases), 0, []
         with open(args.out, "a") as out:
             def record(**fields):
                 out.write(json.dumps({"sampling": sampling, **fields}) + "\n")
@@ -99,6 +106,10 @@ def main():
                     good = is_right(case, got["text"], got["finish_reason"])
                     right[index] += good
                     record(case=index, seed=seed, right=good, finish_reason=got["finish_reason"], text=got["text"])
+                got = run(args.nvllm, sampling, seed, GREETING, 512)
+                good = greets(got["text"], got["finish_reason"])
+                greeted += good
+                record(case="greeting", seed=seed, right=good, finish_reason=got["finish_reason"], text=got["text"])
                 for opening in OPENINGS:
                     got = run(args.nvllm, sampling, seed, opening, 256)
                     repeated.append(repetition(got["text"]))
@@ -106,7 +117,8 @@ def main():
         chats = sum(right[i] for i, c in enumerate(cases) if c["kind"] == "chat")
         tools = sum(right[i] for i, c in enumerate(cases) if c["kind"] == "tool")
         num_chats = sum(c["kind"] == "chat" for c in cases)
-        print(f"{sampling}: chats {chats} of {num_chats * args.seeds}, tool calls {tools} of {(len(cases) - num_chats) * args.seeds}; "
+        print(f"{sampling}: chats {chats} of {num_chats * args.seeds}, tool calls {tools} of {(len(cases) - num_chats) * args.seeds}, "
+              f"greetings {greeted} of {args.seeds}; "
               f"repetition {sum(repeated) / len(repeated):.2f}, at most {max(repeated):.2f}; by case {right}", flush=True)
 
 
