@@ -33,7 +33,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Measures, and keeps the raw record of every figure
-    Bench(bench::Args),
+    Bench(Box<bench::Args>),
     /// Puts what tests and measures a GPU into .bundle, for a machine without Rust
     Bundle,
     /// Runs what CI runs: formatting, lints, documentation, tidy, and all tests last

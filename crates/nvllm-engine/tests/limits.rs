@@ -227,13 +227,11 @@ proptest! {
             let Ok(plan) = Plan::new(&options, &model, &backend) else { return Ok(()) };
             let Err(error) = plan.check() else { return Ok(()) };
             let text = error.to_string();
-            match advised(&options, &text) {
-                Some(next) => options = next,
-                None => {
-                    prop_assert!(text.contains("smaller model"), "{text}");
-                    return Ok(());
-                }
-            }
+            let Some(next) = advised(&options, &text) else {
+                prop_assert!(text.contains("smaller model"), "{text}");
+                return Ok(());
+            };
+            options = next;
         }
         prop_assert!(false, "advice without end: {options:?}");
     }

@@ -157,6 +157,22 @@ fn is_true(value: &str) -> bool {
     ["1", "ON", "YES", "TRUE"].contains(&value.to_ascii_uppercase().as_str())
 }
 
+/// Where this program keeps what it was told: `XDG_STATE_HOME/nvllm`, else `~/.local/state/nvllm`. None without a home.
+pub(crate) fn state_dir() -> Option<PathBuf> {
+    let named = std::env::var_os("XDG_STATE_HOME").filter(|dir| !dir.is_empty()).map(PathBuf::from);
+    Some(named.or_else(|| Some(home_dir()?.join(".local/state")))?.join("nvllm"))
+}
+
+/// Whether a terminal may be sent colours: `NO_COLOR` (<https://no-color.org>) and a plain terminal say no.
+pub(crate) fn allows_color() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && !is_plain_terminal()
+}
+
+/// Whether the terminal can do nothing but print (`TERM`).
+pub(crate) fn is_plain_terminal() -> bool {
+    std::env::var("TERM").is_ok_and(|term| matches!(term.as_str(), "dumb" | "cons25" | "emacs"))
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
@@ -256,20 +272,4 @@ mod tests {
             assert_eq!(home.expand_user(text), expanded);
         }
     }
-}
-
-/// Where this program keeps what it was told: `XDG_STATE_HOME/nvllm`, else `~/.local/state/nvllm`. None without a home.
-pub(crate) fn state_dir() -> Option<PathBuf> {
-    let named = std::env::var_os("XDG_STATE_HOME").filter(|dir| !dir.is_empty()).map(PathBuf::from);
-    Some(named.or_else(|| Some(home_dir()?.join(".local/state")))?.join("nvllm"))
-}
-
-/// Whether a terminal may be sent colours: `NO_COLOR` (<https://no-color.org>) and a plain terminal say no.
-pub(crate) fn allows_color() -> bool {
-    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && !is_plain_terminal()
-}
-
-/// Whether the terminal can do nothing but print (`TERM`).
-pub(crate) fn is_plain_terminal() -> bool {
-    std::env::var("TERM").is_ok_and(|term| matches!(term.as_str(), "dumb" | "cons25" | "emacs"))
 }

@@ -40,11 +40,13 @@ impl Listener {
     }
 
     /// Forgets a press that was meant for what has ended since.
+    #[expect(clippy::unused_self, reason = "only who listens may forget")]
     pub(crate) fn clear(&self) {
         PRESSED.store(false, Ordering::SeqCst);
     }
 
     /// Whether Ctrl-C was pressed since the last [`clear`](Self::clear).
+    #[expect(clippy::unused_self, reason = "only who listens may ask")]
     pub(crate) fn is_pressed(&self) -> bool {
         PRESSED.load(Ordering::SeqCst)
     }

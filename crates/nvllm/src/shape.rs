@@ -25,6 +25,7 @@ pub(crate) struct Shape {
 
 /// A routed feed-forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_field_names, reason = "the field's terms")]
 pub(crate) struct Experts {
     /// Layers that have one.
     pub num_layers: usize,

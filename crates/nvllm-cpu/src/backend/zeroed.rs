@@ -7,6 +7,7 @@ use nvllm_core::{CoreError, Result};
 /// `len` zeroed bytes for `what`. The system brings pages when they are first touched.
 ///
 /// Errors if it has not so many: `vec![0; len]` would end the process.
+#[expect(clippy::same_length_and_capacity, reason = "that is what was allocated")]
 pub(super) fn zeroed(len: usize, what: &'static str) -> Result<Vec<u8>> {
     let lacking = || CoreError::OutOfMemory { bytes: len, what };
     if len == 0 {

@@ -87,7 +87,7 @@ fn a_worker_that_stands_still_between_sections_holds_up_nobody() {
         }
         tell.send(sums).unwrap();
     });
-    let sums = done.recv_timeout(Duration::from_secs(60));
+    let sums = done.recv_timeout(Duration::from_mins(1));
     HELD.store(false, Ordering::SeqCst);
     assert!(sums.expect("the sections must end without the worker").iter().all(|&sum| sum == 45));
 }

@@ -299,12 +299,14 @@ mod tests {
         assert_eq!(run(&["zxabcd"], &stops, false), (vec!["z".into(), String::new()], Some(2)));
     }
 
+    /// A piece of text, or a hidden token.
+    type Come<'a> = Result<&'a str, u32>;
+
     #[test]
     fn a_special_token_in_a_stop_string_is_the_token() {
         let token = |id, content: &str| AddedToken { id, content: content.into(), special: true };
         let (end, longer) = (token(7, "<end>"), token(8, "<end>>"));
         // A stop string, what comes (a number is a hidden token), what is shown before it stops.
-        type Come<'a> = Result<&'a str, u32>;
         let cases: [(&str, &[Come], Option<&str>); 9] = [
             ("<end>", &[Ok("a b"), Err(7)], Some("a b")),
             ("<end>", &[Ok("a <en"), Ok("d> b")], Some("a ")),

@@ -13,9 +13,9 @@ fn files_below(dir: &Path) -> Vec<PathBuf> {
     for entry in read_dir(dir).into_iter().flatten() {
         let path = entry.unwrap().path();
         if path.symlink_metadata().unwrap().is_dir() {
-            files.extend(files_below(&path))
+            files.extend(files_below(&path));
         } else {
-            files.push(path)
+            files.push(path);
         }
     }
     files.sort();
@@ -29,13 +29,13 @@ fn check_consistent(cache: &Path) {
         if !repo.file_name().unwrap().to_str().unwrap().starts_with("models--") {
             continue;
         }
-        assert!(repo.join("snapshots").is_dir(), "{repo:?}");
+        assert!(repo.join("snapshots").is_dir(), "{}", repo.display());
         for name in files_below(&repo.join("refs")) {
             let commit = std::fs::read_to_string(&name).unwrap();
-            assert!(repo.join("snapshots").join(commit).is_dir(), "{name:?}");
+            assert!(repo.join("snapshots").join(commit).is_dir(), "{}", name.display());
         }
         for file in files_below(&repo.join("snapshots")) {
-            assert!(file.exists(), "{file:?} leads nowhere");
+            assert!(file.exists(), "{} leads nowhere", file.display());
         }
     }
 }

@@ -49,6 +49,7 @@ struct Findings {
 
 /// A device with its rates, now and before.
 #[derive(Serialize)]
+#[expect(clippy::struct_field_names, reason = "the names of the JSON")]
 struct Device {
     backend: String,
     device: String,

@@ -28,6 +28,7 @@ const MAX_NUM_SEQS: usize = 16;
   nvllm generate \"Once upon a time\"
   nvllm generate -m Qwen/Qwen3-0.6B -f story.txt -n -1 --temp 0.8 --seed 7
   nvllm generate --prompts prompts.txt --jsonl > answers.jsonl")]
+#[expect(clippy::struct_excessive_bools, reason = "a flag each")]
 pub(crate) struct Generate {
     #[command(flatten)]
     prompt: PromptArgs,

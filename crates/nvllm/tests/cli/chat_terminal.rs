@@ -67,7 +67,7 @@ impl Terminal {
 
     /// Waits for `words`; what has come up to them.
     fn wait_for(&mut self, words: &str) -> String {
-        let deadline = Instant::now() + Duration::from_secs(120);
+        let deadline = Instant::now() + Duration::from_mins(2);
         loop {
             let at = self.screen.windows(words.len()).position(|window| window == words.as_bytes());
             if let Some(at) = at {
@@ -89,7 +89,7 @@ impl Terminal {
 
     /// Waits for the end, which is to be a success and to leave the terminal as it was; what has come, and the state.
     fn ends(mut self) -> (String, tempfile::TempDir) {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_mins(1);
         let status = loop {
             // It cannot end while what it writes is not read.
             while let Ok(bytes) = self.output.try_recv() {

@@ -85,7 +85,7 @@ pub(crate) fn interrupt(child: &Child) {
 
 /// Waits for the end of a process that is to end soon, and kills one that does not.
 pub(crate) fn ends(mut child: Child) -> Output {
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_mins(1);
     while child.try_wait().expect("its status").is_none() {
         if Instant::now() > deadline {
             let _ = child.kill();

@@ -128,7 +128,7 @@ fn plain_line(prompt: &str) -> Result<Line> {
 
 /// A line editor with a history.
 pub(super) struct Editor {
-    editor: DefaultEditor,
+    inner: DefaultEditor,
     history: Option<PathBuf>,
     #[cfg(unix)]
     terminal: Option<std::sync::Arc<super::terminal::Terminal>>,
@@ -149,7 +149,7 @@ impl Editor {
         }
         let history = state_dir.and_then(|dir| load_history(&mut editor, &dir));
         Ok(Self {
-            editor,
+            inner: editor,
             history,
             #[cfg(unix)]
             terminal,
@@ -160,7 +160,7 @@ impl Editor {
         #[cfg(unix)]
         let _raw = self.terminal.as_ref().map(|terminal| terminal.raw()).transpose()?;
         loop {
-            return match self.editor.readline(prompt) {
+            return match self.inner.readline(prompt) {
                 Ok(text) => Ok(Line::Text(text)),
                 Err(ReadlineError::Interrupted) => Ok(Line::Interrupted),
                 Err(ReadlineError::Eof) => Ok(Line::End),
@@ -182,11 +182,11 @@ impl Editor {
     }
 
     fn remember(&mut self, text: &str) {
-        if !matches!(self.editor.add_history_entry(text), Ok(true)) {
+        if !matches!(self.inner.add_history_entry(text), Ok(true)) {
             return;
         }
         if let Some(path) = &self.history
-            && let Err(e) = self.editor.append_history(path)
+            && let Err(e) = self.inner.append_history(path)
         {
             tracing::info!("the history is not kept: {}: {e}", path.display());
             self.history = None;

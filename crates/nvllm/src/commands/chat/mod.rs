@@ -167,7 +167,7 @@ impl Session<'_> {
                 Ok(Ending::Interrupted) if !at_terminal => bail!(Interrupted),
                 Ok(_) => {}
                 // Nobody sees the answers any more.
-                Err(e) if e.chain().any(|cause| cause.is::<std::io::Error>()) => return Err(e),
+                Err(e) if e.chain().any(<dyn std::error::Error>::is::<std::io::Error>) => return Err(e),
                 // A message that is too long, say: told, not the end.
                 Err(e) => {
                     failed += 1;

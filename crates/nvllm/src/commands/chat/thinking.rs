@@ -68,9 +68,9 @@ impl Shown {
         let held = std::mem::take(&mut self.held);
         let mut shown = String::new();
         if self.stage == Stage::Thinking {
-            dim(&mut shown, &held)
+            dim(&mut shown, &held);
         } else {
-            shown = held
+            shown = held;
         }
         shown
     }
