@@ -11,12 +11,12 @@
 use std::path::Path;
 use std::time::SystemTime;
 
-use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
-use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value};
+use minijinja::{Environment, Error, ErrorKind, Value};
 use serde_json::{Map, Value as Json};
 
-use super::python;
+use super::contained::contained;
+use super::jinja;
 use crate::{EngineError, Result};
 
 /// Instructions, or units of 64 bytes, that one rendering may use: several times what Qwen3's template spends on 10,000
@@ -113,8 +113,9 @@ impl ChatTemplate {
         }
         let mut env = environment().map_err(|e| failure(&origin, &e))?;
         for (name, source) in templates {
-            env.add_template_owned(name, without_generation_tags(&source))
-                .map_err(|e| failure(&origin, &e))?;
+            let source = jinja::prepare(&source)
+                .map_err(|problem| EngineError::ChatTemplate { origin: origin.clone(), problem })?;
+            env.add_template_owned(name, source).map_err(|e| failure(&origin, &e))?;
         }
         Ok(Some(Self { env, special_tokens, origin }))
     }
@@ -142,7 +143,7 @@ impl ChatTemplate {
             variables.push((name.clone(), Value::from(Serde(value))));
         }
         let now = input.now;
-        let clock = Value::from_function(move |format: String| python::strftime(&format, now));
+        let clock = Value::from_function(move |format: String| jinja::strftime(&format, now));
         variables.extend([
             ("messages".to_owned(), Value::from(Serde(input.messages))),
             ("tools".to_owned(), Value::from(Serde(input.tools))),
@@ -151,7 +152,9 @@ impl ChatTemplate {
             ("strftime_now".to_owned(), clock),
         ]);
         let template = self.env.get_template(template).map_err(|e| failure(&self.origin, &e))?;
-        template.render(Value::from_pairs(variables)).map_err(|e| failure(&self.origin, &e))
+        contained(|| template.render(Value::from_pairs(variables)))
+            .ok_or_else(|| self.problem("the template engine failed on it".to_owned()))?
+            .map_err(|e| failure(&self.origin, &e))
     }
 
     fn select<'a>(&self, input: &ChatInput<'a>) -> Result<&'a str> {
@@ -176,14 +179,9 @@ impl ChatTemplate {
     }
 }
 
-/// The environment of `apply_chat_template`.
 fn environment() -> Result<Environment<'static>, Error> {
-    let mut env = Environment::new();
-    env.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
-    env.set_auto_escape_callback(|_| AutoEscape::None);
-    env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    let mut env = jinja::environment()?;
     env.set_fuel(Some(FUEL));
-    env.add_filter("tojson", python::tojson);
     env.add_function("raise_exception", |message: String| -> Result<Value, Error> {
         Err(Error::new(ErrorKind::InvalidOperation, message.clone()).with_source(Raised(message)))
     });
@@ -266,27 +264,6 @@ fn read_templates(field: &Json, path: &Path) -> Result<Vec<(String, String)>> {
             .collect(),
         _ => Err(wrong()),
     }
-}
-
-/// Replaces the tags `{% generation %}` and `{% endgeneration %}`, which `jinja2` does not know either, by an `if` that
-/// always holds, keeping their whitespace control.
-fn without_generation_tags(source: &str) -> String {
-    let mut out = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some(at) = rest.find("{%") {
-        let (before, tag) = rest.split_at(at);
-        out.push_str(before);
-        let end = tag.find("%}").map_or(tag.len(), |end| end + 2);
-        let word = tag[..end].trim_start_matches("{%").trim_end_matches("%}").trim_matches(['-', '+']).trim();
-        match word {
-            "generation" => out.push_str(&tag[..end].replace(word, "if true")),
-            "endgeneration" => out.push_str(&tag[..end].replace(word, "endif")),
-            _ => out.push_str(&tag[..end]),
-        }
-        rest = &tag[end..];
-    }
-    out.push_str(rest);
-    out
 }
 
 #[cfg(test)]
@@ -418,6 +395,5 @@ mod tests {
     fn generation_blocks_are_plain_text() {
         let source = "{%- for i in [1, 2] -%} <{% generation %}a {{- i }} {%- endgeneration -%} > {%- endfor %}{{ '{%' }}";
         assert_eq!(render(source, &ChatInput::default()).unwrap(), "<a1><a2>{%");
-        assert_eq!(without_generation_tags("a {% generations %} {%"), "a {% generations %} {%");
     }
 }

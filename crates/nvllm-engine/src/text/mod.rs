@@ -7,7 +7,7 @@ mod contained;
 mod decoder;
 mod detokenizer;
 mod generation_config;
-mod python;
+mod jinja;
 mod stop;
 mod tokenizer;
 

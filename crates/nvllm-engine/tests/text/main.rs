@@ -2,4 +2,6 @@
 
 mod detokenizer;
 mod golden;
+mod jinja;
+mod jinja_differences;
 mod support;

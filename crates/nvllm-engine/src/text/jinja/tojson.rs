@@ -1,13 +1,15 @@
-//! What chat templates take for granted from Python: `json.dumps` behind `tojson`, and `strftime`.
-//!
-//! Templates are trained on text that CPython produced, so a difference in one space or escape is a different prompt.
+//! `tojson`: Python's `json.dumps`.
 
 use std::fmt::Write as _;
-use std::time::SystemTime;
 
-use jiff::{Timestamp, Zoned, tz::TimeZone};
 use minijinja::value::{Kwargs, Rest, ValueKind};
 use minijinja::{Error, ErrorKind, Value};
+
+use super::number::float;
+use super::values::{error, is_namespace, size};
+
+/// A bound that no template comes near.
+const MAX_INDENT: usize = 255;
 
 /// Deeper nesting than any JSON parser lets through; it guards the stack.
 const MAX_DEPTH: usize = 256;
@@ -42,7 +44,11 @@ pub(super) fn tojson(value: &Value, positional: Rest<Value>, named: Kwargs) -> R
 fn indent_unit(value: Value) -> Result<String, Error> {
     match value.as_str() {
         Some(unit) => Ok(unit.to_owned()),
-        None => Ok(" ".repeat(u8::try_from(value)?.into())),
+        None => {
+            let width = size(&value)?;
+            let fits = width <= MAX_INDENT;
+            fits.then(|| " ".repeat(width)).ok_or_else(|| error("tojson: the indentation is too wide"))
+        }
     }
 }
 
@@ -79,6 +85,13 @@ impl JsonWriter {
             }
             ValueKind::Map => {
                 let mut keys: Vec<Value> = value.try_iter()?.collect();
+                if is_namespace(value) {
+                    return Err(error("tojson: a namespace cannot be written as JSON"));
+                }
+                let texts = keys.iter().filter(|key| key.as_str().is_some()).count();
+                if self.sort_keys && texts > 0 && texts < keys.len() {
+                    return Err(error("tojson: keys of different types cannot be sorted"));
+                }
                 if self.sort_keys {
                     keys.sort_by_cached_key(ToString::to_string);
                 }
@@ -144,7 +157,7 @@ impl JsonWriter {
         if value.is_integer() {
             let _ = write!(self.out, "{value}");
         } else {
-            self.out.push_str(&float(f64::try_from(value.clone())?));
+            self.out.push_str(&json_float(f64::try_from(value.clone())?));
         }
         Ok(())
     }
@@ -173,45 +186,18 @@ impl JsonWriter {
     }
 }
 
-/// `float.__repr__`: the shortest digits that read back the same, with an exponent below 1e-4 and from 1e16 on.
-fn float(x: f64) -> String {
-    if !x.is_finite() {
-        return if x.is_nan() {
-            "NaN"
-        } else if x > 0.0 {
-            "Infinity"
-        } else {
-            "-Infinity"
-        }
-        .to_owned();
+/// A float as JSON; Python writes what is not finite in the manner of JavaScript.
+fn json_float(x: f64) -> String {
+    match (x.is_nan(), x > 0.0) {
+        (true, _) => "NaN".to_owned(),
+        _ if x.is_finite() => float(x),
+        (_, true) => "Infinity".to_owned(),
+        (_, false) => "-Infinity".to_owned(),
     }
-    let scientific = format!("{x:e}");
-    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
-    let exponent: i32 = exponent.parse().unwrap_or(0);
-    if (-4..16).contains(&exponent) {
-        let plain = x.to_string();
-        if plain.contains('.') { plain } else { plain + ".0" }
-    } else {
-        let sign = if exponent < 0 { '-' } else { '+' };
-        format!("{digits}e{sign}{:02}", exponent.abs())
-    }
-}
-
-/// `datetime.now().strftime(format)`: local time, or UTC for a given instant (so that a text can be reproduced).
-pub(super) fn strftime(format: &str, now: Option<SystemTime>) -> Result<String, Error> {
-    let failed =
-        |e: jiff::Error| Error::new(ErrorKind::InvalidOperation, format!("strftime_now({format:?}): {e}"));
-    let now = match now {
-        None => Zoned::now(),
-        Some(instant) => Timestamp::try_from(instant).map_err(failed)?.to_zoned(TimeZone::UTC),
-    };
-    jiff::fmt::strtime::format(format, &now).map_err(failed)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use minijinja::{Environment, context, value::Serde};
     use serde_json::json;
 
@@ -263,19 +249,11 @@ mod tests {
             (5e-324, "5e-324"),
             (f64::INFINITY, "Infinity"),
         ] {
-            assert_eq!(float(x), text);
+            assert_eq!(json_float(x), text);
         }
         assert_eq!(
             dumps("", json!([1e16, 18_446_744_073_709_551_615_u64, -3])),
             "[1e+16, 18446744073709551615, -3]"
         );
-    }
-
-    #[test]
-    fn dates() {
-        let instant = SystemTime::UNIX_EPOCH + Duration::from_secs(1_750_000_000);
-        assert_eq!(strftime("%d %b %Y, %H:%M", Some(instant)).unwrap(), "15 Jun 2025, 15:06");
-        assert_eq!(strftime("%Y", None).unwrap().len(), 4);
-        assert!(strftime("%!", Some(instant)).unwrap_err().to_string().contains("strftime_now"));
     }
 }
