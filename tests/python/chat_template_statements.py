@@ -67,7 +67,6 @@ TEXTS = {
         "{% for i in l %}{% if loop.first %}[{% endif %}{{ i }}{{ ']' if loop.last else ',' }}{% endfor %}",
         "{% for i in l if loop is defined %}{{ i }}{% else %}never{% endfor %}",
         "{% for i in range(2) %}{% for j in range(2) %}{{ loop.previtem|default('-') }}{% endfor %}{{ loop.previtem|default('=') }}{% endfor %}",
-        "{% for i in l %}{% with %}{{ loop.index }}{% if i == 1 %}{% break %}{% endif %}{% endwith %}{% endfor %}",
         "{% for true in l %}{% endfor %}",
     ],
     "set": [

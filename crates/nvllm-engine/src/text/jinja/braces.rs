@@ -153,20 +153,18 @@ impl Formatter<'_> {
             }
             _ => None,
         };
-        match index {
-            Some(index) => self.positional.get(index).cloned().ok_or_else(|| {
+        if let Some(index) = index {
+            self.positional.get(index).cloned().ok_or_else(|| {
                 error(format!("replacement index {index} out of range for positional args tuple"))
-            }),
-            None => {
-                let found = match self.map {
-                    Some(map) => map.get_attr(name).ok().filter(|value| !value.is_undefined()),
-                    None => {
-                        let named = self.named.iter().find(|(other, _)| **other == *name);
-                        named.map(|(_, value)| value.clone())
-                    }
-                };
-                found.ok_or_else(|| error(format!("no value for '{name}'")))
-            }
+            })
+        } else {
+            let found = if let Some(map) = self.map {
+                map.get_attr(name).ok().filter(|value| !value.is_undefined())
+            } else {
+                let named = self.named.iter().find(|(other, _)| **other == *name);
+                named.map(|(_, value)| value.clone())
+            };
+            found.ok_or_else(|| error(format!("no value for '{name}'")))
         }
     }
 }

@@ -53,10 +53,9 @@ pub(super) fn strip_tags(text: &str) -> String {
     let mut rest = text;
     while let Some(start) = rest.find('<') {
         let tag = &rest[start..];
-        let end = if tag.starts_with("<!--") {
-            tag[4..].find("-->").map(|end| end + 7)
-        } else {
-            tag.find('>').map(|end| end + 1)
+        let end = match tag.strip_prefix("<!--") {
+            Some(comment) => comment.find("-->").map(|end| end + 7),
+            None => tag.find('>').map(|end| end + 1),
         };
         let Some(end) = end else { break };
         kept.push_str(&rest[..start]);
@@ -76,15 +75,12 @@ pub(super) fn unescape(text: &str) -> String {
         rest = &rest[start..];
         let resolved =
             rest.find(';').filter(|end| *end <= 32).and_then(|end| Some((entity(&rest[1..end])?, end)));
-        match resolved {
-            Some((c, end)) => {
-                out.push(c);
-                rest = &rest[end + 1..];
-            }
-            None => {
-                out.push('&');
-                rest = &rest[1..];
-            }
+        if let Some((c, end)) = resolved {
+            out.push(c);
+            rest = &rest[end + 1..];
+        } else {
+            out.push('&');
+            rest = &rest[1..];
         }
     }
     out.push_str(rest);

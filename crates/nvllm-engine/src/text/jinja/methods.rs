@@ -307,7 +307,7 @@ fn pad(state: &State<'_, '_>, receiver: &Value, name: &str, args: &[Value]) -> R
                 format!("{}{this}{}", run(left), run(missing - left))
             }
             _ => {
-                let sign = this.starts_with(['+', '-']).then(|| &this[..1]).unwrap_or_default();
+                let sign = if this.starts_with(['+', '-']) { &this[..1] } else { Default::default() };
                 format!("{sign}{}{}", "0".repeat(missing), &this[sign.len()..])
             }
         },

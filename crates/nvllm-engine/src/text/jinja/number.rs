@@ -73,7 +73,7 @@ pub(super) fn parse_int(text: &str, base: u32) -> Result<Option<i128>> {
         (Some("0x"), 0 | 16) => (16, &digits[2..]),
         (Some("0o"), 0 | 8) => (8, &digits[2..]),
         (Some("0b"), 0 | 2) => (2, &digits[2..]),
-        (_, 0) if digits.starts_with('0') && digits.trim_matches(['0', '_']) != "" => return Ok(None),
+        (_, 0) if digits.starts_with('0') && !digits.trim_matches(['0', '_']).is_empty() => return Ok(None),
         (_, 0) => (10, digits),
         (_, base) => (base, digits),
     };

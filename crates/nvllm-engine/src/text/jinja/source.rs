@@ -290,7 +290,7 @@ impl Preparation {
         };
         let comma = if begun.parameters.is_empty() { "" } else { ", " };
         self.out.insert_str(begun.at, &format!("{comma}{more}"));
-        let names: String = begun.parameters.iter().map(|name| format!("'{name}', ")).collect();
+        let names = begun.parameters.iter().fold(String::new(), |names, name| names + "'" + name + "', ");
         let name = &begun.name;
         self.out.push_str(&format!(
             "%}}{{% set {name} = {OPEN_MACRO}({name}, [{names}], {varargs}, {kwargs}) {close}"
@@ -321,7 +321,7 @@ mod tests {
             assert_eq!(prepare(source).as_deref(), Ok(text));
         }
         assert!(prepare("{% for i in l %}{{ loop.nope }}{% endfor %}").unwrap_err().contains("nope"));
-        let message = prepare("{% for i in l %}{% with %}{% break %}{% endwith %}{% endfor %}").unwrap_err();
+        let message = prepare("{% with %}{% break %}{% endwith %}").unwrap_err();
         assert_eq!(message, "`break` out of a `with` block is not supported");
     }
 }

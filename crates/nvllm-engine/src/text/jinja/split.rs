@@ -33,21 +33,19 @@ pub(super) fn split<'a>(text: &'a str, separator: Option<&str>, limit: i128) -> 
 pub(super) fn split_from_right<'a>(text: &'a str, separator: Option<&str>, limit: i128) -> Vec<&'a str> {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let mut parts = Vec::new();
-    match separator {
-        Some(separator) => parts.extend(text.rsplitn(limit.saturating_add(1), separator)),
-        None => {
-            let mut rest = text.trim_end_matches(is_space);
-            while !rest.is_empty() {
-                if parts.len() == limit {
-                    parts.push(rest);
-                    break;
-                }
-                let start = rest
-                    .rfind(is_space)
-                    .map_or(0, |at| at + rest[at..].chars().next().map_or(1, char::len_utf8));
-                parts.push(&rest[start..]);
-                rest = rest[..start].trim_end_matches(is_space);
+    if let Some(separator) = separator {
+        parts.extend(text.rsplitn(limit.saturating_add(1), separator));
+    } else {
+        let mut rest = text.trim_end_matches(is_space);
+        while !rest.is_empty() {
+            if parts.len() == limit {
+                parts.push(rest);
+                break;
             }
+            let start =
+                rest.rfind(is_space).map_or(0, |at| at + rest[at..].chars().next().map_or(1, char::len_utf8));
+            parts.push(&rest[start..]);
+            rest = rest[..start].trim_end_matches(is_space);
         }
     }
     parts.reverse();

@@ -91,10 +91,11 @@ pub(super) fn title_case(c: char, out: &mut String) {
         '\u{1c7}'..='\u{1c9}' => out.push('\u{1c8}'),
         '\u{1ca}'..='\u{1cc}' => out.push('\u{1cb}'),
         '\u{1f1}'..='\u{1f3}' => out.push('\u{1f2}'),
-        '\u{10d0}'..='\u{10fa}' | '\u{10fd}'..='\u{10ff}' => out.push(c),
+        '\u{10d0}'..='\u{10fa}' | '\u{10fd}'..='\u{10ff}' | '\u{1fbc}' | '\u{1fcc}' | '\u{1ffc}' => {
+            out.push(c);
+        }
         '\u{1f80}'..='\u{1faf}' => out.extend(char::from_u32(c as u32 | 8)),
         '\u{1fb3}' | '\u{1fc3}' | '\u{1ff3}' => out.extend(char::from_u32(c as u32 + 9)),
-        '\u{1fbc}' | '\u{1fcc}' | '\u{1ffc}' => out.push(c),
         _ => {
             let mut upper = c.to_uppercase();
             out.extend(upper.next());
@@ -165,9 +166,8 @@ pub(super) fn case_fold(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
-            '\u{131}' => out.push(c),
             // Cherokee folds to upper case.
-            '\u{13a0}'..='\u{13f5}' => out.push(c),
+            '\u{131}' | '\u{13a0}'..='\u{13f5}' => out.push(c),
             '\u{13f8}'..='\u{13fd}' | '\u{ab70}'..='\u{abbf}' => out.extend(c.to_uppercase()),
             _ => out.extend(c.to_uppercase().flat_map(char::to_lowercase)),
         }

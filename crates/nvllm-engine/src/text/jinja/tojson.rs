@@ -27,7 +27,7 @@ pub(super) fn tojson(value: &Value, positional: Rest<Value>, named: Kwargs) -> R
         Ok(given.filter(|value| !value.is_none() && !value.is_undefined()))
     };
     let ensure_ascii = argument("ensure_ascii")?.is_some_and(|value| value.is_true());
-    let indent = argument("indent")?.map(indent_unit).transpose()?;
+    let indent = argument("indent")?.map(|unit| indent_unit(&unit)).transpose()?;
     let separators = argument("separators")?.as_ref().map(separator_pair).transpose()?;
     let sort_keys = argument("sort_keys")?.is_some_and(|value| value.is_true());
     named.assert_all_used()?;
@@ -41,15 +41,13 @@ pub(super) fn tojson(value: &Value, positional: Rest<Value>, named: Kwargs) -> R
 }
 
 /// `indent=n` means n spaces, `indent="\t"` that string.
-fn indent_unit(value: Value) -> Result<String, Error> {
-    match value.as_str() {
-        Some(unit) => Ok(unit.to_owned()),
-        None => {
-            let width = size(&value)?;
-            let fits = width <= MAX_INDENT;
-            fits.then(|| " ".repeat(width)).ok_or_else(|| error("tojson: the indentation is too wide"))
-        }
+fn indent_unit(value: &Value) -> Result<String, Error> {
+    if let Some(unit) = value.as_str() {
+        return Ok(unit.to_owned());
     }
+    let width = size(value)?;
+    let fits = width <= MAX_INDENT;
+    fits.then(|| " ".repeat(width)).ok_or_else(|| error("tojson: the indentation is too wide"))
 }
 
 fn separator_pair(value: &Value) -> Result<(String, String), Error> {

@@ -50,6 +50,7 @@ pub(super) fn size(value: &Value) -> Result<usize> {
 }
 
 /// An optional size.
+#[expect(clippy::needless_pass_by_value, reason = "as the arguments come")]
 pub(super) fn size_or(value: Option<Value>, default: usize) -> Result<usize> {
     value.as_ref().map_or(Ok(default), size)
 }
@@ -75,6 +76,7 @@ pub(super) fn charge(state: &State<'_, '_>, bytes: usize) -> Result<()> {
 }
 
 /// Positional and named arguments.
+#[expect(clippy::type_complexity, reason = "positional and named arguments")]
 pub(super) fn split(args: &[Value]) -> Result<(&[Value], Vec<(String, Value)>)> {
     let Some((last, positional)) = args.split_last().filter(|(last, _)| last.is_kwargs()) else {
         return Ok((args, Vec::new()));
