@@ -74,7 +74,7 @@ pub(crate) const KNOWN_DIFFERENCES: &[(Difference, &str, &[&str])] = &[
         &[
             "{{ people[0]|pprint, l|pprint, 'x'|pprint, {'b': 1, 'a': [1, 2]}|pprint, ()|pprint, none|pprint, 5|pprint }}",
             "{{ {'a list': range(40)|list, 'long text': 'some words that go on and on ' * 5, 'b': {'x': words * 10}}|pprint }}",
-            r#"{{ range(60)|list|pprint, ('some words that go on and on ' * 5)|pprint, [('word ' * 20), 1]|pprint, {'k': 'first line\nsecond line ' * 4}|pprint, ('x' * 100)|pprint, (('w ' * 45), )|pprint }}"#,
+            r"{{ range(60)|list|pprint, ('some words that go on and on ' * 5)|pprint, [('word ' * 20), 1]|pprint, {'k': 'first line\nsecond line ' * 4}|pprint, ('x' * 100)|pprint, (('w ' * 45), )|pprint }}",
         ],
     ),
     (
@@ -180,7 +180,7 @@ pub(crate) const KNOWN_DIFFERENCES: &[(Difference, &str, &[&str])] = &[
         Different,
         "what is taken out of a safe string is not safe",
         &[
-            r#"{{ ('a'|safe).replace('a', '<'), ('a b'|safe).split(), ('a'|safe)[0], ('a\nb'|safe)|indent, ('a'|safe)|replace('a', '<'), ('x'|safe).strip(), ('x'|safe)|title, ('x'|safe)|trim }}"#,
+            r"{{ ('a'|safe).replace('a', '<'), ('a b'|safe).split(), ('a'|safe)[0], ('a\nb'|safe)|indent, ('a'|safe)|replace('a', '<'), ('x'|safe).strip(), ('x'|safe)|title, ('x'|safe)|trim }}",
         ],
     ),
     (
