@@ -100,8 +100,8 @@ pub fn conditions(records: &[Record]) -> String {
 
 /// A commit, cut, or the version of a released binary.
 fn source(commit: &str) -> String {
-    let hash = commit.len() >= 12 && commit.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if hash { format!("commit {}", &commit[..12]) } else { commit.into() }
+    let is_version = commit.starts_with("version ");
+    if is_version { commit.into() } else { format!("commit {}", commit.chars().take(12).collect::<String>()) }
 }
 
 /// A time as people read it.
@@ -148,6 +148,7 @@ mod tests {
     #[test]
     fn a_commit_is_cut_and_a_version_is_not() {
         assert_eq!(source("0123456789abcdef0123456789abcdef01234567"), "commit 0123456789ab");
+        assert_eq!(source("abc"), "commit abc");
         assert_eq!(source("version 0.1.0"), "version 0.1.0");
     }
 
