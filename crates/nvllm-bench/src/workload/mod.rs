@@ -65,12 +65,19 @@ pub fn figures(record: &Record) -> Figures {
     known.map(|workload| workload.figures(record)).unwrap_or_default()
 }
 
+/// A share of the read bandwidth that memory alone cannot give, whatever else ran beside either measurement.
+const CACHED: f64 = 1.25;
+
 /// The roofline's share in words, with the limit that binds; arithmetic alone where no limit was measured.
 fn limit(record: &Record) -> String {
     let beside = if record.engine.name == OURS { "beside it" } else { "by our kernels beside it" };
     match (record.share(), record.median(names::READ_BANDWIDTH), record.median(names::MATMUL_RATE)) {
         (Some(share), _, Some(rate)) if record.is_memory_bound() == Some(false) => {
             format!("{:.1} % of {:.0} GFLOP/s {beside}", 100.0 * share, rate / 1e9)
+        }
+        // No memory gives so much more than was read beside it.
+        (Some(share), Some(read), _) if share > CACHED => {
+            format!("{share:.1} times the {:.1} GB/s that memory gives: it reads from caches", read / 1e9)
         }
         (Some(share), Some(read), _) => {
             format!("{:.1} % of {:.1} GB/s read beside it", 100.0 * share, read / 1e9)
@@ -113,6 +120,14 @@ mod tests {
         assert!(limit(&record).contains("GB/s"));
         record.cost.as_mut().unwrap().flops = 500.0;
         assert!(limit(&record).contains("GFLOP/s beside it"), "{}", limit(&record));
+        record.cost.as_mut().unwrap().flops = 0.0;
+        record.cost.as_mut().unwrap().bytes *= 2.0;
+        assert!(
+            limit(&record).contains("1.8 times the ") && !limit(&record).contains('%'),
+            "{}",
+            limit(&record)
+        );
+        record.cost.as_mut().unwrap().flops = 500.0;
         record.series.remove(names::MATMUL_RATE);
         assert!(!limit(&record).contains('%'), "{}", limit(&record));
     }
