@@ -66,7 +66,8 @@ impl Device {
         let kept = rates::read(&device);
         let rates = Rates::measure(backend);
         if let Err(e) = rates::keep(&device, &rates) {
-            note!("warning: the measured rates cannot be kept: {e}");
+            let cache = environment::cache_dir().unwrap_or_default();
+            note!("warning: the measured rates cannot be kept in {}: {e}", cache.display());
         }
         Self { backend: name, device, memory_bytes, rates, kept }
     }

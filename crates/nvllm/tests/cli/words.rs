@@ -120,21 +120,21 @@ fn a_broken_model_is_told_once() {
                 continue;
             }
             said_once(&error_line(args), model.path());
+            assert!(args[0] != "logits" || !out.exists());
         }
-        assert!(!out.exists());
     }
 }
 
 #[test]
 fn other_failures_are_told_once() {
     let dir = tempfile::tempdir().unwrap();
-    let missing = dir.path().join("missing").join("file");
-    let missing = missing.to_str().unwrap();
+    let (missing, gone) = (dir.path().join("missing").join("file"), dir.path().join("gone"));
+    let (missing, gone) = (missing.to_str().unwrap(), gone.to_str().unwrap());
     let a = fixture("a_qwen3_tied_gqa");
     let a = a.to_str().unwrap();
     for args in [
         &["generate", "-f", missing][..],
-        &["generate", "hi", "-m", missing],
+        &["generate", "hi", "-m", gone],
         &["generate", "hi", "-m", "no-such-org/no-such-model"],
         &["logits", "-m", a, "--ids", missing, "--out", "x"],
         &["logits", "-m", a, "--ids", "1", "--out", missing],
@@ -223,5 +223,5 @@ fn what_a_template_raises_is_shown_and_not_sent() {
         std::fs::write(dir.join("chat_template.jinja"), template).unwrap();
     });
     let line = error_line(&["chat", "hi", "-m", model.path().to_str().unwrap()]);
-    assert!(line.contains("no \\u{1b}[31m\\nroles"), "{line}");
+    assert!(line.contains("no \\u{1b}[31m roles"), "{line}");
 }
