@@ -4,7 +4,9 @@
 
 - short: `generate -n 2` on the demo model: seconds of the process, and the most memory that was resident.
 - idle: tokens a second of 256 greedy tokens with the default threads, by the program's own closing line.
-- busy: the same while another process spins on every processor.
+- busy: the same while a process of another session spins on every processor, as another user's would.
+- shared: the same with the spinning processes in our own session; where the kernel schedules by session (autogroup) they then take turns
+  with our threads one by one.
 
 Rounds alternate the two builds. Each run is one line of FILE; medians and ratios are printed.
 """
@@ -13,6 +15,7 @@ import argparse
 import json
 import os
 import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -66,13 +69,15 @@ def main():
                 seconds, resident, _ = run(binary, SHORT)
                 record("short", build, seconds=seconds, resident_bytes=resident)
         rates("idle")
-        spinning = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count())]
-        try:
-            time.sleep(1)
-            rates("busy")
-        finally:
-            for process in spinning:
-                process.kill()
+        for case, session in (("busy", True), ("shared", False)):
+            spin = "while :; do :; done & " * os.cpu_count() + "wait"
+            spinning = subprocess.Popen(["sh", "-c", spin], start_new_session=session, process_group=None if session else 0)
+            try:
+                time.sleep(1)
+                rates(case)
+            finally:
+                os.killpg(spinning.pid, signal.SIGKILL)
+                spinning.wait()
     for (case, name), by_build in figures.items():
         old, new = (statistics.median(by_build[build]) for build in ("old", "new"))
         print(f"{case} {name}: old {old:.6g}, new {new:.6g}, new over old {new / old:.3f}")
