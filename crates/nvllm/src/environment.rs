@@ -243,8 +243,8 @@ mod tests {
         assert_eq!(options(&env(&[("HF_HOME", "/h")]), None).unwrap().cache_dir, Path::new("/h/hub"));
         assert_eq!(options(&env(&[("HF_HUB_CACHE", "/c")]), None).unwrap().cache_dir, Path::new("/c"));
         let empty = env(&[("HF_HOME", ""), ("HF_HUB_CACHE", ""), ("XDG_CACHE_HOME", "")]);
-        let cache = options(&empty, Some(Path::new("/home/u"))).unwrap().cache_dir;
-        assert_eq!(cache, Path::new("/home/u/.cache/huggingface/hub"));
+        let cache = options(&empty, Some(Path::new("/users/u"))).unwrap().cache_dir;
+        assert_eq!(cache, Path::new("/users/u/.cache/huggingface/hub"));
     }
 
     #[test]
@@ -260,11 +260,11 @@ mod tests {
 
     #[test]
     fn homes() {
-        let home = Variables { get: &|_| None, home: Some("/home/u".into()) };
+        let home = Variables { get: &|_| None, home: Some("/users/u".into()) };
         for (text, expanded) in [
-            ("~", "/home/u"),
-            ("~/", "/home/u"),
-            ("~/m/x", "/home/u/m/x"),
+            ("~", "/users/u"),
+            ("~/", "/users/u"),
+            ("~/m/x", "/users/u/m/x"),
             ("~other/m", "~other/m"),
             ("a/~", "a/~"),
             ("org/name", "org/name"),

@@ -1,4 +1,4 @@
-//! Numbers as people read them: `7.6 MiB`, `8.0 M`, `256 tokens`, `11.4 GB/s`, `34 ms`. What programs read (`--json`) stays exact.
+//! Numbers as people read them: `7.6 MiB`, `8.0 M`, `256 tokens`, and rates and times with their units. What programs read (`--json`) stays exact.
 
 use indicatif::HumanCount;
 use unit_prefix::NumberPrefix;
@@ -36,7 +36,7 @@ pub(crate) fn count(n: impl Whole, what: &str) -> String {
     format!("{} {what}{}", HumanCount(n), if n == 1 { "" } else { "s" })
 }
 
-/// A rate in powers of 1000: `11.4 GB/s` for the unit `B/s`.
+/// A rate in powers of 1000: GB/s for the unit `B/s`.
 pub(crate) fn rate(per_second: f64, unit: &str) -> String {
     match one_decimal(per_second, 1000.0) {
         NumberPrefix::Standalone(amount) => format!("{amount:.1} {unit}"),
@@ -44,7 +44,7 @@ pub(crate) fn rate(per_second: f64, unit: &str) -> String {
     }
 }
 
-/// A duration: `0.4 ms`, `34 ms`, `1.2 s`, `2 min 5 s`.
+/// A duration: ms, `34 ms`, `1.2 s`, `2 min 5 s`.
 pub(crate) fn seconds(seconds: f64) -> String {
     let ms = seconds * 1e3;
     if ms < 9.95 {
