@@ -44,7 +44,7 @@ pub(crate) fn rate(per_second: f64, unit: &str) -> String {
     }
 }
 
-/// A duration: ms, `34 ms`, `1.2 s`, `2 min 5 s`.
+/// A duration: ms, s or min and s, whichever is read best.
 pub(crate) fn seconds(seconds: f64) -> String {
     let ms = seconds * 1e3;
     if ms < 9.95 {

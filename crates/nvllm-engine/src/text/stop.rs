@@ -138,17 +138,19 @@ impl StopMatcher {
 }
 
 /// A stop string with the names of hidden tokens read as those tokens, the longest name first.
-fn symbols(mut stop: &str, hidden: &[&AddedToken]) -> Vec<Symbol> {
+fn symbols(stop: &str, hidden: &[&AddedToken]) -> Vec<Symbol> {
     let mut symbols = Vec::new();
-    while let Some(&byte) = stop.as_bytes().first() {
-        let named = hidden.iter().filter(|token| stop.starts_with(&token.content));
+    // By bytes: a symbol may end inside a character.
+    let mut rest = stop.as_bytes();
+    while let Some(&byte) = rest.first() {
+        let named = hidden.iter().filter(|token| rest.starts_with(token.content.as_bytes()));
         let named = named.max_by_key(|token| token.content.len()).filter(|token| !token.content.is_empty());
         let (symbol, len) = match named {
             Some(token) => (Symbol::Hidden(token.id), token.content.len()),
             None => (Symbol::Byte(byte), 1),
         };
         symbols.push(symbol);
-        stop = &stop[len..];
+        rest = &rest[len..];
     }
     symbols
 }
