@@ -1,4 +1,4 @@
-"""What Jinja2 makes of chat templates, as transformers sets it up: the expectations that our own engine is held to.
+"""What Jinja2 makes of chat templates, as transformers sets it up: the expectations that our layer over minijinja is held to.
 
     python chat_templates.py                      writes tests/golden/chat_templates.json
     python chat_templates.py --random N SEED      writes N random expressions with their renderings to standard output

@@ -16,7 +16,6 @@ mod built_in;
 mod commands;
 mod environment;
 mod flags;
-#[allow(dead_code, reason = "commands take these up one by one")]
 mod human;
 mod interrupt;
 mod models;

@@ -5,7 +5,7 @@ use std::path::Path;
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 
-use super::support::{check_refusal, fixture, nvllm, refuses, repo, stdout};
+use super::support::{changed, check_refusal, fixture, nvllm, refuses, repo, stdout, with_config};
 
 #[test]
 fn generate_reports_the_golden_tokens() {
@@ -147,25 +147,6 @@ fn more_threads_than_processors_are_remarked_on_once() {
     );
 }
 
-/// A copy of fixture a, changed by `change`.
-fn broken(change: impl FnOnce(&Path)) -> tempfile::TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    for file in ["config.json", "generation_config.json", "model.safetensors"] {
-        std::fs::copy(fixture("a_qwen3_tied_gqa").join(file), dir.path().join(file)).unwrap();
-    }
-    change(dir.path());
-    dir
-}
-
-fn with_config(field: &str, value: &Value) -> tempfile::TempDir {
-    broken(|dir| {
-        let path = dir.join("config.json");
-        let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-        config[field] = value.clone();
-        std::fs::write(path, config.to_string()).unwrap();
-    })
-}
-
 fn refuses_model(dir: &tempfile::TempDir, words: &[&str]) {
     let model = dir.path().to_str().unwrap();
     let out = dir.path().join("out.safetensors");
@@ -175,18 +156,18 @@ fn refuses_model(dir: &tempfile::TempDir, words: &[&str]) {
 #[test]
 fn damaged_models_are_refused_by_file_and_field() {
     let weights = |dir: &Path| dir.join("model.safetensors");
-    let cut = broken(|dir| {
+    let cut = changed(|dir| {
         let bytes = std::fs::read(weights(dir)).unwrap();
         std::fs::write(weights(dir), &bytes[..bytes.len() - 100]).unwrap();
     });
     refuses_model(&cut, &["model.safetensors", "complete"]);
-    let noise = broken(|dir| std::fs::write(weights(dir), [0xff; 64]).unwrap());
+    let noise = changed(|dir| std::fs::write(weights(dir), [0xff; 64]).unwrap());
     refuses_model(&noise, &["model.safetensors"]);
-    let none = broken(|dir| std::fs::remove_file(weights(dir)).unwrap());
+    let none = changed(|dir| std::fs::remove_file(weights(dir)).unwrap());
     refuses_model(&none, &["model.safetensors"]);
-    let no_config = broken(|dir| std::fs::remove_file(dir.join("config.json")).unwrap());
+    let no_config = changed(|dir| std::fs::remove_file(dir.join("config.json")).unwrap());
     refuses_model(&no_config, &["config.json"]);
-    let bad_json = broken(|dir| std::fs::write(dir.join("config.json"), "{").unwrap());
+    let bad_json = changed(|dir| std::fs::write(dir.join("config.json"), "{").unwrap());
     refuses_model(&bad_json, &["config.json", "JSON"]);
     refuses_model(&with_config("hidden_size", &json!(128)), &["tensor `model.", "shape"]);
     refuses_model(&with_config("num_hidden_layers", &json!(4)), &["model.layers.3.", "missing"]);
@@ -197,7 +178,7 @@ fn damaged_models_are_refused_by_file_and_field() {
         &with_config("architectures", &json!(["GPT2LMHeadModel"])),
         &["GPT2LMHeadModel", "Qwen3ForCausalLM"],
     );
-    let integers = broken(|dir| {
+    let integers = changed(|dir| {
         let bytes = std::fs::read(weights(dir)).unwrap();
         let text = String::from_utf8_lossy(&bytes).into_owned();
         assert!(text.contains("\"BF16\""));

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 /// A path in the repository.
 pub(crate) fn repo(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
@@ -94,4 +96,24 @@ pub(crate) fn ends(mut child: Child) -> Output {
         std::thread::sleep(Duration::from_millis(20));
     }
     child.wait_with_output().expect("its output")
+}
+
+/// A copy of a golden checkpoint, changed by `change`.
+pub(crate) fn changed(change: impl FnOnce(&Path)) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for file in ["config.json", "generation_config.json", "model.safetensors"] {
+        std::fs::copy(fixture("a_qwen3_tied_gqa").join(file), dir.path().join(file)).unwrap();
+    }
+    change(dir.path());
+    dir
+}
+
+/// The same with another value of a field of config.json.
+pub(crate) fn with_config(field: &str, value: &Value) -> tempfile::TempDir {
+    changed(|dir| {
+        let path = dir.join("config.json");
+        let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        config[field] = value.clone();
+        std::fs::write(path, config.to_string()).unwrap();
+    })
 }

@@ -5,28 +5,9 @@ use std::path::{Path, PathBuf};
 
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::support::{fixture, is_usage_error, nvllm, refuses};
-
-/// A copy of a golden checkpoint, changed by `change`.
-fn changed(change: impl FnOnce(&Path)) -> tempfile::TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    for file in ["config.json", "generation_config.json", "model.safetensors"] {
-        std::fs::copy(fixture("a_qwen3_tied_gqa").join(file), dir.path().join(file)).unwrap();
-    }
-    change(dir.path());
-    dir
-}
-
-fn with_config(field: &str, value: &Value) -> tempfile::TempDir {
-    changed(|dir| {
-        let path = dir.join("config.json");
-        let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-        config[field] = value.clone();
-        std::fs::write(path, config.to_string()).unwrap();
-    })
-}
+use super::support::{changed, fixture, is_usage_error, nvllm, refuses, with_config};
 
 /// Renames the tensor `model.norm.weight` to another name of the same length.
 fn with_tensor_called(name: &str) -> tempfile::TempDir {

@@ -5,7 +5,8 @@
 //! made up for from outside: a rewriting of the few constructs that its grammar lacks (`source`), Python's methods of
 //! strings and formats (`methods`, `braces`, `spec`), texts of values (`repr`, `number`), `json.dumps` (`tojson`), and
 //! the filters, tests and globals that it lacks or has differently. Where Python would raise, an error is preferred to a
-//! prompt that may be wrong. The differences that remain are listed, with their reasons, in `tests/text/jinja.rs`.
+//! prompt that may be wrong. The differences that remain are listed, with their reasons, in
+//! `tests/text/jinja_differences.rs`.
 
 mod braces;
 mod containers;
