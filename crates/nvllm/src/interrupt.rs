@@ -6,6 +6,7 @@
 //!                     Ctrl-C -> exit 130
 //! ```
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result};
@@ -15,16 +16,25 @@ pub(crate) const EXIT_CODE: u8 = 130;
 
 static LISTENING: AtomicBool = AtomicBool::new(false);
 static PRESSED: AtomicBool = AtomicBool::new(false);
+static BEFORE_EXIT: OnceLock<Box<dyn Fn() + Send + Sync>> = OnceLock::new();
 
 /// Installs the handler, once for the process.
 pub(crate) fn install() -> Result<()> {
     let pressed = || {
         if !LISTENING.load(Ordering::SeqCst) || PRESSED.swap(true, Ordering::SeqCst) {
+            if let Some(restore) = BEFORE_EXIT.get() {
+                restore();
+            }
             // The device thread may be in the middle of a step; nothing it holds outlives the process.
             std::process::exit(EXIT_CODE.into());
         }
     };
     ctrlc::set_handler(pressed).context("cannot listen for Ctrl-C")
+}
+
+/// Has `restore` run before Ctrl-C ends the process: nothing is dropped then. The first call counts.
+pub(crate) fn before_exit(restore: impl Fn() + Send + Sync + 'static) {
+    let _ = BEFORE_EXIT.set(Box::new(restore));
 }
 
 /// While it lives, a first Ctrl-C is a flag.

@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use pty_process::blocking::{Command, Pty};
-use rustix::termios::{LocalModes, tcgetattr};
+use rustix::termios::{LocalModes, SpecialCodeIndex, tcgetattr};
 
 /// An answer's last line has this.
 const CLOSING: &str = " tokens in, ";
@@ -88,7 +88,11 @@ impl Terminal {
     }
 
     /// Waits for the end, which is to be a success and to leave the terminal as it was; what has come, and the state.
-    fn ends(mut self) -> (String, tempfile::TempDir) {
+    fn ends(self) -> (String, tempfile::TempDir) {
+        self.ends_with(0)
+    }
+
+    fn ends_with(mut self, code: i32) -> (String, tempfile::TempDir) {
         let deadline = Instant::now() + Duration::from_mins(1);
         let status = loop {
             // It cannot end while what it writes is not read.
@@ -104,9 +108,11 @@ impl Terminal {
             }
             std::thread::sleep(Duration::from_millis(20));
         };
-        assert_eq!(status.code(), Some(0), "{}", String::from_utf8_lossy(&self.screen));
-        let modes = tcgetattr(&*self.pty).unwrap().local_modes;
-        assert!(modes.contains(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG), "{modes:?}");
+        assert_eq!(status.code(), Some(code), "{}", String::from_utf8_lossy(&self.screen));
+        let modes = tcgetattr(&*self.pty).unwrap();
+        let local = modes.local_modes;
+        assert!(local.contains(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG), "{local:?}");
+        assert_eq!(modes.special_codes[SpecialCodeIndex::VEOF], 4);
         (String::from_utf8_lossy(&self.screen).into_owned(), self.state)
     }
 }
@@ -155,9 +161,49 @@ fn bytes_that_are_not_utf8_become_replacement_characters() {
         "user: x\u{fffd}y\r\nz\r\n",
         "user: \u{fffd}(\r\n",
     ]);
-    // Ctrl-D.
+    terminal.keys(b"/bye\r");
+    terminal.ends();
+}
+
+#[test]
+fn ctrl_d_leaves_whenever_it_is_pressed() {
+    // Before the chat has the terminal it is still the end of input: pressed while a line is edited, or ahead of that.
+    let start = || Terminal::start(&["-t", "0", "-n", "4"]).ready();
+    let mut terminal = start();
     terminal.keys(b"\x04");
     terminal.ends();
+    for pause_us in (0..20_000).step_by(1_000) {
+        let mut terminal = start();
+        terminal.keys(b"/help\r");
+        std::thread::sleep(Duration::from_micros(pause_us));
+        terminal.keys(b"\x04");
+        terminal.ends();
+    }
+    let mut terminal = start();
+    terminal.keys(b"Hello\r");
+    terminal.wait_for("<think>");
+    terminal.keys(b"\x04");
+    let (screen, _) = terminal.ends();
+    assert!(screen.contains(CLOSING), "{screen}");
+}
+
+#[test]
+fn a_second_ctrl_c_leaves_the_terminal_as_it_was() {
+    let args = ["-t", "0", "--ignore-eos", "-n", "1000", "--backend", "reference"];
+    let mut terminal = Terminal::start(&args).ready();
+    terminal.keys(b"Hello\r");
+    terminal.wait_for("<think>");
+    // Ctrl-S: the output stops, so the first press cannot end the answer.
+    terminal.keys(b"\x13");
+    std::thread::sleep(Duration::from_millis(200));
+    let pid = rustix::process::Pid::from_child(&terminal.child);
+    for _ in 0..2 {
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    // Ctrl-Q: what waits can be read.
+    terminal.keys(b"\x11");
+    terminal.ends_with(130);
 }
 
 #[test]

@@ -194,6 +194,15 @@ impl Editor {
     }
 }
 
+#[cfg(unix)]
+impl Drop for Editor {
+    fn drop(&mut self) {
+        if let Some(terminal) = &self.terminal {
+            terminal.restore();
+        }
+    }
+}
+
 /// Loads the history of earlier sessions; the file that keeps it from now on, if one can.
 fn load_history(editor: &mut DefaultEditor, dir: &Path) -> Option<PathBuf> {
     let path = dir.join("chat_history");

@@ -7,8 +7,9 @@
 //! keyboard -> terminal -> thread: other bytes become U+FFFD -> pseudo-terminal -> rustyline
 //! ```
 //!
-//! The pseudo-terminal only carries bytes. The terminal itself is raw while a line is edited; in between it is as it was,
-//! so that Ctrl-C is a signal and what is typed ahead is shown.
+//! The pseudo-terminal only carries bytes. The terminal itself is raw while a line is edited; in between it is as it was
+//! found, so that Ctrl-C is a signal and what is typed ahead is shown, but for one thing: Ctrl-D is a byte like others. As
+//! the end of input it would become a NUL where the terminal is made raw before it is read.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -19,19 +20,26 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, Result};
 use rustix::process::Signal;
 use rustix::pty::OpenptFlags;
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+use rustix::termios::{OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
 use rustyline::{
     Cmd, ConditionalEventHandler, DefaultEditor, Event, EventContext, EventHandler, KeyEvent, RepeatCount,
 };
 
-/// Ctrl-D, which a terminal that is not raw gives as a read of nothing.
+use crate::interrupt;
+
+/// Ctrl-D. Typed before the chat took the terminal, it is a read of nothing.
 const END: u8 = 4;
+
+/// In the place of a special character: there is none (`_POSIX_VDISABLE`).
+const DISABLED: u8 = if cfg!(target_os = "linux") { 0 } else { 0xff };
 
 /// What was standard input.
 pub(super) struct Terminal {
     fd: OwnedFd,
     /// As it was found.
     found: Termios,
+    /// While no line is edited.
+    between: Termios,
     raw: Termios,
 }
 
@@ -40,6 +48,8 @@ impl Terminal {
     pub(super) fn open() -> Result<Arc<Self>> {
         let fd = rustix::io::dup(std::io::stdin())?;
         let found = tcgetattr(&fd)?;
+        let mut between = found.clone();
+        between.special_codes[SpecialCodeIndex::VEOF] = DISABLED;
         let mut raw = found.clone();
         raw.make_raw();
         // The same terminal prints.
@@ -52,8 +62,11 @@ impl Terminal {
         let mut carries = tcgetattr(&input)?;
         carries.make_raw();
         tcsetattr(&input, OptionalActions::Now, &carries)?;
+        tcsetattr(&fd, OptionalActions::Now, &between)?;
         rustix::stdio::dup2_stdin(&input)?;
-        let terminal = Arc::new(Self { fd, found, raw });
+        let terminal = Arc::new(Self { fd, found, between, raw });
+        let left = Arc::clone(&terminal);
+        interrupt::before_exit(move || left.restore());
         let typed = Arc::clone(&terminal);
         std::thread::spawn(move || typed.hand_over(File::from(keyboard)));
         Ok(terminal)
@@ -61,8 +74,18 @@ impl Terminal {
 
     /// Makes the terminal raw until the guard is dropped.
     pub(super) fn raw(&self) -> Result<Raw<'_>> {
-        tcsetattr(&self.fd, OptionalActions::Drain, &self.raw)?;
+        tcsetattr(&self.fd, OptionalActions::Now, &self.raw)?;
         Ok(Raw(self))
+    }
+
+    /// Leaves the terminal as it was found.
+    pub(super) fn restore(&self) {
+        self.set(&self.found);
+    }
+
+    fn set(&self, modes: &Termios) {
+        // A terminal that is gone needs no more.
+        let _ = tcsetattr(&self.fd, OptionalActions::Now, modes);
     }
 
     /// Hands over what is typed, until the terminal or its reader is gone.
@@ -111,8 +134,7 @@ pub(super) struct Raw<'a>(&'a Terminal);
 
 impl Drop for Raw<'_> {
     fn drop(&mut self) {
-        // A terminal that is gone needs no more.
-        let _ = tcsetattr(&self.0.fd, OptionalActions::Drain, &self.0.found);
+        self.0.set(&self.0.between);
     }
 }
 
@@ -121,9 +143,9 @@ struct Suspend(Arc<Terminal>);
 
 impl ConditionalEventHandler for Suspend {
     fn handle(&self, _: &Event, _: RepeatCount, _: bool, _: &EventContext) -> Option<Cmd> {
-        let _ = tcsetattr(&self.0.fd, OptionalActions::Drain, &self.0.found);
+        self.0.restore();
         let _ = rustix::process::kill_current_process_group(Signal::TSTP);
-        let _ = tcsetattr(&self.0.fd, OptionalActions::Drain, &self.0.raw);
+        self.0.set(&self.0.raw);
         Some(Cmd::Repaint)
     }
 }
