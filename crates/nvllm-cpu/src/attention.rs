@@ -6,10 +6,10 @@
 //! tile are dealt out as well: their states are stored and merged in the same order, so the bits are the same.
 
 use crate::error::ensure;
-use crate::kernels::generic::attention::{CHUNK, Chunk, State};
 use crate::rows::{Rows, RowsMut, Target};
 use crate::scratch::Buffer;
 use crate::{Cpu, Elem, Result};
+use nvllm_cpu_kernels::{CHUNK, Chunk, State};
 
 /// Query rows of a tile: tokens times the query heads of one KV head.
 const TILE_ROWS: usize = 48;

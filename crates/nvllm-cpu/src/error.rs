@@ -1,21 +1,14 @@
 //! What can go wrong.
 
-use crate::Isa;
+use nvllm_cpu_kernels::MissingIsa;
 
 /// An error of the CPU backend.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CpuError {
     /// An instruction set was asked for that this machine lacks.
-    #[error(
-        "{isa} kernels were asked for, but this machine lacks {missing}; leave the choice to the program"
-    )]
-    MissingIsa {
-        /// The instruction set asked for.
-        isa: Isa,
-        /// What the machine lacks.
-        missing: &'static str,
-    },
+    #[error(transparent)]
+    MissingIsa(#[from] MissingIsa),
     /// A thread count that no pool can have.
     #[error("a pool of {asked} threads was asked for; 1 to {max} are supported")]
     BadThreads {
@@ -76,12 +69,14 @@ pub(crate) use ensure;
 mod tests {
     use std::error::Error as _;
 
+    use nvllm_cpu_kernels::Isa;
+
     use super::*;
 
     #[test]
     fn a_message_is_whole_and_has_no_source() {
         let all = [
-            CpuError::MissingIsa { isa: Isa::Scalar, missing: "avx2" },
+            CpuError::MissingIsa(MissingIsa { isa: Isa::Scalar, missing: "avx2" }),
             CpuError::BadThreads { asked: 0, max: 8 },
             CpuError::PoolMismatch { have: 1, asked: 2 },
             CpuError::Os { what: "pinning a thread", cause: "not permitted".into() },
@@ -89,7 +84,7 @@ mod tests {
         ];
         // A new variant does not compile until it is counted here.
         let number = |error: &CpuError| match error {
-            CpuError::MissingIsa { .. } => 0,
+            CpuError::MissingIsa(_) => 0,
             CpuError::BadThreads { .. } => 1,
             CpuError::PoolMismatch { .. } => 2,
             CpuError::Os { .. } => 3,

@@ -17,7 +17,6 @@ mod attention;
 mod backend;
 mod bandwidth;
 mod error;
-mod kernels;
 mod linear;
 mod matmul_rate;
 mod pool;
@@ -29,9 +28,9 @@ pub use attention::{AttentionShape, KvLayout, KvPages, KvPagesMut, SequenceQueri
 pub use backend::CpuBackend;
 pub use bandwidth::{measure_read_bandwidth, read_once};
 pub use error::{CpuError, Result};
-pub use kernels::{ActMode, Elem, Isa, Kernels, SumOrder};
 pub use linear::{ExpertRows, Weights};
 pub use matmul_rate::measure_matmul_rate;
+pub use nvllm_cpu_kernels::{ActMode, Elem, Isa, Kernels, MissingIsa, SumOrder};
 pub use pool::{MAX_THREADS, Pool, PoolConfig};
 pub use rows::{NormWeight, Rows, RowsMut};
 pub use topology::{allowed_cpus, default_threads};

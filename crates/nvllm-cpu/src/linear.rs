@@ -3,13 +3,13 @@
 //! Weights stay where the checkpoint is mapped, in one or more segments of whole rows. With few activation rows each thread reads
 //! its weight rows once, in sequence, straight from there. With many, a thread converts a few weight rows at a time into a panel in
 //! its cache and runs the register tile over all activation rows. Which of the two runs is a matter of speed alone: both keep the
-//! order of `kernels::generic::dot`.
+//! order of `nvllm-cpu-kernels`, `generic/dot.rs`.
 
 use crate::error::ensure;
-use crate::kernels::DotKernels;
-use crate::kernels::generic::dot::{Block, Direct, MAX_ROWS, Out, PANEL, PackW, PackX};
 use crate::rows::{Rows, RowsMut};
 use crate::{ActMode, Cpu, Elem, Result};
+use nvllm_cpu_kernels::DotKernels;
+use nvllm_cpu_kernels::{Block, Direct, MAX_ROWS, Out, PANEL, PackW, PackX};
 
 /// Row groups up to which weights are read in place, by the second from the cache.
 const DIRECT_GROUPS: usize = 2;
@@ -112,7 +112,7 @@ struct Common {
 impl Cpu {
     /// `out[m, n] = x[m, k] W[n, k]^T (+ bias[n])`, accumulated in f32, rounded once to `out`'s type.
     ///
-    /// Each output's summation order is [`crate::Kernels::linear_order`]: the same for any number of rows, threads and segments.
+    /// Each output's summation order is [`nvllm_cpu_kernels::Kernels::linear_order`]: the same for any number of rows, threads and segments.
     /// Under [`ActMode::Bf16`] every value of x must be a bf16 value (stored as bf16 or f32).
     ///
     /// # Errors

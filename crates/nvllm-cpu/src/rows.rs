@@ -1,8 +1,8 @@
 //! Views of matrices in memory, and the ops that treat every row (or every group of columns of a row) alone.
 
 use crate::error::ensure;
-use crate::kernels::generic::rows::{Binary, RmsNorm, Rope, WeightedSum};
 use crate::{Cpu, Elem, Result};
+use nvllm_cpu_kernels::{Binary, RmsNorm, Rope, WeightedSum};
 
 /// Elements that one thread takes at a time: enough to be worth handing out.
 const GRAIN: usize = 16 * 1024;

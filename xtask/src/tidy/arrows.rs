@@ -9,10 +9,11 @@ use super::tree::{File, Tree};
 const ALL: &[&str] = &["*"];
 
 /// Each crate with the crates it may depend on. `ARCHITECTURE.md` says why.
-const TABLE: [(&str, &[&str]); 16] = [
+const TABLE: [(&str, &[&str]); 17] = [
     ("nvllm-core", &[]),
     ("nvllm-conformance", &["nvllm-core"]),
-    ("nvllm-cpu", &["nvllm-core"]),
+    ("nvllm-cpu-kernels", &[]),
+    ("nvllm-cpu", &["nvllm-core", "nvllm-cpu-kernels"]),
     ("nvllm-cuda", &["nvllm-core"]),
     ("nvllm-wgpu", &["nvllm-core"]),
     ("nvllm-quant", &["nvllm-core"]),

@@ -5,8 +5,9 @@ use super::tokens::{Kind, Token};
 use super::tree::{File, Tree};
 
 /// Crates and files that may hold unsafe code: kernels work on raw memory, and a mapped file is one.
-const ALLOWED: [&str; 4] = [
+const ALLOWED: [&str; 5] = [
     "crates/nvllm-cpu/",
+    "crates/nvllm-cpu-kernels/",
     "crates/nvllm-cuda/",
     "crates/nvllm-wgpu/",
     "crates/nvllm-core/src/weight/safetensors.rs",

@@ -1,9 +1,9 @@
 //! AVX-512: F, BW and VL for f32 arithmetic; BF16 for dot products of bf16 pairs where activations are bf16.
 
 use super::avx2::Avx2;
-use crate::kernels::generic::dot::Dot;
-use crate::kernels::kernel_table;
-use crate::kernels::simd::{Bf16, Simd, Stored};
+use crate::generic::dot::Dot;
+use crate::kernel_table;
+use crate::simd::{Bf16, Simd, Stored};
 #[allow(clippy::wildcard_imports, reason = "intrinsics are many and carry their own prefix")]
 use std::arch::x86_64::*;
 
@@ -180,7 +180,7 @@ kernel_table! {
 /// The linear kernels of machines that also have AVX512-BF16.
 pub(crate) mod pairs {
     use super::PairDot;
-    use crate::kernels::dot_table;
+    use crate::dot_table;
 
     dot_table! {
         #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma,f16c")]

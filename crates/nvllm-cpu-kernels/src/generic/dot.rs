@@ -18,14 +18,14 @@
 //! apart would share cache sets).
 
 use super::with_elem;
-use crate::kernels::Elem;
-use crate::kernels::simd::{Simd, Stored};
+use crate::Elem;
+use crate::simd::{Simd, Stored};
 use std::marker::PhantomData;
 
 /// Weight rows in a panel: columns of the register tile.
-pub(crate) const PANEL: usize = 4;
+pub const PANEL: usize = 4;
 /// Most activation rows in a group, over all instruction sets and both loops.
-pub(crate) const MAX_ROWS: usize = 8;
+pub const MAX_ROWS: usize = 8;
 /// Activation rows that pass all panels of a call together, one segment at a time.
 const BLOCK_ROWS: usize = 12;
 /// How far ahead weights are asked for, in bytes. Where widening takes several instructions a line, those that wait for memory fill
@@ -111,37 +111,37 @@ impl<S: Simd> Dot for FmaDot<S> {
 }
 
 /// Packs one group of activation rows, the rows from `first` on of `m`.
-pub(crate) struct PackX {
-    pub(crate) rows: [*const u8; MAX_ROWS],
-    pub(crate) num_rows: usize,
-    pub(crate) first: usize,
-    pub(crate) m: usize,
-    pub(crate) elem: Elem,
-    pub(crate) k: usize,
+pub struct PackX {
+    pub rows: [*const u8; MAX_ROWS],
+    pub num_rows: usize,
+    pub first: usize,
+    pub m: usize,
+    pub elem: Elem,
+    pub k: usize,
     /// Where the `m` packed rows begin.
-    pub(crate) dst: *mut u8,
+    pub dst: *mut u8,
 }
 
 /// Packs `n` consecutive weight rows of `k` elements into panels; rows missing from the last panel are zero.
-pub(crate) struct PackW {
-    pub(crate) w: *const u8,
-    pub(crate) elem: Elem,
-    pub(crate) k: usize,
-    pub(crate) n: usize,
-    pub(crate) dst: *mut u8,
+pub struct PackW {
+    pub w: *const u8,
+    pub elem: Elem,
+    pub k: usize,
+    pub n: usize,
+    pub dst: *mut u8,
 }
 
 /// Where results go: an element (row, col) is one call's alone, and the bias is added before it is written.
 #[derive(Clone, Copy)]
-pub(crate) struct Out {
-    pub(crate) ptr: *mut u8,
-    pub(crate) elem: Elem,
+pub struct Out {
+    pub ptr: *mut u8,
+    pub elem: Elem,
     /// Elements from one row to the next.
-    pub(crate) stride: usize,
+    pub stride: usize,
     /// Output row of each activation row; null for the row itself.
-    pub(crate) rows: *const u32,
+    pub rows: *const u32,
     /// One f32 per column; null for none.
-    pub(crate) bias: *const f32,
+    pub bias: *const f32,
 }
 
 impl Out {
@@ -193,30 +193,30 @@ unsafe fn write_folded<S: Simd, const R: usize, const N: usize>(
 }
 
 /// The group of `num_rows` activation rows from `row` on, of `m` packed ones, against `n` weight rows in place.
-pub(crate) struct Direct {
-    pub(crate) x: *const u8,
-    pub(crate) m: usize,
-    pub(crate) num_rows: usize,
-    pub(crate) row: usize,
-    pub(crate) w: *const u8,
-    pub(crate) elem: Elem,
-    pub(crate) k: usize,
-    pub(crate) n: usize,
-    pub(crate) col: usize,
-    pub(crate) out: Out,
+pub struct Direct {
+    pub x: *const u8,
+    pub m: usize,
+    pub num_rows: usize,
+    pub row: usize,
+    pub w: *const u8,
+    pub elem: Elem,
+    pub k: usize,
+    pub n: usize,
+    pub col: usize,
+    pub out: Out,
 }
 
 /// `m` packed activation rows against `n` packed weight rows.
-pub(crate) struct Block {
-    pub(crate) x: *const u8,
-    pub(crate) m: usize,
-    pub(crate) w: *const u8,
-    pub(crate) k: usize,
-    pub(crate) n: usize,
+pub struct Block {
+    pub x: *const u8,
+    pub m: usize,
+    pub w: *const u8,
+    pub k: usize,
+    pub n: usize,
     /// Scratch of `DotKernels::acc_len` elements.
-    pub(crate) acc: *mut f32,
-    pub(crate) col: usize,
-    pub(crate) out: Out,
+    pub acc: *mut f32,
+    pub col: usize,
+    pub out: Out,
 }
 
 /// Elements of scratch that [`block`] needs.

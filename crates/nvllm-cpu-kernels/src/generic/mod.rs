@@ -11,16 +11,16 @@ pub(crate) mod rows;
 macro_rules! with_elem {
     ($elem:expr, $E:ident => $body:expr) => {
         match $elem {
-            $crate::kernels::Elem::F32 => {
-                type $E = $crate::kernels::simd::F32;
+            $crate::Elem::F32 => {
+                type $E = $crate::simd::F32;
                 $body
             }
-            $crate::kernels::Elem::Bf16 => {
-                type $E = $crate::kernels::simd::Bf16;
+            $crate::Elem::Bf16 => {
+                type $E = $crate::simd::Bf16;
                 $body
             }
-            $crate::kernels::Elem::F16 => {
-                type $E = $crate::kernels::simd::F16;
+            $crate::Elem::F16 => {
+                type $E = $crate::simd::F16;
                 $body
             }
         }

@@ -1,7 +1,10 @@
-//! The kernel table: one struct of function pointers per instruction set, chosen at run time.
+//! The CPU backend's kernels: one table of function pointers per instruction set, chosen at run time.
 //!
-//! A new architecture (NEON: four lanes, four phases) is one module that implements [`simd::Simd`], one line with
-//! `kernel_table!`, and one arm in [`Isa::missing`] and [`Kernels::of`]. Nothing outside `kernels/` names an instruction set.
+//! **Why a crate.** Compiling every kernel for every instruction set takes minutes, and nothing here depends on anything of
+//! nvLLM: a change of the tape or of the backend does not compile them again. `nvllm-cpu` calls them and has their tests.
+//!
+//! A new architecture (NEON: four lanes, four phases) is one module that implements `simd::Simd`, one line with `kernel_table!`,
+//! and one arm in [`Isa::missing`] and [`Kernels::of`]. Nothing outside this crate names an instruction set.
 
 #![allow(
     unsafe_op_in_unsafe_fn,
@@ -15,16 +18,15 @@
     reason = "one contract, above; loads are unaligned"
 )]
 
-pub(crate) mod generic;
+mod generic;
 mod scalar;
-pub(crate) mod simd;
+mod simd;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-use crate::{CpuError, Result};
-use generic::attention::{Chunk, State};
-use generic::dot::{Block, Direct, PackW, PackX};
-use generic::rows::{Binary, RmsNorm, Rope, WeightedSum};
+pub use generic::attention::{CHUNK, Chunk, State};
+pub use generic::dot::{Block, Direct, MAX_ROWS, Out, PANEL, PackW, PackX};
+pub use generic::rows::{Binary, RmsNorm, Rope, WeightedSum};
 
 /// An element type that kernels read or write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -121,6 +123,16 @@ impl std::fmt::Display for Isa {
     }
 }
 
+/// An instruction set was asked for that this machine lacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{isa} kernels were asked for, but this machine lacks {missing}; leave the choice to the program")]
+pub struct MissingIsa {
+    /// The instruction set asked for.
+    pub isa: Isa,
+    /// What the machine lacks.
+    pub missing: &'static str,
+}
+
 /// What the activations of a linear are known to be, beyond their storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ActMode {
@@ -140,48 +152,48 @@ pub enum SumOrder {
 }
 
 /// The linear kernels of one summation order.
-pub(crate) struct DotKernels {
-    pub(crate) order: SumOrder,
+pub struct DotKernels {
+    pub order: SumOrder,
     /// Elements of K that the padding goes up to.
-    pub(crate) unit: usize,
+    pub unit: usize,
     /// Activation rows in a group for `direct`, and for `block`.
-    pub(crate) direct_rows: usize,
-    pub(crate) block_rows: usize,
+    pub direct_rows: usize,
+    pub block_rows: usize,
     /// Bytes of a packed element.
-    pub(crate) packed: usize,
+    pub packed: usize,
     /// f32 elements of scratch for `block`.
-    pub(crate) acc_len: usize,
+    pub acc_len: usize,
     /// Bytes of panels that a thread packs at a time.
-    pub(crate) panel_bytes: usize,
-    pub(crate) pack_x: unsafe fn(&PackX),
-    pub(crate) pack_w: unsafe fn(&PackW),
-    pub(crate) direct: unsafe fn(&Direct),
-    pub(crate) block: unsafe fn(&Block),
+    pub panel_bytes: usize,
+    pub pack_x: unsafe fn(&PackX),
+    pub pack_w: unsafe fn(&PackW),
+    pub direct: unsafe fn(&Direct),
+    pub block: unsafe fn(&Block),
 }
 
 impl DotKernels {
     /// Bytes of one packed row of `k` elements.
-    pub(crate) fn row_bytes(&self, k: usize) -> usize {
+    pub fn row_bytes(&self, k: usize) -> usize {
         k.next_multiple_of(self.unit) * self.packed
     }
 }
 
 /// Element-wise kernels.
-pub(crate) struct RowKernels {
-    pub(crate) convert: unsafe fn(*const u8, Elem, *mut u8, Elem, usize),
-    pub(crate) add: unsafe fn(&Binary),
-    pub(crate) silu_mul: unsafe fn(&Binary),
-    pub(crate) rms_norm: unsafe fn(&RmsNorm),
-    pub(crate) rope: unsafe fn(&Rope),
-    pub(crate) weighted_sum: unsafe fn(&WeightedSum<'_>),
-    pub(crate) sum: unsafe fn(*const f32, usize) -> f32,
+pub struct RowKernels {
+    pub convert: unsafe fn(*const u8, Elem, *mut u8, Elem, usize),
+    pub add: unsafe fn(&Binary),
+    pub silu_mul: unsafe fn(&Binary),
+    pub rms_norm: unsafe fn(&RmsNorm),
+    pub rope: unsafe fn(&Rope),
+    pub weighted_sum: unsafe fn(&WeightedSum<'_>),
+    pub sum: unsafe fn(*const f32, usize) -> f32,
 }
 
 /// Attention kernels.
-pub(crate) struct AttentionKernels {
-    pub(crate) chunk: unsafe fn(&Chunk<'_>),
-    pub(crate) merge: unsafe fn(State, State, usize, usize),
-    pub(crate) finish: unsafe fn(*const f32, f32, usize, *mut u8, Elem),
+pub struct AttentionKernels {
+    pub chunk: unsafe fn(&Chunk<'_>),
+    pub merge: unsafe fn(State, State, usize, usize),
+    pub finish: unsafe fn(*const f32, f32, usize, *mut u8, Elem),
 }
 
 /// All kernels for one instruction set. A value of this type is proof that the machine has it.
@@ -189,8 +201,8 @@ pub struct Kernels {
     isa: Isa,
     fma: &'static DotKernels,
     pairs: Option<&'static DotKernels>,
-    pub(crate) rows: &'static RowKernels,
-    pub(crate) attention: &'static AttentionKernels,
+    pub rows: &'static RowKernels,
+    pub attention: &'static AttentionKernels,
 }
 
 impl std::fmt::Debug for Kernels {
@@ -223,10 +235,10 @@ impl Kernels {
     /// The kernels for `isa`.
     ///
     /// # Errors
-    /// [`CpuError::MissingIsa`] where this machine lacks it.
-    pub fn of(isa: Isa) -> Result<&'static Self> {
+    /// Where this machine lacks it.
+    pub fn of(isa: Isa) -> Result<&'static Self, MissingIsa> {
         if let Some(missing) = isa.missing() {
-            return Err(CpuError::MissingIsa { isa, missing });
+            return Err(MissingIsa { isa, missing });
         }
         Ok(match isa {
             #[cfg(target_arch = "x86_64")]
@@ -250,12 +262,12 @@ impl Kernels {
         self.isa
     }
 
-    /// The order in which [`Cpu::linear`](crate::Cpu::linear) sums products for these weights and activations.
+    /// The order in which a linear layer sums products for these weights and activations.
     pub fn linear_order(&self, weight: Elem, mode: ActMode) -> SumOrder {
         self.dot(weight, mode).order
     }
 
-    pub(crate) fn dot(&self, weight: Elem, mode: ActMode) -> &'static DotKernels {
+    pub fn dot(&self, weight: Elem, mode: ActMode) -> &'static DotKernels {
         match (self.pairs, weight, mode) {
             (Some(pairs), Elem::Bf16, ActMode::Bf16) => pairs,
             _ => self.fma,
@@ -266,8 +278,8 @@ impl Kernels {
 /// Compiles the linear kernels for one [`generic::dot::Dot`] with the given attributes.
 macro_rules! dot_table {
     ($(#[$attr:meta])* $name:ident: $dot:ty, order: $order:ident, phases: $p:literal, rows: $mr:literal, $md:literal) => {
-        pub(crate) static $name: $crate::kernels::DotKernels = {
-            use $crate::kernels::generic::dot::{self, Block, Direct, Dot, PackW, PackX};
+        pub(crate) static $name: $crate::DotKernels = {
+            use $crate::generic::dot::{self, Block, Direct, Dot, PackW, PackX};
             $(#[$attr])*
             unsafe fn pack_x(a: &PackX) {
                 dot::pack_x::<$dot, $p>(a);
@@ -284,8 +296,8 @@ macro_rules! dot_table {
             unsafe fn block(a: &Block) {
                 dot::block::<$dot, $p, $mr>(a);
             }
-            $crate::kernels::DotKernels {
-                order: $crate::kernels::SumOrder::$order,
+            $crate::DotKernels {
+                order: $crate::SumOrder::$order,
                 unit: <$dot as Dot>::STEP * $p,
                 direct_rows: $md,
                 block_rows: $mr,
@@ -305,14 +317,14 @@ use dot_table;
 /// Compiles every kernel for one [`simd::Simd`] with the given attributes.
 macro_rules! kernel_table {
     ($(#[$attr:meta])* $simd:ty, phases: $p:literal, rows: $mr:literal, $md:literal) => {
-        $crate::kernels::dot_table! {
+        $crate::dot_table! {
             $(#[$attr])*
-            FMA: $crate::kernels::generic::dot::FmaDot<$simd>, order: Fma16, phases: $p, rows: $mr, $md
+            FMA: $crate::generic::dot::FmaDot<$simd>, order: Fma16, phases: $p, rows: $mr, $md
         }
 
-        pub(crate) static ROWS: $crate::kernels::RowKernels = {
-            use $crate::kernels::generic::rows::{self, Binary, RmsNorm, Rope, WeightedSum};
-            use $crate::kernels::Elem;
+        pub(crate) static ROWS: $crate::RowKernels = {
+            use $crate::generic::rows::{self, Binary, RmsNorm, Rope, WeightedSum};
+            use $crate::Elem;
             $(#[$attr])*
             unsafe fn convert(src: *const u8, from: Elem, dst: *mut u8, to: Elem, n: usize) {
                 rows::convert::<$simd>(src, from, dst, to, n);
@@ -341,12 +353,12 @@ macro_rules! kernel_table {
             unsafe fn sum(p: *const f32, n: usize) -> f32 {
                 rows::sum::<$simd>(p, n)
             }
-            $crate::kernels::RowKernels { convert, add, silu_mul, rms_norm, rope, weighted_sum, sum }
+            $crate::RowKernels { convert, add, silu_mul, rms_norm, rope, weighted_sum, sum }
         };
 
-        pub(crate) static ATTENTION: $crate::kernels::AttentionKernels = {
-            use $crate::kernels::generic::attention::{self, Chunk, State};
-            use $crate::kernels::Elem;
+        pub(crate) static ATTENTION: $crate::AttentionKernels = {
+            use $crate::generic::attention::{self, Chunk, State};
+            use $crate::Elem;
             $(#[$attr])*
             unsafe fn chunk(a: &Chunk<'_>) {
                 attention::chunk::<$simd>(a);
@@ -359,7 +371,7 @@ macro_rules! kernel_table {
             unsafe fn finish(acc: *const f32, sum: f32, head_dim: usize, out: *mut u8, elem: Elem) {
                 attention::finish::<$simd>(acc, sum, head_dim, out, elem);
             }
-            $crate::kernels::AttentionKernels { chunk, merge, finish }
+            $crate::AttentionKernels { chunk, merge, finish }
         };
     };
 }

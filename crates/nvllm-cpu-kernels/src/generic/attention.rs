@@ -7,50 +7,50 @@
 //! Milakov and Gimelshein, 2018; Dao et al., 2022). A masked key takes part in nothing: its memory may hold anything.
 
 use super::with_elem;
-use crate::kernels::Elem;
-use crate::kernels::simd::{F32, Simd, Stored, exp, load_part, store_part};
+use crate::Elem;
+use crate::simd::{F32, Simd, Stored, exp, load_part, store_part};
 
 /// Bytes of a cache line.
 const LINE: usize = 64;
 /// Keys in a chunk.
-pub(crate) const CHUNK: usize = 64;
+pub const CHUNK: usize = 64;
 
 /// One tile of query rows against one chunk, and where its result goes.
-pub(crate) struct Chunk<'a> {
+pub struct Chunk<'a> {
     /// `rows x head_dim` f32.
-    pub(crate) q: *const f32,
-    pub(crate) rows: usize,
-    pub(crate) head_dim: usize,
-    pub(crate) scale: f32,
+    pub q: *const f32,
+    pub rows: usize,
+    pub head_dim: usize,
+    pub scale: f32,
     /// Rows of `head_dim` elements: one per key from the chunk's first position, 1 to 64 of them.
-    pub(crate) keys: &'a [*const u8],
+    pub keys: &'a [*const u8],
     /// As `keys`.
-    pub(crate) values: &'a [*const u8],
+    pub values: &'a [*const u8],
     /// Keys of the chunk that comes next, to be fetched meanwhile; may be empty.
-    pub(crate) next: &'a [*const u8],
-    pub(crate) elem: Elem,
+    pub next: &'a [*const u8],
+    pub elem: Elem,
     /// Per query row the keys it sees: from .0 up to and without .1.
-    pub(crate) spans: &'a [(u32, u32)],
+    pub spans: &'a [(u32, u32)],
     /// Scratch: `head_dim x 64`.
-    pub(crate) kt: *mut f32,
+    pub kt: *mut f32,
     /// Scratch: `rows x 64`.
-    pub(crate) p: *mut f32,
+    pub p: *mut f32,
     /// The result, per row: maximum, sum, and `head_dim` weighted values.
-    pub(crate) state: State,
+    pub state: State,
 }
 
 /// Softmax state of some query rows.
 #[derive(Clone, Copy)]
-pub(crate) struct State {
-    pub(crate) max: *mut f32,
-    pub(crate) sum: *mut f32,
+pub struct State {
+    pub max: *mut f32,
+    pub sum: *mut f32,
     /// `rows x head_dim`.
-    pub(crate) acc: *mut f32,
+    pub acc: *mut f32,
 }
 
 impl State {
     /// The state of no keys.
-    pub(crate) unsafe fn clear(&self, rows: usize, head_dim: usize) {
+    pub unsafe fn clear(&self, rows: usize, head_dim: usize) {
         for r in 0..rows {
             *self.max.add(r) = f32::NEG_INFINITY;
             *self.sum.add(r) = 0.0;
@@ -59,7 +59,7 @@ impl State {
     }
 
     /// The state of the rows from `row` on.
-    pub(crate) unsafe fn at_row(&self, row: usize, head_dim: usize) -> Self {
+    pub unsafe fn at_row(&self, row: usize, head_dim: usize) -> Self {
         Self { max: self.max.add(row), sum: self.sum.add(row), acc: self.acc.add(row * head_dim) }
     }
 }

@@ -1,53 +1,53 @@
 //! Element-wise and per-row kernels: f32 arithmetic between loads and stores of any element type.
 
 use super::with_elem;
-use crate::kernels::Elem;
-use crate::kernels::simd::{Simd, Stored, exp, load_part, store_part};
+use crate::Elem;
+use crate::simd::{Simd, Stored, exp, load_part, store_part};
 
 /// Two inputs, one output, `n` elements each; inputs of one type.
-pub(crate) struct Binary {
-    pub(crate) a: *const u8,
-    pub(crate) b: *const u8,
-    pub(crate) elem: Elem,
-    pub(crate) out: *mut u8,
-    pub(crate) out_elem: Elem,
-    pub(crate) n: usize,
+pub struct Binary {
+    pub a: *const u8,
+    pub b: *const u8,
+    pub elem: Elem,
+    pub out: *mut u8,
+    pub out_elem: Elem,
+    pub n: usize,
 }
 
 /// RMS norm of `groups` consecutive groups of `n` elements, all with the same weight of `n` elements.
-pub(crate) struct RmsNorm {
-    pub(crate) x: *const u8,
-    pub(crate) elem: Elem,
-    pub(crate) weight: *const u8,
-    pub(crate) weight_elem: Elem,
-    pub(crate) out: *mut u8,
-    pub(crate) out_elem: Elem,
-    pub(crate) n: usize,
-    pub(crate) groups: usize,
-    pub(crate) eps: f32,
+pub struct RmsNorm {
+    pub x: *const u8,
+    pub elem: Elem,
+    pub weight: *const u8,
+    pub weight_elem: Elem,
+    pub out: *mut u8,
+    pub out_elem: Elem,
+    pub n: usize,
+    pub groups: usize,
+    pub eps: f32,
 }
 
 /// Rotation of `heads` consecutive heads of `head_dim` elements: element i < half pairs with i + half; the rest is copied.
-pub(crate) struct Rope {
-    pub(crate) x: *const u8,
-    pub(crate) elem: Elem,
-    pub(crate) out: *mut u8,
-    pub(crate) out_elem: Elem,
-    pub(crate) cos: *const f32,
-    pub(crate) sin: *const f32,
-    pub(crate) half: usize,
-    pub(crate) head_dim: usize,
-    pub(crate) heads: usize,
+pub struct Rope {
+    pub x: *const u8,
+    pub elem: Elem,
+    pub out: *mut u8,
+    pub out_elem: Elem,
+    pub cos: *const f32,
+    pub sin: *const f32,
+    pub half: usize,
+    pub head_dim: usize,
+    pub heads: usize,
 }
 
 /// `out[i] = sum over j of weights[j] * rows[j][i]`, j ascending, fused.
-pub(crate) struct WeightedSum<'a> {
-    pub(crate) rows: &'a [*const u8],
-    pub(crate) weights: &'a [f32],
-    pub(crate) elem: Elem,
-    pub(crate) out: *mut u8,
-    pub(crate) out_elem: Elem,
-    pub(crate) n: usize,
+pub struct WeightedSum<'a> {
+    pub rows: &'a [*const u8],
+    pub weights: &'a [f32],
+    pub elem: Elem,
+    pub out: *mut u8,
+    pub out_elem: Elem,
+    pub n: usize,
 }
 
 /// Loads up to `LANES` elements from index `i` of `n`, with zeros after the end.
@@ -157,8 +157,8 @@ pub(crate) unsafe fn rope<S: Simd>(a: &Rope) {
             for i in (0..half).step_by(S::LANES) {
                 let lo = load_at::<S, A>(x, i, half);
                 let hi = load_at::<S, A>(x.add(half * A::BYTES), i, half);
-                let cos = load_at::<S, crate::kernels::simd::F32>(a.cos.cast(), i, half);
-                let sin = load_at::<S, crate::kernels::simd::F32>(a.sin.cast(), i, half);
+                let cos = load_at::<S, crate::simd::F32>(a.cos.cast(), i, half);
+                let sin = load_at::<S, crate::simd::F32>(a.sin.cast(), i, half);
                 let new_lo = S::sub(S::mul(lo, cos), S::mul(hi, sin));
                 let new_hi = S::add(S::mul(hi, cos), S::mul(lo, sin));
                 store_at::<S, B>(out, new_lo, i, half);
