@@ -59,6 +59,7 @@ impl State {
     }
 
     /// The state of the rows from `row` on.
+    #[must_use]
     pub unsafe fn at_row(&self, row: usize, head_dim: usize) -> Self {
         Self { max: self.max.add(row), sum: self.sum.add(row), acc: self.acc.add(row * head_dim) }
     }
