@@ -47,7 +47,6 @@ fn settings() -> Settings {
         source: record::Source { commit: "test".into(), dirty: None },
         version: "test".into(),
         program: None,
-        against: None,
         sizes: Sizes::default(),
         peers: Vec::new(),
         peer_device: String::new(),

@@ -57,8 +57,6 @@ pub struct Settings {
     pub version: String,
     /// The program whose start is measured, with the arguments that choose backend and threads.
     pub program: Option<Program>,
-    /// Another build of it, to be measured in turn where a workload measures the program.
-    pub against: Option<PathBuf>,
     /// Sizes asked for; a workload's own where empty.
     pub sizes: Sizes,
     /// Peers to look for.
@@ -413,18 +411,6 @@ impl Bench {
             correctness: Some(peer.agreement.clone()),
             ..self.template.clone()
         };
-        self.push(record, workload, case, measured)
-    }
-
-    /// Keeps what another build of our program measured.
-    pub(crate) fn keep_other(
-        &mut self,
-        workload: &dyn Workload,
-        case: &Case,
-        (engine, agreement): (Engine, record::Correctness),
-        measured: Measurement,
-    ) -> Result<()> {
-        let record = Record { engine, correctness: Some(agreement), ..self.template.clone() };
         self.push(record, workload, case, measured)
     }
 

@@ -64,9 +64,6 @@ pub(crate) struct Args {
     /// Measure without peers
     #[arg(long)]
     no_peers: bool,
-    /// Another build of the nvllm program, to be measured in turn by `busy`
-    #[arg(long, value_name = "PROGRAM")]
-    against: Option<PathBuf>,
     /// Also write a trace of every op of a prompt and some decoded tokens (Perfetto opens it)
     #[arg(long, value_name = "FILE")]
     profile: Option<PathBuf>,

@@ -140,7 +140,6 @@ fn settings(root: &Path, args: &Args, program: Option<Program>) -> Result<Settin
         source: source(root, args)?,
         version: env!("CARGO_PKG_VERSION").into(),
         program,
-        against: args.against.clone(),
         sizes: Sizes::default(),
         peers,
         peer_device: match args.backend {

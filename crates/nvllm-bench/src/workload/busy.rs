@@ -9,8 +9,8 @@ use serde::Deserialize;
 
 use super::{Figures, Workload, median_of, startup};
 use crate::bench::{Measurement, turns};
-use crate::record::{self, Case, Record, Series, names};
-use crate::{Bench, BenchError, Result, host};
+use crate::record::{Case, Record, Series, names};
+use crate::{Bench, BenchError, Result};
 
 /// The real program, alone and beside one spinning thread for each processor.
 pub(super) struct Busy;
@@ -71,55 +71,23 @@ impl Busy {
         let rounds = if bench.settings.quick { QUICK_ROUNDS } else { ROUNDS };
         let first = once(bench, program, args)?;
         startup::check_tokens(bench, PROMPT, first.token_ids.first().copied().into_iter())?;
-        let mut programs = vec![program.to_path_buf()];
-        if let Some(other) = bench.settings.against.clone() {
-            match once(bench, &other, args) {
-                Ok(report) if report.token_ids == first.token_ids => programs.push(other),
-                Ok(_) => bench.skip("busy, the other program", "its greedy tokens differ from ours"),
-                Err(e) => bench.skip("busy, the other program", &e.to_string()),
-            }
-        }
-        let mut seconds = [vec![Vec::new(); programs.len()], vec![Vec::new(); programs.len()]];
+        let mut seconds = [Vec::new(), Vec::new()];
         for round in 0..rounds {
-            for turn in turns(round, STATES.len() * programs.len()) {
-                let (state, which) = (turn % STATES.len(), turn / STATES.len());
-                bench.progress(&format!("busy, {}: {} of {rounds}", STATES[state], round + 1));
-                let run = || once(bench, &programs[which], args);
-                let report = if STATES[state] == "busy" { beside_spinners(run)? } else { run()? };
-                seconds[state][which].push(report.speed.decode_tokens_per_second.recip());
+            for turn in turns(round, STATES.len()) {
+                let state = STATES[turn];
+                bench.progress(&format!("busy, {state}: {} of {rounds}", round + 1));
+                let run = || once(bench, program, args);
+                let report = if state == "busy" { beside_spinners(run)? } else { run()? };
+                seconds[turn].push(report.speed.decode_tokens_per_second.recip());
             }
         }
         for (state, seconds) in STATES.into_iter().zip(seconds) {
-            for (which, seconds) in seconds.into_iter().enumerate() {
-                self.keep(bench, state, seconds, programs.get(which).filter(|_| which > 0).map(|p| &**p))?;
-            }
+            let case = Case { output_len: Some(OUTPUT_LEN), state: Some(state.into()), ..Case::default() };
+            let series = vec![(names::STEP_SECONDS, Series::seconds(seconds))];
+            bench.keep(self, &case, Measurement { series, ..Measurement::default() })?;
         }
         Ok(())
     }
-
-    fn keep(&self, bench: &mut Bench, state: &str, seconds: Vec<f64>, other: Option<&Path>) -> Result<()> {
-        let case = Case { output_len: Some(OUTPUT_LEN), state: Some(state.into()), ..Case::default() };
-        let series = vec![(names::STEP_SECONDS, Series::seconds(seconds))];
-        let measured = Measurement { series, ..Measurement::default() };
-        let Some(path) = other else { return bench.keep(self, &case, measured) };
-        let engine = record::Engine {
-            name: "nvllm, another build".into(),
-            version: version(path),
-            command: Some(host::base_name(&path.to_string_lossy())),
-            detail: format!("sha256 {}", host::sha256_files(&[path.to_path_buf()])?),
-        };
-        let detail = format!("its {OUTPUT_LEN} greedy tokens equal ours");
-        let agreement = record::Correctness { passed: true, detail };
-        bench.keep_other(self, &case, (engine, agreement), measured)
-    }
-}
-
-/// What the program says of its version.
-fn version(path: &Path) -> String {
-    let output = Command::new(path).arg("--version").stderr(Stdio::null()).output();
-    let text =
-        output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
-    if text.is_empty() { "unknown".into() } else { text }
 }
 
 /// Runs the program once.

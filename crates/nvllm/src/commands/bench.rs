@@ -59,9 +59,6 @@ pub(crate) struct Bench {
     /// Seconds that one case may take: larger ones are skipped, with a line that says so.
     #[arg(long, default_value_t = 60.0, value_parser = seconds)]
     pub case_seconds: f64,
-    /// Another build of nvllm, to be measured in turn by the workload busy.
-    #[arg(long, value_name = "PROGRAM")]
-    pub against: Option<PathBuf>,
     /// Also write a trace of every op of a prompt and some decoded tokens (Perfetto opens it).
     #[arg(long, value_name = "FILE")]
     pub profile: Option<PathBuf>,
@@ -209,7 +206,6 @@ fn settings(args: &Bench, activations: Activations) -> Result<Settings> {
             path: std::env::current_exe().context("cannot find this program")?,
             args: flags,
         }),
-        against: args.against.clone(),
         sizes: Sizes {
             batch: args.batch.clone(),
             context: args.context.clone(),
