@@ -248,12 +248,8 @@ fn drawn_block(geometry: &KvGeometry) -> HostTensor {
 
 /// KV bytes of `seqs` sequences of `context` tokens and the null block, under the other `limits`.
 pub(crate) fn kv_bytes(model: &Model, limits: &Limits, seqs: usize, context: usize) -> Result<usize> {
-    let mut bytes = 0;
-    for kv in &model.spec.kv {
-        let block = KvGeometry::bytes_of_block(kv, limits)?;
-        bytes = bytes.max(block.saturating_mul(1 + seqs * context.div_ceil(limits.block_len)));
-    }
-    Ok(bytes)
+    let block = KvGeometry::bytes_of_block(&model.spec.kv, limits)?;
+    Ok(block.saturating_mul(1 + seqs * context.div_ceil(limits.block_len)))
 }
 
 /// Format of each weight, by id.

@@ -70,9 +70,9 @@ pub(crate) fn load(backend: &dyn Backend, trial: &Trial) -> Result<Box<dyn Execu
     if (planned.weights, planned.kv) != (held.weights, held.kv) || planned.arena < held.arena {
         return Err(Mismatch::contract(format!("{planned} are planned and {held} are held")));
     }
-    for kv in &trial.spec.kv {
-        let expected = KvGeometry::new(kv, &trial.limits).doing("KvGeometry::new")?;
-        poison(exe.kv_cache(), kv.group, expected)?;
+    let geometries = KvGeometry::plan(&trial.spec.kv, &trial.limits).doing("KvGeometry::plan")?;
+    for (group, expected) in geometries.into_iter().enumerate() {
+        poison(exe.kv_cache(), group, expected)?;
     }
     Ok(exe)
 }

@@ -272,7 +272,7 @@ pub fn kv_cache(backend: &dyn Backend, settings: &Settings) -> Result<()> {
         })
     });
     holds("kv_cache", settings, 1.0, trials, |trial| {
-        let expected = KvGeometry::new(&trial.spec.kv[0], &trial.limits).doing("KvGeometry::new")?;
+        let expected = KvGeometry::plan(&trial.spec.kv, &trial.limits).doing("KvGeometry::plan")?[0];
         let mut exe = load(backend, trial)?;
         let held = exe.memory().kv;
         let cache = exe.kv_cache();

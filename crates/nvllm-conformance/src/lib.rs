@@ -103,7 +103,7 @@ macro_rules! each_case {
             embed rms_norm linear add silu_mul slice_cols rope kv_append paged_attention attention linear_add linear_silu_mul
             gather_rows top_k expert_linear weighted_sum all_reduce all_gather sample logprobs masks frequencies
             models_op_by_op models_end_to_end batch_invariance chunk_invariance page_invariance moved_blocks
-            slot_sources steps_in_flight refused_steps kept_values kv_cache
+            slot_sources steps_in_flight refused_steps kept_values kv_cache kv_groups
         }
     };
 }

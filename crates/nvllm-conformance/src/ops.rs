@@ -4,9 +4,9 @@ use nvllm_core::program::{Projection, QkNorm, Recorder};
 use nvllm_core::{AttentionSpec, Backend, RopeScaling, RopeSpec, ValueId, WeightId};
 use proptest::prelude::*;
 
-use crate::check::{Settings, conforms, holds};
+use crate::check::{Settings, conforms, holds, load};
 use crate::draw::Draw;
-use crate::error::Result;
+use crate::error::{Mismatch, Result};
 use crate::layout::{Layout, Outputs, layouts, long, rows};
 use crate::trial::{Numbers, Sketch, Trial, numbers};
 
@@ -323,6 +323,48 @@ pub fn paged_attention(backend: &dyn Backend, settings: &Settings) -> Result<()>
         })
     });
     check("paged_attention", backend, settings, trials)
+}
+
+/// Two KV groups of different layers, heads and widths within one `kv_bytes`: each block is its own group's, and both
+/// together take no more than was given.
+pub fn kv_groups(backend: &dyn Backend, settings: &Settings) -> Result<()> {
+    let spec = |num_heads, num_kv_heads, head_dim, window| AttentionSpec {
+        num_heads,
+        num_kv_heads,
+        head_dim,
+        scale: 1.0 / (head_dim as f32).sqrt(),
+        window,
+    };
+    let (wide, narrow) = (spec(4, 2, 64, None), spec(3, 3, 16, Some(5)));
+    let trials = || {
+        (numbers(), attended()).prop_map(|(numbers, layout)| {
+            let mut sketch = Sketch::new(numbers.for_heads(narrow.head_dim));
+            let mut table = |name, heads: usize, cols| sketch.even_table(name, TABLE_ROWS, heads * cols, 1.0);
+            let tables = [&wide, &narrow].map(|spec| {
+                (table("q", spec.num_heads, spec.head_dim), table("kv", spec.num_kv_heads, spec.head_dim))
+            });
+            let groups = [(&wide, 1), (&narrow, 2)]
+                .map(|(spec, layers)| sketch.paged_kv(layers, spec.num_kv_heads, spec.head_dim, None));
+            sketch.finish(TABLE_ROWS, layout, |p| {
+                for (((q, kv), group), spec) in tables.into_iter().zip(&groups).zip([&wide, &narrow]) {
+                    let (q, kv) = (p.embed(q), p.embed(kv));
+                    p.kv_append(kv, kv, group(0));
+                    p.paged_attention(q, spec, group(0));
+                }
+            })
+        })
+    };
+    check("kv_groups", backend, settings, trials())?;
+    holds("kv_groups", settings, 0.1, trials(), |trial| {
+        let mut exe = load(backend, trial)?;
+        let groups = 0..trial.spec.kv.len();
+        let bytes: usize = groups.map(|group| exe.kv_cache().geometry(group).bytes()).sum();
+        if bytes > trial.limits.kv_bytes {
+            let problem = format!("{bytes} bytes of blocks for a kv_bytes of {}", trial.limits.kv_bytes);
+            return Err(Mismatch::contract(format!("kv_groups: {problem}")));
+        }
+        Ok(())
+    })
 }
 
 /// Case of [`Op::Attention`](nvllm_core::Op::Attention): with and without norms, every rope.

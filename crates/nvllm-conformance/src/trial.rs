@@ -114,8 +114,8 @@ fn limits(layout: &Layout, kv: &[PagedKv], activations: Activations, kv_dtype: D
         numerics: Numerics::Invariant,
         max_in_flight: 1,
     };
-    let block_bytes = kv.iter().filter_map(|kv| KvGeometry::bytes_of_block(kv, &limits).ok()).max();
-    limits.kv_bytes = needs.num_blocks * block_bytes.unwrap_or(1);
+    let block_bytes = KvGeometry::bytes_of_block(kv, &limits).expect("the suite's blocks are small");
+    limits.kv_bytes = needs.num_blocks * block_bytes;
     limits
 }
 
@@ -201,7 +201,7 @@ impl Sketch {
         self.weight(name, &[e, n, k], &parts, |draw, _| draw.unit() * scale)
     }
 
-    /// Declares the one KV group.
+    /// Declares the next KV group.
     pub(crate) fn paged_kv(
         &mut self,
         num_layers: usize,
@@ -209,7 +209,7 @@ impl Sketch {
         head_dim: usize,
         window: Option<usize>,
     ) -> impl Fn(usize) -> KvLayer + use<> {
-        let kv = PagedKv { group: 0, num_layers, num_heads, head_dim, window };
+        let kv = PagedKv { group: self.kv.len(), num_layers, num_heads, head_dim, window };
         self.kv.push(kv.clone());
         self.builder.paged_kv(kv)
     }

@@ -249,9 +249,8 @@ pub fn plan<B: Backend + ?Sized>(
     for decl in &spec.weights {
         report.weights = report.weights.saturating_add(Weight::load(decl, source)?.bytes());
     }
-    for kv in &spec.kv {
-        report.kv = report.kv.saturating_add(KvGeometry::new(kv, limits)?.bytes());
-    }
+    report.kv =
+        KvGeometry::plan(&spec.kv, limits)?.iter().map(KvGeometry::bytes).fold(0, usize::saturating_add);
     for program in lower(backend, spec)? {
         report.arena = report.arena.max(MemoryPlan::new(&program, limits, &backend.plan_rules())?.bytes());
     }

@@ -55,7 +55,7 @@ pub struct Limits {
     pub context: usize,
     /// KV positions in one block (page).
     pub block_len: usize,
-    /// Bytes of KV cache, the null block included.
+    /// Bytes of KV cache, all groups together, the null blocks included.
     pub kv_bytes: usize,
     /// KV cache element type.
     pub kv_dtype: DType,

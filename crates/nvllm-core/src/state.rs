@@ -47,14 +47,16 @@ pub struct KvGeometry {
 }
 
 impl KvGeometry {
-    /// The geometry that `kv` gets under `limits`.
+    /// The geometry of each of `groups` under `limits`.
+    ///
+    /// `kv_bytes` is shared: a sequence takes a block of every group for its next positions, so all groups have equally many.
     ///
     /// Errors if `kv_bytes` holds no block beside the null block, or more positions than kernels can number.
-    pub fn new(kv: &PagedKv, limits: &Limits) -> Result<Self> {
-        let block_bytes = Self::bytes_of_block(kv, limits)?;
+    pub fn plan(groups: &[PagedKv], limits: &Limits) -> Result<Vec<Self>> {
+        let block_bytes = Self::bytes_of_block(groups, limits)?;
         let bad = |problem| Err(CoreError::BadLimits { field: "kv_bytes", problem });
         let (kv_bytes, block_len) = (limits.kv_bytes, limits.block_len);
-        let num_blocks = kv_bytes / block_bytes;
+        let Some(num_blocks) = kv_bytes.checked_div(block_bytes) else { return Ok(Vec::new()) };
         if num_blocks < 2 {
             return bad(format!(
                 "is {kv_bytes}; one block of {block_len} positions takes {block_bytes} bytes and the smallest cache is two \
@@ -69,23 +71,27 @@ impl KvGeometry {
                 most * block_bytes
             ));
         }
-        Ok(Self {
+        let geometry = |kv: &PagedKv| Self {
             num_layers: kv.num_layers,
             num_heads: kv.num_heads,
             head_dim: kv.head_dim,
             block_len,
             num_blocks,
             dtype: limits.kv_dtype,
-        })
+        };
+        Ok(groups.iter().map(geometry).collect())
     }
 
-    /// Bytes of one block of `kv` over all its layers. Errors if no memory has so many.
-    pub fn bytes_of_block(kv: &PagedKv, limits: &Limits) -> Result<usize> {
-        let factors = [2, kv.num_layers, kv.num_heads, kv.head_dim, limits.kv_dtype.size()];
-        let bytes = factors.into_iter().try_fold(limits.block_len, usize::checked_mul);
+    /// Bytes of one block of each of `groups` over all their layers; 0 without groups. Errors if no memory has so many.
+    pub fn bytes_of_block(groups: &[PagedKv], limits: &Limits) -> Result<usize> {
+        let of_group = |kv: &PagedKv| {
+            let factors = [2, kv.num_layers, kv.num_heads, kv.head_dim, limits.kv_dtype.size()];
+            factors.into_iter().try_fold(limits.block_len, usize::checked_mul).filter(|&bytes| bytes > 0)
+        };
+        let bytes = groups.iter().try_fold(0_usize, |sum, kv| sum.checked_add(of_group(kv)?));
         // The smallest cache is two blocks, and its positions have to have numbers.
         let two = limits.block_len <= MAX_EXTENT / 2;
-        bytes.filter(|&bytes| two && bytes > 0 && bytes <= MAX_BYTES / 2).ok_or_else(|| {
+        bytes.filter(|&bytes| two && bytes <= MAX_BYTES / 2).ok_or_else(|| {
             let problem = format!(
                 "is {}; no memory holds two blocks of so many positions: give less",
                 limits.block_len

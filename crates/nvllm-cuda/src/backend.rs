@@ -352,8 +352,7 @@ impl CudaBackend {
             .iter()
             .map(|program| program.expand(|op| !lower::runs(op, limits, &narrow)))
             .collect::<nvllm_core::Result<Vec<_>>>()?;
-        let geometries =
-            spec.kv.iter().map(|kv| KvGeometry::new(kv, limits)).collect::<nvllm_core::Result<Vec<_>>>()?;
+        let geometries = KvGeometry::plan(&spec.kv, limits)?;
         // The plans hold every value's bytes to what can be addressed; what follows multiplies no more than they do.
         let plans = programs
             .iter()

@@ -81,9 +81,7 @@ impl LoadOptions {
             kv_bytes: self.kv_bytes(model, &limits, info)?,
             ..limits
         };
-        for kv in &model.spec.kv {
-            KvGeometry::new(kv, &limits).map_err(|e| self.named(e))?;
-        }
+        KvGeometry::plan(&model.spec.kv, &limits).map_err(|e| self.named(e))?;
         Ok(limits)
     }
 
@@ -129,12 +127,7 @@ impl LoadOptions {
 
     /// Bytes of one block over all KV groups.
     pub(crate) fn block_bytes(&self, model: &Model, limits: &Limits) -> Result<usize> {
-        let mut sum = 0_usize;
-        for kv in &model.spec.kv {
-            let bytes = KvGeometry::bytes_of_block(kv, limits).map_err(|e| self.named(e))?;
-            sum = sum.saturating_add(bytes);
-        }
-        Ok(sum)
+        KvGeometry::bytes_of_block(&model.spec.kv, limits).map_err(|e| self.named(e))
     }
 
     /// An error of the core in the words of these options: a limit is called by the option that it came from.

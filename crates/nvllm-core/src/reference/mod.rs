@@ -65,9 +65,8 @@ impl Backend for Reference {
         for decl in &spec.weights {
             report.weights = report.weights.saturating_add(held(&Weight::load(decl, source)?));
         }
-        for kv in &spec.kv {
-            report.kv = report.kv.saturating_add(ReferenceKv::bytes_for(&KvGeometry::new(kv, limits)?));
-        }
+        let geometries = KvGeometry::plan(&spec.kv, limits)?;
+        report.kv = geometries.iter().map(ReferenceKv::bytes_for).fold(0, usize::saturating_add);
         let wide = Limits { activations: Activations::F32, ..limits.clone() };
         for program in lower(self, spec)? {
             // Nothing shares memory here: the plan is asked only whether each value can be.
@@ -90,7 +89,7 @@ impl Backend for Reference {
         let weights =
             spec.weights.iter().map(|decl| Weight::load(decl, source)).collect::<Result<Vec<_>>>()?;
         let decoded = weights.iter().map(Weight::to_f32).collect::<Result<Vec<_>>>()?;
-        let geometries = spec.kv.iter().map(|kv| KvGeometry::new(kv, limits)).collect::<Result<Vec<_>>>()?;
+        let geometries = KvGeometry::plan(&spec.kv, limits)?;
         let run = Run {
             programs,
             weight_bytes: weights.iter().map(held).sum(),

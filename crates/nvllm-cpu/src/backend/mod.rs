@@ -137,8 +137,7 @@ impl Backend for CpuBackend {
                 Ok((program, plan))
             })
             .collect::<nvllm_core::Result<Vec<_>>>()?;
-        let geometries =
-            spec.kv.iter().map(|kv| KvGeometry::new(kv, limits)).collect::<nvllm_core::Result<_>>()?;
+        let geometries = KvGeometry::plan(&spec.kv, limits)?;
         let values = Values {
             arena: Arena::new(programs.iter().map(|(_, plan)| plan.bytes()).max().unwrap_or(0))?,
             programs,
