@@ -340,8 +340,8 @@ pub fn kv_groups(backend: &dyn Backend, settings: &Settings) -> Result<()> {
         (numbers(), attended()).prop_map(|(numbers, layout)| {
             let mut sketch = Sketch::new(numbers.for_heads(narrow.head_dim));
             let mut table = |name, heads: usize, cols| sketch.even_table(name, TABLE_ROWS, heads * cols, 1.0);
-            let tables = [&wide, &narrow].map(|spec| {
-                (table("q", spec.num_heads, spec.head_dim), table("kv", spec.num_kv_heads, spec.head_dim))
+            let tables = [(&wide, ["q0", "kv0"]), (&narrow, ["q1", "kv1"])].map(|(spec, [q, kv])| {
+                (table(q, spec.num_heads, spec.head_dim), table(kv, spec.num_kv_heads, spec.head_dim))
             });
             let groups = [(&wide, 1), (&narrow, 2)]
                 .map(|(spec, layers)| sketch.paged_kv(layers, spec.num_kv_heads, spec.head_dim, None));

@@ -365,10 +365,14 @@ fn same_logprobs(
     Ok(())
 }
 
-/// Grammar masks that arrive after submission: rows with one and rows without.
+/// Grammar masks that arrive after submission: rows with one and rows without. Until they come no other step is taken: it
+/// could ask for tokens that are not sampled yet.
 pub fn masks(backend: &dyn Backend, settings: &Settings) -> Result<()> {
     holds("masks", settings, 1.0, trials(), |(trial, voices)| {
-        let mut exe = load(backend, trial)?;
+        // Two in flight, or it is the limit that refuses the second step.
+        let mut two = trial.clone();
+        two.limits.max_in_flight = 2;
+        let mut exe = load(backend, &two).or_else(|_| load(backend, trial))?;
         let (mut followed, mut resets) = follow(trial, voices);
         let mut draw = Draw::new(trial.layout.content ^ 7);
         for id in 0..3 {
@@ -387,6 +391,11 @@ pub fn masks(backend: &dyn Backend, settings: &Settings) -> Result<()> {
             let resets = std::mem::take(&mut resets);
             let step = Step { id: StepId(id as u64), resets, seqs, awaits_masks: true, ..Step::default() };
             let ticket = exe.submit(&step).doing("submit")?;
+            let next =
+                Step { id: StepId(100), seqs: step.seqs.iter().map(after).collect(), ..Step::default() };
+            if exe.submit(&next).is_ok() {
+                return Err(Mismatch::contract("a step was taken while the one before awaits its masks"));
+            }
             exe.supply_masks(&ticket, masks.clone()).doing("supply_masks")?;
             if exe.supply_masks(&ticket, masks.clone()).is_ok() {
                 return Err(Mismatch::contract("masks were taken twice for one step"));
@@ -396,6 +405,17 @@ pub fn masks(backend: &dyn Backend, settings: &Settings) -> Result<()> {
         }
         Ok(())
     })
+}
+
+/// The step of a token that only the device knows.
+fn after(seq: &SeqStep) -> SeqStep {
+    SeqStep {
+        tokens: vec![Source::Slot],
+        positions: vec![Source::Slot],
+        kv_start: Source::Slot,
+        outputs: vec![OutputRow::sample(0)],
+        ..seq.clone()
+    }
 }
 
 /// How often each token comes, against its probability, for temperature, top-k, top-p and min-p.

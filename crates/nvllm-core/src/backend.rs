@@ -172,7 +172,7 @@ impl Backend for Under<'_> {
 pub trait Executable {
     /// Launches the step and does not wait for a device. A host backend runs it at once.
     ///
-    /// Errors if the step does not fit the limits; state is then as before.
+    /// Errors if the step does not fit the limits, or while an earlier one awaits its masks; state is then as before.
     fn submit(&mut self, step: &Step) -> Result<Ticket>;
     /// Brings the masks of a step that awaits them.
     fn supply_masks(&mut self, ticket: &Ticket, masks: TokenMasks) -> Result<()>;

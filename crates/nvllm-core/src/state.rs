@@ -29,6 +29,16 @@ pub struct KvLayer {
     pub layer: usize,
 }
 
+impl std::fmt::Display for KvLayer {
+    /// `kv[3]`, and `kv1[3]` in another group than the first.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.group {
+            0 => write!(f, "kv[{}]", self.layer),
+            group => write!(f, "kv{group}[{}]", self.layer),
+        }
+    }
+}
+
 /// The physical shape of one KV group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KvGeometry {

@@ -73,6 +73,10 @@ impl<F: Forward> Executable for HostExecutable<F> {
             let problem = format!("is one too many; {} may be in flight", self.limits.max_in_flight);
             return Err(CoreError::step(step.id, problem));
         }
+        if let Some(waiting) = self.pending.iter().find(|p| matches!(p.state, State::Masked { .. })) {
+            let problem = format!("follows step {}, which still awaits its masks", waiting.ticket);
+            return Err(CoreError::step(step.id, problem));
+        }
         if step.entry >= self.num_programs {
             let problem = format!("names entry program {}; {} exist", step.entry, self.num_programs);
             return Err(CoreError::step(step.id, problem));

@@ -66,12 +66,9 @@ impl Program {
             Op::RmsNorm { eps, .. } => text += &format!(" eps={eps:e}"),
             Op::SliceCols { start, len } => text += &format!(" {start}..{}", start + len),
             Op::Rope(spec) => text += &format!(" theta={:e} d={}", spec.theta, spec.head_dim),
-            Op::KvAppend { kv } => text += &format!(" kv[{}]", kv.layer),
+            Op::KvAppend { kv } => text += &format!(" {kv}"),
             Op::PagedAttention { spec, kv } | Op::Attention { spec, kv, .. } => {
-                text += &format!(
-                    " heads={}/{}x{} kv[{}]",
-                    spec.num_heads, spec.num_kv_heads, spec.head_dim, kv.layer
-                );
+                text += &format!(" heads={}/{}x{} {kv}", spec.num_heads, spec.num_kv_heads, spec.head_dim);
                 if let Some(window) = spec.window {
                     text += &format!(" window={window}");
                 }
