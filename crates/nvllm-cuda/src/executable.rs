@@ -200,7 +200,7 @@ impl CudaExecutable {
         let resets: Vec<Reset> = step.resets.iter().map(Reset::new).collect();
         let (own, inputs) = (&mut self.lanes[lane], &self.held.inputs);
         let padded = (bucket.unwrap_or(extents), self.limits.block_len);
-        let ranges = inputs.layout.fill(own.staging(), step, batch, &resets, padded);
+        let ranges = inputs.layout.fill(own.staging()?, step, batch, &resets, padded);
         own.bring(&self.device, &ranges, &inputs.buffer)?;
         self.compute(step, extents, bucket)?;
         if let (Some(rows), Some((logits, _))) = (rows, &self.entries[step.entry].sampling) {

@@ -83,10 +83,9 @@ impl KvCache for CudaKv {
     fn read_block(&self, group: usize, block: BlockId) -> CoreResult<HostTensor> {
         let group = self.check(group, block)?;
         let mut bytes = vec![0; group.geometry.block_bytes()];
-        for (part, bytes) in bytes.chunks_mut(group.part()).enumerate() {
-            group.buffer.start_read(&self.device.stream, group.at(part, block), bytes)?;
-        }
-        self.device.synchronize()?;
+        let parts = bytes.chunks_mut(group.part()).enumerate();
+        let parts = parts.map(|(part, bytes)| (group.at(part, block), bytes));
+        group.buffer.read_all(&self.device.stream, parts)?;
         Ok(HostTensor::from_bytes(group.geometry.block_shape(), group.geometry.dtype, bytes))
     }
 
@@ -103,10 +102,8 @@ impl KvCache for CudaKv {
             );
             return Err(CoreError::BadTensor { name: "KV block".into(), problem });
         }
-        for (part, bytes) in data.bytes().chunks(group.part()).enumerate() {
-            group.buffer.start_write(&self.device.stream, group.at(part, block), bytes)?;
-        }
-        Ok(self.device.synchronize()?)
+        let parts = data.bytes().chunks(group.part()).enumerate();
+        Ok(group.buffer.write_all(parts.map(|(part, bytes)| (group.at(part, block), bytes)))?)
     }
 
     fn copy_blocks(&mut self, group: usize, pairs: &[(BlockId, BlockId)]) -> CoreResult<()> {

@@ -17,7 +17,7 @@
 //!
 //! Results are asked for by collect and not by submit because the copy stream works in order too: there, waiting for step k would hold
 //! the inputs of step k+1 back until step k is done. A lane serves its next step only after its last one was collected: then both of its
-//! copies are done, and no event needs to say so. Steps without results are waited for all the same.
+//! copies are done, and waiting for the upload before its memory is written again costs nothing. Steps without results are waited for all the same.
 //!
 //! What looks at the device outside of steps (KV blocks, kept values, slots) does so on the compute stream, behind every step that was
 //! submitted. Rows of logits lie in memory of their own, finished when their step is collected, and are read on the copy stream.
@@ -35,7 +35,6 @@ use crate::memory::{Buffer, Pinned};
 pub(crate) struct Lane {
     staging: Pinned,
     inputs: Buffer,
-    arrived: CudaEvent,
     results: Buffer,
     computed: CudaEvent,
     fetched: Pinned,
@@ -47,7 +46,6 @@ impl Lane {
         Ok(Self {
             staging: Pinned::new(device, input_bytes)?,
             inputs: Buffer::new(device, input_bytes)?,
-            arrived: event()?,
             results: Buffer::new(device, result_bytes)?,
             computed: event()?,
             fetched: Pinned::new(device, result_bytes)?,
@@ -60,18 +58,14 @@ impl Lane {
     }
 
     /// Where the host lays a step's inputs out.
-    pub(crate) fn staging(&mut self) -> &mut [u8] {
+    pub(crate) fn staging(&mut self) -> Result<&mut [u8]> {
         self.staging.bytes_mut()
     }
 
     /// Brings `ranges` of the inputs to the same places in `inputs`, in the compute stream's order.
-    pub(crate) fn bring(&self, device: &Device, ranges: &[Range<usize>], inputs: &Buffer) -> Result<()> {
-        for range in ranges {
-            let bytes = &self.staging.bytes()[range.clone()];
-            self.inputs.start_write(&device.copies, range.start, bytes)?;
-        }
-        self.arrived.record(&device.copies).doing("recording an event")?;
-        device.stream.wait(&self.arrived).doing("ordering two streams")?;
+    pub(crate) fn bring(&mut self, device: &Device, ranges: &[Range<usize>], inputs: &Buffer) -> Result<()> {
+        let arrived = self.staging.upload(&device.copies, ranges, &self.inputs)?;
+        device.stream.wait(arrived).doing("ordering two streams")?;
         ranges.iter().try_for_each(|range| inputs.copy(range.start, &self.inputs, range.start, range.len()))
     }
 
@@ -86,11 +80,7 @@ impl Lane {
     /// Waits for the step and brings `ranges` of what was kept to the host, at the same places.
     pub(crate) fn fetch(&mut self, device: &Device, ranges: &[Range<usize>]) -> Result<()> {
         device.copies.wait(&self.computed).doing("ordering two streams")?;
-        for range in ranges {
-            let out = &mut self.fetched.bytes_mut()[range.clone()];
-            self.results.start_read(&device.copies, range.start, out)?;
-        }
-        device.copies.synchronize().doing("waiting for a step")
+        self.fetched.download(&device.copies, ranges, &self.results)
     }
 
     /// What was fetched.

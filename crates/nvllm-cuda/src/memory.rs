@@ -1,8 +1,12 @@
 //! Device memory and pinned host memory, owned.
+//!
+//! A copy runs on after the call that starts it. No safe function leaves one that reads or writes borrowed host memory:
+//! [`Buffer`] waits, on every way out, and [`Pinned`] owns what an upload still reads and waits before it is changed or freed.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use cudarc::driver::{CudaContext, CudaStream, DriverError, result, sys};
+use cudarc::driver::{CudaEvent, CudaStream, DriverError, result, sys};
 
 use crate::device::Device;
 use crate::error::{CudaError, Doing, Result};
@@ -70,11 +74,9 @@ impl Buffer {
             .doing("clearing GPU memory")
     }
 
-    /// Copies `bytes` to `offset`, in stream order. They may be dropped or changed on return.
+    /// Copies `bytes` to `offset`, in stream order, and waits for it.
     pub(crate) fn write(&self, offset: usize, bytes: &[u8]) -> Result<()> {
-        self.start_write(&self.device.stream, offset, bytes)?;
-        // The driver may still read from pageable memory; a caller that must not wait uses pinned memory.
-        self.device.stream.synchronize().doing("waiting for the GPU")
+        self.write_all([(offset, bytes)])
     }
 
     /// As [`write`](Self::write); nothing to write costs nothing.
@@ -82,30 +84,59 @@ impl Buffer {
         if bytes.is_empty() { Ok(()) } else { self.write(offset, bytes) }
     }
 
-    /// Starts a copy to `offset` on `stream`; `bytes` must stay as they are until it is done.
-    pub(crate) fn start_write(&self, stream: &CudaStream, offset: usize, bytes: &[u8]) -> Result<()> {
-        assert!(offset + bytes.len() <= self.len, "inside the buffer");
-        if bytes.is_empty() {
-            return Ok(());
+    /// Copies each of `parts` to its offset, in stream order, and waits once for all.
+    pub(crate) fn write_all<'a>(&self, parts: impl IntoIterator<Item = (usize, &'a [u8])>) -> Result<()> {
+        let copies = Started(&self.device.stream);
+        for (offset, bytes) in parts {
+            // SAFETY: `copies` waits before the borrow of `bytes` ends.
+            unsafe { self.start_write(copies.0, offset, bytes) }?;
         }
-        // SAFETY: inside the allocation.
-        unsafe { result::memcpy_htod_async(self.at(offset), bytes, stream.cu_stream()) }
-            .doing("copying to the GPU")
+        copies.wait()
     }
 
     /// Copies `out.len()` bytes from `offset` to the host in the order of `stream`, and waits for it.
     pub(crate) fn read(&self, stream: &CudaStream, offset: usize, out: &mut [u8]) -> Result<()> {
-        self.start_read(stream, offset, out)?;
-        stream.synchronize().doing("waiting for a copy from the GPU")
+        self.read_all(stream, [(offset, out)])
     }
 
-    /// Starts a copy to the host on `stream`; `out` holds it when the stream has come so far.
-    pub(crate) fn start_read(&self, stream: &CudaStream, offset: usize, out: &mut [u8]) -> Result<()> {
+    /// Copies what is at each offset to its part in the order of `stream`, and waits once for all.
+    pub(crate) fn read_all<'a>(
+        &self,
+        stream: &CudaStream,
+        parts: impl IntoIterator<Item = (usize, &'a mut [u8])>,
+    ) -> Result<()> {
+        let copies = Started(stream);
+        for (offset, out) in parts {
+            // SAFETY: `copies` waits before the borrow of `out` ends.
+            unsafe { self.start_read(copies.0, offset, out) }?;
+        }
+        copies.wait()
+    }
+
+    /// Starts a copy to `offset` on `stream`.
+    ///
+    /// # Safety
+    /// `bytes` stay allocated and as they are until `stream` has done it.
+    unsafe fn start_write(&self, stream: &CudaStream, offset: usize, bytes: &[u8]) -> Result<()> {
+        assert!(offset + bytes.len() <= self.len, "inside the buffer");
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        // SAFETY: inside the allocation; the caller keeps `bytes`.
+        unsafe { result::memcpy_htod_async(self.at(offset), bytes, stream.cu_stream()) }
+            .doing("copying to the GPU")
+    }
+
+    /// Starts a copy to the host on `stream`.
+    ///
+    /// # Safety
+    /// `out` stays allocated and untouched until `stream` has done it.
+    unsafe fn start_read(&self, stream: &CudaStream, offset: usize, out: &mut [u8]) -> Result<()> {
         assert!(offset + out.len() <= self.len, "inside the buffer");
         if out.is_empty() {
             return Ok(());
         }
-        // SAFETY: inside the allocation.
+        // SAFETY: inside the allocation; the caller keeps `out`.
         unsafe { result::memcpy_dtoh_async(out, self.at(offset), stream.cu_stream()) }
             .doing("copying from the GPU")
     }
@@ -136,11 +167,32 @@ impl Drop for Buffer {
     }
 }
 
+/// Copies that were started on a stream: an error or a panic between them waits for those before it too.
+struct Started<'a>(&'a CudaStream);
+
+impl Started<'_> {
+    fn wait(self) -> Result<()> {
+        let stream = self.0;
+        // `drop` would wait a second time.
+        std::mem::forget(self);
+        stream.synchronize().doing("waiting for a copy")
+    }
+}
+
+impl Drop for Started<'_> {
+    fn drop(&mut self) {
+        // The error that is being returned says more.
+        let _ = self.0.synchronize();
+    }
+}
+
 /// Page-locked host memory: copies from and to it run beside the host.
 pub(crate) struct Pinned {
-    context: Arc<CudaContext>,
+    device: Arc<Device>,
     bytes: *mut u8,
     len: usize,
+    /// The last upload is done.
+    uploaded: CudaEvent,
 }
 
 impl Pinned {
@@ -148,28 +200,65 @@ impl Pinned {
     pub(crate) fn new(device: &Arc<Device>, len: usize) -> Result<Self> {
         device.bind()?;
         let len = len.max(1);
+        let uploaded = device.context.new_event(None).doing("making an event")?;
         // SAFETY: freed once, in `drop`; zeroed before anything reads it.
         let bytes = unsafe { result::malloc_host(len, 0) }.doing("pinning host memory")?.cast::<u8>();
         // SAFETY: `len` bytes were just allocated.
         unsafe { bytes.write_bytes(0, len) };
-        Ok(Self { context: Arc::clone(&device.context), bytes, len })
+        Ok(Self { device: Arc::clone(device), bytes, len, uploaded })
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
-        // SAFETY: allocated and initialised in `new`; the caller has waited for copies into it.
+        // SAFETY: allocated and initialised in `new`; `download`, which alone copies into it, has waited.
         unsafe { std::slice::from_raw_parts(self.bytes, self.len) }
     }
 
-    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as in `bytes`, and the borrow is exclusive.
-        unsafe { std::slice::from_raw_parts_mut(self.bytes, self.len) }
+    /// The bytes, when no upload reads them any more.
+    pub(crate) fn bytes_mut(&mut self) -> Result<&mut [u8]> {
+        self.uploaded.synchronize().doing("waiting for a copy to the GPU")?;
+        // SAFETY: as in `bytes`; the borrow is exclusive, and nothing is copied from it.
+        Ok(unsafe { std::slice::from_raw_parts_mut(self.bytes, self.len) })
+    }
+
+    /// Starts copies of `ranges` to the same places in `to` on `stream`; the event says when they are done.
+    pub(crate) fn upload(
+        &mut self,
+        stream: &CudaStream,
+        ranges: &[Range<usize>],
+        to: &Buffer,
+    ) -> Result<&CudaEvent> {
+        let copies = Started(stream);
+        for range in ranges {
+            // SAFETY: nothing changes or frees the bytes before `uploaded`, or `copies` waits.
+            unsafe { to.start_write(stream, range.start, &self.bytes()[range.clone()]) }?;
+        }
+        self.uploaded.record(stream).doing("recording an event")?;
+        std::mem::forget(copies);
+        Ok(&self.uploaded)
+    }
+
+    /// Copies `ranges` of `from` to the same places here in the order of `stream`, and waits for it.
+    pub(crate) fn download(
+        &mut self,
+        stream: &CudaStream,
+        ranges: &[Range<usize>],
+        from: &Buffer,
+    ) -> Result<()> {
+        let bytes = self.bytes_mut()?;
+        let copies = Started(stream);
+        for range in ranges {
+            // SAFETY: `copies` waits before the borrow of `bytes` ends.
+            unsafe { from.start_read(stream, range.start, &mut bytes[range.clone()]) }?;
+        }
+        copies.wait()
     }
 }
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        let _ = self.context.bind_to_thread();
-        // SAFETY: allocated in `new`, freed once.
+        let _ = self.device.bind();
+        let _ = self.uploaded.synchronize();
+        // SAFETY: allocated in `new`, freed once; no upload reads it.
         let _ = unsafe { result::free_host(self.bytes.cast()) };
     }
 }
