@@ -257,7 +257,7 @@ pub(crate) fn formats(model: &Model) -> Result<Vec<WeightFormat>> {
     let missing = |name: &str| CoreError::MissingTensor { name: name.into(), place: model.name.clone() };
     let format = |decl: &nvllm_core::WeightDecl| {
         let part = decl.parts.first().ok_or_else(|| missing(&decl.name))?;
-        Ok(model.source.tensor(&part.source)?.format)
+        Ok(model.source.info(&part.source)?.format)
     };
     model.spec.weights.iter().map(format).collect::<nvllm_core::Result<_>>().map_err(BenchError::from)
 }

@@ -7,6 +7,7 @@ use proptest::test_runner::{Config, RngSeed, TestCaseError, TestError, TestRunne
 use crate::anchor::{Anchored, first_difference};
 use crate::bound::{fused_key, pair};
 use crate::error::{Difference, Doing, Mismatch, Result};
+use crate::source::Counted;
 use crate::trial::Trial;
 
 /// How a case is run.
@@ -64,8 +65,15 @@ pub(crate) fn holds<S: Strategy>(
 
 /// Loads the trial on `backend`, with its cache full of values that nothing may read.
 pub(crate) fn load(backend: &dyn Backend, trial: &Trial) -> Result<Box<dyn Executable>> {
-    let planned = backend.plan(&trial.spec, &trial.source, &trial.limits).doing("plan")?;
-    let mut exe = backend.load(&trial.spec, &trial.source, &trial.limits).doing("load")?;
+    let source = Counted::new(&trial.source);
+    let planned = backend.plan(&trial.spec, &source, &trial.limits).doing("plan")?;
+    if let Some((name, num)) = source.beyond(0) {
+        return Err(Mismatch::contract(format!("plan asks for the bytes of `{name}` {num} times")));
+    }
+    let mut exe = backend.load(&trial.spec, &source, &trial.limits).doing("load")?;
+    if let Some((name, num)) = source.beyond(1) {
+        return Err(Mismatch::contract(format!("load asks for the bytes of `{name}` {num} times")));
+    }
     let held = exe.memory();
     if (planned.weights, planned.kv) != (held.weights, held.kv) || planned.arena < held.arena {
         return Err(Mismatch::contract(format!("{planned} are planned and {held} are held")));

@@ -18,7 +18,7 @@ use nvllm_core::{
 use attention::Seen;
 pub use attention::Way;
 
-use crate::{CASES, Settings};
+use crate::{CASES, MemorySource, Settings};
 
 /// What is wrong with a backend.
 #[derive(Clone, Debug, PartialEq)]
@@ -234,7 +234,8 @@ impl Backend for Faulty {
         let mut spec = spec.clone();
         self.0.rewrite(&mut spec);
         let (fault, held) = (self.0.clone(), limits.clone());
-        let decoded = spec.weights.iter().map(|decl| Weight::load(decl, weights)?.to_f32());
+        let weights = MemorySource::copy_of(weights)?;
+        let decoded = spec.weights.iter().map(|decl| Weight::load(decl, &weights)?.to_f32());
         let seen = Arc::new(Mutex::new(Seen::new(decoded.collect::<Result<_>>()?)));
         let observed = Arc::clone(&seen);
         let observer: Observer = Arc::new(move |program, node, outputs| {
@@ -244,7 +245,7 @@ impl Backend for Faulty {
                 fault.disturb(&held, program, node, outputs);
             }
         });
-        let inner = Reference::observed(observer).load(&spec, weights, limits)?;
+        let inner = Reference::observed(observer).load(&spec, &weights, limits)?;
         Ok(Box::new(FaultyRun { fault: self.0.clone(), inner, seen, vocab_size: spec.vocab_size as u32 }))
     }
 }

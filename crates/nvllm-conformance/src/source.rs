@@ -1,9 +1,10 @@
 //! Weights in memory.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use nvllm_core::{CanonicalTensor, CoreError, DType, Result, WeightSource};
+use nvllm_core::{CanonicalTensor, CoreError, DType, Result, TensorInfo, WeightSource};
 
 /// A checkpoint in memory: named dense tensors.
 #[derive(Clone, Debug, Default)]
@@ -34,6 +35,58 @@ impl MemorySource {
     }
 }
 
+impl MemorySource {
+    /// Every tensor of `source`, each asked for once.
+    pub(crate) fn copy_of(source: &dyn WeightSource) -> Result<Self> {
+        let tensors = source.names().into_iter().map(|name| {
+            let tensor = source.tensor(&name)?;
+            Ok((name, tensor))
+        });
+        Ok(Self { tensors: tensors.collect::<Result<_>>()? })
+    }
+
+    fn find(&self, name: &str) -> Result<&CanonicalTensor> {
+        let missing = || CoreError::MissingTensor { name: name.into(), place: self.describe() };
+        self.tensors.get(name).ok_or_else(missing)
+    }
+}
+
+/// A source that counts how often each tensor's bytes are asked for.
+pub(crate) struct Counted<'a> {
+    source: &'a dyn WeightSource,
+    asked: RefCell<BTreeMap<String, usize>>,
+}
+
+impl<'a> Counted<'a> {
+    pub(crate) fn new(source: &'a dyn WeightSource) -> Self {
+        Self { source, asked: RefCell::default() }
+    }
+
+    /// A tensor whose bytes were asked for more than `most` times, and how often.
+    pub(crate) fn beyond(&self, most: usize) -> Option<(String, usize)> {
+        self.asked.borrow().iter().find(|(_, num)| **num > most).map(|(name, num)| (name.clone(), *num))
+    }
+}
+
+impl WeightSource for Counted<'_> {
+    fn describe(&self) -> String {
+        self.source.describe()
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.source.names()
+    }
+
+    fn info(&self, name: &str) -> Result<TensorInfo> {
+        self.source.info(name)
+    }
+
+    fn tensor(&self, name: &str) -> Result<CanonicalTensor> {
+        *self.asked.borrow_mut().entry(name.into()).or_default() += 1;
+        self.source.tensor(name)
+    }
+}
+
 impl WeightSource for MemorySource {
     fn describe(&self) -> String {
         "conformance weights".into()
@@ -43,10 +96,11 @@ impl WeightSource for MemorySource {
         self.tensors.keys().cloned().collect()
     }
 
+    fn info(&self, name: &str) -> Result<TensorInfo> {
+        self.find(name).map(CanonicalTensor::info)
+    }
+
     fn tensor(&self, name: &str) -> Result<CanonicalTensor> {
-        self.tensors
-            .get(name)
-            .cloned()
-            .ok_or_else(|| CoreError::MissingTensor { name: name.into(), place: self.describe() })
+        self.find(name).cloned()
     }
 }

@@ -65,7 +65,7 @@ impl std::fmt::Debug for Trial {
             .iter()
             .filter_map(|w| {
                 use nvllm_core::WeightSource;
-                let tensor = self.source.tensor(&w.parts[0].source).ok()?;
+                let tensor = self.source.info(&w.parts[0].source).ok()?;
                 Some(format!("{} {:?} in {} parts", w.name, tensor.format.code, w.parts.len()))
             })
             .collect();

@@ -5,7 +5,7 @@ use std::fmt;
 use crate::program::MemoryPlan;
 use crate::{
     Activations, AdapterId, ByteCount, CoreError, DType, KvCache, KvGeometry, Limits, ModelSpec, Numerics,
-    Op, PlanRules, Result, SlotId, Step, StepOutput, StepProfile, Tensor, Ticket, TokenMasks, Weight,
+    Op, PlanRules, Result, SlotId, Step, StepOutput, StepProfile, Tensor, Ticket, TokenMasks, WeightInfo,
     WeightSource,
 };
 
@@ -247,7 +247,7 @@ pub fn plan<B: Backend + ?Sized>(
     spec.check_names(source)?;
     let mut report = MemoryReport::default();
     for decl in &spec.weights {
-        report.weights = report.weights.saturating_add(Weight::load(decl, source)?.bytes());
+        report.weights = report.weights.saturating_add(WeightInfo::of(decl, source)?.bytes());
     }
     report.kv =
         KvGeometry::plan(&spec.kv, limits)?.iter().map(KvGeometry::bytes).fold(0, usize::saturating_add);

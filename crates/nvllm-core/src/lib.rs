@@ -44,5 +44,6 @@ pub use state::{KvCache, KvGeometry, KvLayer, PagedKv};
 pub use step::{OutputRow, SeqStep, SlotReset, Source, Step, StepOutput, Ticket, TokenLogprobs, TokenMasks};
 pub use tensor::{HostTensor, Tensor};
 pub use weight::{
-    AxisRole, CanonicalTensor, Code, Weight, WeightDecl, WeightFormat, WeightPart, WeightSource,
+    AxisRole, CanonicalTensor, Code, TensorInfo, Weight, WeightDecl, WeightFormat, WeightInfo, WeightPart,
+    WeightSource,
 };

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nvllm_core::{Code, CoreError, DType, ModelSpec, WeightId, WeightSource};
+use nvllm_core::{Code, CoreError, DType, ModelSpec, WeightDecl, WeightId, WeightInfo, WeightSource};
 
 use crate::device::Device;
 use crate::memory::{Address, Buffer};
@@ -28,36 +28,36 @@ pub(crate) struct Vector {
 pub(crate) struct Weights(Vec<Weight>);
 
 /// The dtype in which a weight is held: that of its parts, f32 where they differ, which is exact.
-fn held(weight: &nvllm_core::Weight) -> nvllm_core::Result<DType> {
-    let mut dtypes = weight.segments.iter().map(|segment| match segment.format.code {
+fn held(decl: &WeightDecl, info: &WeightInfo) -> nvllm_core::Result<DType> {
+    let mut dtypes = info.parts.iter().map(|part| match part.format.code {
         Code::Dense(dtype @ (DType::F32 | DType::F16 | DType::Bf16)) => Ok(dtype),
         ref code => Err(CoreError::Unsupported {
             backend: "cuda".into(),
-            op: format!("weight `{}` coded as {code:?}", weight.decl.name),
+            op: format!("weight `{}` coded as {code:?}", decl.name),
             reason: "dense f32, f16 and bf16 weights are read".into(),
         }),
     });
     let first = dtypes.next().unwrap_or(Ok(DType::F32))?;
-    let vector = weight.decl.shape.len() < 2;
+    let vector = decl.shape.len() < 2;
     let same = dtypes.try_fold(true, |same, dtype| Ok::<_, CoreError>(same && dtype? == first))?;
     Ok(if same && !vector { first } else { DType::F32 })
 }
 
 /// Whether a weight is a vector that is stored as bf16.
-fn narrow(weight: &nvllm_core::Weight) -> bool {
-    weight.decl.shape.len() < 2 && weight.segments.iter().all(|s| s.format.code == Code::Dense(DType::Bf16))
+fn narrow(decl: &WeightDecl, info: &WeightInfo) -> bool {
+    decl.shape.len() < 2 && info.parts.iter().all(|part| part.format.code == Code::Dense(DType::Bf16))
 }
 
 /// Which weights of `spec` are vectors stored as bf16, by id.
 pub(crate) fn narrow_vectors(spec: &ModelSpec, source: &dyn WeightSource) -> nvllm_core::Result<Vec<bool>> {
-    spec.weights.iter().map(|decl| Ok(narrow(&nvllm_core::Weight::load(decl, source)?))).collect()
+    spec.weights.iter().map(|decl| Ok(narrow(decl, &WeightInfo::of(decl, source)?))).collect()
 }
 
 /// Bytes that the weights of `spec` will take.
 pub(crate) fn bytes_for(spec: &ModelSpec, source: &dyn WeightSource) -> nvllm_core::Result<usize> {
     let one = |decl| {
-        let weight = nvllm_core::Weight::load(decl, source)?;
-        let size = held(&weight)?.size() + if narrow(&weight) { DType::Bf16.size() } else { 0 };
+        let info = WeightInfo::of(decl, source)?;
+        let size = held(decl, &info)?.size() + if narrow(decl, &info) { DType::Bf16.size() } else { 0 };
         Ok(size * decl.num_elements())
     };
     spec.weights.iter().map(one).sum()
@@ -71,8 +71,9 @@ impl Weights {
         source: &dyn WeightSource,
     ) -> nvllm_core::Result<Self> {
         let one = |decl| {
+            let info = WeightInfo::of(decl, source)?;
+            let dtype = held(decl, &info)?;
             let weight = nvllm_core::Weight::load(decl, source)?;
-            let dtype = held(&weight)?;
             let buffer = Buffer::new(device, dtype.size() * decl.num_elements())?;
             let as_is = weight.segments.iter().all(|s| s.format.code == Code::Dense(dtype));
             if as_is {
@@ -84,7 +85,7 @@ impl Weights {
             } else {
                 buffer.write(0, bytemuck::cast_slice(&weight.to_f32()?))?;
             }
-            let narrow = narrow(&weight)
+            let narrow = narrow(decl, &info)
                 .then(|| {
                     Buffer::of(
                         device,

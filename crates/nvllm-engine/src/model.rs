@@ -164,7 +164,7 @@ impl Model {
     /// Bytes of the checkpoint's tensors that the model uses, tied weights once.
     pub fn weight_bytes(&self) -> Result<usize> {
         let parts = self.spec.weights.iter().flat_map(|w| &w.parts);
-        parts.map(|part| Ok(self.source.tensor(&part.source)?.bytes())).sum()
+        parts.map(|part| Ok(self.source.info(&part.source)?.bytes())).sum()
     }
 }
 

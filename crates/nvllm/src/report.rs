@@ -100,7 +100,7 @@ fn bytes_per_token(engine: &Engine, model: &Model, context: usize) -> f64 {
         .weights
         .iter()
         .map(|w| {
-            let first = w.parts.first().and_then(|part| model.source.tensor(&part.source).ok());
+            let first = w.parts.first().and_then(|part| model.source.info(&part.source).ok());
             first.map_or_else(|| WeightFormat::dense(model.dtype), |tensor| tensor.format)
         })
         .collect();

@@ -12,7 +12,7 @@ use crate::program::{MemoryPlan, Node, Program};
 use crate::{
     Activations, Backend, BackendInfo, DType, Executable, HostTensor, KvCache, KvGeometry, Limits,
     MemoryReport, ModelSpec, Op, OrderId, PlanRules, Reason, Result, Tensor, ValueId, ValueKind, Weight,
-    WeightSource,
+    WeightDecl, WeightInfo, WeightSource,
 };
 
 use kv::ReferenceKv;
@@ -63,7 +63,7 @@ impl Backend for Reference {
         spec.check_names(source)?;
         let mut report = MemoryReport::default();
         for decl in &spec.weights {
-            report.weights = report.weights.saturating_add(held(&Weight::load(decl, source)?));
+            report.weights = report.weights.saturating_add(held(decl, WeightInfo::of(decl, source)?.bytes()));
         }
         let geometries = KvGeometry::plan(&spec.kv, limits)?;
         report.kv = geometries.iter().map(ReferenceKv::bytes_for).fold(0, usize::saturating_add);
@@ -92,7 +92,7 @@ impl Backend for Reference {
         let geometries = KvGeometry::plan(&spec.kv, limits)?;
         let run = Run {
             programs,
-            weight_bytes: weights.iter().map(held).sum(),
+            weight_bytes: weights.iter().map(|weight| held(&weight.decl, weight.bytes())).sum(),
             weights: decoded,
             kv: ReferenceKv::new(geometries)?,
             limits: limits.clone(),
@@ -105,8 +105,8 @@ impl Backend for Reference {
 }
 
 /// Bytes of a weight: as the checkpoint has it, and decoded.
-fn held(weight: &Weight) -> usize {
-    weight.bytes() + size_of::<f32>() * weight.decl.num_elements()
+fn held(decl: &WeightDecl, bytes: usize) -> usize {
+    bytes + size_of::<f32>() * decl.num_elements()
 }
 
 struct Run {

@@ -1,6 +1,6 @@
 //! What a model declares about a weight.
 
-use super::{CanonicalTensor, Code};
+use super::{Code, TensorInfo, WeightSource};
 use crate::{CoreError, DType, Result};
 
 /// What an axis of a weight means, from which the tensor-parallel rewrite shards it.
@@ -60,8 +60,9 @@ impl WeightDecl {
         self.shape.iter().product()
     }
 
-    /// Checks that `tensor` can be `part` of this weight.
-    pub(super) fn check_part(&self, part: &WeightPart, tensor: &CanonicalTensor) -> Result<()> {
+    /// What `source` has as `part` of this weight, if it can be that.
+    pub(super) fn part_info(&self, part: &WeightPart, source: &dyn WeightSource) -> Result<TensorInfo> {
+        let tensor = source.info(&part.source)?;
         let bad = |problem| Err(CoreError::BadTensor { name: part.source.clone(), problem });
         let expected =
             if self.shape.len() < 2 { vec![part.num_rows] } else { vec![part.num_rows, self.num_cols()] };
@@ -76,6 +77,6 @@ impl WeightDecl {
         {
             return bad(format!("is {dtype}; weights in f32, f16 and bf16 can be read"));
         }
-        Ok(())
+        Ok(tensor)
     }
 }

@@ -2,11 +2,13 @@
 
 mod decl;
 mod format;
+mod info;
 mod safetensors;
 mod synthetic;
 
 pub use decl::{AxisRole, WeightDecl, WeightPart};
 pub use format::{ActQuant, Code, Offset, ScaleType, WeightFormat};
+pub use info::{TensorInfo, WeightInfo};
 pub use safetensors::SafetensorsSource;
 pub use synthetic::SyntheticSource;
 
@@ -50,6 +52,11 @@ impl CanonicalTensor {
         outer.iter().product()
     }
 
+    /// What is known of it apart from its bytes.
+    pub fn info(&self) -> TensorInfo {
+        TensorInfo { shape: self.shape.clone(), format: self.format.clone() }
+    }
+
     /// Bytes held.
     pub fn bytes(&self) -> usize {
         self.codes.len() + self.scales.len() + self.offsets.len()
@@ -63,7 +70,9 @@ pub trait WeightSource {
     fn describe(&self) -> String;
     /// Every tensor name.
     fn names(&self) -> Vec<String>;
-    /// One tensor in canonical form.
+    /// Shape and format of one tensor. Reads none of its bytes.
+    fn info(&self, name: &str) -> Result<TensorInfo>;
+    /// One tensor in canonical form. A backend asks for each once: it may be quantised or drawn on the way.
     fn tensor(&self, name: &str) -> Result<CanonicalTensor>;
 }
 
@@ -83,17 +92,11 @@ impl Weight {
             .parts
             .iter()
             .map(|part| {
-                let tensor = source.tensor(&part.source)?;
-                decl.check_part(part, &tensor)?;
-                Ok(tensor)
+                decl.part_info(part, source)?;
+                source.tensor(&part.source)
             })
             .collect::<Result<Vec<_>>>()?;
         Ok(Self { decl: decl.clone(), segments })
-    }
-
-    /// The format of the first segment, by which costs are counted.
-    pub fn format(&self) -> &WeightFormat {
-        &self.segments[0].format
     }
 
     /// Bytes over all segments.

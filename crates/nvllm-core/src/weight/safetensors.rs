@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use safetensors::{Dtype, SafeTensors};
 
-use super::{CanonicalTensor, WeightSource};
+use super::{CanonicalTensor, TensorInfo, WeightSource};
 use crate::{CoreError, DType, Result};
 
 /// A checkpoint in safetensors files.
@@ -48,6 +48,11 @@ impl SafetensorsSource {
         Ok(Self { place: place.into(), tensors })
     }
 
+    fn find(&self, name: &str) -> Result<&CanonicalTensor> {
+        let missing = || CoreError::MissingTensor { name: name.into(), place: self.place.clone() };
+        self.tensors.get(name).ok_or_else(missing)
+    }
+
     fn open_files(dir: &Path, files: &[PathBuf]) -> Result<Self> {
         let mut tensors = BTreeMap::new();
         for path in files {
@@ -66,11 +71,12 @@ impl WeightSource for SafetensorsSource {
         self.tensors.keys().cloned().collect()
     }
 
+    fn info(&self, name: &str) -> Result<TensorInfo> {
+        self.find(name).map(CanonicalTensor::info)
+    }
+
     fn tensor(&self, name: &str) -> Result<CanonicalTensor> {
-        self.tensors
-            .get(name)
-            .cloned()
-            .ok_or_else(|| CoreError::MissingTensor { name: name.into(), place: self.place.clone() })
+        self.find(name).cloned()
     }
 }
 

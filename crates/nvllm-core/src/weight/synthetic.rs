@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{CanonicalTensor, WeightDecl, WeightSource};
+use super::{CanonicalTensor, TensorInfo, WeightDecl, WeightSource};
 use crate::sampling::philox4x32;
 use crate::{CoreError, DType, Result};
 
@@ -39,12 +39,14 @@ impl WeightSource for SyntheticSource {
         self.parts.iter().map(|(name, _)| name.clone()).collect()
     }
 
+    fn info(&self, name: &str) -> Result<TensorInfo> {
+        let missing = || CoreError::MissingTensor { name: name.into(), place: self.describe() };
+        let (_, shape) = self.parts.iter().find(|(part, _)| part == name).ok_or_else(missing)?;
+        Ok(TensorInfo::dense(self.dtype, shape.clone()))
+    }
+
     fn tensor(&self, name: &str) -> Result<CanonicalTensor> {
-        let (_, shape) = self
-            .parts
-            .iter()
-            .find(|(part, _)| part == name)
-            .ok_or_else(|| CoreError::MissingTensor { name: name.into(), place: self.describe() })?;
+        let shape = self.info(name)?.shape;
         let (mean, std) = if shape.len() < 2 { (1.0, 0.1) } else { (0.0, 1.0 / (shape[1] as f32).sqrt()) };
         // FNV-1a of the name separates the tensors' streams.
         let key = name
@@ -62,6 +64,6 @@ impl WeightSource for SyntheticSource {
             }
         }
         codes.truncate(len * self.dtype.size());
-        Ok(CanonicalTensor::dense(self.dtype, shape.clone(), Bytes::from(codes)))
+        Ok(CanonicalTensor::dense(self.dtype, shape, Bytes::from(codes)))
     }
 }

@@ -1,7 +1,7 @@
 //! Weights as the kernels take them: matrices in place, vectors as f32.
 
 use bytes::Bytes;
-use nvllm_core::{Code, CoreError, DType, ModelSpec, Result, Weight, WeightId, WeightSource};
+use nvllm_core::{Code, CoreError, DType, ModelSpec, Result, Weight, WeightId, WeightInfo, WeightSource};
 
 use super::elem;
 use crate::Elem;
@@ -53,10 +53,10 @@ impl Weights {
     /// Bytes that [`load`](Self::load) will hold.
     pub(super) fn bytes_for(spec: &ModelSpec, source: &dyn WeightSource) -> Result<usize> {
         let one = |decl| {
-            let weight = Weight::load(decl, source)?;
-            let alike = weight.segments.windows(2).all(|pair| pair[0].format == pair[1].format);
-            let as_is = weight.decl.shape.len() > 1 && alike;
-            Ok(if as_is { weight.bytes() } else { DType::F32.size() * decl.num_elements() })
+            let info = WeightInfo::of(decl, source)?;
+            let alike = info.parts.windows(2).all(|pair| pair[0].format == pair[1].format);
+            let as_is = decl.shape.len() > 1 && alike;
+            Ok(if as_is { info.bytes() } else { DType::F32.size() * decl.num_elements() })
         };
         spec.weights.iter().map(one).sum()
     }

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use nvllm_core::{CanonicalTensor, WeightSource};
+use nvllm_core::{CanonicalTensor, TensorInfo, WeightSource};
 
 use crate::{LoadProgress, Model, Result};
 
@@ -31,6 +31,10 @@ impl WeightSource for Reading<'_> {
 
     fn names(&self) -> Vec<String> {
         self.source.names()
+    }
+
+    fn info(&self, name: &str) -> nvllm_core::Result<TensorInfo> {
+        self.source.info(name)
     }
 
     fn tensor(&self, name: &str) -> nvllm_core::Result<CanonicalTensor> {

@@ -164,7 +164,7 @@ fn by_kind(model: &Model) -> Result<BTreeMap<&'static str, (usize, usize)>> {
         };
         let mut bytes = 0;
         for part in &weight.parts {
-            bytes += model.source.tensor(&part.source)?.bytes();
+            bytes += model.source.info(&part.source)?.bytes();
         }
         let entry: &mut (usize, usize) = kinds.entry(kind).or_default();
         *entry = (entry.0 + weight.num_elements(), entry.1 + bytes);
