@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use nvllm_core::{TokenId, TokenLogprobs};
-use nvllm_engine::{Event, FinishReason, Finished, RequestStream};
+use nvllm_engine::{Engine, Event, FinishReason, Finished, Request, RequestStream};
 
 use crate::interrupt::Listener;
 
@@ -66,9 +66,12 @@ pub(super) struct Receiving {
 }
 
 impl Receiving {
-    /// Of a request that was submitted just now.
-    pub(super) fn new(stream: RequestStream, prompt_tokens: usize, max_tokens: Option<usize>) -> Self {
-        Self { stream, prompt_tokens, max_tokens, submitted: Instant::now() }
+    /// Submits `request`.
+    pub(super) fn submit(engine: &Engine, request: Request) -> Result<Self> {
+        let (prompt_tokens, max_tokens) = (request.prompt.len(), request.max_tokens);
+        // Before the engine has it: a short answer can be there when the call returns.
+        let submitted = Instant::now();
+        Ok(Self { stream: engine.submit(request)?, prompt_tokens, max_tokens, submitted })
     }
 
     /// Waits for the answer, and hands over each piece of text as it comes: with its token, or held back until the end.

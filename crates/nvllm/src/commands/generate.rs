@@ -88,8 +88,7 @@ pub(super) fn run(args: &Generate) -> Result<()> {
     let listener = Listener::start();
     let mut receiving = Vec::new();
     for request in requests {
-        let num_tokens = request.prompt.len();
-        receiving.push(Receiving::new(engine.submit(request)?, num_tokens, max_tokens));
+        receiving.push(Receiving::submit(&engine, request)?);
     }
     let printer = Printer { args, engine: &engine, model: &model, tokenizer, seed, many };
     let mut interrupted = false;

@@ -46,6 +46,24 @@ impl PromptArgs {
     }
 }
 
+/// Fields of a request of OpenAI's or vLLM's that change an answer; other fields (an id, a label) are passed over.
+const FOR_ALL: [&str; 14] = [
+    "max_tokens",
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "seed",
+    "stop",
+    "ignore_eos",
+    "min_tokens",
+    "repetition_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+    "logit_bias",
+    "logprobs",
+];
+
 /// The prompts of a file of many; empty lines are passed over.
 fn prompts(text: &str, is_json: bool) -> Result<Vec<String>> {
     let mut prompts = Vec::new();
@@ -61,6 +79,9 @@ fn prompts(text: &str, is_json: bool) -> Result<Vec<String>> {
 
 fn json_prompt(line: &str) -> Result<String> {
     let value: Value = serde_json::from_str(line).context("is not JSON")?;
+    if let Some(name) = FOR_ALL.iter().find(|name| value.get(name).is_some()) {
+        bail!("has a `{name}` of its own; one setting is used for all prompts: give it as an option");
+    }
     match value.as_str().or_else(|| value["prompt"].as_str()) {
         Some("") => bail!("the prompt is empty; give a text to continue"),
         Some(prompt) => Ok(prompt.to_owned()),
@@ -77,10 +98,12 @@ fn read(path: &Path) -> Result<String> {
         std::fs::File::open(path).and_then(|mut file| file.read_to_end(&mut bytes))
     };
     read.with_context(|| format!("cannot read {}", shown(path)))?;
-    String::from_utf8(bytes).map_err(|e| {
+    let text = String::from_utf8(bytes).map_err(|e| {
         let at = e.utf8_error().valid_up_to();
         anyhow::anyhow!("{} is not UTF-8 (byte {at}); convert it first", shown(path))
-    })
+    })?;
+    // A byte order mark is an editor's and not the text's.
+    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
 
 fn shown(path: &Path) -> String {
@@ -96,8 +119,13 @@ mod tests {
         assert_eq!(prompts("a b\r\n\n{c}\n", false).unwrap(), ["a b", "{c}"]);
         let lines = "\"a\\nb\"\n\n{\"prompt\": \"c\", \"id\": 1}\n";
         assert_eq!(prompts(lines, true).unwrap(), ["a\nb", "c"]);
-        for (bad, word) in [("x", "line 1"), ("\"a\"\n3", "line 2"), ("\"\"", "empty"), ("\n", "no prompts")]
-        {
+        for (bad, word) in [
+            ("x", "line 1"),
+            ("\"a\"\n3", "line 2"),
+            ("\"\"", "empty"),
+            ("\n", "no prompts"),
+            ("{\"prompt\": \"a\", \"top_k\": 3}", "`top_k`"),
+        ] {
             let message = format!("{:#}", prompts(bad, true).unwrap_err());
             assert!(message.contains(word), "{bad}: {message}");
         }

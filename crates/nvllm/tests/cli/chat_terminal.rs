@@ -3,6 +3,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::Child;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
@@ -109,11 +110,15 @@ impl Terminal {
             std::thread::sleep(Duration::from_millis(20));
         };
         assert_eq!(status.code(), Some(code), "{}", String::from_utf8_lossy(&self.screen));
+        self.is_as_it_was();
+        (String::from_utf8_lossy(&self.screen).into_owned(), self.state)
+    }
+
+    fn is_as_it_was(&self) {
         let modes = tcgetattr(&*self.pty).unwrap();
         let local = modes.local_modes;
         assert!(local.contains(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG), "{local:?}");
         assert_eq!(modes.special_codes[SpecialCodeIndex::VEOF], 4);
-        (String::from_utf8_lossy(&self.screen).into_owned(), self.state)
     }
 }
 
@@ -204,6 +209,29 @@ fn a_second_ctrl_c_leaves_the_terminal_as_it_was() {
     // Ctrl-Q: what waits can be read.
     terminal.keys(b"\x11");
     terminal.ends_with(130);
+}
+
+#[test]
+fn a_signal_that_ends_the_chat_leaves_the_terminal_as_it_was() {
+    use rustix::process::{Pid, Signal, kill_process};
+    for signal in [Signal::TERM, Signal::HUP] {
+        let mut terminal = Terminal::start(&["-t", "0", "-n", "4"]).ready();
+        // The prompt stands before the terminal is raw for sure: a key that is shown is not.
+        terminal.keys(b"typed");
+        terminal.wait_for("typed");
+        kill_process(Pid::from_child(&terminal.child), signal).unwrap();
+        let status = terminal.child.wait().unwrap();
+        assert_eq!(status.signal(), Some(signal.as_raw()));
+        terminal.is_as_it_was();
+    }
+    // While an answer is written, too.
+    let args = ["-t", "0", "--ignore-eos", "-n", "1000", "--backend", "reference"];
+    let mut terminal = Terminal::start(&args).ready();
+    terminal.keys(b"Hello\r");
+    terminal.wait_for("<think>");
+    kill_process(Pid::from_child(&terminal.child), Signal::TERM).unwrap();
+    assert_eq!(terminal.child.wait().unwrap().signal(), Some(Signal::TERM.as_raw()));
+    terminal.is_as_it_was();
 }
 
 #[test]

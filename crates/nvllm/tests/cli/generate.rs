@@ -73,6 +73,17 @@ fn many_prompts_run_together_and_answer_as_alone() {
     );
     std::fs::write(path, "\n\n").unwrap();
     refuses(&["generate", "--prompts", path], &["prompts.jsonl", "no prompts"]);
+    // A byte order mark, as some editors write one, is not part of the first prompt.
+    std::fs::write(path, "\u{feff}\"Once\"\n").unwrap();
+    let text = stdout(&with(&["generate", "--prompts", path, "--jsonl"], &["-n", "4", "-t", "0"]));
+    let alone = stdout(&with(&["generate", "Once", "--jsonl"], &["-n", "4", "-t", "0"]));
+    let ids = |text: &str| -> Vec<Value> {
+        let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        lines.map(|line| line["token_id"].clone()).collect()
+    };
+    assert_eq!(ids(&text), ids(&alone));
+    let end: Value = serde_json::from_str(alone.lines().last().unwrap()).unwrap();
+    assert!(end["speed"]["time_to_first_token_s"].as_f64().unwrap() > 0.0, "{end}");
 }
 
 #[test]

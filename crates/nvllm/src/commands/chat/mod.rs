@@ -227,7 +227,7 @@ impl Session<'_> {
             stop: args.sampling.stop(model),
             ..Request::default()
         };
-        let receiving = Receiving::new(self.engine.submit(request)?, prompt.ids.len(), max_tokens);
+        let receiving = Receiving::submit(self.engine, request)?;
         let mut out = std::io::stdout().lock();
         let dims = out.is_terminal() && environment::allows_color();
         let mut shown = Shown::new(dims, prompt.opens_thinking());

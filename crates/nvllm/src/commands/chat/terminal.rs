@@ -17,13 +17,17 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
-use rustix::io::{Errno, Result};
+use rustix::io::Errno;
 use rustix::process::Signal;
 use rustix::pty::OpenptFlags;
 use rustix::termios::{OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
 use rustyline::{
     Cmd, ConditionalEventHandler, DefaultEditor, Event, EventContext, EventHandler, KeyEvent, RepeatCount,
 };
+
+use signal_hook::consts::{SIGHUP, SIGQUIT, SIGTERM};
+use signal_hook::iterator::Signals;
+use signal_hook::low_level::emulate_default_handler;
 
 use crate::interrupt;
 
@@ -45,7 +49,7 @@ pub(super) struct Terminal {
 
 impl Terminal {
     /// Takes the place of standard input, for good.
-    pub(super) fn open() -> Result<Arc<Self>> {
+    pub(super) fn open() -> std::io::Result<Arc<Self>> {
         let fd = rustix::io::dup(std::io::stdin())?;
         let found = tcgetattr(&fd)?;
         let mut between = found.clone();
@@ -67,13 +71,14 @@ impl Terminal {
         let terminal = Arc::new(Self { fd, found, between, raw });
         let left = Arc::clone(&terminal);
         interrupt::before_exit(move || left.restore());
+        terminal.restore_where_a_signal_ends()?;
         let typed = Arc::clone(&terminal);
         std::thread::spawn(move || typed.hand_over(File::from(keyboard)));
         Ok(terminal)
     }
 
     /// Makes the terminal raw until the guard is dropped.
-    pub(super) fn raw(&self) -> Result<Raw<'_>> {
+    pub(super) fn raw(&self) -> rustix::io::Result<Raw<'_>> {
         tcsetattr(&self.fd, OptionalActions::Now, &self.raw)?;
         Ok(Raw(self))
     }
@@ -81,6 +86,21 @@ impl Terminal {
     /// Leaves the terminal as it was found.
     pub(super) fn restore(&self) {
         self.set(&self.found);
+    }
+
+    /// Has a signal that ends the process do so only after the terminal is as it was found.
+    fn restore_where_a_signal_ends(self: &Arc<Self>) -> std::io::Result<()> {
+        let mut signals = Signals::new([SIGTERM, SIGHUP, SIGQUIT])?;
+        let terminal = Arc::clone(self);
+        std::thread::spawn(move || {
+            for signal in signals.forever() {
+                terminal.restore();
+                // The line editor asks for marked pastes. Not by `std::io::stdout`, which an answer may have locked.
+                let _ = rustix::io::write(rustix::stdio::stdout(), b"\x1b[?2004l\n");
+                let _ = emulate_default_handler(signal);
+            }
+        });
+        Ok(())
     }
 
     fn set(&self, modes: &Termios) {
