@@ -18,6 +18,7 @@
 //! progress (callbacks report it), tokenizer training, and any network access other than fetching a named model.
 
 mod device;
+mod end_tokens;
 mod engine;
 mod error;
 pub mod hub;

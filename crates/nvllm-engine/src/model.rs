@@ -8,6 +8,7 @@ use nvllm_core::weight::{SafetensorsSource, Weight};
 use nvllm_core::{DType, HfConfig, ModelSpec, SamplingParams, TokenId, WeightSource};
 use serde_json::Value;
 
+use crate::end_tokens::end_tokens;
 use crate::hub::ModelFiles;
 use crate::text::{ChatTemplate, GenerationConfig, Tokenizer};
 use crate::{EngineError, Result, registry};
@@ -61,12 +62,14 @@ impl Model {
         let path = files.generation_config.clone().unwrap_or_default();
         let generation = generation.within_vocabulary(spec.vocab_size, &path);
         let tokenizer = files.tokenizer.as_deref().map(Tokenizer::from_file).transpose()?;
+        let tokenizer_config = files.tokenizer_config.as_deref().map(read).transpose()?.unwrap_or_default();
+        let named = tokenizer.as_ref().map(|tokenizer| (tokenizer, &*tokenizer_config));
         let located = |cause| EngineError::Model { dir: files.dir.clone(), cause };
         Ok(Self {
             name: files.dir.display().to_string(),
             architecture: config.architecture().map_err(located)?,
             dtype: config.dtype().map_err(located)?,
-            eos: eos(&generation, &config, spec.vocab_size)?,
+            eos: end_tokens(&generation, &config, named, spec.vocab_size),
             spec,
             tokenizer: tokenizer.map(Arc::new),
             chat_template: ChatTemplate::load(
@@ -108,7 +111,12 @@ impl Model {
             name: files.name.into(),
             architecture: config.architecture()?,
             dtype: config.dtype()?,
-            eos: eos(&generation, &config, spec.vocab_size)?,
+            eos: end_tokens(
+                &generation,
+                &config,
+                Some((&tokenizer, files.tokenizer_config)),
+                spec.vocab_size,
+            ),
             spec,
             tokenizer: Some(Arc::new(tokenizer)),
             chat_template: template,
@@ -201,12 +209,14 @@ const PACKED: [&str; 6] = [
     ".weight.quant_map",
 ];
 
+fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).map_err(|cause| EngineError::ReadFile { path: path.to_path_buf(), cause })
+}
+
 /// Reads config.json and records the model that it describes. Errors name `dir`.
 fn read_config(path: &Path, dir: &Path) -> Result<(HfConfig, ModelSpec)> {
     let located = |cause| EngineError::Model { dir: dir.to_path_buf(), cause };
-    let text =
-        std::fs::read(path).map_err(|cause| EngineError::ReadFile { path: path.to_path_buf(), cause })?;
-    let config = HfConfig::parse(&text).map_err(located)?;
+    let config = HfConfig::parse(&read(path)?).map_err(located)?;
     let family = registry::family(&config).map_err(|e| match e {
         EngineError::Core(source) => located(source),
         other => other,
@@ -241,17 +251,4 @@ fn quantization(config: &HfConfig) -> Option<String> {
 fn check_tensors(spec: &ModelSpec, source: &SafetensorsSource) -> nvllm_core::Result<()> {
     spec.check_names(source)?;
     spec.weights.iter().try_for_each(|weight| Weight::load(weight, source).map(drop))
-}
-
-/// End-of-sequence tokens: the generation config's, else the model config's, as far as the vocabulary has them.
-fn eos(generation: &GenerationConfig, config: &HfConfig, vocab_size: usize) -> Result<Vec<TokenId>> {
-    if !generation.eos_token_ids.is_empty() {
-        return Ok(generation.eos_token_ids.iter().map(|&id| TokenId(id)).collect());
-    }
-    let ids = match config.get("eos_token_id") {
-        None => Vec::new(),
-        Some(Value::Number(_)) => vec![config.number_or("eos_token_id", 0.0)? as usize],
-        Some(_) => config.indices("eos_token_id")?,
-    };
-    Ok(ids.into_iter().filter(|&id| id < vocab_size).map(|id| TokenId(id as u32)).collect())
 }
