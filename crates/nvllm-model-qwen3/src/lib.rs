@@ -141,7 +141,7 @@ impl Layer {
     ) -> ValueId {
         let norm = QkNorm { q: self.q_norm, k: self.k_norm, eps: config.eps };
         let rope =
-            RopeSpec { head_dim: config.head_dim, theta: config.rope_theta, scaling: config.rope_scaling };
+            RopeSpec { head_dim: config.head_dim, theta: config.rope.theta, scaling: config.rope.scaling };
         let spec = AttentionSpec {
             num_heads: config.num_heads,
             num_kv_heads: config.num_kv_heads,
