@@ -100,10 +100,21 @@ pub(crate) fn start_with(args: &ModelArgs, options: LoadOptions) -> Result<(Engi
     let model = Arc::new(model);
     let bar = Progress::new("loading");
     let shown = bar.clone();
+    let asked = options.max_model_len;
     let progress = move |LoadProgress { done, total }: LoadProgress| shown.set(done as u64, total as u64);
     let engine = Engine::start(backends::factory(&args.load.device), Arc::clone(&model), options, progress);
     bar.end();
-    Ok((engine?, model))
+    let engine = engine?;
+    note_context(&model, asked, engine.info().limits.context);
+    Ok((engine, model))
+}
+
+/// Says that a context is less than the model's, if nobody asked for that.
+pub(crate) fn note_context(model: &Model, asked: Option<usize>, context: usize) {
+    if asked.is_none() && context < model.spec.max_positions {
+        let all = human::count(model.spec.max_positions, "token");
+        note!("a context of {all} does not fit in memory: it is lowered to {context} (--max-model-len)");
+    }
 }
 
 /// Applies `--expand`.
