@@ -90,18 +90,25 @@ impl HfConfig {
         })
     }
 
-    /// The checkpoint's dtype (`dtype` or `torch_dtype`), bf16 if absent.
-    pub fn dtype(&self) -> Result<DType> {
+    /// The checkpoint's dtype (`dtype` or `torch_dtype`), if the file says one: `auto` leaves it to the tensors.
+    pub fn dtype(&self) -> Result<Option<DType>> {
         let field = if self.get("dtype").is_some() { "dtype" } else { "torch_dtype" };
         match self.get(field).and_then(Value::as_str) {
-            None | Some("bfloat16") => Ok(DType::Bf16),
-            Some("float16") => Ok(DType::F16),
-            Some("float32") => Ok(DType::F32),
+            None | Some("auto") => Ok(None),
+            Some("bfloat16") => Ok(Some(DType::Bf16)),
+            Some("float16") => Ok(Some(DType::F16)),
+            Some("float32") => Ok(Some(DType::F32)),
             Some(other) => Err(CoreError::config(
                 field,
                 format!("is {other}; bfloat16, float16 and float32 are supported"),
             )),
         }
+    }
+
+    /// This config with another value of `field`.
+    pub fn with(mut self, field: &str, value: impl Into<Value>) -> Self {
+        self.0.insert(field.into(), value.into());
+        self
     }
 }
 

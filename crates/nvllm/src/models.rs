@@ -10,14 +10,19 @@ use nvllm_engine::{Engine, EngineError, LoadOptions, LoadProgress, Model};
 use crate::flags::{LoadArgs, ModelArgs};
 use crate::output::note;
 use crate::progress::Progress;
+use crate::words::printable;
 use crate::{backends, built_in, environment, human};
 
 /// Opens the named model, fetching it first if need be; the embedded one if none is named.
 pub(crate) fn open(name: Option<&str>) -> Result<Model> {
-    match name {
-        Some(name) if !is_built_in(name) => Ok(Model::open(&find(name)?)?),
-        _ => built_in::open(),
+    let model = match name {
+        Some(name) if !is_built_in(name) => Model::open(&find(name)?)?,
+        _ => return built_in::open(),
+    };
+    for remark in &model.remarks {
+        note!("{}: {}", printable(&model.name), printable(remark));
     }
+    Ok(model)
 }
 
 /// Whether the name is the embedded model's. A directory of that name is `./nvllm-tiny`.
