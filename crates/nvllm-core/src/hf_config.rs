@@ -2,7 +2,6 @@
 
 use serde_json::{Map, Value};
 
-use crate::program::RopeScaling;
 use crate::{CoreError, DType, Result};
 
 /// A parsed config.json.
@@ -91,13 +90,14 @@ impl HfConfig {
         })
     }
 
-    /// The checkpoint's dtype (`dtype` or `torch_dtype`), bf16 if absent.
-    pub fn dtype(&self) -> Result<DType> {
+    /// The checkpoint's dtype (`dtype` or `torch_dtype`), if the file says one: `auto` leaves it to the tensors.
+    pub fn dtype(&self) -> Result<Option<DType>> {
         let field = if self.get("dtype").is_some() { "dtype" } else { "torch_dtype" };
         match self.get(field).and_then(Value::as_str) {
-            None | Some("bfloat16") => Ok(DType::Bf16),
-            Some("float16") => Ok(DType::F16),
-            Some("float32") => Ok(DType::F32),
+            None | Some("auto") => Ok(None),
+            Some("bfloat16") => Ok(Some(DType::Bf16)),
+            Some("float16") => Ok(Some(DType::F16)),
+            Some("float32") => Ok(Some(DType::F32)),
             Some(other) => Err(CoreError::config(
                 field,
                 format!("is {other}; bfloat16, float16 and float32 are supported"),
@@ -105,96 +105,14 @@ impl HfConfig {
         }
     }
 
-    /// Rope base and scaling, from `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling`.
-    pub fn rope(&self) -> Result<(f64, RopeScaling)> {
-        let object = |field: &str| -> Result<Option<&Map<String, Value>>> {
-            match self.get(field) {
-                None => Ok(None),
-                Some(Value::Object(map)) => Ok(Some(map)),
-                Some(other) => Err(CoreError::config(field, format!("is {other}; an object is needed"))),
-            }
-        };
-        let (field, map) = match object("rope_parameters")? {
-            Some(map) => ("rope_parameters", Some(map)),
-            None => ("rope_scaling", object("rope_scaling")?),
-        };
-        let inner = map.and_then(|m| m.get("rope_theta"));
-        let theta = match number("rope_theta", inner)? {
-            Some(theta) => theta,
-            None => self.number_or("rope_theta", 10_000.0)?,
-        };
-        if theta <= 1.0 {
-            return Err(CoreError::config("rope_theta", format!("is {theta}; a number above 1 is needed")));
-        }
-        let scaling = map.map_or(Ok(RopeScaling::None), |map| self.rope_scaling(field, map))?;
-        Ok((theta, scaling))
-    }
-
-    fn rope_scaling(&self, field: &str, map: &Map<String, Value>) -> Result<RopeScaling> {
-        let name = |key: &str| format!("{field}.{key}");
-        let get = |key: &str| map.get(key).filter(|v| !v.is_null());
-        let or = |key: &str, default| Ok::<_, CoreError>(number(&name(key), get(key))?.unwrap_or(default));
-        let factor = || -> Result<f64> {
-            match number(&name("factor"), get("factor"))? {
-                Some(factor) if factor >= 1.0 => Ok(factor),
-                Some(factor) => {
-                    Err(CoreError::config(&name("factor"), format!("is {factor}; at least 1 is needed")))
-                }
-                None => Err(CoreError::config(&name("factor"), "is missing")),
-            }
-        };
-        let original_len = || -> Result<usize> {
-            let field = "original_max_position_embeddings";
-            let given = number(&name(field), get(field))?;
-            let len = given.map_or_else(|| self.extent("max_position_embeddings"), |n| Ok(n as usize))?;
-            if len == 0 {
-                Err(CoreError::config(&name(field), "is 0; at least 1 is needed"))
-            } else {
-                Ok(len)
-            }
-        };
-        let kind = get("rope_type").or_else(|| get("type")).and_then(Value::as_str).unwrap_or("default");
-        match kind {
-            "default" => Ok(RopeScaling::None),
-            "linear" => Ok(RopeScaling::Linear { factor: factor()? }),
-            "yarn" => {
-                let factor = factor()?;
-                Ok(RopeScaling::Yarn {
-                    factor,
-                    beta_fast: or("beta_fast", 32.0)?,
-                    beta_slow: or("beta_slow", 1.0)?,
-                    original_len: original_len()?,
-                    attention_factor: or(
-                        "attention_factor",
-                        if factor > 1.0 { 0.1 * factor.ln() + 1.0 } else { 1.0 },
-                    )?,
-                    truncate: get("truncate").and_then(Value::as_bool).unwrap_or(true),
-                })
-            }
-            "llama3" => {
-                let (low, high) = (or("low_freq_factor", 1.0)?, or("high_freq_factor", 4.0)?);
-                if low <= 0.0 || high <= low {
-                    let problem = format!(
-                        "is {high}; it must exceed low_freq_factor, which is {low} and must exceed 0"
-                    );
-                    return Err(CoreError::config(&name("high_freq_factor"), problem));
-                }
-                Ok(RopeScaling::Llama3 {
-                    factor: factor()?,
-                    low_freq_factor: low,
-                    high_freq_factor: high,
-                    original_len: original_len()?,
-                })
-            }
-            other => Err(CoreError::config(
-                &name("rope_type"),
-                format!("is {other}; default, linear, yarn and llama3 are supported"),
-            )),
-        }
+    /// This config with another value of `field`.
+    pub fn with(mut self, field: &str, value: impl Into<Value>) -> Self {
+        self.0.insert(field.into(), value.into());
+        self
     }
 }
 
-fn number(field: &str, value: Option<&Value>) -> Result<Option<f64>> {
+pub(crate) fn number(field: &str, value: Option<&Value>) -> Result<Option<f64>> {
     let Some(value) = value.filter(|v| !v.is_null()) else { return Ok(None) };
     match value.as_f64() {
         Some(x) if x.is_finite() && x >= 0.0 => Ok(Some(x)),

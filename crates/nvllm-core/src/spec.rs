@@ -23,6 +23,8 @@ pub struct ModelSpec {
     pub max_positions: usize,
     /// Checkpoint tensors that may be present and are not used (a tied head's copy).
     pub unused_tensors: Vec<String>,
+    /// Weights that a checkpoint may hold as one tensor of the weight's shape instead of in parts, and that tensor's name.
+    pub stacked: Vec<(String, WeightId)>,
     /// Stems of fused ops that are not to be made of what the programs record.
     pub unfused: Vec<&'static str>,
 }
@@ -33,19 +35,41 @@ impl ModelSpec {
         self.weights.iter().map(WeightDecl::num_elements).sum()
     }
 
-    /// Refuses a checkpoint with missing or unknown tensors before anything is allocated.
+    /// Refuses a checkpoint with missing tensors, or with more layers, or more in a layer, than is declared (config.json is
+    /// not its own), before anything is allocated.
     pub fn check_names(&self, source: &dyn WeightSource) -> Result<()> {
-        let parts = || self.weights.iter().flat_map(|w| w.parts.iter().map(|p| p.source.as_str()));
         let names = source.names();
         let present: HashSet<_> = names.iter().map(String::as_str).collect();
-        if let Some(name) = parts().find(|name| !present.contains(name)) {
+        if let Some(name) = self.sources().find(|name| !present.contains(name)) {
             return Err(CoreError::MissingTensor { name: name.into(), place: source.describe() });
         }
-        let known: HashSet<_> = parts().chain(self.unused_tensors.iter().map(String::as_str)).collect();
-        match names.iter().find(|name| !known.contains(name.as_str())) {
-            Some(name) => Err(CoreError::UnknownTensor { name: name.clone(), place: source.describe() }),
+        let extra = self.extra_tensors(source);
+        if extra.is_empty() {
+            return Ok(());
+        }
+        let numberless: HashSet<_> = self.sources().map(without_numbers).collect();
+        let modules: HashSet<_> =
+            self.sources().filter_map(|name| name.rsplit_once('.')).map(|(module, _)| module).collect();
+        let belongs = |name: &str| {
+            numberless.contains(&without_numbers(name))
+                || name.match_indices('.').any(|(at, _)| modules.contains(&name[..at]))
+        };
+        match extra.into_iter().find(|name| belongs(name)) {
+            Some(name) => Err(CoreError::UnknownTensor { name, place: source.describe() }),
             None => Ok(()),
         }
+    }
+
+    /// Tensors of a checkpoint that nothing reads (buffers, heads of other tasks), and that are not expected there.
+    pub fn extra_tensors(&self, source: &dyn WeightSource) -> Vec<String> {
+        let known: HashSet<_> =
+            self.sources().chain(self.unused_tensors.iter().map(String::as_str)).collect();
+        source.names().into_iter().filter(|name| !known.contains(name.as_str())).collect()
+    }
+
+    /// The checkpoint tensors that are read.
+    fn sources(&self) -> impl Iterator<Item = &str> {
+        self.weights.iter().flat_map(|w| w.parts.iter().map(|p| p.source.as_str()))
     }
 
     /// Refuses a checkpoint whose tensors are not those that are declared: names, shapes and dtypes. Reads no weight.
@@ -78,6 +102,12 @@ impl ModelSpec {
     }
 }
 
+/// A tensor's name whatever its layer and its expert.
+fn without_numbers(name: &str) -> String {
+    let part = |part| if str::parse::<u32>(part).is_ok() { "" } else { part };
+    name.split('.').map(part).collect::<Vec<_>>().join(".")
+}
+
 /// What a model family exports to the registry.
 #[derive(Clone, Copy)]
 pub struct ModelFamily {
@@ -92,6 +122,7 @@ pub struct ModelFamily {
 pub struct SpecBuilder {
     weights: Vec<WeightDecl>,
     kv: Vec<PagedKv>,
+    stacked: Vec<(String, WeightId)>,
 }
 
 impl SpecBuilder {
@@ -126,6 +157,12 @@ impl SpecBuilder {
         self.weight(WeightDecl { name: name.into(), shape: vec![n, k], parts, in_role })
     }
 
+    /// Says that a checkpoint may hold all parts of `weight` in the tensor `source`, in order.
+    pub fn or_stacked(&mut self, weight: WeightId, source: impl Into<String>) -> WeightId {
+        self.stacked.push((source.into(), weight));
+        weight
+    }
+
     /// Declares a KV group; its layers are then named by [`KvLayer`].
     pub fn paged_kv(&mut self, kv: PagedKv) -> impl Fn(usize) -> KvLayer + use<> {
         let group = kv.group;
@@ -154,6 +191,7 @@ impl SpecBuilder {
             vocab_size,
             max_positions,
             unused_tensors: Vec::new(),
+            stacked: self.stacked,
             unfused: Vec::new(),
         }
     }

@@ -17,7 +17,9 @@
 //! Deliberately absent: reading environment variables (the binary does, and passes [`hub::HubOptions`]), drawing
 //! progress (callbacks report it), tokenizer training, and any network access other than fetching a named model.
 
+mod checkpoint;
 mod device;
+mod end_tokens;
 mod engine;
 mod error;
 pub mod hub;

@@ -4,15 +4,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use nvllm_core::weight::{SafetensorsSource, Weight};
+use nvllm_core::weight::SafetensorsSource;
 use nvllm_core::{DType, HfConfig, ModelSpec, SamplingParams, TokenId, WeightSource};
-use serde_json::Value;
 
+use crate::checkpoint::{self, Checkpoint};
+use crate::end_tokens::end_tokens;
 use crate::hub::ModelFiles;
 use crate::text::{ChatTemplate, GenerationConfig, Tokenizer};
 use crate::{EngineError, Result, registry};
 
-/// Everything about a model but a device to run it on. Opening maps files and reads headers; no weight is touched.
+/// Everything about a model but a device to run it on. Opening maps files and reads headers.
 pub struct Model {
     /// How to call it: the directory, or the embedded model's name.
     pub name: String,
@@ -30,6 +31,8 @@ pub struct Model {
     pub generation: GenerationConfig,
     /// Tokens that end a sequence.
     pub eos: Vec<TokenId>,
+    /// What of its files is read in another way than they say, or not at all: a line each.
+    pub remarks: Vec<String>,
     /// Its weights.
     pub source: Box<dyn WeightSource + Send + Sync>,
 }
@@ -51,22 +54,28 @@ pub struct ModelBytes<'a> {
 }
 
 impl Model {
-    /// Opens a model's files.
+    /// Opens a model's files. Of the weights a head is compared with the embeddings that it may be a copy of.
     ///
     /// Errors if config.json or the weights are bad or do not fit each other, or a tokenizer or a template that is present is
     /// bad. Both may be absent: such a model computes logits.
     pub fn open(files: &ModelFiles) -> Result<Self> {
-        let Checkpoint { config, spec, source } = Checkpoint::open(files)?;
+        let located = |cause| EngineError::Model { dir: files.dir.clone(), cause };
+        let checkpoint = Checkpoint::open(files)?;
+        let dtype = checkpoint.dtype().map_err(located)?;
+        let Checkpoint { config, spec, source, remarks } = checkpoint.with_its_head()?;
         let generation = GenerationConfig::from_optional_file(files.generation_config.as_deref())?;
         let path = files.generation_config.clone().unwrap_or_default();
         let generation = generation.within_vocabulary(spec.vocab_size, &path);
         let tokenizer = files.tokenizer.as_deref().map(Tokenizer::from_file).transpose()?;
-        let located = |cause| EngineError::Model { dir: files.dir.clone(), cause };
+        let tokenizer_config =
+            files.tokenizer_config.as_deref().map(checkpoint::read).transpose()?.unwrap_or_default();
+        let named = tokenizer.as_ref().map(|tokenizer| (tokenizer, &*tokenizer_config));
         Ok(Self {
             name: files.dir.display().to_string(),
             architecture: config.architecture().map_err(located)?,
-            dtype: config.dtype().map_err(located)?,
-            eos: eos(&generation, &config, spec.vocab_size)?,
+            dtype,
+            remarks,
+            eos: end_tokens(&generation, &config, named, spec.vocab_size),
             spec,
             tokenizer: tokenizer.map(Arc::new),
             chat_template: ChatTemplate::load(
@@ -88,7 +97,7 @@ impl Model {
 
     /// Errors unless `path` is the config.json of a model that this build can run.
     pub(crate) fn check_config(path: &Path) -> Result<()> {
-        read_config(path, path.parent().unwrap_or(path)).map(drop)
+        checkpoint::read_config(path, path.parent().unwrap_or(path)).map(drop)
     }
 
     /// Opens a model that lies in memory.
@@ -102,13 +111,21 @@ impl Model {
         let template =
             ChatTemplate::from_parts(None, Some((files.tokenizer_config, &place("tokenizer_config.json"))))?;
         let spec = (registry::family(&config)?.build)(&config)?;
-        check_tensors(&spec, &source)?;
+        let checkpoint = Checkpoint::new(config, spec, source)?;
+        let dtype = checkpoint.dtype()?;
+        let Checkpoint { config, spec, source, remarks } = checkpoint.with_its_head()?;
         let generation = generation.within_vocabulary(spec.vocab_size, &generation_config);
         Ok(Self {
             name: files.name.into(),
             architecture: config.architecture()?,
-            dtype: config.dtype()?,
-            eos: eos(&generation, &config, spec.vocab_size)?,
+            dtype,
+            remarks,
+            eos: end_tokens(
+                &generation,
+                &config,
+                Some((&tokenizer, files.tokenizer_config)),
+                spec.vocab_size,
+            ),
             spec,
             tokenizer: Some(Arc::new(tokenizer)),
             chat_template: template,
@@ -166,92 +183,4 @@ impl Model {
         let parts = self.spec.weights.iter().flat_map(|w| &w.parts);
         parts.map(|part| Ok(self.source.info(&part.source)?.bytes())).sum()
     }
-}
-
-/// What computes: config.json, the program made of it, and the weights that fit it.
-struct Checkpoint {
-    config: HfConfig,
-    spec: ModelSpec,
-    source: SafetensorsSource,
-}
-
-impl Checkpoint {
-    /// Opens the files; of the weights the headers are read.
-    fn open(files: &ModelFiles) -> Result<Self> {
-        let located = |cause| EngineError::Model { dir: files.dir.clone(), cause };
-        let (config, spec) = read_config(&files.config, &files.dir)?;
-        let source = SafetensorsSource::open(&files.dir).map_err(located)?;
-        let packed = |name: &String| PACKED.iter().any(|end| name.ends_with(end));
-        if let Some(name) = source.names().into_iter().find(packed) {
-            let path = files.weights.paths()[0].clone();
-            return Err(EngineError::Quantized { path, method: format!("it holds {name}") });
-        }
-        check_tensors(&spec, &source).map_err(located)?;
-        Ok(Self { config, spec, source })
-    }
-}
-
-/// Ends of the names of tensors that only quantised checkpoints have (GPTQ and AWQ, FP8, compressed-tensors, bitsandbytes).
-const PACKED: [&str; 6] = [
-    ".qweight",
-    ".weight_scale",
-    ".weight_scale_inv",
-    ".weight_packed",
-    ".weight.absmax",
-    ".weight.quant_map",
-];
-
-/// Reads config.json and records the model that it describes. Errors name `dir`.
-fn read_config(path: &Path, dir: &Path) -> Result<(HfConfig, ModelSpec)> {
-    let located = |cause| EngineError::Model { dir: dir.to_path_buf(), cause };
-    let text =
-        std::fs::read(path).map_err(|cause| EngineError::ReadFile { path: path.to_path_buf(), cause })?;
-    let config = HfConfig::parse(&text).map_err(located)?;
-    let family = registry::family(&config).map_err(|e| match e {
-        EngineError::Core(source) => located(source),
-        other => other,
-    })?;
-    if let Some(method) = quantization(&config) {
-        return Err(EngineError::Quantized { path: path.to_path_buf(), method });
-    }
-    let spec = (family.build)(&config).map_err(located)?;
-    Ok((config, spec))
-}
-
-/// How config.json says that the weights are quantised.
-fn quantization(config: &HfConfig) -> Option<String> {
-    let object = |field: &str| config.get(field).and_then(Value::as_object).filter(|map| !map.is_empty());
-    // MLX has a field of its own and repeats it under the common name; compressed-tensors had one.
-    let (map, default) = (object("quantization").map(|map| (map, "MLX")))
-        .or_else(|| object("quantization_config").map(|map| (map, "quantization_config")))
-        .or_else(|| object("compression_config").map(|map| (map, "compressed-tensors")))?;
-    let mut method = map.get("quant_method").and_then(Value::as_str).unwrap_or(default).to_owned();
-    for detail in ["format", "quant_algo", "fmt"] {
-        if let Some(detail) = map.get(detail).and_then(Value::as_str) {
-            method += &format!(", {detail}");
-        }
-    }
-    if let Some(bits) = map.get("bits").and_then(Value::as_u64) {
-        method += &format!(", {bits} bits");
-    }
-    Some(method)
-}
-
-/// Refuses a checkpoint whose tensors are not those that the spec declares, by name, shape and dtype.
-fn check_tensors(spec: &ModelSpec, source: &SafetensorsSource) -> nvllm_core::Result<()> {
-    spec.check_names(source)?;
-    spec.weights.iter().try_for_each(|weight| Weight::load(weight, source).map(drop))
-}
-
-/// End-of-sequence tokens: the generation config's, else the model config's, as far as the vocabulary has them.
-fn eos(generation: &GenerationConfig, config: &HfConfig, vocab_size: usize) -> Result<Vec<TokenId>> {
-    if !generation.eos_token_ids.is_empty() {
-        return Ok(generation.eos_token_ids.iter().map(|&id| TokenId(id)).collect());
-    }
-    let ids = match config.get("eos_token_id") {
-        None => Vec::new(),
-        Some(Value::Number(_)) => vec![config.number_or("eos_token_id", 0.0)? as usize],
-        Some(_) => config.indices("eos_token_id")?,
-    };
-    Ok(ids.into_iter().filter(|&id| id < vocab_size).map(|id| TokenId(id as u32)).collect())
 }

@@ -22,11 +22,23 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Plans `model` on `backend`. Without a word on the size of the KV cache it gets what is left, if that holds a sequence.
+    /// Plans `model` on `backend`. Without a word on the size of the KV cache it gets what is left, if that holds a sequence;
+    /// without a word on the context either, that is lowered to what then fits.
     ///
     /// Errors if the options cannot be met on any device, or the checkpoint does not fit the model. What is only too much for
     /// this device is a plan that [does not fit](Self::fits).
     pub fn new(options: &LoadOptions, model: &Model, backend: &dyn Backend) -> Result<Self> {
+        let plan = Self::as_asked(options, model, backend)?;
+        let tokens = plan.most_kv_tokens();
+        if plan.fits() || tokens == 0 || options.max_model_len.is_some() || options.kv_cache_bytes.is_some() {
+            return Ok(plan);
+        }
+        let lower = LoadOptions { max_model_len: Some(tokens.min(plan.limits.context)), ..options.clone() };
+        let lowered = Self::as_asked(&lower, model, backend).ok().filter(Self::fits);
+        Ok(lowered.unwrap_or(plan))
+    }
+
+    fn as_asked(options: &LoadOptions, model: &Model, backend: &dyn Backend) -> Result<Self> {
         let info = backend.info();
         let mut limits = options.limits(model, &info)?;
         let block_bytes = options.block_bytes(model, &limits)?;

@@ -107,7 +107,12 @@ fn what_does_not_fit_says_what_would() {
             "give a --max-num-batched-tokens of ",
         ),
         (
-            LoadOptions { max_num_batched_tokens: Some(1), max_num_seqs: 1, ..of() },
+            LoadOptions {
+                max_num_batched_tokens: Some(1),
+                max_num_seqs: 1,
+                max_model_len: Some(model.spec.max_positions),
+                ..of()
+            },
             needs(LoadOptions { max_num_batched_tokens: Some(1), max_num_seqs: 1, ..of() }).total() - 5000,
             "give a --max-model-len of ",
         ),
@@ -118,6 +123,23 @@ fn what_does_not_fit_says_what_would() {
         assert!(text.starts_with("the model does not fit: ") && text.contains(advice), "{options:?}: {text}");
         assert_eq!(planned, loaded, "{options:?}");
     }
+}
+
+#[test]
+fn a_context_that_nobody_asked_for_is_lowered_to_what_fits() {
+    let model = model();
+    let options = LoadOptions { max_num_batched_tokens: Some(1), max_num_seqs: 1, ..LoadOptions::default() };
+    let full = Plan::new(&options, &model, &machine()).unwrap();
+    assert_eq!(full.limits.context, model.spec.max_positions);
+    let memory_bytes = full.need.total() - full.block_bytes;
+    assert_eq!(both(&model, &options, memory_bytes), (None, None));
+    let lowered = Plan::new(&options, &model, &Machine { memory_bytes }).unwrap();
+    assert!(lowered.fits());
+    assert_eq!(lowered.limits.context, model.spec.max_positions - options.block_size);
+    let asked = LoadOptions { max_model_len: Some(model.spec.max_positions), ..options.clone() };
+    assert!(both(&model, &asked, memory_bytes).0.is_some());
+    let asked = LoadOptions { kv_cache_bytes: Some(full.limits.kv_bytes), ..options };
+    assert!(both(&model, &asked, memory_bytes).0.is_some());
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Qwen3's `config.json`, checked: hub layout and transformers 5 layout.
 
-use nvllm_core::{CoreError, HfConfig, Result, RopeScaling};
+use nvllm_core::{CoreError, HfConfig, HfRope, Result, RopeScaling};
 
 /// Everything the tape needs to know.
 pub(crate) struct Config {
@@ -13,8 +13,7 @@ pub(crate) struct Config {
     pub head_dim: usize,
     pub max_positions: usize,
     pub eps: f32,
-    pub rope_theta: f64,
-    pub rope_scaling: RopeScaling,
+    pub rope: HfRope,
     pub tied: bool,
     pub attention_bias: bool,
     /// Sliding window of each layer.
@@ -61,7 +60,7 @@ impl Moe {
 impl Config {
     pub(crate) fn read(hf: &HfConfig) -> Result<Self> {
         hf.require("hidden_act", "silu")?;
-        let (rope_theta, rope_scaling) = hf.rope()?;
+        let rope = HfRope::read(hf)?;
         let num_layers = hf.extent("num_hidden_layers")?;
         let num_heads = hf.extent("num_attention_heads")?;
         let hidden = hf.extent("hidden_size")?;
@@ -73,10 +72,9 @@ impl Config {
             num_heads,
             num_kv_heads: hf.extent_opt("num_key_value_heads")?.unwrap_or(num_heads),
             head_dim: hf.extent_opt("head_dim")?.unwrap_or((hidden / num_heads).max(1)),
-            max_positions: hf.extent("max_position_embeddings")?,
+            max_positions: max_positions(hf.extent("max_position_embeddings")?, rope.scaling),
             eps: hf.number_or("rms_norm_eps", 1e-6)? as f32,
-            rope_theta,
-            rope_scaling,
+            rope,
             tied: hf.flag_or("tie_word_embeddings", false)?,
             attention_bias: hf.flag_or("attention_bias", false)?,
             windows: windows(hf, num_layers)?,
@@ -117,6 +115,17 @@ impl Config {
             Some((field, _)) => Err(CoreError::config(field, "makes a weight of more than 2^40 elements")),
             None => Ok(()),
         }
+    }
+}
+
+/// Positions that the model was made for: with YaRN the original context times the factor, where config.json was left with
+/// less (model cards tell to add `rope_scaling` and nothing else).
+fn max_positions(given: usize, scaling: RopeScaling) -> usize {
+    match scaling {
+        RopeScaling::Yarn { factor, original_len, .. } => {
+            given.max((original_len as f64 * factor).min(f64::from(1 << 28)) as usize)
+        }
+        _ => given,
     }
 }
 

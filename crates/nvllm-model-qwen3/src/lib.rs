@@ -141,7 +141,7 @@ impl Layer {
     ) -> ValueId {
         let norm = QkNorm { q: self.q_norm, k: self.k_norm, eps: config.eps };
         let rope =
-            RopeSpec { head_dim: config.head_dim, theta: config.rope_theta, scaling: config.rope_scaling };
+            RopeSpec { head_dim: config.head_dim, theta: config.rope.theta, scaling: config.rope.scaling };
         let spec = AttentionSpec {
             num_heads: config.num_heads,
             num_kv_heads: config.num_kv_heads,
@@ -182,11 +182,11 @@ impl Mlp {
             .flat_map(|e| [part(e, "gate_proj", moe.ffn, Ffn), part(e, "up_proj", moe.ffn, Ffn)])
             .collect();
         let down = (0..moe.num_experts).map(|e| part(e, "down_proj", hidden, Replicated)).collect();
-        let experts = |name: String, n, k, parts, in_role| WeightDecl {
-            name,
-            shape: vec![moe.num_experts, n, k],
-            parts,
-            in_role,
+        // transformers 5 holds the experts of a layer in one tensor.
+        let experts = |b: &mut SpecBuilder, weight: &str, [n, k]: [usize; 2], parts, in_role| {
+            let shape = vec![moe.num_experts, n, k];
+            let id = b.weight(WeightDecl { name: name(&format!("experts.{weight}")), shape, parts, in_role });
+            b.or_stacked(id, format!("model.layers.{index}.mlp.experts.{weight}_proj"))
         };
         Self::Sparse {
             router: b.matrix(
@@ -195,8 +195,8 @@ impl Mlp {
                 Replicated,
                 [(source("gate"), moe.num_experts, Experts)],
             ),
-            gate_up: b.weight(experts(name("experts.gate_up"), 2 * moe.ffn, hidden, gate_up, Replicated)),
-            down: b.weight(experts(name("experts.down"), hidden, moe.ffn, down, Ffn)),
+            gate_up: experts(b, "gate_up", [2 * moe.ffn, hidden], gate_up, Replicated),
+            down: experts(b, "down", [hidden, moe.ffn], down, Ffn),
             moe: moe.clone(),
         }
     }

@@ -97,6 +97,18 @@ fn the_plan_overlaps_no_two_live_values_and_is_small() {
 }
 
 #[test]
+fn yarn_reaches_the_original_context_times_the_factor() {
+    let positions = |max: usize| {
+        let mut config: Value = serde_json::from_str(CONFIG).unwrap();
+        config["max_position_embeddings"] = json!(max);
+        config["rope_scaling"] =
+            json!({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64});
+        build(&HfConfig::parse(config.to_string().as_bytes()).unwrap()).unwrap().max_positions
+    };
+    assert_eq!((positions(80), positions(256), positions(300)), (256, 256, 300));
+}
+
+#[test]
 fn a_bad_config_names_its_field() {
     let message = |field: &str, value: Value| {
         let mut config: Value = serde_json::from_str(CONFIG).unwrap();

@@ -10,14 +10,19 @@ use nvllm_engine::{Engine, EngineError, LoadOptions, LoadProgress, Model};
 use crate::flags::{LoadArgs, ModelArgs};
 use crate::output::note;
 use crate::progress::Progress;
+use crate::words::printable;
 use crate::{backends, built_in, environment, human};
 
 /// Opens the named model, fetching it first if need be; the embedded one if none is named.
 pub(crate) fn open(name: Option<&str>) -> Result<Model> {
-    match name {
-        Some(name) if !is_built_in(name) => Ok(Model::open(&find(name)?)?),
-        _ => built_in::open(),
+    let model = match name {
+        Some(name) if !is_built_in(name) => Model::open(&find(name)?)?,
+        _ => return built_in::open(),
+    };
+    for remark in &model.remarks {
+        note!("{}: {}", printable(&model.name), printable(remark));
     }
+    Ok(model)
 }
 
 /// Whether the name is the embedded model's. A directory of that name is `./nvllm-tiny`.
@@ -100,10 +105,21 @@ pub(crate) fn start_with(args: &ModelArgs, options: LoadOptions) -> Result<(Engi
     let model = Arc::new(model);
     let bar = Progress::new("loading");
     let shown = bar.clone();
+    let asked = options.max_model_len;
     let progress = move |LoadProgress { done, total }: LoadProgress| shown.set(done as u64, total as u64);
     let engine = Engine::start(backends::factory(&args.load.device), Arc::clone(&model), options, progress);
     bar.end();
-    Ok((engine?, model))
+    let engine = engine?;
+    note_context(&model, asked, engine.info().limits.context);
+    Ok((engine, model))
+}
+
+/// Says that a context is less than the model's, if nobody asked for that.
+pub(crate) fn note_context(model: &Model, asked: Option<usize>, context: usize) {
+    if asked.is_none() && context < model.spec.max_positions {
+        let all = human::count(model.spec.max_positions, "token");
+        note!("a context of {all} does not fit in memory: it is lowered to {context} (--max-model-len)");
+    }
 }
 
 /// Applies `--expand`.

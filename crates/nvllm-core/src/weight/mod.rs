@@ -1,5 +1,6 @@
 //! Weights: what a model declares, what a checkpoint delivers, and the canonical form between them.
 
+mod adapt;
 mod decl;
 mod format;
 mod info;

@@ -15,8 +15,11 @@ use crate::{CoreError, DType, Result};
 /// A checkpoint in safetensors files.
 pub struct SafetensorsSource {
     place: String,
-    tensors: BTreeMap<String, CanonicalTensor>,
+    pub(super) tensors: Tensors,
 }
+
+/// By name; of those in a dtype that no weight has, the dtype: they matter only if something needs them.
+type Tensors = BTreeMap<String, Result<CanonicalTensor, Dtype>>;
 
 impl SafetensorsSource {
     /// Opens `dir/model.safetensors`, or every shard that `dir/model.safetensors.index.json` names.
@@ -32,8 +35,15 @@ impl SafetensorsSource {
             );
             return Err(CoreError::Io { path: single, cause });
         }
-        let (files, map) = read_index(dir, &index)?;
-        let source = Self::open_files(dir, &files)?;
+        let (files, map) = read_index(&index)?;
+        let mut tensors = Tensors::new();
+        for file in files {
+            let path = dir.join(&file);
+            // A tensor that lies in several shards counts where the index says.
+            let counts = |name: &str| map.get(name).is_none_or(|place| *place == file);
+            read_header(&path, &map_file(&path)?, &mut tensors, counts)?;
+        }
+        let source = Self { place: dir.display().to_string(), tensors };
         if let Some(name) = map.keys().find(|name| !source.tensors.contains_key(*name)) {
             let problem = format!("lists tensor `{name}`, which {} does not hold", map[name]);
             return Err(CoreError::BadCheckpoint { path: index, problem });
@@ -43,20 +53,27 @@ impl SafetensorsSource {
 
     /// A checkpoint that lies in memory (an embedded model).
     pub fn from_bytes(place: &str, bytes: &Bytes) -> Result<Self> {
-        let mut tensors = BTreeMap::new();
-        read_header(Path::new(place), bytes, &mut tensors)?;
+        let mut tensors = Tensors::new();
+        read_header(Path::new(place), bytes, &mut tensors, |_| true)?;
         Ok(Self { place: place.into(), tensors })
     }
 
     fn find(&self, name: &str) -> Result<&CanonicalTensor> {
-        let missing = || CoreError::MissingTensor { name: name.into(), place: self.place.clone() };
-        self.tensors.get(name).ok_or_else(missing)
+        match self.tensors.get(name) {
+            Some(Ok(tensor)) => Ok(tensor),
+            Some(Err(dtype)) => Err(CoreError::BadTensor {
+                name: name.into(),
+                problem: format!("has dtype {dtype:?}; f32, f16, bf16, i32 and u8 can be read"),
+            }),
+            None => Err(CoreError::MissingTensor { name: name.into(), place: self.place.clone() }),
+        }
     }
 
-    fn open_files(dir: &Path, files: &[PathBuf]) -> Result<Self> {
-        let mut tensors = BTreeMap::new();
+    /// Opens the given files of `dir`, each tensor of which lies in one of them.
+    pub fn open_files(dir: &Path, files: &[PathBuf]) -> Result<Self> {
+        let mut tensors = Tensors::new();
         for path in files {
-            read_header(path, &map_file(path)?, &mut tensors)?;
+            read_header(path, &map_file(path)?, &mut tensors, |_| true)?;
         }
         Ok(Self { place: dir.display().to_string(), tensors })
     }
@@ -80,8 +97,8 @@ impl WeightSource for SafetensorsSource {
     }
 }
 
-/// The shard files, in order of name, and the map from tensor to shard.
-fn read_index(dir: &Path, index: &Path) -> Result<(Vec<PathBuf>, BTreeMap<String, String>)> {
+/// The names of the shard files, sorted, and the map from tensor to shard.
+fn read_index(index: &Path) -> Result<(Vec<String>, BTreeMap<String, String>)> {
     #[derive(serde::Deserialize)]
     struct Index {
         weight_map: BTreeMap<String, String>,
@@ -96,7 +113,7 @@ fn read_index(dir: &Path, index: &Path) -> Result<(Vec<PathBuf>, BTreeMap<String
     if let Some(file) = files.iter().find(|f| Path::new(f).components().count() != 1) {
         return Err(bad(format!("names the shard `{file}`, which is not a plain file name")));
     }
-    Ok((files.iter().map(|file| dir.join(file)).collect(), parsed.weight_map))
+    Ok((files, parsed.weight_map))
 }
 
 fn map_file(path: &Path) -> Result<Bytes> {
@@ -109,23 +126,27 @@ fn map_file(path: &Path) -> Result<Bytes> {
     Ok(Bytes::from_owner(map))
 }
 
-fn read_header(path: &Path, bytes: &Bytes, tensors: &mut BTreeMap<String, CanonicalTensor>) -> Result<()> {
+/// Adds the file's tensors, as far as they count.
+fn read_header(
+    path: &Path,
+    bytes: &Bytes,
+    tensors: &mut Tensors,
+    counts: impl Fn(&str) -> bool,
+) -> Result<()> {
     let bad = |problem: String| CoreError::BadCheckpoint { path: path.into(), problem };
     let file = SafeTensors::deserialize(bytes)
         .map_err(|e| bad(format!("is not a complete safetensors file ({e}, {} bytes)", bytes.len())))?;
-    for (name, view) in file.tensors() {
+    for (name, view) in file.tensors().into_iter().filter(|(name, _)| counts(name)) {
         let dtype = match view.dtype() {
-            Dtype::F32 => DType::F32,
-            Dtype::F16 => DType::F16,
-            Dtype::BF16 => DType::Bf16,
-            Dtype::I32 => DType::I32,
-            Dtype::U8 => DType::U8,
-            other => {
-                let problem = format!("has dtype {other:?}; f32, f16, bf16, i32 and u8 can be read");
-                return Err(CoreError::BadTensor { name, problem });
-            }
+            Dtype::F32 => Ok(DType::F32),
+            Dtype::F16 => Ok(DType::F16),
+            Dtype::BF16 => Ok(DType::Bf16),
+            Dtype::I32 => Ok(DType::I32),
+            Dtype::U8 => Ok(DType::U8),
+            other => Err(other),
         };
-        let tensor = CanonicalTensor::dense(dtype, view.shape(), bytes.slice_ref(view.data()));
+        let tensor =
+            dtype.map(|dtype| CanonicalTensor::dense(dtype, view.shape(), bytes.slice_ref(view.data())));
         if tensors.insert(name.clone(), tensor).is_some() {
             return Err(bad(format!("repeats tensor `{name}`, which another shard holds too")));
         }
@@ -162,6 +183,54 @@ mod tests {
                 SafetensorsSource::from_bytes("cut.safetensors", &cut).err().expect("a cut file is refused");
             assert!(error.to_string().contains("cut.safetensors"), "{error}");
         }
+    }
+
+    /// A file of the tensors a and b, of four bytes each.
+    fn two_tensors(a: u8, b: u8) -> Vec<u8> {
+        let tensor = |at: usize| format!(r#"{{"dtype":"F32","shape":[1],"data_offsets":[{at},{}]}}"#, at + 4);
+        let header = format!(r#"{{"a":{},"b":{}}}"#, tensor(0), tensor(4));
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend_from_slice(header.as_bytes());
+        bytes.extend([a, a, a, a, b, b, b, b]);
+        bytes
+    }
+
+    #[test]
+    fn a_dtype_that_no_weight_has_matters_to_who_needs_the_tensor() {
+        let mut bytes = file(16);
+        let at = bytes.windows(3).position(|w| w == b"F32").unwrap();
+        bytes[at..at + 3].copy_from_slice(b"U32");
+        let source = SafetensorsSource::from_bytes("mem", &Bytes::from(bytes)).unwrap();
+        assert_eq!(source.names(), ["a"]);
+        let message = source.tensor("a").unwrap_err().to_string();
+        assert!(message.contains("`a`") && message.contains("has dtype U32"), "{message}");
+    }
+
+    #[test]
+    fn the_index_says_which_of_two_shards_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        for value in [1, 3] {
+            let file = two_tensors(value, 10 + value);
+            std::fs::write(dir.path().join(format!("s{value}.safetensors")), file).unwrap();
+        }
+        let index = dir.path().join("model.safetensors.index.json");
+        let open = |map: &str| {
+            std::fs::write(&index, format!(r#"{{"weight_map":{map}}}"#)).unwrap();
+            SafetensorsSource::open(dir.path())
+        };
+        // Both shards are read: each holds something that counts.
+        for (a, b) in [(1, 3), (3, 1)] {
+            let map = format!(r#"{{"a":"s{a}.safetensors","b":"s{b}.safetensors"}}"#);
+            let source = open(&map).unwrap();
+            assert_eq!(
+                (source.tensor("a").unwrap().codes[0], source.tensor("b").unwrap().codes[0]),
+                (a, 10 + b)
+            );
+        }
+        let files = ["s1", "s3"].map(|file| dir.path().join(file).with_extension("safetensors"));
+        let message = SafetensorsSource::open_files(dir.path(), &files).err().unwrap().to_string();
+        assert!(message.contains("repeats tensor `"), "{message}");
+        assert!(SafetensorsSource::open_files(dir.path(), &files[..1]).is_ok());
     }
 
     #[test]

@@ -30,8 +30,8 @@ pub(super) fn fetch(
     let plan = files::needed(id, &repo.files)?;
     let mut fetcher = Fetcher { client: &client, cache, id, commit: &repo.commit, num_files: 0, total: 0 };
     let mut small = fetcher.ask(&plan.small_files, progress)?;
-    let mut weights = match plan.weights {
-        PlannedWeights::Single(file) => fetcher.ask(&[file], progress)?,
+    let mut weights = match &plan.weights {
+        PlannedWeights::Files(files) => fetcher.ask(files, progress)?,
         PlannedWeights::Index(_) => Vec::new(),
     };
     fetcher.get(&mut small, progress)?;

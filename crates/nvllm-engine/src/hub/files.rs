@@ -59,6 +59,8 @@ pub enum Weights {
         /// The files it names, sorted.
         shards: Vec<PathBuf>,
     },
+    /// All safetensors files of the directory, sorted: none has the usual name, and there is no index.
+    Unindexed(Vec<PathBuf>),
 }
 
 impl Weights {
@@ -66,7 +68,7 @@ impl Weights {
     pub fn paths(&self) -> &[PathBuf] {
         match self {
             Self::Single(path) => std::slice::from_ref(path),
-            Self::Sharded { shards, .. } => shards,
+            Self::Sharded { shards: paths, .. } | Self::Unindexed(paths) => paths,
         }
     }
 }
@@ -98,7 +100,13 @@ impl ModelFiles {
             }
             Weights::Sharded { index, shards }
         } else {
-            return Err(missing(WEIGHTS, &no_weights(&names(dir)?)));
+            let names = names(dir)?;
+            let found = unindexed(&names);
+            if found.is_empty() {
+                return Err(missing(WEIGHTS, &no_weights(&names)));
+            }
+            let paths = found.into_iter().map(|name| present(name)).collect::<Result<Vec<_>>>()?;
+            Weights::Unindexed(paths.into_iter().flatten().collect())
         };
         Ok(Self {
             dir: dir.to_path_buf(),
@@ -111,6 +119,15 @@ impl ModelFiles {
             weights,
         })
     }
+}
+
+/// Weights under names of their own: all safetensors files but adapters and Mistral's format, whose tensors have other
+/// names. Of those that belong to a quantised variant or another format the reader says so.
+fn unindexed(names: &BTreeSet<String>) -> Vec<&str> {
+    let is_weights = |name: &&str| {
+        name.ends_with(".safetensors") && !name.starts_with("consolidated") && !name.starts_with("adapter_")
+    };
+    names.iter().map(String::as_str).filter(is_weights).collect()
 }
 
 /// What a directory holds; nothing, if there is none.
@@ -150,7 +167,8 @@ pub(super) struct Plan {
 
 #[derive(Debug)]
 pub(super) enum PlannedWeights {
-    Single(&'static str),
+    /// Known by name.
+    Files(Vec<String>),
     /// The shards are known once the index is here.
     Index(&'static str),
 }
@@ -165,12 +183,16 @@ pub(super) fn needed(id: &HubId, files: &BTreeSet<String>) -> Result<Plan> {
     let mut small_files = vec![CONFIG];
     small_files.extend(optional.into_iter().filter(|file| files.contains(*file)));
     let weights = if files.contains(WEIGHTS) {
-        PlannedWeights::Single(WEIGHTS)
+        PlannedWeights::Files(vec![WEIGHTS.into()])
     } else if files.contains(WEIGHT_INDEX) {
         small_files.push(WEIGHT_INDEX);
         PlannedWeights::Index(WEIGHT_INDEX)
     } else {
-        return Err(refused(format!("it has no {WEIGHTS}: {}", no_weights(files))));
+        let found = unindexed(files);
+        if found.is_empty() {
+            return Err(refused(format!("it has no {WEIGHTS}: {}", no_weights(files))));
+        }
+        PlannedWeights::Files(found.into_iter().map(String::from).collect())
     };
     Ok(Plan { small_files, weights })
 }
@@ -234,6 +256,16 @@ mod tests {
             files.weights.paths(),
             [dir.path().join("a.safetensors"), dir.path().join("b.safetensors")]
         );
+    }
+
+    #[test]
+    fn weights_under_other_names() {
+        let names = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
+        let other = ["consolidated.safetensors", "adapter_model.safetensors"];
+        let files: Vec<_> = [CONFIG].into_iter().chain(names).chain(other).map(|name| (name, "x")).collect();
+        let dir = directory(&files);
+        let found = ModelFiles::in_directory(dir.path()).unwrap().weights;
+        assert_eq!(found, Weights::Unindexed(names.map(|name| dir.path().join(name)).into()));
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod chat_template;
 mod contained;
 mod decoder;
 mod detokenizer;
+mod end_token;
 mod generation_config;
 mod jinja;
 mod stop;
@@ -13,6 +14,7 @@ mod tokenizer;
 
 pub use chat_template::{ChatInput, ChatTemplate};
 pub use detokenizer::{Detokenizer, TextStart};
+pub(crate) use end_token::end_token;
 pub use generation_config::{GenerationConfig, Remark};
 pub use stop::{StopMatcher, StopOutput};
 pub use tokenizer::{AddedToken, EncodeOptions, SpecialText, Tokenizer};

@@ -73,7 +73,7 @@ pub(super) fn run(args: &Pull) -> Result<()> {
 fn paths(files: &ModelFiles) -> Vec<&Path> {
     let index = match &files.weights {
         nvllm_engine::hub::Weights::Sharded { index, .. } => Some(index),
-        nvllm_engine::hub::Weights::Single(_) => None,
+        nvllm_engine::hub::Weights::Single(_) | nvllm_engine::hub::Weights::Unindexed(_) => None,
     };
     let optional =
         [&files.generation_config, &files.tokenizer, &files.tokenizer_config, &files.chat_template];

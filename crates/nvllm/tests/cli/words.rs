@@ -169,7 +169,7 @@ fn control_characters_of_a_checkpoint_are_shown_and_not_sent() {
     let escape = "\u{1b}]0;owned\u{7}";
     let escaped_path = |dir: &Path| -> PathBuf { dir.join("tab\u{1b}[31m") };
     let models = [
-        with_extra_tensor(escape),
+        with_extra_tensor(&format!("model.norm.{escape}")),
         with_config("architectures", &json!([escape])),
         with_config("torch_dtype", &json!(escape)),
     ];

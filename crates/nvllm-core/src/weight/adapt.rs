@@ -1,0 +1,63 @@
+//! Other layouts of the same checkpoint, brought under the names that a model declares. No byte is copied.
+
+use std::collections::HashSet;
+
+use super::{CanonicalTensor, SafetensorsSource, WeightDecl, WeightPart};
+use crate::{CoreError, ModelSpec, Result, WeightSource as _};
+
+/// What encoder-style exports of a model (embedding models) leave out in front of its tensors.
+const PREFIX: &str = "model.";
+
+impl SafetensorsSource {
+    /// Gives the tensors the names that `spec` declares: adds a prefix `model.` that was left out, and splits what the
+    /// checkpoint holds stacked.
+    ///
+    /// Errors if a stacked tensor has not the shape of its parts.
+    pub fn adapt(&mut self, spec: &ModelSpec) -> Result<()> {
+        let parts = spec.weights.iter().flat_map(|decl| decl.parts.iter().map(|part| part.source.as_str()));
+        let known: HashSet<_> = parts.chain(spec.stacked.iter().map(|(name, _)| name.as_str())).collect();
+        for name in self.names() {
+            let full = format!("{PREFIX}{name}");
+            if known.contains(full.as_str()) && !known.contains(name.as_str()) {
+                self.rename(&name, &full);
+            }
+        }
+        spec.stacked.iter().try_for_each(|(name, weight)| self.split(name, &spec.weights[weight.0 as usize]))
+    }
+
+    /// Calls a tensor by another name, unless there is one of that name.
+    pub fn rename(&mut self, from: &str, to: &str) {
+        if !self.tensors.contains_key(to)
+            && let Some(tensor) = self.tensors.remove(from)
+        {
+            self.tensors.insert(to.into(), tensor);
+        }
+    }
+
+    /// Replaces the tensor `name`, if there is one, by the parts of `decl` that it holds in order.
+    fn split(&mut self, name: &str, decl: &WeightDecl) -> Result<()> {
+        if !self.tensors.contains_key(name) {
+            return Ok(());
+        }
+        let whole = self.tensor(name)?;
+        if whole.shape != decl.shape {
+            let problem = format!(
+                "has shape {:?} where config.json implies {:?}; the checkpoint and config.json differ",
+                whole.shape, decl.shape
+            );
+            return Err(CoreError::BadTensor { name: name.into(), problem });
+        }
+        self.tensors.remove(name);
+        let row_bytes = whole.codes.len() / decl.num_rows();
+        let mut start = 0;
+        for WeightPart { source, num_rows, .. } in &decl.parts {
+            let end = start + num_rows * row_bytes;
+            let codes = whole.codes.slice(start..end);
+            let shape = vec![*num_rows, decl.num_cols()];
+            let part = CanonicalTensor { shape, codes, ..whole.clone() };
+            self.tensors.insert(source.clone(), Ok(part));
+            start = end;
+        }
+        Ok(())
+    }
+}

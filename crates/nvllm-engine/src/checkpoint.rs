@@ -1,0 +1,172 @@
+//! What computes: config.json, the program made of it, and the weights that fit it.
+//!
+//! Where config.json and the tensors disagree, or it is silent, the tensors decide: they are what was trained.
+
+use std::path::Path;
+
+use nvllm_core::weight::SafetensorsSource;
+use nvllm_core::{DType, HfConfig, ModelSpec, WeightFormat, WeightSource as _};
+use serde_json::Value;
+
+use crate::hub::{ModelFiles, Weights};
+use crate::{EngineError, Result, registry};
+
+/// A checkpoint whose weights fit its config.json.
+pub(crate) struct Checkpoint {
+    pub(crate) config: HfConfig,
+    pub(crate) spec: ModelSpec,
+    pub(crate) source: SafetensorsSource,
+    /// What was not taken as the files say it.
+    pub(crate) remarks: Vec<String>,
+}
+
+/// The names that language models of Hugging Face's layout have for the two matrices that may be one.
+const TABLE: &str = "model.embed_tokens.weight";
+const HEAD: &str = "lm_head.weight";
+const TIED: &str = "tie_word_embeddings";
+
+impl Checkpoint {
+    /// Opens the files; of the weights the headers are read.
+    pub(crate) fn open(files: &ModelFiles) -> Result<Self> {
+        let located = |cause| EngineError::Model { dir: files.dir.clone(), cause };
+        let (config, spec) = read_config(&files.config, &files.dir)?;
+        let source = match &files.weights {
+            Weights::Unindexed(paths) => SafetensorsSource::open_files(&files.dir, paths),
+            Weights::Single(_) | Weights::Sharded { .. } => SafetensorsSource::open(&files.dir),
+        };
+        let source = source.map_err(located)?;
+        let packed = |name: &String| PACKED.iter().any(|end| name.ends_with(end));
+        if let Some(name) = source.names().into_iter().find(packed) {
+            let path = files.weights.paths()[0].clone();
+            return Err(EngineError::Quantized { path, method: format!("it holds {name}") });
+        }
+        Self::new(config, spec, source).map_err(|e| match e {
+            EngineError::Core(cause) => located(cause),
+            other => other,
+        })
+    }
+
+    /// Brings config.json and tensors together, as far as their names tell.
+    pub(crate) fn new(config: HfConfig, spec: ModelSpec, mut source: SafetensorsSource) -> Result<Self> {
+        let mut remarks: Vec<_> = attn_factor(&config).into_iter().collect();
+        source.adapt(&spec)?;
+        let has = |source: &SafetensorsSource, name: &str| source.info(name).is_ok();
+        let tied = config.flag_or(TIED, false)?;
+        if tied && !has(&source, TABLE) {
+            source.rename(HEAD, TABLE);
+        }
+        let mut checkpoint = Self { config, spec, source, remarks: Vec::new() };
+        if !tied && has(&checkpoint.source, TABLE) && !has(&checkpoint.source, HEAD) {
+            checkpoint = checkpoint.tied(true)?;
+            remarks.push(format!("there is no {HEAD}: the embeddings are used, as if {TIED} were true"));
+        }
+        checkpoint.spec.check_weights(&checkpoint.source)?;
+        remarks.extend(ignored(&checkpoint.spec.extra_tensors(&checkpoint.source)));
+        Ok(Self { remarks, ..checkpoint })
+    }
+
+    /// With a head that config.json calls tied and the file has of its own, if it is no copy of the embeddings.
+    pub(crate) fn with_its_head(mut self) -> Result<Self> {
+        if !self.config.flag_or(TIED, false)? {
+            return Ok(self);
+        }
+        let (Ok(head), Ok(table)) = (self.source.tensor(HEAD), self.source.tensor(TABLE)) else {
+            return Ok(self);
+        };
+        if head.format == table.format && head.codes == table.codes {
+            return Ok(self);
+        }
+        self.remarks.push(format!("{HEAD} is not the embeddings: it is used, as if {TIED} were false"));
+        self = self.tied(false)?;
+        self.spec.check_weights(&self.source)?;
+        Ok(self)
+    }
+
+    fn tied(self, tied: bool) -> Result<Self> {
+        let config = self.config.with(TIED, tied);
+        let spec = (registry::family(&config)?.build)(&config)?;
+        Ok(Self { config, spec, ..self })
+    }
+
+    /// The dtype that config.json names, else that of most of the weights.
+    pub(crate) fn dtype(&self) -> nvllm_core::Result<DType> {
+        if let Some(dtype) = self.config.dtype()? {
+            return Ok(dtype);
+        }
+        let mut sizes = [DType::F32, DType::F16, DType::Bf16].map(|dtype| (0, dtype));
+        for part in self.spec.weights.iter().flat_map(|weight| &weight.parts) {
+            let tensor = self.source.tensor(&part.source)?;
+            let of = |dtype| tensor.format == WeightFormat::dense(dtype);
+            if let Some((size, _)) = sizes.iter_mut().find(|(_, dtype)| of(*dtype)) {
+                *size += tensor.bytes();
+            }
+        }
+        Ok(sizes.into_iter().max_by_key(|(size, _)| *size).map_or(DType::Bf16, |(_, dtype)| dtype))
+    }
+}
+
+/// A line on tensors that nothing reads.
+fn ignored(names: &[String]) -> Option<String> {
+    const SHOWN: usize = 3;
+    let (first, rest) = (names.first()?, names.len().saturating_sub(SHOWN));
+    let shown = names[1..names.len().min(SHOWN)].iter().fold(first.clone(), |text, name| text + ", " + name);
+    let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
+    Some(format!("nothing reads the tensors {shown}{more}: they are ignored"))
+}
+
+/// A line on a key that engines read differently.
+fn attn_factor(config: &HfConfig) -> Option<String> {
+    let has =
+        |field: &&str| config.get(field).and_then(|map| map.get("attn_factor")).is_some_and(|v| !v.is_null());
+    let field = ["rope_scaling", "rope_parameters"].into_iter().find(has)?;
+    Some(format!("`{field}.attn_factor` of config.json is applied, as vLLM does; transformers ignores it"))
+}
+
+/// Ends of the names of tensors that only quantised checkpoints have (GPTQ and AWQ, FP8, compressed-tensors, bitsandbytes).
+const PACKED: [&str; 6] = [
+    ".qweight",
+    ".weight_scale",
+    ".weight_scale_inv",
+    ".weight_packed",
+    ".weight.absmax",
+    ".weight.quant_map",
+];
+
+/// The file's bytes.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).map_err(|cause| EngineError::ReadFile { path: path.to_path_buf(), cause })
+}
+
+/// Reads config.json and records the model that it describes. Errors name `dir`.
+pub(crate) fn read_config(path: &Path, dir: &Path) -> Result<(HfConfig, ModelSpec)> {
+    let located = |cause| EngineError::Model { dir: dir.to_path_buf(), cause };
+    let config = HfConfig::parse(&read(path)?).map_err(located)?;
+    let family = registry::family(&config).map_err(|e| match e {
+        EngineError::Core(source) => located(source),
+        other => other,
+    })?;
+    if let Some(method) = quantization(&config) {
+        return Err(EngineError::Quantized { path: path.to_path_buf(), method });
+    }
+    let spec = (family.build)(&config).map_err(located)?;
+    Ok((config, spec))
+}
+
+/// How config.json says that the weights are quantised.
+fn quantization(config: &HfConfig) -> Option<String> {
+    let object = |field: &str| config.get(field).and_then(Value::as_object).filter(|map| !map.is_empty());
+    // MLX has a field of its own and repeats it under the common name; compressed-tensors had one.
+    let (map, default) = (object("quantization").map(|map| (map, "MLX")))
+        .or_else(|| object("quantization_config").map(|map| (map, "quantization_config")))
+        .or_else(|| object("compression_config").map(|map| (map, "compressed-tensors")))?;
+    let mut method = map.get("quant_method").and_then(Value::as_str).unwrap_or(default).to_owned();
+    for detail in ["format", "quant_algo", "fmt"] {
+        if let Some(detail) = map.get(detail).and_then(Value::as_str) {
+            method += &format!(", {detail}");
+        }
+    }
+    if let Some(bits) = map.get("bits").and_then(Value::as_u64) {
+        method += &format!(", {bits} bits");
+    }
+    Some(method)
+}
