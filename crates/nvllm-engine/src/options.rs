@@ -14,7 +14,7 @@ pub struct LoadOptions {
     pub max_num_batched_tokens: Option<usize>,
     /// Rows whose logits one step may ask for, beside one a sequence.
     pub max_num_logits: usize,
-    /// Tokens of one sequence; the model's own maximum if not given.
+    /// Tokens of one sequence; the model's own maximum, or what fits, if not given.
     pub max_model_len: Option<usize>,
     /// Bytes of KV cache; as much as `max_num_seqs` full sequences, up to a share of memory, if not given.
     pub kv_cache_bytes: Option<usize>,

@@ -53,7 +53,7 @@ pub(crate) struct LoadArgs {
     /// Dtype of the KV cache; that of the activations if not given.
     #[arg(long, value_enum)]
     pub kv_cache_dtype: Option<Dtype>,
-    /// Tokens of one sequence, prompt and output together; the model's own maximum if not given.
+    /// Tokens of one sequence, prompt and output together; the model's own maximum, or what fits, if not given.
     #[arg(long)]
     pub max_model_len: Option<usize>,
     /// Tokens in one step: longer prompts are cut into chunks; 512 on a CPU and 8192 on a GPU if not given.
