@@ -5,7 +5,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
-use nvllm_core::{Backend, BackendInfo, Limits, MemoryReport};
+use nvllm_core::{Backend, BackendInfo, Limits, MemoryReport, RequestLimits};
 use nvllm_sched::Stats;
 
 use crate::device::{self, Command};
@@ -18,6 +18,8 @@ pub struct EngineInfo {
     pub backend: BackendInfo,
     /// The limits in force.
     pub limits: Limits,
+    /// What the backend takes from one request.
+    pub request_limits: RequestLimits,
     /// What the backend holds.
     pub memory: MemoryReport,
 }
@@ -75,9 +77,11 @@ impl Engine {
 
     /// Queues a request.
     ///
-    /// Errors if it could never run: an empty or too long prompt, parameters out of range, text options without a
-    /// tokenizer. The stream ends with [`Event::Finished`].
+    /// Errors if it could never run: an empty or too long prompt, parameters out of range, lists
+    /// longer than the backend takes, text options without a tokenizer. The stream ends with [`Event::Finished`].
     pub fn submit(&self, request: Request) -> Result<RequestStream> {
+        // Here and not in the step: a step that the backend refuses fails every request in it.
+        self.info.request_limits.check(&request.sampling)?;
         let (events, stream) = unbounded();
         self.ask(|reply| Command::Submit { request: Box::new(request), events, reply })??;
         Ok(RequestStream { events: stream })
