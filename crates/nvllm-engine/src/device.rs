@@ -95,7 +95,7 @@ impl Device {
     }
 
     /// Serves until told to stop or until the handle is gone.
-    pub(crate) fn run(mut self, inbox: &Receiver<Command>) {
+    pub(crate) fn run(&mut self, inbox: &Receiver<Command>) {
         loop {
             // Idle: wait. Busy: take what has come.
             let mut command =
