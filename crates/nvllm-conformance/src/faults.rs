@@ -11,8 +11,8 @@ use nvllm_core::program::Node;
 use nvllm_core::reference::Observer;
 use nvllm_core::{
     Activations, Backend, BackendInfo, BlockId, Executable, HostTensor, KvCache, Limits, MemoryReport,
-    ModelSpec, Op, OrderId, PlanRules, Program, Reason, Reference, Result, Source, Step, StepOutput, Tensor,
-    Ticket, TokenId, TokenMasks, Weight, WeightSource,
+    ModelSpec, Op, OrderId, PlanRules, Program, Reason, Reference, RequestLimits, Result, Source, Step,
+    StepOutput, Tensor, Ticket, TokenId, TokenMasks, Weight, WeightSource,
 };
 
 use attention::Seen;
@@ -329,6 +329,10 @@ impl Executable for FaultyRun {
 
     fn memory(&self) -> MemoryReport {
         self.inner.memory()
+    }
+
+    fn request_limits(&self) -> RequestLimits {
+        self.inner.request_limits()
     }
 }
 

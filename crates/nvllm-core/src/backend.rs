@@ -5,8 +5,8 @@ use std::fmt;
 use crate::program::MemoryPlan;
 use crate::{
     Activations, AdapterId, ByteCount, CoreError, DType, KvCache, KvGeometry, Limits, ModelSpec, Numerics,
-    Op, PlanRules, Result, SlotId, Step, StepOutput, StepProfile, Tensor, Ticket, TokenMasks, WeightInfo,
-    WeightSource,
+    Op, PlanRules, RequestLimits, Result, SlotId, Step, StepOutput, StepProfile, Tensor, Ticket, TokenMasks,
+    WeightInfo, WeightSource,
 };
 
 /// Why a backend does not run an op in some shape, and what it takes.
@@ -184,6 +184,10 @@ pub trait Executable {
     fn kept(&self, label: &str) -> Option<Box<dyn Tensor>>;
     /// What is held.
     fn memory(&self) -> MemoryReport;
+    /// What it takes from one request; a step with a request beyond that is refused.
+    fn request_limits(&self) -> RequestLimits {
+        RequestLimits::default()
+    }
     /// Times every op of the steps submitted from now on, or no longer. Steps that are timed may run slower.
     ///
     /// Errors if the backend cannot.

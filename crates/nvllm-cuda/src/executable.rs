@@ -9,8 +9,8 @@ use nvllm_core::host::{Batch, Slots};
 use nvllm_core::program::MemoryPlan;
 use nvllm_core::sampling::top_logprobs;
 use nvllm_core::{
-    CoreError, DType, Executable, HostTensor, KvCache, KvGeometry, Limits, MemoryReport, Op, Program, Result,
-    Step, StepOutput, StepProfile, Tensor, Ticket, TokenId, TokenMasks, ValueId,
+    CoreError, DType, Executable, HostTensor, KvCache, KvGeometry, Limits, MemoryReport, Op, Program,
+    RequestLimits, Result, Step, StepOutput, StepProfile, Tensor, Ticket, TokenId, TokenMasks, ValueId,
 };
 
 use crate::device::Device;
@@ -407,6 +407,10 @@ impl Executable for CudaExecutable {
                 self.guard(profile).ok()
             })
             .collect()
+    }
+
+    fn request_limits(&self) -> RequestLimits {
+        slots::REQUEST_LIMITS
     }
 
     fn memory(&self) -> MemoryReport {

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use bytemuck::{Pod, Zeroable};
-use nvllm_core::{CoreError, Limits, SamplingParams, SlotReset, Step};
+use nvllm_core::{CoreError, Limits, RequestLimits, SamplingParams, SlotReset, Step};
 
 use crate::device::Device;
 use crate::error::Result;
@@ -18,6 +18,9 @@ use crate::modules::{Function, Modules};
 pub(crate) const MAX_BIASES: usize = 512;
 /// Most stop tokens of one sequence that `min_tokens` suppresses, as `MAX_STOPS` in step.cuh.
 pub(crate) const MAX_STOPS: usize = 64;
+/// The same, for those who take requests in.
+pub(crate) const REQUEST_LIMITS: RequestLimits =
+    RequestLimits { stop_tokens: MAX_STOPS, logit_biases: MAX_BIASES };
 
 /// One sequence's state, as `struct Slot` in step.cuh.
 #[derive(Clone, Copy, Debug, Default, Zeroable, Pod)]
@@ -91,18 +94,7 @@ impl Reset {
 /// Refuses what the device's lists do not hold. Ranges have been checked.
 pub(crate) fn check(step: &Step, vocab_size: usize, context: usize) -> nvllm_core::Result<()> {
     for reset in &step.resets {
-        let params = &reset.sampling;
-        let lists = [
-            ("logit_bias", params.logit_bias.len(), MAX_BIASES, "the CUDA backend takes up to 512 entries"),
-            ("stop_token_ids", params.stop_tokens.len(), MAX_STOPS, "the CUDA backend takes up to 64 tokens"),
-        ];
-        if let Some((field, len, _, range)) = lists.into_iter().find(|(_, len, most, _)| len > most) {
-            return Err(CoreError::BadSampling {
-                field,
-                value: format!("{len} entries"),
-                range: range.into(),
-            });
-        }
+        REQUEST_LIMITS.check(&reset.sampling)?;
         let mut tokens = reset.prompt.iter().chain(reset.output.iter());
         if let Some(token) = tokens.find(|token| token.index() >= vocab_size) {
             let problem =
@@ -110,7 +102,7 @@ pub(crate) fn check(step: &Step, vocab_size: usize, context: usize) -> nvllm_cor
             return Err(CoreError::step(step.id, problem));
         }
         let len = reset.prompt.len() + reset.output.len();
-        if params.needs_counts() && len > context {
+        if reset.sampling.needs_counts() && len > context {
             let problem =
                 format!("resets slot {} with {len} tokens; the model was loaded for {context}", reset.slot);
             return Err(CoreError::step(step.id, problem));

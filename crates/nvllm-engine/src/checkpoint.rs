@@ -95,7 +95,7 @@ impl Checkpoint {
         }
         let mut sizes = [DType::F32, DType::F16, DType::Bf16].map(|dtype| (0, dtype));
         for part in self.spec.weights.iter().flat_map(|weight| &weight.parts) {
-            let tensor = self.source.tensor(&part.source)?;
+            let tensor = self.source.info(&part.source)?;
             let of = |dtype| tensor.format == WeightFormat::dense(dtype);
             if let Some((size, _)) = sizes.iter_mut().find(|(_, dtype)| of(*dtype)) {
                 *size += tensor.bytes();

@@ -86,11 +86,16 @@ impl Device {
     }
 
     pub(crate) fn info(&self) -> EngineInfo {
-        EngineInfo { backend: self.backend.info(), limits: self.limits.clone(), memory: self.exe.memory() }
+        EngineInfo {
+            backend: self.backend.info(),
+            limits: self.limits.clone(),
+            request_limits: self.exe.request_limits(),
+            memory: self.exe.memory(),
+        }
     }
 
     /// Serves until told to stop or until the handle is gone.
-    pub(crate) fn run(mut self, inbox: &Receiver<Command>) {
+    pub(crate) fn run(&mut self, inbox: &Receiver<Command>) {
         loop {
             // Idle: wait. Busy: take what has come.
             let mut command =

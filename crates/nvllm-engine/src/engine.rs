@@ -1,11 +1,13 @@
 //! The handle that programs hold: start an engine, submit requests, read their events.
 
-use std::sync::Arc;
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
-use nvllm_core::{Backend, BackendInfo, Limits, MemoryReport};
+use nvllm_core::{Backend, BackendInfo, Limits, MemoryReport, RequestLimits};
 use nvllm_sched::Stats;
 
 use crate::device::{self, Command};
@@ -18,6 +20,8 @@ pub struct EngineInfo {
     pub backend: BackendInfo,
     /// The limits in force.
     pub limits: Limits,
+    /// What the backend takes from one request.
+    pub request_limits: RequestLimits,
     /// What the backend holds.
     pub memory: MemoryReport,
 }
@@ -35,6 +39,7 @@ pub struct LoadProgress {
 pub struct Engine {
     commands: Sender<Command>,
     thread: Option<JoinHandle<()>>,
+    panicked: Panicked,
     info: EngineInfo,
 }
 
@@ -49,11 +54,15 @@ impl Engine {
     {
         let (commands, inbox) = unbounded();
         let (ready, loaded) = unbounded();
+        let panicked = Panicked::default();
+        let on_thread = panicked.clone();
         let body = move || match device::Device::load(backend, &model, &options, &progress) {
-            Ok(device) => {
+            Ok(mut device) => {
                 let info = device.info();
                 if ready.send(Ok(info)).is_ok() {
-                    device.run(&inbox);
+                    // The device and the inbox outlive the note: whoever sees their channels close
+                    // finds the reason.
+                    on_thread.note(catch_unwind(AssertUnwindSafe(|| device.run(&inbox))));
                 }
             }
             // Nobody listens any more if sending fails: then nobody wants to know.
@@ -65,7 +74,7 @@ impl Engine {
             .spawn(body)
             .map_err(|e| stopped(format!("its thread cannot be started ({e})")))?;
         let info = loaded.recv().map_err(|_| stopped("loading panicked".into()))??;
-        Ok(Self { commands, thread: Some(thread), info })
+        Ok(Self { commands, thread: Some(thread), panicked, info })
     }
 
     /// What was loaded.
@@ -75,12 +84,14 @@ impl Engine {
 
     /// Queues a request.
     ///
-    /// Errors if it could never run: an empty or too long prompt, parameters out of range, text options without a
-    /// tokenizer. The stream ends with [`Event::Finished`].
+    /// Errors if it could never run: an empty or too long prompt, parameters out of range, lists
+    /// longer than the backend takes, text options without a tokenizer. The stream ends with [`Event::Finished`].
     pub fn submit(&self, request: Request) -> Result<RequestStream> {
+        // Here and not in the step: a step that the backend refuses fails every request in it.
+        self.info.request_limits.check(&request.sampling)?;
         let (events, stream) = unbounded();
         self.ask(|reply| Command::Submit { request: Box::new(request), events, reply })??;
-        Ok(RequestStream { events: stream })
+        Ok(RequestStream { events: stream, panicked: self.panicked.clone() })
     }
 
     /// Counts of the scheduler.
@@ -96,7 +107,7 @@ impl Engine {
     /// Sends a command and waits for its reply.
     fn ask<T>(&self, command: impl FnOnce(Sender<T>) -> Command) -> Result<T> {
         let (reply, answer) = unbounded();
-        let gone = || EngineError::Stopped { reason: "its thread has ended".into() };
+        let gone = || self.panicked.stopped("its thread has ended");
         self.commands.send(command(reply)).map_err(|_| gone())?;
         answer.recv().map_err(|_| gone())
     }
@@ -114,6 +125,7 @@ impl Drop for Engine {
 /// The events of one request, as they come. Dropping it aborts the request.
 pub struct RequestStream {
     events: Receiver<Event>,
+    panicked: Panicked,
 }
 
 impl RequestStream {
@@ -121,7 +133,7 @@ impl RequestStream {
     ///
     /// Errors if the engine ended before the request did.
     pub fn next_event(&mut self) -> Result<Event> {
-        self.events.recv().map_err(|_| Self::broken_off())
+        self.events.recv().map_err(|_| self.broken_off())
     }
 
     /// The next event, waiting `timeout` at most; `None` if none came in that time.
@@ -131,11 +143,34 @@ impl RequestStream {
         match self.events.recv_timeout(timeout) {
             Ok(event) => Ok(Some(event)),
             Err(RecvTimeoutError::Timeout) => Ok(None),
-            Err(RecvTimeoutError::Disconnected) => Err(Self::broken_off()),
+            Err(RecvTimeoutError::Disconnected) => Err(self.broken_off()),
         }
     }
 
-    fn broken_off() -> EngineError {
-        EngineError::Stopped { reason: "the request's events broke off".into() }
+    fn broken_off(&self) -> EngineError {
+        self.panicked.stopped("the request's events broke off")
+    }
+}
+
+/// Why the device thread panicked, if it did: all who wait for it share this.
+#[derive(Clone, Default)]
+struct Panicked(Arc<OnceLock<String>>);
+
+impl Panicked {
+    fn note(&self, served: Result<(), Box<dyn Any + Send>>) {
+        let Err(payload) = served else { return };
+        let text = payload.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        // A thread panics once, so that nothing was noted before.
+        let _ = self.0.set(text.unwrap_or("no reason was given").into());
+    }
+
+    /// The end of the engine, with the panic's reason or else `otherwise`.
+    fn stopped(&self, otherwise: &str) -> EngineError {
+        let reason = match self.0.get() {
+            Some(text) => format!("its thread panicked ({text})"),
+            None => otherwise.into(),
+        };
+        EngineError::Stopped { reason }
     }
 }

@@ -18,6 +18,7 @@ use nvllm_engine::{Engine, Event, FinishReason, Finished, LoadOptions, Model, Re
 enum Fault {
     Submit(usize),
     Collect(usize),
+    Panic(usize),
 }
 
 /// The reference on a device that fails once, or for good from then on.
@@ -69,9 +70,11 @@ impl FailingExecutable {
         self.calls[kind] += 1;
         let (at, of) = match self.fault {
             Fault::Submit(at) => (at, 0),
-            Fault::Collect(at) => (at, 1),
+            Fault::Collect(at) | Fault::Panic(at) => (at, 1),
         };
         let now = kind == of && self.calls[kind] == at;
+        let panics = now && matches!(self.fault, Fault::Panic(_));
+        assert!(!panics, "index 7 is out of bounds");
         if now || self.for_good && self.calls[of] >= at {
             return Err(CoreError::Device {
                 backend: "failing".into(),
@@ -119,8 +122,7 @@ fn request(i: u32, max_tokens: usize) -> Request {
     }
 }
 
-/// Serves six requests and one more after them; how each ended, and how many sequences and blocks are left.
-fn serve(fault: Fault, for_good: bool) -> (Vec<Finished>, Finished, usize) {
+fn start(fault: Fault, for_good: bool) -> Engine {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/nvllm-tiny");
     let model = Arc::new(Model::open(&ModelFiles::in_directory(&dir).unwrap()).unwrap());
     let options = LoadOptions {
@@ -134,7 +136,12 @@ fn serve(fault: Fault, for_good: bool) -> (Vec<Finished>, Finished, usize) {
     let backend = move || {
         Ok(Box::new(Failing { reference: Reference::default(), fault, for_good }) as Box<dyn Backend>)
     };
-    let engine = Engine::start(backend, model, options, |_| {}).unwrap();
+    Engine::start(backend, model, options, |_| {}).unwrap()
+}
+
+/// Serves six requests and one more after them; how each ended, and how many sequences and blocks are left.
+fn serve(fault: Fault, for_good: bool) -> (Vec<Finished>, Finished, usize) {
+    let engine = start(fault, for_good);
     let end = |mut stream: nvllm_engine::RequestStream| loop {
         if let Event::Finished(finished) = stream.next_event().unwrap() {
             return finished;
@@ -181,4 +188,20 @@ fn a_step_that_fails_once_ends_its_own_requests_and_no_others() {
         let served = ended.iter().chain([&late]).filter(|f| f.reason == FinishReason::Length).count();
         assert_eq!((served, left), (7 - failed.len(), 0), "{fault:?}");
     }
+}
+
+#[test]
+fn a_panic_on_the_device_thread_reaches_all_requests_with_its_reason() {
+    let engine = start(Fault::Panic(2), false);
+    let streams: Vec<_> = (0..6).filter_map(|i| engine.submit(request(i, 8)).ok()).collect();
+    let told = |error: nvllm_engine::EngineError| {
+        let message = error.to_string();
+        assert!(message.contains("index 7 is out of bounds"), "{message}");
+    };
+    assert!(!streams.is_empty());
+    for mut stream in streams {
+        told(std::iter::repeat_with(|| stream.next_event()).find_map(std::result::Result::err).unwrap());
+    }
+    told(engine.submit(request(0, 2)).err().unwrap());
+    told(engine.stats().unwrap_err());
 }
