@@ -9,7 +9,8 @@ use nvllm_core::weight::SafetensorsSource;
 fuzz_target!(|data: &[u8]| {
     let Ok(source) = SafetensorsSource::from_bytes("fuzz", &Bytes::copy_from_slice(data)) else { return };
     for name in source.names() {
-        let tensor = source.tensor(&name).expect("a listed tensor is there");
+        // In a dtype that no weight has: an error for who asks.
+        let Ok(tensor) = source.tensor(&name) else { continue };
         let elements: usize = tensor.shape.iter().product();
         assert_eq!(tensor.codes.len() * 8, elements * tensor.format.bits() as usize);
     }
