@@ -2,7 +2,7 @@
 //!
 //! One track for the host (submit, collect) and one for the device (every op of the lowered program). An op carries its bytes,
 //! its operations, and the share of the hardware's limit that it reached: the time that bytes over bandwidth or operations over
-//! matrix rate allow, whichever is longer, by the time it took. Values that never leave a cache let a small op exceed 1.
+//! matrix rate allow, whichever is longer, divided by the time it took. Values that never leave a cache let a small op exceed 1.
 //!
 //! Format: the Trace Event Format of Chrome's tracing ("JSON Object Format", complete and metadata events), times in microseconds.
 

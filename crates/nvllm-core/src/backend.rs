@@ -28,7 +28,8 @@ pub struct BackendInfo {
     pub memory_bytes: usize,
     /// Tokens of a step that suit it: with more, a token hardly gets cheaper.
     pub step_tokens: usize,
-    /// Steps that suit it out at once: two where a device goes on with the next step while the host takes in the last one's tokens.
+    /// Default number of steps in flight: 2 if the device runs one step while the host handles the
+    /// results of the previous one, else 1.
     pub max_in_flight: usize,
     /// What drives a device that has memory of its own; none for the host's processor.
     pub driver: Option<String>,

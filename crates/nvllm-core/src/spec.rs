@@ -88,8 +88,8 @@ impl ModelSpec {
         Err(CoreError::BadProgram { program: self.name.clone(), problem })
     }
 
-    /// Has every fused op called `stem` run through its expansion, whether recorded or made by [`fuse`](Program::fuse). False if no
-    /// program has one.
+    /// Disables the fused op `stem` in all programs, whether recorded or made by [`fuse`](Program::fuse):
+    /// its primitive expansion runs instead. False if no program has one.
     pub fn expand(&mut self, stem: &str) -> Result<bool> {
         let Some(stem) = Op::FUSED.into_iter().find(|fused| *fused == stem) else { return Ok(false) };
         let mut found = false;

@@ -16,7 +16,7 @@ use crate::modules::{Function, Modules};
 
 /// Most biased logits of one sequence, as `MAX_BIASES` in step.cuh.
 pub(crate) const MAX_BIASES: usize = 512;
-/// Most stop tokens of one sequence that `min_tokens` suppresses, as `MAX_STOPS` in step.cuh.
+/// Most stop tokens of one sequence, as `MAX_STOPS` in step.cuh.
 pub(crate) const MAX_STOPS: usize = 64;
 /// The same, for those who take requests in.
 pub(crate) const REQUEST_LIMITS: RequestLimits =
@@ -154,7 +154,9 @@ impl DeviceSlots {
         self.states.len() + self.biases.len() + self.stops.len() + self.seen.len() + self.tokens.len()
     }
 
-    /// Brings what a reset has beside its fixed part: lists and counts. Rare, so it waits for its copies.
+    /// Uploads the variable part of a reset: biases, stop tokens, penalty counts.
+    ///
+    /// Waits for its copies, and so for all steps in flight: every admission with one of them stalls the pipeline.
     pub(crate) fn bring(&self, reset: &SlotReset) -> Result<()> {
         let (slot, params) = (reset.slot.index(), &reset.sampling);
         let bias = |&(token, value): &(nvllm_core::TokenId, f32)| [token.0, value.to_bits()];

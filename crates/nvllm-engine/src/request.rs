@@ -22,7 +22,7 @@ pub struct Request {
     pub show_special_tokens: bool,
     /// Log-probabilities of each sampled token and of this many of the most likely ones.
     pub logprobs: Option<u16>,
-    /// The same for the prompt's tokens.
+    /// The same for the prompt's tokens; the first has none, as nothing comes before it.
     pub prompt_logprobs: Option<u16>,
     /// The logits of every row, prompt and output.
     pub logits: bool,

@@ -130,7 +130,7 @@ pub(crate) struct Sequence {
     pub(crate) max_tokens: usize,
     /// Sampled and committed.
     pub(crate) output: Vec<TokenId>,
-    /// Sampled, those included that an uncommitted step will bring.
+    /// Number of sampled tokens, including those of steps in flight.
     pub(crate) num_sampled: usize,
     /// Tokens whose keys and values are in the cache, or will be when all planned steps have run.
     pub(crate) computed: usize,

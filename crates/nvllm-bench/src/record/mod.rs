@@ -240,7 +240,7 @@ impl Record {
         format!("{} {} by {}", self.workload, self.case, self.engine.name)
     }
 
-    /// The share of the roofline: the time that a unit takes at least, by the time that it took. The median over groups of
+    /// The share of the roofline: the least time that a unit can take, divided by the time that it took. The median over groups of
     /// units, each against the limits measured beside it.
     ///
     /// `None` if the record lacks one of them.

@@ -12,7 +12,7 @@ use crate::bound::{History, RowAt};
 /// Positions that are summed before they are merged.
 const CHUNK: usize = 64;
 
-/// How attention is computed.
+/// A planted fault: how attention is computed instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     /// The last chunk of positions is merged as if its maximum were the largest.

@@ -11,7 +11,7 @@
 //   STAGES = 6, 5, 4 for C = 1, 2, 3 (c1: 165,888; c2: 199,680; c3: 217,088).
 // Bytes: each block reads 128 rows of W and 64C rows of x a tile from L2. Bound: tensor cores; at C = 1 the shared-memory reads.
 // Order id: linear.split8 (linear_order.cuh). Tokens are operand A here and weights operand B; that wgmma and mma.sync accumulate 16
-//   columns alike, whichever operand holds the weights, is a property of the chip that harness/check_linear.py proves bit for bit.
+//   columns alike, whichever operand holds the weights, is a property of the chip that harness/linear.py (check) proves bit for bit.
 #include "prelude.cuh"
 #include "linear_order.cuh"
 #include "linear_store.cuh"
