@@ -106,6 +106,7 @@ impl HfConfig {
     }
 
     /// This config with another value of `field`.
+    #[must_use]
     pub fn with(mut self, field: &str, value: impl Into<Value>) -> Self {
         self.0.insert(field.into(), value.into());
         self

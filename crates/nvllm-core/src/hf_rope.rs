@@ -57,12 +57,10 @@ impl HfRope {
                 "is not 1; rotating part of a head is not supported",
             ));
         }
-        let theta = match (fields.number("rope_theta")?, config.number_or("rope_theta", 0.0)?) {
-            (Some(theta), _) => theta,
-            (None, 0.0) if config.get("rope_theta").is_none() => {
-                parameters.number("rope_theta")?.unwrap_or(10_000.0)
-            }
-            (None, theta) => theta,
+        let common = number("rope_theta", config.get("rope_theta"))?;
+        let theta = match fields.number("rope_theta")?.or(common) {
+            Some(theta) => theta,
+            None => parameters.number("rope_theta")?.unwrap_or(10_000.0),
         };
         if theta <= 1.0 {
             return Err(CoreError::config("rope_theta", format!("is {theta}; a number above 1 is needed")));

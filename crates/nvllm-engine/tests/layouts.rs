@@ -147,14 +147,14 @@ fn the_prefix_may_be_left_out() {
 }
 
 /// The experts of every layer in two tensors, as transformers 5 holds them.
-fn stacked(all: Tensors) -> Tensors {
+fn stacked(all: &Tensors) -> Tensors {
     let is_expert = |name: &str| name.contains(".mlp.experts.");
     let mut out: Tensors =
         all.iter().filter(|(name, _)| !is_expert(name)).map(|(name, t)| (name.clone(), t.clone())).collect();
     for first in all.keys().filter(|name| name.ends_with(".experts.0.gate_proj.weight")) {
         let layer = first.strip_suffix(".0.gate_proj.weight").unwrap();
         let tensor = |e: usize, proj: &str| all.get(&format!("{layer}.{e}.{proj}_proj.weight"));
-        let num_experts = (0..).take_while(|&e| tensor(e, "gate").is_some()).count();
+        let num_experts = (0..all.len()).take_while(|&e| tensor(e, "gate").is_some()).count();
         for (name, projs) in [("gate_up", &["gate", "up"][..]), ("down", &["down"])] {
             let (dtype, shape, _) = tensor(0, projs[0]).unwrap();
             let parts = (0..num_experts).flat_map(|e| projs.iter().map(move |proj| (e, *proj)));
@@ -168,11 +168,11 @@ fn stacked(all: Tensors) -> Tensors {
 
 #[test]
 fn experts_may_be_stacked() {
-    let model = opened(ROUTED, stacked, &json!({}));
+    let model = opened(ROUTED, |all| stacked(&all), &json!({}));
     assert!(model.remarks.is_empty(), "{:?}", model.remarks);
     assert_eq!(weights(&model), plain(ROUTED));
     let transposed = |all: Tensors| {
-        let mut all = stacked(all);
+        let mut all = stacked(&all);
         all.values_mut().filter(|(_, shape, _)| shape.len() == 3).for_each(|(_, shape, _)| shape.swap(1, 2));
         all
     };

@@ -105,7 +105,7 @@ impl ModelFiles {
             if found.is_empty() {
                 return Err(missing(WEIGHTS, &no_weights(&names)));
             }
-            let paths = found.into_iter().map(|name| present(name)).collect::<Result<Vec<_>>>()?;
+            let paths = found.into_iter().map(present).collect::<Result<Vec<_>>>()?;
             Weights::Unindexed(paths.into_iter().flatten().collect())
         };
         Ok(Self {
