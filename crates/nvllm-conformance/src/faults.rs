@@ -331,6 +331,10 @@ impl Executable for FaultyRun {
         self.inner.memory()
     }
 
+    fn failure(&self) -> Option<String> {
+        self.inner.failure()
+    }
+
     fn request_limits(&self) -> RequestLimits {
         self.inner.request_limits()
     }

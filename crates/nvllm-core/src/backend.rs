@@ -185,6 +185,10 @@ pub trait Executable {
     fn kept(&self, label: &str) -> Option<Box<dyn Tensor>>;
     /// What is held.
     fn memory(&self) -> MemoryReport;
+    /// Why nothing can run any more, once that is so: the model has to be loaded again.
+    fn failure(&self) -> Option<String> {
+        None
+    }
     /// What it takes from one request; a step with a request beyond that is refused.
     fn request_limits(&self) -> RequestLimits {
         RequestLimits::default()

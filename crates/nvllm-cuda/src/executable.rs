@@ -409,6 +409,10 @@ impl Executable for CudaExecutable {
             .collect()
     }
 
+    fn failure(&self) -> Option<String> {
+        self.failed.clone()
+    }
+
     fn request_limits(&self) -> RequestLimits {
         slots::REQUEST_LIMITS
     }

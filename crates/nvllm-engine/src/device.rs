@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender};
-use nvllm_core::{Backend, Executable, HostTensor, Limits, SeqId, Tensor, Ticket, TokenId};
+use nvllm_core::{Backend, Executable, HostTensor, Limits, SeqId, StepId, Tensor, Ticket, TokenId};
 use nvllm_sched::{FinishReason, NewSequence, SchedConfig, Scheduler, SeqEvent, Stats};
 
+use crate::failure::Failure;
 use crate::{
     EngineError, EngineInfo, Event, Finished, LoadOptions, LoadProgress, Model, Plan, Request, Result,
 };
@@ -52,6 +53,7 @@ pub(crate) struct Device {
     in_flight: VecDeque<Ticket>,
     clients: HashMap<SeqId, Client>,
     read_bandwidth: Option<f64>,
+    failure: Failure,
 }
 
 impl Device {
@@ -60,6 +62,7 @@ impl Device {
         model: &Arc<Model>,
         options: &LoadOptions,
         progress: &dyn Fn(LoadProgress),
+        failure: Failure,
     ) -> Result<Self>
     where
         B: FnOnce() -> Result<Box<dyn Backend>>,
@@ -82,6 +85,7 @@ impl Device {
             in_flight: VecDeque::new(),
             clients: HashMap::new(),
             read_bandwidth: None,
+            failure,
         })
     }
 
@@ -163,22 +167,37 @@ impl Device {
         while let Some(step) = self.sched.plan() {
             match self.exe.submit(&step) {
                 Ok(ticket) => self.in_flight.push_back(ticket),
-                Err(e) => {
-                    let events = self.sched.fail(step.id).unwrap_or_default();
-                    self.report(events, Some(&e.to_string()));
-                }
+                Err(e) => self.fail(step.id, &e.to_string()),
             }
         }
         let Some(ticket) = self.in_flight.pop_front() else { return };
         let step = ticket.0;
-        let (events, error) = match self.exe.collect(ticket).map_err(|e| e.to_string()) {
+        match self.exe.collect(ticket) {
             Ok(output) => match self.sched.commit(step, output) {
-                Ok(events) => (events, None),
-                Err(e) => (self.sched.fail(step).unwrap_or_default(), Some(e.to_string())),
+                Ok(events) => self.report(events, None),
+                Err(e) => self.fail(step, &e.to_string()),
             },
-            Err(e) => (self.sched.fail(step).unwrap_or_default(), Some(e)),
-        };
-        self.report(events, error.as_deref());
+            Err(e) => self.fail(step, &e.to_string()),
+        }
+    }
+
+    /// Ends every sequence of a step that failed.
+    fn fail(&mut self, step: StepId, error: &str) {
+        // Before anyone hears of it: who then submits again is to be refused.
+        if let Some(reason) = self.exe.failure() {
+            self.failure.note(reason);
+        }
+        match self.sched.fail(step) {
+            Ok(events) => self.report(events, Some(error)),
+            // A fault of the scheduler: whose step it was is not known, and nobody may wait for ever.
+            Err(e) => {
+                let error = format!("{error}; {e}");
+                let all: Vec<SeqId> = self.clients.keys().copied().collect();
+                for seq in all {
+                    self.end(seq, FinishReason::Failed, Some(&error));
+                }
+            }
+        }
     }
 
     /// Hands the scheduler's news to the clients; ends sequences whose client is gone or whose text holds a stop string.
@@ -186,23 +205,30 @@ impl Device {
         for event in events {
             let seq = event.seq();
             let Some(client) = self.clients.get_mut(&seq) else { continue };
-            let end = match event {
+            let news = match event {
                 SeqEvent::Finished { reason, .. } => {
                     self.finish(seq, reason, error);
                     continue;
                 }
-                SeqEvent::PromptRow { index, logprobs, logits, .. } => client.send(Event::PromptRow {
-                    index,
-                    logprobs,
-                    logits: logits.and_then(|t| to_host(&*t)),
-                }),
+                SeqEvent::PromptRow { index, logprobs, logits, .. } => {
+                    to_host(logits).map(|logits| client.send(Event::PromptRow { index, logprobs, logits }))
+                }
                 SeqEvent::Token { token, logprobs, logits, .. } => client.token(token, logprobs, logits),
             };
-            if let Some(reason) = end
-                && self.sched.finish(seq, reason).is_some()
-            {
-                self.finish(seq, reason, error);
+            match news {
+                Ok(None) => {}
+                Ok(Some(reason)) => self.end(seq, reason, error),
+                Err(e) => {
+                    self.end(seq, FinishReason::Failed, Some(&format!("its logits cannot be read: {e}")));
+                }
             }
+        }
+    }
+
+    /// Ends a sequence that the scheduler has not ended.
+    fn end(&mut self, seq: SeqId, reason: FinishReason, error: Option<&str>) {
+        if self.sched.finish(seq, reason).is_some() {
+            self.finish(seq, reason, error);
         }
     }
 
@@ -224,7 +250,8 @@ impl Client {
         token: TokenId,
         logprobs: Option<nvllm_core::TokenLogprobs>,
         logits: Option<Box<dyn Tensor>>,
-    ) -> Option<FinishReason> {
+    ) -> nvllm_core::Result<Option<FinishReason>> {
+        let logits = to_host(logits)?;
         let now = Instant::now();
         self.first_token.get_or_insert(now);
         self.last_token = Some(now);
@@ -235,9 +262,8 @@ impl Client {
         if self.include_stop || !self.stop_tokens.contains(&token) {
             stopped = self.text.as_mut().is_some_and(|stream| stream.push(token, &mut text));
         }
-        let logits = logits.and_then(|t| to_host(&*t));
         let gone = self.send(Event::Token { token, text, logprobs, logits, at: now });
-        gone.or(stopped.then_some(FinishReason::StopString))
+        Ok(gone.or(stopped.then_some(FinishReason::StopString)))
     }
 
     fn finish(mut self, reason: FinishReason, error: Option<&str>) {
@@ -256,6 +282,6 @@ impl Client {
     }
 }
 
-fn to_host(tensor: &dyn Tensor) -> Option<HostTensor> {
-    tensor.to_host().ok()
+fn to_host(tensor: Option<Box<dyn Tensor>>) -> nvllm_core::Result<Option<HostTensor>> {
+    tensor.map(|tensor| tensor.to_host()).transpose()
 }

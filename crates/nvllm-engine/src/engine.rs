@@ -1,8 +1,7 @@
 //! The handle that programs hold: start an engine, submit requests, read their events.
 
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -11,6 +10,7 @@ use nvllm_core::{Backend, BackendInfo, Limits, MemoryReport, RequestLimits};
 use nvllm_sched::Stats;
 
 use crate::device::{self, Command};
+use crate::failure::Failure;
 use crate::{EngineError, Event, LoadOptions, Model, Request, Result};
 
 /// What was loaded, and under which limits.
@@ -39,7 +39,7 @@ pub struct LoadProgress {
 pub struct Engine {
     commands: Sender<Command>,
     thread: Option<JoinHandle<()>>,
-    panicked: Panicked,
+    failure: Failure,
     info: EngineInfo,
 }
 
@@ -54,15 +54,17 @@ impl Engine {
     {
         let (commands, inbox) = unbounded();
         let (ready, loaded) = unbounded();
-        let panicked = Panicked::default();
-        let on_thread = panicked.clone();
-        let body = move || match device::Device::load(backend, &model, &options, &progress) {
+        let failure = Failure::default();
+        let on_thread = failure.clone();
+        let body = move || match device::Device::load(backend, &model, &options, &progress, on_thread.clone())
+        {
             Ok(mut device) => {
                 let info = device.info();
                 if ready.send(Ok(info)).is_ok() {
                     // The device and the inbox outlive the note: whoever sees their channels close
                     // finds the reason.
-                    on_thread.note(catch_unwind(AssertUnwindSafe(|| device.run(&inbox))));
+                    let served = catch_unwind(AssertUnwindSafe(|| device.run(&inbox)));
+                    served.unwrap_or_else(|payload| on_thread.note_panic(&*payload));
                 }
             }
             // Nobody listens any more if sending fails: then nobody wants to know.
@@ -74,7 +76,7 @@ impl Engine {
             .spawn(body)
             .map_err(|e| stopped(format!("its thread cannot be started ({e})")))?;
         let info = loaded.recv().map_err(|_| stopped("loading panicked".into()))??;
-        Ok(Self { commands, thread: Some(thread), panicked, info })
+        Ok(Self { commands, thread: Some(thread), failure, info })
     }
 
     /// What was loaded.
@@ -85,13 +87,15 @@ impl Engine {
     /// Queues a request.
     ///
     /// Errors if it could never run: an empty or too long prompt, parameters out of range, lists
-    /// longer than the backend takes, text options without a tokenizer. The stream ends with [`Event::Finished`].
+    /// longer than the backend takes, text options without a tokenizer; or if the device has failed for
+    /// good, with its reason. The stream ends with [`Event::Finished`].
     pub fn submit(&self, request: Request) -> Result<RequestStream> {
+        self.failure.check()?;
         // Here and not in the step: a step that the backend refuses fails every request in it.
         self.info.request_limits.check(&request.sampling)?;
         let (events, stream) = unbounded();
         self.ask(|reply| Command::Submit { request: Box::new(request), events, reply })??;
-        Ok(RequestStream { events: stream, panicked: self.panicked.clone() })
+        Ok(RequestStream { events: stream, failure: self.failure.clone() })
     }
 
     /// Counts of the scheduler.
@@ -107,7 +111,7 @@ impl Engine {
     /// Sends a command and waits for its reply.
     fn ask<T>(&self, command: impl FnOnce(Sender<T>) -> Command) -> Result<T> {
         let (reply, answer) = unbounded();
-        let gone = || self.panicked.stopped("its thread has ended");
+        let gone = || self.failure.stopped("its thread has ended");
         self.commands.send(command(reply)).map_err(|_| gone())?;
         answer.recv().map_err(|_| gone())
     }
@@ -125,7 +129,7 @@ impl Drop for Engine {
 /// The events of one request, as they come. Dropping it aborts the request.
 pub struct RequestStream {
     events: Receiver<Event>,
-    panicked: Panicked,
+    failure: Failure,
 }
 
 impl RequestStream {
@@ -148,29 +152,6 @@ impl RequestStream {
     }
 
     fn broken_off(&self) -> EngineError {
-        self.panicked.stopped("the request's events broke off")
-    }
-}
-
-/// Why the device thread panicked, if it did: all who wait for it share this.
-#[derive(Clone, Default)]
-struct Panicked(Arc<OnceLock<String>>);
-
-impl Panicked {
-    fn note(&self, served: Result<(), Box<dyn Any + Send>>) {
-        let Err(payload) = served else { return };
-        let text = payload.downcast_ref::<&str>().copied();
-        let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-        // A thread panics once, so that nothing was noted before.
-        let _ = self.0.set(text.unwrap_or("no reason was given").into());
-    }
-
-    /// The end of the engine, with the panic's reason or else `otherwise`.
-    fn stopped(&self, otherwise: &str) -> EngineError {
-        let reason = match self.0.get() {
-            Some(text) => format!("its thread panicked ({text})"),
-            None => otherwise.into(),
-        };
-        EngineError::Stopped { reason }
+        self.failure.stopped("the request's events broke off")
     }
 }

@@ -22,6 +22,7 @@ mod device;
 mod end_tokens;
 mod engine;
 mod error;
+mod failure;
 pub mod hub;
 mod model;
 mod options;

@@ -6,12 +6,12 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use nvllm_core::{
-    Activations, Backend, BackendInfo, CoreError, Executable, KvCache, Limits, MemoryReport, ModelSpec, Op,
-    OrderId, PlanRules, Reason, Reference, Result, Step, StepOutput, Tensor, Ticket, TokenId, TokenMasks,
-    WeightSource,
+    Activations, Backend, BackendInfo, CoreError, DType, Executable, HostTensor, KvCache, Limits,
+    MemoryReport, ModelSpec, Op, OrderId, PlanRules, Reason, Reference, Result, Step, StepOutput, Tensor,
+    Ticket, TokenId, TokenMasks, WeightSource,
 };
 use nvllm_engine::hub::ModelFiles;
-use nvllm_engine::{Engine, Event, FinishReason, Finished, LoadOptions, Model, Request};
+use nvllm_engine::{Engine, Event, FinishReason, Finished, LoadOptions, Model, Request, RequestStream};
 
 /// The call that fails, counted from 1.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +19,27 @@ enum Fault {
     Submit(usize),
     Collect(usize),
     Panic(usize),
+    /// The rows of logits of a step cannot be copied to the host.
+    Logits(usize),
+}
+
+const ILLEGAL: &str = "an illegal address was read";
+
+/// A row whose copy fails.
+struct Unreadable;
+
+impl Tensor for Unreadable {
+    fn shape(&self) -> &[usize] {
+        &[1]
+    }
+
+    fn dtype(&self) -> DType {
+        DType::F32
+    }
+
+    fn to_host(&self) -> Result<HostTensor> {
+        Err(CoreError::Device { backend: "failing".into(), problem: ILLEGAL.into() })
+    }
 }
 
 /// The reference on a device that fails once, or for good from then on.
@@ -71,15 +92,13 @@ impl FailingExecutable {
         let (at, of) = match self.fault {
             Fault::Submit(at) => (at, 0),
             Fault::Collect(at) | Fault::Panic(at) => (at, 1),
+            Fault::Logits(_) => return Ok(()),
         };
         let now = kind == of && self.calls[kind] == at;
         let panics = now && matches!(self.fault, Fault::Panic(_));
         assert!(!panics, "index 7 is out of bounds");
         if now || self.for_good && self.calls[of] >= at {
-            return Err(CoreError::Device {
-                backend: "failing".into(),
-                problem: "an illegal address was read".into(),
-            });
+            return Err(CoreError::Device { backend: "failing".into(), problem: ILLEGAL.into() });
         }
         Ok(())
     }
@@ -98,7 +117,20 @@ impl Executable for FailingExecutable {
     fn collect(&mut self, ticket: Ticket) -> Result<StepOutput> {
         let output = self.inner.collect(ticket);
         self.call(1)?;
-        output
+        let mut output = output?;
+        if matches!(self.fault, Fault::Logits(at) if at == self.calls[1]) {
+            output.rows.iter_mut().flatten().for_each(|row| *row = Box::new(Unreadable));
+        }
+        Ok(output)
+    }
+
+    fn failure(&self) -> Option<String> {
+        let (at, calls) = match self.fault {
+            Fault::Submit(at) => (at, self.calls[0]),
+            Fault::Collect(at) => (at, self.calls[1]),
+            Fault::Panic(_) | Fault::Logits(_) => return None,
+        };
+        (self.for_good && calls >= at).then(|| ILLEGAL.into())
     }
 
     fn kv_cache(&mut self) -> &mut dyn KvCache {
@@ -139,33 +171,45 @@ fn start(fault: Fault, for_good: bool) -> Engine {
     Engine::start(backend, model, options, |_| {}).unwrap()
 }
 
-/// Serves six requests and one more after them; how each ended, and how many sequences and blocks are left.
-fn serve(fault: Fault, for_good: bool) -> (Vec<Finished>, Finished, usize) {
-    let engine = start(fault, for_good);
-    let end = |mut stream: nvllm_engine::RequestStream| loop {
+/// How a request ended, or why it was refused.
+type Ended = std::result::Result<Finished, String>;
+
+fn end(mut stream: RequestStream) -> Finished {
+    loop {
         if let Event::Finished(finished) = stream.next_event().unwrap() {
             return finished;
         }
-    };
-    let streams: Vec<_> = (0..6).map(|i| engine.submit(request(i, 8)).unwrap()).collect();
-    let ended = streams.into_iter().map(end).collect();
-    let late = end(engine.submit(request(0, 2)).unwrap());
+    }
+}
+
+/// Serves six requests and one more after them; how each ended, and how many sequences and blocks are left.
+fn serve(fault: Fault, for_good: bool) -> (Vec<Ended>, Ended, usize) {
+    let engine = start(fault, for_good);
+    let submit = |i, max_tokens| engine.submit(request(i, max_tokens)).map_err(|e| e.to_string());
+    let streams: Vec<_> = (0..6).map(|i| submit(i, 8)).collect();
+    let ended = streams.into_iter().map(|stream| stream.map(end)).collect();
+    let late = submit(0, 2).map(end);
     let stats = engine.stats().unwrap();
     (ended, late, stats.num_running + stats.num_waiting + stats.used_blocks)
 }
 
 /// As [`serve`]; fails if it does not end.
-fn serve_in_time(fault: Fault, for_good: bool) -> (Vec<Finished>, Finished, usize) {
+fn serve_in_time(fault: Fault, for_good: bool) -> (Vec<Ended>, Ended, usize) {
     let (done, ended) = mpsc::channel();
     std::thread::spawn(move || drop(done.send(serve(fault, for_good))));
     let Ok(served) = ended.recv_timeout(Duration::from_mins(2)) else { panic!("{fault:?} hangs or panics") };
     served
 }
 
-fn check_failed(finished: &Finished) {
-    assert_eq!(finished.reason, FinishReason::Failed);
-    let error = finished.error.as_deref().unwrap_or_default();
-    assert!(error.contains("an illegal address was read") && error.lines().count() == 1, "{error}");
+fn check_failed(ended: &Ended) {
+    let error = match ended {
+        Ok(finished) => {
+            assert_eq!(finished.reason, FinishReason::Failed);
+            finished.error.as_deref().unwrap_or_default()
+        }
+        Err(refused) => refused,
+    };
+    assert!(error.contains(ILLEGAL) && error.lines().count() == 1, "{error}");
 }
 
 #[test]
@@ -174,6 +218,8 @@ fn a_device_that_fails_for_good_ends_all_requests_with_its_reason() {
         let (ended, late, left) = serve_in_time(fault, true);
         ended.iter().for_each(check_failed);
         check_failed(&late);
+        // Nothing is queued for a device that will not come back.
+        assert!(late.is_err(), "{fault:?}: {late:?}");
         assert_eq!((ended.len(), left), (6, 0), "{fault:?}");
     }
 }
@@ -182,12 +228,25 @@ fn a_device_that_fails_for_good_ends_all_requests_with_its_reason() {
 fn a_step_that_fails_once_ends_its_own_requests_and_no_others() {
     for fault in [Fault::Submit(2), Fault::Collect(2)] {
         let (ended, late, left) = serve_in_time(fault, false);
-        let failed: Vec<_> = ended.iter().filter(|f| f.reason == FinishReason::Failed).collect();
+        let reason = |ended: &Ended| ended.as_ref().unwrap().reason;
+        let failed: Vec<_> = ended.iter().filter(|f| reason(f) == FinishReason::Failed).collect();
         failed.iter().for_each(|finished| check_failed(finished));
         assert!((1..=3).contains(&failed.len()), "{fault:?}: {} failed", failed.len());
-        let served = ended.iter().chain([&late]).filter(|f| f.reason == FinishReason::Length).count();
+        let served = ended.iter().chain([&late]).filter(|f| reason(f) == FinishReason::Length).count();
         assert_eq!((served, left), (7 - failed.len(), 0), "{fault:?}");
     }
+}
+
+#[test]
+fn logits_that_cannot_be_read_end_their_request_with_an_error() {
+    let engine = start(Fault::Logits(2), false);
+    let wants = |logits| Request { logits, ..request(0, 8) };
+    let finished = [true, false].map(|logits| end(engine.submit(wants(logits)).unwrap()));
+    let error = finished[0].error.as_deref().unwrap_or_default();
+    assert!(error.contains("logits cannot be read") && error.contains(ILLEGAL), "{error}");
+    assert_eq!(finished.map(|finished| finished.reason), [FinishReason::Failed, FinishReason::Length]);
+    let stats = engine.stats().unwrap();
+    assert_eq!(stats.num_running + stats.num_waiting + stats.used_blocks, 0);
 }
 
 #[test]
