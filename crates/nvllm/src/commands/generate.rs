@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::answer::{Answer, Ending, Receiving, Token};
 use super::prompts::PromptArgs;
-use crate::flags::{ModelArgs, SamplingArgs, params};
+use crate::flags::{ModelArgs, SamplingArgs, number, params};
 use crate::interrupt::{Interrupted, Listener};
 use crate::models;
 use crate::output::note;
@@ -48,7 +48,7 @@ pub(crate) struct Generate {
     #[arg(long, value_name = "K")]
     logprobs: Option<u16>,
     /// Prompts of --prompts that run at once [default: 16].
-    #[arg(long, value_name = "N", requires = "prompts")]
+    #[arg(long, value_name = "N", requires = "prompts", value_parser = number::positive)]
     max_num_seqs: Option<usize>,
     /// Measure the memory's read bandwidth afterwards, and say how near decoding came to it.
     #[arg(long)]

@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
-use crate::flags::{LoadArgs, ModelName};
+use crate::flags::{LoadArgs, ModelName, number};
 use crate::human::{bytes, count};
 use crate::output::outln;
 use crate::words::printable;
@@ -20,7 +20,7 @@ pub(crate) struct Plan {
     #[command(flatten)]
     pub load: LoadArgs,
     /// Sequences at once.
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, default_value_t = 16, value_parser = number::positive)]
     pub max_num_seqs: usize,
     /// Print JSON.
     #[arg(long)]

@@ -2,6 +2,8 @@
 
 use clap::{Args, ValueEnum};
 
+use super::number;
+
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum BackendName {
     /// The fastest that this machine has.
@@ -24,7 +26,7 @@ pub(crate) struct DeviceArgs {
     #[arg(long, value_name = "N")]
     pub gpu: Option<usize>,
     /// Threads of the CPU backend; as many as the process may use if not given.
-    #[arg(long)]
+    #[arg(long, value_parser = number::threads)]
     pub threads: Option<usize>,
     /// Pin each thread of the CPU backend to a core.
     #[arg(long)]

@@ -54,16 +54,16 @@ pub(crate) struct LoadArgs {
     #[arg(long, value_enum)]
     pub kv_cache_dtype: Option<Dtype>,
     /// Tokens of one sequence, prompt and output together; the model's own maximum, or what fits, if not given.
-    #[arg(long)]
+    #[arg(long, value_parser = number::positive)]
     pub max_model_len: Option<usize>,
     /// Tokens in one step: longer prompts are cut into chunks; 512 on a CPU and 8192 on a GPU if not given.
-    #[arg(long)]
+    #[arg(long, value_parser = number::positive)]
     pub max_num_batched_tokens: Option<usize>,
     /// Bytes of KV cache, as in 4GiB; enough for the sequences, up to half of the free memory, if not given.
     #[arg(long, value_name = "BYTES", value_parser = number::bytes)]
     pub kv_cache_bytes: Option<usize>,
     /// Positions in one block of the KV cache.
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, default_value_t = 16, value_parser = number::positive)]
     pub block_size: usize,
     /// Run this fused op through its expansion into primitives (for debugging a kernel).
     #[arg(long, value_name = "OP")]

@@ -3,7 +3,7 @@
 mod device;
 mod load;
 mod model_name;
-mod number;
+pub(crate) mod number;
 mod sampling;
 
 pub(crate) use device::{BackendName, DeviceArgs};

@@ -3,6 +3,8 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
+use nvllm_cpu::MAX_THREADS;
+
 /// A number, or `-1` for none: no limit, no cut, a random seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OrNone<T>(pub Option<T>);
@@ -25,6 +27,20 @@ pub(crate) fn bytes(text: &str) -> Result<usize, String> {
     let parsed = parse_size::parse_size(text).map_err(|e| e.to_string());
     let bytes = parsed.and_then(|bytes| usize::try_from(bytes).map_err(|e| e.to_string()));
     bytes.map_err(|e| format!("{e}; give bytes, as in 4294967296, 4GiB or 512MB"))
+}
+
+/// How many of something that cannot be none.
+pub(crate) fn positive(text: &str) -> Result<usize, String> {
+    match text.parse::<usize>() {
+        Ok(0) => Err("give at least 1".into()),
+        parsed => parsed.map_err(|e| e.to_string()),
+    }
+}
+
+/// Threads of the CPU backend.
+pub(crate) fn threads(text: &str) -> Result<usize, String> {
+    let threads = text.parse().ok().filter(|threads| (1..=MAX_THREADS).contains(threads));
+    threads.ok_or_else(|| format!("give a number from 1 to {MAX_THREADS}"))
 }
 
 #[cfg(test)]

@@ -205,9 +205,7 @@ fn bad_requests_are_refused_with_advice() {
     refuses(&["generate", &"word ".repeat(3000)], &["context"]);
     refuses(&["generate", "x", "--max-model-len", "999999"], &["max-model-len", "2048"]);
     refuses(&["generate", "x", "--kv-cache-bytes", "1000"], &["kv"]);
-    refuses(&["generate", "x", "--threads", "0"], &["threads"]);
     refuses(&["generate", "x", "--expand", "rope"], &["--expand rope"]);
-    refuses(&["generate", "x", "--block-size", "0"], &["block"]);
     let out = std::env::temp_dir().join("nvllm-cli-test-never-written");
     let out = out.to_str().unwrap();
     refuses(&["logits", "-m", a, "--ids", "1,400", "--out", out], &["400", "vocabulary"]);

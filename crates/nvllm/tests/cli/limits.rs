@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::support::{fixture, nvllm, stdout};
+use super::support::{fixture, is_usage_error, nvllm, stdout};
 
 /// The error line and exit code of a run.
 fn error_of(args: &[&str]) -> (Option<i32>, String) {
@@ -14,7 +14,7 @@ fn error_of(args: &[&str]) -> (Option<i32>, String) {
 
 #[test]
 fn plan_and_generate_refuse_in_the_same_words() {
-    let cases: [(&[&str], &str); 16] = [
+    let cases: [(&[&str], &str); 13] = [
         (
             &["--max-num-batched-tokens", "9223372036854775808"],
             "error: --max-num-batched-tokens is 9223372036854775808",
@@ -23,13 +23,10 @@ fn plan_and_generate_refuse_in_the_same_words() {
             &["--max-num-batched-tokens", "1000000000000"],
             "error: --max-num-batched-tokens is 1000000000000; up to",
         ),
-        (&["--max-num-batched-tokens", "0"], "error: --max-num-batched-tokens is 0; give at least 1"),
         (&["--block-size", "9223372036854775808"], "error: --block-size is 9223372036854775808"),
         (&["--block-size", "4503599627370496"], "error: --block-size is 4503599627370496"),
         (&["--block-size", "2147483647"], "error: --block-size is 2147483647"),
         (&["--block-size", "1073741823"], "give a --block-size of 2048 or less"),
-        (&["--block-size", "0"], "error: --block-size is 0; give at least 1"),
-        (&["--max-model-len", "0"], "error: --max-model-len is 0; give at least 1"),
         (&["--max-model-len", "999999"], "error: --max-model-len is 999999; nvllm-tiny has 2048 positions"),
         (
             &["--kv-cache-bytes", "1"],
@@ -54,9 +51,21 @@ fn plan_and_generate_refuse_in_the_same_words() {
 }
 
 #[test]
+fn none_of_what_there_must_be_is_a_bad_command_line_before_a_model_is_looked_for() {
+    for flag in ["--max-num-batched-tokens", "--block-size", "--max-model-len", "--threads", "--max-num-seqs"]
+    {
+        let plan = ["plan", "no/such", flag, "0"];
+        is_usage_error(&plan, &[flag, "'0'"]);
+        let extra = if flag == "--max-num-seqs" { &["--prompts", "no-such-file"][..] } else { &["hi"] };
+        is_usage_error(&[&["generate", "-m", "no/such", flag, "0"], extra].concat(), &[flag, "'0'"]);
+    }
+    is_usage_error(&["generate", "hi", "--threads", "99999"], &["--threads", "1 to 1024"]);
+}
+
+#[test]
 fn sequences_beyond_number_are_refused_and_those_beyond_memory_do_not_fit() {
     let plan = |n: &str| error_of(&["plan", "--max-num-seqs", n]);
-    for n in ["18446744073709551615", "4294967296", "0"] {
+    for n in ["18446744073709551615", "4294967296"] {
         let (code, line) = plan(n);
         assert_eq!(code, Some(1));
         assert!(line.starts_with(&format!("error: --max-num-seqs is {n}; ")), "{line}");
