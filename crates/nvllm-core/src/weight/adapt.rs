@@ -22,7 +22,7 @@ impl SafetensorsSource {
                 self.rename(&name, &full);
             }
         }
-        spec.stacked.iter().try_for_each(|(name, weight)| self.split(name, &spec.weights[weight.0 as usize]))
+        spec.stacked.iter().try_for_each(|(name, weight)| self.split(name, &spec.weights[weight.index()]))
     }
 
     /// Calls a tensor by another name, unless there is one of that name.

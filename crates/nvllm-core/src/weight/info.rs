@@ -38,11 +38,6 @@ impl WeightInfo {
         Ok(Self { parts: decl.parts.iter().map(part).collect::<Result<_>>()? })
     }
 
-    /// The format of the first part, by which costs are counted.
-    pub fn format(&self) -> &WeightFormat {
-        &self.parts[0].format
-    }
-
     /// Bytes over all parts.
     pub fn bytes(&self) -> usize {
         self.parts.iter().map(TensorInfo::bytes).sum()
