@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use nvllm_core::{
-    Activations, Backend, BlockId, Executable, Limits, ModelSpec, Numerics, OutputRow, SamplingParams,
-    SeqStep, SlotId, SlotReset, Source, Step, StepId, TokenId, WeightSource,
+    Activations, Backend, BlockId, EntryId, Executable, Limits, ModelSpec, Numerics, OutputRow,
+    SamplingParams, SeqStep, SlotId, SlotReset, Source, Step, StepId, TokenId, WeightSource,
 };
 
 /// Where a sequence's KV positions lie, and how its prompt is cut.
@@ -80,8 +80,9 @@ impl Session {
         layout: Layout,
     ) -> Self {
         let limits = limits(spec, activations, &layout);
-        let exe =
-            backend.load(spec, source, &limits).unwrap_or_else(|e| panic!("{}: {e}", backend.info().name));
+        let exe = backend
+            .plan_and_load(spec, source, &limits)
+            .unwrap_or_else(|e| panic!("{}: {e}", backend.info().name));
         Self { exe, layout, vocab: spec.vocab_size, lens: [0; SLOTS], next_step: 0 }
     }
 
@@ -127,7 +128,7 @@ impl Session {
         });
         let step = Step {
             id: StepId(self.next_step),
-            entry: 0,
+            entry: EntryId::GENERATE,
             resets: resets.collect(),
             seqs: parts.iter().map(|part| self.seq_step(part)).collect(),
             awaits_masks: false,
@@ -139,7 +140,7 @@ impl Session {
         let ticket = self.exe.submit(&step).expect("the step fits");
         let output = self.exe.collect(ticket).expect("the step runs");
         let mut rows =
-            output.rows.into_iter().map(|row| row.expect("logits").to_host().expect("host").to_f32());
+            output.rows.into_iter().map(|row| row.logits.expect("logits").to_host().expect("host").to_f32());
         parts.iter().map(|part| rows.by_ref().take(part.tokens.len()).flatten().collect()).collect()
     }
 

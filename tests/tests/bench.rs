@@ -6,8 +6,8 @@ use nvllm_bench::record::{self, names};
 use nvllm_bench::workload::{self, REGISTRY};
 use nvllm_bench::{Bench, BenchError, Display, Factory, Gate, Settings, Sizes, Subject, host, table};
 use nvllm_core::{Activations, Backend, Numerics, Reference};
-use nvllm_engine::Model;
 use nvllm_engine::hub::ModelFiles;
+use nvllm_engine::{LoadOptions, Model};
 use nvllm_tests::model_dir;
 
 fn open() -> nvllm_bench::Result<Model> {
@@ -118,7 +118,10 @@ fn a_profile_times_every_op_of_every_step() {
     let events = trace["traceEvents"].as_array().unwrap();
     let of = |cat: &str| events.iter().filter(|event| event["cat"] == cat).collect::<Vec<_>>();
     let (host, ops) = (of("host"), of("op"));
-    let program = &nvllm_core::backend::lower(&nvllm_tests::cpu(), &open().unwrap().spec).unwrap()[0];
+    let model = open().unwrap();
+    let limits = LoadOptions::default().limits(&model, &nvllm_tests::cpu().info()).unwrap();
+    let plan = nvllm_tests::cpu().plan(&model.spec, model.source.as_ref(), &limits).unwrap();
+    let program = &plan.spec.programs[0];
     let num_steps = host.len() / 2;
     assert_eq!(num_steps, 9, "a prompt and eight tokens");
     assert_eq!(ops.len(), num_steps * program.nodes.len());

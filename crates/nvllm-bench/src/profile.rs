@@ -11,7 +11,6 @@ use std::slice::from_ref;
 use std::time::Instant;
 
 use nvllm_core::Program;
-use nvllm_core::backend::lower;
 use nvllm_core::program::{Counts, Node, OpCost};
 use serde_json::{Value, json};
 
@@ -40,7 +39,6 @@ impl Bench {
         let limits = self.limits(&model, 1, len + NUM_DECODED + 1, len)?;
         let backend = self.backend()?;
         let roof = self.roof(backend.as_ref());
-        let programs = lower(backend.as_ref(), &model.spec)?;
         let formats = stepper::formats(&model)?;
         let mut stepper = Stepper::load(backend.as_ref(), &model, &limits)?;
         // Once untimed: pages and scratch are touched for the first time.
@@ -56,6 +54,7 @@ impl Bench {
             track(HOST, "host"),
             track(DEVICE, &backend.info().device),
         ];
+        let program = stepper.program()?;
         let Some(begun) = steps.first().map(|(span, _)| span.submit) else {
             return Err(BenchError::Data {
                 file: self.subject.name.clone(),
@@ -64,7 +63,6 @@ impl Bench {
         };
         for ((span, profile), counts) in steps.iter().zip(&counts) {
             events.extend(host_events(span, counts, begun));
-            let program = &programs[profile.entry];
             let costs = program.costs(counts, &limits, &formats);
             for op in &profile.ops {
                 let Some(index) = op.index_in(program) else { continue };

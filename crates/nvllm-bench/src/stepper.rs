@@ -8,9 +8,9 @@ use std::time::Instant;
 use nvllm_core::program::Counts;
 use nvllm_core::sampling::philox4x32;
 use nvllm_core::{
-    Backend, BlockId, CoreError, DType, Executable, HostTensor, KvGeometry, Limits, MemoryReport, OutputRow,
-    SamplingParams, SeqStep, SlotId, SlotReset, Source, Step, StepId, StepProfile, Ticket, TokenId,
-    WeightFormat,
+    Backend, BlockId, CoreError, DType, EntryId, Executable, HostTensor, KvGeometry, Limits, MemoryReport,
+    OutputRow, Program, SamplingParams, SeqStep, SlotId, SlotReset, Source, Step, StepId, StepProfile,
+    Ticket, TokenId, WeightFormat,
 };
 use nvllm_engine::Model;
 
@@ -45,7 +45,7 @@ struct Flight {
 impl Stepper {
     /// Loads `model`. The limits' KV bytes hold `seqs` sequences of `context`, see [`kv_bytes`].
     pub(crate) fn load(backend: &dyn Backend, model: &Model, limits: &Limits) -> Result<Self> {
-        let exe = backend.load(&model.spec, model.source.as_ref(), limits)?;
+        let exe = backend.plan_and_load(&model.spec, model.source.as_ref(), limits)?;
         let (num_groups, vocab_size) = (model.spec.kv.len(), model.spec.vocab_size);
         Ok(Self { exe, limits: limits.clone(), num_groups, vocab_size, num_steps: 0, spans: None })
     }
@@ -62,6 +62,12 @@ impl Stepper {
         let spans = self.spans.take().unwrap_or_default();
         let profiles = self.exe.take_profiles();
         result.map(|()| spans.into_iter().zip(profiles).collect())
+    }
+
+    /// The program that generates, as it runs.
+    pub(crate) fn program(&self) -> Result<&Program> {
+        let missing = || CoreError::BadProgram { program: "generate".into(), problem: "is missing".into() };
+        Ok(self.exe.program(EntryId::GENERATE).ok_or_else(missing)?)
     }
 
     /// What is held.
@@ -135,7 +141,7 @@ impl Stepper {
 
     fn next_step(&mut self, seqs: Vec<SeqStep>, resets: Vec<SlotReset>) -> Step {
         self.num_steps += 1;
-        Step { id: StepId(self.num_steps - 1), entry: 0, resets, seqs, awaits_masks: false }
+        Step { id: StepId(self.num_steps - 1), entry: EntryId::GENERATE, resets, seqs, awaits_masks: false }
     }
 
     /// Sequences from nothing in the first slots, in as few steps as the limits allow, the first token of each sampled: the seconds
@@ -219,7 +225,7 @@ impl Stepper {
         if let Some(spans) = &mut self.spans {
             spans.push(StepSpan { submit, submitted, collected: Instant::now() });
         }
-        match output.rows.into_iter().next().flatten() {
+        match output.rows.into_iter().next().and_then(|row| row.logits) {
             Some(row) => Ok(row.to_host()?.to_f32()),
             None => Ok(Vec::new()),
         }

@@ -63,7 +63,9 @@ impl Anchored {
         let reference = Reference::observed(Arc::new(move |program, node, outputs| {
             lock(&observed).observe(program, node, outputs);
         }));
-        let exe = reference.load(&trial.spec, &trial.source, &trial.limits).doing("loading the reference")?;
+        let exe = reference
+            .plan_and_load(&trial.spec, &trial.source, &trial.limits)
+            .doing("loading the reference")?;
         Ok(Self { shared, exe })
     }
 
@@ -75,7 +77,7 @@ impl Anchored {
         trial: &Trial,
         other: &dyn Executable,
     ) -> Result<()> {
-        let program = &trial.spec.programs[step.entry];
+        let program = &trial.spec.programs[step.entry.index()];
         let mut theirs = HashMap::new();
         for value in program.values.iter().filter(|v| v.keep) {
             let label = value.label.clone().unwrap_or_default();

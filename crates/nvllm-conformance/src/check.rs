@@ -1,6 +1,6 @@
 //! Runs a trial on a backend beside the anchored reference, and properties over trials.
 
-use nvllm_core::{Backend, BlockId, Executable, HostTensor, KvCache, KvGeometry, Op};
+use nvllm_core::{Backend, BlockId, EntryId, Executable, HostTensor, KvCache, KvGeometry, Op};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestCaseError, TestError, TestRunner};
 
@@ -66,17 +66,24 @@ pub(crate) fn holds<S: Strategy>(
 /// Loads the trial on `backend`, with its cache full of values that nothing may read.
 pub(crate) fn load(backend: &dyn Backend, trial: &Trial) -> Result<Box<dyn Executable>> {
     let source = Counted::new(&trial.source);
-    let planned = backend.plan(&trial.spec, &source, &trial.limits).doing("plan")?;
+    let plan = backend.plan(&trial.spec, &source, &trial.limits).doing("plan")?;
+    let (planned, programs) = (plan.memory, plan.spec.programs.clone());
     if let Some((name, num)) = source.beyond(0) {
         return Err(Mismatch::contract(format!("plan asks for the bytes of `{name}` {num} times")));
     }
-    let mut exe = backend.load(&trial.spec, &source, &trial.limits).doing("load")?;
+    let mut exe = backend.load(plan, &source).doing("load")?;
     if let Some((name, num)) = source.beyond(1) {
         return Err(Mismatch::contract(format!("load asks for the bytes of `{name}` {num} times")));
     }
     let held = exe.memory();
-    if (planned.weights, planned.kv) != (held.weights, held.kv) || planned.arena < held.arena {
+    let exact = [(planned.weights, held.weights), (planned.kv, held.kv), (planned.scratch, held.scratch)];
+    if exact.iter().any(|(planned, held)| planned != held) || planned.arena < held.arena {
         return Err(Mismatch::contract(format!("{planned} are planned and {held} are held")));
+    }
+    let mut entries = (0..=programs.len() as u32).map(EntryId);
+    if let Some(entry) = entries.find(|&entry| exe.program(entry) != programs.get(entry.index()))
+    {
+        return Err(Mismatch::contract(format!("program {entry} is not as planned")));
     }
     let geometries = KvGeometry::plan(&trial.spec.kv, &trial.limits).doing("KvGeometry::plan")?;
     for (group, expected) in geometries.into_iter().enumerate() {

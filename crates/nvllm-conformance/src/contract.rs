@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use nvllm_core::{
-    Backend, BlockId, CoreError, DType, HostTensor, KvCache, KvGeometry, OutputRow, SamplingParams, SlotId,
-    SlotReset, Source, Step, StepId, StepOutput, Tensor, TokenId,
+    Backend, BlockId, CoreError, DType, EntryId, HostTensor, KvCache, KvGeometry, OutputRow, SamplingParams,
+    SlotId, SlotReset, Source, Step, StepId, StepOutput, Tensor, TokenId,
 };
 use proptest::prelude::*;
 
@@ -68,7 +68,7 @@ fn steps(trial: &Trial, known: Known) -> Vec<Step> {
 fn feed(step: &mut Step, before: &Step, output: &StepOutput) {
     for seq in &mut step.seqs {
         let row = before.seqs.iter().position(|s| s.slot == seq.slot);
-        if let Some(token) = row.and_then(|row| output.tokens.get(row).copied().flatten()) {
+        if let Some(token) = row.and_then(|row| output.rows.get(row)?.token) {
             seq.tokens = vec![Source::Host(token)];
         }
     }
@@ -78,7 +78,8 @@ fn feed(step: &mut Step, before: &Step, output: &StepOutput) {
 type Tokens = Vec<Vec<(SlotId, Option<TokenId>)>>;
 
 fn tokens(step: &Step, output: &StepOutput) -> Vec<(SlotId, Option<TokenId>)> {
-    let mut tokens: Vec<_> = step.seqs.iter().map(|s| s.slot).zip(output.tokens.iter().copied()).collect();
+    let sampled = output.rows.iter().map(|row| row.token);
+    let mut tokens: Vec<_> = step.seqs.iter().map(|s| s.slot).zip(sampled).collect();
     tokens.sort_by_key(|(slot, _)| *slot);
     tokens
 }
@@ -142,7 +143,7 @@ pub fn steps_in_flight(backend: &dyn Backend, settings: &Settings) -> Result<()>
         for max_in_flight in 1..=3 {
             let mut trial = trial.clone();
             trial.limits.max_in_flight = max_in_flight;
-            let mut exe = match backend.load(&trial.spec, &trial.source, &trial.limits) {
+            let mut exe = match backend.plan_and_load(&trial.spec, &trial.source, &trial.limits) {
                 // A backend may hold fewer, if it says so.
                 Err(CoreError::BadLimits { field: "max_in_flight", .. }) if max_in_flight > 1 => {
                     return Ok(());
@@ -216,7 +217,7 @@ const SPOILED: [Spoil; 16] = [
         s.seqs[0].kv_start = Source::Host(t.limits.context as u32);
         s.seqs[0].block_tables = vec![vec![BlockId(1); 2 * t.limits.context + 2].into()];
     }),
-    ("an entry program that does not exist", |s, _| s.entry = 1),
+    ("an entry program that does not exist", |s, _| s.entry = EntryId(1)),
     ("a reset with an impossible parameter", |s, _| {
         let params = SamplingParams { top_p: 0.0, ..SamplingParams::default() };
         let reset = |slot| SlotReset {

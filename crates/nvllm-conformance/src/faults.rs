@@ -10,9 +10,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use nvllm_core::program::Node;
 use nvllm_core::reference::Observer;
 use nvllm_core::{
-    Activations, Backend, BackendInfo, BlockId, Executable, HostTensor, KvCache, Limits, MemoryReport,
-    ModelSpec, Op, OrderId, PlanRules, Program, Reason, Reference, RequestLimits, Result, Source, Step,
-    StepOutput, Tensor, Ticket, TokenId, TokenMasks, Weight, WeightSource,
+    Activations, Backend, BackendInfo, BlockId, EntryId, Executable, HostTensor, KvCache, Limits,
+    MemoryReport, ModelSpec, Op, OpQuery, OrderId, Plan, PlanRules, Program, Reason, Reference,
+    RequestLimits, Result, Source, Step, StepOutput, Tensor, Ticket, TokenId, TokenMasks, Weight,
+    WeightSource,
 };
 
 use attention::Seen;
@@ -207,35 +208,29 @@ impl Backend for Faulty {
         BackendInfo { name: format!("reference with a fault ({})", self.0), ..Reference::default().info() }
     }
 
-    fn supports(&self, op: &Op) -> Result<(), Reason> {
-        Reference::default().supports(op)
+    fn supports(&self, query: &OpQuery<'_>) -> Result<(), Reason> {
+        Reference::default().supports(query)
     }
 
     fn plan_rules(&self) -> PlanRules {
         Reference::default().plan_rules()
     }
 
-    fn order(&self, op: &Op, num_rows: usize, limits: &Limits) -> OrderId {
-        Reference::default().order(op, num_rows, limits)
+    fn order(&self, query: &OpQuery<'_>, num_rows: usize) -> OrderId {
+        Reference::default().order(query, num_rows)
     }
 
-    fn plan(&self, spec: &ModelSpec, weights: &dyn WeightSource, limits: &Limits) -> Result<MemoryReport> {
+    fn plan(&self, spec: &ModelSpec, weights: &dyn WeightSource, limits: &Limits) -> Result<Plan> {
         let mut spec = spec.clone();
         self.0.rewrite(&mut spec);
         Reference::default().plan(&spec, weights, limits)
     }
 
-    fn load(
-        &self,
-        spec: &ModelSpec,
-        weights: &dyn WeightSource,
-        limits: &Limits,
-    ) -> Result<Box<dyn Executable>> {
-        let mut spec = spec.clone();
-        self.0.rewrite(&mut spec);
-        let (fault, held) = (self.0.clone(), limits.clone());
+    fn load(&self, plan: Plan, weights: &dyn WeightSource) -> Result<Box<dyn Executable>> {
+        let (fault, held) = (self.0.clone(), plan.limits.clone());
         let weights = MemorySource::copy_of(weights)?;
-        let decoded = spec.weights.iter().map(|decl| Weight::load(decl, &weights)?.to_f32());
+        let vocab_size = plan.spec.vocab_size as u32;
+        let decoded = plan.spec.weights.iter().map(|decl| Weight::load(decl, &weights)?.to_f32());
         let seen = Arc::new(Mutex::new(Seen::new(decoded.collect::<Result<_>>()?)));
         let observed = Arc::clone(&seen);
         let observer: Observer = Arc::new(move |program, node, outputs| {
@@ -245,8 +240,8 @@ impl Backend for Faulty {
                 fault.disturb(&held, program, node, outputs);
             }
         });
-        let inner = Reference::observed(observer).load(&spec, &weights, limits)?;
-        Ok(Box::new(FaultyRun { fault: self.0.clone(), inner, seen, vocab_size: spec.vocab_size as u32 }))
+        let inner = Reference::observed(observer).load(plan, &weights)?;
+        Ok(Box::new(FaultyRun { fault: self.0.clone(), inner, seen, vocab_size }))
     }
 }
 
@@ -309,14 +304,21 @@ impl Executable for FaultyRun {
         let mut output = self.inner.collect(ticket)?;
         match self.fault {
             Fault::WrongToken => {
-                if let Some(token) = output.tokens.iter_mut().flatten().next() {
+                if let Some(token) = output.rows.iter_mut().find_map(|row| row.token.as_mut()) {
                     *token = TokenId((token.0 + 1) % self.vocab_size);
                 }
             }
-            Fault::WrongLogprobs => output.logprobs.iter_mut().flatten().for_each(|l| l.logprob *= 1.001),
+            Fault::WrongLogprobs => {
+                let scored = output.rows.iter_mut().filter_map(|row| row.logprobs.as_mut());
+                scored.for_each(|scored| scored.logprob *= 1.001);
+            }
             _ => {}
         }
         Ok(output)
+    }
+
+    fn program(&self, entry: EntryId) -> Option<&Program> {
+        self.inner.program(entry)
     }
 
     fn kv_cache(&mut self) -> &mut dyn KvCache {

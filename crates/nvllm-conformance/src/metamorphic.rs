@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use nvllm_core::backend::lower;
 use nvllm_core::{Backend, BlockId, Executable, HostTensor, RowsOf, SlotId, Source, Step};
 use proptest::prelude::*;
 
@@ -49,8 +48,9 @@ fn models_and_layers() -> impl Strategy<Value = Trial> {
 
 /// One kernel order for every number of rows: what `Numerics::Invariant` means.
 fn orders_are_one(backend: &dyn Backend, trial: &Trial) -> Result<()> {
-    for node in lower(backend, &trial.spec).doing("lower")?.iter().flat_map(|p| &p.nodes) {
-        let order = |rows| backend.order(&node.op, rows, &trial.limits);
+    let plan = backend.plan(&trial.spec, &trial.source, &trial.limits).doing("plan")?;
+    for node in plan.spec.programs.iter().flat_map(|program| &program.nodes) {
+        let order = |rows| backend.order(&plan.query(&node.op), rows);
         if let Some(rows) = [2, 3, 8, 19, 64, 111, 989].into_iter().find(|&rows| order(rows) != order(1)) {
             let problem = format!("{:?} for 1 row and {:?} for {rows}", order(1), order(rows));
             let text = format!("`{}` has two orders under Numerics::Invariant: {problem}", node.op.stem());

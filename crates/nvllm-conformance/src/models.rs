@@ -2,8 +2,8 @@
 
 use nvllm_core::program::{QkNorm, Recorder};
 use nvllm_core::{
-    Activations, AttentionSpec, Backend, DType, Executable, KvLayer, Reference, RopeSpec, Step, StepOutput,
-    Tensor, ValueId, WeightId,
+    Activations, AttentionSpec, Backend, DType, Executable, KvLayer, Reference, RopeSpec, RowOutput, Step,
+    StepOutput, ValueId, WeightId,
 };
 use proptest::prelude::*;
 
@@ -224,7 +224,7 @@ pub(crate) fn run(exe: &mut dyn Executable, step: &Step) -> Result<StepOutput> {
 
 /// The rows of logits that a step returned.
 pub(crate) fn logits(output: &StepOutput) -> Result<Vec<Vec<f32>>> {
-    let host = |row: &Option<Box<dyn Tensor>>| match row {
+    let host = |row: &RowOutput| match &row.logits {
         Some(row) => Ok(row.to_host().doing("reading logits")?.to_f32()),
         None => Err(Mismatch::contract("a row that asked for its logits came back without them")),
     };

@@ -159,7 +159,7 @@ fn follow(trial: &Trial, voices: &[Voice]) -> (Vec<Followed>, Vec<SlotReset>) {
 }
 
 fn load(backend: &dyn Backend, trial: &Trial) -> Result<Box<dyn Executable>> {
-    backend.load(&trial.spec, &trial.source, &trial.limits).doing("load")
+    backend.plan_and_load(&trial.spec, &trial.source, &trial.limits).doing("load")
 }
 
 const MOST_TOKENS: usize = 16;
@@ -206,12 +206,11 @@ fn check_tokens(
     let logits = logits(output)?;
     let rows: Vec<_> =
         step.seqs.iter().enumerate().flat_map(|(i, s)| s.outputs.iter().map(move |o| (i, o))).collect();
-    if output.tokens.len() != rows.len() || output.logprobs.len() != rows.len() || logits.len() != rows.len()
-    {
+    if logits.len() != rows.len() {
         return Err(Mismatch::contract("a step's output has not one entry an output row"));
     }
     for (at, (seq, want)) in rows.into_iter().enumerate() {
-        let token = match (want.sample, output.tokens[at]) {
+        let token = match (want.sample, output.rows[at].token) {
             (false, None) => continue,
             (true, Some(token)) => token,
             (asked, got) => {
@@ -319,10 +318,10 @@ pub fn logprobs(backend: &dyn Backend, settings: &Settings) -> Result<()> {
         let output = exe.collect(ticket).doing("collect")?;
         let logits = logits(&output)?;
         for (at, want) in step.seqs.iter().flat_map(|s| &s.outputs).enumerate() {
-            let scored = want.target.or(output.tokens[at].filter(|_| want.top_logprobs.is_some()));
+            let scored = want.target.or(output.rows[at].token.filter(|_| want.top_logprobs.is_some()));
             let expected =
                 scored.map(|t| top_logprobs(&logits[at], t, usize::from(want.top_logprobs.unwrap_or(0))));
-            same_logprobs(&logits[at], output.logprobs[at].as_ref(), expected.as_ref())
+            same_logprobs(&logits[at], output.rows[at].logprobs.as_ref(), expected.as_ref())
                 .map_err(|problem| Mismatch::contract(format!("logprobs: row {at}: {problem}")))?;
         }
         Ok(())
@@ -473,7 +472,7 @@ pub fn frequencies(backend: &dyn Backend, settings: &Settings) -> Result<()> {
             };
             let ticket = exe.submit(&step).doing("submit")?;
             let output = exe.collect(ticket).doing("collect")?;
-            output.tokens.iter().flatten().for_each(|t| seen[t.index() % 12] += 1);
+            output.rows.iter().filter_map(|row| row.token).for_each(|t| seen[t.index() % 12] += 1);
             row = logits(&output)?.swap_remove(0);
         }
         fits(&row, &params, &seen).map_err(|problem| {

@@ -1,12 +1,9 @@
 //! The two traits that a backend implements.
 
-use std::fmt;
-
-use crate::program::MemoryPlan;
 use crate::{
-    Activations, AdapterId, ByteCount, CoreError, DType, KvCache, KvGeometry, Limits, ModelSpec, Numerics,
-    Op, PlanRules, RequestLimits, Result, SlotId, Step, StepOutput, StepProfile, Tensor, Ticket, TokenMasks,
-    WeightInfo, WeightSource,
+    Activations, AdapterId, CoreError, DType, EntryId, KvCache, Limits, MemoryReport, ModelSpec, Numerics,
+    OpQuery, Plan, PlanRules, Program, RequestLimits, Result, SlotId, Step, StepOutput, StepProfile, Tensor,
+    Ticket, TokenMasks, WeightSource,
 };
 
 /// Why a backend does not run an op in some shape, and what it takes.
@@ -37,51 +34,13 @@ pub struct BackendInfo {
     pub clocks_mhz: Option<[f64; 2]>,
 }
 
-/// What is held, exactly for what the backend allocates.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-pub struct MemoryReport {
-    /// Weights, in bytes (mapped or copied).
-    pub weights: usize,
-    /// KV cache, in bytes.
-    pub kv: usize,
-    /// Values between ops, in bytes.
-    pub arena: usize,
-    /// Kernel scratch, in bytes.
-    pub scratch: usize,
-}
-
-impl MemoryReport {
-    /// The sum, or the address space if that is less.
-    pub fn total(&self) -> usize {
-        [self.kv, self.arena, self.scratch].into_iter().fold(self.weights, usize::saturating_add)
-    }
-}
-
-impl fmt::Display for MemoryReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { weights, kv, arena, scratch } = *self;
-        write!(
-            f,
-            "{} (weights {}, KV cache {}, values between ops {}",
-            ByteCount(self.total()),
-            ByteCount(weights),
-            ByteCount(kv),
-            ByteCount(arena)
-        )?;
-        if scratch > 0 {
-            write!(f, ", scratch {}", ByteCount(scratch))?;
-        }
-        f.write_str(")")
-    }
-}
-
 /// A device that can run programs.
 pub trait Backend {
     /// Name, device, memory.
     fn info(&self) -> BackendInfo;
-    /// Whether `op` runs natively. What does not is expanded before compiling, on the same device; a fused op that does is also made
-    /// from its parts ([`Program::fuse`](crate::Program::fuse)).
-    fn supports(&self, op: &Op) -> Result<(), Reason>;
+    /// Whether a kernel runs the op. A fused op that has none is expanded into primitives; one that
+    /// has is also made from its parts ([`Program::fuse`]).
+    fn supports(&self, query: &OpQuery<'_>) -> Result<(), Reason>;
     /// The rate in bytes a second at which it reads memory now, measured by the call; `None` if it cannot tell.
     fn measure_read_bandwidth(&self) -> Option<f64> {
         None
@@ -96,23 +55,31 @@ pub trait Backend {
     }
     /// What its memory allows.
     fn plan_rules(&self) -> PlanRules;
-    /// The summation order of the kernel that runs `op` on `num_rows` rows under `limits`.
-    fn order(&self, op: &Op, num_rows: usize, limits: &Limits) -> OrderId;
-    /// What [`load`](Self::load) will hold, known before any memory is taken; of scratch what is held from loading on.
+    /// The summation order of the kernel that runs the op on `num_rows` rows.
+    fn order(&self, query: &OpQuery<'_>, num_rows: usize) -> OrderId;
+    /// How [`load`](Self::load) will run the model and what it will allocate, known before any memory
+    /// is taken. Of scratch it counts what is allocated at load; it reads no weight.
     ///
-    /// Errors if the checkpoint does not fit the declarations, an op runs in no form, or the limits cannot be met anywhere.
-    fn plan(&self, spec: &ModelSpec, weights: &dyn WeightSource, limits: &Limits) -> Result<MemoryReport> {
-        plan(self, spec, weights, limits)
+    /// Errors if the checkpoint does not fit the declarations, an op runs in no form, or no memory could
+    /// meet the limits.
+    fn plan(&self, spec: &ModelSpec, weights: &dyn WeightSource, limits: &Limits) -> Result<Plan> {
+        Plan::new(self, spec, weights, limits)
     }
-    /// Compiles every entry program over one copy of the weights.
+    /// Loads what this backend has planned: every entry program over one copy of the weights.
     ///
-    /// Errors if the checkpoint does not fit the declarations, an op runs in no form, or memory does not suffice.
-    fn load(
+    /// Errors if a tensor is not as planned, or memory does not suffice.
+    fn load(&self, plan: Plan, weights: &dyn WeightSource) -> Result<Box<dyn Executable>>;
+    /// [`plan`](Self::plan), then [`load`](Self::load).
+    ///
+    /// Errors as both do.
+    fn plan_and_load(
         &self,
         spec: &ModelSpec,
         weights: &dyn WeightSource,
         limits: &Limits,
-    ) -> Result<Box<dyn Executable>>;
+    ) -> Result<Box<dyn Executable>> {
+        self.load(self.plan(spec, weights, limits)?, weights)
+    }
 }
 
 /// A backend that loads every model under one promise on the order of sums, whatever the limits ask for: how checks that were
@@ -124,48 +91,30 @@ pub struct Under<'a> {
     pub numerics: Numerics,
 }
 
-impl Under<'_> {
-    fn limits(&self, limits: &Limits) -> Limits {
-        Limits { numerics: self.numerics, ..limits.clone() }
-    }
-}
-
 impl Backend for Under<'_> {
     fn info(&self) -> BackendInfo {
         self.backend.info()
     }
 
-    fn supports(&self, op: &Op) -> Result<(), Reason> {
-        self.backend.supports(op)
-    }
-
-    fn measure_read_bandwidth(&self) -> Option<f64> {
-        self.backend.measure_read_bandwidth()
-    }
-
-    fn measure_matmul_rate(&self, weights: DType, activations: Activations) -> Option<f64> {
-        self.backend.measure_matmul_rate(weights, activations)
+    fn supports(&self, query: &OpQuery<'_>) -> Result<(), Reason> {
+        self.backend.supports(query)
     }
 
     fn plan_rules(&self) -> PlanRules {
         self.backend.plan_rules()
     }
 
-    fn order(&self, op: &Op, num_rows: usize, limits: &Limits) -> OrderId {
-        self.backend.order(op, num_rows, &self.limits(limits))
+    fn order(&self, query: &OpQuery<'_>, num_rows: usize) -> OrderId {
+        self.backend.order(query, num_rows)
     }
 
-    fn plan(&self, spec: &ModelSpec, weights: &dyn WeightSource, limits: &Limits) -> Result<MemoryReport> {
-        self.backend.plan(spec, weights, &self.limits(limits))
+    fn plan(&self, spec: &ModelSpec, weights: &dyn WeightSource, limits: &Limits) -> Result<Plan> {
+        let limits = Limits { numerics: self.numerics, ..limits.clone() };
+        self.backend.plan(spec, weights, &limits)
     }
 
-    fn load(
-        &self,
-        spec: &ModelSpec,
-        weights: &dyn WeightSource,
-        limits: &Limits,
-    ) -> Result<Box<dyn Executable>> {
-        self.backend.load(spec, weights, &self.limits(limits))
+    fn load(&self, plan: Plan, weights: &dyn WeightSource) -> Result<Box<dyn Executable>> {
+        self.backend.load(plan, weights)
     }
 }
 
@@ -179,6 +128,8 @@ pub trait Executable {
     fn supply_masks(&mut self, ticket: &Ticket, masks: TokenMasks) -> Result<()>;
     /// Waits for a step's results. Steps are collected in the order of submission.
     fn collect(&mut self, ticket: Ticket) -> Result<StepOutput>;
+    /// An entry program as it runs: fused and expanded. `None` if there is no such entry.
+    fn program(&self, entry: EntryId) -> Option<&Program>;
     /// The physical KV cache.
     fn kv_cache(&mut self) -> &mut dyn KvCache;
     /// The labelled, kept value as the last step left it, `[rows, cols]`.
@@ -221,47 +172,4 @@ pub trait Executable {
             }),
         }
     }
-}
-
-/// The programs of `spec` as `backend` runs them: ops that it runs as one are made one, fused ops that it lacks are replaced by their
-/// expansion.
-pub fn lower<B: Backend + ?Sized>(backend: &B, spec: &ModelSpec) -> Result<Vec<crate::Program>> {
-    let unsupported = |op: &Op, reason: Reason| CoreError::Unsupported {
-        backend: backend.info().name,
-        op: op.stem().into(),
-        reason: reason.0,
-    };
-    spec.programs
-        .iter()
-        .map(|program| {
-            let program = program
-                .fuse(|op| !spec.unfused.contains(&op.stem()) && backend.supports(op).is_ok())?
-                .expand(|op| backend.supports(op).is_err())?;
-            for node in &program.nodes {
-                backend.supports(&node.op).map_err(|reason| unsupported(&node.op, reason))?;
-            }
-            Ok(program)
-        })
-        .collect()
-}
-
-/// The plan of a backend that keeps weights as the checkpoint has them and no scratch: [`Backend::plan`] if it is not overridden.
-pub fn plan<B: Backend + ?Sized>(
-    backend: &B,
-    spec: &ModelSpec,
-    source: &dyn WeightSource,
-    limits: &Limits,
-) -> Result<MemoryReport> {
-    limits.check()?;
-    spec.check_names(source)?;
-    let mut report = MemoryReport::default();
-    for decl in &spec.weights {
-        report.weights = report.weights.saturating_add(WeightInfo::of(decl, source)?.bytes());
-    }
-    report.kv =
-        KvGeometry::plan(&spec.kv, limits)?.iter().map(KvGeometry::bytes).fold(0, usize::saturating_add);
-    for program in lower(backend, spec)? {
-        report.arena = report.arena.max(MemoryPlan::new(&program, limits, &backend.plan_rules())?.bytes());
-    }
-    Ok(report)
 }

@@ -40,12 +40,19 @@ id! {
     BlockId(u32);
     /// One forward pass.
     StepId(u64);
+    /// An entry program, as an index into [`ModelSpec::programs`](crate::ModelSpec).
+    EntryId(u32);
     /// A loaded LoRA adapter.
     AdapterId(u32);
     /// A weight of a [`ModelSpec`](crate::ModelSpec).
     WeightId(u32);
     /// A value of a [`Program`](crate::Program).
     ValueId(u32);
+}
+
+impl EntryId {
+    /// The entry that generates text: the first of every model.
+    pub const GENERATE: Self = Self(0);
 }
 
 impl BlockId {

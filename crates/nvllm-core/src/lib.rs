@@ -19,6 +19,8 @@ mod hf_rope;
 pub mod host;
 pub mod ids;
 pub mod limits;
+pub mod memory_report;
+pub mod plan;
 pub mod profile;
 pub mod program;
 pub mod reference;
@@ -30,14 +32,16 @@ pub mod step;
 pub mod tensor;
 pub mod weight;
 
-pub use backend::{Backend, BackendInfo, Executable, MemoryReport, OrderId, Reason};
+pub use backend::{Backend, BackendInfo, Executable, OrderId, Reason};
 pub use byte_count::ByteCount;
 pub use dtype::DType;
 pub use error::{CoreError, Result};
 pub use hf_config::HfConfig;
 pub use hf_rope::HfRope;
-pub use ids::{AdapterId, BlockId, SeqId, SlotId, StepId, TokenId, ValueId, WeightId};
+pub use ids::{AdapterId, BlockId, EntryId, SeqId, SlotId, StepId, TokenId, ValueId, WeightId};
 pub use limits::{Activations, Limits, Numerics, PlanRules};
+pub use memory_report::MemoryReport;
+pub use plan::{OpQuery, Plan};
 pub use profile::{OpTime, StepProfile};
 pub use program::{AttentionSpec, Op, Program, Recorder, RopeScaling, RopeSpec, Rows, RowsOf, ValueKind};
 pub use reference::Reference;
@@ -45,7 +49,9 @@ pub use request_limits::RequestLimits;
 pub use sampling::SamplingParams;
 pub use spec::{ModelFamily, ModelSpec, SpecBuilder};
 pub use state::{KvCache, KvGeometry, KvLayer, PagedKv};
-pub use step::{OutputRow, SeqStep, SlotReset, Source, Step, StepOutput, Ticket, TokenLogprobs, TokenMasks};
+pub use step::{
+    OutputRow, RowOutput, SeqStep, SlotReset, Source, Step, StepOutput, Ticket, TokenLogprobs, TokenMasks,
+};
 pub use tensor::{HostTensor, Tensor};
 pub use weight::{
     AxisRole, CanonicalTensor, Code, TensorInfo, Weight, WeightDecl, WeightFormat, WeightInfo, WeightPart,

@@ -1,11 +1,11 @@
 //! Where the time of a step went, op by op: what an [`Executable`](crate::Executable) hands out when it is asked to time them.
 
-use crate::{Op, Program, StepId};
+use crate::{EntryId, Op, Program, StepId};
 
 /// One op of a step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OpTime {
-    /// Index of its node in the program as [lowered](crate::backend::lower); `None` for a sampler that runs apart from the pass.
+    /// Index of its node in the [program that ran](crate::Executable::program); `None` for a sampler that runs apart from the pass.
     pub node: Option<usize>,
     /// Seconds from the submission of the step to the start of the op.
     pub start: f64,
@@ -26,7 +26,7 @@ pub struct StepProfile {
     /// The step.
     pub step: StepId,
     /// Its entry program.
-    pub entry: usize,
+    pub entry: EntryId,
     /// Its ops.
     pub ops: Vec<OpTime>,
 }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::{BlockId, SamplingParams, SlotId, StepId, Tensor, TokenId};
+use crate::{BlockId, EntryId, SamplingParams, SlotId, StepId, Tensor, TokenId};
 
 /// A number that the host knows, or that only the device knows yet because the step before is still in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,8 +77,8 @@ pub struct SeqStep {
 pub struct Step {
     /// Its number, for messages and traces.
     pub id: StepId,
-    /// Entry program, as an index into [`ModelSpec::programs`](crate::ModelSpec).
-    pub entry: usize,
+    /// The program that runs.
+    pub entry: EntryId,
     /// Slots taken anew.
     pub resets: Vec<SlotReset>,
     /// The sequences, each in a slot of its own.
@@ -119,13 +119,20 @@ pub struct TokenLogprobs {
     pub top: Vec<(TokenId, f32)>,
 }
 
-/// What a step made, one entry an output row in step order.
+/// What a step made of one output row.
+#[derive(Default)]
+pub struct RowOutput {
+    /// The sampled token, if one was asked for.
+    pub token: Option<TokenId>,
+    /// Log-probabilities, if a target or the sampled token was to be scored.
+    pub logprobs: Option<TokenLogprobs>,
+    /// Logits `[vocab]` f32, if asked for.
+    pub logits: Option<Box<dyn Tensor>>,
+}
+
+/// What a step made.
 #[derive(Default)]
 pub struct StepOutput {
-    /// Sampled tokens.
-    pub tokens: Vec<Option<TokenId>>,
-    /// Log-probabilities, where sampled or targeted.
-    pub logprobs: Vec<Option<TokenLogprobs>>,
-    /// Logits `[vocab]` f32, where asked for.
-    pub rows: Vec<Option<Box<dyn Tensor>>>,
+    /// One for each output row, in step order.
+    pub rows: Vec<RowOutput>,
 }

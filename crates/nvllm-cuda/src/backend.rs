@@ -5,11 +5,10 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use nvllm_core::backend::lower;
 use nvllm_core::program::MemoryPlan;
 use nvllm_core::{
-    Activations, Backend, BackendInfo, CoreError, DType, Executable, KvGeometry, Limits, MemoryReport,
-    ModelSpec, Op, OrderId, PlanRules, Program, Reason, Rows, RowsOf, WeightSource,
+    Activations, Backend, BackendInfo, DType, Executable, Limits, ModelSpec, OpQuery, OrderId, Plan,
+    PlanRules, Program, Reason, Rows, RowsOf, WeightSource,
 };
 
 use crate::compile::{Images, KernelCache, Target};
@@ -21,22 +20,19 @@ use crate::inputs::{Inputs, Layout};
 use crate::kv::CudaKv;
 use crate::lanes::Lane;
 use crate::launch::{Args, Dim, Extents, Launch};
-use crate::lower::{self, Lowering, MAX_HEAD_DIM, Tuning, Vendor, fast_shape};
+use crate::lower::{self, Lowering, Tuning, Vendor};
 use crate::matmul_rate::MatmulRate;
 use crate::memory::Buffer;
 use crate::modules::Modules;
+use crate::plan::{self, RULES, check_fits, partial_bytes};
 use crate::rope::RopeTables;
 use crate::sampler::{Sampler, result_bytes};
 use crate::slots::DeviceSlots;
-use crate::weights::{self, Weights};
+use crate::weights::Weights;
 use crate::work_lists::WorkLists;
 
-/// Values lie on lines of 256 bytes, in one allocation that kernels read and write.
-const RULES: PlanRules =
-    PlanRules { align: 256, max_segment: usize::MAX, max_binding: usize::MAX, read_write_share: true };
-
 /// Tokens of a step that fill the device's tensor cores many times over.
-const STEP_TOKENS: usize = 8192;
+pub(crate) const STEP_TOKENS: usize = 8192;
 
 /// What a bandwidth measurement reads: several times any last-level cache.
 const BANDWIDTH_BYTES: usize = 1 << 30;
@@ -175,20 +171,8 @@ impl Backend for CudaBackend {
         }
     }
 
-    fn supports(&self, op: &Op) -> Result<(), Reason> {
-        match op {
-            Op::Attention { spec, .. } if !fast_shape(spec) => Err(Reason(format!(
-                "head_dim is {} with {} query and {} KV heads; 64 and 128, with up to 16 query heads a KV head, are fused",
-                spec.head_dim, spec.num_heads, spec.num_kv_heads
-            ))),
-            Op::PagedAttention { spec, .. }
-                if !spec.head_dim.is_multiple_of(8) || spec.head_dim > MAX_HEAD_DIM =>
-            {
-                let problem = format!("head_dim is {}", spec.head_dim);
-                Err(Reason(format!("{problem}; multiples of 8 up to {MAX_HEAD_DIM} are supported")))
-            }
-            _ => Ok(()),
-        }
+    fn supports(&self, query: &OpQuery<'_>) -> Result<(), Reason> {
+        plan::supports(query)
     }
 
     fn measure_read_bandwidth(&self) -> Option<f64> {
@@ -207,26 +191,17 @@ impl Backend for CudaBackend {
         RULES
     }
 
-    fn order(&self, op: &Op, num_rows: usize, limits: &Limits) -> OrderId {
-        lower::order(op, num_rows, limits)
+    fn order(&self, query: &OpQuery<'_>, num_rows: usize) -> OrderId {
+        lower::order(query.op, num_rows, query.limits)
     }
 
-    fn plan(
-        &self,
-        spec: &ModelSpec,
-        source: &dyn WeightSource,
-        limits: &Limits,
-    ) -> nvllm_core::Result<MemoryReport> {
-        Ok(self.planned(spec, source, limits)?.need)
+    fn plan(&self, spec: &ModelSpec, source: &dyn WeightSource, limits: &Limits) -> nvllm_core::Result<Plan> {
+        self.device.bind()?;
+        plan::plan(self, self.library(limits).is_some(), spec, source, limits)
     }
 
-    fn load(
-        &self,
-        spec: &ModelSpec,
-        source: &dyn WeightSource,
-        limits: &Limits,
-    ) -> nvllm_core::Result<Box<dyn Executable>> {
-        Ok(Box::new(self.load_model(spec, source, limits)?))
+    fn load(&self, plan: Plan, source: &dyn WeightSource) -> nvllm_core::Result<Box<dyn Executable>> {
+        Ok(Box::new(self.load_plan(plan, source)?))
     }
 }
 
@@ -235,50 +210,47 @@ impl CudaBackend {
     ///
     /// # Errors
     /// As [`Backend::load`].
-    pub fn load_model(
-        &self,
-        spec: &ModelSpec,
-        source: &dyn WeightSource,
-        limits: &Limits,
-    ) -> nvllm_core::Result<CudaExecutable> {
-        let Planned { programs, plans, geometries, library, partial, need } =
-            self.planned(spec, source, limits)?;
-        check_fits(need, self.device.free_bytes()?, limits, &geometries)?;
+    pub fn load_plan(&self, plan: Plan, source: &dyn WeightSource) -> nvllm_core::Result<CudaExecutable> {
+        let library = self.library(&plan.limits);
+        let partial = partial_bytes(&plan, library.is_some());
+        check_fits(plan.memory, self.device.free_bytes()?, &plan.limits, &plan.kv)?;
         let device = &self.device;
-        let weights = Weights::load(device, spec, source)?;
+        let weights = Weights::load(device, &plan.spec, source)?;
+        let Plan { spec, limits, kv, values, memory, .. } = plan;
         let modules = self.modules()?;
-        let layout = Layout::new(limits, &geometries);
+        let layout = Layout::new(&limits, &kv);
         let held = Held {
-            arena: Buffer::new(device, need.arena)?,
+            arena: Buffer::new(device, memory.arena)?,
             weights,
-            kv: CudaKv::new(device, &geometries)?,
+            kv: CudaKv::new(device, &kv)?,
             inputs: Inputs {
                 buffer: Buffer::zeroed(device, layout.len)?,
                 tokens: Buffer::zeroed(device, limits.step_tokens * 4)?,
                 layout,
             },
-            slots: DeviceSlots::new(device, &modules, limits, spec.vocab_size)?,
-            sampler: Sampler::new(device, limits, spec.vocab_size)?,
-            ropes: RopeTables::new(device, &programs, limits)?,
-            lists: WorkLists::new(device, &programs, limits, &geometries)?,
+            slots: DeviceSlots::new(device, &modules, &limits, spec.vocab_size)?,
+            sampler: Sampler::new(device, &limits, spec.vocab_size)?,
+            ropes: RopeTables::new(device, &spec.programs, &limits)?,
+            lists: WorkLists::new(device, &spec.programs, &limits, &kv)?,
             partial: Buffer::new(device, partial)?,
             modules,
         };
         let lanes = (0..limits.max_in_flight)
             .map(|_| Lane::new(device, held.inputs.layout.len, result_bytes(limits.step_outputs)))
             .collect::<Result<Vec<_>>>()?;
-        let begin = begin(&held, limits)?;
-        let entries = programs
+        let begin = begin(&held, &limits)?;
+        let entries = spec
+            .programs
             .into_iter()
-            .zip(plans)
-            .map(|(program, plan)| self.entry(&held, limits, library.as_ref(), (program, plan)))
+            .zip(values)
+            .map(|entry| self.entry(&held, &limits, library.as_ref(), entry))
             .collect::<Result<Vec<_>>>()?;
         device.synchronize()?;
         Ok(CudaExecutable::new(Parts {
             device: Arc::clone(device),
-            limits: limits.clone(),
             vocab_size: spec.vocab_size,
-            geometries,
+            geometries: kv,
+            limits,
             entries,
             begin,
             graphs: self.graphs,
@@ -325,108 +297,6 @@ impl CudaBackend {
     }
 }
 
-/// What is known of a model before it is loaded.
-struct Planned {
-    programs: Vec<Program>,
-    plans: Vec<MemoryPlan>,
-    geometries: Vec<KvGeometry>,
-    library: Option<Rc<CublasLt>>,
-    /// Bytes of partial sums.
-    partial: usize,
-    need: MemoryReport,
-}
-
-impl CudaBackend {
-    fn planned(
-        &self,
-        spec: &ModelSpec,
-        source: &dyn WeightSource,
-        limits: &Limits,
-    ) -> nvllm_core::Result<Planned> {
-        limits.check()?;
-        spec.check_names(source)?;
-        self.device.bind()?;
-        let narrow = weights::narrow_vectors(spec, source)?;
-        // Whether a fused op has a kernel may depend on dtypes too.
-        let programs = lower(self, spec)?
-            .iter()
-            .map(|program| program.expand(|op| !lower::runs(op, limits, &narrow)))
-            .collect::<nvllm_core::Result<Vec<_>>>()?;
-        let geometries = KvGeometry::plan(&spec.kv, limits)?;
-        // The plans hold every value's bytes to what can be addressed; what follows multiplies no more than they do.
-        let plans = programs
-            .iter()
-            .map(|program| MemoryPlan::new(program, limits, &RULES))
-            .collect::<nvllm_core::Result<Vec<_>>>()?;
-        let library = self.library(limits);
-        let partial = partial_bytes(&programs, limits, library.is_some());
-        let need = MemoryReport {
-            weights: weights::bytes_for(spec, source)?,
-            kv: geometries.iter().map(KvGeometry::bytes).fold(0, usize::saturating_add),
-            arena: plans.iter().map(MemoryPlan::bytes).max().unwrap_or(0),
-            scratch: scratch_bytes(limits, spec.vocab_size, &programs, &geometries).saturating_add(partial),
-        };
-        Ok(Planned { programs, plans, geometries, library, partial, need })
-    }
-}
-
-/// Bytes of all that is neither weight, cache nor value, without partial sums.
-fn scratch_bytes(
-    limits: &Limits,
-    vocab_size: usize,
-    programs: &[Program],
-    geometries: &[KvGeometry],
-) -> usize {
-    let flights = limits.max_in_flight;
-    [
-        Layout::new(limits, geometries).len.saturating_mul(flights.saturating_add(1)),
-        result_bytes(limits.step_outputs).saturating_mul(flights),
-        limits.step_tokens * 4,
-        DeviceSlots::bytes_for(limits, vocab_size),
-        Sampler::bytes_for(limits, vocab_size),
-        RopeTables::bytes_for(programs, limits),
-        WorkLists::bytes_for(programs, limits, geometries),
-    ]
-    .into_iter()
-    .fold(0, usize::saturating_add)
-}
-
-/// Refuses what the device does not hold, and says what it would.
-fn check_fits(
-    need: MemoryReport,
-    available: usize,
-    limits: &Limits,
-    geometries: &[KvGeometry],
-) -> nvllm_core::Result<()> {
-    if need.total() <= available {
-        return Ok(());
-    }
-    let rest = MemoryReport { kv: 0, ..need }.total();
-    let block = geometries.iter().map(KvGeometry::block_bytes).fold(0, usize::saturating_add);
-    let blocks = available.saturating_sub(rest).checked_div(block).unwrap_or(0);
-    let tokens = blocks.saturating_sub(1) * limits.block_len;
-    let advice = if tokens == 0 {
-        "there is no room for a KV cache: use fewer tokens in a step, or a larger GPU".into()
-    } else {
-        let sequences = tokens / limits.context;
-        format!(
-            "a KV cache of {} bytes would fit, {tokens} tokens or {sequences} sequences of {}",
-            blocks * block,
-            limits.context
-        )
-    };
-    Err(CoreError::DoesNotFit { need, available, place: "the GPU".into(), advice })
-}
-
-/// Bytes of partial sums of linear layers, whoever runs them.
-fn partial_bytes(programs: &[Program], limits: &Limits, vendor: bool) -> usize {
-    let bytes = |program: &Program| {
-        let theirs = if vendor { lower::workspace_bytes(program, limits) } else { 0 };
-        lower::partial_bytes(program, limits).max(theirs)
-    };
-    programs.iter().map(bytes).max().unwrap_or(0)
-}
-
 /// The launches that every step begins with.
 fn begin(held: &Held, limits: &Limits) -> Result<Vec<Launch>> {
     let Held { inputs, modules, slots, ropes, lists, .. } = held;
@@ -447,46 +317,4 @@ fn begin(held: &Held, limits: &Limits) -> Result<Vec<Launch>> {
     launches.extend(ropes.launches(modules, inputs)?);
     launches.extend(lists.launches(modules, inputs)?);
     Ok(launches)
-}
-
-#[cfg(test)]
-mod tests {
-    use nvllm_core::Numerics;
-
-    use super::*;
-
-    #[test]
-    fn what_does_not_fit_is_refused_with_what_would() {
-        let limits = Limits {
-            step_tokens: 8,
-            step_outputs: 1,
-            seqs: 1,
-            context: 32,
-            block_len: 16,
-            kv_bytes: 1 << 20,
-            kv_dtype: DType::F32,
-            activations: Activations::F32,
-            numerics: Numerics::Invariant,
-            max_in_flight: 1,
-        };
-        let geometry = KvGeometry {
-            num_layers: 1,
-            num_heads: 1,
-            head_dim: 8,
-            block_len: 16,
-            num_blocks: 100,
-            dtype: DType::F32,
-        };
-        // A block takes 1,024 bytes.
-        let need = MemoryReport { weights: 5_000, kv: 102_400, arena: 3_000, scratch: 2_000 };
-        let check = |free| check_fits(need, free, &limits, &[geometry]).map_err(|error| error.to_string());
-        assert_eq!(check(112_400), Ok(()));
-        let fits = check(112_399).unwrap_err();
-        assert!(
-            fits.contains("a KV cache of 101376 bytes would fit, 1568 tokens or 49 sequences of 32"),
-            "{fits}"
-        );
-        let too_small = check(10_000).unwrap_err();
-        assert!(too_small.contains("there is no room for a KV cache"), "{too_small}");
-    }
 }

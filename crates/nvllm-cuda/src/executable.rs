@@ -5,12 +5,13 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use nvllm_core::host::{Batch, Slots};
+use nvllm_core::host::{Batch, BatchOutput, Slots};
 use nvllm_core::program::MemoryPlan;
 use nvllm_core::sampling::top_logprobs;
 use nvllm_core::{
-    CoreError, DType, Executable, HostTensor, KvCache, KvGeometry, Limits, MemoryReport, Op, Program,
-    RequestLimits, Result, Step, StepOutput, StepProfile, Tensor, Ticket, TokenId, TokenMasks, ValueId,
+    CoreError, DType, EntryId, Executable, HostTensor, KvCache, KvGeometry, Limits, MemoryReport, Op,
+    Program, RequestLimits, Result, RowOutput, Step, StepOutput, StepProfile, Tensor, Ticket, TokenId,
+    TokenMasks, ValueId,
 };
 
 use crate::device::Device;
@@ -136,7 +137,7 @@ impl CudaExecutable {
             let problem = format!("follows step {}, which still awaits its masks", waiting.ticket);
             return Err(CoreError::step(step.id, problem));
         }
-        if step.entry >= self.entries.len() {
+        if step.entry.index() >= self.entries.len() {
             let problem = format!("names entry program {}; {} exist", step.entry, self.entries.len());
             return Err(CoreError::step(step.id, problem));
         }
@@ -193,7 +194,7 @@ impl CudaExecutable {
             self.held.slots.bring(reset)?;
         }
         let extents = self.extents(batch);
-        self.last = Some((step.entry, extents));
+        self.last = Some((step.entry.index(), extents));
         let most = [self.limits.step_tokens, self.limits.step_outputs, self.limits.seqs];
         let most = most.into_iter().min().unwrap_or(0);
         let bucket = self.graphs.extents(extents, most).filter(|_| !step.awaits_masks);
@@ -203,16 +204,16 @@ impl CudaExecutable {
         let ranges = inputs.layout.fill(own.staging()?, step, batch, &resets, padded);
         own.bring(&self.device, &ranges, &inputs.buffer)?;
         self.compute(step, extents, bucket)?;
-        if let (Some(rows), Some((logits, _))) = (rows, &self.entries[step.entry].sampling) {
-            let at = self.entries[step.entry].plan.place(*logits).offset;
+        if let (Some(rows), Some((logits, _))) = (rows, &self.entries[step.entry.index()].sampling) {
+            let at = self.entries[step.entry.index()].plan.place(*logits).offset;
             rows.copy(0, &self.held.arena, at, rows.len())?;
         }
-        if step.awaits_masks { Ok(()) } else { self.finish(step.entry, batch, lane) }
+        if step.awaits_masks { Ok(()) } else { self.finish(step.entry.index(), batch, lane) }
     }
 
     /// The forward pass, and the sampler unless it waits for masks: as a graph where there is one.
     fn compute(&mut self, step: &Step, extents: Extents, bucket: Option<Extents>) -> crate::Result<()> {
-        let (device, begin, entry) = (&*self.device, &self.begin, &self.entries[step.entry]);
+        let (device, begin, entry) = (&*self.device, &self.begin, &self.entries[step.entry.index()]);
         if self.profiling {
             let lowered = entry.program.nodes.iter().zip(&entry.nodes).enumerate();
             let mut nodes: Vec<(usize, Vec<&Launch>)> = lowered
@@ -232,7 +233,7 @@ impl CudaExecutable {
             begin.iter().chain(nodes).chain(sampling).try_for_each(|launch| launch.run(device, at))
         };
         if let Some(bucket) = bucket
-            && self.graphs.replay(device, step.entry, bucket, all)?
+            && self.graphs.replay(device, step.entry.index(), bucket, all)?
         {
             return Ok(());
         }
@@ -278,15 +279,16 @@ impl CudaExecutable {
 
     /// A finished step's output, from its lane.
     fn output(&self, flight: &Flight) -> Result<StepOutput> {
-        let mut out = StepOutput::default();
-        let Some((logits, _)) = &self.entries[flight.entry].sampling else { return Ok(out) };
+        let Some((logits, _)) = &self.entries[flight.entry].sampling else {
+            return Ok(StepOutput::default());
+        };
         let results = self.lanes[flight.lane].fetched();
         let num = flight.batch.outputs.len();
         let tokens: &[u32] = bytemuck::cast_slice(&results[..num * 4]);
         let at = scored_at(self.limits.step_outputs);
         let scored: &[Scored] = bytemuck::cast_slice(&results[at..at + num * size_of::<Scored>()]);
         let row_bytes = self.row_bytes(flight.entry, *logits);
-        for (i, output) in flight.batch.outputs.iter().enumerate() {
+        let row = |(i, output): (usize, &BatchOutput)| {
             let want = &output.want;
             let row = flight.rows.as_ref().map(|rows| RowTensor {
                 device: Arc::clone(&self.device),
@@ -297,17 +299,18 @@ impl CudaExecutable {
             let token = want.sample.then(|| TokenId(tokens[i]));
             let target = want.target.or(token.filter(|_| want.top_logprobs.is_some()));
             let num_top = usize::from(want.top_logprobs.unwrap_or(0));
-            out.logprobs.push(match (target, &row) {
+            let logprobs = match (target, &row) {
                 (None, _) => None,
                 (Some(target), Some(row)) if num_top > MAX_TOP => {
                     Some(top_logprobs(&row.to_host()?.to_f32(), target, num_top))
                 }
                 (Some(_), _) => Some(scored[i].logprobs()),
-            });
-            out.tokens.push(token);
-            out.rows.push(row.filter(|_| want.logits).map(|row| Box::new(row) as Box<dyn Tensor>));
-        }
-        Ok(out)
+            };
+            let logits = row.filter(|_| want.logits).map(|row| Box::new(row) as Box<dyn Tensor>);
+            Ok(RowOutput { token, logprobs, logits })
+        };
+        let rows = flight.batch.outputs.iter().enumerate().map(row);
+        Ok(StepOutput { rows: rows.collect::<Result<_>>()? })
     }
 }
 
@@ -323,7 +326,7 @@ impl Executable for CudaExecutable {
             }
         };
         // Before anything is on the stream: what does not fit fails the step and not the model.
-        let rows = match self.room_for_rows(step.entry, &batch) {
+        let rows = match self.room_for_rows(step.entry.index(), &batch) {
             Ok(rows) => rows,
             Err(error) => {
                 self.slots.restore(replaced);
@@ -335,7 +338,7 @@ impl Executable for CudaExecutable {
         self.guard(started)?;
         self.slots.advance(&batch);
         self.next_lane = (lane + 1) % self.lanes.len();
-        let (entry, awaits_masks) = (step.entry, step.awaits_masks);
+        let (entry, awaits_masks) = (step.entry.index(), step.awaits_masks);
         self.flights.push_back(Flight { ticket: step.id.0, lane, entry, batch, rows, awaits_masks });
         Ok(Ticket(step.id))
     }
@@ -369,6 +372,10 @@ impl Executable for CudaExecutable {
         let fetched = self.lanes[flight.lane].fetch(&self.device, &results);
         self.guard(fetched)?;
         self.output(&flight)
+    }
+
+    fn program(&self, entry: EntryId) -> Option<&Program> {
+        self.entries.get(entry.index()).map(|entry| &entry.program)
     }
 
     fn kv_cache(&mut self) -> &mut dyn KvCache {

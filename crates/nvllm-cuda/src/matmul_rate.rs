@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use nvllm_core::weight::{AxisRole, SyntheticSource};
 use nvllm_core::{
-    Activations, CoreError, DType, Executable as _, Limits, ModelSpec, Numerics, Result, SamplingParams,
-    SeqStep, SlotId, SlotReset, Source, SpecBuilder, Step, TokenId,
+    Activations, Backend as _, CoreError, DType, Executable as _, Limits, ModelSpec, Numerics, Result,
+    SamplingParams, SeqStep, SlotId, SlotReset, Source, SpecBuilder, Step, TokenId,
 };
 
 use crate::backend::CudaBackend;
@@ -50,7 +50,8 @@ impl MatmulRate {
             max_in_flight: 1,
         };
         let source = SyntheticSource::new(&spec.weights, weights, 0);
-        let mut exe = backend.load_model(&spec, &source, &limits)?;
+        let plan = backend.plan(&spec, &source, &limits)?;
+        let mut exe = backend.load_plan(plan, &source)?;
         exe.set_profiling(true)?;
         Ok(Self { of: (weights, activations), exe, step: step(rows) })
     }
@@ -112,7 +113,7 @@ fn step(rows: usize) -> Step {
 
 #[cfg(test)]
 mod tests {
-    use nvllm_core::{Backend as _, Reference};
+    use nvllm_core::Reference;
 
     use super::*;
 
@@ -133,7 +134,7 @@ mod tests {
             max_in_flight: 1,
         };
         let source = SyntheticSource::new(&spec.weights, DType::Bf16, 0);
-        let mut exe = Reference::default().load(&spec, &source, &limits).unwrap();
+        let mut exe = Reference::default().plan_and_load(&spec, &source, &limits).unwrap();
         let ticket = exe.submit(&step(2)).unwrap();
         exe.collect(ticket).unwrap();
     }

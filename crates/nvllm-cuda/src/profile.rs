@@ -4,7 +4,7 @@
 //! launch, so a profiled step is a little slower than a plain one.
 
 use cudarc::driver::{CudaEvent, CudaGraph, sys};
-use nvllm_core::{OpTime, StepId, StepProfile};
+use nvllm_core::{EntryId, OpTime, StepId, StepProfile};
 
 use crate::device::{Device, seconds_between};
 use crate::error::{Doing, Result};
@@ -14,7 +14,7 @@ use crate::launch::{Extents, Launch};
 /// A profiled step: its graph is held until its events have been read.
 pub(crate) struct Timed {
     step: StepId,
-    entry: usize,
+    entry: EntryId,
     graph: CudaGraph,
     /// At the start of the step, at the start of each op and after the last.
     events: Vec<CudaEvent>,
@@ -25,7 +25,7 @@ impl Timed {
     /// Runs a step: `begin`, then the launches of each `(node, launches)`.
     pub(crate) fn run(
         device: &Device,
-        (step, entry): (StepId, usize),
+        (step, entry): (StepId, EntryId),
         extents: Extents,
         begin: &[Launch],
         nodes: &[(usize, Vec<&Launch>)],

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use nvllm_core::{Code, CoreError, DType, ModelSpec, WeightDecl, WeightId, WeightInfo, WeightSource};
+use nvllm_core::{
+    Code, DType, ModelSpec, Plan, Reason, TensorInfo, WeightDecl, WeightId, WeightInfo, WeightSource,
+};
 
 use crate::device::Device;
 use crate::memory::{Address, Buffer};
@@ -27,40 +29,42 @@ pub(crate) struct Vector {
 /// All weights of a model, by id.
 pub(crate) struct Weights(Vec<Weight>);
 
+/// Refuses formats that no kernel reads.
+pub(crate) fn holds(info: &WeightInfo) -> Result<(), Reason> {
+    let dense =
+        |part: &&TensorInfo| matches!(part.format.code, Code::Dense(DType::F32 | DType::F16 | DType::Bf16));
+    match info.parts.iter().find(|part| !dense(part)) {
+        None => Ok(()),
+        Some(part) => {
+            let problem = format!("a weight is coded as {:?}", part.format.code);
+            Err(Reason(format!("{problem}; dense f32, f16 and bf16 weights are read")))
+        }
+    }
+}
+
 /// The dtype in which a weight is held: that of its parts, f32 where they differ, which is exact.
-fn held(decl: &WeightDecl, info: &WeightInfo) -> nvllm_core::Result<DType> {
-    let mut dtypes = info.parts.iter().map(|part| match part.format.code {
-        Code::Dense(dtype @ (DType::F32 | DType::F16 | DType::Bf16)) => Ok(dtype),
-        ref code => Err(CoreError::Unsupported {
-            backend: "cuda".into(),
-            op: format!("weight `{}` coded as {code:?}", decl.name),
-            reason: "dense f32, f16 and bf16 weights are read".into(),
-        }),
-    });
-    let first = dtypes.next().unwrap_or(Ok(DType::F32))?;
-    let vector = decl.shape.len() < 2;
-    let same = dtypes.try_fold(true, |same, dtype| Ok::<_, CoreError>(same && dtype? == first))?;
-    Ok(if same && !vector { first } else { DType::F32 })
+/// Vectors are f32. [`holds`] has passed.
+fn held(decl: &WeightDecl, info: &WeightInfo) -> DType {
+    let mut dtypes = info.parts.iter().map(|part| part.format.code);
+    let first = dtypes.next();
+    match first {
+        Some(Code::Dense(dtype)) if decl.shape.len() > 1 && dtypes.all(|code| Some(code) == first) => dtype,
+        _ => DType::F32,
+    }
 }
 
-/// Whether a weight is a vector that is stored as bf16.
-fn narrow(decl: &WeightDecl, info: &WeightInfo) -> bool {
-    decl.shape.len() < 2 && info.parts.iter().all(|part| part.format.code == Code::Dense(DType::Bf16))
+/// Whether all parts are stored as bf16, so that a bf16 copy of a vector is exact.
+pub(crate) fn narrow(info: &WeightInfo) -> bool {
+    info.parts.iter().all(|part| part.format.code == Code::Dense(DType::Bf16))
 }
 
-/// Which weights of `spec` are vectors stored as bf16, by id.
-pub(crate) fn narrow_vectors(spec: &ModelSpec, source: &dyn WeightSource) -> nvllm_core::Result<Vec<bool>> {
-    spec.weights.iter().map(|decl| Ok(narrow(decl, &WeightInfo::of(decl, source)?))).collect()
-}
-
-/// Bytes that the weights of `spec` will take.
-pub(crate) fn bytes_for(spec: &ModelSpec, source: &dyn WeightSource) -> nvllm_core::Result<usize> {
-    let one = |decl| {
-        let info = WeightInfo::of(decl, source)?;
-        let size = held(decl, &info)?.size() + if narrow(decl, &info) { DType::Bf16.size() } else { 0 };
-        Ok(size * decl.num_elements())
+/// Bytes that the weights will take.
+pub(crate) fn bytes_for(plan: &Plan) -> usize {
+    let one = |(decl, info): (&WeightDecl, &WeightInfo)| {
+        let copy = if decl.shape.len() < 2 && narrow(info) { DType::Bf16.size() } else { 0 };
+        (held(decl, info).size() + copy) * decl.num_elements()
     };
-    spec.weights.iter().map(one).sum()
+    plan.spec.weights.iter().zip(&plan.weights).map(one).fold(0, usize::saturating_add)
 }
 
 impl Weights {
@@ -72,7 +76,7 @@ impl Weights {
     ) -> nvllm_core::Result<Self> {
         let one = |decl| {
             let info = WeightInfo::of(decl, source)?;
-            let dtype = held(decl, &info)?;
+            let dtype = held(decl, &info);
             let weight = nvllm_core::Weight::load(decl, source)?;
             let buffer = Buffer::new(device, dtype.size() * decl.num_elements())?;
             let as_is = weight.segments.iter().all(|s| s.format.code == Code::Dense(dtype));
@@ -85,7 +89,7 @@ impl Weights {
             } else {
                 buffer.write(0, bytemuck::cast_slice(&weight.to_f32()?))?;
             }
-            let narrow = narrow(decl, &info)
+            let narrow = (decl.shape.len() < 2 && narrow(&info))
                 .then(|| {
                     Buffer::of(
                         device,

@@ -4,7 +4,7 @@
 use nvllm_conformance::{CASES, expect_conformance};
 use nvllm_core::backend::Under;
 use nvllm_core::weight::{AxisRole, SyntheticSource};
-use nvllm_core::{Activations, DType, Limits, ModelSpec, Numerics, SpecBuilder};
+use nvllm_core::{Activations, Backend, DType, Limits, ModelSpec, Numerics, SpecBuilder};
 use nvllm_cuda::{CudaBackend, CudaError, CudaOptions, Vendor, cublaslt_version};
 
 fn backend_with(graphs: bool, vendor: Vendor) -> Result<CudaBackend, CudaError> {
@@ -97,7 +97,8 @@ fn the_vendors_products_run_under_fast_only() {
             max_in_flight: 1,
         };
         let source = SyntheticSource::new(&spec.weights, DType::Bf16, 0);
-        let exe = backend.load_model(&spec, &source, &limits).expect("it loads");
+        let plan = backend.plan(&spec, &source, &limits).expect("it fits");
+        let exe = backend.load_plan(plan, &source).expect("it loads");
         assert_eq!(exe.vendor_layers(), expected, "{numerics:?}, {activations:?}");
     }
 }

@@ -13,7 +13,7 @@ use nvllm_sched::{FinishReason, NewSequence, SchedConfig, Scheduler, SeqEvent, S
 
 use crate::failure::Failure;
 use crate::{
-    EngineError, EngineInfo, Event, Finished, LoadOptions, LoadProgress, Model, Plan, Request, Result,
+    EngineError, EngineInfo, Event, Finished, LoadOptions, LoadPlan, LoadProgress, Model, Request, Result,
 };
 use source::Reading;
 use text::TextStream;
@@ -68,11 +68,11 @@ impl Device {
         B: FnOnce() -> Result<Box<dyn Backend>>,
     {
         let backend = backend()?;
-        let plan = Plan::new(options, model, backend.as_ref())?;
+        let plan = LoadPlan::new(options, model, backend.as_ref())?;
         plan.check()?;
         let limits = plan.limits;
         let source = Reading::new(model, progress)?;
-        let mut exe = backend.load(&model.spec, &source, &limits).map_err(|e| options.named(e))?;
+        let mut exe = backend.plan_and_load(&model.spec, &source, &limits).map_err(|e| options.named(e))?;
         let cache = exe.kv_cache();
         let num_blocks = (0..model.spec.kv.len()).map(|group| cache.geometry(group).num_blocks).collect();
         let sched = Scheduler::new(SchedConfig::new(&limits, num_blocks, model.spec.max_positions))?;

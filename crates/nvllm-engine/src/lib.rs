@@ -36,7 +36,7 @@ pub use error::EngineError;
 pub use model::{Model, ModelBytes};
 pub use nvllm_sched::{FinishReason, Stats};
 pub use options::LoadOptions;
-pub use plan::Plan;
+pub use plan::LoadPlan;
 pub use request::{Event, Finished, Request};
 
 /// What every fallible function of this crate returns.

@@ -52,7 +52,7 @@ const KV_SHARE: f64 = 0.5;
 
 impl LoadOptions {
     /// The limits under which `model` is loaded on the backend that `info` describes. Whether they fit its memory a
-    /// [`Plan`](crate::Plan) says.
+    /// [`LoadPlan`](crate::LoadPlan) says.
     ///
     /// Errors if a wish cannot be met on any device: it exceeds the model, or a KV cache of that size holds no full sequence.
     pub fn limits(&self, model: &Model, info: &BackendInfo) -> Result<Limits> {

@@ -8,7 +8,7 @@ use crate::{LoadOptions, Model, Result};
 
 /// A model on a device, under the limits that options ask for.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct LoadPlan {
     /// The device.
     pub backend: BackendInfo,
     /// The limits.
@@ -21,7 +21,7 @@ pub struct Plan {
     advice: Option<String>,
 }
 
-impl Plan {
+impl LoadPlan {
     /// Plans `model` on `backend`. Without a word on the size of the KV cache it gets what is left, if that holds a sequence;
     /// without a word on the context either, that is lowered to what then fits.
     ///
@@ -44,7 +44,7 @@ impl Plan {
         let block_bytes = options.block_bytes(model, &limits)?;
         let need = |limits: &Limits| {
             let planned = backend.plan(&model.spec, model.source.as_ref(), limits);
-            planned.map_err(|e| options.named(e))
+            planned.map(|plan| plan.memory).map_err(|e| options.named(e))
         };
         let mut plan =
             Self { need: need(&limits)?, backend: info, limits: limits.clone(), block_bytes, advice: None };

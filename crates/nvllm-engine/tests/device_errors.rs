@@ -6,9 +6,9 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use nvllm_core::{
-    Activations, Backend, BackendInfo, CoreError, DType, Executable, HostTensor, KvCache, Limits,
-    MemoryReport, ModelSpec, Op, OrderId, PlanRules, Reason, Reference, Result, Step, StepOutput, Tensor,
-    Ticket, TokenId, TokenMasks, WeightSource,
+    Activations, Backend, BackendInfo, CoreError, DType, EntryId, Executable, HostTensor, KvCache,
+    MemoryReport, OpQuery, OrderId, Plan, PlanRules, Program, Reason, Reference, Result, Step, StepOutput,
+    Tensor, Ticket, TokenId, TokenMasks, WeightSource,
 };
 use nvllm_engine::hub::ModelFiles;
 use nvllm_engine::{Engine, Event, FinishReason, Finished, LoadOptions, Model, Request, RequestStream};
@@ -61,25 +61,20 @@ impl Backend for Failing {
         self.reference.info()
     }
 
-    fn supports(&self, op: &Op) -> Result<(), Reason> {
-        self.reference.supports(op)
+    fn supports(&self, query: &OpQuery<'_>) -> Result<(), Reason> {
+        self.reference.supports(query)
     }
 
     fn plan_rules(&self) -> PlanRules {
         self.reference.plan_rules()
     }
 
-    fn order(&self, op: &Op, num_rows: usize, limits: &Limits) -> OrderId {
-        self.reference.order(op, num_rows, limits)
+    fn order(&self, query: &OpQuery<'_>, num_rows: usize) -> OrderId {
+        self.reference.order(query, num_rows)
     }
 
-    fn load(
-        &self,
-        spec: &ModelSpec,
-        weights: &dyn WeightSource,
-        limits: &Limits,
-    ) -> Result<Box<dyn Executable>> {
-        let inner = self.reference.load(spec, weights, limits)?;
+    fn load(&self, plan: Plan, weights: &dyn WeightSource) -> Result<Box<dyn Executable>> {
+        let inner = self.reference.load(plan, weights)?;
         let Self { fault, for_good, .. } = *self;
         Ok(Box::new(FailingExecutable { inner, fault, for_good, calls: [0; 2] }))
     }
@@ -105,6 +100,10 @@ impl FailingExecutable {
 }
 
 impl Executable for FailingExecutable {
+    fn program(&self, entry: EntryId) -> Option<&Program> {
+        self.inner.program(entry)
+    }
+
     fn submit(&mut self, step: &Step) -> Result<Ticket> {
         self.call(0)?;
         self.inner.submit(step)
@@ -119,7 +118,8 @@ impl Executable for FailingExecutable {
         self.call(1)?;
         let mut output = output?;
         if matches!(self.fault, Fault::Logits(at) if at == self.calls[1]) {
-            output.rows.iter_mut().flatten().for_each(|row| *row = Box::new(Unreadable));
+            let logits = output.rows.iter_mut().filter_map(|row| row.logits.as_mut());
+            logits.for_each(|row| *row = Box::new(Unreadable));
         }
         Ok(output)
     }

@@ -4,11 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use nvllm_core::{
-    Backend, BackendInfo, DType, Executable, Limits, MemoryReport, ModelSpec, Op, OrderId, PlanRules, Reason,
+    Backend, BackendInfo, DType, Executable, Limits, ModelSpec, OpQuery, OrderId, Plan, PlanRules, Reason,
     Reference, Result, WeightSource,
 };
 use nvllm_engine::hub::ModelFiles;
-use nvllm_engine::{Engine, LoadOptions, Model, Plan};
+use nvllm_engine::{Engine, LoadOptions, LoadPlan, Model};
 use proptest::prelude::*;
 
 /// The reference on a machine of another size.
@@ -21,29 +21,24 @@ impl Backend for Machine {
         BackendInfo { memory_bytes: self.memory_bytes, ..Reference::default().info() }
     }
 
-    fn supports(&self, op: &Op) -> Result<(), Reason> {
-        Reference::default().supports(op)
+    fn supports(&self, query: &OpQuery<'_>) -> Result<(), Reason> {
+        Reference::default().supports(query)
     }
 
     fn plan_rules(&self) -> PlanRules {
         Reference::default().plan_rules()
     }
 
-    fn order(&self, op: &Op, num_rows: usize, limits: &Limits) -> OrderId {
-        Reference::default().order(op, num_rows, limits)
+    fn order(&self, query: &OpQuery<'_>, num_rows: usize) -> OrderId {
+        Reference::default().order(query, num_rows)
     }
 
-    fn plan(&self, spec: &ModelSpec, weights: &dyn WeightSource, limits: &Limits) -> Result<MemoryReport> {
+    fn plan(&self, spec: &ModelSpec, weights: &dyn WeightSource, limits: &Limits) -> Result<Plan> {
         Reference::default().plan(spec, weights, limits)
     }
 
-    fn load(
-        &self,
-        spec: &ModelSpec,
-        weights: &dyn WeightSource,
-        limits: &Limits,
-    ) -> Result<Box<dyn Executable>> {
-        Reference::default().load(spec, weights, limits)
+    fn load(&self, plan: Plan, weights: &dyn WeightSource) -> Result<Box<dyn Executable>> {
+        Reference::default().load(plan, weights)
     }
 }
 
@@ -58,7 +53,7 @@ fn machine() -> Machine {
 
 /// What `plan` says first, and what loading says.
 fn both(model: &Arc<Model>, options: &LoadOptions, memory_bytes: usize) -> (Option<String>, Option<String>) {
-    let plan = Plan::new(options, model, &Machine { memory_bytes });
+    let plan = LoadPlan::new(options, model, &Machine { memory_bytes });
     let planned = plan.and_then(|plan| plan.check()).err().map(|e| e.to_string());
     let backend = move || Ok(Box::new(Machine { memory_bytes }) as Box<dyn Backend>);
     let loaded = Engine::start(backend, Arc::clone(model), options.clone(), |_| {});
@@ -95,7 +90,7 @@ fn what_cannot_be_is_refused_by_its_option_before_memory_is_taken() {
 fn what_does_not_fit_says_what_would() {
     let model = model();
     let of = LoadOptions::default;
-    let needs = |options: LoadOptions| Plan::new(&options, &model, &machine()).unwrap().need;
+    let needs = |options: LoadOptions| LoadPlan::new(&options, &model, &machine()).unwrap().need;
     let cases = [
         (LoadOptions { kv_cache_bytes: Some(1 << 30), ..of() }, 64 << 20, "give a --kv-cache-bytes of "),
         (LoadOptions { max_num_seqs: 1 << 30, ..of() }, 64 << 20, "give a --max-num-seqs of "),
@@ -129,11 +124,11 @@ fn what_does_not_fit_says_what_would() {
 fn a_context_that_nobody_asked_for_is_lowered_to_what_fits() {
     let model = model();
     let options = LoadOptions { max_num_batched_tokens: Some(1), max_num_seqs: 1, ..LoadOptions::default() };
-    let full = Plan::new(&options, &model, &machine()).unwrap();
+    let full = LoadPlan::new(&options, &model, &machine()).unwrap();
     assert_eq!(full.limits.context, model.spec.max_positions);
     let memory_bytes = full.need.total() - full.block_bytes;
     assert_eq!(both(&model, &options, memory_bytes), (None, None));
-    let lowered = Plan::new(&options, &model, &Machine { memory_bytes }).unwrap();
+    let lowered = LoadPlan::new(&options, &model, &Machine { memory_bytes }).unwrap();
     assert!(lowered.fits());
     assert_eq!(lowered.limits.context, model.spec.max_positions - options.block_size);
     let asked = LoadOptions { max_model_len: Some(model.spec.max_positions), ..options.clone() };
@@ -147,7 +142,7 @@ fn a_step_holds_no_more_than_all_sequences_have() {
     let options =
         LoadOptions { max_num_batched_tokens: Some(1_000_000), max_num_seqs: 2, ..LoadOptions::default() };
     let options = LoadOptions { max_model_len: Some(48), ..options };
-    assert_eq!(Plan::new(&options, &model(), &machine()).unwrap().limits.step_tokens, 96);
+    assert_eq!(LoadPlan::new(&options, &model(), &machine()).unwrap().limits.step_tokens, 96);
 }
 
 /// Any number, with those more often that a product may trip over.
@@ -218,7 +213,7 @@ proptest! {
     #[test]
     fn options_become_a_plan_or_a_sentence(options in options(), memory_bytes in number()) {
         let (model, backend) = (model(), Machine { memory_bytes });
-        match Plan::new(&options, &model, &backend) {
+        match LoadPlan::new(&options, &model, &backend) {
             Err(error) => {
                 let text = error.to_string();
                 let flag = text.strip_prefix("--").and_then(|t| t.split(' ').next());
@@ -246,7 +241,7 @@ proptest! {
         let (model, backend) = (model(), Machine { memory_bytes });
         let mut options = options;
         for _ in 0..4 {
-            let Ok(plan) = Plan::new(&options, &model, &backend) else { return Ok(()) };
+            let Ok(plan) = LoadPlan::new(&options, &model, &backend) else { return Ok(()) };
             let Err(error) = plan.check() else { return Ok(()) };
             let text = error.to_string();
             let Some(next) = advised(&options, &text) else {
@@ -265,7 +260,7 @@ proptest! {
     #[test]
     fn loading_does_what_the_plan_said(options in options(), memory_bytes in 1_000_000..50_000_000_usize) {
         let model = model();
-        let plan = Plan::new(&options, &model, &Machine { memory_bytes });
+        let plan = LoadPlan::new(&options, &model, &Machine { memory_bytes });
         let backend = move || Ok(Box::new(Machine { memory_bytes }) as Box<dyn Backend>);
         let engine = Engine::start(backend, Arc::clone(&model), options.clone(), |_| {});
         match plan.and_then(|plan| plan.check().map(|()| plan)) {

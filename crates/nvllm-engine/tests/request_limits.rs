@@ -4,9 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use nvllm_core::{
-    Activations, Backend, BackendInfo, Executable, KvCache, Limits, MemoryReport, ModelSpec, Op, OrderId,
-    PlanRules, Reason, Reference, RequestLimits, Result, SamplingParams, Step, StepOutput, Tensor, Ticket,
-    TokenId, TokenMasks, WeightSource,
+    Activations, Backend, BackendInfo, EntryId, Executable, KvCache, MemoryReport, OpQuery, OrderId, Plan,
+    PlanRules, Program, Reason, Reference, RequestLimits, Result, SamplingParams, Step, StepOutput, Tensor,
+    Ticket, TokenId, TokenMasks, WeightSource,
 };
 use nvllm_engine::hub::ModelFiles;
 use nvllm_engine::{Engine, Event, FinishReason, LoadOptions, Model, Request};
@@ -23,29 +23,28 @@ impl Backend for Small {
         self.0.info()
     }
 
-    fn supports(&self, op: &Op) -> Result<(), Reason> {
-        self.0.supports(op)
+    fn supports(&self, query: &OpQuery<'_>) -> Result<(), Reason> {
+        self.0.supports(query)
     }
 
     fn plan_rules(&self) -> PlanRules {
         self.0.plan_rules()
     }
 
-    fn order(&self, op: &Op, num_rows: usize, limits: &Limits) -> OrderId {
-        self.0.order(op, num_rows, limits)
+    fn order(&self, query: &OpQuery<'_>, num_rows: usize) -> OrderId {
+        self.0.order(query, num_rows)
     }
 
-    fn load(
-        &self,
-        spec: &ModelSpec,
-        weights: &dyn WeightSource,
-        limits: &Limits,
-    ) -> Result<Box<dyn Executable>> {
-        Ok(Box::new(SmallExecutable(self.0.load(spec, weights, limits)?)))
+    fn load(&self, plan: Plan, weights: &dyn WeightSource) -> Result<Box<dyn Executable>> {
+        Ok(Box::new(SmallExecutable(self.0.load(plan, weights)?)))
     }
 }
 
 impl Executable for SmallExecutable {
+    fn program(&self, entry: EntryId) -> Option<&Program> {
+        self.0.program(entry)
+    }
+
     fn submit(&mut self, step: &Step) -> Result<Ticket> {
         step.resets.iter().try_for_each(|reset| LIMITS.check(&reset.sampling))?;
         self.0.submit(step)

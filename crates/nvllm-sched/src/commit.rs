@@ -1,12 +1,9 @@
 //! What came back.
 
-use nvllm_core::{SeqId, StepId, StepOutput, Tensor, TokenId, TokenLogprobs};
+use nvllm_core::{RowOutput, SeqId, StepId, StepOutput};
 
 use crate::scheduler::{InFlight, Part};
 use crate::{FinishReason, Result, SchedError, Scheduler, SeqEvent};
-
-/// One output row of a backend.
-type Row = (Option<TokenId>, Option<TokenLogprobs>, Option<Box<dyn Tensor>>);
 
 impl Scheduler {
     /// Takes the output of the oldest step in flight, and says what it meant: sequences in step order, each with its rows
@@ -25,13 +22,10 @@ impl Scheduler {
             check_output(front, &output).map_err(|problem| SchedError::BadOutput { step, problem })?;
         }
         let parts = self.in_flight.pop_front().map_or_else(Vec::new, |front| front.parts);
-        let mut rows =
-            output.tokens.into_iter().zip(output.logprobs).zip(output.rows).map(|((t, l), r)| (t, l, r));
+        let mut rows = output.rows.into_iter();
         let mut events = Vec::new();
         for part in parts {
-            // Rows of a sequence that has ended meanwhile are taken too, and dropped.
-            let rows: Vec<Row> = rows.by_ref().take(part.rows.len()).collect();
-            self.commit_part(&part, rows, &mut events);
+            self.commit_part(&part, rows.by_ref().take(part.rows.len()), &mut events);
             self.unpin(part.seq);
         }
         Ok(events)
@@ -52,11 +46,20 @@ impl Scheduler {
         Ok(events)
     }
 
-    fn commit_part(&mut self, part: &Part, rows: Vec<Row>, events: &mut Vec<SeqEvent>) {
+    fn commit_part(
+        &mut self,
+        part: &Part,
+        rows: impl Iterator<Item = RowOutput>,
+        events: &mut Vec<SeqEvent>,
+    ) {
         let seq = part.seq;
-        let Some(state) = self.seqs.get_mut(&seq).filter(|s| s.finished.is_none()) else { return };
+        let Some(state) = self.seqs.get_mut(&seq).filter(|s| s.finished.is_none()) else {
+            // Its rows are taken all the same: those of the next sequence follow them.
+            rows.for_each(drop);
+            return;
+        };
         let mut reason = None;
-        for (want, (token, logprobs, logits)) in part.rows.iter().zip(rows) {
+        for (want, RowOutput { token, logprobs, logits }) in part.rows.iter().zip(rows) {
             let index = part.first + want.index as usize;
             if let Some(token) = token.filter(|_| want.sample) {
                 let logprobs = logprobs.filter(|_| want.top_logprobs.is_some());
@@ -89,17 +92,15 @@ impl Scheduler {
 /// Whether a backend's output has everything that the step's rows want.
 fn check_output(step: &InFlight, output: &StepOutput) -> Result<(), String> {
     let wants: Vec<_> = step.parts.iter().flat_map(|part| &part.rows).collect();
-    let lens =
-        [("tokens", output.tokens.len()), ("logprobs", output.logprobs.len()), ("rows", output.rows.len())];
-    if let Some((what, len)) = lens.into_iter().find(|(_, len)| *len != wants.len()) {
-        return Err(format!("has {len} {what}; the step wants {}", wants.len()));
+    if output.rows.len() != wants.len() {
+        return Err(format!("has {} rows; the step wants {}", output.rows.len(), wants.len()));
     }
-    for (i, want) in wants.into_iter().enumerate() {
+    for (i, (want, row)) in wants.into_iter().zip(&output.rows).enumerate() {
         let scored = want.target.is_some() || (want.sample && want.top_logprobs.is_some());
         let lacks = [
-            ("token", want.sample && output.tokens[i].is_none()),
-            ("log-probabilities", scored && output.logprobs[i].is_none()),
-            ("logits", want.logits && output.rows[i].is_none()),
+            ("token", want.sample && row.token.is_none()),
+            ("log-probabilities", scored && row.logprobs.is_none()),
+            ("logits", want.logits && row.logits.is_none()),
         ];
         if let Some((what, _)) = lacks.into_iter().find(|(_, lacks)| *lacks) {
             return Err(format!("lacks the {what} of row {i}"));

@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 use nvllm_core::Backend;
 use nvllm_engine::Model;
 
-use crate::flags::DeviceArgs;
+use crate::flags::{DeviceArgs, DeviceProfile};
 
 /// What a model is called when none was named.
 pub(crate) const NAME: &str = "nvllm-tiny";
@@ -86,6 +86,20 @@ pub(crate) fn cuda(args: &DeviceArgs) -> Result<Box<dyn Backend>> {
         ..CudaOptions::default()
     };
     Ok(Box::new(CudaBackend::new(&options)?))
+}
+
+/// A backend that plans for a GPU of that kind.
+///
+/// # Errors
+/// If this build has no CUDA backend.
+#[cfg(feature = "cuda")]
+#[allow(clippy::unnecessary_wraps, reason = "a build without the CUDA backend fails")]
+pub(crate) fn cuda_profile(profile: DeviceProfile) -> Result<Box<dyn Backend>> {
+    use nvllm_cuda::DeviceProfile as Cuda;
+    Ok(Box::new(match profile {
+        DeviceProfile::H100 => Cuda::H100,
+        DeviceProfile::H200 => Cuda::H200,
+    }))
 }
 
 /// What was found of CUDA.
@@ -185,6 +199,12 @@ pub(crate) fn gpu_answers() -> bool {
 #[cfg(not(feature = "cuda"))]
 pub(crate) fn gpu_answers() -> bool {
     false
+}
+
+/// A backend that plans for a GPU of that kind, if this build has the CUDA backend.
+#[cfg(not(feature = "cuda"))]
+pub(crate) fn cuda_profile(_: DeviceProfile) -> Result<Box<dyn Backend>> {
+    bail!("this build has no CUDA backend, which plans for GPUs: build with --features cuda")
 }
 
 /// The CUDA backend, if this build has one.

@@ -2,7 +2,6 @@
 
 use std::slice::from_ref;
 
-use nvllm_core::backend::lower;
 use nvllm_core::program::{Counts, Node, OpCost};
 use nvllm_core::{Program, StepProfile};
 
@@ -54,11 +53,11 @@ impl Workload for Ops {
             return Ok(());
         }
         let backend = bench.backend()?;
-        let program = &lower(backend.as_ref(), &model.spec)?[0];
         let formats = stepper::formats(&model)?;
         let prompt = bench.prompts()?.get(0, len);
         let mut stepper = Stepper::load(backend.as_ref(), &model, &limits)?;
         stepper.prefill(from_ref(&prompt))?;
+        let program = &stepper.program()?.clone();
         let prefill = Case { batch: Some(1), prompt_len: Some(len), ..Case::default() };
         let decode = Case { batch: Some(1), context: Some(len), ..Case::default() };
         // Decoding goes on from the prompt that was prefilled last.

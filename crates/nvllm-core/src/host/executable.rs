@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use super::{Batch, OpClock, Slots, sample_rows};
 use crate::{
-    CoreError, Executable, KvCache, KvGeometry, Limits, MemoryReport, Result, Step, StepOutput, StepProfile,
-    Tensor, Ticket, TokenMasks,
+    CoreError, EntryId, Executable, KvCache, KvGeometry, Limits, MemoryReport, Program, Result, Step,
+    StepOutput, StepProfile, Tensor, Ticket, TokenMasks,
 };
 
 /// What a host backend adds: running its programs on a resolved batch.
@@ -14,6 +14,8 @@ pub trait Forward {
     fn forward(&mut self, entry: usize, batch: &Batch, clock: &mut OpClock) -> Result<()>;
     /// The logits `[outputs, vocab]` that the last forward pass left; empty if the program has none.
     fn logits(&self) -> &[f32];
+    /// The entry programs, as they run.
+    fn programs(&self) -> &[Program];
     /// Geometry of each KV group.
     fn geometries(&self) -> &[KvGeometry];
     /// The physical KV cache.
@@ -43,7 +45,6 @@ pub struct HostExecutable<F> {
     slots: Slots,
     limits: Limits,
     vocab_size: usize,
-    num_programs: usize,
     pending: VecDeque<Pending>,
     clock: OpClock,
     profiling: bool,
@@ -51,14 +52,13 @@ pub struct HostExecutable<F> {
 }
 
 impl<F: Forward> HostExecutable<F> {
-    /// A model of `num_programs` entry programs, loaded under `limits`.
-    pub fn new(forward: F, limits: &Limits, vocab_size: usize, num_programs: usize) -> Self {
+    /// A model loaded under `limits`.
+    pub fn new(forward: F, limits: &Limits, vocab_size: usize) -> Self {
         Self {
             forward,
             slots: Slots::new(limits.seqs),
             limits: limits.clone(),
             vocab_size,
-            num_programs,
             pending: VecDeque::new(),
             clock: OpClock::default(),
             profiling: false,
@@ -77,8 +77,9 @@ impl<F: Forward> Executable for HostExecutable<F> {
             let problem = format!("follows step {}, which still awaits its masks", waiting.ticket);
             return Err(CoreError::step(step.id, problem));
         }
-        if step.entry >= self.num_programs {
-            let problem = format!("names entry program {}; {} exist", step.entry, self.num_programs);
+        let num_programs = self.forward.programs().len();
+        if step.entry.index() >= num_programs {
+            let problem = format!("names entry program {}; {num_programs} exist", step.entry);
             return Err(CoreError::step(step.id, problem));
         }
         let replaced = self.slots.reset(step, self.vocab_size)?;
@@ -88,7 +89,7 @@ impl<F: Forward> Executable for HostExecutable<F> {
         let batch = Batch::new(step, &self.slots, &self.limits, self.forward.geometries(), self.vocab_size)
             .and_then(|batch| {
                 self.clock.ready();
-                self.forward.forward(step.entry, &batch, &mut self.clock).map(|()| batch)
+                self.forward.forward(step.entry.index(), &batch, &mut self.clock).map(|()| batch)
             });
         let batch = match batch {
             Ok(batch) => batch,
@@ -140,6 +141,10 @@ impl<F: Forward> Executable for HostExecutable<F> {
                 Err(CoreError::step(ticket.0, problem))
             }
         }
+    }
+
+    fn program(&self, entry: EntryId) -> Option<&Program> {
+        self.forward.programs().get(entry.index())
     }
 
     fn kv_cache(&mut self) -> &mut dyn KvCache {

@@ -6,13 +6,12 @@
 mod kv;
 mod ops;
 
-use crate::backend::lower;
 use crate::host::{Batch, Forward, HostExecutable, OpClock, memory_bytes};
 use crate::program::{MemoryPlan, Node, Program};
 use crate::{
     Activations, Backend, BackendInfo, DType, Executable, HostTensor, KvCache, KvGeometry, Limits,
-    MemoryReport, ModelSpec, Op, OrderId, PlanRules, Reason, Result, Tensor, ValueId, ValueKind, Weight,
-    WeightDecl, WeightInfo, WeightSource,
+    MemoryReport, ModelSpec, Op, OpQuery, OrderId, Plan, PlanRules, Reason, Result, Tensor, ValueId,
+    ValueKind, Weight, WeightDecl, WeightSource,
 };
 
 use kv::ReferenceKv;
@@ -46,61 +45,56 @@ impl Backend for Reference {
         }
     }
 
-    fn supports(&self, op: &Op) -> Result<(), Reason> {
-        if op.is_fused() { Err(Reason("it runs primitives; fused ops are expanded".into())) } else { Ok(()) }
+    fn supports(&self, query: &OpQuery<'_>) -> Result<(), Reason> {
+        let fused = query.op.is_fused();
+        if fused { Err(Reason("it runs primitives; fused ops are expanded".into())) } else { Ok(()) }
     }
 
     fn plan_rules(&self) -> PlanRules {
         PlanRules::HOST
     }
 
-    fn order(&self, _: &Op, _: usize, _: &Limits) -> OrderId {
+    fn order(&self, _: &OpQuery<'_>, _: usize) -> OrderId {
         OrderId("ascending")
     }
 
-    fn plan(&self, spec: &ModelSpec, source: &dyn WeightSource, limits: &Limits) -> Result<MemoryReport> {
-        limits.check()?;
-        spec.check_names(source)?;
-        let mut report = MemoryReport::default();
-        for decl in &spec.weights {
-            report.weights = report.weights.saturating_add(held(decl, WeightInfo::of(decl, source)?.bytes()));
-        }
-        let geometries = KvGeometry::plan(&spec.kv, limits)?;
-        report.kv = geometries.iter().map(ReferenceKv::bytes_for).fold(0, usize::saturating_add);
+    fn plan(&self, spec: &ModelSpec, source: &dyn WeightSource, limits: &Limits) -> Result<Plan> {
+        let mut plan = Plan::new(self, spec, source, limits)?;
+        let held = plan.spec.weights.iter().zip(&plan.weights).map(|(decl, info)| held(decl, info.bytes()));
+        plan.memory.weights = held.fold(0, usize::saturating_add);
+        plan.memory.kv = plan.kv.iter().map(ReferenceKv::bytes_for).fold(0, usize::saturating_add);
+        // Every value is f32 and has memory of its own.
         let wide = Limits { activations: Activations::F32, ..limits.clone() };
-        for program in lower(self, spec)? {
-            // Nothing shares memory here: the plan is asked only whether each value can be.
-            MemoryPlan::new(&program, &wide, &PlanRules::HOST)?;
-            let values = program.values.iter().filter_map(|value| value.max_bytes(&wide));
-            report.arena = report.arena.max(values.fold(0, usize::saturating_add));
-        }
-        Ok(report)
+        plan.values = plan
+            .spec
+            .programs
+            .iter()
+            .map(|program| MemoryPlan::new(program, &wide, &PlanRules::HOST))
+            .collect::<Result<_>>()?;
+        let all_values = |program: &Program| {
+            let bytes = program.values.iter().filter_map(|value| value.max_bytes(&wide));
+            bytes.fold(0, usize::saturating_add)
+        };
+        plan.memory.arena = plan.spec.programs.iter().map(all_values).max().unwrap_or(0);
+        Ok(plan)
     }
 
-    fn load(
-        &self,
-        spec: &ModelSpec,
-        source: &dyn WeightSource,
-        limits: &Limits,
-    ) -> Result<Box<dyn Executable>> {
-        limits.check()?;
-        spec.check_names(source)?;
-        let programs = lower(self, spec)?;
+    fn load(&self, plan: Plan, source: &dyn WeightSource) -> Result<Box<dyn Executable>> {
+        let Plan { spec, limits, kv, .. } = plan;
         let weights =
             spec.weights.iter().map(|decl| Weight::load(decl, source)).collect::<Result<Vec<_>>>()?;
         let decoded = weights.iter().map(Weight::to_f32).collect::<Result<Vec<_>>>()?;
-        let geometries = KvGeometry::plan(&spec.kv, limits)?;
         let run = Run {
-            programs,
+            programs: spec.programs,
             weight_bytes: weights.iter().map(|weight| held(&weight.decl, weight.bytes())).sum(),
             weights: decoded,
-            kv: ReferenceKv::new(geometries)?,
+            kv: ReferenceKv::new(kv)?,
             limits: limits.clone(),
             observer: self.observer.clone(),
             values: Vec::new(),
             entry: 0,
         };
-        Ok(Box::new(HostExecutable::new(run, limits, spec.vocab_size, spec.programs.len())))
+        Ok(Box::new(HostExecutable::new(run, &limits, spec.vocab_size)))
     }
 }
 
@@ -129,6 +123,10 @@ impl Forward for Run {
 
     fn logits(&self) -> &[f32] {
         self.programs[self.entry].logits().map_or(&[], |id| &self.values[id.index()])
+    }
+
+    fn programs(&self) -> &[Program] {
+        &self.programs
     }
 
     fn geometries(&self) -> &[KvGeometry] {

@@ -11,12 +11,10 @@ mod zeroed;
 
 use std::sync::Arc;
 
-use nvllm_core::backend::{self, lower};
 use nvllm_core::host::{Batch, Forward, HostExecutable, OpClock, memory_bytes};
-use nvllm_core::program::MemoryPlan;
 use nvllm_core::{
     Activations, Backend, BackendInfo, CoreError, DType, Executable, HostTensor, KvCache, KvGeometry, Limits,
-    MemoryReport, ModelSpec, Op, OrderId, PlanRules, Reason, Tensor, WeightSource,
+    MemoryReport, ModelSpec, Op, OpQuery, OrderId, Plan, PlanRules, Program, Reason, Tensor, WeightSource,
 };
 
 use crate::{Cpu, Isa, Kernels, Pool, PoolConfig, SumOrder, measure_matmul_rate, measure_read_bandwidth};
@@ -81,8 +79,8 @@ impl Backend for CpuBackend {
         (rate > 0.0).then_some(rate)
     }
 
-    fn supports(&self, op: &Op) -> Result<(), Reason> {
-        match op {
+    fn supports(&self, query: &OpQuery<'_>) -> Result<(), Reason> {
+        match query.op {
             Op::PagedAttention { spec, .. } | Op::Attention { spec, .. }
                 if !spec.head_dim.is_multiple_of(8) =>
             {
@@ -102,9 +100,9 @@ impl Backend for CpuBackend {
         PlanRules::HOST
     }
 
-    fn order(&self, op: &Op, _: usize, limits: &Limits) -> OrderId {
-        let products = matches!(op, Op::Linear { .. } | Op::ExpertLinear { .. });
-        let mode = ops::mode(limits.activations);
+    fn order(&self, query: &OpQuery<'_>, _: usize) -> OrderId {
+        let products = matches!(query.op, Op::Linear { .. } | Op::ExpertLinear { .. });
+        let mode = ops::mode(query.limits.activations);
         // Under bf16 activations the order depends on the weight's dtype as well, never on the number of rows.
         match self.kernels.linear_order(crate::Elem::Bf16, mode) {
             SumOrder::Bf16Pairs32 if products => OrderId("cpu-bf16-pairs-32"),
@@ -112,48 +110,32 @@ impl Backend for CpuBackend {
         }
     }
 
-    fn plan(
-        &self,
-        spec: &ModelSpec,
-        source: &dyn WeightSource,
-        limits: &Limits,
-    ) -> nvllm_core::Result<MemoryReport> {
-        let report = backend::plan(self, spec, source, limits)?;
-        Ok(MemoryReport { weights: Weights::bytes_for(spec, source)?, ..report })
+    fn plan(&self, spec: &ModelSpec, source: &dyn WeightSource, limits: &Limits) -> nvllm_core::Result<Plan> {
+        let mut plan = Plan::new(self, spec, source, limits)?;
+        plan.memory.weights = Weights::bytes_for(&plan);
+        Ok(plan)
     }
 
-    fn load(
-        &self,
-        spec: &ModelSpec,
-        source: &dyn WeightSource,
-        limits: &Limits,
-    ) -> nvllm_core::Result<Box<dyn Executable>> {
-        limits.check()?;
-        spec.check_names(source)?;
-        let programs = lower(self, spec)?
-            .into_iter()
-            .map(|program| {
-                let plan = MemoryPlan::new(&program, limits, &PlanRules::HOST)?;
-                Ok((program, plan))
-            })
-            .collect::<nvllm_core::Result<Vec<_>>>()?;
-        let geometries = KvGeometry::plan(&spec.kv, limits)?;
+    fn load(&self, plan: Plan, source: &dyn WeightSource) -> nvllm_core::Result<Box<dyn Executable>> {
+        let weights = Weights::load(&plan.spec, source)?;
+        let Plan { spec, limits, kv, values, memory, .. } = plan;
         let values = Values {
-            arena: Arena::new(programs.iter().map(|(_, plan)| plan.bytes()).max().unwrap_or(0))?,
-            programs,
-            weights: Weights::load(spec, source)?,
+            arena: Arena::new(memory.arena)?,
+            programs: spec.programs,
+            plans: values,
+            weights,
             limits: limits.clone(),
             entry: 0,
             num_rows: [0; 3],
         };
         let run = Run {
             cpu: Cpu::new(Arc::clone(&self.pool), self.kernels),
-            kv: CpuKv::new(geometries)?,
+            kv: CpuKv::new(kv)?,
             tables: StepTables::default(),
             scratch: ops::AttentionRows::default(),
             values,
         };
-        Ok(Box::new(HostExecutable::new(run, limits, spec.vocab_size, spec.programs.len())))
+        Ok(Box::new(HostExecutable::new(run, &limits, spec.vocab_size)))
     }
 }
 
@@ -173,7 +155,7 @@ impl Forward for Run {
         self.tables.begin(batch);
         let Self { cpu, kv, tables, scratch, values } = self;
         let mut machine = ops::Machine { cpu, kv, tables, scratch, values, batch };
-        let nodes = &values.programs[entry].0.nodes;
+        let nodes = &values.programs[entry].nodes;
         for (index, node) in nodes.iter().enumerate().filter(|(_, node)| node.op != Op::Sample) {
             machine.run(node).map_err(|e| CoreError::Unsupported {
                 backend: "cpu".into(),
@@ -187,6 +169,10 @@ impl Forward for Run {
 
     fn logits(&self) -> &[f32] {
         self.values.program().logits().map_or(&[], |id| self.values.words(id))
+    }
+
+    fn programs(&self) -> &[Program] {
+        &self.values.programs
     }
 
     fn geometries(&self) -> &[KvGeometry] {

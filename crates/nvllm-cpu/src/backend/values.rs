@@ -9,7 +9,9 @@ use super::weights::Weights;
 use crate::{Elem, NormWeight, Result, Rows, RowsMut};
 
 pub(super) struct Values {
-    pub programs: Vec<(Program, MemoryPlan)>,
+    pub programs: Vec<Program>,
+    /// Where the values of each program lie.
+    pub plans: Vec<MemoryPlan>,
     pub weights: Weights,
     pub arena: Arena,
     pub limits: Limits,
@@ -20,7 +22,7 @@ pub(super) struct Values {
 
 impl Values {
     pub(super) fn program(&self) -> &Program {
-        &self.programs[self.entry].0
+        &self.programs[self.entry]
     }
 
     /// Rows and columns of a value in the last step.
@@ -41,7 +43,7 @@ impl Values {
     /// Byte offset and length of a value.
     fn place(&self, id: ValueId) -> (usize, usize) {
         let (num_rows, cols) = self.shape(id);
-        (self.programs[self.entry].1.place(id).offset, num_rows * cols * self.elem(id).size())
+        (self.plans[self.entry].place(id).offset, num_rows * cols * self.elem(id).size())
     }
 
     /// A value's bytes as the last step left them.

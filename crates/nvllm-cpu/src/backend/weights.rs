@@ -1,7 +1,9 @@
 //! Weights as the kernels take them: matrices in place, vectors as f32.
 
 use bytes::Bytes;
-use nvllm_core::{Code, CoreError, DType, ModelSpec, Result, Weight, WeightId, WeightInfo, WeightSource};
+use nvllm_core::{
+    Code, CoreError, DType, ModelSpec, Plan, Result, Weight, WeightDecl, WeightId, WeightInfo, WeightSource,
+};
 
 use super::elem;
 use crate::Elem;
@@ -51,14 +53,13 @@ impl Weights {
     }
 
     /// Bytes that [`load`](Self::load) will hold.
-    pub(super) fn bytes_for(spec: &ModelSpec, source: &dyn WeightSource) -> Result<usize> {
-        let one = |decl| {
-            let info = WeightInfo::of(decl, source)?;
+    pub(super) fn bytes_for(plan: &Plan) -> usize {
+        let one = |(decl, info): (&WeightDecl, &WeightInfo)| {
             let alike = info.parts.windows(2).all(|pair| pair[0].format == pair[1].format);
             let as_is = decl.shape.len() > 1 && alike;
-            Ok(if as_is { info.bytes() } else { DType::F32.size() * decl.num_elements() })
+            if as_is { info.bytes() } else { DType::F32.size() * decl.num_elements() }
         };
-        spec.weights.iter().map(one).sum()
+        plan.spec.weights.iter().zip(&plan.weights).map(one).sum()
     }
 
     /// A matrix. The recorder has checked ranks.

@@ -10,7 +10,7 @@ mod rows;
 mod vendor;
 
 use nvllm_core::program::{MemoryPlan, QkNorm};
-use nvllm_core::{DType, Limits, Op, OrderId, Program, Rows, ValueId};
+use nvllm_core::{DType, Limits, Op, OpQuery, OrderId, Program, Rows, ValueId};
 
 use crate::error::Result;
 use crate::inputs::Inputs;
@@ -19,7 +19,7 @@ use crate::launch::{Args, Extents, Launch, Work};
 use crate::memory::Address;
 use crate::modules::{Function, Modules};
 use crate::rope::RopeTables;
-use crate::weights::Weights;
+use crate::weights::{self, Weights};
 use crate::work_lists::WorkLists;
 
 pub(crate) use attention::{MAX_HEAD_DIM, attends_fast, fast_shape};
@@ -184,11 +184,11 @@ impl Lowering<'_> {
     }
 }
 
-/// Whether `op` runs as it is: a fused op that does not is expanded. `narrow` says which weights are vectors stored as bf16.
-pub(crate) fn runs(op: &Op, limits: &Limits, narrow: &[bool]) -> bool {
-    let Op::Attention { norm, rope, spec, .. } = op else { return true };
-    let exact = |norm: &QkNorm| narrow[norm.q.index()] && narrow[norm.k.index()];
-    attends_fast(spec, limits) && rope.head_dim == spec.head_dim && norm.as_ref().is_none_or(exact)
+/// Whether fused attention runs as it is.
+pub(crate) fn runs(query: &OpQuery<'_>) -> bool {
+    let Op::Attention { norm, rope, spec, .. } = query.op else { return true };
+    let exact = |norm: &QkNorm| [norm.q, norm.k].into_iter().all(|id| weights::narrow(query.weight(id)));
+    attends_fast(spec, query.limits) && rope.head_dim == spec.head_dim && norm.as_ref().is_none_or(exact)
 }
 
 /// The order in which `op` sums under `limits`: whatever the number of rows, unless a faster one may be chosen by it.

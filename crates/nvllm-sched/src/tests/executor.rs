@@ -5,8 +5,8 @@ use std::collections::{BTreeSet, VecDeque};
 
 use nvllm_core::host::{Batch, BatchSeq, Slots};
 use nvllm_core::{
-    Activations, BlockId, DType, HostTensor, KvGeometry, Limits, Numerics, SlotId, Step, StepId, StepOutput,
-    Tensor,
+    Activations, BlockId, DType, HostTensor, KvGeometry, Limits, Numerics, RowOutput, SlotId, Step, StepId,
+    StepOutput, Tensor,
 };
 
 use super::model::{Hash, VOCAB};
@@ -177,9 +177,11 @@ impl Executor {
             self.slots.sampled(slot, token);
         }
         let scored = want.target.or(token.filter(|_| want.top_logprobs.is_some()));
-        out.tokens.push(token);
-        out.logprobs.push(scored.map(|t| hash.logprobs(t, want.top_logprobs.unwrap_or(0))));
         let logits = || Box::new(HostTensor::from_f32([1], DType::F32, &[hash.logit()])) as Box<dyn Tensor>;
-        out.rows.push(want.logits.then(logits));
+        out.rows.push(RowOutput {
+            token,
+            logprobs: scored.map(|t| hash.logprobs(t, want.top_logprobs.unwrap_or(0))),
+            logits: want.logits.then(logits),
+        });
     }
 }

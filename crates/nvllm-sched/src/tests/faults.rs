@@ -188,17 +188,16 @@ impl Fault {
 
     /// Plants it in what the backend says.
     pub(super) fn in_output(self, output: &mut StepOutput) -> bool {
-        let sampled: Vec<usize> = (0..output.tokens.len()).filter(|&i| output.tokens[i].is_some()).collect();
+        let sampled: Vec<usize> =
+            (0..output.rows.len()).filter(|&i| output.rows[i].token.is_some()).collect();
         match self {
             Self::SwapRows => {
                 let Some(&[a, b, ..]) = sampled.get(..2) else { return false };
-                output.tokens.swap(a, b);
-                output.tokens[a] != output.tokens[b]
+                let tokens = [a, b].map(|i| output.rows[i].token);
+                [output.rows[b].token, output.rows[a].token] = tokens;
+                tokens[0] != tokens[1]
             }
-            Self::LoseRow => {
-                output.logprobs.pop();
-                output.tokens.pop().is_some()
-            }
+            Self::LoseRow => output.rows.pop().is_some(),
             _ => false,
         }
     }

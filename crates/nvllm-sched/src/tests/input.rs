@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nvllm_core::{StepId, StepOutput, TokenId};
+use nvllm_core::{RowOutput, StepId, StepOutput, TokenId, TokenLogprobs};
 
 use super::executor::Executor;
 use super::turns::{CONFIG, prompt};
@@ -98,17 +98,21 @@ fn commits_must_fit_their_steps() {
         error
     };
     let output = |n: usize| StepOutput {
-        tokens: vec![Some(TokenId(1)); n],
-        logprobs: vec![Some(nvllm_core::TokenLogprobs::default()); n],
-        rows: (0..n).map(|_| None).collect(),
+        rows: std::iter::repeat_with(|| RowOutput {
+            token: Some(TokenId(1)),
+            logprobs: Some(TokenLogprobs::default()),
+            logits: None,
+        })
+        .take(n)
+        .collect(),
     };
     let backend = "; this is a fault in the backend";
     assert_eq!(error(7, output(2)), "step 7 is not in flight; commit each planned step once");
     let order = "step 2 is committed before step 1; commit in the order of submission";
     assert_eq!(error(2, output(1)), order);
-    assert_eq!(error(1, output(0)), format!("the output of step 1 has 0 tokens; the step wants 2{backend}"));
+    assert_eq!(error(1, output(0)), format!("the output of step 1 has 0 rows; the step wants 2{backend}"));
     assert_eq!(error(1, output(2)), format!("the output of step 1 lacks the logits of row 0{backend}"));
-    let blind = StepOutput { tokens: vec![None; 2], ..output(2) };
+    let blind = StepOutput { rows: vec![RowOutput::default(), RowOutput::default()] };
     assert!(error(1, blind).contains("lacks the"));
     let (id, output) = executor.collect().unwrap();
     assert_eq!(sched.commit(id, output).unwrap().len(), 2);

@@ -2,18 +2,20 @@
 
 use anyhow::Result;
 use clap::Args;
+use nvllm_engine::LoadPlan;
 use serde_json::json;
 
-use crate::flags::{LoadArgs, ModelName, number};
+use crate::flags::{BackendName, DeviceProfile, LoadArgs, ModelName, number};
 use crate::human::{bytes, count};
 use crate::output::outln;
 use crate::words::printable;
-use crate::{backends, models};
+use crate::{backends, built_in, models};
 
 #[derive(Args)]
 #[command(after_help = "Examples:
   nvllm plan
-  nvllm plan Qwen/Qwen3-0.6B --max-num-seqs 64 --kv-cache-bytes 4GiB")]
+  nvllm plan Qwen/Qwen3-0.6B --max-num-seqs 64 --kv-cache-bytes 4GiB
+  nvllm plan Qwen/Qwen3-8B --device-profile h200")]
 pub(crate) struct Plan {
     #[command(flatten)]
     pub model: ModelName,
@@ -22,17 +24,27 @@ pub(crate) struct Plan {
     /// Sequences at once.
     #[arg(long, default_value_t = 16, value_parser = number::positive)]
     pub max_num_seqs: usize,
+    /// Plan for a GPU of this kind with nothing else on it; none has to be here.
+    #[arg(long, value_enum, conflicts_with = "gpu")]
+    pub device_profile: Option<DeviceProfile>,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
 }
 
 pub(super) fn run(args: &Plan) -> Result<()> {
+    let gpu = matches!(args.load.device.backend, BackendName::Auto | BackendName::Cuda);
+    if args.device_profile.is_some() && !gpu {
+        super::usage_error("--device-profile is a GPU's: leave --backend out, or give --backend cuda");
+    }
     let mut model = models::open(args.model.get())?;
     models::expand(&mut model, &args.load)?;
-    let device = backends::factory(&args.load.device)()?;
+    let device = match args.device_profile {
+        Some(profile) => built_in::cuda_profile(profile)?,
+        None => backends::factory(&args.load.device)()?,
+    };
     let options = backends::load_options(&args.load, args.max_num_seqs);
-    let plan = nvllm_engine::Plan::new(&options, &model, device.as_ref())?;
+    let plan = LoadPlan::new(&options, &model, device.as_ref())?;
     let (info, limits, need) = (&plan.backend, &plan.limits, plan.need);
     models::note_context(&model, args.load.max_model_len, limits.context);
     let token_bytes = plan.block_bytes / limits.block_len;

@@ -16,6 +16,15 @@ pub(crate) enum BackendName {
     Reference,
 }
 
+/// A kind of GPU that can be planned for where none is.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DeviceProfile {
+    /// NVIDIA H100 SXM, 80 GB.
+    H100,
+    /// NVIDIA H200 SXM, 141 GB.
+    H200,
+}
+
 /// Where to compute.
 #[derive(Args, Clone)]
 pub(crate) struct DeviceArgs {

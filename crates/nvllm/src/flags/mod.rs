@@ -6,7 +6,7 @@ mod model_name;
 pub(crate) mod number;
 mod sampling;
 
-pub(crate) use device::{BackendName, DeviceArgs};
+pub(crate) use device::{BackendName, DeviceArgs, DeviceProfile};
 pub(crate) use load::{Dtype, LoadArgs, ModelArgs, Promise};
 pub(crate) use model_name::ModelName;
 pub(crate) use sampling::{SamplingArgs, params};

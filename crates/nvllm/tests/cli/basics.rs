@@ -5,7 +5,9 @@ use std::path::Path;
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 
-use super::support::{changed, check_refusal, fixture, nvllm, refuses, repo, stdout, with_config};
+use super::support::{
+    changed, check_refusal, fixture, is_usage_error, nvllm, refuses, repo, stdout, with_config,
+};
 
 #[test]
 fn generate_reports_the_golden_tokens() {
@@ -118,6 +120,16 @@ fn info_and_plan_count_what_is_there() {
         ["weights_bytes", "kv_cache_bytes", "arena_bytes"].iter().map(|k| plan[*k].as_u64().unwrap()).sum();
     assert_eq!(plan["total_bytes"], total);
     assert!(stdout(&["plan"]).contains("fits"));
+    // Without a GPU too, scratch included.
+    for (profile, memory) in [("h100", 84_462_993_408_u64), ("h200", 149_557_477_376)] {
+        let plan = stdout(&["plan", "--json", "--device-profile", profile]);
+        let plan: Value = serde_json::from_str(&plan).unwrap();
+        assert_eq!(plan["memory_bytes"], memory);
+        assert!(plan["backend"] == "cuda" && plan["fits"] == true, "{plan}");
+        assert!(plan["scratch_bytes"].as_u64() > Some(1 << 20), "{plan}");
+    }
+    let args = ["plan", "--device-profile", "h100", "--backend", "cpu"];
+    is_usage_error(&args, &["--device-profile"]);
     let fast: Value = serde_json::from_str(&stdout(&["plan", "--json", "--numerics", "fast"])).unwrap();
     assert_eq!(
         (&plan["limits"]["numerics"], &fast["limits"]["numerics"]),

@@ -1,0 +1,113 @@
+//! How a backend will run a model, decided before it takes any memory.
+
+use crate::program::MemoryPlan;
+use crate::{
+    Backend, CoreError, KvGeometry, Limits, MemoryReport, ModelSpec, Op, Program, Reason, Result, WeightId,
+    WeightInfo, WeightSource,
+};
+
+/// What a backend is asked about one op: all that its choice of a kernel may depend on.
+///
+/// Dtypes of values follow from the op and from [`Limits::activations`], the dtype of the KV cache
+/// is [`Limits::kv_dtype`].
+#[derive(Clone, Copy, Debug)]
+pub struct OpQuery<'a> {
+    /// The op.
+    pub op: &'a Op,
+    /// Shapes and formats of the model's weights, by id.
+    pub weights: &'a [WeightInfo],
+    /// Dtypes, largest extents, and the promise on the order of sums.
+    pub limits: &'a Limits,
+}
+
+impl<'a> OpQuery<'a> {
+    /// The shape and format of a weight of the op.
+    pub fn weight(&self, id: WeightId) -> &'a WeightInfo {
+        &self.weights[id.index()]
+    }
+}
+
+/// A model as one backend will run it. What is shown of a model (its programs, its memory) and what
+/// [`Backend::load`] does are both read from here, so they cannot differ.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The model. Its programs are those that run: fused and expanded for the backend.
+    pub spec: ModelSpec,
+    /// Shapes and formats of its weights, by id.
+    pub weights: Vec<WeightInfo>,
+    /// The limits in force.
+    pub limits: Limits,
+    /// The KV cache, by group.
+    pub kv: Vec<KvGeometry>,
+    /// Where the values of each program lie.
+    pub values: Vec<MemoryPlan>,
+    /// Bytes that loading allocates.
+    pub memory: MemoryReport,
+}
+
+impl Plan {
+    /// The plan of a backend that keeps weights as the checkpoint has them and needs no scratch; other
+    /// backends change [`memory`](Self::memory).
+    ///
+    /// Errors as [`Backend::plan`].
+    pub fn new<B: Backend + ?Sized>(
+        backend: &B,
+        spec: &ModelSpec,
+        source: &dyn WeightSource,
+        limits: &Limits,
+    ) -> Result<Self> {
+        limits.check()?;
+        spec.check_names(source)?;
+        let weights =
+            spec.weights.iter().map(|decl| WeightInfo::of(decl, source)).collect::<Result<Vec<_>>>()?;
+        let programs = legalize(backend, spec, &weights, limits)?;
+        let kv = KvGeometry::plan(&spec.kv, limits)?;
+        let rules = backend.plan_rules();
+        let values = programs
+            .iter()
+            .map(|program| MemoryPlan::new(program, limits, &rules))
+            .collect::<Result<Vec<_>>>()?;
+        let sum = |bytes: &mut dyn Iterator<Item = usize>| bytes.fold(0, usize::saturating_add);
+        let memory = MemoryReport {
+            weights: sum(&mut weights.iter().map(WeightInfo::bytes)),
+            kv: sum(&mut kv.iter().map(KvGeometry::bytes)),
+            arena: values.iter().map(MemoryPlan::bytes).max().unwrap_or(0),
+            scratch: 0,
+        };
+        let spec = ModelSpec { programs, ..spec.clone() };
+        Ok(Self { spec, weights, limits: limits.clone(), kv, values, memory })
+    }
+
+    /// The question about `op` of this model.
+    pub fn query<'a>(&'a self, op: &'a Op) -> OpQuery<'a> {
+        OpQuery { op, weights: &self.weights, limits: &self.limits }
+    }
+}
+
+/// The programs of `spec` in ops that `backend` has kernels for: ops that it runs as one are fused,
+/// fused ops that it lacks are expanded.
+fn legalize<B: Backend + ?Sized>(
+    backend: &B,
+    spec: &ModelSpec,
+    weights: &[WeightInfo],
+    limits: &Limits,
+) -> Result<Vec<Program>> {
+    let supports = |op: &Op| backend.supports(&OpQuery { op, weights, limits });
+    let unsupported = |op: &Op, reason: Reason| CoreError::Unsupported {
+        backend: backend.info().name,
+        op: op.stem().into(),
+        reason: reason.0,
+    };
+    spec.programs
+        .iter()
+        .map(|program| {
+            let program = program
+                .fuse(|op| !spec.unfused.contains(&op.stem()) && supports(op).is_ok())?
+                .expand(|op| supports(op).is_err())?;
+            for node in &program.nodes {
+                supports(&node.op).map_err(|reason| unsupported(&node.op, reason))?;
+            }
+            Ok(program)
+        })
+        .collect()
+}

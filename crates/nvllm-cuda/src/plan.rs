@@ -1,0 +1,197 @@
+//! How a model will run on a GPU and what it will take there. Needs no GPU: `nvllm plan` can ask for
+//! a device that is elsewhere.
+
+use nvllm_core::{
+    Backend, CoreError, KvGeometry, Limits, MemoryReport, ModelSpec, Op, OpQuery, Plan, PlanRules, Program,
+    Reason, WeightSource,
+};
+
+use crate::inputs::Layout;
+use crate::lower::{self, MAX_HEAD_DIM, fast_shape};
+use crate::rope::RopeTables;
+use crate::sampler::{Sampler, result_bytes};
+use crate::slots::DeviceSlots;
+use crate::weights::{self, holds};
+use crate::work_lists::WorkLists;
+
+/// Values lie on lines of 256 bytes, in one allocation that kernels read and write.
+pub(crate) const RULES: PlanRules =
+    PlanRules { align: 256, max_segment: usize::MAX, max_binding: usize::MAX, read_write_share: true };
+
+/// Whether a kernel runs an op: every backend of this crate answers so.
+pub(crate) fn supports(query: &OpQuery<'_>) -> Result<(), Reason> {
+    for id in query.op.weights() {
+        holds(query.weight(id))?;
+    }
+    match query.op {
+        Op::Attention { spec, .. } if !fast_shape(spec) => Err(Reason(format!(
+            "head_dim is {} with {} query and {} KV heads; 64 and 128, with up to 16 query heads a KV head, are fused",
+            spec.head_dim, spec.num_heads, spec.num_kv_heads
+        ))),
+        Op::Attention { .. } if !lower::runs(query) => Err(Reason(
+            "attention is fused for bf16 activations, KV cache and norms, and rope over whole heads".into(),
+        )),
+        Op::PagedAttention { spec, .. }
+            if !spec.head_dim.is_multiple_of(8) || spec.head_dim > MAX_HEAD_DIM =>
+        {
+            let problem = format!("head_dim is {}", spec.head_dim);
+            Err(Reason(format!("{problem}; multiples of 8 up to {MAX_HEAD_DIM} are supported")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The plan of `backend`, with memory as [`CudaBackend`](crate::CudaBackend) allocates it; `vendor` says whether linear layers
+/// may go to the vendor's library.
+pub(crate) fn plan(
+    backend: &dyn Backend,
+    vendor: bool,
+    spec: &ModelSpec,
+    source: &dyn WeightSource,
+    limits: &Limits,
+) -> nvllm_core::Result<Plan> {
+    let mut plan = Plan::new(backend, spec, source, limits)?;
+    plan.memory.weights = weights::bytes_for(&plan);
+    plan.memory.scratch = scratch_bytes(&plan).saturating_add(partial_bytes(&plan, vendor));
+    Ok(plan)
+}
+
+/// Bytes of all that is neither weight, cache nor value, without partial sums.
+fn scratch_bytes(plan: &Plan) -> usize {
+    let Plan { spec, limits, kv, .. } = plan;
+    let in_flight = limits.max_in_flight;
+    [
+        Layout::new(limits, kv).len.saturating_mul(in_flight.saturating_add(1)),
+        result_bytes(limits.step_outputs).saturating_mul(in_flight),
+        limits.step_tokens * 4,
+        DeviceSlots::bytes_for(limits, spec.vocab_size),
+        Sampler::bytes_for(limits, spec.vocab_size),
+        RopeTables::bytes_for(&spec.programs, limits),
+        WorkLists::bytes_for(&spec.programs, limits, kv),
+    ]
+    .into_iter()
+    .fold(0, usize::saturating_add)
+}
+
+/// Bytes of partial sums of linear layers, whoever runs them.
+pub(crate) fn partial_bytes(plan: &Plan, vendor: bool) -> usize {
+    let limits = &plan.limits;
+    let bytes = |program: &Program| {
+        let theirs = if vendor { lower::workspace_bytes(program, limits) } else { 0 };
+        lower::partial_bytes(program, limits).max(theirs)
+    };
+    plan.spec.programs.iter().map(bytes).max().unwrap_or(0)
+}
+
+/// Refuses what the device does not hold, and says what it would.
+pub(crate) fn check_fits(
+    need: MemoryReport,
+    available: usize,
+    limits: &Limits,
+    geometries: &[KvGeometry],
+) -> nvllm_core::Result<()> {
+    if need.total() <= available {
+        return Ok(());
+    }
+    let rest = MemoryReport { kv: 0, ..need }.total();
+    let block = geometries.iter().map(KvGeometry::block_bytes).fold(0, usize::saturating_add);
+    let blocks = available.saturating_sub(rest).checked_div(block).unwrap_or(0);
+    let tokens = blocks.saturating_sub(1) * limits.block_len;
+    let advice = if tokens == 0 {
+        "there is no room for a KV cache: use fewer tokens in a step, or a larger GPU".into()
+    } else {
+        let sequences = tokens / limits.context;
+        format!(
+            "a KV cache of {} bytes would fit, {tokens} tokens or {sequences} sequences of {}",
+            blocks * block,
+            limits.context
+        )
+    };
+    Err(CoreError::DoesNotFit { need, available, place: "the GPU".into(), advice })
+}
+
+#[cfg(test)]
+mod tests {
+    use nvllm_core::program::QkNorm;
+    use nvllm_core::weight::{AxisRole, SyntheticSource};
+    use nvllm_core::{
+        Activations, AttentionSpec, DType, Numerics, PagedKv, RopeScaling, RopeSpec, SpecBuilder,
+    };
+
+    use super::*;
+    use crate::DeviceProfile;
+
+    fn limits() -> Limits {
+        Limits {
+            step_tokens: 8,
+            step_outputs: 1,
+            seqs: 1,
+            context: 32,
+            block_len: 16,
+            kv_bytes: 1 << 20,
+            kv_dtype: DType::F32,
+            activations: Activations::F32,
+            numerics: Numerics::Invariant,
+            max_in_flight: 1,
+        }
+    }
+
+    /// One layer of attention with norms, its weights in `vectors`.
+    fn attention(vectors: DType, activations: Activations) -> Plan {
+        let mut builder = SpecBuilder::new();
+        let part = |name: &str, rows| (name.to_owned(), rows, AxisRole::Replicated);
+        let table = builder.matrix("table", 3 * 64, AxisRole::Replicated, [part("table", 8)]);
+        let norms = ["q_norm", "k_norm"].map(|name| builder.vector(name, name, 64));
+        let kv = PagedKv { group: 0, num_layers: 1, num_heads: 1, head_dim: 64, window: None };
+        let layer = builder.paged_kv(kv)(0);
+        let mut program = builder.program("generate");
+        let qkv = program.embed(table);
+        let norm = QkNorm { q: norms[0], k: norms[1], eps: 1e-6 };
+        let rope = RopeSpec { theta: 1e4, head_dim: 64, scaling: RopeScaling::None };
+        let spec = AttentionSpec { num_heads: 1, num_kv_heads: 1, head_dim: 64, scale: 0.125, window: None };
+        program.attention(qkv, Some(norm), &rope, &spec, layer);
+        let programs = vec![program.finish().unwrap()];
+        let spec = builder.finish("attention", programs, 8, 32);
+        let limits = Limits { activations, kv_dtype: DType::Bf16, ..limits() };
+        DeviceProfile::H200.plan(&spec, &SyntheticSource::new(&spec.weights, vectors, 0), &limits).unwrap()
+    }
+
+    /// What is planned is what runs: whether a fused kernel takes the weights is known before loading, and the same to all.
+    #[test]
+    fn attention_is_fused_where_a_kernel_takes_it() {
+        let fused = |vectors, activations| {
+            let plan = attention(vectors, activations);
+            let ops = &plan.spec.programs[0].nodes;
+            ops.iter().all(|node| DeviceProfile::H200.supports(&plan.query(&node.op)).is_ok())
+                && ops.iter().any(|node| node.op.stem() == "attention")
+        };
+        assert!(fused(DType::Bf16, Activations::Bf16));
+        assert!(!fused(DType::F32, Activations::Bf16));
+        assert!(!fused(DType::F16, Activations::Bf16));
+        assert!(!fused(DType::Bf16, Activations::F32));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_with_what_would() {
+        let limits = limits();
+        let geometry = KvGeometry {
+            num_layers: 1,
+            num_heads: 1,
+            head_dim: 8,
+            block_len: 16,
+            num_blocks: 100,
+            dtype: DType::F32,
+        };
+        // A block takes 1,024 bytes.
+        let need = MemoryReport { weights: 5_000, kv: 102_400, arena: 3_000, scratch: 2_000 };
+        let check = |free| check_fits(need, free, &limits, &[geometry]).map_err(|error| error.to_string());
+        assert_eq!(check(112_400), Ok(()));
+        let fits = check(112_399).unwrap_err();
+        assert!(
+            fits.contains("a KV cache of 101376 bytes would fit, 1568 tokens or 49 sequences of 32"),
+            "{fits}"
+        );
+        let too_small = check(10_000).unwrap_err();
+        assert!(too_small.contains("there is no room for a KV cache"), "{too_small}");
+    }
+}
