@@ -131,7 +131,6 @@ impl Session {
             entry: EntryId::GENERATE,
             resets: resets.collect(),
             seqs: parts.iter().map(|part| self.seq_step(part)).collect(),
-            awaits_masks: false,
         };
         self.next_step += 1;
         for part in parts {
@@ -140,7 +139,7 @@ impl Session {
         let ticket = self.exe.submit(&step).expect("the step fits");
         let output = self.exe.collect(ticket).expect("the step runs");
         let mut rows =
-            output.rows.into_iter().map(|row| row.logits.expect("logits").to_host().expect("host").to_f32());
+            output.rows.into_iter().map(|row| row.values.expect("logits").to_host().expect("host").to_f32());
         parts.iter().map(|part| rows.by_ref().take(part.tokens.len()).flatten().collect()).collect()
     }
 
@@ -154,7 +153,7 @@ impl Session {
             positions: part.positions.iter().map(|&p| Source::Host(p)).collect(),
             kv_start: Source::Host(start as u32),
             block_tables: vec![(0..num_blocks).map(block).collect()],
-            outputs: (0..part.tokens.len() as u32).map(OutputRow::logits).collect(),
+            outputs: (0..part.tokens.len() as u32).map(OutputRow::values).collect(),
         }
     }
 }

@@ -124,12 +124,14 @@ fn a_profile_times_every_op_of_every_step() {
     let program = &plan.spec.programs[0];
     let num_steps = host.len() / 2;
     assert_eq!(num_steps, 9, "a prompt and eight tokens");
-    assert_eq!(ops.len(), num_steps * program.nodes.len());
+    // Every op, and the sampler.
+    let names: Vec<_> = program.nodes.iter().map(|node| node.op.stem()).chain(["sample"]).collect();
+    assert_eq!(ops.len(), num_steps * names.len());
     let end = |event: &serde_json::Value| event["ts"].as_f64().unwrap() + event["dur"].as_f64().unwrap();
-    for (step, timed) in ops.chunks(program.nodes.len()).enumerate() {
+    for (step, timed) in ops.chunks(names.len()).enumerate() {
         let submit = host[2 * step];
-        for (node, event) in program.nodes.iter().zip(timed) {
-            assert_eq!(event["name"], node.op.stem());
+        for (name, event) in names.iter().zip(timed) {
+            assert_eq!(event["name"], *name);
             assert!(
                 event["ts"].as_f64() >= submit["ts"].as_f64() && end(event) <= end(submit) + 1.0,
                 "{event}"

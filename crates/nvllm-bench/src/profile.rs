@@ -65,15 +65,12 @@ impl Bench {
             events.extend(host_events(span, counts, begun));
             let costs = program.costs(counts, &limits, &formats);
             for op in &profile.ops {
-                let Some(index) = op.index_in(program) else { continue };
                 let start = micros(begun, span.submit) + 1e6 * op.start;
-                events.push(op_event(
-                    program,
-                    &program.nodes[index],
-                    &costs[index],
-                    roof,
-                    (start, op.seconds),
-                ));
+                let (node, cost) = match op.node {
+                    Some(index) => (Some(&program.nodes[index]), costs[index]),
+                    None => (None, program.sampling_cost(counts)),
+                };
+                events.push(op_event(program, node, cost, roof, (start, op.seconds)));
             }
         }
         let trace = json!({
@@ -114,13 +111,13 @@ fn host_events(span: &StepSpan, counts: &Counts, begun: Instant) -> [Value; 2] {
 
 fn op_event(
     program: &Program,
-    node: &Node,
-    cost: &OpCost,
+    node: Option<&Node>,
+    cost: OpCost,
     roof: Roof,
     (start, seconds): (f64, f64),
 ) -> Value {
-    let names: Vec<&str> =
-        node.op.weights().iter().map(|id| program.weights[id.index()].name.as_str()).collect();
+    let weights = node.map_or_else(Vec::new, |node| node.op.weights());
+    let names: Vec<&str> = weights.iter().map(|id| program.weights[id.index()].name.as_str()).collect();
     let least = roof.seconds(Cost { bytes: cost.bytes(), flops: cost.flops });
     let share = (least > 0.0 && least.is_finite() && seconds > 0.0).then(|| least / seconds);
     let args = json!({
@@ -129,6 +126,6 @@ fn op_event(
         "flops_per_second": (seconds > 0.0).then(|| cost.flops / seconds),
         "share_of_limit": share,
     });
-    let (name, dur) = (node.op.stem(), 1e6 * seconds);
+    let (name, dur) = (node.map_or("sample", |node| node.op.stem()), 1e6 * seconds);
     json!({"ph": "X", "pid": 1, "tid": DEVICE, "cat": "op", "name": name, "ts": start, "dur": dur, "args": args})
 }

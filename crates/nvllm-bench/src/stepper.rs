@@ -141,7 +141,7 @@ impl Stepper {
 
     fn next_step(&mut self, seqs: Vec<SeqStep>, resets: Vec<SlotReset>) -> Step {
         self.num_steps += 1;
-        Step { id: StepId(self.num_steps - 1), entry: EntryId::GENERATE, resets, seqs, awaits_masks: false }
+        Step { id: StepId(self.num_steps - 1), entry: EntryId::GENERATE, resets, seqs }
     }
 
     /// Sequences from nothing in the first slots, in as few steps as the limits allow, the first token of each sampled: the seconds
@@ -164,7 +164,7 @@ impl Stepper {
                 row = self.finish(flights.pop_front())?;
             }
             let seqs = parts.iter().map(|(slot, range)| {
-                let last = OutputRow { logits, ..OutputRow::sample(range.len() as u32 - 1) };
+                let last = OutputRow { values: logits, ..OutputRow::sample(range.len() as u32 - 1) };
                 let outputs = if range.end == lens[*slot] { vec![last] } else { Vec::new() };
                 let tokens = prompts[*slot][range.clone()].iter().map(|&token| Source::Host(token)).collect();
                 self.seq(*slot, tokens, Source::Host(range.start as u32), outputs)
@@ -225,7 +225,7 @@ impl Stepper {
         if let Some(spans) = &mut self.spans {
             spans.push(StepSpan { submit, submitted, collected: Instant::now() });
         }
-        match output.rows.into_iter().next().and_then(|row| row.logits) {
+        match output.rows.into_iter().next().and_then(|row| row.values) {
             Some(row) => Ok(row.to_host()?.to_f32()),
             None => Ok(Vec::new()),
         }

@@ -94,7 +94,7 @@ impl Anchored {
             shared.slack.clear();
         }
         let ticket = self.exe.submit(step).doing("the reference's step")?;
-        if step.awaits_masks {
+        if step.awaits_masks() {
             self.exe
                 .supply_masks(&ticket, nvllm_core::TokenMasks::default())
                 .doing("the reference's masks")?;

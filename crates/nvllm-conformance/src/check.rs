@@ -81,8 +81,7 @@ pub(crate) fn load(backend: &dyn Backend, trial: &Trial) -> Result<Box<dyn Execu
         return Err(Mismatch::contract(format!("{planned} are planned and {held} are held")));
     }
     let mut entries = (0..=programs.len() as u32).map(EntryId);
-    if let Some(entry) = entries.find(|&entry| exe.program(entry) != programs.get(entry.index()))
-    {
+    if let Some(entry) = entries.find(|&entry| exe.program(entry) != programs.get(entry.index())) {
         return Err(Mismatch::contract(format!("program {entry} is not as planned")));
     }
     let geometries = KvGeometry::plan(&trial.spec.kv, &trial.limits).doing("KvGeometry::plan")?;

@@ -44,6 +44,8 @@ pub enum Fault {
     WrongToken,
     /// Log-probabilities are too large by 0.1 %.
     WrongLogprobs,
+    /// Rows of the program's output come back in reverse order.
+    ReversedRows,
     /// Every sampler row draws from the same uniforms: the seed is ignored.
     IgnoredSeed,
     /// A row's values depend on how many rows the step has.
@@ -64,6 +66,7 @@ impl std::fmt::Display for Fault {
             Self::NoWindow => f.write_str("model: window ignored"),
             Self::WrongToken => f.write_str("sample: the next token id"),
             Self::WrongLogprobs => f.write_str("sample: log-probabilities scaled by 1.001"),
+            Self::ReversedRows => f.write_str("output: rows in reverse order"),
             Self::IgnoredSeed => f.write_str("sample: the seed is ignored"),
             Self::DependsOnBatch => f.write_str("model: last bit depends on the number of rows"),
         }
@@ -104,6 +107,7 @@ impl Fault {
             Self::NoWindow,
             Self::WrongToken,
             Self::WrongLogprobs,
+            Self::ReversedRows,
             Self::IgnoredSeed,
             Self::DependsOnBatch,
         ]);
@@ -120,6 +124,7 @@ impl Fault {
             }
             Self::WrongToken => vec!["sample"],
             Self::WrongLogprobs => vec!["logprobs"],
+            Self::ReversedRows => vec!["hidden_states"],
             Self::IgnoredSeed => vec!["sample", "frequencies"],
             Self::DependsOnBatch => vec!["batch_invariance"],
         }
@@ -307,6 +312,10 @@ impl Executable for FaultyRun {
                 if let Some(token) = output.rows.iter_mut().find_map(|row| row.token.as_mut()) {
                     *token = TokenId((token.0 + 1) % self.vocab_size);
                 }
+            }
+            Fault::ReversedRows => {
+                let values: Vec<_> = output.rows.iter_mut().rev().map(|row| row.values.take()).collect();
+                output.rows.iter_mut().zip(values).for_each(|(row, values)| row.values = values);
             }
             Fault::WrongLogprobs => {
                 let scored = output.rows.iter_mut().filter_map(|row| row.logprobs.as_mut());

@@ -213,8 +213,7 @@ impl Layout {
     }
 
     fn wanted(&self, draw: &mut Draw, len: usize) -> Vec<OutputRow> {
-        let row =
-            |index| OutputRow { index, sample: false, target: None, top_logprobs: None, logits: self.logits };
+        let row = |index| OutputRow { values: self.logits, ..OutputRow::new(index) };
         let rows = 0..len as u32;
         match self.outputs {
             Outputs::None => Vec::new(),

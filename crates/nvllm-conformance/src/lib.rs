@@ -32,6 +32,7 @@ mod contract;
 mod draw;
 pub mod error;
 pub mod faults;
+mod hidden;
 mod layout;
 mod metamorphic;
 mod models;
@@ -59,6 +60,7 @@ pub struct Case {
 /// The functions behind [`CASES`], by name.
 pub mod cases {
     pub use crate::contract::{kept_values, kv_cache, refused_steps, slot_sources, steps_in_flight};
+    pub use crate::hidden::hidden_states;
     pub use crate::metamorphic::{batch_invariance, chunk_invariance, moved_blocks, page_invariance};
     pub use crate::models::{models_end_to_end, models_op_by_op};
     pub use crate::ops::*;
@@ -101,7 +103,7 @@ macro_rules! each_case {
     ($callback:ident ($($args:tt)*)) => {
         $crate::$callback! { ($($args)*)
             embed rms_norm linear add silu_mul slice_cols rope kv_append paged_attention attention linear_add linear_silu_mul
-            gather_rows top_k expert_linear weighted_sum all_reduce all_gather sample logprobs masks frequencies
+            gather_rows top_k expert_linear weighted_sum all_reduce all_gather sample logprobs masks frequencies hidden_states
             models_op_by_op models_end_to_end batch_invariance chunk_invariance page_invariance moved_blocks
             slot_sources steps_in_flight refused_steps kept_values kv_cache kv_groups
         }

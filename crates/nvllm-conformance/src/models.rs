@@ -96,7 +96,7 @@ impl Shape {
             let x = p.rms_norm(x, last, 1e-6);
             let logits = p.linear_f32(x, head);
             p.label(logits, "logits");
-            p.sample(logits);
+            p.output_logits(logits);
         })
     }
 
@@ -224,7 +224,7 @@ pub(crate) fn run(exe: &mut dyn Executable, step: &Step) -> Result<StepOutput> {
 
 /// The rows of logits that a step returned.
 pub(crate) fn logits(output: &StepOutput) -> Result<Vec<Vec<f32>>> {
-    let host = |row: &RowOutput| match &row.logits {
+    let host = |row: &RowOutput| match &row.values {
         Some(row) => Ok(row.to_host().doing("reading logits")?.to_f32()),
         None => Err(Mismatch::contract("a row that asked for its logits came back without them")),
     };

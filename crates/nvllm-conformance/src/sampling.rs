@@ -93,7 +93,7 @@ fn speaker(numbers: Numbers, vocab: usize, seqs: usize, context: usize) -> Trial
         let x = p.embed(table);
         let x = p.gather_rows(x);
         let x = p.linear_f32(x, head);
-        p.sample(x);
+        p.output_logits(x);
     })
 }
 
@@ -178,12 +178,12 @@ pub fn sample(backend: &dyn Backend, settings: &Settings) -> Result<()> {
         let mut exe = load(backend, trial)?;
         let (mut followed, mut resets) = follow(trial, voices);
         for id in 0..4 {
-            let row = |i| OutputRow { logits: true, ..OutputRow::sample(i) };
+            let row = |i| OutputRow { values: true, ..OutputRow::sample(i) };
             let seqs = followed
                 .iter()
                 .map(|f| {
                     let last = f.pending.len() as u32 - 1;
-                    let first = (last > 0).then(|| OutputRow::logits(0));
+                    let first = (last > 0).then(|| OutputRow::values(0));
                     f.seq_step(first.into_iter().chain([row(last)]).collect())
                 })
                 .collect();
@@ -306,7 +306,8 @@ pub fn logprobs(backend: &dyn Backend, settings: &Settings) -> Result<()> {
             sample: index == last,
             target: (*target).then(|| TokenId(draw.below(vocab) as u32)),
             top_logprobs: num.checked_sub(1),
-            logits: true,
+            values: true,
+            ..OutputRow::new(index)
         };
         let mut seqs = Vec::new();
         for f in &followed {
@@ -364,8 +365,8 @@ fn same_logprobs(
     Ok(())
 }
 
-/// Grammar masks that arrive after submission: rows with one and rows without. Until they come no other step is taken: it
-/// could ask for tokens that are not sampled yet.
+/// Grammar masks that arrive after submission: rows that await none, rows that await one, and rows that await one and are then
+/// left free. Until masks come no other step is taken: it could ask for tokens that are not sampled yet.
 pub fn masks(backend: &dyn Backend, settings: &Settings) -> Result<()> {
     holds("masks", settings, 1.0, trials(), |(trial, voices)| {
         // Two in flight, or it is the limit that refuses the second step.
@@ -375,9 +376,13 @@ pub fn masks(backend: &dyn Backend, settings: &Settings) -> Result<()> {
         let (mut followed, mut resets) = follow(trial, voices);
         let mut draw = Draw::new(trial.layout.content ^ 7);
         for id in 0..3 {
-            let row =
-                |f: &Followed| OutputRow { logits: true, ..OutputRow::sample(f.pending.len() as u32 - 1) };
-            let seqs: Vec<_> = followed.iter().map(|f| f.seq_step(vec![row(f)])).collect();
+            let row = |(i, f): (usize, &Followed)| OutputRow {
+                values: true,
+                awaits_mask: (i + id) % 3 != 1,
+                ..OutputRow::sample(f.pending.len() as u32 - 1)
+            };
+            let seqs: Vec<_> =
+                followed.iter().enumerate().map(|(i, f)| f.seq_step(vec![row((i, f))])).collect();
             let mut mask = || -> Vec<u32> {
                 let allowed = draw.below(trial.spec.vocab_size);
                 let mut words: Vec<u32> =
@@ -385,15 +390,30 @@ pub fn masks(backend: &dyn Backend, settings: &Settings) -> Result<()> {
                 words[allowed / 32] |= 1 << (allowed % 32);
                 words
             };
-            let rows = (0..seqs.len()).filter(|i| (i + id) % 3 != 1).map(|i| (i, mask())).collect();
+            let rows = (0..seqs.len()).filter(|i| (i + id) % 3 == 0).map(|i| (i, mask())).collect();
             let masks = TokenMasks { rows };
+            let free = (0..seqs.len()).find(|i| (i + id) % 3 == 1);
             let resets = std::mem::take(&mut resets);
-            let step = Step { id: StepId(id as u64), resets, seqs, awaits_masks: true, ..Step::default() };
+            let step = Step { id: StepId(id as u64), resets, seqs, ..Step::default() };
             let ticket = exe.submit(&step).doing("submit")?;
+            if !step.awaits_masks() {
+                if exe.supply_masks(&ticket, TokenMasks::default()).is_ok() {
+                    return Err(Mismatch::contract("masks were taken for a step that awaits none"));
+                }
+                let output = exe.collect(ticket).doing("collect")?;
+                check_tokens(&step, &output, &mut followed, &masks)?;
+                continue;
+            }
             let next =
                 Step { id: StepId(100), seqs: step.seqs.iter().map(after).collect(), ..Step::default() };
             if exe.submit(&next).is_ok() {
                 return Err(Mismatch::contract("a step was taken while the one before awaits its masks"));
+            }
+            if let Some(row) = free {
+                let wrong = TokenMasks { rows: vec![(row, mask())] };
+                if exe.supply_masks(&ticket, wrong).is_ok() {
+                    return Err(Mismatch::contract("a mask was taken for a row that awaits none"));
+                }
             }
             exe.supply_masks(&ticket, masks.clone()).doing("supply_masks")?;
             if exe.supply_masks(&ticket, masks.clone()).is_ok() {
@@ -461,7 +481,7 @@ pub fn frequencies(backend: &dyn Backend, settings: &Settings) -> Result<()> {
                     positions: vec![Source::Host(at)],
                     kv_start: Source::Host(at),
                     block_tables: Vec::new(),
-                    outputs: vec![OutputRow { logits: true, ..OutputRow::sample(0) }],
+                    outputs: vec![OutputRow { values: true, ..OutputRow::sample(0) }],
                 })
                 .collect();
             let step = Step {

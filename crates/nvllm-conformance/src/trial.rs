@@ -6,7 +6,7 @@
 use nvllm_core::program::Recorder;
 use nvllm_core::weight::WeightPart;
 use nvllm_core::{
-    Activations, AxisRole, DType, KvGeometry, KvLayer, Limits, ModelSpec, Numerics, Op, PagedKv, SpecBuilder,
+    Activations, AxisRole, DType, KvGeometry, KvLayer, Limits, ModelSpec, Numerics, PagedKv, SpecBuilder,
     Step, WeightDecl, WeightId,
 };
 use proptest::prelude::*;
@@ -86,14 +86,12 @@ impl Trial {
         Self { limits, layout, ..self.clone() }
     }
 
-    /// Labels every value `v0`, `v1`, .. and keeps all but sampled tokens, which leave with the step's output.
+    /// Labels every value `v0`, `v1`, .. and keeps it.
     pub(crate) fn keep_all(mut self) -> Self {
         for program in &mut self.spec.programs {
-            let sampled: Vec<_> =
-                program.nodes.iter().filter(|n| n.op == Op::Sample).flat_map(|n| n.outputs.clone()).collect();
             for (i, value) in program.values.iter_mut().enumerate() {
                 value.label = Some(format!("v{i}"));
-                value.keep = !sampled.iter().any(|id| id.index() == i);
+                value.keep = true;
             }
         }
         self

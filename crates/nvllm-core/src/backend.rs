@@ -122,9 +122,11 @@ impl Backend for Under<'_> {
 pub trait Executable {
     /// Launches the step and does not wait for a device. A host backend runs it at once.
     ///
-    /// Errors if the step does not fit the limits, or while an earlier one awaits its masks; state is then as before.
+    /// Errors if the step does not fit the limits or its program, or while an earlier one awaits masks; state is then as before.
     fn submit(&mut self, step: &Step) -> Result<Ticket>;
-    /// Brings the masks of a step that awaits them.
+    /// Supplies the masks of all rows of a step that await one, which are then sampled.
+    ///
+    /// Errors if the step awaits none, or a mask is for a row that awaits none.
     fn supply_masks(&mut self, ticket: &Ticket, masks: TokenMasks) -> Result<()>;
     /// Waits for a step's results. Steps are collected in the order of submission.
     fn collect(&mut self, ticket: Ticket) -> Result<StepOutput>;

@@ -12,6 +12,7 @@
 
 pub mod backend;
 pub mod byte_count;
+pub mod device;
 pub mod dtype;
 pub mod error;
 pub mod hf_config;
@@ -43,7 +44,9 @@ pub use limits::{Activations, Limits, Numerics, PlanRules};
 pub use memory_report::MemoryReport;
 pub use plan::{OpQuery, Plan};
 pub use profile::{OpTime, StepProfile};
-pub use program::{AttentionSpec, Op, Program, Recorder, RopeScaling, RopeSpec, Rows, RowsOf, ValueKind};
+pub use program::{
+    AttentionSpec, Op, Program, ProgramOutput, Recorder, RopeScaling, RopeSpec, Rows, RowsOf, ValueKind,
+};
 pub use reference::Reference;
 pub use request_limits::RequestLimits;
 pub use sampling::SamplingParams;

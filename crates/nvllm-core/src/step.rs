@@ -34,24 +34,37 @@ pub struct OutputRow {
     pub index: u32,
     /// Whether the next token is sampled from this row.
     pub sample: bool,
+    /// Whether sampling this row waits for [`supply_masks`](crate::Executable::supply_masks). Rows that wait for none are sampled
+    /// at once.
+    pub awaits_mask: bool,
     /// A token whose log-probability at this row is wanted (scoring a prompt).
     pub target: Option<TokenId>,
     /// Whether log-probabilities of the sampled token (or target) are wanted, and of how many of the most likely beside it.
     /// A target is always scored.
     pub top_logprobs: Option<u16>,
-    /// Whether the logits themselves are wanted.
-    pub logits: bool,
+    /// Whether the row itself is wanted: logits, or hidden states if the program makes those.
+    pub values: bool,
 }
 
 impl OutputRow {
-    /// Samples from the row at `index`.
-    pub const fn sample(index: u32) -> Self {
-        Self { index, sample: true, target: None, top_logprobs: None, logits: false }
+    /// Wants nothing of the row at `index`: to be filled in.
+    pub const fn new(index: u32) -> Self {
+        Self { index, sample: false, awaits_mask: false, target: None, top_logprobs: None, values: false }
     }
 
-    /// Returns the logits of the row at `index`.
-    pub const fn logits(index: u32) -> Self {
-        Self { index, sample: false, target: None, top_logprobs: None, logits: true }
+    /// Samples from the row at `index`.
+    pub const fn sample(index: u32) -> Self {
+        Self { sample: true, ..Self::new(index) }
+    }
+
+    /// Returns the row at `index`.
+    pub const fn values(index: u32) -> Self {
+        Self { values: true, ..Self::new(index) }
+    }
+
+    /// Whether log-probabilities of a token at this row are wanted.
+    pub const fn scored(&self) -> bool {
+        self.target.is_some() || (self.sample && self.top_logprobs.is_some())
     }
 }
 
@@ -83,14 +96,17 @@ pub struct Step {
     pub resets: Vec<SlotReset>,
     /// The sequences, each in a slot of its own.
     pub seqs: Vec<SeqStep>,
-    /// Whether sampling waits for [`supply_masks`](crate::Executable::supply_masks).
-    pub awaits_masks: bool,
 }
 
 impl Step {
     /// New tokens over all sequences.
     pub fn num_tokens(&self) -> usize {
         self.seqs.iter().map(|s| s.tokens.len()).sum()
+    }
+
+    /// Whether some row waits for its mask.
+    pub fn awaits_masks(&self) -> bool {
+        self.seqs.iter().flat_map(|seq| &seq.outputs).any(|row| row.awaits_mask)
     }
 
     /// Output rows over all sequences.
@@ -103,11 +119,19 @@ impl Step {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Ticket(pub StepId);
 
-/// Grammar masks for a step: for an output row (counted over the step), one bit a token, 1 = allowed.
+/// Grammar masks for the rows of a step that await them: one bit a token, 1 = allowed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TokenMasks {
-    /// `(row, words)`, token `t` at bit `t % 32` of word `t / 32`. Rows not named are not masked.
+    /// `(row, words)`: an output row, counted over the step, and its mask, token `t` at bit `t % 32` of word `t / 32`. Tokens past the
+    /// last word are not allowed. In a waiting row that is not named all tokens are.
     pub rows: Vec<(usize, Vec<u32>)>,
+}
+
+impl TokenMasks {
+    /// The mask of an output row.
+    pub fn of(&self, row: usize) -> Option<&[u32]> {
+        self.rows.iter().find(|(at, _)| *at == row).map(|(_, words)| words.as_slice())
+    }
 }
 
 /// Log-probabilities at one row: of the model's own distribution, before any sampling parameter.
@@ -126,8 +150,8 @@ pub struct RowOutput {
     pub token: Option<TokenId>,
     /// Log-probabilities, if a target or the sampled token was to be scored.
     pub logprobs: Option<TokenLogprobs>,
-    /// Logits `[vocab]` f32, if asked for.
-    pub logits: Option<Box<dyn Tensor>>,
+    /// The row of the program's output `[n]`, if asked for: logits `[vocab]` f32, or hidden states.
+    pub values: Option<Box<dyn Tensor>>,
 }
 
 /// What a step made.

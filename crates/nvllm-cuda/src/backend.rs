@@ -16,7 +16,7 @@ use crate::cublaslt::CublasLt;
 use crate::device::{Device, DeviceFacts, version};
 use crate::error::Result;
 use crate::executable::{CudaExecutable, Entry, Held, Parts};
-use crate::inputs::{Inputs, Layout};
+use crate::inputs::Inputs;
 use crate::kv::CudaKv;
 use crate::lanes::Lane;
 use crate::launch::{Args, Dim, Extents, Launch};
@@ -135,10 +135,9 @@ impl CudaBackend {
         let out = Buffer::zeroed(&self.device, 256)?;
         let args = Args::new().ptr(data.at(0)).int(BANDWIDTH_BYTES / 16).ptr(out.at(0));
         let launch = Launch::new(modules.function("bandwidth_read")?, Dim::Fixed(2048), 512, args);
-        let none = Extents { tokens: 0, outputs: 0, seqs: 0, prefill: false, chunks: false };
         let mut best = f64::INFINITY;
         for _ in 0..6 {
-            best = best.min(self.device.seconds(|| launch.run(&self.device, none))?);
+            best = best.min(self.device.seconds(|| launch.run(&self.device, Extents::NONE))?);
         }
         Ok(best)
     }
@@ -218,16 +217,11 @@ impl CudaBackend {
         let weights = Weights::load(device, &plan.spec, source)?;
         let Plan { spec, limits, kv, values, memory, .. } = plan;
         let modules = self.modules()?;
-        let layout = Layout::new(&limits, &kv);
         let held = Held {
             arena: Buffer::new(device, memory.arena)?,
             weights,
             kv: CudaKv::new(device, &kv)?,
-            inputs: Inputs {
-                buffer: Buffer::zeroed(device, layout.len)?,
-                tokens: Buffer::zeroed(device, limits.step_tokens * 4)?,
-                layout,
-            },
+            inputs: Inputs::new(device, &modules, &limits, &kv)?,
             slots: DeviceSlots::new(device, &modules, &limits, spec.vocab_size)?,
             sampler: Sampler::new(device, &limits, spec.vocab_size)?,
             ropes: RopeTables::new(device, &spec.programs, &limits)?,
@@ -236,7 +230,7 @@ impl CudaBackend {
             modules,
         };
         let lanes = (0..limits.max_in_flight)
-            .map(|_| Lane::new(device, held.inputs.layout.len, result_bytes(limits.step_outputs)))
+            .map(|_| Lane::new(device, held.inputs.layout.packed_len, result_bytes(limits.step_outputs)))
             .collect::<Result<Vec<_>>>()?;
         let begin = begin(&held, &limits)?;
         let entries = spec
@@ -288,9 +282,7 @@ impl CudaBackend {
             .logits()
             .map(|id| {
                 let logits = lowering.value(id);
-                let launches =
-                    held.sampler.lower(&held.modules, &held.inputs, &held.slots, logits.at, logits.cols)?;
-                Ok((id, launches))
+                held.sampler.lower(&held.modules, &held.inputs, &held.slots, logits.at, logits.cols)
             })
             .transpose()?;
         Ok(Entry { program, plan, nodes, sampling })

@@ -9,9 +9,9 @@ use nvllm_core::host::{Batch, BatchOutput, Slots};
 use nvllm_core::program::MemoryPlan;
 use nvllm_core::sampling::top_logprobs;
 use nvllm_core::{
-    CoreError, DType, EntryId, Executable, HostTensor, KvCache, KvGeometry, Limits, MemoryReport, Op,
-    Program, RequestLimits, Result, RowOutput, Step, StepOutput, StepProfile, Tensor, Ticket, TokenId,
-    TokenMasks, ValueId,
+    CoreError, DType, EntryId, Executable, HostTensor, KvCache, KvGeometry, Limits, MemoryReport, Program,
+    RequestLimits, Result, RowOutput, Step, StepOutput, StepProfile, Tensor, Ticket, TokenId, TokenMasks,
+    ValueId,
 };
 
 use crate::device::Device;
@@ -26,7 +26,7 @@ use crate::modules::Modules;
 use crate::profile::Timed;
 use crate::rope::RopeTables;
 use crate::sampler::{MAX_TOP, Sampler, Sampling, Scored, scored_at};
-use crate::slots::{self, DeviceSlots, Reset};
+use crate::slots::{self, DeviceSlots};
 use crate::weights::Weights;
 use crate::work_lists::WorkLists;
 
@@ -35,8 +35,8 @@ pub(crate) struct Entry {
     pub program: Program,
     pub plan: MemoryPlan,
     pub nodes: Vec<Lowered>,
-    /// The logits and what samples them, if the program samples.
-    pub sampling: Option<(ValueId, Sampling)>,
+    /// What samples the program's logits, if it makes some.
+    pub sampling: Option<Sampling>,
 }
 
 /// Everything that a loaded model holds on the device.
@@ -61,7 +61,7 @@ struct Flight {
     lane: usize,
     entry: usize,
     batch: Batch,
-    /// Copies of all rows of logits, if one is wanted on the host.
+    /// Copies of all rows of the program's output, if one is wanted on the host.
     rows: Option<Rc<Buffer>>,
     awaits_masks: bool,
 }
@@ -82,6 +82,8 @@ pub struct CudaExecutable {
     slots: Slots,
     flights: VecDeque<Flight>,
     next_lane: usize,
+    /// Bytes of inputs that the last step uploaded.
+    uploaded: usize,
     /// Entry and extents of the last step, for kept values.
     pub(crate) last: Option<(usize, Extents)>,
     /// Why nothing runs any more.
@@ -119,6 +121,7 @@ impl CudaExecutable {
             lanes,
             flights: VecDeque::new(),
             next_lane: 0,
+            uploaded: 0,
             last: None,
             failed: None,
             profiling: false,
@@ -154,7 +157,8 @@ impl CudaExecutable {
             let problem = format!("scores token {token}; the vocabulary has {}", self.vocab_size);
             return Err(CoreError::step(step.id, problem));
         }
-        slots::check(step, self.vocab_size, self.limits.context)
+        self.entries[step.entry.index()].program.check_outputs(step)?;
+        slots::check(step, self.vocab_size)
     }
 
     /// Errors once the device has failed.
@@ -190,46 +194,40 @@ impl CudaExecutable {
     /// Puts a checked step on the stream.
     fn start(&mut self, step: &Step, batch: &Batch, lane: usize, rows: Option<&Buffer>) -> crate::Result<()> {
         self.device.bind()?;
-        for reset in &step.resets {
-            self.held.slots.bring(reset)?;
-        }
         let extents = self.extents(batch);
         self.last = Some((step.entry.index(), extents));
         let most = [self.limits.step_tokens, self.limits.step_outputs, self.limits.seqs];
         let most = most.into_iter().min().unwrap_or(0);
-        let bucket = self.graphs.extents(extents, most).filter(|_| !step.awaits_masks);
-        let resets: Vec<Reset> = step.resets.iter().map(Reset::new).collect();
+        let bucket = self.graphs.extents(extents, most);
+        let Extents { tokens, seqs, .. } = bucket.unwrap_or(extents);
         let (own, inputs) = (&mut self.lanes[lane], &self.held.inputs);
-        let padded = (bucket.unwrap_or(extents), self.limits.block_len);
-        let ranges = inputs.layout.fill(own.staging()?, step, batch, &resets, padded);
-        own.bring(&self.device, &ranges, &inputs.buffer)?;
+        let packed = inputs.layout.pack(own.staging()?, step, batch, [tokens, seqs]);
+        self.uploaded = packed.len;
+        let arrived = own.upload(&self.device, packed.len)?;
+        inputs.spread(&self.device, &packed, arrived)?;
+        self.held.slots.count(step, &packed.counted, arrived)?;
         self.compute(step, extents, bucket)?;
-        if let (Some(rows), Some((logits, _))) = (rows, &self.entries[step.entry.index()].sampling) {
-            let at = self.entries[step.entry.index()].plan.place(*logits).offset;
-            rows.copy(0, &self.held.arena, at, rows.len())?;
+        let Entry { program, plan, .. } = &self.entries[step.entry.index()];
+        if let (Some(rows), Some(output)) = (rows, program.output) {
+            rows.copy(0, &self.held.arena, plan.place(output.value()).offset, rows.len())?;
         }
-        if step.awaits_masks { Ok(()) } else { self.finish(step.entry.index(), batch, lane) }
+        if step.awaits_masks() { Ok(()) } else { self.finish(step.entry.index(), batch, lane) }
     }
 
-    /// The forward pass, and the sampler unless it waits for masks: as a graph where there is one.
+    /// The forward pass, and the sampler of rows that await no mask: as a graph where there is one.
     fn compute(&mut self, step: &Step, extents: Extents, bucket: Option<Extents>) -> crate::Result<()> {
         let (device, begin, entry) = (&*self.device, &self.begin, &self.entries[step.entry.index()]);
         if self.profiling {
-            let lowered = entry.program.nodes.iter().zip(&entry.nodes).enumerate();
-            let mut nodes: Vec<(usize, Vec<&Launch>)> = lowered
-                .filter(|(_, (node, _))| node.op != Op::Sample)
-                .map(|(at, (_, lowered))| (at, lowered.launches(extents).iter().collect()))
-                .collect();
-            let sampler = entry.program.nodes.iter().position(|node| node.op == Op::Sample);
-            if let (Some(at), Some((_, sampling)), false) = (sampler, &entry.sampling, step.awaits_masks) {
-                nodes.push((at, sampling.plain.iter().collect()));
-            }
+            let nodes = entry.nodes.iter().enumerate();
+            let nodes = nodes.map(|(at, node)| (Some(at), node.launches(extents).iter().collect()));
+            let sampler = entry.sampling.iter().map(|sampling| (None, sampling.plain.iter().collect()));
+            let nodes: Vec<(Option<usize>, Vec<&Launch>)> = nodes.chain(sampler).collect();
             self.timed.push(Timed::run(device, (step.id, step.entry), extents, begin, &nodes)?);
             return Ok(());
         }
         let all = |at: Extents| {
             let nodes = entry.nodes.iter().flat_map(|node| node.launches(at));
-            let sampling = entry.sampling.iter().filter(|_| !step.awaits_masks).flat_map(|(_, s)| &s.plain);
+            let sampling = entry.sampling.iter().flat_map(|sampling| &sampling.plain);
             begin.iter().chain(nodes).chain(sampling).try_for_each(|launch| launch.run(device, at))
         };
         if let Some(bucket) = bucket
@@ -240,22 +238,22 @@ impl CudaExecutable {
         all(extents)
     }
 
-    /// Room for a copy of all rows of logits, if the host wants one of them.
+    /// Room for a copy of all rows of the program's output, if the host wants one of them.
     fn room_for_rows(&self, entry: usize, batch: &Batch) -> crate::Result<Option<Rc<Buffer>>> {
         let wanted = batch
             .outputs
             .iter()
-            .any(|o| o.want.logits || usize::from(o.want.top_logprobs.unwrap_or(0)) > MAX_TOP);
-        let Some((logits, _)) = self.entries[entry].sampling.as_ref().filter(|_| wanted) else {
-            return Ok(None);
-        };
-        let len = batch.outputs.len() * self.row_bytes(entry, *logits);
+            .any(|o| o.want.values || usize::from(o.want.top_logprobs.unwrap_or(0)) > MAX_TOP);
+        let Some(output) = self.entries[entry].program.output.filter(|_| wanted) else { return Ok(None) };
+        let (cols, dtype) = self.row_shape(entry, output.value());
+        let len = batch.outputs.len() * cols * dtype.size();
         Ok(Some(Rc::new(Buffer::new(&self.device, len)?)))
     }
 
-    fn row_bytes(&self, entry: usize, value: ValueId) -> usize {
+    /// Columns and dtype of a value.
+    fn row_shape(&self, entry: usize, value: ValueId) -> (usize, DType) {
         let value = self.entries[entry].program.value(value);
-        value.cols * value.kind.dtype(&self.limits).size()
+        (value.cols, value.kind.dtype(&self.limits))
     }
 
     /// Which bytes of the results a step leaves for the host: its tokens, then its scored rows if there are any.
@@ -271,7 +269,7 @@ impl CudaExecutable {
 
     /// Scores rows and keeps the results for the host.
     fn finish(&self, entry: usize, batch: &Batch, lane: usize) -> crate::Result<()> {
-        if let Some((_, sampling)) = self.entries[entry].sampling.as_ref().filter(|_| scores(batch)) {
+        if let Some(sampling) = self.entries[entry].sampling.as_ref().filter(|_| scores(batch)) {
             sampling.logprobs.run(&self.device, self.extents(batch))?;
         }
         self.lanes[lane].keep(&self.device, &self.results(entry, batch), &self.held.sampler.results)
@@ -279,25 +277,37 @@ impl CudaExecutable {
 
     /// A finished step's output, from its lane.
     fn output(&self, flight: &Flight) -> Result<StepOutput> {
-        let Some((logits, _)) = &self.entries[flight.entry].sampling else {
-            return Ok(StepOutput::default());
+        let Entry { program, sampling, .. } = &self.entries[flight.entry];
+        let shape = program.output.map(|output| self.row_shape(flight.entry, output.value()));
+        let values = |i: usize| {
+            let (rows, (cols, dtype)) = flight.rows.as_ref().zip(shape)?;
+            let at = i * cols * dtype.size();
+            Some(RowTensor {
+                device: Arc::clone(&self.device),
+                rows: Rc::clone(rows),
+                at,
+                shape: [cols],
+                dtype,
+            })
         };
+        let boxed = |row: RowTensor| Box::new(row) as Box<dyn Tensor>;
+        if sampling.is_none() {
+            let row = |(i, output): (usize, &BatchOutput)| {
+                let values = values(i).filter(|_| output.want.values).map(boxed);
+                RowOutput { values, ..RowOutput::default() }
+            };
+            return Ok(StepOutput { rows: flight.batch.outputs.iter().enumerate().map(row).collect() });
+        }
         let results = self.lanes[flight.lane].fetched();
         let num = flight.batch.outputs.len();
         let tokens: &[u32] = bytemuck::cast_slice(&results[..num * 4]);
         let at = scored_at(self.limits.step_outputs);
         let scored: &[Scored] = bytemuck::cast_slice(&results[at..at + num * size_of::<Scored>()]);
-        let row_bytes = self.row_bytes(flight.entry, *logits);
         let row = |(i, output): (usize, &BatchOutput)| {
             let want = &output.want;
-            let row = flight.rows.as_ref().map(|rows| RowTensor {
-                device: Arc::clone(&self.device),
-                rows: Rc::clone(rows),
-                at: i * row_bytes,
-                shape: [row_bytes / size_of::<f32>()],
-            });
+            let row = values(i);
             let token = want.sample.then(|| TokenId(tokens[i]));
-            let target = want.target.or(token.filter(|_| want.top_logprobs.is_some()));
+            let target = want.target.or(token.filter(|_| want.scored()));
             let num_top = usize::from(want.top_logprobs.unwrap_or(0));
             let logprobs = match (target, &row) {
                 (None, _) => None,
@@ -306,8 +316,7 @@ impl CudaExecutable {
                 }
                 (Some(_), _) => Some(scored[i].logprobs()),
             };
-            let logits = row.filter(|_| want.logits).map(|row| Box::new(row) as Box<dyn Tensor>);
-            Ok(RowOutput { token, logprobs, logits })
+            Ok(RowOutput { token, logprobs, values: row.filter(|_| want.values).map(boxed) })
         };
         let rows = flight.batch.outputs.iter().enumerate().map(row);
         Ok(StepOutput { rows: rows.collect::<Result<_>>()? })
@@ -338,7 +347,7 @@ impl Executable for CudaExecutable {
         self.guard(started)?;
         self.slots.advance(&batch);
         self.next_lane = (lane + 1) % self.lanes.len();
-        let (entry, awaits_masks) = (step.entry.index(), step.awaits_masks);
+        let (entry, awaits_masks) = (step.entry.index(), step.awaits_masks());
         self.flights.push_back(Flight { ticket: step.id.0, lane, entry, batch, rows, awaits_masks });
         Ok(Ticket(step.id))
     }
@@ -347,10 +356,7 @@ impl Executable for CudaExecutable {
         self.alive()?;
         let waiting = self.flights.iter().position(|f| f.ticket == ticket.0.0 && f.awaits_masks);
         let Some(at) = waiting else { return Err(CoreError::step(ticket.0, "does not await masks")) };
-        let num = self.flights[at].batch.outputs.len();
-        if let Some((row, _)) = masks.rows.iter().find(|(row, _)| *row >= num) {
-            return Err(CoreError::step(ticket.0, format!("has {num} output rows and a mask for row {row}")));
-        }
+        self.flights[at].batch.check_masks(ticket.0, &masks)?;
         // Taken out and put back, so that the executable can be borrowed as a whole.
         let Some(mut flight) = self.flights.remove(at) else { return Ok(()) };
         flight.awaits_masks = false;
@@ -440,12 +446,13 @@ impl CudaExecutable {
     }
 
     fn sample_masked(&mut self, flight: &Flight, masks: &TokenMasks) -> crate::Result<()> {
-        let num = flight.batch.outputs.len();
-        self.held.sampler.bring_masks(masks, num)?;
-        if let Some((_, sampling)) = &self.entries[flight.entry].sampling {
+        self.device.bind()?;
+        self.held.sampler.upload_masks(&self.device, masks, &flight.batch)?;
+        if let Some(sampling) = &self.entries[flight.entry].sampling {
             let extents = self.extents(&flight.batch);
             sampling.masked.iter().try_for_each(|launch| launch.run(&self.device, extents))?;
         }
+        self.held.sampler.masks_are_read(&self.device)?;
         self.finish(flight.entry, &flight.batch, flight.lane)
     }
 }
@@ -460,15 +467,16 @@ impl Drop for CudaExecutable {
 
 /// Whether log-probabilities of some row are wanted.
 fn scores(batch: &Batch) -> bool {
-    batch.outputs.iter().any(|o| o.want.target.is_some() || o.want.top_logprobs.is_some())
+    batch.outputs.iter().any(|output| output.want.scored())
 }
 
-/// One row of logits, on the device until it is asked for.
+/// One row of a program's output, on the device until it is asked for.
 struct RowTensor {
     device: Arc<Device>,
     rows: Rc<Buffer>,
     at: usize,
     shape: [usize; 1],
+    dtype: DType,
 }
 
 impl Tensor for RowTensor {
@@ -477,13 +485,13 @@ impl Tensor for RowTensor {
     }
 
     fn dtype(&self) -> DType {
-        DType::F32
+        self.dtype
     }
 
     fn to_host(&self) -> Result<HostTensor> {
         self.device.bind()?;
-        let mut bytes = vec![0; self.shape[0] * size_of::<f32>()];
+        let mut bytes = vec![0; self.shape[0] * self.dtype.size()];
         self.rows.read(&self.device.copies, self.at, &mut bytes)?;
-        Ok(HostTensor::from_bytes(self.shape, DType::F32, bytes))
+        Ok(HostTensor::from_bytes(self.shape, self.dtype, bytes))
     }
 }

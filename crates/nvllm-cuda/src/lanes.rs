@@ -9,9 +9,9 @@
 //! host      submit k+1    collect k  ..waits..  submit k+2    collect k+1
 //! ```
 //!
-//! 1. Submit: the host lays the inputs out in pinned memory, and the copy stream brings them into the lane: `arrived`.
-//! 2. The compute stream waits for `arrived`, copies the lane to where kernels read, and computes. It works in order, so that what the
-//!    step before reads is not written before it is done.
+//! 1. Submit: the host packs the inputs in pinned memory, and the copy stream brings them into the lane: `arrived`.
+//! 2. The compute stream waits for `arrived`, spreads the lane's bytes to where kernels read, and computes. It works in order, so that
+//!    what the step before reads is not written before it is done.
 //! 3. At the end of the step it copies the results into the lane: `computed`. The next step may then leave its own.
 //! 4. Collect: the copy stream waits for `computed` and brings the lane's results to pinned memory, and the host waits for that.
 //!
@@ -57,16 +57,16 @@ impl Lane {
         self.inputs.len() + self.results.len()
     }
 
-    /// Where the host lays a step's inputs out.
+    /// Where the host packs a step's inputs.
     pub(crate) fn staging(&mut self) -> Result<&mut [u8]> {
         self.staging.bytes_mut()
     }
 
-    /// Brings `ranges` of the inputs to the same places in `inputs`, in the compute stream's order.
-    pub(crate) fn bring(&mut self, device: &Device, ranges: &[Range<usize>], inputs: &Buffer) -> Result<()> {
-        let arrived = self.staging.upload(&device.copies, ranges, &self.inputs)?;
+    /// Uploads the first `len` bytes of the inputs; what the compute stream does next follows their arrival.
+    pub(crate) fn upload(&mut self, device: &Device, len: usize) -> Result<&Buffer> {
+        let arrived = self.staging.upload(&device.copies, &[0..len], &self.inputs)?;
         device.stream.wait(arrived).doing("ordering two streams")?;
-        ranges.iter().try_for_each(|range| inputs.copy(range.start, &self.inputs, range.start, range.len()))
+        Ok(&self.inputs)
     }
 
     /// Keeps `ranges` of a step's `results`: the last that the compute stream does for it.

@@ -26,6 +26,9 @@ pub(crate) struct Extents {
 }
 
 impl Extents {
+    /// For launches of a fixed size.
+    pub(crate) const NONE: Self = Self { tokens: 0, outputs: 0, seqs: 0, prefill: false, chunks: false };
+
     pub(crate) fn rows(self, rows: Rows) -> usize {
         rows.resolve(self.tokens, self.outputs, self.seqs)
     }

@@ -79,11 +79,6 @@ impl Buffer {
         self.write_all([(offset, bytes)])
     }
 
-    /// As [`write`](Self::write); nothing to write costs nothing.
-    pub(crate) fn write_some(&self, offset: usize, bytes: &[u8]) -> Result<()> {
-        if bytes.is_empty() { Ok(()) } else { self.write(offset, bytes) }
-    }
-
     /// Copies each of `parts` to its offset, in stream order, and waits once for all.
     pub(crate) fn write_all<'a>(&self, parts: impl IntoIterator<Item = (usize, &'a [u8])>) -> Result<()> {
         let copies = Started(&self.device.stream);

@@ -6,7 +6,7 @@ use nvllm_core::{
     Reason, WeightSource,
 };
 
-use crate::inputs::Layout;
+use crate::inputs::{self, Inputs};
 use crate::lower::{self, MAX_HEAD_DIM, fast_shape};
 use crate::rope::RopeTables;
 use crate::sampler::{Sampler, result_bytes};
@@ -61,9 +61,9 @@ fn scratch_bytes(plan: &Plan) -> usize {
     let Plan { spec, limits, kv, .. } = plan;
     let in_flight = limits.max_in_flight;
     [
-        Layout::new(limits, kv).len.saturating_mul(in_flight.saturating_add(1)),
+        Inputs::bytes_for(limits, kv),
+        inputs::layout(limits, kv).packed_len.saturating_mul(in_flight),
         result_bytes(limits.step_outputs).saturating_mul(in_flight),
-        limits.step_tokens * 4,
         DeviceSlots::bytes_for(limits, spec.vocab_size),
         Sampler::bytes_for(limits, spec.vocab_size),
         RopeTables::bytes_for(&spec.programs, limits),

@@ -18,7 +18,7 @@ pub(crate) struct Timed {
     graph: CudaGraph,
     /// At the start of the step, at the start of each op and after the last.
     events: Vec<CudaEvent>,
-    nodes: Vec<usize>,
+    nodes: Vec<Option<usize>>,
 }
 
 impl Timed {
@@ -28,7 +28,7 @@ impl Timed {
         (step, entry): (StepId, EntryId),
         extents: Extents,
         begin: &[Launch],
-        nodes: &[(usize, Vec<&Launch>)],
+        nodes: &[(Option<usize>, Vec<&Launch>)],
     ) -> Result<Self> {
         let timed = Some(sys::CUevent_flags::CU_EVENT_DEFAULT);
         let event = |_| device.context.new_event(timed).doing("making an event");
@@ -57,7 +57,7 @@ impl Timed {
         let times = nodes.iter().zip(events[1..].windows(2)).map(|(&node, pair)| {
             let (start, seconds) =
                 (seconds_between(&events[0], &pair[0])?, seconds_between(&pair[0], &pair[1])?);
-            Ok(OpTime { node: Some(node), start, seconds })
+            Ok(OpTime { node, start, seconds })
         });
         Ok(StepProfile { step, entry, ops: times.collect::<Result<_>>()? })
     }

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use bytemuck::{Pod, Zeroable};
+use cudarc::driver::CudaEvent;
+use nvllm_core::host::Batch;
 use nvllm_core::{Limits, Rows, TokenId, TokenLogprobs, TokenMasks};
 
 use crate::device::Device;
-use crate::error::Result;
+use crate::error::{Doing, Result};
 use crate::inputs::Inputs;
 use crate::launch::{Args, Dim, Launch};
-use crate::memory::{Address, Buffer};
+use crate::memory::{Address, Buffer, Pinned};
 use crate::modules::Modules;
 use crate::slots::DeviceSlots;
 
@@ -53,8 +55,11 @@ pub(crate) struct Sampler {
     thresholds: Buffer,
     /// Tokens `[step_outputs]`, then scored rows.
     pub results: Buffer,
-    masked: Buffer,
+    /// `[step_outputs, mask_words]`: what may be sampled in the rows of a step that awaited masks.
     masks: Buffer,
+    staged_masks: Pinned,
+    /// The compute stream has read `masks`.
+    masks_read: CudaEvent,
     mask_words: usize,
     num_outputs: usize,
 }
@@ -79,7 +84,7 @@ pub(crate) const fn result_bytes(step_outputs: usize) -> usize {
 impl Sampler {
     /// Bytes that the buffers take.
     pub(crate) fn bytes_for(limits: &Limits, vocab_size: usize) -> usize {
-        let row = 2 * SPLITS * BEST_BYTES + 8 + 4 + vocab_size.div_ceil(32) * 4;
+        let row = 2 * SPLITS * BEST_BYTES + 8 + vocab_size.div_ceil(32) * 4;
         limits.step_outputs * row + result_bytes(limits.step_outputs)
     }
 
@@ -91,15 +96,16 @@ impl Sampler {
             draws: Buffer::zeroed(device, rows * SPLITS * BEST_BYTES)?,
             thresholds: Buffer::zeroed(device, rows * 8)?,
             results: Buffer::zeroed(device, result_bytes(rows))?,
-            masked: Buffer::zeroed(device, rows * 4)?,
             masks: Buffer::zeroed(device, rows * mask_words * 4)?,
+            staged_masks: Pinned::new(device, rows * mask_words * 4)?,
+            masks_read: device.context.new_event(None).doing("making an event")?,
             mask_words,
             num_outputs: rows,
         })
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        [&self.partials, &self.draws, &self.thresholds, &self.results, &self.masked, &self.masks]
+        [&self.partials, &self.draws, &self.thresholds, &self.results, &self.masks]
             .map(Buffer::len)
             .iter()
             .sum()
@@ -119,16 +125,15 @@ impl Sampler {
         let [scan, filter, draw, finish] = names.map(|name| modules.function(name));
         let (scan, filter, draw, finish) = (scan?, filter?, draw?, finish?);
         let params = |masked: bool| {
-            let (flags, masks) = if masked { (self.masked.at(0), self.masks.at(0)) } else { (0, 0) };
+            let masks = if masked { self.masks.at(0) } else { 0 };
             Args::new()
                 .ptr(inputs.at(0))
                 .ptr(outputs)
                 .ptr(slots.states.at(0))
-                .ptr(slots.biases.at(0))
-                .ptr(slots.stops.at(0))
+                .ptr(inputs.at(inputs.layout.biases))
+                .ptr(inputs.at(inputs.layout.stops))
                 .ptr(slots.seen.at(0))
                 .ptr(logits)
-                .ptr(flags)
                 .ptr(masks)
                 .int(vocab)
         };
@@ -156,18 +161,32 @@ impl Sampler {
         Ok(Sampling { plain: launches(false), masked: launches(true), logprobs })
     }
 
-    /// Brings the masks of a step with `num_outputs` rows. Rows not named are not masked.
-    pub(crate) fn bring_masks(&self, masks: &TokenMasks, num_outputs: usize) -> Result<()> {
-        let mut flags = vec![0_i32; num_outputs];
-        let mut words = vec![0_u32; self.mask_words];
-        for (row, mask) in &masks.rows {
-            flags[*row] = 1;
-            // What a mask does not reach is not allowed.
-            let len = mask.len().min(words.len());
-            words[..len].copy_from_slice(&mask[..len]);
-            words[len..].fill(0);
-            self.masks.write_some(row * self.mask_words * 4, bytemuck::cast_slice(&words))?;
+    /// Uploads the masks of the rows of `batch` that await one; what the compute stream does next follows their arrival.
+    pub(crate) fn upload_masks(&mut self, device: &Device, masks: &TokenMasks, batch: &Batch) -> Result<()> {
+        let row_bytes = self.mask_words * 4;
+        let waiting = batch.outputs.iter().enumerate().filter(|(_, output)| output.want.awaits_mask);
+        let rows: Vec<usize> = waiting.map(|(row, _)| row).collect();
+        let staged = self.staged_masks.bytes_mut()?;
+        for &row in &rows {
+            let out = &mut staged[row * row_bytes..][..row_bytes];
+            match masks.of(row) {
+                None => out.fill(0xff),
+                // What a mask does not reach is not allowed.
+                Some(words) => {
+                    let words: &[u8] = bytemuck::cast_slice(&words[..words.len().min(self.mask_words)]);
+                    out[..words.len()].copy_from_slice(words);
+                    out[words.len()..].fill(0);
+                }
+            }
         }
-        self.masked.write_some(0, bytemuck::cast_slice(&flags))
+        let ranges: Vec<_> = rows.iter().map(|row| row * row_bytes..(row + 1) * row_bytes).collect();
+        device.copies.wait(&self.masks_read).doing("ordering two streams")?;
+        let arrived = self.staged_masks.upload(&device.copies, &ranges, &self.masks)?;
+        device.stream.wait(arrived).doing("ordering two streams")
+    }
+
+    /// Says that the compute stream has read the masks.
+    pub(crate) fn masks_are_read(&self, device: &Device) -> Result<()> {
+        self.masks_read.record(&device.stream).doing("recording an event")
     }
 }

@@ -118,7 +118,7 @@ impl Executable for FailingExecutable {
         self.call(1)?;
         let mut output = output?;
         if matches!(self.fault, Fault::Logits(at) if at == self.calls[1]) {
-            let logits = output.rows.iter_mut().filter_map(|row| row.logits.as_mut());
+            let logits = output.rows.iter_mut().filter_map(|row| row.values.as_mut());
             logits.for_each(|row| *row = Box::new(Unreadable));
         }
         Ok(output)

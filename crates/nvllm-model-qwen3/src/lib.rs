@@ -66,7 +66,7 @@ pub fn build(hf: &HfConfig) -> Result<ModelSpec> {
     let outputs = p.gather_rows(h);
     let logits = p.linear_f32(outputs, lm_head);
     p.label(logits, "logits");
-    p.sample(logits);
+    p.output_logits(logits);
     let program = p.finish()?;
 
     let name = if config.moe.is_some() { "Qwen3-MoE" } else { "Qwen3" };

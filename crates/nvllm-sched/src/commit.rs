@@ -59,7 +59,7 @@ impl Scheduler {
             return;
         };
         let mut reason = None;
-        for (want, RowOutput { token, logprobs, logits }) in part.rows.iter().zip(rows) {
+        for (want, RowOutput { token, logprobs, values: logits }) in part.rows.iter().zip(rows) {
             let index = part.first + want.index as usize;
             if let Some(token) = token.filter(|_| want.sample) {
                 let logprobs = logprobs.filter(|_| want.top_logprobs.is_some());
@@ -96,11 +96,10 @@ fn check_output(step: &InFlight, output: &StepOutput) -> Result<(), String> {
         return Err(format!("has {} rows; the step wants {}", output.rows.len(), wants.len()));
     }
     for (i, (want, row)) in wants.into_iter().zip(&output.rows).enumerate() {
-        let scored = want.target.is_some() || (want.sample && want.top_logprobs.is_some());
         let lacks = [
             ("token", want.sample && row.token.is_none()),
-            ("log-probabilities", scored && row.logprobs.is_none()),
-            ("logits", want.logits && row.logits.is_none()),
+            ("log-probabilities", want.scored() && row.logprobs.is_none()),
+            ("logits", want.values && row.values.is_none()),
         ];
         if let Some((what, _)) = lacks.into_iter().find(|(_, lacks)| *lacks) {
             return Err(format!("lacks the {what} of row {i}"));

@@ -202,8 +202,8 @@ impl Sequence {
         let scored = self.new.prompt_logprobs.filter(|_| index + 1 < self.prompt_len());
         let target = scored.map(|_| self.new.prompt[index + 1]);
         let top_logprobs = if sample { self.new.logprobs } else { scored };
-        let logits = self.new.logits;
-        let row = OutputRow { index: at as u32, sample, target, top_logprobs, logits };
-        (sample || target.is_some() || logits).then_some(row)
+        let values = self.new.logits;
+        let row = OutputRow { sample, target, top_logprobs, values, ..OutputRow::new(at as u32) };
+        (sample || target.is_some() || values).then_some(row)
     }
 }

@@ -17,7 +17,7 @@ struct Place {
     wants: fn(stem: &str) -> bool,
 }
 
-const PLACES: [Place; 7] = [
+const PLACES: [Place; 5] = [
     Place {
         path: "crates/nvllm-core/src/program/recorder.rs",
         what: "builder method",
@@ -28,11 +28,9 @@ const PLACES: [Place; 7] = [
         path: "crates/nvllm-core/src/reference/ops.rs",
         what: "function",
         names: has_fn,
-        wants: is_row_op,
+        wants: is_primitive,
     },
-    Place { path: "crates/nvllm-core/src/sampling/", what: "function", names: has_fn, wants: is_sample },
-    Place { path: "crates/nvllm-conformance/src/ops.rs", what: "case", names: has_fn, wants: is_forward },
-    Place { path: "crates/nvllm-conformance/src/sampling.rs", what: "case", names: has_fn, wants: is_sample },
+    Place { path: "crates/nvllm-conformance/src/ops.rs", what: "case", names: has_fn, wants: all },
     Place { path: "crates/nvllm-cpu/src/", what: "function", names: has_fn, wants: computes },
     Place { path: "docs/add-an-op.md", what: "mention", names: has_mention, wants: all },
 ];
@@ -41,24 +39,15 @@ fn all(_: &str) -> bool {
     true
 }
 
-fn is_sample(stem: &str) -> bool {
-    stem == "sample"
+/// Not fused: a fused op is its expansion.
+fn is_primitive(stem: &str) -> bool {
+    !Op::FUSED.contains(&stem)
 }
 
-/// A primitive over rows: not fused, which is its expansion, and not sampling, which has a module of its own.
-fn is_row_op(stem: &str) -> bool {
-    !Op::FUSED.contains(&stem) && !is_sample(stem)
-}
-
-/// What the forward pass runs.
-fn is_forward(stem: &str) -> bool {
-    !is_sample(stem)
-}
-
-/// What needs a kernel of its own on a host: not the copies that differ in their bounds only, nor the sampler that host backends
-/// share, nor a fused op, which a backend may leave to its expansion.
+/// What needs a kernel of its own on a host: not the copies that differ in their bounds only, nor a fused op, which a backend may leave
+/// to its expansion.
 fn computes(stem: &str) -> bool {
-    is_row_op(stem) && !["slice_cols", "all_reduce", "all_gather"].contains(&stem)
+    is_primitive(stem) && !["slice_cols", "all_reduce", "all_gather"].contains(&stem)
 }
 
 /// Every op in every place.
@@ -96,20 +85,18 @@ fn has_mention(file: &File, stem: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// A tree in which `one` and `sample` are complete.
-    const WHOLE: [(&str, &str); 7] = [
-        ("crates/nvllm-core/src/program/recorder.rs", "impl A { pub fn one() {} pub fn sample() {} }\n"),
+    /// A tree in which `one` is complete.
+    const WHOLE: [(&str, &str); 5] = [
+        ("crates/nvllm-core/src/program/recorder.rs", "impl A { pub fn one() {} }\n"),
         ("crates/nvllm-core/src/reference/ops.rs", "fn one() {}\n"),
-        ("crates/nvllm-core/src/sampling/row.rs", "pub fn sample() {}\n"),
         ("crates/nvllm-conformance/src/ops.rs", "pub fn one() {}\n"),
-        ("crates/nvllm-conformance/src/sampling.rs", "pub fn sample() {}\n"),
         ("crates/nvllm-cpu/src/rows.rs", "fn one() {}\n"),
-        ("docs/add-an-op.md", "`one`, `sample`\n"),
+        ("docs/add-an-op.md", "`one`\n"),
     ];
 
     #[test]
     fn a_complete_op_passes() {
-        assert_eq!(missing(&Tree::of(&WHOLE), &["one", "sample"]), []);
+        assert_eq!(missing(&Tree::of(&WHOLE), &["one"]), []);
     }
 
     #[test]
@@ -117,14 +104,14 @@ mod tests {
         for (index, (path, _)) in WHOLE.iter().enumerate() {
             let mut files = WHOLE;
             files[index].1 = "// `on`, \"on\"\nfn on() {}\n";
-            let found = missing(&Tree::of(&files), &["one", "sample"]);
+            let found = missing(&Tree::of(&files), &["one"]);
             assert!(!found.is_empty() && found.iter().all(|v| v.path == *path), "{path}: {found:?}");
         }
     }
 
     #[test]
     fn fused_ops_are_known() {
-        assert!(Op::FUSED.iter().all(|fused| Op::STEMS.contains(fused) && !is_row_op(fused)));
-        assert!(is_row_op("embed") && computes("linear") && !computes("slice_cols"));
+        assert!(Op::FUSED.iter().all(|fused| Op::STEMS.contains(fused) && !is_primitive(fused)));
+        assert!(is_primitive("embed") && computes("linear") && !computes("slice_cols"));
     }
 }

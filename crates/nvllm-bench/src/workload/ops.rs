@@ -64,7 +64,7 @@ impl Workload for Ops {
         for (case, num_steps) in [(prefill, 1), (decode, TURN_STEPS)] {
             let costs = |at: usize| {
                 let counts = if num_steps == 1 { Counts::prefill(len) } else { Counts::decode(1, len + at) };
-                program.costs(&counts, &limits, &formats)
+                (program.costs(&counts, &limits, &formats), program.sampling_cost(&counts))
             };
             let mut kinds = Vec::new();
             let mut roofs: Vec<Roof> = Vec::new();
@@ -110,18 +110,25 @@ impl Workload for Ops {
 }
 
 /// Adds one step's times to the kinds of its ops, in the order in which a step meets them first.
-fn add(kinds: &mut Vec<Kind>, program: &Program, costs: &[OpCost], profile: &StepProfile) {
+fn add(
+    kinds: &mut Vec<Kind>,
+    program: &Program,
+    (costs, sampling): &(Vec<OpCost>, OpCost),
+    profile: &StepProfile,
+) {
     let num_steps = kinds.first().map_or(0, |kind| kind.seconds.len());
     for op in &profile.ops {
-        let Some(index) = op.index_in(program) else { continue };
-        let name = name(program, &program.nodes[index]);
+        let (name, cost) = match op.node {
+            Some(index) => (name(program, &program.nodes[index]), costs[index]),
+            None => ("sample".into(), *sampling),
+        };
         let at = kinds.iter().position(|kind| kind.name == name).unwrap_or_else(|| {
             kinds.push(Kind { name, cost: Cost { bytes: 0.0, flops: 0.0 }, seconds: vec![0.0; num_steps] });
             kinds.len() - 1
         });
         let kind = &mut kinds[at];
-        kind.cost.bytes += costs[index].bytes();
-        kind.cost.flops += costs[index].flops;
+        kind.cost.bytes += cost.bytes();
+        kind.cost.flops += cost.flops;
         if kind.seconds.len() == num_steps {
             kind.seconds.push(0.0);
         }

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use super::Slots;
 use crate::program::Counts;
-use crate::{BlockId, CoreError, KvGeometry, Limits, OutputRow, Result, SlotId, Source, Step, TokenId};
+use crate::{
+    BlockId, CoreError, KvGeometry, Limits, OutputRow, Result, SlotId, Source, Step, StepId, TokenId,
+    TokenMasks,
+};
 
 /// One sequence of a batch.
 #[derive(Clone, Debug)]
@@ -128,6 +131,17 @@ impl Batch {
             kv_start,
             block_tables: seq.block_tables.clone(),
         });
+    }
+
+    /// Errors if `masks` has one for a row that awaits none.
+    pub fn check_masks(&self, step: StepId, masks: &TokenMasks) -> Result<()> {
+        let awaits = |row: usize| self.outputs.get(row).is_some_and(|output| output.want.awaits_mask);
+        match masks.rows.iter().find(|(row, _)| !awaits(*row)) {
+            None => Ok(()),
+            Some((row, _)) => {
+                Err(CoreError::step(step, format!("has no output row {row} that awaits a mask")))
+            }
+        }
     }
 
     /// The extents, for cost accounting.

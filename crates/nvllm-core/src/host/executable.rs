@@ -2,18 +2,20 @@
 
 use std::collections::VecDeque;
 
-use super::{Batch, OpClock, Slots, sample_rows};
+use super::{Batch, BatchOutput, OpClock, Slots, sample_row};
 use crate::{
-    CoreError, EntryId, Executable, KvCache, KvGeometry, Limits, MemoryReport, Program, Result, Step,
-    StepOutput, StepProfile, Tensor, Ticket, TokenMasks,
+    CoreError, EntryId, Executable, HostTensor, KvCache, KvGeometry, Limits, MemoryReport, OutputRow,
+    Program, Result, RowOutput, Step, StepOutput, StepProfile, Tensor, Ticket, TokenMasks,
 };
 
 /// What a host backend adds: running its programs on a resolved batch.
 pub trait Forward {
-    /// Runs every op of an entry program but the sampler, and tells `clock` when each has ended.
+    /// Runs every op of an entry program, and tells `clock` when each has ended.
     fn forward(&mut self, entry: usize, batch: &Batch, clock: &mut OpClock) -> Result<()>;
-    /// The logits `[outputs, vocab]` that the last forward pass left; empty if the program has none.
+    /// The logits `[outputs, vocab]` that the last forward pass left; empty if the program makes none.
     fn logits(&self) -> &[f32];
+    /// One row of the hidden states `[outputs, n]` that the last forward pass left; `None` if the program makes none.
+    fn hidden(&self, row: usize) -> Option<HostTensor>;
     /// The entry programs, as they run.
     fn programs(&self) -> &[Program];
     /// Geometry of each KV group.
@@ -33,10 +35,10 @@ struct Pending {
 }
 
 enum State {
-    /// Waits for its masks, with what the sampler needs.
-    Masked { batch: Batch, logits: Vec<f32> },
+    /// Some rows wait for their masks; the others are done.
+    Masked { batch: Batch, logits: Vec<f32>, rows: Vec<RowOutput> },
     /// Done.
-    Sampled(StepOutput),
+    Sampled(Vec<RowOutput>),
 }
 
 /// An [`Executable`] over a [`Forward`].
@@ -67,6 +69,26 @@ impl<F: Forward> HostExecutable<F> {
     }
 }
 
+impl<F: Forward> HostExecutable<F> {
+    /// The rows of a batch whose forward pass has just run. Those that await a mask are left empty.
+    fn rows(&mut self, batch: &Batch) -> Vec<RowOutput> {
+        let (forward, slots, vocab_size) = (&self.forward, &mut self.slots, self.vocab_size);
+        let logits = forward.logits();
+        let row = |(index, output): (usize, &BatchOutput)| match output.want {
+            OutputRow { awaits_mask: true, .. } => RowOutput::default(),
+            _ if !logits.is_empty() => {
+                sample_row(&logits[index * vocab_size..][..vocab_size], batch, index, None, slots)
+            }
+            OutputRow { values: true, .. } => {
+                let values = forward.hidden(index).map(|row| Box::new(row) as Box<dyn Tensor>);
+                RowOutput { values, ..RowOutput::default() }
+            }
+            _ => RowOutput::default(),
+        };
+        batch.outputs.iter().enumerate().map(row).collect()
+    }
+}
+
 impl<F: Forward> Executable for HostExecutable<F> {
     fn submit(&mut self, step: &Step) -> Result<Ticket> {
         if self.pending.len() >= self.limits.max_in_flight {
@@ -82,6 +104,7 @@ impl<F: Forward> Executable for HostExecutable<F> {
             let problem = format!("names entry program {}; {num_programs} exist", step.entry);
             return Err(CoreError::step(step.id, problem));
         }
+        self.forward.programs()[step.entry.index()].check_outputs(step)?;
         let replaced = self.slots.reset(step, self.vocab_size)?;
         if self.profiling {
             self.clock.begin();
@@ -100,14 +123,11 @@ impl<F: Forward> Executable for HostExecutable<F> {
             }
         };
         self.slots.advance(&batch);
-        let state = if step.awaits_masks {
-            State::Masked { batch, logits: self.forward.logits().to_vec() }
-        } else {
-            let masks = TokenMasks::default();
-            let logits = self.forward.logits();
-            let output = sample_rows(logits, self.vocab_size, &batch, &masks, &mut self.slots);
-            self.clock.lap(None);
-            State::Sampled(output)
+        let rows = self.rows(&batch);
+        self.clock.lap(None);
+        let state = match step.awaits_masks() {
+            true => State::Masked { batch, logits: self.forward.logits().to_vec(), rows },
+            false => State::Sampled(rows),
         };
         if let Some(ops) = self.clock.end() {
             self.profiles.push(StepProfile { step: step.id, entry: step.entry, ops });
@@ -121,17 +141,21 @@ impl<F: Forward> Executable for HostExecutable<F> {
         let Some(Pending { state: state @ State::Masked { .. }, .. }) = pending else {
             return Err(CoreError::step(ticket.0, "does not await masks"));
         };
-        if let State::Masked { batch, logits } = &state {
-            let output = sample_rows(logits, self.vocab_size, batch, &masks, &mut self.slots);
-            *state = State::Sampled(output);
+        let State::Masked { batch, logits, rows } = state else { return Ok(()) };
+        batch.check_masks(ticket.0, &masks)?;
+        for (index, logits) in logits.chunks(self.vocab_size).enumerate() {
+            if batch.outputs[index].want.awaits_mask {
+                rows[index] = sample_row(logits, batch, index, masks.of(index), &mut self.slots);
+            }
         }
+        *state = State::Sampled(std::mem::take(rows));
         Ok(())
     }
 
     fn collect(&mut self, ticket: Ticket) -> Result<StepOutput> {
         match self.pending.pop_front() {
-            Some(Pending { ticket: oldest, state: State::Sampled(output) }) if oldest == ticket.0.0 => {
-                Ok(output)
+            Some(Pending { ticket: oldest, state: State::Sampled(rows) }) if oldest == ticket.0.0 => {
+                Ok(StepOutput { rows })
             }
             other => {
                 let masked = other.as_ref().is_some_and(|p| p.ticket == ticket.0.0);

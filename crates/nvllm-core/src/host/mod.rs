@@ -11,5 +11,5 @@ pub use batch::{Batch, BatchOutput, BatchSeq};
 pub use clock::OpClock;
 pub use executable::{Forward, HostExecutable};
 pub use memory::memory_bytes;
-pub use sampler::sample_rows;
+pub use sampler::sample_row;
 pub use slots::{SlotState, Slots};

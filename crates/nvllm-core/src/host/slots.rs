@@ -17,7 +17,7 @@ pub struct SlotState {
     pub next_position: u32,
     /// How it is sampled.
     pub sampling: Arc<SamplingParams>,
-    /// What it has seen, for penalties.
+    /// What it has seen: its length, and tokens if penalties ask for them.
     pub counts: TokenCounts,
 }
 
@@ -69,7 +69,7 @@ impl Slots {
                 kv_len: 0,
                 next_position: 0,
                 sampling: Arc::clone(&reset.sampling),
-                counts: TokenCounts::new(&reset.prompt, &reset.output),
+                counts: TokenCounts::needed(&reset.sampling, &reset.prompt, &reset.output),
             };
             let at = reset.slot.index();
             if at >= self.states.len() {

@@ -74,9 +74,18 @@ impl Program {
         self.nodes.iter().map(|node| self.node_cost(node, counts, limits, formats)).collect()
     }
 
-    /// The sum of [`costs`](Self::costs).
+    /// The sum of [`costs`](Self::costs), and sampling.
     pub fn cost(&self, counts: &Counts, limits: &Limits, formats: &[WeightFormat]) -> OpCost {
-        self.costs(counts, limits, formats).into_iter().fold(OpCost::default(), std::ops::Add::add)
+        self.costs(counts, limits, formats).into_iter().fold(self.sampling_cost(counts), std::ops::Add::add)
+    }
+
+    /// What sampling every output row costs: its logits are read, each row leaves a token of 4 bytes. Nothing for a program without
+    /// logits.
+    pub fn sampling_cost(&self, counts: &Counts) -> OpCost {
+        let Some(id) = self.logits() else { return OpCost::default() };
+        let rows = counts.outputs as f64;
+        let logits = rows * self.value(id).cols as f64;
+        OpCost { act_bytes: 4.0 * (logits + rows), flops: 3.0 * logits, ..OpCost::default() }
     }
 
     fn node_cost(&self, node: &Node, counts: &Counts, limits: &Limits, formats: &[WeightFormat]) -> OpCost {
@@ -131,7 +140,6 @@ impl Program {
                 cost.flops += (3.0 + if norm.is_some() { 4.0 } else { 0.0 }) * input;
             }
             Op::SliceCols { .. } | Op::GatherRows | Op::AllReduce | Op::AllGather => {}
-            Op::Sample => cost.flops = 3.0 * input,
         }
         cost
     }

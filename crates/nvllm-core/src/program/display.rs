@@ -2,7 +2,7 @@
 
 use std::fmt::{Display, Formatter, Result};
 
-use super::{Node, Op, Program, Rows, RowsOf, ValueKind};
+use super::{Node, Op, Program, ProgramOutput, Rows, RowsOf, ValueKind};
 use crate::{ValueId, WeightId};
 
 impl Display for Rows {
@@ -23,6 +23,11 @@ impl Display for Program {
         writeln!(f, "program {} {{", self.name)?;
         for node in &self.nodes {
             writeln!(f, "  {}", self.line(node))?;
+        }
+        match self.output {
+            Some(ProgramOutput::Logits(id)) => writeln!(f, "  output logits %{id}")?,
+            Some(ProgramOutput::Hidden(id)) => writeln!(f, "  output hidden %{id}")?,
+            None => {}
         }
         f.write_str("}\n")
     }

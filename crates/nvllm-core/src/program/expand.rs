@@ -24,6 +24,7 @@ impl Program {
                 renamed[old.index()] = Some(new);
             }
         }
+        recorder.copy_output(self, &renamed);
         recorder.finish()
     }
 }

@@ -36,6 +36,7 @@ impl Program {
                 renamed[old.index()] = Some(new);
             }
         }
+        recorder.copy_output(self, &renamed);
         recorder.finish()
     }
 
@@ -64,7 +65,9 @@ impl Program {
         let value = self.value(id);
         let linear = self.nodes[..at].iter().rposition(|node| node.outputs.contains(&id))?;
         let reads = self.nodes.iter().flat_map(|node| &node.inputs).filter(|&&input| input == id).count();
-        (reads == 1 && !value.keep && matches!(self.nodes[linear].op, Op::Linear { .. })).then_some(linear)
+        let handed_out = self.output.is_some_and(|output| output.value() == id);
+        (reads == 1 && !value.keep && !handed_out && matches!(self.nodes[linear].op, Op::Linear { .. }))
+            .then_some(linear)
     }
 }
 

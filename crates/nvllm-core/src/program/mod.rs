@@ -16,7 +16,7 @@ pub use recorder::{Projection, Recorder};
 pub use rope::{RopeScaling, RopeSpec};
 
 use crate::limits::MAX_BYTES;
-use crate::{DType, Limits, ValueId, WeightDecl};
+use crate::{CoreError, DType, Limits, Result, Step, ValueId, WeightDecl};
 
 /// What a row extent counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -118,6 +118,32 @@ pub struct Node {
     pub outputs: Vec<ValueId>,
 }
 
+/// What a program hands out of each output row: `[Outputs, n]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProgramOutput {
+    /// Logits `[Outputs, vocab]` f32: its rows can be sampled and scored.
+    Logits(ValueId),
+    /// Hidden states `[Outputs, n]` in any dtype: its rows are only handed out.
+    Hidden(ValueId),
+}
+
+impl ProgramOutput {
+    /// The value.
+    pub const fn value(self) -> ValueId {
+        match self {
+            Self::Logits(id) | Self::Hidden(id) => id,
+        }
+    }
+
+    /// The same of another value.
+    const fn of(self, id: ValueId) -> Self {
+        match self {
+            Self::Logits(_) => Self::Logits(id),
+            Self::Hidden(_) => Self::Hidden(id),
+        }
+    }
+}
+
 /// A recorded program.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Program {
@@ -127,6 +153,8 @@ pub struct Program {
     pub values: Vec<Value>,
     /// All nodes, in execution order.
     pub nodes: Vec<Node>,
+    /// What is handed out of each output row, if anything is.
+    pub output: Option<ProgramOutput>,
     /// The weights that ids refer to (declarations only).
     pub weights: Vec<WeightDecl>,
 }
@@ -142,9 +170,22 @@ impl Program {
         self.values.iter().position(|v| v.label.as_deref() == Some(label)).map(|i| ValueId(i as u32))
     }
 
-    /// The logits that the sampler reads, if the program samples.
+    /// The logits that the sampler reads, if the program's output is logits.
     pub fn logits(&self) -> Option<ValueId> {
-        self.nodes.iter().find(|n| n.op == Op::Sample).map(|n| n.inputs[0])
+        match self.output {
+            Some(ProgramOutput::Logits(id)) => Some(id),
+            Some(ProgramOutput::Hidden(_)) | None => None,
+        }
+    }
+
+    /// Errors if `step` wants of its rows what this program does not make.
+    pub fn check_outputs(&self, step: &Step) -> Result<()> {
+        let mut rows = step.seqs.iter().flat_map(|seq| &seq.outputs);
+        if self.logits().is_some() || !rows.any(|row| row.sample || row.scored()) {
+            return Ok(());
+        }
+        let problem = format!("samples or scores rows of program `{}`, which makes no logits", self.name);
+        Err(CoreError::step(step.id, problem))
     }
 
     /// Keeps the labelled values alive to the end of every step. False if there is no such label.
@@ -154,7 +195,7 @@ impl Program {
         true
     }
 
-    /// For each value the first and last node that touches it; kept values last to the end.
+    /// For each value the first and last node that touches it; kept values and the output last to the end.
     pub fn lifetimes(&self) -> Vec<(usize, usize)> {
         let mut spans = vec![(usize::MAX, 0); self.values.len()];
         for (at, node) in self.nodes.iter().enumerate() {
@@ -163,8 +204,9 @@ impl Program {
                 *span = (span.0.min(at), at);
             }
         }
-        for (span, value) in spans.iter_mut().zip(&self.values) {
-            if value.keep {
+        let output = self.output.map(|output| output.value().index());
+        for (id, (span, value)) in spans.iter_mut().zip(&self.values).enumerate() {
+            if value.keep || output == Some(id) {
                 span.1 = self.nodes.len();
             }
         }

@@ -133,13 +133,11 @@ pub enum Op {
     AllReduce,
     /// `x -> x`: the concatenation of columns over the ranks; a copy in a world of one.
     AllGather,
-    /// `logits [Outputs, vocab] f32 -> [Outputs, 1] i32`: see [`sampling`](crate::sampling).
-    Sample,
 }
 
 impl Op {
     /// One op of every kind, in the order of the table in `docs/add-an-op.md`.
-    pub const STEMS: [&'static str; 19] = [
+    pub const STEMS: [&'static str; 18] = [
         "embed",
         "rms_norm",
         "linear",
@@ -158,7 +156,6 @@ impl Op {
         "weighted_sum",
         "all_reduce",
         "all_gather",
-        "sample",
     ];
 
     /// The fused ones among [`STEMS`](Self::STEMS).
@@ -185,7 +182,6 @@ impl Op {
             Self::WeightedSum => "weighted_sum",
             Self::AllReduce => "all_reduce",
             Self::AllGather => "all_gather",
-            Self::Sample => "sample",
         }
     }
 

@@ -1,7 +1,7 @@
 //! The builder with which a model records its program: one method an op, named as the op.
 
 use super::op::QkNorm;
-use super::{AttentionSpec, Node, Op, Program, RopeSpec, Rows, Value, ValueKind};
+use super::{AttentionSpec, Node, Op, Program, ProgramOutput, RopeSpec, Rows, Value, ValueKind};
 use crate::{CoreError, KvLayer, Result, ValueId, WeightDecl, WeightId};
 
 /// Records one program. Shapes are checked as ops are added; the first fault is reported by [`finish`](Self::finish), so
@@ -29,8 +29,13 @@ impl From<WeightId> for Projection {
 impl Recorder {
     /// Starts the program `name` over `weights`.
     pub fn new(name: &str, weights: &[WeightDecl]) -> Self {
-        let program =
-            Program { name: name.into(), values: Vec::new(), nodes: Vec::new(), weights: weights.to_vec() };
+        let program = Program {
+            name: name.into(),
+            values: Vec::new(),
+            nodes: Vec::new(),
+            output: None,
+            weights: weights.to_vec(),
+        };
         Self { program, fault: None }
     }
 
@@ -229,14 +234,31 @@ impl Recorder {
         self.one(Op::AllGather, &[x], rows, cols, ValueKind::Act)
     }
 
-    /// [`Op::Sample`].
-    pub fn sample(&mut self, logits: ValueId) -> ValueId {
-        let (rows, cols) = self.shape(logits);
+    /// Hands out `logits` `[Outputs, vocab]` f32: rows can be sampled and scored.
+    pub fn output_logits(&mut self, logits: ValueId) {
         let kind = self.program.value(logits).kind;
-        self.check(rows == Rows::OUTPUTS && kind == ValueKind::F32, || {
-            format!("sample: {rows:?} x {cols} {kind:?}; logits are f32, one row an output")
+        self.check(kind == ValueKind::F32, || format!("output: {kind:?}; logits are f32"));
+        self.output(ProgramOutput::Logits(logits));
+    }
+
+    /// Hands out hidden states `[Outputs, n]`: rows cannot be sampled.
+    pub fn output_hidden(&mut self, x: ValueId) {
+        self.output(ProgramOutput::Hidden(x));
+    }
+
+    fn output(&mut self, output: ProgramOutput) {
+        let (rows, cols) = self.shape(output.value());
+        let first = self.program.output.is_none();
+        self.check(rows == Rows::OUTPUTS && first, || {
+            format!("output: {rows:?} x {cols}; a program has one, with one row an output")
         });
-        self.one(Op::Sample, &[logits], rows, 1, ValueKind::I32)
+        self.program.output = Some(output);
+    }
+
+    /// Carries over the output of a program whose values have become `renamed`: for rewrites.
+    pub(super) fn copy_output(&mut self, from: &Program, renamed: &[Option<ValueId>]) {
+        let renamed = |output: ProgramOutput| renamed[output.value().index()].map(|id| output.of(id));
+        self.program.output = from.output.and_then(renamed);
     }
 
     /// Adds `op` with outputs shaped as in another program: for rewrites, which start from checked nodes.

@@ -10,8 +10,8 @@ use crate::host::{Batch, Forward, HostExecutable, OpClock, memory_bytes};
 use crate::program::{MemoryPlan, Node, Program};
 use crate::{
     Activations, Backend, BackendInfo, DType, Executable, HostTensor, KvCache, KvGeometry, Limits,
-    MemoryReport, ModelSpec, Op, OpQuery, OrderId, Plan, PlanRules, Reason, Result, Tensor, ValueId,
-    ValueKind, Weight, WeightDecl, WeightSource,
+    MemoryReport, ModelSpec, OpQuery, OrderId, Plan, PlanRules, ProgramOutput, Reason, Result, Tensor,
+    ValueId, ValueKind, Weight, WeightDecl, WeightSource,
 };
 
 use kv::ReferenceKv;
@@ -125,6 +125,14 @@ impl Forward for Run {
         self.programs[self.entry].logits().map_or(&[], |id| &self.values[id.index()])
     }
 
+    fn hidden(&self, row: usize) -> Option<HostTensor> {
+        let program = &self.programs[self.entry];
+        let Some(ProgramOutput::Hidden(id)) = program.output else { return None };
+        let value = program.value(id);
+        let row = &self.values[id.index()][row * value.cols..][..value.cols];
+        Some(HostTensor::from_f32([value.cols], value.kind.dtype(&self.limits), row))
+    }
+
     fn programs(&self) -> &[Program] {
         &self.programs
     }
@@ -160,9 +168,6 @@ impl Run {
         let program = &self.programs[entry];
         self.values = vec![Vec::new(); program.values.len()];
         for (index, node) in program.nodes.iter().enumerate() {
-            if node.op == Op::Sample {
-                continue;
-            }
             let inputs: Vec<&[f32]> =
                 node.inputs.iter().map(|id| self.values[id.index()].as_slice()).collect();
             let cols = |id: &ValueId| program.value(*id).cols;

@@ -40,7 +40,7 @@ pub(super) fn run(op: &Op, cx: &Context<'_>, inputs: &[&[f32]], kv: &mut Referen
         Op::WeightedSum => weighted_sum(inputs[0], inputs[1], cx),
         Op::AllReduce => all_reduce(inputs[0]),
         Op::AllGather => all_gather(inputs[0]),
-        Op::Attention { .. } | Op::LinearAdd { .. } | Op::LinearSiluMul { .. } | Op::Sample => {
+        Op::Attention { .. } | Op::LinearAdd { .. } | Op::LinearSiluMul { .. } => {
             unreachable!("{} is lowered before it runs", op.stem())
         }
     };

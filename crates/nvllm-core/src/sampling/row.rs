@@ -12,6 +12,8 @@ pub struct TokenCounts {
     prompt: HashMap<TokenId, u32>,
     output: HashMap<TokenId, u32>,
     output_len: u32,
+    /// Whether only the length of the output is counted: prompts are long, and most sequences have no penalty.
+    len_only: bool,
 }
 
 impl TokenCounts {
@@ -23,9 +25,19 @@ impl TokenCounts {
         counts
     }
 
+    /// What a sequence sampled with `params` needs of its prompt and output.
+    pub fn needed(params: &SamplingParams, prompt: &[TokenId], output: &[TokenId]) -> Self {
+        if params.needs_counts() {
+            return Self::new(prompt, output);
+        }
+        Self { output_len: output.len() as u32, len_only: true, ..Self::default() }
+    }
+
     /// Adds a token to the output.
     pub fn push(&mut self, token: TokenId) {
-        *self.output.entry(token).or_default() += 1;
+        if !self.len_only {
+            *self.output.entry(token).or_default() += 1;
+        }
         self.output_len += 1;
     }
 }

@@ -14,7 +14,8 @@ use std::sync::Arc;
 use nvllm_core::host::{Batch, Forward, HostExecutable, OpClock, memory_bytes};
 use nvllm_core::{
     Activations, Backend, BackendInfo, CoreError, DType, Executable, HostTensor, KvCache, KvGeometry, Limits,
-    MemoryReport, ModelSpec, Op, OpQuery, OrderId, Plan, PlanRules, Program, Reason, Tensor, WeightSource,
+    MemoryReport, ModelSpec, Op, OpQuery, OrderId, Plan, PlanRules, Program, ProgramOutput, Reason, Tensor,
+    WeightSource,
 };
 
 use crate::{Cpu, Isa, Kernels, Pool, PoolConfig, SumOrder, measure_matmul_rate, measure_read_bandwidth};
@@ -156,7 +157,7 @@ impl Forward for Run {
         let Self { cpu, kv, tables, scratch, values } = self;
         let mut machine = ops::Machine { cpu, kv, tables, scratch, values, batch };
         let nodes = &values.programs[entry].nodes;
-        for (index, node) in nodes.iter().enumerate().filter(|(_, node)| node.op != Op::Sample) {
+        for (index, node) in nodes.iter().enumerate() {
             machine.run(node).map_err(|e| CoreError::Unsupported {
                 backend: "cpu".into(),
                 op: node.op.stem().into(),
@@ -169,6 +170,15 @@ impl Forward for Run {
 
     fn logits(&self) -> &[f32] {
         self.values.program().logits().map_or(&[], |id| self.values.words(id))
+    }
+
+    fn hidden(&self, row: usize) -> Option<HostTensor> {
+        let program = self.values.program();
+        let Some(ProgramOutput::Hidden(id)) = program.output else { return None };
+        let (value, bytes) = (program.value(id), self.values.bytes(id));
+        let dtype = value.kind.dtype(&self.values.limits);
+        let len = value.cols * dtype.size();
+        Some(HostTensor::from_bytes([value.cols], dtype, bytes[row * len..][..len].to_vec()))
     }
 
     fn programs(&self) -> &[Program] {

@@ -1,4 +1,4 @@
-// What a step is on the device. The mirror of src/inputs.rs and src/slots.rs: sizes are asserted on both sides.
+// What a step is on the device. The mirror of nvllm-core's src/device: sizes are asserted on both sides.
 //
 // All extents are read from device memory, so that one captured launch serves every step of its bucket: a thread block whose rows
 // lie past the extent returns.
@@ -31,14 +31,14 @@ struct Slot {
     u32 num_stops;
     u32 uses_counts;
 };
-static_assert(sizeof(Slot) == 64, "as in src/slots.rs");
+static_assert(sizeof(Slot) == 64, "as in device/slot.rs");
 
 struct Reset {
     u32 slot;
     u32 padding[3];
     Slot state;
 };
-static_assert(sizeof(Reset) == 80, "as in src/slots.rs");
+static_assert(sizeof(Reset) == 80, "as in device/slot.rs");
 
 struct Bias {
     u32 token;
@@ -55,6 +55,6 @@ struct Output {
     u32 num_top;    // most likely tokens wanted beside it
     u32 padding[2];
 };
-static_assert(sizeof(Output) == 32, "as in src/inputs.rs");
+static_assert(sizeof(Output) == 32, "as in device/mod.rs");
 
-enum Wants { WANTS_SAMPLE = 1, WANTS_LOGPROB = 2, WANTS_MASK = 4 };
+enum Wants { WANTS_SAMPLE = 1, WANTS_LOGPROB = 2, AWAITS_MASK = 4 };

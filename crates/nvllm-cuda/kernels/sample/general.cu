@@ -63,7 +63,9 @@ __device__ __forceinline__ Best block_best(Best best) {
 __device__ __forceinline__ int split_len(int vocab) { return ((vocab + SPLITS - 1) / SPLITS + 3) / 4 * 4; }
 
 __device__ __forceinline__ bool samples(const Sampling& s, int at) {
-    return at < s.counts[NUM_OUTPUTS] && (s.outputs[at].wants & WANTS_SAMPLE);
+    if (at >= s.counts[NUM_OUTPUTS]) return false;
+    u32 now = s.masks ? WANTS_SAMPLE | AWAITS_MASK : WANTS_SAMPLE;
+    return (s.outputs[at].wants & (WANTS_SAMPLE | AWAITS_MASK)) == now;
 }
 
 // The row's best of sample_scan. Splits are joined in ascending order of tokens.

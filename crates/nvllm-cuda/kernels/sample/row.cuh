@@ -4,7 +4,8 @@
 
 #include "step.cuh"
 
-// Everything the sampler reads. `masked` [Outputs] and `masks` [Outputs, ceil(vocab / 32)] are null in a step without masks.
+// Everything the sampler reads. `masks` [Outputs, ceil(vocab / 32)] is null for the rows that await none: those are sampled with the
+// forward pass, the others when their masks have come.
 struct Sampling {
     const int* counts;
     const Output* outputs;
@@ -13,15 +14,14 @@ struct Sampling {
     const u32* stops;   // [slots, MAX_STOPS]
     u32* seen;          // [slots, vocab]: bit 31: in the prompt; below: how often in the output
     const float* logits; // [Outputs, vocab]
-    const int* masked;
     const u32* masks;
     int vocab;
 };
 
 #define SAMPLING_PARAMS                                                                                                \
     const int *counts, const Output *outputs, Slot *slots, const Bias *biases, const u32 *stops, u32 *seen,            \
-        const float *logits, const int *masked, const u32 *masks, int vocab
-#define SAMPLING_ARGS {counts, outputs, slots, biases, stops, seen, logits, masked, masks, vocab}
+        const float *logits, const u32 *masks, int vocab
+#define SAMPLING_ARGS {counts, outputs, slots, biases, stops, seen, logits, masks, vocab}
 
 struct Row {
     const float* logits;
@@ -39,7 +39,7 @@ __device__ __forceinline__ Row row_of(const Sampling& s, int at) {
     int slot = s.outputs[at].slot;
     r.slot = s.slots[slot];
     r.logits = s.logits + (i64)at * s.vocab;
-    r.mask = s.masked && s.masked[at] ? s.masks + (i64)at * ((s.vocab + 31) / 32) : nullptr;
+    r.mask = s.masks ? s.masks + (i64)at * ((s.vocab + 31) / 32) : nullptr;
     r.biases = s.biases + (i64)slot * MAX_BIASES;
     r.stops = s.stops + (i64)slot * MAX_STOPS;
     r.seen = r.slot.uses_counts ? s.seen + (i64)slot * s.vocab : nullptr;

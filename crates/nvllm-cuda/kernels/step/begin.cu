@@ -1,8 +1,21 @@
-// step_begin: what every step does first. Takes slots anew, and resolves tokens that only the device knows.
+// step: what every step does first. Spreads its packed inputs, takes slots anew, and resolves tokens that only the device knows.
 //
+// step_spread: one block a copy, of the words of one part of the inputs.
 // source [T]: a token id, or -1 - slot for the last token sampled in a slot.
-// One thread a token or a reset; a few hundred bytes: bound by its launch.
+// step_begin: one thread a token or a reset. A few hundred bytes: all three are bound by their launch.
 #include "step.cuh"
+
+struct WordCopy {
+    u64 to;   // first word of the layout
+    u32 from; // first word of the packed bytes
+    u32 num_words;
+};
+static_assert(sizeof(WordCopy) == 16, "as in nvllm-core's device/pack.rs");
+
+extern "C" __global__ void __launch_bounds__(256) step_spread(const u32* packed, const WordCopy* copies, u32* inputs) {
+    WordCopy copy = copies[blockIdx.x];
+    for (u32 i = threadIdx.x; i < copy.num_words; i += blockDim.x) inputs[copy.to + i] = packed[copy.from + i];
+}
 
 extern "C" __global__ void step_begin_resets(const int* counts, const Reset* resets, Slot* slots) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;

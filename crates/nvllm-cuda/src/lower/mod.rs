@@ -153,8 +153,6 @@ impl Lowering<'_> {
                 let ways = self.attention(qkv, (norm.as_ref(), rope), spec, *kv, y)?;
                 Ok(Lowered { rows, ways })
             }
-            // Sampling follows the forward pass.
-            Op::Sample => Ok(Lowered { rows, ways: Vec::new() }),
         }
     }
 

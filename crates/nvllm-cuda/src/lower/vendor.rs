@@ -273,7 +273,7 @@ impl Tuning<'_> {
 
     /// Tells kernels that read the step's extents from the device how many rows there are.
     fn set_counts(&self, rows: usize) -> Result<()> {
-        self.lowering.inputs.buffer.write(0, bytemuck::cast_slice(&[rows as i32; 3]))
+        self.lowering.inputs.write_counts([rows as i32; 3])
     }
 }
 

@@ -181,7 +181,7 @@ impl Executor {
         out.rows.push(RowOutput {
             token,
             logprobs: scored.map(|t| hash.logprobs(t, want.top_logprobs.unwrap_or(0))),
-            logits: want.logits.then(logits),
+            values: want.values.then(logits),
         });
     }
 }

@@ -101,7 +101,7 @@ fn commits_must_fit_their_steps() {
         rows: std::iter::repeat_with(|| RowOutput {
             token: Some(TokenId(1)),
             logprobs: Some(TokenLogprobs::default()),
-            logits: None,
+            values: None,
         })
         .take(n)
         .collect(),
