@@ -80,9 +80,10 @@ impl Session {
         layout: Layout,
     ) -> Self {
         let limits = limits(spec, activations, &layout);
-        let exe = backend
+        let mut exe = backend
             .plan_and_load(spec, source, &limits)
             .unwrap_or_else(|e| panic!("{}: {e}", backend.info().name));
+        while exe.prepare(true).expect("the device works") {}
         Self { exe, layout, vocab: spec.vocab_size, lens: [0; SLOTS], next_step: 0 }
     }
 

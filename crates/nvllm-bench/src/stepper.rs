@@ -45,7 +45,8 @@ struct Flight {
 impl Stepper {
     /// Loads `model`. The limits' KV bytes hold `seqs` sequences of `context`, see [`kv_bytes`].
     pub(crate) fn load(backend: &dyn Backend, model: &Model, limits: &Limits) -> Result<Self> {
-        let exe = backend.plan_and_load(&model.spec, model.source.as_ref(), limits)?;
+        let mut exe = backend.plan_and_load(&model.spec, model.source.as_ref(), limits)?;
+        while exe.prepare(true)? {}
         let (num_groups, vocab_size) = (model.spec.kv.len(), model.spec.vocab_size);
         Ok(Self { exe, limits: limits.clone(), num_groups, vocab_size, num_steps: 0, spans: None })
     }

@@ -46,6 +46,8 @@ pub enum Fault {
     WrongLogprobs,
     /// Rows of the program's output come back in reverse order.
     ReversedRows,
+    /// Rows that are NaN or infinite are passed off as usable.
+    HidesUnusable,
     /// Every sampler row draws from the same uniforms: the seed is ignored.
     IgnoredSeed,
     /// A row's values depend on how many rows the step has.
@@ -67,6 +69,7 @@ impl std::fmt::Display for Fault {
             Self::WrongToken => f.write_str("sample: the next token id"),
             Self::WrongLogprobs => f.write_str("sample: log-probabilities scaled by 1.001"),
             Self::ReversedRows => f.write_str("output: rows in reverse order"),
+            Self::HidesUnusable => f.write_str("sample: NaN passes as usable"),
             Self::IgnoredSeed => f.write_str("sample: the seed is ignored"),
             Self::DependsOnBatch => f.write_str("model: last bit depends on the number of rows"),
         }
@@ -108,6 +111,7 @@ impl Fault {
             Self::WrongToken,
             Self::WrongLogprobs,
             Self::ReversedRows,
+            Self::HidesUnusable,
             Self::IgnoredSeed,
             Self::DependsOnBatch,
         ]);
@@ -125,6 +129,7 @@ impl Fault {
             Self::WrongToken => vec!["sample"],
             Self::WrongLogprobs => vec!["logprobs"],
             Self::ReversedRows => vec!["hidden_states"],
+            Self::HidesUnusable => vec!["unusable_rows"],
             Self::IgnoredSeed => vec!["sample", "frequencies"],
             Self::DependsOnBatch => vec!["batch_invariance"],
         }
@@ -317,6 +322,7 @@ impl Executable for FaultyRun {
                 let values: Vec<_> = output.rows.iter_mut().rev().map(|row| row.values.take()).collect();
                 output.rows.iter_mut().zip(values).for_each(|(row, values)| row.values = values);
             }
+            Fault::HidesUnusable => output.rows.iter_mut().for_each(|row| row.unusable = false),
             Fault::WrongLogprobs => {
                 let scored = output.rows.iter_mut().filter_map(|row| row.logprobs.as_mut());
                 scored.for_each(|scored| scored.logprob *= 1.001);

@@ -41,6 +41,7 @@ mod sampling;
 mod source;
 pub mod tolerance;
 mod trial;
+mod unusable;
 
 use nvllm_core::Backend;
 
@@ -65,6 +66,7 @@ pub mod cases {
     pub use crate::models::{models_end_to_end, models_op_by_op};
     pub use crate::ops::*;
     pub use crate::sampling::{frequencies, logprobs, masks, sample};
+    pub use crate::unusable::unusable_rows;
 }
 
 /// Makes a test module `$module` with one `#[test]` a case, each on the backend that the closure `$make` returns.
@@ -103,7 +105,7 @@ macro_rules! each_case {
     ($callback:ident ($($args:tt)*)) => {
         $crate::$callback! { ($($args)*)
             embed rms_norm linear add silu_mul slice_cols rope kv_append paged_attention attention linear_add linear_silu_mul
-            gather_rows top_k expert_linear weighted_sum all_reduce all_gather sample logprobs masks frequencies hidden_states
+            gather_rows top_k expert_linear weighted_sum all_reduce all_gather sample logprobs masks frequencies hidden_states unusable_rows
             models_op_by_op models_end_to_end batch_invariance chunk_invariance page_invariance moved_blocks
             slot_sources steps_in_flight refused_steps kept_values kv_cache kv_groups
         }

@@ -219,7 +219,9 @@ pub fn models_end_to_end(backend: &dyn Backend, settings: &Settings) -> Result<(
 /// Submits and collects.
 pub(crate) fn run(exe: &mut dyn Executable, step: &Step) -> Result<StepOutput> {
     let ticket = exe.submit(step).doing("submit")?;
-    exe.collect(ticket).doing("collect")
+    let output = exe.collect(ticket).doing("collect")?;
+    exe.prepare(false).doing("prepare")?;
+    Ok(output)
 }
 
 /// The rows of logits that a step returned.

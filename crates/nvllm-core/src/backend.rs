@@ -146,6 +146,14 @@ pub trait Executable {
     fn request_limits(&self) -> RequestLimits {
         RequestLimits::default()
     }
+    /// Does one piece of work that makes later steps faster and that loading does not wait for, such as recording a graph: what the
+    /// last step lacked, or with `idle` whatever is left. False if there was nothing to do.
+    ///
+    /// Called between steps. No result depends on it, and what fails here only stays slow; errors if the device has failed.
+    fn prepare(&mut self, idle: bool) -> Result<bool> {
+        let _ = idle;
+        Ok(false)
+    }
     /// Times every op of the steps submitted from now on, or no longer. Steps that are timed may run slower.
     ///
     /// Errors if the backend cannot.

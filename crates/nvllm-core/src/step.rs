@@ -152,6 +152,9 @@ pub struct RowOutput {
     pub logprobs: Option<TokenLogprobs>,
     /// The row of the program's output `[n]`, if asked for: logits `[vocab]` f32, or hidden states.
     pub values: Option<Box<dyn Tensor>>,
+    /// Whether a token was to be sampled or scored from logits that hold NaN or infinity: see
+    /// [`sampling::is_usable`](crate::sampling::is_usable). No token and no log-probabilities come with it.
+    pub unusable: bool,
 }
 
 /// What a step made.

@@ -16,6 +16,7 @@ use crate::cublaslt::CublasLt;
 use crate::device::{Device, DeviceFacts, version};
 use crate::error::Result;
 use crate::executable::{CudaExecutable, Entry, Held, Parts};
+use crate::graphs::{GraphLimits, Graphs};
 use crate::inputs::Inputs;
 use crate::kv::CudaKv;
 use crate::lanes::Lane;
@@ -29,7 +30,7 @@ use crate::rope::RopeTables;
 use crate::sampler::{Sampler, result_bytes};
 use crate::slots::DeviceSlots;
 use crate::weights::Weights;
-use crate::work_lists::WorkLists;
+use crate::work_lists::{CHUNK, WorkLists};
 
 /// Tokens of a step that fill the device's tensor cores many times over.
 pub(crate) const STEP_TOKENS: usize = 8192;
@@ -240,6 +241,9 @@ impl CudaBackend {
             .map(|entry| self.entry(&held, &limits, library.as_ref(), entry))
             .collect::<Result<Vec<_>>>()?;
         device.synchronize()?;
+        let rows = limits.step_tokens.min(limits.step_outputs).min(limits.seqs);
+        let (chunks, prefill) = (limits.context > CHUNK, !limits.block_len.is_multiple_of(16));
+        let graphs = GraphLimits { num_entries: entries.len(), rows, chunks, prefill };
         Ok(CudaExecutable::new(Parts {
             device: Arc::clone(device),
             vocab_size: spec.vocab_size,
@@ -247,7 +251,7 @@ impl CudaBackend {
             limits,
             entries,
             begin,
-            graphs: self.graphs,
+            graphs: if self.graphs { Graphs::new(&graphs) } else { Graphs::none() },
             held,
             lanes,
         }))

@@ -15,7 +15,7 @@ use nvllm_core::{
 };
 
 use crate::device::Device;
-use crate::graphs::Graphs;
+use crate::graphs::{GraphKey, Graphs, capture};
 use crate::inputs::Inputs;
 use crate::kv::CudaKv;
 use crate::lanes::Lane;
@@ -25,7 +25,7 @@ use crate::memory::Buffer;
 use crate::modules::Modules;
 use crate::profile::Timed;
 use crate::rope::RopeTables;
-use crate::sampler::{MAX_TOP, Sampler, Sampling, Scored, scored_at};
+use crate::sampler::{MAX_TOP, NO_TOKEN, Sampler, Sampling, Scored, scored_at};
 use crate::slots::{self, DeviceSlots};
 use crate::weights::Weights;
 use crate::work_lists::WorkLists;
@@ -100,7 +100,7 @@ pub(crate) struct Parts {
     pub geometries: Vec<KvGeometry>,
     pub entries: Vec<Entry>,
     pub begin: Vec<Launch>,
-    pub graphs: bool,
+    pub graphs: Graphs,
     pub held: Held,
     pub lanes: Vec<Lane>,
 }
@@ -116,7 +116,7 @@ impl CudaExecutable {
             geometries,
             entries,
             begin,
-            graphs: Graphs::new(graphs),
+            graphs,
             held,
             lanes,
             flights: VecDeque::new(),
@@ -196,17 +196,18 @@ impl CudaExecutable {
         self.device.bind()?;
         let extents = self.extents(batch);
         self.last = Some((step.entry.index(), extents));
-        let most = [self.limits.step_tokens, self.limits.step_outputs, self.limits.seqs];
-        let most = most.into_iter().min().unwrap_or(0);
-        let bucket = self.graphs.extents(extents, most);
-        let Extents { tokens, seqs, .. } = bucket.unwrap_or(extents);
+        let graph = if self.profiling { None } else { self.graphs.find(step.entry.index(), extents) };
+        let Extents { tokens, seqs, .. } = graph.map_or(extents, GraphKey::extents);
         let (own, inputs) = (&mut self.lanes[lane], &self.held.inputs);
         let packed = inputs.layout.pack(own.staging()?, step, batch, [tokens, seqs]);
         self.uploaded = packed.len;
         let arrived = own.upload(&self.device, packed.len)?;
         inputs.spread(&self.device, &packed, arrived)?;
         self.held.slots.count(step, &packed.counted, arrived)?;
-        self.compute(step, extents, bucket)?;
+        match graph {
+            Some(graph) => self.graphs.replay(graph)?,
+            None => self.compute(step, extents)?,
+        }
         let Entry { program, plan, .. } = &self.entries[step.entry.index()];
         if let (Some(rows), Some(output)) = (rows, program.output) {
             rows.copy(0, &self.held.arena, plan.place(output.value()).offset, rows.len())?;
@@ -214,8 +215,8 @@ impl CudaExecutable {
         if step.awaits_masks() { Ok(()) } else { self.finish(step.entry.index(), batch, lane) }
     }
 
-    /// The forward pass, and the sampler of rows that await no mask: as a graph where there is one.
-    fn compute(&mut self, step: &Step, extents: Extents, bucket: Option<Extents>) -> crate::Result<()> {
+    /// The forward pass, and the sampler of rows that await no mask, kernel by kernel.
+    fn compute(&mut self, step: &Step, extents: Extents) -> crate::Result<()> {
         let (device, begin, entry) = (&*self.device, &self.begin, &self.entries[step.entry.index()]);
         if self.profiling {
             let nodes = entry.nodes.iter().enumerate();
@@ -225,17 +226,16 @@ impl CudaExecutable {
             self.timed.push(Timed::run(device, (step.id, step.entry), extents, begin, &nodes)?);
             return Ok(());
         }
-        let all = |at: Extents| {
-            let nodes = entry.nodes.iter().flat_map(|node| node.launches(at));
-            let sampling = entry.sampling.iter().flat_map(|sampling| &sampling.plain);
-            begin.iter().chain(nodes).chain(sampling).try_for_each(|launch| launch.run(device, at))
-        };
-        if let Some(bucket) = bucket
-            && self.graphs.replay(device, step.entry.index(), bucket, all)?
-        {
-            return Ok(());
-        }
-        all(extents)
+        self.launch_all(step.entry.index(), extents)
+    }
+
+    /// Every launch of a step of these extents.
+    fn launch_all(&self, entry: usize, at: Extents) -> crate::Result<()> {
+        let Entry { nodes, sampling, .. } = &self.entries[entry];
+        let nodes = nodes.iter().flat_map(|node| node.launches(at));
+        let sampling = sampling.iter().flat_map(|sampling| &sampling.plain);
+        let all = self.begin.iter().chain(nodes).chain(sampling);
+        all.into_iter().try_for_each(|launch| launch.run(&self.device, at))
     }
 
     /// Room for a copy of all rows of the program's output, if the host wants one of them.
@@ -306,8 +306,10 @@ impl CudaExecutable {
         let row = |(i, output): (usize, &BatchOutput)| {
             let want = &output.want;
             let row = values(i);
-            let token = want.sample.then(|| TokenId(tokens[i]));
-            let target = want.target.or(token.filter(|_| want.scored()));
+            let unusable =
+                (want.sample && tokens[i] == NO_TOKEN) || (want.scored() && !scored[i].is_usable());
+            let token = (want.sample && !unusable).then(|| TokenId(tokens[i]));
+            let target = want.target.or(token).filter(|_| want.scored() && !unusable);
             let num_top = usize::from(want.top_logprobs.unwrap_or(0));
             let logprobs = match (target, &row) {
                 (None, _) => None,
@@ -316,7 +318,7 @@ impl CudaExecutable {
                 }
                 (Some(_), _) => Some(scored[i].logprobs()),
             };
-            Ok(RowOutput { token, logprobs, values: row.filter(|_| want.values).map(boxed) })
+            Ok(RowOutput { token, logprobs, values: row.filter(|_| want.values).map(boxed), unusable })
         };
         let rows = flight.batch.outputs.iter().enumerate().map(row);
         Ok(StepOutput { rows: rows.collect::<Result<_>>()? })
@@ -402,6 +404,16 @@ impl Executable for CudaExecutable {
         Some(Box::new(HostTensor::from_bytes([rows, value.cols], dtype, bytes)))
     }
 
+    fn prepare(&mut self, idle: bool) -> Result<bool> {
+        let Some(key) = self.graphs.next(idle) else { return Ok(false) };
+        self.alive()?;
+        self.device.bind().map_err(CoreError::from)?;
+        let extents = key.extents();
+        let captured = capture(&self.device, extents, |at| self.launch_all(key.entry, at));
+        self.graphs.insert(key, captured);
+        Ok(true)
+    }
+
     fn set_profiling(&mut self, on: bool) -> Result<()> {
         if on {
             self.device.check_timing()?;
@@ -443,6 +455,11 @@ impl CudaExecutable {
     /// Linear layers that some number of rows takes to the vendor's library, over all programs.
     pub fn vendor_layers(&self) -> usize {
         self.entries.iter().flat_map(|entry| &entry.nodes).filter(|node| node.uses_vendor()).count()
+    }
+
+    /// Steps that were replayed as graphs so far.
+    pub fn num_replays(&self) -> usize {
+        self.graphs.num_replays
     }
 
     fn sample_masked(&mut self, flight: &Flight, masks: &TokenMasks) -> crate::Result<()> {

@@ -1,7 +1,7 @@
-//! Whole steps as CUDA graphs: captured when a bucket of rows is first met, replayed from then on.
+//! Whole steps as CUDA graphs: captured between steps, when no one waits or when the last step lacked its own, and replayed from then on.
+//! Loading does not wait for them: a step without a graph is launched kernel by kernel, with the same bits.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry as Slot;
+use std::collections::{BTreeSet, HashMap};
 
 use cudarc::driver::{CudaGraph, sys};
 
@@ -12,10 +12,33 @@ use crate::launch::Extents;
 /// Rows of the largest graph: above, launches cost little beside the work.
 const MOST_ROWS: usize = 512;
 
-/// The graphs of one loaded model, by entry program and bucket.
+/// A graph: rows first, so that small ones come first; then the flags of [`Extents`] and the entry program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct GraphKey {
+    rows: usize,
+    chunks: bool,
+    prefill: bool,
+    pub entry: usize,
+}
+
+impl GraphKey {
+    /// What the graph's launches are sized for: a new token and an output for each sequence.
+    pub(crate) const fn extents(self) -> Extents {
+        let Self { rows, chunks, prefill, .. } = self;
+        Extents { tokens: rows, outputs: rows, seqs: rows, prefill, chunks }
+    }
+}
+
+/// The graphs of one loaded model.
 pub(crate) struct Graphs {
-    wanted: bool,
-    graphs: HashMap<(usize, Extents), CudaGraph>,
+    graphs: HashMap<GraphKey, CudaGraph>,
+    /// Those that are still to be captured; one whose capture failed is in neither.
+    todo: BTreeSet<GraphKey>,
+    /// Rows of the largest.
+    most: usize,
+    /// The graph that the last step lacked.
+    lacked: Option<GraphKey>,
+    pub num_replays: usize,
 }
 
 /// The bucket of a step that decodes `rows` tokens: as many, or the next size for which a graph is kept.
@@ -29,44 +52,76 @@ const fn bucket(rows: usize) -> usize {
     }
 }
 
+/// What decides which graphs a model has.
+pub(crate) struct GraphLimits {
+    pub num_entries: usize,
+    /// Rows of a step that only decodes, at most.
+    pub rows: usize,
+    /// Whether keys may be cut into several chunks.
+    pub chunks: bool,
+    /// Whether attention's prefill kernels run every row.
+    pub prefill: bool,
+}
+
 impl Graphs {
-    pub(crate) fn new(wanted: bool) -> Self {
-        Self { wanted, graphs: HashMap::new() }
+    /// The graphs of a model: a bucket for every number of rows, for each entry program, with and without chunks.
+    pub(crate) fn new(limits: &GraphLimits) -> Self {
+        let most = limits.rows.min(MOST_ROWS);
+        let key = |rows: usize, chunks, entry| GraphKey {
+            rows: bucket(rows).min(most),
+            chunks,
+            prefill: limits.prefill,
+            entry,
+        };
+        let chunks = [false, true].into_iter().filter(|&chunks| !chunks || limits.chunks);
+        let keys = chunks.flat_map(|chunks| (1..=most).map(move |rows| (rows, chunks)));
+        let todo = keys
+            .flat_map(|(rows, chunks)| (0..limits.num_entries).map(move |entry| key(rows, chunks, entry)))
+            .collect();
+        Self { graphs: HashMap::new(), todo, most, lacked: None, num_replays: 0 }
     }
 
-    /// The extents of the graph that serves a step: one new token and one output for each sequence, and `most` rows at most.
-    pub(crate) fn extents(&self, step: Extents, most: usize) -> Option<Extents> {
-        let Extents { tokens, outputs, seqs, .. } = step;
-        if !self.wanted || tokens == 0 || tokens != outputs || tokens != seqs || tokens > most.min(MOST_ROWS)
-        {
+    /// No graphs.
+    pub(crate) fn none() -> Self {
+        Self { graphs: HashMap::new(), todo: BTreeSet::new(), most: 0, lacked: None, num_replays: 0 }
+    }
+
+    /// The graph that serves a step, if there is one; where one is still to be captured, that is remembered.
+    pub(crate) fn find(&mut self, entry: usize, step: Extents) -> Option<GraphKey> {
+        let Extents { tokens, outputs, seqs, prefill, chunks } = step;
+        self.lacked = None;
+        if tokens == 0 || tokens != outputs || tokens != seqs || tokens > self.most {
             return None;
         }
-        let rows = bucket(tokens).min(most);
-        Some(Extents { tokens: rows, outputs: rows, seqs: rows, ..step })
+        let key = GraphKey { rows: bucket(tokens).min(self.most), chunks, prefill, entry };
+        if self.graphs.contains_key(&key) {
+            return Some(key);
+        }
+        self.lacked = self.todo.get(&key).copied();
+        None
     }
 
-    /// Replays the graph of `entry` at `extents`, capturing `launch` first if there is none yet. False if there is no graph to be had:
-    /// then nothing was launched.
-    pub(crate) fn replay(
-        &mut self,
-        device: &Device,
-        entry: usize,
-        extents: Extents,
-        launch: impl FnOnce(Extents) -> Result<()>,
-    ) -> Result<bool> {
-        let graph = match self.graphs.entry((entry, extents)) {
-            Slot::Occupied(known) => known.into_mut(),
-            Slot::Vacant(new) => match capture(device, extents, launch) {
-                Ok(graph) => new.insert(graph),
-                Err(error) => {
-                    tracing::warn!(%error, "no CUDA graph could be captured: steps are launched kernel by kernel");
-                    self.wanted = false;
-                    return Ok(false);
-                }
-            },
-        };
-        graph.launch().doing("launching a graph")?;
-        Ok(true)
+    /// Replays a graph that was [found](Self::find).
+    pub(crate) fn replay(&mut self, key: GraphKey) -> Result<()> {
+        self.num_replays += 1;
+        self.graphs[&key].launch().doing("launching a graph")
+    }
+
+    /// The graph to capture next: the one that the last step lacked, or the smallest if nothing waits for a step.
+    pub(crate) fn next(&self, idle: bool) -> Option<GraphKey> {
+        self.lacked.or_else(|| self.todo.first().copied().filter(|_| idle))
+    }
+
+    /// Takes what capturing `key` came to. A failure costs this one graph.
+    pub(crate) fn insert(&mut self, key: GraphKey, captured: Result<CudaGraph>) {
+        self.todo.remove(&key);
+        self.lacked = None;
+        match captured {
+            Ok(graph) => drop(self.graphs.insert(key, graph)),
+            Err(error) => {
+                tracing::warn!(%error, rows = key.rows, "a CUDA graph could not be captured: such steps run kernel by kernel");
+            }
+        }
     }
 }
 
@@ -90,16 +145,46 @@ pub(crate) fn capture(
 mod tests {
     use super::*;
 
+    fn limits() -> GraphLimits {
+        GraphLimits { num_entries: 2, rows: 200, chunks: true, prefill: false }
+    }
+
+    fn decode(rows: usize) -> Extents {
+        Extents { tokens: rows, outputs: rows, seqs: rows, prefill: false, chunks: true }
+    }
+
     #[test]
-    fn every_decode_has_a_bucket_that_holds_it() {
-        let graphs = Graphs::new(true);
+    fn every_decode_has_a_graph_that_holds_it() {
+        let mut graphs = Graphs::new(&limits());
+        let largest = graphs.todo.last().copied().unwrap();
         for rows in 1..=300 {
-            let step = Extents { tokens: rows, outputs: rows, seqs: rows, prefill: false, chunks: true };
-            let bucket = graphs.extents(step, 200);
-            assert_eq!(bucket.is_some(), rows <= 200);
-            assert!(bucket.is_none_or(|b| b.tokens >= rows && b.tokens <= 200 && b.tokens < rows + 32));
+            assert_eq!(graphs.find(1, decode(rows)), None, "none is captured");
+            let key = graphs.next(false);
+            assert_eq!(key.is_some(), rows <= 200);
+            assert!(key.is_none_or(|key| key.rows >= rows && key.rows < rows + 32 && key <= largest));
         }
         let prefill = Extents { tokens: 5, outputs: 1, seqs: 1, prefill: true, chunks: true };
-        assert_eq!(graphs.extents(prefill, 200), None);
+        assert_eq!((graphs.find(0, prefill), graphs.next(false)), (None, None));
+    }
+
+    #[test]
+    fn small_graphs_come_first_and_a_failed_one_costs_itself() {
+        let mut graphs = Graphs::new(&limits());
+        let all = graphs.todo.len();
+        let failed = || Err(CudaError::Driver { what: "capturing a graph", cause: "of a test".into() });
+        let mut rows = Vec::new();
+        while let Some(key) = graphs.next(true) {
+            rows.push(key.rows);
+            graphs.insert(key, failed());
+        }
+        assert!(rows.is_sorted() && rows.len() == all && rows[0] == 1 && rows[all - 1] == 200);
+        let mut graphs = Graphs::new(&limits());
+        graphs.find(0, decode(40));
+        let lacked = graphs.next(true).unwrap();
+        assert_eq!(lacked.rows, 40, "what a step lacked comes before what is small");
+        graphs.insert(lacked, failed());
+        graphs.find(0, decode(40));
+        assert_eq!((graphs.next(false), graphs.next(true).map(|key| key.rows)), (None, Some(1)));
+        assert_eq!(Graphs::none().next(true), None);
     }
 }

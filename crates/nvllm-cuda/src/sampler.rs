@@ -22,6 +22,9 @@ const BEST_BYTES: usize = 16;
 /// Most likely tokens that the device finds, as `MAX_TOP`; more are found on the host.
 pub(crate) const MAX_TOP: usize = 32;
 
+/// What stands for a token in a row whose logits are NaN or infinite.
+pub(crate) const NO_TOKEN: u32 = u32::MAX;
+
 /// A scored row, as `struct Scored`.
 #[derive(Clone, Copy, Debug, Zeroable, Pod)]
 #[repr(C)]
@@ -35,6 +38,11 @@ pub(crate) struct Scored {
 const _: () = assert!(size_of::<Scored>() == 16 + 8 * MAX_TOP);
 
 impl Scored {
+    /// Whether the row's logits were neither NaN nor infinite: their sum then is.
+    pub(crate) fn is_usable(&self) -> bool {
+        self.log_sum_exp.is_finite()
+    }
+
     /// The row's log-probabilities, as the definition on the host rounds them.
     pub(crate) fn logprobs(&self) -> TokenLogprobs {
         let logprob = |logit: f32| (f64::from(logit) - self.log_sum_exp) as f32;

@@ -14,7 +14,7 @@ use crate::memory::{Address, Buffer};
 use crate::modules::Modules;
 
 /// Positions of a chunk: `KV_CHUNK` of attention_order.cuh.
-const CHUNK: usize = 256;
+pub(crate) const CHUNK: usize = 256;
 
 /// Packed rows of a tile of prefill.
 const TILE_ROWS: usize = 128;

@@ -1,11 +1,16 @@
 //! The backend against the reference: every op, launched kernel by kernel and replayed as graphs, and linear layers by the vendor's
 //! library where sums may have any order. Skips, and says why, where there is no GPU.
 
+use std::sync::Arc;
+
 use nvllm_conformance::{CASES, expect_conformance};
 use nvllm_core::backend::Under;
 use nvllm_core::weight::{AxisRole, SyntheticSource};
-use nvllm_core::{Activations, Backend, DType, Limits, ModelSpec, Numerics, SpecBuilder};
-use nvllm_cuda::{CudaBackend, CudaError, CudaOptions, Vendor, cublaslt_version};
+use nvllm_core::{
+    Activations, Backend, DType, Executable, Limits, ModelSpec, Numerics, OutputRow, SeqStep, SlotId,
+    SlotReset, Source, SpecBuilder, Step, StepId, TokenId,
+};
+use nvllm_cuda::{CudaBackend, CudaError, CudaExecutable, CudaOptions, Vendor, cublaslt_version};
 
 fn backend_with(graphs: bool, vendor: Vendor) -> Result<CudaBackend, CudaError> {
     let cache_dir = Some(std::env::temp_dir().join("nvllm-cuda-test-kernels"));
@@ -75,30 +80,80 @@ fn two_layers() -> ModelSpec {
     builder.finish("two layers", vec![program], WIDTH, WIDTH)
 }
 
+fn limits(numerics: Numerics, activations: Activations) -> Limits {
+    Limits {
+        step_tokens: 48,
+        step_outputs: 3,
+        seqs: 3,
+        context: 48,
+        block_len: 16,
+        kv_bytes: 0,
+        kv_dtype: DType::Bf16,
+        activations,
+        numerics,
+        max_in_flight: 1,
+    }
+}
+
+fn load(backend: &CudaBackend, limits: &Limits) -> CudaExecutable {
+    let spec = two_layers();
+    let source = SyntheticSource::new(&spec.weights, DType::Bf16, 0);
+    let plan = backend.plan(&spec, &source, limits).expect("it fits");
+    backend.load_plan(plan, &source).expect("it loads")
+}
+
 #[test]
 fn the_vendors_products_run_under_fast_only() {
     let Some(backend) = fast(Vendor::Always) else { return };
-    let spec = two_layers();
     for (numerics, activations, expected) in [
         (Numerics::Fast, Activations::Bf16, 2),
         (Numerics::Fast, Activations::F32, 0),
         (Numerics::Invariant, Activations::Bf16, 0),
     ] {
-        let limits = Limits {
-            step_tokens: 48,
-            step_outputs: 3,
-            seqs: 3,
-            context: 48,
-            block_len: 16,
-            kv_bytes: 0,
-            kv_dtype: DType::Bf16,
-            activations,
-            numerics,
-            max_in_flight: 1,
-        };
-        let source = SyntheticSource::new(&spec.weights, DType::Bf16, 0);
-        let plan = backend.plan(&spec, &source, &limits).expect("it fits");
-        let exe = backend.load_plan(plan, &source).expect("it loads");
+        let exe = load(&backend, &limits(numerics, activations));
         assert_eq!(exe.vendor_layers(), expected, "{numerics:?}, {activations:?}");
     }
+}
+
+/// Loading captures no graph, so that ready does not wait; a step without its graph runs, and has it next time.
+#[test]
+fn graphs_are_captured_between_steps() {
+    let backend = match backend(true) {
+        Ok(backend) => backend,
+        Err(reason) => return println!("skipped: {reason}"),
+    };
+    let mut exe = load(&backend, &limits(Numerics::Invariant, Activations::Bf16));
+    let mut num_steps = 0;
+    let mut step = |exe: &mut CudaExecutable, num_seqs: u32| {
+        let reset = |slot| SlotReset {
+            slot: SlotId(slot),
+            prompt: [].into(),
+            output: [].into(),
+            sampling: Arc::default(),
+        };
+        let seq = |slot| SeqStep {
+            slot: SlotId(slot),
+            tokens: vec![Source::Host(TokenId(slot))],
+            positions: vec![Source::Host(0)],
+            kv_start: Source::Host(0),
+            block_tables: Vec::new(),
+            outputs: vec![OutputRow::new(0)],
+        };
+        num_steps += 1;
+        let step = Step {
+            id: StepId(num_steps),
+            resets: (0..num_seqs).map(reset).collect(),
+            seqs: (0..num_seqs).map(seq).collect(),
+            ..Step::default()
+        };
+        let ticket = exe.submit(&step).expect("it fits");
+        exe.collect(ticket).expect("it runs");
+        exe.num_replays()
+    };
+    assert!(!exe.prepare(false).unwrap(), "no step has lacked one");
+    assert_eq!(step(&mut exe, 3), 0);
+    assert!(exe.prepare(false).unwrap() && !exe.prepare(false).unwrap());
+    assert_eq!([step(&mut exe, 3), step(&mut exe, 2), step(&mut exe, 3)], [1, 1, 2]);
+    while exe.prepare(true).unwrap() {}
+    assert_eq!([step(&mut exe, 1), step(&mut exe, 2)], [3, 4]);
 }

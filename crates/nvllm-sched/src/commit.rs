@@ -59,8 +59,12 @@ impl Scheduler {
             return;
         };
         let mut reason = None;
-        for (want, RowOutput { token, logprobs, values: logits }) in part.rows.iter().zip(rows) {
+        for (want, RowOutput { token, logprobs, values: logits, unusable }) in part.rows.iter().zip(rows) {
             let index = part.first + want.index as usize;
+            if unusable {
+                reason = Some(FinishReason::Unusable);
+                break;
+            }
             if let Some(token) = token.filter(|_| want.sample) {
                 let logprobs = logprobs.filter(|_| want.top_logprobs.is_some());
                 state.output.push(token);
@@ -96,6 +100,9 @@ fn check_output(step: &InFlight, output: &StepOutput) -> Result<(), String> {
         return Err(format!("has {} rows; the step wants {}", output.rows.len(), wants.len()));
     }
     for (i, (want, row)) in wants.into_iter().zip(&output.rows).enumerate() {
+        if row.unusable {
+            continue;
+        }
         let lacks = [
             ("token", want.sample && row.token.is_none()),
             ("log-probabilities", want.scored() && row.logprobs.is_none()),

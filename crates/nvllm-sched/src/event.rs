@@ -15,6 +15,8 @@ pub enum FinishReason {
     Aborted,
     /// The backend could not run one of its steps.
     Failed,
+    /// The model's logits were NaN or infinite where a token was to be sampled or scored.
+    Unusable,
 }
 
 /// One piece of news of a sequence. Within a sequence events come in the order of its tokens, and the last is

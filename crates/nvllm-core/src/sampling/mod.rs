@@ -16,6 +16,8 @@
 //! therefore a function of logits, seed and position, and of nothing else in the batch; and since each vocabulary entry
 //! has its own uniform, the draw has no summation order and can be sharded over the vocabulary.
 //!
+//! A row that holds NaN or plus infinity is not sampled: no token of it would mean anything ([`is_usable`]).
+//!
 //! Log-probabilities are the model's own: log-softmax of the logits as they came, before step 1.
 
 mod params;
@@ -24,4 +26,4 @@ mod row;
 
 pub use params::SamplingParams;
 pub use philox::{philox4x32, uniform};
-pub use row::{Sampled, TokenCounts, log_softmax_at, processed, sample, top_logprobs};
+pub use row::{Sampled, TokenCounts, is_usable, log_softmax_at, processed, sample, top_logprobs};

@@ -51,6 +51,13 @@ pub struct Sampled {
     pub score: f64,
 }
 
+/// Whether a row of logits can be sampled and scored: it holds neither NaN nor plus infinity. (Minus infinity is a token that the model
+/// rules out.)
+pub fn is_usable(logits: &[f32]) -> bool {
+    // All of it, and not up to the first fault: several at a time.
+    logits.iter().fold(true, |usable, &x| usable & (x < f32::INFINITY))
+}
+
 /// Draws from `logits` `[vocab]` the token at index `position` of its sequence.
 pub fn sample(
     logits: &[f32],

@@ -64,3 +64,4 @@ __device__ __forceinline__ void take_turn() {
 }
 
 #define NEG_INF (-__int_as_float(0x7f800000))
+#define POS_INF __int_as_float(0x7f800000)

@@ -14,6 +14,9 @@
 #define SPLITS 32
 #define MAX_TOP 32
 
+// `any` is a set: whether there is a best, and whether a logit among those looked at was NaN or plus infinity.
+enum Any { HAS_BEST = 1, UNUSABLE = 2 };
+
 struct Best {
     double score;
     int token;
@@ -32,8 +35,8 @@ static_assert(sizeof(Scored) == 16 + 8 * MAX_TOP, "as in src/sampler.rs");
 
 // The better of two: the larger score, of equals the lower token. One that holds nothing loses.
 __device__ __forceinline__ Best better(Best a, Best b) {
-    if (!b.any) return a;
-    if (!a.any) return b;
+    if (!(b.any & HAS_BEST)) return a;
+    if (!(a.any & HAS_BEST)) return b;
     if (b.score > a.score || (b.score == a.score && b.token < a.token)) return b;
     return a;
 }
@@ -71,7 +74,12 @@ __device__ __forceinline__ bool samples(const Sampling& s, int at) {
 // The row's best of sample_scan. Splits are joined in ascending order of tokens.
 __device__ __forceinline__ Best highest(const Best* partials, int at) {
     Best best = {NEG_INF, 0, 0};
-    for (int i = 0; i < SPLITS; i++) best = better(best, partials[at * SPLITS + i]);
+    int any = 0;
+    for (int i = 0; i < SPLITS; i++) {
+        best = better(best, partials[at * SPLITS + i]);
+        any |= partials[at * SPLITS + i].any;
+    }
+    best.any = any;
     return best;
 }
 
@@ -83,13 +91,19 @@ extern "C" __global__ void __launch_bounds__(256) sample_scan(SAMPLING_PARAMS, B
     Row row = row_of(s, at);
     int len = split_len(vocab), start = blockIdx.x * len, end = min(start + len, vocab);
     Best best = {NEG_INF, 0, 0};
+    bool usable = true;
     for (int t = start + threadIdx.x; t < end; t += blockDim.x) {
         float x = processed(row, t);
+        usable &= row.logits[t] < POS_INF;
         // Not a number and minus infinity never win.
-        if (x > NEG_INF) best = better(best, {(double)x, t, 1});
+        if (x > NEG_INF) best = better(best, {(double)x, t, HAS_BEST});
     }
     best = block_best(best);
-    if (threadIdx.x == 0) partials[at * SPLITS + blockIdx.x] = best;
+    usable = __syncthreads_and(usable);
+    if (threadIdx.x == 0) {
+        if (!usable) best.any |= UNUSABLE;
+        partials[at * SPLITS + blockIdx.x] = best;
+    }
 }
 
 // What survives min-p, as a lower bound on the scaled logit.
@@ -106,7 +120,7 @@ extern "C" __global__ void __launch_bounds__(1024) sample_filter(SAMPLING_PARAMS
     Row row = row_of(s, at);
     Best top = highest(partials, at);
     u64 threshold = 0;
-    if (row.slot.temperature > 0.0f && top.any) {
+    if (row.slot.temperature > 0.0f && top.any == HAS_BEST) {
         double temperature = row.slot.temperature, max = top.score / temperature, floor = min_p_floor(row, max);
         if (row.slot.top_k > 0) {
             auto one = [&](int t, u64& key) -> u64 {
@@ -156,7 +170,7 @@ extern "C" __global__ void __launch_bounds__(256)
             float x = processed(row, t);
             double scaled = (double)x / temperature;
             if (!(x > NEG_INF) || !(scaled >= floor) || order_key(x, t) < threshold) continue;
-            best = better(best, {scaled - log(-log(uniform(words.w[i]))), t, 1});
+            best = better(best, {scaled - log(-log(uniform(words.w[i]))), t, HAS_BEST});
         }
     }
     best = block_best(best);
@@ -170,6 +184,12 @@ extern "C" __global__ void __launch_bounds__(32)
     int at = blockIdx.x;
     if (!samples(s, at) || threadIdx.x != 0) return;
     Slot* slot = slots + outputs[at].slot;
+    if (highest(partials, at).any & UNUSABLE) {
+        // No token: the sequence ends, and a step that is already in flight must find one that exists.
+        tokens[at] = -1;
+        slot->last_token = 0;
+        return;
+    }
     // If nothing is left, the first token, so that the caller still gets one.
     int token = highest(slot->temperature > 0.0f ? draws : partials, at).token;
     tokens[at] = token;
@@ -211,7 +231,7 @@ extern "C" __global__ void __launch_bounds__(1024)
     const float* x = logits + (i64)at * vocab;
     Best top = {NEG_INF, 0, 0};
     for (int t = threadIdx.x; t < vocab; t += blockDim.x) {
-        if (x[t] > NEG_INF) top = better(top, {(double)x[t], t, 1});
+        if (x[t] > NEG_INF) top = better(top, {(double)x[t], t, HAS_BEST});
     }
     top = block_best(top);
     if (threadIdx.x == 0) {
@@ -241,7 +261,7 @@ extern "C" __global__ void __launch_bounds__(1024)
         __syncthreads();
     }
     if (threadIdx.x == 0) {
-        int token = outputs[at].target >= 0 ? outputs[at].target : tokens[at];
+        int token = max(outputs[at].target >= 0 ? outputs[at].target : tokens[at], 0);
         scored[at].log_sum_exp = max + log(sum);
         scored[at].logit = x[token];
         scored[at].num_top = num_top;

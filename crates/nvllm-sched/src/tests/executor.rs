@@ -182,6 +182,7 @@ impl Executor {
             token,
             logprobs: scored.map(|t| hash.logprobs(t, want.top_logprobs.unwrap_or(0))),
             values: want.values.then(logits),
+            unusable: false,
         });
     }
 }

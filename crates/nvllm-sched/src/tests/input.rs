@@ -102,6 +102,7 @@ fn commits_must_fit_their_steps() {
             token: Some(TokenId(1)),
             logprobs: Some(TokenLogprobs::default()),
             values: None,
+            unusable: false,
         })
         .take(n)
         .collect(),

@@ -135,7 +135,7 @@ impl Receiving {
             FinishReason::StopString => Ending::StopString,
             FinishReason::Length if Some(finished.output_tokens) == self.max_tokens => Ending::MaxTokens,
             FinishReason::Length => Ending::ContextFull,
-            FinishReason::Aborted | FinishReason::Failed => Ending::Interrupted,
+            FinishReason::Aborted | FinishReason::Failed | FinishReason::Unusable => Ending::Interrupted,
         })
     }
 }
