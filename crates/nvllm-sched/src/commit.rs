@@ -3,6 +3,7 @@
 use nvllm_core::{RowOutput, SeqId, StepId, StepOutput};
 
 use crate::scheduler::{InFlight, Part};
+use crate::sequence::Sequence;
 use crate::{FinishReason, Result, SchedError, Scheduler, SeqEvent};
 
 impl Scheduler {
@@ -24,7 +25,9 @@ impl Scheduler {
         let parts = self.in_flight.pop_front().map_or_else(Vec::new, |front| front.parts);
         let mut rows = output.rows.into_iter();
         let mut events = Vec::new();
+        self.totals.num_steps += 1;
         for part in parts {
+            self.count_prompt(&part);
             self.commit_part(&part, rows.by_ref().take(part.rows.len()), &mut events);
             self.unpin(part.seq);
         }
@@ -44,6 +47,13 @@ impl Scheduler {
             self.unpin(part.seq);
         }
         Ok(events)
+    }
+
+    /// Counts the prompt tokens that a committed step computed for a sequence.
+    fn count_prompt(&mut self, part: &Part) {
+        let prompt_len = self.seqs.get(&part.seq).map_or(0, Sequence::prompt_len);
+        let computed = (part.first + part.len).min(prompt_len) - part.first.min(prompt_len);
+        self.totals.num_prompt_tokens += computed as u64;
     }
 
     fn commit_part(
@@ -68,6 +78,7 @@ impl Scheduler {
             if let Some(token) = token.filter(|_| want.sample) {
                 let logprobs = logprobs.filter(|_| want.top_logprobs.is_some());
                 state.output.push(token);
+                self.totals.num_output_tokens += 1;
                 events.push(SeqEvent::Token { seq, index, token, logprobs, logits });
                 if state.new.sampling.stop_tokens.contains(&token) {
                     reason = Some(FinishReason::StopToken(token));

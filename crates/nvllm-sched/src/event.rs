@@ -19,6 +19,15 @@ pub enum FinishReason {
     Unusable,
 }
 
+/// A sequence that was given a slot, in the order of admission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Admitted {
+    /// The sequence.
+    pub seq: SeqId,
+    /// Tokens of its prompt whose keys and values were in the cache already: 0, as none are reused.
+    pub cached_tokens: usize,
+}
+
 /// One piece of news of a sequence. Within a sequence events come in the order of its tokens, and the last is
 /// [`Finished`](Self::Finished).
 pub enum SeqEvent {

@@ -41,6 +41,6 @@ mod tests;
 
 pub use config::SchedConfig;
 pub use error::{Result, SchedError};
-pub use event::{FinishReason, SeqEvent};
-pub use scheduler::{Scheduler, Stats};
+pub use event::{Admitted, FinishReason, SeqEvent};
+pub use scheduler::{Scheduler, Stats, Totals};
 pub use sequence::NewSequence;

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use nvllm_core::{OutputRow, SeqId, SeqStep, SlotReset, Source, Step};
 
-use crate::Scheduler;
 use crate::scheduler::{InFlight, Part};
 use crate::sequence::{Held, Sequence};
+use crate::{Admitted, Scheduler};
 
 /// A step in the making.
 struct Draft {
@@ -23,6 +23,7 @@ impl Scheduler {
     /// `None` if `max_in_flight` steps are out, or if nothing can run before one of them is committed or a sequence is
     /// added.
     pub fn plan(&mut self) -> Option<Step> {
+        self.admitted.clear();
         if self.in_flight.len() >= self.config.max_in_flight {
             return None;
         }
@@ -40,6 +41,11 @@ impl Scheduler {
         self.next_step.0 += 1;
         self.in_flight.push_back(InFlight { id: draft.step.id, parts: draft.parts });
         Some(draft.step)
+    }
+
+    /// The sequences that the last call of [`plan`](Self::plan) gave a slot.
+    pub fn admitted(&self) -> &[Admitted] {
+        &self.admitted
     }
 
     /// Sequences that hold a slot, by turns: who was passed over in the step before goes first, so that budgets smaller
@@ -76,6 +82,7 @@ impl Scheduler {
             self.waiting.remove(&(priority, id));
             self.free_slots.remove(&slot);
             self.running.push(id);
+            self.admitted.push(Admitted { seq: id, cached_tokens: 0 });
             self.push(id, draft);
         }
     }

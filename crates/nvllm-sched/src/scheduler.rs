@@ -6,7 +6,7 @@ use nvllm_core::{OutputRow, SeqId, SlotId, StepId};
 
 use crate::pool::BlockPool;
 use crate::sequence::Sequence;
-use crate::{FinishReason, NewSequence, Result, SchedConfig, SeqEvent};
+use crate::{Admitted, FinishReason, NewSequence, Result, SchedConfig, SeqEvent};
 
 /// One sequence's part of an uncommitted step.
 #[derive(Clone, Debug)]
@@ -43,6 +43,19 @@ pub struct Stats {
     pub promised_blocks: usize,
     /// KV blocks there are, all groups, null blocks not counted.
     pub total_blocks: usize,
+    /// Totals since the scheduler was made.
+    pub totals: Totals,
+}
+
+/// What all committed steps came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Committed steps.
+    pub num_steps: u64,
+    /// Prompt tokens that they computed.
+    pub num_prompt_tokens: u64,
+    /// Tokens that they sampled, less those that came after their sequence's end.
+    pub num_output_tokens: u64,
 }
 
 /// Decides what runs. See the [crate] for the policy.
@@ -59,6 +72,9 @@ pub struct Scheduler {
     /// Those with a slot that are not finished, in order of turns.
     pub(crate) running: Vec<SeqId>,
     pub(crate) in_flight: VecDeque<InFlight>,
+    /// Those that the last call of `plan` gave a slot.
+    pub(crate) admitted: Vec<Admitted>,
+    pub(crate) totals: Totals,
     pub(crate) next_seq: SeqId,
     pub(crate) next_step: StepId,
 }
@@ -74,6 +90,8 @@ impl Scheduler {
             waiting: BTreeSet::new(),
             running: Vec::new(),
             in_flight: VecDeque::new(),
+            admitted: Vec::new(),
+            totals: Totals::default(),
             // From 1, so that 0 in a trace or a default is nobody.
             next_seq: SeqId(1),
             next_step: StepId(1),
@@ -156,6 +174,7 @@ impl Scheduler {
             used_blocks: self.pools.iter().map(BlockPool::num_used).sum(),
             promised_blocks: (0..self.pools.len()).map(|group| self.promised(group)).sum(),
             total_blocks: self.pools.iter().map(BlockPool::num_total).sum(),
+            totals: self.totals,
         }
     }
 }

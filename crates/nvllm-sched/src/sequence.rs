@@ -44,8 +44,11 @@ impl NewSequence {
         }
     }
 
-    /// Tokens that it may sample under `config`, or why it cannot run at all.
-    pub(crate) fn max_tokens(&self, config: &SchedConfig) -> Result<usize> {
+    /// Tokens that it may sample under `config`: what is asked for, clamped to what context,
+    /// positions and KV cache have room for.
+    ///
+    /// Errors if it could not run even alone, as [`Scheduler::add`](crate::Scheduler::add) does.
+    pub fn max_tokens(&self, config: &SchedConfig) -> Result<usize> {
         let prompt_len = self.prompt.len();
         if prompt_len == 0 {
             return Err(SchedError::EmptyPrompt);

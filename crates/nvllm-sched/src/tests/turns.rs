@@ -5,7 +5,7 @@ use std::sync::Arc;
 use nvllm_core::{SamplingParams, SeqId, Source, Step, TokenId};
 
 use super::executor::Executor;
-use crate::{NewSequence, SchedConfig, Scheduler};
+use crate::{NewSequence, SchedConfig, Scheduler, Totals};
 
 pub(super) const CONFIG: SchedConfig = SchedConfig {
     step_tokens: 8,
@@ -140,4 +140,19 @@ fn what_an_ended_sequence_holds_is_pinned_while_its_steps_are_out() {
         assert_eq!(sched.plan().is_some(), planned);
     }
     assert!(sched.abort(seq).is_none() && sched.abort(SeqId(99)).is_none());
+}
+
+#[test]
+fn totals_count_what_was_committed() {
+    let mut pair = scheduler(&CONFIG, 40);
+    let seqs = [9, 2].map(|len| pair.0.add(prompt(len)).unwrap());
+    assert!(pair.0.admitted().is_empty());
+    let mut admitted = Vec::new();
+    while turn(&mut pair).is_some() {
+        admitted.extend(pair.0.admitted().iter().map(|a| (a.seq, a.cached_tokens)));
+    }
+    assert_eq!(admitted, seqs.map(|seq| (seq, 0)));
+    // The long prompt takes two steps, and the last of four tokens is sampled three steps later.
+    let totals = Totals { num_steps: 5, num_prompt_tokens: 11, num_output_tokens: 8 };
+    assert_eq!(pair.0.stats().totals, totals);
 }

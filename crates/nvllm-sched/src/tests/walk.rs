@@ -1,7 +1,7 @@
 //! Random walks: any interleaving of add, abort, finish, plan, commit and failed steps, with all invariants checked after
 //! every call and every event compared with what the sequence would do alone.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use nvllm_core::{SamplingParams, SeqId, Step, StepId, TokenId};
@@ -23,6 +23,9 @@ pub(super) struct Walk {
     pub(super) fault: Option<Fault>,
     /// Whether it was.
     pub(super) planted: bool,
+    admitted: BTreeSet<SeqId>,
+    /// Tokens that events brought.
+    num_tokens: u64,
     counts: Counts,
 }
 
@@ -68,6 +71,8 @@ impl Walk {
             coming: Coming::new(),
             fault,
             planted: false,
+            admitted: BTreeSet::new(),
+            num_tokens: 0,
             counts: Counts::default(),
         };
         let result = walk.walk();
@@ -97,6 +102,9 @@ impl Walk {
                 return match unfinished {
                     Some((seq, events)) => Err(format!("sequence {seq} is forgotten before {:?}", events[0])),
                     None if used > 0 => Err(format!("{used} blocks are used when idle")),
+                    None if self.sched.stats().totals.num_output_tokens != self.num_tokens => {
+                        Err(format!("{} tokens came: {:?}", self.num_tokens, self.sched.stats().totals))
+                    }
                     None => Ok(()),
                 };
             }
@@ -137,6 +145,10 @@ impl Walk {
 
     fn plan(&mut self) -> Result<(), String> {
         let Some(mut step) = self.sched.plan() else { return Ok(()) };
+        let admitted = self.sched.admitted();
+        if admitted.len() != step.resets.len() || !admitted.iter().all(|a| self.admitted.insert(a.seq)) {
+            return Err(format!("{admitted:?} were admitted with {} slots", step.resets.len()));
+        }
         self.counts.steps += 1;
         self.counts.queued += self.sched.stats().num_waiting;
         self.count(&step);
@@ -189,6 +201,7 @@ impl Walk {
     }
 
     fn see(&mut self, event: SeqEvent) -> Result<(), String> {
+        self.num_tokens += u64::from(matches!(event, SeqEvent::Token { .. }));
         let (seq, seen) = Seen::new(event);
         self.counts.stopped += usize::from(matches!(seen, Seen::Finished(FinishReason::StopToken(_))));
         let expected = self.coming.get_mut(&seq).and_then(VecDeque::pop_front);
