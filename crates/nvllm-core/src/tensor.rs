@@ -2,8 +2,9 @@
 
 use crate::{DType, Result};
 
-/// A dense, row-major tensor that a backend hands out.
-pub trait Tensor {
+/// A dense, row-major tensor that a backend hands out. It outlives its step, and may be copied to
+/// the host on another thread than the backend's.
+pub trait Tensor: Send {
     /// Extents, outermost first.
     fn shape(&self) -> &[usize];
     /// Element type.

@@ -62,7 +62,7 @@ struct Flight {
     entry: usize,
     batch: Batch,
     /// Copies of all rows of the program's output, if one is wanted on the host.
-    rows: Option<Rc<Buffer>>,
+    rows: Option<Arc<Buffer>>,
     awaits_masks: bool,
 }
 
@@ -239,7 +239,7 @@ impl CudaExecutable {
     }
 
     /// Room for a copy of all rows of the program's output, if the host wants one of them.
-    fn room_for_rows(&self, entry: usize, batch: &Batch) -> crate::Result<Option<Rc<Buffer>>> {
+    fn room_for_rows(&self, entry: usize, batch: &Batch) -> crate::Result<Option<Arc<Buffer>>> {
         let wanted = batch
             .outputs
             .iter()
@@ -247,7 +247,7 @@ impl CudaExecutable {
         let Some(output) = self.entries[entry].program.output.filter(|_| wanted) else { return Ok(None) };
         let (cols, dtype) = self.row_shape(entry, output.value());
         let len = batch.outputs.len() * cols * dtype.size();
-        Ok(Some(Rc::new(Buffer::new(&self.device, len)?)))
+        Ok(Some(Arc::new(Buffer::new(&self.device, len)?)))
     }
 
     /// Columns and dtype of a value.
@@ -284,7 +284,7 @@ impl CudaExecutable {
             let at = i * cols * dtype.size();
             Some(RowTensor {
                 device: Arc::clone(&self.device),
-                rows: Rc::clone(rows),
+                rows: Arc::clone(rows),
                 at,
                 shape: [cols],
                 dtype,
@@ -487,10 +487,15 @@ fn scores(batch: &Batch) -> bool {
     batch.outputs.iter().any(|output| output.want.scored())
 }
 
-/// One row of a program's output, on the device until it is asked for.
+/// One row of a program's output, on the device until it is asked for: on any thread, beside the
+/// thread that runs steps.
+///
+/// The step that wrote the rows was collected before the tensor was made, and nothing writes them
+/// again. What is left is a copy on the stream for copies, which the driver lets every thread use,
+/// and freeing, which waits for it.
 struct RowTensor {
     device: Arc<Device>,
-    rows: Rc<Buffer>,
+    rows: Arc<Buffer>,
     at: usize,
     shape: [usize; 1],
     dtype: DType,
