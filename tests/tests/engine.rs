@@ -6,7 +6,7 @@ use std::sync::Arc;
 use nvllm_core::{Activations, Backend, Reference, SamplingParams, TokenId};
 use nvllm_engine::hub::ModelFiles;
 use nvllm_engine::text::ChatInput;
-use nvllm_engine::{Engine, Event, FinishReason, Finished, LoadOptions, Model, Request};
+use nvllm_engine::{Engine, Event, FinishReason, Finished, Generated, LoadOptions, Model, Request};
 use nvllm_tests::{golden_dir, model_dir};
 use serde_json::Value;
 
@@ -25,26 +25,13 @@ fn options() -> LoadOptions {
 
 fn start(model: &Arc<Model>, options: LoadOptions) -> Engine {
     let reference = || Ok(Box::new(Reference::default()) as Box<dyn Backend>);
-    Engine::start(reference, Arc::clone(model), options, |_| {}).unwrap()
+    Engine::builder(Arc::clone(model), reference).options(options).start().unwrap()
 }
 
 /// Tokens, text and end of a request.
 fn run(engine: &Engine, request: Request) -> (Vec<TokenId>, String, Finished) {
-    let mut stream = engine.submit(request).unwrap();
-    let (mut tokens, mut all) = (Vec::new(), String::new());
-    loop {
-        match stream.next_event().unwrap() {
-            Event::Token { token, text, .. } => {
-                tokens.push(token);
-                all += &text;
-            }
-            Event::Finished(finished) => {
-                all += &finished.text;
-                return (tokens, all, finished);
-            }
-            Event::PromptRow { .. } => panic!("no prompt rows were asked for"),
-        }
-    }
+    let Generated { tokens, text, finished, .. } = engine.generate(request).unwrap();
+    (tokens, text, finished)
 }
 
 fn ids(value: &Value) -> Vec<TokenId> {
@@ -126,15 +113,15 @@ fn tokens_do_not_depend_on_the_batch() {
         let options =
             LoadOptions { max_num_seqs, max_num_batched_tokens, block_size, max_in_flight, ..options() };
         let engine = start(&model, options);
-        let mut streams: Vec<_> = (0..6).map(|i| (i, engine.submit(request(i)).unwrap())).collect();
+        let mut streams: Vec<_> = (0..6).map(|i| (i, engine.stream(request(i)).unwrap())).collect();
         for (i, stream) in &mut streams {
             let mut tokens = Vec::new();
-            while let Event::Token { token, .. } = stream.next_event().unwrap() {
+            while let Some(Event::Token { token, .. }) = stream.next() {
                 tokens.push(token);
             }
             assert_eq!(tokens, alone[i], "request {i} among {max_num_seqs}");
         }
-        let stats = engine.stats().unwrap();
+        let stats = engine.stats();
         assert_eq!((stats.num_running, stats.num_waiting, stats.used_blocks), (0, 0, 0));
     }
 }
@@ -167,18 +154,6 @@ fn a_stop_string_ends_the_text_before_itself() {
 }
 
 #[test]
-fn a_dropped_stream_frees_its_sequence() {
-    let model = model();
-    let engine = start(&model, options());
-    let request =
-        |max_tokens| Request { prompt: vec![TokenId(5)], max_tokens: Some(max_tokens), ..Request::default() };
-    drop(engine.submit(request(500)).unwrap());
-    let (tokens, ..) = run(&engine, request(3));
-    assert_eq!(tokens.len(), 3);
-    assert_eq!(engine.stats().unwrap().num_running, 0, "the abandoned request is gone");
-}
-
-#[test]
 fn bad_requests_are_refused_with_a_reason() {
     let model = model();
     let engine = start(&model, options());
@@ -197,11 +172,11 @@ fn bad_requests_are_refused_with_a_reason() {
         ),
     ];
     for (word, request) in cases {
-        let message = engine.submit(request).err().expect(word).to_string();
+        let message = engine.stream(request).err().expect(word).to_string();
         assert!(message.contains(word), "{message}");
     }
     let options = LoadOptions { max_model_len: Some(1 << 20), ..options() };
     let reference = || Ok(Box::new(Reference::default()) as Box<dyn Backend>);
-    let message = Engine::start(reference, model, options, |_| {}).err().unwrap().to_string();
+    let message = Engine::builder(model, reference).options(options).start().err().unwrap().to_string();
     assert!(message.contains("max-model-len"), "{message}");
 }

@@ -127,19 +127,13 @@ fn golden_runs(factory: &Factory, demo: &Arc<Model>, numerics: Numerics) -> Resu
     let engine = start(factory, demo, LoadOptions { activations, numerics, ..LoadOptions::default() })?;
     let streams = golden.cases.iter().map(|case| {
         let max_tokens = Some(case.output_ids.len());
-        engine.submit(Request { prompt: case.prompt_ids.clone(), max_tokens, ..Request::default() })
+        engine.stream(Request { prompt: case.prompt_ids.clone(), max_tokens, ..Request::default() })
     });
     let streams: Vec<RequestStream> = streams.collect::<nvllm_engine::Result<_>>()?;
     let mut equal = 0;
-    for (mut stream, case) in streams.into_iter().zip(&golden.cases) {
-        let mut tokens = Vec::new();
-        loop {
-            match stream.next_event()? {
-                Event::Token { token, .. } => tokens.push(token),
-                Event::Finished(_) => break,
-                Event::PromptRow { .. } => {}
-            }
-        }
+    for (stream, case) in streams.into_iter().zip(&golden.cases) {
+        let token = |event| if let Event::Token { token, .. } = event { Some(token) } else { None };
+        let tokens: Vec<TokenId> = stream.filter_map(token).collect();
         equal += usize::from(tokens == case.output_ids);
     }
     Ok((equal, golden.cases.len()))
@@ -188,17 +182,9 @@ fn perplexity(
             prompt_logprobs: Some(0),
             ..Request::default()
         };
-        let mut stream = engine.submit(request)?;
-        loop {
-            match stream.next_event()? {
-                Event::PromptRow { logprobs: Some(scores), .. } => {
-                    nll -= f64::from(scores.logprob);
-                    tokens += 1;
-                }
-                Event::Finished(_) => break,
-                _ => {}
-            }
-        }
+        let scores = engine.generate(request)?.prompt_logprobs;
+        nll -= scores.iter().map(|scores| f64::from(scores.logprob)).sum::<f64>();
+        tokens += scores.len();
     }
     let bytes: usize = documents.iter().map(String::len).sum();
     Ok(Perplexity {
@@ -237,7 +223,7 @@ pub(crate) fn documents() -> Result<Vec<String>> {
 
 fn start(factory: &Factory, model: &Arc<Model>, options: LoadOptions) -> Result<Engine> {
     let factory = Arc::clone(factory);
-    Ok(Engine::start(move || factory(), Arc::clone(model), options, |_| {})?)
+    Ok(Engine::builder(Arc::clone(model), move || factory()).options(options).start()?)
 }
 
 fn data(file: &str, problem: &dyn std::fmt::Display) -> BenchError {

@@ -1,17 +1,21 @@
 //! The handle that programs hold: start an engine, submit requests, read their events.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use nvllm_core::{Backend, BackendInfo, Limits, MemoryReport, RequestLimits};
-use nvllm_sched::Stats;
 
-use crate::device::{self, Command};
-use crate::failure::Failure;
-use crate::{EngineError, Event, LoadOptions, Model, Request, Result};
+use crate::engine_loop::Command;
+use crate::shared::Shared;
+use crate::stream::Subscription;
+use crate::text_stage::{Client, Message};
+use crate::{
+    AsyncRequestStream, EngineBuilder, EngineError, EngineStats, EventSink, Generated, Health, Model,
+    Request, RequestId, RequestStream, Result,
+};
 
 /// What was loaded, and under which limits.
 #[derive(Clone, Debug)]
@@ -35,123 +39,205 @@ pub struct LoadProgress {
     pub total: usize,
 }
 
-/// A loaded model with a thread of its own. Dropping it ends all requests and joins the thread.
+/// The next request's id. Of the process and not of an engine, so that an id names one request in
+/// its logs.
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+/// A model that is loaded or being loaded, with a thread for its device and one for its text.
+///
+/// It may be shared by threads and by async tasks: no call but
+/// [`wait_until_loaded`](Self::wait_until_loaded), [`wait_until_idle`](Self::wait_until_idle),
+/// [`measure_read_bandwidth`](Self::measure_read_bandwidth) and [`generate`](Self::generate) waits
+/// for anything. Dropping it ends all requests with
+/// [`FinishReason::Aborted`](crate::FinishReason::Aborted) and joins the threads, which takes as
+/// long as the step that runs, or as loading.
 pub struct Engine {
-    commands: Sender<Command>,
-    thread: Option<JoinHandle<()>>,
-    failure: Failure,
-    info: EngineInfo,
+    pub(crate) commands: Sender<Command>,
+    pub(crate) stage: Sender<Message>,
+    pub(crate) shared: Arc<Shared>,
+    /// Why loading failed, for the first who waits; closed when loading has ended.
+    pub(crate) loading: Receiver<EngineError>,
+    pub(crate) threads: Vec<JoinHandle<()>>,
 }
 
 impl Engine {
-    /// Loads `model` on the backend that `backend` makes, on the thread that will own it.
-    ///
-    /// Errors if the backend cannot be made, or the model does not fit the options or the device.
-    pub fn start<B, P>(backend: B, model: Arc<Model>, options: LoadOptions, progress: P) -> Result<Self>
+    /// An engine for `model` on the backend that `backend` makes, on the thread that will own it.
+    pub fn builder<B>(model: Arc<Model>, backend: B) -> EngineBuilder
     where
         B: FnOnce() -> Result<Box<dyn Backend>> + Send + 'static,
-        P: Fn(LoadProgress) + Send + 'static,
     {
-        let (commands, inbox) = unbounded();
-        let (ready, loaded) = unbounded();
-        let failure = Failure::default();
-        let on_thread = failure.clone();
-        let body = move || match device::Device::load(backend, &model, &options, &progress, on_thread.clone())
-        {
-            Ok(mut device) => {
-                let info = device.info();
-                if ready.send(Ok(info)).is_ok() {
-                    // The device and the inbox outlive the note: whoever sees their channels close
-                    // finds the reason.
-                    let served = catch_unwind(AssertUnwindSafe(|| device.run(&inbox)));
-                    served.unwrap_or_else(|payload| on_thread.note_panic(&*payload));
-                }
-            }
-            // Nobody listens any more if sending fails: then nobody wants to know.
-            Err(e) => drop(ready.send(Err(e))),
-        };
-        let stopped = |reason: String| EngineError::Stopped { reason };
-        let thread = std::thread::Builder::new()
-            .name("nvllm-device".into())
-            .spawn(body)
-            .map_err(|e| stopped(format!("its thread cannot be started ({e})")))?;
-        let info = loaded.recv().map_err(|_| stopped("loading panicked".into()))??;
-        Ok(Self { commands, thread: Some(thread), failure, info })
+        EngineBuilder::new(model, Box::new(backend))
+    }
+
+    /// Waits until requests are taken.
+    ///
+    /// Errors if loading failed: the first caller gets the error itself, later ones
+    /// [`EngineError::Stopped`] with its message.
+    pub fn wait_until_loaded(&self) -> Result<()> {
+        match self.loading.recv() {
+            Ok(error) => Err(error),
+            Err(_) => self.shared.loaded().map(drop),
+        }
+    }
+
+    /// What the engine is doing.
+    pub fn health(&self) -> Health {
+        self.shared.health()
     }
 
     /// What was loaded.
-    pub fn info(&self) -> &EngineInfo {
-        &self.info
-    }
-
-    /// Queues a request.
     ///
-    /// Errors if it could never run: an empty or too long prompt, parameters out of range, lists
-    /// longer than the backend takes, text options without a tokenizer; or if the device has failed for
-    /// good, with its reason. The stream ends with [`Event::Finished`].
-    pub fn submit(&self, request: Request) -> Result<RequestStream> {
-        self.failure.check()?;
-        // Here and not in the step: a step that the backend refuses fails every request in it.
-        self.info.request_limits.check(&request.sampling)?;
-        let (events, stream) = unbounded();
-        self.ask(|reply| Command::Submit { request: Box::new(request), events, reply })??;
-        Ok(RequestStream { events: stream, failure: self.failure.clone() })
+    /// Errors while the model is being loaded, or if that failed.
+    pub fn info(&self) -> Result<&EngineInfo> {
+        match self.shared.loaded.get() {
+            Some(loaded) => Ok(&loaded.info),
+            None => Err(self.shared.failure.check().err().unwrap_or(EngineError::Loading)),
+        }
     }
 
-    /// Counts of the scheduler.
-    pub fn stats(&self) -> Result<Stats> {
-        self.ask(|reply| Command::Stats { reply })
+    /// Queues a request, whose events go to `sink` from the engine's text thread.
+    ///
+    /// Returns at once: what can be wrong with a request is checked here, and nothing waits for a
+    /// step. Once a request is taken, its sink gets an [`Event::Finished`](crate::Event::Finished),
+    /// unless it says [`Gone`](crate::Gone) before.
+    ///
+    /// # Errors
+    /// [`EngineError::Loading`], [`EngineError::Draining`], [`EngineError::QueueFull`],
+    /// [`EngineError::Stopped`] if the engine has failed; or if the request could never run: an
+    /// empty or too long prompt, parameters out of range, lists longer than the backend takes, stop
+    /// strings without a tokenizer. The message names the field and its range. No other request
+    /// notices.
+    pub fn submit(&self, request: Request, sink: Box<dyn EventSink>) -> Result<RequestId> {
+        let submitted = Instant::now();
+        let (new, text) = self.shared.loaded()?.validator.check(request)?;
+        let prompt_len = new.prompt.len();
+        self.shared.backlog.enter(prompt_len)?;
+        let id = RequestId(NEXT_ID.fetch_add(1, Ordering::Relaxed));
+        // The client first: the device thread may have news of it before the next line. If it is
+        // gone, the text stage finds the reason, which was noted before, and tells the client.
+        let client = Client::new(sink, text, prompt_len, submitted);
+        let _ = self.stage.send(Message::Open(id, Box::new(client)));
+        let _ = self.commands.send(Command::Submit { id, new: Box::new(new) });
+        Ok(id)
     }
 
-    /// The backend's read bandwidth in bytes a second, measured between steps by the first call; `None` if it cannot tell.
+    /// Queues a request, and returns its events as an iterator that waits for each. Dropping it
+    /// aborts the request.
+    ///
+    /// Errors as [`submit`](Self::submit) does.
+    pub fn stream(&self, request: Request) -> Result<RequestStream> {
+        let (sink, events) = unbounded();
+        let id = self.submit(request, Box::new(sink))?;
+        Ok(RequestStream::new(events, self.subscription(id)))
+    }
+
+    /// As [`stream`](Self::stream), for async tasks: on any runtime, as nothing here needs one.
+    ///
+    /// Errors as [`submit`](Self::submit) does, and returns as soon.
+    ///
+    /// ```
+    /// use nvllm_engine::{Engine, Event, Request, Result};
+    ///
+    /// async fn text_of(engine: &Engine, request: Request) -> Result<String> {
+    ///     let mut stream = engine.stream_async(request)?;
+    ///     let mut text = String::new();
+    ///     while let Some(event) = stream.next().await {
+    ///         match event {
+    ///             Event::Token { text: piece, .. } => text += &piece,
+    ///             Event::Finished(finished) => text += &finished.text,
+    ///             Event::PromptRow { .. } => {}
+    ///         }
+    ///     }
+    ///     Ok(text)
+    /// }
+    /// # let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/nvllm-tiny");
+    /// # let model = nvllm_engine::Model::open(&nvllm_engine::hub::ModelFiles::in_directory(&dir)?)?;
+    /// # let backend = || Ok(Box::new(nvllm_core::Reference::default()) as Box<dyn nvllm_core::Backend>);
+    /// # let options = nvllm_engine::LoadOptions { max_model_len: Some(64), ..Default::default() };
+    /// # let engine = Engine::builder(model.into(), backend).options(options).start()?;
+    /// # let request = Request { prompt: vec![nvllm_core::TokenId(5)], max_tokens: Some(4), ..Request::default() };
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    /// # runtime.block_on(async {
+    /// assert_eq!(text_of(&engine, request.clone()).await?, engine.generate_async(request).await?.text);
+    /// # Result::<()>::Ok(())
+    /// # })?;
+    /// # Result::<()>::Ok(())
+    /// ```
+    pub fn stream_async(&self, request: Request) -> Result<AsyncRequestStream> {
+        let (sink, events) = tokio::sync::mpsc::unbounded_channel();
+        let id = self.submit(request, Box::new(sink))?;
+        Ok(AsyncRequestStream::new(events, self.subscription(id)))
+    }
+
+    /// Runs a request to its end.
+    ///
+    /// Errors as [`submit`](Self::submit) does, or if the request fails while it runs.
+    pub fn generate(&self, request: Request) -> Result<Generated> {
+        let mut stream = self.stream(request)?;
+        let mut generated = Generated::new(stream.id());
+        stream.by_ref().for_each(|event| generated.push(event));
+        generated.checked()
+    }
+
+    /// As [`generate`](Self::generate), for async tasks. Dropping the future aborts the request.
+    pub async fn generate_async(&self, request: Request) -> Result<Generated> {
+        let mut stream = self.stream_async(request)?;
+        let mut generated = Generated::new(stream.id());
+        while let Some(event) = stream.next().await {
+            generated.push(event);
+        }
+        generated.checked()
+    }
+
+    /// Ends a request, wherever it is: in the queue, in its prompt, or generating. Its client gets
+    /// [`FinishReason::Aborted`](crate::FinishReason::Aborted) at once; its slot and its KV blocks
+    /// are free after the step that runs. A request that has ended, or never was, is left as it is.
+    pub fn abort(&self, id: RequestId) {
+        // If the text thread is gone, so is the request.
+        let _ = self.stage.send(Message::Abort(id));
+    }
+
+    /// Counts for metrics, as of the last step. Costs a lock that is held for a copy.
+    pub fn stats(&self) -> EngineStats {
+        self.shared.stats.read(self.shared.backlog.waiting())
+    }
+
+    /// Takes no requests from now on: [`submit`](Self::submit) says [`EngineError::Draining`].
+    /// Those that were taken run to their end. There is no way back.
+    pub fn drain(&self) {
+        self.shared.backlog.drain();
+    }
+
+    /// Waits until all requests have ended, `timeout` at most. True if they have; after
+    /// [`drain`](Self::drain) that stays so.
+    pub fn wait_until_idle(&self, timeout: Duration) -> bool {
+        self.shared.backlog.wait_until_idle(timeout)
+    }
+
+    /// The backend's read bandwidth in bytes a second, measured between steps by the first call;
+    /// `None` if it cannot tell. Waits for the step that runs and for the measurement.
+    ///
+    /// Errors while the model is being loaded, or if the engine has failed.
     pub fn measure_read_bandwidth(&self) -> Result<Option<f64>> {
-        self.ask(|reply| Command::Bandwidth { reply })
+        self.shared.loaded()?;
+        let (reply, answer) = bounded(1);
+        let gone = || self.shared.failure.stopped("its thread has ended");
+        self.commands.send(Command::Bandwidth { reply }).map_err(|_| gone())?;
+        answer.recv().map_err(|_| gone())
     }
 
-    /// Sends a command and waits for its reply.
-    fn ask<T>(&self, command: impl FnOnce(Sender<T>) -> Command) -> Result<T> {
-        let (reply, answer) = unbounded();
-        let gone = || self.failure.stopped("its thread has ended");
-        self.commands.send(command(reply)).map_err(|_| gone())?;
-        answer.recv().map_err(|_| gone())
+    fn subscription(&self, id: RequestId) -> Subscription {
+        Subscription::new(id, self.stage.clone(), Arc::clone(&self.shared))
     }
 }
 
 impl Drop for Engine {
     fn drop(&mut self) {
+        // Both at once: clients do not wait for the step that runs.
+        let _ = self.stage.send(Message::Stop);
         let _ = self.commands.send(Command::Stop);
-        if let Some(thread) = self.thread.take() {
+        for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
-    }
-}
-
-/// The events of one request, as they come. Dropping it aborts the request.
-pub struct RequestStream {
-    events: Receiver<Event>,
-    failure: Failure,
-}
-
-impl RequestStream {
-    /// The next event, waiting for it. [`Event::Finished`] is the last.
-    ///
-    /// Errors if the engine ended before the request did.
-    pub fn next_event(&mut self) -> Result<Event> {
-        self.events.recv().map_err(|_| self.broken_off())
-    }
-
-    /// The next event, waiting `timeout` at most; `None` if none came in that time.
-    ///
-    /// Errors if the engine ended before the request did.
-    pub fn next_event_timeout(&mut self, timeout: Duration) -> Result<Option<Event>> {
-        match self.events.recv_timeout(timeout) {
-            Ok(event) => Ok(Some(event)),
-            Err(RecvTimeoutError::Timeout) => Ok(None),
-            Err(RecvTimeoutError::Disconnected) => Err(self.broken_off()),
-        }
-    }
-
-    fn broken_off(&self) -> EngineError {
-        self.failure.stopped("the request's events broke off")
     }
 }

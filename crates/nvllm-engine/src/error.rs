@@ -274,7 +274,40 @@ pub enum EngineError {
         reason: String,
     },
 
-    /// The thread that owns the device is gone.
+    /// A request was submitted before the model was there.
+    #[error("the model is still being loaded; submit the request once it is")]
+    Loading,
+
+    /// A request was submitted to an engine that ends.
+    #[error("the engine is draining: it runs the requests that it has to their end and takes no new ones")]
+    Draining,
+
+    /// A request was submitted while as many waited as may.
+    #[error(
+        "the queue is full: {requests} of {max_requests} requests and {tokens} of {max_tokens} prompt tokens wait \
+         for a slot; try again later"
+    )]
+    QueueFull {
+        /// Requests that wait.
+        requests: usize,
+        /// As many may:
+        /// [`LoadOptions::max_queued_requests`](crate::LoadOptions::max_queued_requests).
+        max_requests: usize,
+        /// Tokens of their prompts.
+        tokens: usize,
+        /// As many may:
+        /// [`LoadOptions::max_queued_prompt_tokens`](crate::LoadOptions::max_queued_prompt_tokens).
+        max_tokens: usize,
+    },
+
+    /// A request failed while it ran.
+    #[error("generation failed: {reason}")]
+    Generation {
+        /// What failed.
+        reason: String,
+    },
+
+    /// The engine has failed: loading, the device, or one of its threads.
     #[error("the engine has stopped: {reason}; load the model again")]
     Stopped {
         /// Why, as far as is known.
@@ -382,6 +415,10 @@ mod tests {
             EngineError::Core(CoreError::Io { path: "/m/model.safetensors".into(), cause: io() }),
             EngineError::Backend { reason: text("no NVIDIA driver") },
             EngineError::Stopped { reason: text("its thread has ended") },
+            EngineError::Loading,
+            EngineError::Draining,
+            EngineError::QueueFull { requests: 2, max_requests: 2, tokens: 7, max_tokens: 9 },
+            EngineError::Generation { reason: text("an illegal address was read") },
         ]
     }
 
@@ -418,12 +455,16 @@ mod tests {
             EngineError::NothingToRemove { .. } => 27,
             EngineError::RemoveFile { .. } => 28,
             EngineError::CacheInUse { .. } => 29,
+            EngineError::Loading => 30,
+            EngineError::Draining => 31,
+            EngineError::QueueFull { .. } => 32,
+            EngineError::Generation { .. } => 33,
         }
     }
 
     #[test]
     fn a_message_is_whole_and_says_nothing_twice() {
-        let mut seen = [false; 30];
+        let mut seen = [false; 34];
         for error in of_files().into_iter().chain(of_hub_and_device()) {
             seen[number(&error)] = true;
             assert!(error.source().is_none(), "{error}");
@@ -433,6 +474,6 @@ mod tests {
                 assert!(text.matches(cause).count() <= 1, "{text}");
             }
         }
-        assert_eq!(seen, [true; 30]);
+        assert_eq!(seen, [true; 34]);
     }
 }

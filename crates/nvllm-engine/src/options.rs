@@ -28,6 +28,12 @@ pub struct LoadOptions {
     pub numerics: Numerics,
     /// Steps out at once; as many as suit the backend if not given.
     pub max_in_flight: Option<usize>,
+    /// Requests that may wait for a slot, 1 or more; the next is refused with
+    /// [`EngineError::QueueFull`].
+    pub max_queued_requests: usize,
+    /// Tokens that the prompts of waiting requests may have together, 1 or more; the next request
+    /// is refused likewise. A prompt that is longer is taken if no other waits.
+    pub max_queued_prompt_tokens: usize,
 }
 
 impl Default for LoadOptions {
@@ -43,6 +49,10 @@ impl Default for LoadOptions {
             kv_cache_dtype: None,
             numerics: Numerics::Invariant,
             max_in_flight: None,
+            // Far more than any client waits for; a bound on the memory of a burst: 16 MiB of
+            // prompts.
+            max_queued_requests: 4096,
+            max_queued_prompt_tokens: 4 << 20,
         }
     }
 }

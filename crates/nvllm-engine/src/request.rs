@@ -1,9 +1,28 @@
 //! What a client asks for and what it gets back.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use nvllm_core::{HostTensor, SamplingParams, TokenId, TokenLogprobs};
 use nvllm_sched::FinishReason;
+
+/// A request that an engine has taken. No two requests of a process have the same, whatever engine
+/// they went to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub(crate) u64);
+
+impl RequestId {
+    /// As a number, for logs.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 /// One sequence to generate.
 #[derive(Clone, Debug, Default)]
@@ -32,7 +51,8 @@ pub struct Request {
     pub priority: i32,
 }
 
-/// News of a request, in order; the last is [`Finished`](Self::Finished).
+/// News of a request, in order. Every request that was taken ends with one
+/// [`Finished`](Self::Finished), whatever happens.
 #[derive(Debug)]
 pub enum Event {
     /// A row of the prompt whose scores or logits were asked for.
@@ -62,20 +82,43 @@ pub enum Event {
 }
 
 /// How a request ended.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finished {
-    /// Why.
+    /// Why. [`FinishReason::Aborted`] too where the engine was dropped before the request ended.
     pub reason: FinishReason,
-    /// What failed, if it did.
+    /// What failed: given exactly if the reason is [`FinishReason::Failed`].
     pub error: Option<String>,
     /// Text that was held back until now.
     pub text: String,
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
-    /// Tokens generated.
+    /// Tokens of the prompt whose keys and values were in the KV cache already; 0, as none are
+    /// reused yet.
+    pub cached_tokens: usize,
+    /// Tokens generated, as many as there were [`Event::Token`]s.
     pub output_tokens: usize,
+    /// From submission to admission into a slot, with the first step planned; none if it ended in
+    /// the queue.
+    pub queue_time: Option<Duration>,
     /// From submission to the first token.
     pub time_to_first_token: Option<Duration>,
     /// From the first token to the last.
     pub decode_time: Duration,
+}
+
+impl Finished {
+    /// The end of a request of which nothing else is known.
+    pub(crate) fn failed(error: impl Into<String>) -> Self {
+        Self {
+            reason: FinishReason::Failed,
+            error: Some(error.into()),
+            text: String::new(),
+            prompt_tokens: 0,
+            cached_tokens: 0,
+            output_tokens: 0,
+            queue_time: None,
+            time_to_first_token: None,
+            decode_time: Duration::ZERO,
+        }
+    }
 }

@@ -56,7 +56,7 @@ fn both(model: &Arc<Model>, options: &LoadOptions, memory_bytes: usize) -> (Opti
     let plan = LoadPlan::new(options, model, &Machine { memory_bytes });
     let planned = plan.and_then(|plan| plan.check()).err().map(|e| e.to_string());
     let backend = move || Ok(Box::new(Machine { memory_bytes }) as Box<dyn Backend>);
-    let loaded = Engine::start(backend, Arc::clone(model), options.clone(), |_| {});
+    let loaded = Engine::builder(Arc::clone(model), backend).options(options.clone()).start();
     (planned, loaded.err().map(|e| e.to_string()))
 }
 
@@ -262,13 +262,14 @@ proptest! {
         let model = model();
         let plan = LoadPlan::new(&options, &model, &Machine { memory_bytes });
         let backend = move || Ok(Box::new(Machine { memory_bytes }) as Box<dyn Backend>);
-        let engine = Engine::start(backend, Arc::clone(&model), options.clone(), |_| {});
+        let engine = Engine::builder(Arc::clone(&model), backend).options(options.clone()).start();
         match plan.and_then(|plan| plan.check().map(|()| plan)) {
             Err(refused) => prop_assert_eq!(refused.to_string(), engine.err().expect("refused too").to_string()),
             Ok(plan) => {
                 let engine = engine.expect("it fits");
-                let held = engine.info().memory;
-                prop_assert_eq!(&engine.info().limits, &plan.limits);
+                let info = engine.info().expect("it is loaded");
+                let held = info.memory;
+                prop_assert_eq!(&info.limits, &plan.limits);
                 prop_assert_eq!((held.weights, held.kv), (plan.need.weights, plan.need.kv));
                 prop_assert!(held.arena <= plan.need.arena);
             }

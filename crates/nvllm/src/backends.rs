@@ -70,6 +70,9 @@ pub(crate) fn load_options(args: &LoadArgs, max_num_seqs: usize) -> LoadOptions 
             Dtype::F32 => DType::F32,
             Dtype::Bf16 => DType::Bf16,
         }),
+        // The queue is this program's own: its prompts are in memory already.
+        max_queued_requests: usize::MAX,
+        max_queued_prompt_tokens: usize::MAX,
         ..LoadOptions::default()
     }
 }

@@ -107,10 +107,13 @@ pub(crate) fn start_with(args: &ModelArgs, options: LoadOptions) -> Result<(Engi
     let shown = bar.clone();
     let asked = options.max_model_len;
     let progress = move |LoadProgress { done, total }: LoadProgress| shown.set(done as u64, total as u64);
-    let engine = Engine::start(backends::factory(&args.load.device), Arc::clone(&model), options, progress);
+    let engine = Engine::builder(Arc::clone(&model), backends::factory(&args.load.device))
+        .options(options)
+        .progress(progress)
+        .start();
     bar.end();
     let engine = engine?;
-    note_context(&model, asked, engine.info().limits.context);
+    note_context(&model, asked, engine.info()?.limits.context);
     Ok((engine, model))
 }
 

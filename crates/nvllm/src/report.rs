@@ -1,7 +1,7 @@
 //! The closing line of an answer: tokens in and out, how fast, why it stopped, the seed.
 
-use nvllm_core::WeightFormat;
 use nvllm_core::program::Counts;
+use nvllm_core::{Limits, WeightFormat};
 use nvllm_engine::{Engine, Model};
 use serde_json::{Map, Value, json};
 
@@ -88,13 +88,14 @@ impl Roofline {
     ) -> nvllm_engine::Result<Option<Self>> {
         let Some(rate) = decode_rate(answer) else { return Ok(None) };
         let Some(read_bandwidth) = engine.measure_read_bandwidth()? else { return Ok(None) };
-        let bytes = bytes_per_token(engine, model, answer.prompt_tokens + answer.tokens.len() / 2);
+        let context = answer.prompt_tokens + answer.tokens.len() / 2;
+        let bytes = bytes_per_token(&engine.info()?.limits, model, context);
         Ok(Some(Self { share: rate * bytes / read_bandwidth, read_bandwidth }))
     }
 }
 
 /// Weight and KV bytes that one decode step at batch 1 has to read.
-fn bytes_per_token(engine: &Engine, model: &Model, context: usize) -> f64 {
+fn bytes_per_token(limits: &Limits, model: &Model, context: usize) -> f64 {
     let formats: Vec<WeightFormat> = model
         .spec
         .weights
@@ -104,6 +105,6 @@ fn bytes_per_token(engine: &Engine, model: &Model, context: usize) -> f64 {
             first.map_or_else(|| WeightFormat::dense(model.dtype), |tensor| tensor.format)
         })
         .collect();
-    let cost = model.spec.programs[0].cost(&Counts::decode(1, context), &engine.info().limits, &formats);
+    let cost = model.spec.programs[0].cost(&Counts::decode(1, context), limits, &formats);
     cost.weight_bytes + cost.kv_bytes
 }

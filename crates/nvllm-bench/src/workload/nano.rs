@@ -235,7 +235,7 @@ fn start(bench: &Bench, model: &Arc<Model>, set: &Set) -> Result<Engine> {
         ..LoadOptions::default()
     };
     let factory = bench.factory();
-    let engine = Engine::start(move || factory(), Arc::clone(model), options, |_| {})?;
+    let engine = Engine::builder(Arc::clone(model), move || factory()).options(options).start()?;
     // Pages and scratch are there before the clock runs.
     run_ours(&engine, &Set { prompts: vec![set.prompts[0].clone()], output_lens: vec![2] })?;
     Ok(engine)
@@ -247,21 +247,20 @@ fn run_ours(engine: &Engine, set: &Set) -> Result<SetTimes> {
     let mut streams = Vec::new();
     for (prompt, &len) in set.prompts.iter().zip(&set.output_lens) {
         let request = Request { prompt: prompt.clone(), max_tokens: Some(len), ..Request::default() };
-        streams.push((Instant::now(), engine.submit(request)?));
+        streams.push((Instant::now(), engine.stream(request)?));
     }
     let mut times = Vec::new();
     let mut last = begin;
-    for (at, (submitted, mut stream)) in streams.into_iter().enumerate() {
-        let mut tokens = Vec::new();
-        let end = loop {
-            match stream.next_event()? {
+    for (at, (submitted, stream)) in streams.into_iter().enumerate() {
+        let (mut tokens, mut error) = (Vec::new(), None);
+        for event in stream {
+            match event {
                 Event::Token { at, .. } => tokens.push(at),
-                Event::Finished(finished) => break finished,
+                Event::Finished(finished) => error = finished.error,
                 Event::PromptRow { .. } => {}
             }
-        };
-        if let Some(problem) = end
-            .error
+        }
+        if let Some(problem) = error
             .or((tokens.len() != set.output_lens[at]).then(|| format!("it made {} tokens", tokens.len())))
         {
             return Err(BenchError::Request { number: at, problem });

@@ -63,6 +63,7 @@ pub(super) struct Receiving {
     prompt_tokens: usize,
     max_tokens: Option<usize>,
     submitted: Instant,
+    aborted: bool,
 }
 
 impl Receiving {
@@ -71,12 +72,12 @@ impl Receiving {
         let (prompt_tokens, max_tokens) = (request.prompt.len(), request.max_tokens);
         // Before the engine has it: a short answer can be there when the call returns.
         let submitted = Instant::now();
-        Ok(Self { stream: engine.submit(request)?, prompt_tokens, max_tokens, submitted })
+        Ok(Self { stream: engine.stream(request)?, prompt_tokens, max_tokens, submitted, aborted: false })
     }
 
     /// Waits for the answer, and hands over each piece of text as it comes: with its token, or held back until the end.
     ///
-    /// After Ctrl-C nothing is waited for any more: the answer is what has come by then.
+    /// Ctrl-C aborts the request, wherever it is: the answer is what has come by then.
     pub(super) fn answer(
         mut self,
         interrupt: &Listener,
@@ -91,8 +92,8 @@ impl Receiving {
             decode_time: Duration::ZERO,
         };
         let mut first = None;
-        while let Some(event) = self.next_event(interrupt)? {
-            match event {
+        loop {
+            match self.next_event(interrupt) {
                 Event::Token { token: id, text, logprobs, at, .. } => {
                     let first = *first.get_or_insert(at);
                     answer.time_to_first_token = Some(first - self.submitted);
@@ -106,22 +107,21 @@ impl Receiving {
                     answer.text += &finished.text;
                     show(&finished.text, None)?;
                     answer.ending = self.ending(&finished)?;
-                    break;
+                    return Ok(answer);
                 }
                 Event::PromptRow { .. } => {}
             }
         }
-        Ok(answer)
     }
 
-    /// The next event; none once Ctrl-C was pressed and all that had come was taken.
-    fn next_event(&mut self, interrupt: &Listener) -> Result<Option<Event>> {
+    /// The next event. Ctrl-C makes the end the next that is waited for.
+    fn next_event(&mut self, interrupt: &Listener) -> Event {
         loop {
-            let interrupted = interrupt.is_pressed();
-            let wait = if interrupted { Duration::ZERO } else { POLL };
-            let event = self.stream.next_event_timeout(wait)?;
-            if interrupted || event.is_some() {
-                return Ok(event);
+            if interrupt.is_pressed() && !std::mem::replace(&mut self.aborted, true) {
+                self.stream.abort();
+            }
+            if let Some(event) = self.stream.next_timeout(POLL) {
+                return event;
             }
         }
     }

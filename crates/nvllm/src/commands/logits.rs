@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use nvllm_core::{Activations, TokenId};
-use nvllm_engine::{Event, LoadOptions, Request};
+use nvllm_engine::{Event, Finished, LoadOptions, Request};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
 use crate::flags::ModelArgs;
@@ -52,15 +52,12 @@ pub(super) fn run(args: &Logits) -> Result<()> {
         logits: true,
         ..Request::default()
     };
-    let mut stream = engine.submit(request)?;
+    let stream = engine.stream(request)?;
     let mut logits = Vec::with_capacity(num_tokens * vocab_size * size_of::<f32>());
-    loop {
-        match stream.next_event()? {
+    for event in stream {
+        match event {
             Event::PromptRow { logits: Some(row), .. } => logits.extend_from_slice(row.bytes()),
-            Event::Finished(finished) => match finished.error {
-                Some(error) => bail!("the model failed: {error}"),
-                None => break,
-            },
+            Event::Finished(Finished { error: Some(error), .. }) => bail!("the model failed: {error}"),
             _ => {}
         }
     }

@@ -212,7 +212,7 @@ impl Session<'_> {
     fn answer(&mut self, message: &str, listener: &Listener) -> Result<Ending> {
         let (args, model) = (self.args, self.model);
         let max_tokens = args.sampling.max_tokens(model, MAX_TOKENS);
-        let room = Room { context: self.engine.info().limits.context, max_tokens };
+        let room = Room { context: self.engine.info()?.limits.context, max_tokens };
         let prompt = self.conversation.prompt(message, model, room)?;
         if prompt.dropped > 0 {
             let turns = if prompt.dropped == 1 { "turn is" } else { "turns are" };

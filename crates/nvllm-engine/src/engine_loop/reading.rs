@@ -6,8 +6,8 @@ use nvllm_core::{CanonicalTensor, TensorInfo, WeightSource};
 
 use crate::{LoadProgress, Model, Result};
 
-/// A source that reads each tensor's pages before it hands the tensor on, so that the time of a cold disk is spent where
-/// a progress bar shows it and not in the first step.
+/// A source that reads each tensor's pages before it hands the tensor on, so that the time of a
+/// cold disk is spent where a progress bar shows it and not in the first step.
 pub(super) struct Reading<'a> {
     source: &'a dyn WeightSource,
     progress: &'a dyn Fn(LoadProgress),

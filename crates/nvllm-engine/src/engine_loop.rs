@@ -1,0 +1,264 @@
+//! The thread that owns the device: plan, submit, collect, commit, and on to the next step.
+//!
+//! It makes ids only. Their text and the clients are the [text stage](crate::text_stage)'s, which
+//! runs beside it.
+
+mod active;
+mod reading;
+
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, Sender};
+use nvllm_core::{Backend, Executable, SeqId, StepId, Ticket};
+use nvllm_sched::{FinishReason, NewSequence, SchedConfig, Scheduler, SeqEvent, Stats};
+
+use self::active::Active;
+use self::reading::Reading;
+use crate::shared::{Loaded, Shared};
+use crate::text_stage::{Message, Output};
+use crate::validator::Validator;
+use crate::{EngineInfo, LoadOptions, LoadPlan, LoadProgress, Model, RequestId, Result};
+
+/// What the device thread is asked, between steps.
+pub(crate) enum Command {
+    /// Queue a request that was checked.
+    Submit { id: RequestId, new: Box<NewSequence> },
+    /// End a request whose client has its end already; it may have ended here too.
+    Finish { id: RequestId, reason: FinishReason },
+    /// Measure the backend's read bandwidth, in bytes a second.
+    Bandwidth { reply: Sender<Option<f64>> },
+    /// End.
+    Stop,
+}
+
+/// The device thread's state.
+pub(crate) struct EngineLoop {
+    backend: Box<dyn Backend>,
+    exe: Box<dyn Executable>,
+    sched: Scheduler,
+    in_flight: VecDeque<Ticket>,
+    active: Active,
+    read_bandwidth: Option<f64>,
+    /// To the text stage.
+    stage: Sender<Message>,
+    shared: Arc<Shared>,
+}
+
+impl EngineLoop {
+    /// Loads the model, and lets [`Shared`] know what callers need.
+    pub(crate) fn load<B>(
+        backend: B,
+        model: &Model,
+        options: &LoadOptions,
+        progress: &dyn Fn(LoadProgress),
+        stage: Sender<Message>,
+        shared: Arc<Shared>,
+    ) -> Result<Self>
+    where
+        B: FnOnce() -> Result<Box<dyn Backend>>,
+    {
+        let backend = backend()?;
+        let plan = LoadPlan::new(options, model, backend.as_ref())?;
+        plan.check()?;
+        let limits = plan.limits;
+        let source = Reading::new(model, progress)?;
+        let mut exe = backend.plan_and_load(&model.spec, &source, &limits).map_err(|e| options.named(e))?;
+        let cache = exe.kv_cache();
+        let num_blocks = (0..model.spec.kv.len()).map(|group| cache.geometry(group).num_blocks).collect();
+        let config = SchedConfig::new(&limits, num_blocks, model.spec.max_positions);
+        let sched = Scheduler::new(config.clone())?;
+        shared.stats.publish(sched.stats());
+        let request_limits = exe.request_limits();
+        let info = EngineInfo { backend: backend.info(), limits, request_limits, memory: exe.memory() };
+        let validator = Validator {
+            vocab_size: model.spec.vocab_size,
+            request_limits,
+            sched: config,
+            tokenizer: model.tokenizer.clone(),
+        };
+        let _ = shared.loaded.set(Loaded { info, validator });
+        let (in_flight, active) = (VecDeque::new(), Active::default());
+        Ok(Self { backend, exe, sched, in_flight, active, read_bandwidth: None, stage, shared })
+    }
+
+    /// Serves until told to stop.
+    pub(crate) fn run(&mut self, inbox: &Receiver<Command>) {
+        let mut busy = false;
+        loop {
+            // With nothing in flight and nothing to plan only a command can change that.
+            if !busy {
+                let Ok(command) = inbox.recv() else { return };
+                if self.obey(command).is_break() {
+                    return;
+                }
+            }
+            while let Ok(command) = inbox.try_recv() {
+                if self.obey(command).is_break() {
+                    return;
+                }
+            }
+            busy = self.step();
+        }
+    }
+
+    /// What is held for requests goes with this thread.
+    pub(crate) fn release(&self) {
+        let gone = Stats { totals: self.sched.stats().totals, ..Stats::default() };
+        self.shared.stats.publish(gone);
+        self.shared.backlog.clear_queue();
+    }
+
+    fn obey(&mut self, command: Command) -> ControlFlow<()> {
+        match command {
+            Command::Submit { id, new } => self.submit(id, *new),
+            Command::Finish { id, reason } => self.finish(id, reason),
+            Command::Bandwidth { reply } => drop(reply.send(self.read_bandwidth())),
+            Command::Stop => return ControlFlow::Break(()),
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Measured once: a conversation does not wait for it after every answer.
+    fn read_bandwidth(&mut self) -> Option<f64> {
+        if self.read_bandwidth.is_none() {
+            self.read_bandwidth = self.backend.measure_read_bandwidth();
+        }
+        self.read_bandwidth
+    }
+
+    fn submit(&mut self, id: RequestId, new: NewSequence) {
+        let prompt_len = new.prompt.len();
+        let added = match self.shared.failure.reason() {
+            // It failed after the caller had looked.
+            Some(reason) => Err(reason.to_owned()),
+            None => self.sched.add(new).map_err(|e| e.to_string()),
+        };
+        match added {
+            Ok(seq) => self.active.insert(seq, id, prompt_len),
+            Err(error) => {
+                self.shared.backlog.leave_queue(prompt_len);
+                self.send(vec![(id, Output::Finished { reason: FinishReason::Failed, error: Some(error) })]);
+            }
+        }
+    }
+
+    fn finish(&mut self, id: RequestId, reason: FinishReason) {
+        if let Some(seq) = self.active.seq(id) {
+            self.sched.finish(seq, reason);
+            self.forget(seq);
+        }
+    }
+
+    /// Launches what can be launched, then takes in the oldest step. False if there was neither.
+    fn step(&mut self) -> bool {
+        let mut planned = false;
+        while let Some(step) = self.sched.plan() {
+            planned = true;
+            self.note_admitted();
+            // Before the step: on the host it runs to its end within the call.
+            self.shared.stats.publish(self.sched.stats());
+            match self.exe.submit(&step) {
+                Ok(ticket) => self.in_flight.push_back(ticket),
+                Err(e) => self.fail(step.id, &e.to_string()),
+            }
+        }
+        let Some(ticket) = self.in_flight.pop_front() else {
+            self.shared.stats.publish(self.sched.stats());
+            return planned;
+        };
+        let step = ticket.0;
+        let committed = match self.exe.collect(ticket) {
+            Ok(output) => self.sched.commit(step, output).map_err(|e| e.to_string()),
+            Err(e) => Err(e.to_string()),
+        };
+        match committed {
+            Ok(events) => self.report(events, None),
+            Err(error) => self.fail(step, &error),
+        }
+        true
+    }
+
+    /// Tells the text stage which requests have slots now.
+    fn note_admitted(&mut self) {
+        let at = Instant::now();
+        let mut outputs = Vec::new();
+        for admitted in self.sched.admitted() {
+            let Some((id, prompt_len)) = self.active.admit(admitted.seq) else { continue };
+            self.shared.backlog.leave_queue(prompt_len);
+            outputs.push((id, Output::Admitted { at, cached_tokens: admitted.cached_tokens }));
+        }
+        self.send(outputs);
+    }
+
+    /// Ends every sequence of a step that failed; if the device has failed for good, all.
+    fn fail(&mut self, step: StepId, error: &str) {
+        let dead = self.exe.failure();
+        // Before anyone hears of it: who then submits again is to be refused.
+        if let Some(reason) = &dead {
+            self.shared.failure.note(reason.clone());
+        }
+        match self.sched.fail(step) {
+            Ok(events) => {
+                self.report(events, Some(error));
+                if dead.is_some() {
+                    self.fail_all(error);
+                }
+            }
+            // A fault of the scheduler: whose step it was is not known, and nobody may wait for
+            // ever.
+            Err(e) => self.fail_all(&format!("{error}; {e}")),
+        }
+    }
+
+    fn fail_all(&mut self, error: &str) {
+        let finish = |seq| self.sched.finish(seq, FinishReason::Failed);
+        let events = self.active.seqs().into_iter().filter_map(finish).collect();
+        self.report(events, Some(error));
+    }
+
+    /// Hands the scheduler's news on.
+    fn report(&mut self, events: Vec<SeqEvent>, error: Option<&str>) {
+        let at = Instant::now();
+        let mut outputs = Vec::with_capacity(events.len());
+        for event in events {
+            let seq = event.seq();
+            let Some(id) = self.active.id(seq) else { continue };
+            outputs.push((
+                id,
+                match event {
+                    SeqEvent::PromptRow { index, logprobs, logits, .. } => {
+                        Output::PromptRow { index, logprobs, logits }
+                    }
+                    SeqEvent::Token { token, logprobs, logits, .. } => {
+                        Output::Token { token, logprobs, logits, at }
+                    }
+                    SeqEvent::Finished { reason, .. } => {
+                        self.forget(seq);
+                        let error = error.filter(|_| reason == FinishReason::Failed).map(String::from);
+                        Output::Finished { reason, error }
+                    }
+                },
+            ));
+        }
+        // Before the clients hear of it: who looks then finds it counted.
+        self.shared.stats.publish(self.sched.stats());
+        self.send(outputs);
+    }
+
+    fn forget(&mut self, seq: SeqId) {
+        if let Some(prompt_len) = self.active.remove(seq) {
+            self.shared.backlog.leave_queue(prompt_len);
+        }
+    }
+
+    fn send(&self, outputs: Vec<(RequestId, Output)>) {
+        if !outputs.is_empty() {
+            // The text stage ends before this thread only when the engine is dropped: then nobody
+            // listens.
+            let _ = self.stage.send(Message::Outputs(outputs));
+        }
+    }
+}

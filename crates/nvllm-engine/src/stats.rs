@@ -1,0 +1,101 @@
+//! Counts for metrics: a snapshot that the engine's threads publish, read without waiting for them.
+
+use std::sync::{Mutex, PoisonError};
+
+use nvllm_sched::{FinishReason, Stats};
+
+/// What an engine has done and is doing, as of its last step. Counts of tokens, steps and requests
+/// only grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EngineStats {
+    /// Requests that were taken and have no slot yet.
+    pub num_waiting: usize,
+    /// Tokens of their prompts.
+    pub num_waiting_tokens: usize,
+    /// Requests with a slot.
+    pub num_running: usize,
+    /// Steps planned and not yet committed.
+    pub num_in_flight: usize,
+    /// KV blocks in use, over all KV groups; those of a request that has ended too, until no step
+    /// in flight uses them.
+    pub used_blocks: usize,
+    /// Free KV blocks that running requests may yet need.
+    pub promised_blocks: usize,
+    /// KV blocks that requests can use.
+    pub total_blocks: usize,
+    /// Steps run.
+    pub num_steps: u64,
+    /// Prompt tokens computed.
+    pub num_prompt_tokens: u64,
+    /// Tokens sampled. A few more than clients saw, where a stop string or an abort was noticed a
+    /// step late.
+    pub num_output_tokens: u64,
+    /// Requests that have ended.
+    pub finished: FinishCounts,
+}
+
+/// Requests that have ended, by what their clients were told; a client that was gone counts as
+/// aborted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FinishCounts {
+    /// At a stop token.
+    pub stop_token: u64,
+    /// At a stop string.
+    pub stop_string: u64,
+    /// At `max_tokens`, or at the end of the context.
+    pub length: u64,
+    /// Aborted.
+    pub aborted: u64,
+    /// With an error.
+    pub failed: u64,
+}
+
+impl FinishCounts {
+    /// All of them.
+    pub const fn total(&self) -> u64 {
+        self.stop_token + self.stop_string + self.length + self.aborted + self.failed
+    }
+
+    const fn of(&mut self, reason: FinishReason) -> &mut u64 {
+        match reason {
+            FinishReason::StopToken(_) => &mut self.stop_token,
+            FinishReason::StopString => &mut self.stop_string,
+            FinishReason::Length => &mut self.length,
+            FinishReason::Aborted => &mut self.aborted,
+            FinishReason::Failed => &mut self.failed,
+        }
+    }
+}
+
+/// The snapshot. Each part has one writer: the device thread the scheduler's counts, the text
+/// thread the ends.
+#[derive(Debug, Default)]
+pub(crate) struct Published(Mutex<(Stats, FinishCounts)>);
+
+impl Published {
+    pub(crate) fn publish(&self, stats: Stats) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).0 = stats;
+    }
+
+    pub(crate) fn count_end(&self, reason: FinishReason) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner).1.of(reason) += 1;
+    }
+
+    /// The snapshot, beside `waiting` requests and tokens of their prompts.
+    pub(crate) fn read(&self, (num_waiting, num_waiting_tokens): (usize, usize)) -> EngineStats {
+        let (stats, finished) = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        EngineStats {
+            num_waiting,
+            num_waiting_tokens,
+            num_running: stats.num_running,
+            num_in_flight: stats.num_in_flight,
+            used_blocks: stats.used_blocks,
+            promised_blocks: stats.promised_blocks,
+            total_blocks: stats.total_blocks,
+            num_steps: stats.totals.num_steps,
+            num_prompt_tokens: stats.totals.num_prompt_tokens,
+            num_output_tokens: stats.totals.num_output_tokens,
+            finished,
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! An engine that is dropped with requests in it.
+
+use nvllm_engine::FinishReason;
+
+use crate::support::{end, in_time, options, request, start_held};
+
+#[test]
+fn dropping_the_engine_ends_running_and_queued_requests() {
+    in_time(|| {
+        let (engine, held) = start_held(&options());
+        let streams = [0, 1, 2].map(|i| engine.stream(request(i, 20)).unwrap());
+        held.wait_for_step();
+        let dropping = std::thread::spawn(move || drop(engine));
+        // They hear it while the step still runs.
+        for stream in streams {
+            assert_eq!(end(stream).reason, FinishReason::Aborted);
+        }
+        assert!(!dropping.is_finished(), "the device thread is in a step");
+        drop(held);
+        dropping.join().unwrap();
+    });
+}
+
+#[test]
+fn a_stream_outlives_its_engine() {
+    in_time(|| {
+        let (engine, held) = start_held(&options());
+        let mut stream = engine.stream(request(0, 1)).unwrap();
+        drop(held);
+        assert!(engine.wait_until_idle(crate::support::PATIENCE));
+        drop(engine);
+        assert_eq!(end(stream.by_ref()).reason, FinishReason::Length);
+        assert!(stream.next().is_none());
+        stream.abort();
+    });
+}

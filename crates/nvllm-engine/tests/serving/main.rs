@@ -1,0 +1,16 @@
+//! The engine as its users meet it: what is taken and refused, how requests end, what is counted.
+//!
+//! The backend is the reference, with hooks where a test needs to hold a step or to break one
+//! ([`support`]).
+
+mod abort;
+mod company;
+mod device_errors;
+mod dropped;
+mod health;
+mod queue;
+mod request_limits;
+mod sinks;
+mod stats;
+mod streams;
+mod support;

@@ -1,0 +1,203 @@
+//! The demo model on the reference backend, with hooks around its steps.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use nvllm_core::{
+    Activations, Backend, BackendInfo, EntryId, Executable, KvCache, MemoryReport, OpQuery, OrderId, Plan,
+    PlanRules, Program, Reason, Reference, RequestLimits, Result, Step, StepOutput, Tensor, Ticket, TokenId,
+    TokenMasks, WeightSource,
+};
+use nvllm_engine::hub::ModelFiles;
+use nvllm_engine::{Engine, Event, Finished, LoadOptions, Model, Request};
+
+/// How long anything may take that a test waits for.
+pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
+
+/// What a test changes in the reference. What it does not name is the reference's.
+pub(crate) trait Hooks: Clone + Send + 'static {
+    fn submit(&mut self, inner: &mut dyn Executable, step: &Step) -> Result<Ticket> {
+        inner.submit(step)
+    }
+
+    fn collect(&mut self, inner: &mut dyn Executable, ticket: Ticket) -> Result<StepOutput> {
+        inner.collect(ticket)
+    }
+
+    fn failure(&self) -> Option<String> {
+        None
+    }
+
+    fn request_limits(&self) -> RequestLimits {
+        RequestLimits::default()
+    }
+}
+
+/// The reference as it is.
+#[derive(Clone)]
+pub(crate) struct Plain;
+
+impl Hooks for Plain {}
+
+struct Hooked<H>(Reference, H);
+
+struct HookedExecutable<H>(Box<dyn Executable>, H);
+
+impl<H: Hooks> Backend for Hooked<H> {
+    fn info(&self) -> BackendInfo {
+        self.0.info()
+    }
+
+    fn supports(&self, query: &OpQuery<'_>) -> Result<(), Reason> {
+        self.0.supports(query)
+    }
+
+    fn plan_rules(&self) -> PlanRules {
+        self.0.plan_rules()
+    }
+
+    fn order(&self, query: &OpQuery<'_>, num_rows: usize) -> OrderId {
+        self.0.order(query, num_rows)
+    }
+
+    fn load(&self, plan: Plan, weights: &dyn WeightSource) -> Result<Box<dyn Executable>> {
+        Ok(Box::new(HookedExecutable(self.0.load(plan, weights)?, self.1.clone())))
+    }
+}
+
+impl<H: Hooks> Executable for HookedExecutable<H> {
+    fn submit(&mut self, step: &Step) -> Result<Ticket> {
+        self.1.submit(self.0.as_mut(), step)
+    }
+
+    fn supply_masks(&mut self, ticket: &Ticket, masks: TokenMasks) -> Result<()> {
+        self.0.supply_masks(ticket, masks)
+    }
+
+    fn collect(&mut self, ticket: Ticket) -> Result<StepOutput> {
+        self.1.collect(self.0.as_mut(), ticket)
+    }
+
+    fn program(&self, entry: EntryId) -> Option<&Program> {
+        self.0.program(entry)
+    }
+
+    fn kv_cache(&mut self) -> &mut dyn KvCache {
+        self.0.kv_cache()
+    }
+
+    fn kept(&self, label: &str) -> Option<Box<dyn Tensor>> {
+        self.0.kept(label)
+    }
+
+    fn memory(&self) -> MemoryReport {
+        self.0.memory()
+    }
+
+    fn failure(&self) -> Option<String> {
+        self.1.failure()
+    }
+
+    fn request_limits(&self) -> RequestLimits {
+        self.1.request_limits()
+    }
+}
+
+/// The backend with `hooks` in it.
+pub(crate) fn backend<H: Hooks>(hooks: H) -> Box<dyn Backend> {
+    Box::new(Hooked(Reference::default(), hooks))
+}
+
+pub(crate) fn model() -> Arc<Model> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/nvllm-tiny");
+    Arc::new(Model::open(&ModelFiles::in_directory(&dir).unwrap()).unwrap())
+}
+
+/// Three sequences of 64 tokens, in steps of 16.
+pub(crate) fn options() -> LoadOptions {
+    LoadOptions {
+        max_model_len: Some(64),
+        max_num_batched_tokens: Some(16),
+        max_num_seqs: 3,
+        activations: Some(Activations::F32),
+        ..LoadOptions::default()
+    }
+}
+
+pub(crate) fn start<H: Hooks>(hooks: H, options: LoadOptions) -> Engine {
+    Engine::builder(model(), move || Ok(backend(hooks))).options(options).start().unwrap()
+}
+
+/// An engine for one sequence at a time whose steps end when the test says so.
+pub(crate) fn start_held(options: &LoadOptions) -> (Engine, Held) {
+    let (began, begun) = unbounded();
+    let (permits, permitted) = unbounded();
+    let engine = start(Holding { began, permitted }, LoadOptions { max_num_seqs: 1, ..options.clone() });
+    (engine, Held { begun, permits })
+}
+
+/// Lets steps end. Dropping it lets all end.
+pub(crate) struct Held {
+    begun: Receiver<()>,
+    permits: Sender<()>,
+}
+
+impl Held {
+    /// Waits until the next step is being collected.
+    pub(crate) fn wait_for_step(&self) {
+        self.begun.recv_timeout(PATIENCE).expect("a step");
+    }
+
+    /// Lets one step end.
+    pub(crate) fn end_step(&self) {
+        self.permits.send(()).unwrap();
+    }
+}
+
+#[derive(Clone)]
+struct Holding {
+    began: Sender<()>,
+    permitted: Receiver<()>,
+}
+
+impl Hooks for Holding {
+    fn collect(&mut self, inner: &mut dyn Executable, ticket: Ticket) -> Result<StepOutput> {
+        let output = inner.collect(ticket);
+        let _ = self.began.send(());
+        let _ = self.permitted.recv();
+        output
+    }
+}
+
+/// A request whose prompt has `3 + 5 * i` tokens.
+pub(crate) fn request(i: u32, max_tokens: usize) -> Request {
+    Request {
+        prompt: (0..3 + 5 * i).map(|t| TokenId((t * 37 + i * 101) % 8000)).collect(),
+        max_tokens: Some(max_tokens),
+        ..Request::default()
+    }
+}
+
+/// The end of a request, whose other events are not looked at.
+pub(crate) fn end(events: impl IntoIterator<Item = Event>) -> Finished {
+    let finished = |event| if let Event::Finished(finished) = event { Some(finished) } else { None };
+    events.into_iter().find_map(finished).expect("an end")
+}
+
+/// Runs `test`; fails if it hangs or panics.
+pub(crate) fn in_time<T: Send + 'static>(test: impl FnOnce() -> T + Send + 'static) -> T {
+    let (done, ended) = unbounded();
+    std::thread::spawn(move || drop(done.send(test())));
+    ended.recv_timeout(PATIENCE).expect("it hangs or panics")
+}
+
+/// Waits until `what` holds.
+pub(crate) fn eventually(mut what: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !what() {
+        assert!(Instant::now() < deadline, "it never comes to that");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
