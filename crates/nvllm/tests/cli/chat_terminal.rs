@@ -263,6 +263,32 @@ fn ctrl_c_ends_one_answer_and_no_other() {
 }
 
 #[test]
+fn ctrl_c_ends_the_reading_of_a_long_prompt_and_the_chat_goes_on() {
+    // Seconds of reading, in steps that are short: the next answer waits for one of them.
+    let device = ["--backend", "reference", "--max-num-batched-tokens", "16"];
+    let mut terminal =
+        Terminal::start(&[&["-t", "0", "-n", "8", "--ignore-eos"][..], &device].concat()).ready();
+    // A key that is shown says that the terminal is raw: no line is too long for it then.
+    terminal.keys(b"long");
+    terminal.wait_for("long");
+    terminal.keys(format!("\x1b[200~{}\x1b[201~\r", " the".repeat(1500)).as_bytes());
+    std::thread::sleep(Duration::from_millis(500));
+    terminal.keys(b"\x03");
+    terminal.wait_for(CLOSING);
+    let line = terminal.wait_for("seed");
+    assert!(line.starts_with("0 out, (interrupted)"), "{line}");
+    terminal.wait_for("> ");
+    terminal.keys(b"Again\r");
+    terminal.wait_for(CLOSING);
+    let line = terminal.wait_for("seed");
+    assert!(line.starts_with("8 out, ") && !line.contains("(interrupted)"), "{line}");
+    terminal.keys(b"/history\r");
+    terminal.wait_for("user: Again\r\n");
+    terminal.keys(b"/bye\r");
+    terminal.ends();
+}
+
+#[test]
 fn thoughts_are_dim_where_colours_are_allowed() {
     let message = b"What is the opposite of hot?\r";
     let args = ["-t", "0", "--repetition-penalty", "1"];
