@@ -171,7 +171,7 @@ fn trials() -> impl Strategy<Value = (Trial, Vec<Voice>)> {
     })
 }
 
-/// Case of [`Op::Sample`](nvllm_core::Op::Sample): every parameter, over several steps whose tokens come from the step
+/// Case of the sampler: every parameter, over several steps whose tokens come from the step
 /// before; outputs that are not sampled in between.
 pub fn sample(backend: &dyn Backend, settings: &Settings) -> Result<()> {
     holds("sample", settings, 2.0, trials(), |(trial, voices)| {

@@ -154,6 +154,10 @@ pub trait Executable {
         let _ = idle;
         Ok(false)
     }
+    /// Bytes of inputs that the last step copied to a device; 0 on the host.
+    fn input_bytes(&self) -> usize {
+        0
+    }
     /// Times every op of the steps submitted from now on, or no longer. Steps that are timed may run slower.
     ///
     /// Errors if the backend cannot.

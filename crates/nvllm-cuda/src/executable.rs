@@ -83,7 +83,7 @@ pub struct CudaExecutable {
     flights: VecDeque<Flight>,
     next_lane: usize,
     /// Bytes of inputs that the last step uploaded.
-    uploaded: usize,
+    input_bytes: usize,
     /// Entry and extents of the last step, for kept values.
     pub(crate) last: Option<(usize, Extents)>,
     /// Why nothing runs any more.
@@ -121,7 +121,7 @@ impl CudaExecutable {
             lanes,
             flights: VecDeque::new(),
             next_lane: 0,
-            uploaded: 0,
+            input_bytes: 0,
             last: None,
             failed: None,
             profiling: false,
@@ -200,7 +200,7 @@ impl CudaExecutable {
         let Extents { tokens, seqs, .. } = graph.map_or(extents, GraphKey::extents);
         let (own, inputs) = (&mut self.lanes[lane], &self.held.inputs);
         let packed = inputs.layout.pack(own.staging()?, step, batch, [tokens, seqs]);
-        self.uploaded = packed.len;
+        self.input_bytes = packed.len;
         let arrived = own.upload(&self.device, packed.len)?;
         inputs.spread(&self.device, &packed, arrived)?;
         self.held.slots.count(step, &packed.counted, arrived)?;
@@ -402,6 +402,10 @@ impl Executable for CudaExecutable {
         let mut bytes = vec![0; rows * value.cols * dtype.size()];
         self.held.arena.read(&self.device.stream, plan.place(id).offset, &mut bytes).ok()?;
         Some(Box::new(HostTensor::from_bytes([rows, value.cols], dtype, bytes)))
+    }
+
+    fn input_bytes(&self) -> usize {
+        self.input_bytes
     }
 
     fn prepare(&mut self, idle: bool) -> Result<bool> {

@@ -31,7 +31,7 @@ impl GraphKey {
 
 /// The graphs of one loaded model.
 pub(crate) struct Graphs {
-    graphs: HashMap<GraphKey, CudaGraph>,
+    captured: HashMap<GraphKey, CudaGraph>,
     /// Those that are still to be captured; one whose capture failed is in neither.
     todo: BTreeSet<GraphKey>,
     /// Rows of the largest.
@@ -78,12 +78,12 @@ impl Graphs {
         let todo = keys
             .flat_map(|(rows, chunks)| (0..limits.num_entries).map(move |entry| key(rows, chunks, entry)))
             .collect();
-        Self { graphs: HashMap::new(), todo, most, lacked: None, num_replays: 0 }
+        Self { captured: HashMap::new(), todo, most, lacked: None, num_replays: 0 }
     }
 
     /// No graphs.
     pub(crate) fn none() -> Self {
-        Self { graphs: HashMap::new(), todo: BTreeSet::new(), most: 0, lacked: None, num_replays: 0 }
+        Self { captured: HashMap::new(), todo: BTreeSet::new(), most: 0, lacked: None, num_replays: 0 }
     }
 
     /// The graph that serves a step, if there is one; where one is still to be captured, that is remembered.
@@ -94,7 +94,7 @@ impl Graphs {
             return None;
         }
         let key = GraphKey { rows: bucket(tokens).min(self.most), chunks, prefill, entry };
-        if self.graphs.contains_key(&key) {
+        if self.captured.contains_key(&key) {
             return Some(key);
         }
         self.lacked = self.todo.get(&key).copied();
@@ -104,7 +104,7 @@ impl Graphs {
     /// Replays a graph that was [found](Self::find).
     pub(crate) fn replay(&mut self, key: GraphKey) -> Result<()> {
         self.num_replays += 1;
-        self.graphs[&key].launch().doing("launching a graph")
+        self.captured[&key].launch().doing("launching a graph")
     }
 
     /// The graph to capture next: the one that the last step lacked, or the smallest if nothing waits for a step.
@@ -117,7 +117,7 @@ impl Graphs {
         self.todo.remove(&key);
         self.lacked = None;
         match captured {
-            Ok(graph) => drop(self.graphs.insert(key, graph)),
+            Ok(graph) => drop(self.captured.insert(key, graph)),
             Err(error) => {
                 tracing::warn!(%error, rows = key.rows, "a CUDA graph could not be captured: such steps run kernel by kernel");
             }

@@ -64,7 +64,7 @@ impl Lane {
 
     /// Uploads the first `len` bytes of the inputs; what the compute stream does next follows their arrival.
     pub(crate) fn upload(&mut self, device: &Device, len: usize) -> Result<&Buffer> {
-        let arrived = self.staging.upload(&device.copies, &[0..len], &self.inputs)?;
+        let arrived = self.staging.upload(&device.copies, std::iter::once(0..len), &self.inputs)?;
         device.stream.wait(arrived).doing("ordering two streams")?;
         Ok(&self.inputs)
     }

@@ -219,13 +219,13 @@ impl Pinned {
     pub(crate) fn upload(
         &mut self,
         stream: &CudaStream,
-        ranges: &[Range<usize>],
+        ranges: impl IntoIterator<Item = Range<usize>>,
         to: &Buffer,
     ) -> Result<&CudaEvent> {
         let copies = Started(stream);
         for range in ranges {
             // SAFETY: nothing changes or frees the bytes before `uploaded`, or `copies` waits.
-            unsafe { to.start_write(stream, range.start, &self.bytes()[range.clone()]) }?;
+            unsafe { to.start_write(stream, range.start, &self.bytes()[range]) }?;
         }
         self.uploaded.record(stream).doing("recording an event")?;
         std::mem::forget(copies);

@@ -187,9 +187,9 @@ impl Sampler {
                 }
             }
         }
-        let ranges: Vec<_> = rows.iter().map(|row| row * row_bytes..(row + 1) * row_bytes).collect();
+        let ranges = rows.into_iter().map(|row| row * row_bytes..(row + 1) * row_bytes);
         device.copies.wait(&self.masks_read).doing("ordering two streams")?;
-        let arrived = self.staged_masks.upload(&device.copies, &ranges, &self.masks)?;
+        let arrived = self.staged_masks.upload(&device.copies, ranges, &self.masks)?;
         device.stream.wait(arrived).doing("ordering two streams")
     }
 

@@ -78,18 +78,16 @@ impl DeviceSlots {
             self.seen.clear(self.row(reset.slot), self.vocab_size * 4)?;
         }
         for list in lists {
-            match list.at {
-                Some(at) => self.count_list(list, packed.at(at))?,
-                None => {
-                    let reset = step.resets.iter().find(|reset| reset.slot == list.slot);
-                    let tokens =
-                        reset.map(|reset| if list.in_prompt { &reset.prompt } else { &reset.output });
-                    let tokens = tokens.map_or(&[][..], |tokens| tokens);
-                    // Freeing it waits for the kernel.
-                    let buffer = Buffer::of(&self.device, bytemuck::cast_slice(tokens))?;
-                    self.count_list(list, buffer.at(0))?;
-                }
+            if let Some(at) = list.at {
+                self.count_list(list, packed.at(at))?;
+                continue;
             }
+            let reset = step.resets.iter().find(|reset| reset.slot == list.slot);
+            let tokens = reset.map(|reset| if list.in_prompt { &reset.prompt } else { &reset.output });
+            let tokens = tokens.map_or(&[][..], |tokens| tokens);
+            // Freeing it waits for the kernel.
+            let buffer = Buffer::of(&self.device, bytemuck::cast_slice(tokens))?;
+            self.count_list(list, buffer.at(0))?;
         }
         Ok(())
     }

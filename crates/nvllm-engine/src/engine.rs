@@ -190,8 +190,9 @@ impl Engine {
     }
 
     /// Ends a request, wherever it is: in the queue, in its prompt, or generating. Its client gets
-    /// [`FinishReason::Aborted`](crate::FinishReason::Aborted) at once; its slot and its KV blocks
-    /// are free after the step that runs. A request that has ended, or never was, is left as it is.
+    /// [`FinishReason::Aborted`](crate::FinishReason::Aborted) at once; its place in the queue or
+    /// its slot and KV blocks are free after the step that runs. A request that has ended, or that
+    /// another engine has, is left as it is.
     pub fn abort(&self, id: RequestId) {
         // If the text thread is gone, so is the request.
         let _ = self.stage.send(Message::Abort(id));

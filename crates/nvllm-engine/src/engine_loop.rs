@@ -18,7 +18,7 @@ use nvllm_sched::{FinishReason, NewSequence, SchedConfig, Scheduler, SeqEvent, S
 use self::active::Active;
 use self::reading::Reading;
 use crate::shared::{Loaded, Shared};
-use crate::text_stage::{Message, Output};
+use crate::text_stage::{Message, NOT_NUMBERS, Output};
 use crate::validator::Validator;
 use crate::{EngineInfo, LoadOptions, LoadPlan, LoadProgress, Model, RequestId, Result};
 
@@ -88,8 +88,9 @@ impl EngineLoop {
     pub(crate) fn run(&mut self, inbox: &Receiver<Command>) {
         let mut busy = false;
         loop {
-            // With nothing in flight and nothing to plan only a command can change that.
+            // With nothing in flight and nothing to plan only a command can change that. Until one comes there is time to prepare.
             if !busy {
+                while inbox.is_empty() && self.prepare(true) {}
                 let Ok(command) = inbox.recv() else { return };
                 if self.obey(command).is_break() {
                     return;
@@ -101,6 +102,24 @@ impl EngineLoop {
                 }
             }
             busy = self.step();
+            if busy {
+                self.prepare(false);
+            }
+        }
+    }
+
+    /// Has the backend do what makes later steps faster. Never before the first step: its token does not wait. False if there was
+    /// nothing to do.
+    fn prepare(&mut self, idle: bool) -> bool {
+        if self.sched.stats().totals.num_steps == 0 {
+            return false;
+        }
+        match self.exe.prepare(idle) {
+            Ok(did) => did,
+            Err(error) => {
+                self.fail_for_good(&error.to_string());
+                false
+            }
         }
     }
 
@@ -195,21 +214,31 @@ impl EngineLoop {
 
     /// Ends every sequence of a step that failed; if the device has failed for good, all.
     fn fail(&mut self, step: StepId, error: &str) {
-        let dead = self.exe.failure();
         // Before anyone hears of it: who then submits again is to be refused.
-        if let Some(reason) = &dead {
-            self.shared.failure.note(reason.clone());
-        }
+        self.note_failure();
         match self.sched.fail(step) {
             Ok(events) => {
                 self.report(events, Some(error));
-                if dead.is_some() {
-                    self.fail_all(error);
-                }
+                self.fail_for_good(error);
             }
             // A fault of the scheduler: whose step it was is not known, and nobody may wait for
             // ever.
             Err(e) => self.fail_all(&format!("{error}; {e}")),
+        }
+    }
+
+    /// Whether the device has failed for good, which is noted.
+    fn note_failure(&self) -> bool {
+        let reason = self.exe.failure();
+        let failed = reason.is_some();
+        reason.into_iter().for_each(|reason| self.shared.failure.note(reason));
+        failed
+    }
+
+    /// Ends all sequences if the device has failed for good.
+    fn fail_for_good(&mut self, error: &str) {
+        if self.note_failure() {
+            self.fail_all(error);
         }
     }
 
@@ -234,6 +263,10 @@ impl EngineLoop {
                     }
                     SeqEvent::Token { token, logprobs, logits, .. } => {
                         Output::Token { token, logprobs, logits, at }
+                    }
+                    SeqEvent::Finished { reason: FinishReason::Unusable, .. } => {
+                        self.forget(seq);
+                        Output::Finished { reason: FinishReason::Failed, error: Some(NOT_NUMBERS.into()) }
                     }
                     SeqEvent::Finished { reason, .. } => {
                         self.forget(seq);

@@ -62,7 +62,7 @@ impl FinishCounts {
             FinishReason::StopString => &mut self.stop_string,
             FinishReason::Length => &mut self.length,
             FinishReason::Aborted => &mut self.aborted,
-            FinishReason::Failed => &mut self.failed,
+            FinishReason::Failed | FinishReason::Unusable => &mut self.failed,
         }
     }
 }

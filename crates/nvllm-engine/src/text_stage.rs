@@ -59,6 +59,10 @@ pub(crate) enum Output {
     Finished { reason: FinishReason, error: Option<String> },
 }
 
+/// Why a request ends whose logits are no numbers.
+pub(crate) const NOT_NUMBERS: &str = "the model's logits are not numbers (NaN or infinity): its weights are damaged, or values \
+                                      between ops overflow; check the files, or give --activations f32";
+
 /// The text thread's state.
 pub(crate) struct TextStage {
     clients: HashMap<RequestId, Box<Client>>,

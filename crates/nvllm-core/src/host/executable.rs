@@ -124,10 +124,14 @@ impl<F: Forward> Executable for HostExecutable<F> {
         };
         self.slots.advance(&batch);
         let rows = self.rows(&batch);
-        self.clock.lap(None);
-        let state = match step.awaits_masks() {
-            true => State::Masked { batch, logits: self.forward.logits().to_vec(), rows },
-            false => State::Sampled(rows),
+        let logits = self.forward.logits();
+        if !logits.is_empty() {
+            self.clock.lap(None);
+        }
+        let state = if step.awaits_masks() {
+            State::Masked { batch, logits: logits.to_vec(), rows }
+        } else {
+            State::Sampled(rows)
         };
         if let Some(ops) = self.clock.end() {
             self.profiles.push(StepProfile { step: step.id, entry: step.entry, ops });

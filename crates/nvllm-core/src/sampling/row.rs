@@ -54,8 +54,8 @@ pub struct Sampled {
 /// Whether a row of logits can be sampled and scored: it holds neither NaN nor plus infinity. (Minus infinity is a token that the model
 /// rules out.)
 pub fn is_usable(logits: &[f32]) -> bool {
-    // All of it, and not up to the first fault: several at a time.
-    logits.iter().fold(true, |usable, &x| usable & (x < f32::INFINITY))
+    // Counted, and not up to the first: several at a time.
+    logits.iter().filter(|&&x| x.is_nan() || x == f32::INFINITY).count() == 0
 }
 
 /// Draws from `logits` `[vocab]` the token at index `position` of its sequence.

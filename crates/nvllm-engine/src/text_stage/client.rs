@@ -2,10 +2,11 @@
 
 use std::time::Instant;
 
+use nvllm_core::sampling::is_usable;
 use nvllm_core::{HostTensor, Tensor, TokenId, TokenLogprobs};
 use nvllm_sched::FinishReason;
 
-use super::{Output, TextStream};
+use super::{NOT_NUMBERS, Output, TextStream};
 use crate::{Event, EventSink, Finished};
 
 /// Whom a request's events go to.
@@ -77,7 +78,7 @@ impl Client {
             Output::Token { token, logprobs, logits, at } => self.token(token, logprobs, logits, at),
             Output::Finished { reason, error } => return Some(Ending { reason, error }),
         };
-        result.unwrap_or_else(|e| Some(Ending::failed(format!("its logits cannot be read: {e}"))))
+        result.unwrap_or_else(|error| Some(Ending::failed(error)))
     }
 
     fn token(
@@ -86,7 +87,7 @@ impl Client {
         logprobs: Option<TokenLogprobs>,
         logits: Option<Box<dyn Tensor>>,
         at: Instant,
-    ) -> nvllm_core::Result<Option<Ending>> {
+    ) -> Result<Option<Ending>, String> {
         let logits = to_host(logits)?;
         self.first_token.get_or_insert(at);
         self.last_token = Some(at);
@@ -127,6 +128,12 @@ impl Client {
     }
 }
 
-fn to_host(tensor: Option<Box<dyn Tensor>>) -> nvllm_core::Result<Option<HostTensor>> {
-    tensor.map(|tensor| tensor.to_host()).transpose()
+/// A row's logits on the host, if they are numbers.
+fn to_host(tensor: Option<Box<dyn Tensor>>) -> Result<Option<HostTensor>, String> {
+    let unreadable = |e| format!("its logits cannot be read: {e}");
+    let row = tensor.map(|tensor| tensor.to_host().map_err(unreadable)).transpose()?;
+    match row {
+        Some(row) if !is_usable(&row.to_f32()) => Err(NOT_NUMBERS.into()),
+        row => Ok(row),
+    }
 }

@@ -1,8 +1,9 @@
 //! An engine that is dropped with requests in it.
 
-use nvllm_engine::FinishReason;
+use crossbeam_channel::unbounded;
+use nvllm_engine::{Engine, FinishReason};
 
-use crate::support::{end, in_time, options, request, start_held};
+use crate::support::{PATIENCE, Plain, backend, end, in_time, model, options, request, start_held};
 
 #[test]
 fn dropping_the_engine_ends_running_and_queued_requests() {
@@ -27,10 +28,25 @@ fn a_stream_outlives_its_engine() {
         let (engine, held) = start_held(&options());
         let mut stream = engine.stream(request(0, 1)).unwrap();
         drop(held);
-        assert!(engine.wait_until_idle(crate::support::PATIENCE));
+        assert!(engine.wait_until_idle(PATIENCE));
         drop(engine);
         assert_eq!(end(stream.by_ref()).reason, FinishReason::Length);
         assert!(stream.next().is_none());
         stream.abort();
+    });
+}
+
+#[test]
+fn an_engine_dropped_while_it_loads_ends_with_loading() {
+    in_time(|| {
+        let (go, gone) = unbounded::<()>();
+        let factory = move || {
+            let _ = gone.recv();
+            Ok(backend(Plain))
+        };
+        let engine = Engine::builder(model(), factory).options(options()).spawn().unwrap();
+        let dropping = std::thread::spawn(move || drop(engine));
+        drop(go);
+        dropping.join().unwrap();
     });
 }

@@ -14,3 +14,4 @@ mod sinks;
 mod stats;
 mod streams;
 mod support;
+mod unusable;

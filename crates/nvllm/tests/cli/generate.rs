@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::support::{is_usage_error, nvllm, nvllm_reading, refuses, stdout};
+use super::support::{check_refusal, is_usage_error, nvllm, nvllm_reading, refuses, repo, stdout};
 
 /// Greedy, short and the same each time.
 const SHORT: [&str; 4] = ["-t", "0", "-n", "6"];
@@ -150,4 +150,31 @@ fn every_help_has_examples() {
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         assert!(stdout(&["completions", shell]).contains("nvllm"), "{shell}");
     }
+}
+
+/// NaN in a weight is an error and no text, greedy or sampled, and for `logits` too.
+#[test]
+fn a_model_that_computes_nan_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    for file in std::fs::read_dir(repo("models/nvllm-tiny")).unwrap().map(Result::unwrap) {
+        std::fs::copy(file.path(), dir.path().join(file.file_name())).unwrap();
+    }
+    let path = dir.path().join("model.safetensors");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let json: Value = serde_json::from_slice(&bytes[8..8 + header]).unwrap();
+    let norm = &json["model.norm.weight"];
+    assert_eq!(norm["dtype"], "BF16");
+    let at = 8 + header + norm["data_offsets"][0].as_u64().unwrap() as usize;
+    bytes[at..at + 2].copy_from_slice(&0x7fc0_u16.to_le_bytes());
+    std::fs::write(&path, bytes).unwrap();
+    let model = dir.path().to_str().unwrap();
+    for more in [["-t", "0"], ["-t", "0.7"], ["--numerics", "fast"]] {
+        let args = [&["generate", "Once upon", "-m", model, "-n", "4"], &more[..]].concat();
+        check_refusal(&nvllm(&args), &args, &["not numbers", "NaN"]);
+    }
+    let out = dir.path().join("out.safetensors");
+    let args = ["logits", "-m", model, "--ids", "1,2,3", "--out", out.to_str().unwrap()];
+    check_refusal(&nvllm(&args), &args, &["not numbers", "NaN"]);
+    assert!(!out.exists());
 }
