@@ -17,11 +17,14 @@ use nvllm_engine::Model;
 use crate::record::Cost;
 use crate::{BenchError, Result};
 
-/// A loaded model with a sequence in each slot, every one with blocks of its own for the whole context.
+/// A loaded model with a sequence in each slot, every one with as many blocks of its own as the limits' KV bytes
+/// give each.
 pub(crate) struct Stepper {
     exe: Box<dyn Executable>,
     limits: Limits,
     num_groups: usize,
+    /// Blocks of each sequence, in every group.
+    seq_blocks: usize,
     vocab_size: usize,
     num_steps: u64,
     /// Times of every step, while it is profiled.
@@ -43,12 +46,14 @@ struct Flight {
 }
 
 impl Stepper {
-    /// Loads `model`. The limits' KV bytes hold `seqs` sequences of `context`, see [`kv_bytes`].
+    /// Loads `model`. The limits' KV bytes hold `seqs` sequences of what is asked of them, see [`kv_bytes`].
     pub(crate) fn load(backend: &dyn Backend, model: &Model, limits: &Limits) -> Result<Self> {
         let mut exe = backend.plan_and_load(&model.spec, model.source.as_ref(), limits)?;
         while exe.prepare(true)? {}
         let (num_groups, vocab_size) = (model.spec.kv.len(), model.spec.vocab_size);
-        Ok(Self { exe, limits: limits.clone(), num_groups, vocab_size, num_steps: 0, spans: None })
+        let num_blocks = if num_groups > 0 { exe.kv_cache().geometry(0).num_blocks } else { 1 };
+        let (limits, seq_blocks) = (limits.clone(), (num_blocks - 1) / limits.seqs);
+        Ok(Self { exe, limits, num_groups, seq_blocks, vocab_size, num_steps: 0, spans: None })
     }
 
     /// Runs `work` with every op timed: what the host and what the device spent on each of its steps.
@@ -69,6 +74,11 @@ impl Stepper {
     pub(crate) fn program(&self) -> Result<&Program> {
         let missing = || CoreError::BadProgram { program: "generate".into(), problem: "is missing".into() };
         Ok(self.exe.program(EntryId::GENERATE).ok_or_else(missing)?)
+    }
+
+    /// Bytes of inputs that the last step copied to the device.
+    pub(crate) fn input_bytes(&self) -> usize {
+        self.exe.input_bytes()
     }
 
     /// What is held.
@@ -188,7 +198,7 @@ impl Stepper {
         kv_start: Source<u32>,
         outputs: Vec<OutputRow>,
     ) -> SeqStep {
-        let per_seq = self.limits.context.div_ceil(self.limits.block_len);
+        let per_seq = self.seq_blocks;
         let table: Arc<[BlockId]> = (0..per_seq).map(|i| BlockId((1 + slot * per_seq + i) as u32)).collect();
         let positions = match kv_start {
             Source::Host(start) => (0..tokens.len() as u32).map(|i| Source::Host(start + i)).collect(),

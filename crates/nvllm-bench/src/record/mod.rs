@@ -91,7 +91,7 @@ pub struct Case {
     /// The kind of op, of those that make up a step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub op: Option<String>,
-    /// `cold` or `warm` page cache; `prefix` or `whole` of a text.
+    /// `cold` or `warm` page cache; `prefix` or `whole` of a text; `limit N`: the tokens of a sequence that the model was loaded for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
 }

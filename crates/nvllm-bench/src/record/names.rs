@@ -25,6 +25,8 @@ pub const FIRST_TOKEN_SECONDS: &str = "first_token_seconds";
 /// Series: seconds of the same prompt again in the same process.
 pub const AGAIN_SECONDS: &str = "again_seconds";
 
+/// Value: bytes of inputs that the last step copied to the device.
+pub const INPUT_BYTES: &str = "input_bytes";
 /// Value: bytes of weights, KV cache, arena and scratch that the backend reports.
 pub const PLANNED_BYTES: &str = "planned_bytes";
 /// Value: of those, bytes of weights.

@@ -3,6 +3,7 @@
 mod accuracy;
 mod busy;
 mod decode;
+mod inputs;
 mod memory;
 mod nano;
 mod ops;
@@ -40,13 +41,14 @@ pub struct Figures {
 }
 
 /// Every workload, in the order in which they run: the first two look at a process that has nothing loaded yet.
-pub static REGISTRY: [&dyn Workload; 8] = [
+pub static REGISTRY: [&dyn Workload; 9] = [
     &startup::Startup,
     &memory::Memory,
     &accuracy::Accuracy,
     &decode::Decode,
     &prefill::Prefill,
     &ops::Ops,
+    &inputs::Inputs,
     &nano::Nano,
     &busy::Busy,
 ];
