@@ -39,7 +39,7 @@ impl Bench {
         let limits = self.limits(&model, 1, len + NUM_DECODED + 1, len)?;
         let backend = self.backend()?;
         let roof = self.roof(backend.as_ref());
-        let formats = stepper::formats(&model)?;
+        let weights = stepper::weights(&model)?;
         let mut stepper = Stepper::load(backend.as_ref(), &model, &limits)?;
         // Once untimed: pages and scratch are touched for the first time.
         stepper.prefill(from_ref(&prompt))?;
@@ -63,7 +63,7 @@ impl Bench {
         };
         for ((span, profile), counts) in steps.iter().zip(&counts) {
             events.extend(host_events(span, counts, begun));
-            let costs = program.costs(counts, &limits, &formats);
+            let costs = program.costs(counts, &limits, &weights);
             for op in &profile.ops {
                 let start = micros(begun, span.submit) + 1e6 * op.start;
                 let (node, cost) = match op.node {

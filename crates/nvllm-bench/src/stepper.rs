@@ -10,7 +10,7 @@ use nvllm_core::sampling::philox4x32;
 use nvllm_core::{
     Backend, BlockId, CoreError, DType, EntryId, Executable, HostTensor, KvGeometry, Limits, MemoryReport,
     OutputRow, Program, SamplingParams, SeqStep, SlotId, SlotReset, Source, Step, StepId, StepProfile,
-    Ticket, TokenId, WeightFormat,
+    Ticket, TokenId, WeightInfo,
 };
 use nvllm_engine::Model;
 
@@ -269,21 +269,17 @@ pub(crate) fn kv_bytes(model: &Model, limits: &Limits, seqs: usize, context: usi
     Ok(block.saturating_mul(1 + seqs * context.div_ceil(limits.block_len)))
 }
 
-/// Format of each weight, by id.
-pub(crate) fn formats(model: &Model) -> Result<Vec<WeightFormat>> {
-    let missing = |name: &str| CoreError::MissingTensor { name: name.into(), place: model.name.clone() };
-    let format = |decl: &nvllm_core::WeightDecl| {
-        let part = decl.parts.first().ok_or_else(|| missing(&decl.name))?;
-        Ok(model.source.info(&part.source)?.format)
-    };
-    model.spec.weights.iter().map(format).collect::<nvllm_core::Result<_>>().map_err(BenchError::from)
+/// What is known of each weight, by id.
+pub(crate) fn weights(model: &Model) -> Result<Vec<WeightInfo>> {
+    let of = |decl| WeightInfo::of(decl, &*model.source);
+    model.spec.weights.iter().map(of).collect::<nvllm_core::Result<_>>().map_err(BenchError::from)
 }
 
 /// What the steps of `counts` move and compute at least, over all of them.
-pub(crate) fn cost(model: &Model, limits: &Limits, formats: &[WeightFormat], steps: &[Counts]) -> Cost {
+pub(crate) fn cost(model: &Model, limits: &Limits, weights: &[WeightInfo], steps: &[Counts]) -> Cost {
     let mut total = Cost { bytes: 0.0, flops: 0.0 };
     for counts in steps {
-        let cost = model.spec.programs[0].cost(counts, limits, formats);
+        let cost = model.spec.programs[0].cost(counts, limits, weights);
         total.bytes += cost.weight_bytes + cost.kv_bytes;
         total.flops += cost.flops;
     }
@@ -325,12 +321,11 @@ pub(crate) fn prefill_counts(lens: &[usize], step_tokens: usize) -> Vec<Counts> 
     cut(lens, step_tokens).into_iter().map(step).collect()
 }
 
-/// The dtype that `model`'s first weight is stored in, and its name.
+/// The dtype that `model`'s first tensor is stored in (of a coded one that of its activations), and its format's name.
 pub(crate) fn weight_dtype(model: &Model) -> Result<(DType, String)> {
-    match formats(model)?.first().map(|format| format.code) {
-        Some(nvllm_core::Code::Dense(dtype)) => Ok((dtype, dtype.to_string())),
-        other => Ok((model.dtype, format!("{other:?}"))),
-    }
+    let format = weights(model)?.first().and_then(|weight| Some(weight.parts.first()?.format));
+    let Some(format) = format else { return Ok((model.dtype, "none".into())) };
+    Ok((format.plain().unwrap_or(model.dtype), format.to_string()))
 }
 
 #[cfg(test)]

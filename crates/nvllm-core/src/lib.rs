@@ -57,6 +57,6 @@ pub use step::{
 };
 pub use tensor::{HostTensor, Tensor};
 pub use weight::{
-    AxisRole, CanonicalTensor, Code, TensorInfo, Weight, WeightDecl, WeightFormat, WeightInfo, WeightPart,
-    WeightSource,
+    ActQuant, AxisRole, CanonicalTensor, Code, TensorInfo, Weight, WeightDecl, WeightFormat, WeightInfo,
+    WeightPart, WeightSource,
 };

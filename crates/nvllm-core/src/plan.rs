@@ -25,6 +25,14 @@ impl<'a> OpQuery<'a> {
     pub fn weight(&self, id: WeightId) -> &'a WeightInfo {
         &self.weights[id.index()]
     }
+
+    /// What a backend without kernels for coded weights says of every op first, so that no codes
+    /// are ever taken for numbers.
+    ///
+    /// Errors with the format of the first weight of the op that is coded or quantises its input.
+    pub fn plain_weights(&self) -> Result<(), Reason> {
+        self.op.weights().into_iter().try_for_each(|id| self.weight(id).plain().map(drop))
+    }
 }
 
 /// A model as one backend will run it. What is shown of a model (its programs, its memory) and what
@@ -93,10 +101,13 @@ fn legalize<B: Backend + ?Sized>(
     limits: &Limits,
 ) -> Result<Vec<Program>> {
     let supports = |op: &Op| backend.supports(&OpQuery { op, weights, limits });
-    let unsupported = |op: &Op, reason: Reason| CoreError::Unsupported {
-        backend: backend.info().name,
-        op: op.stem().into(),
-        reason: reason.0,
+    let unsupported = |op: &Op, reason: Reason| {
+        let backend = backend.info().name;
+        let coded = op.weights().into_iter().find(|id| weights[id.index()].plain().is_err());
+        match coded {
+            Some(id) => spec.weights[id.index()].refused(backend, reason),
+            None => CoreError::Unsupported { backend, op: op.stem().into(), reason: reason.0 },
+        }
     };
     spec.programs
         .iter()

@@ -76,6 +76,12 @@ pub enum CudaError {
         /// Bytes that the driver counts as free.
         free: usize,
     },
+    /// Integers or bytes where a kernel computes: a fault of this program.
+    #[error("no kernel computes with {dtype}; kernels take f32, f16 and bf16")]
+    NoFloat {
+        /// The element type.
+        dtype: nvllm_core::DType,
+    },
     /// The driver refused a call.
     #[error("{what} failed: {cause}")]
     Driver {
@@ -129,6 +135,7 @@ mod tests {
             CudaError::Compile { source_file: text("rows.cu"), target: text("sm_90"), log: text("error") },
             CudaError::OutOfMemory { asked: 2, free: 1 },
             CudaError::Driver { what: "copying", cause: text("illegal address") },
+            CudaError::NoFloat { dtype: nvllm_core::DType::U8 },
         ];
         // A new variant does not compile until it is counted here.
         let number = |error: &CudaError| match error {
@@ -141,8 +148,9 @@ mod tests {
             CudaError::Compile { .. } => 6,
             CudaError::OutOfMemory { .. } => 7,
             CudaError::Driver { .. } => 8,
+            CudaError::NoFloat { .. } => 9,
         };
-        assert!(all.iter().map(number).eq(0..9));
+        assert!(all.iter().map(number).eq(0..10));
         for error in all {
             assert!(error.source().is_none(), "{error}");
             let text = error.to_string();

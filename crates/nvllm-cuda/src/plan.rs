@@ -11,7 +11,7 @@ use crate::lower::{self, MAX_HEAD_DIM, fast_shape};
 use crate::rope::RopeTables;
 use crate::sampler::{Sampler, result_bytes};
 use crate::slots::DeviceSlots;
-use crate::weights::{self, holds};
+use crate::weights;
 use crate::work_lists::WorkLists;
 
 /// Values lie on lines of 256 bytes, in one allocation that kernels read and write.
@@ -20,9 +20,7 @@ pub(crate) const RULES: PlanRules =
 
 /// Whether a kernel runs an op: every backend of this crate answers so.
 pub(crate) fn supports(query: &OpQuery<'_>) -> Result<(), Reason> {
-    for id in query.op.weights() {
-        holds(query.weight(id))?;
-    }
+    query.plain_weights()?;
     match query.op {
         Op::Attention { spec, .. } if !fast_shape(spec) => Err(Reason(format!(
             "head_dim is {} with {} query and {} KV heads; 64 and 128, with up to 16 query heads a KV head, are fused",
@@ -51,7 +49,7 @@ pub(crate) fn plan(
     limits: &Limits,
 ) -> nvllm_core::Result<Plan> {
     let mut plan = Plan::new(backend, spec, source, limits)?;
-    plan.memory.weights = weights::bytes_for(&plan);
+    plan.memory.weights = weights::bytes_for(&plan)?;
     plan.memory.scratch = scratch_bytes(&plan).saturating_add(partial_bytes(&plan, vendor));
     Ok(plan)
 }

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use nvllm_core::{
-    Code, DType, ModelSpec, Plan, Reason, TensorInfo, WeightDecl, WeightId, WeightInfo, WeightSource,
-};
+use nvllm_core::{DType, ModelSpec, Plan, WeightDecl, WeightId, WeightInfo, WeightSource};
 
 use crate::device::Device;
 use crate::memory::{Address, Buffer};
@@ -29,42 +27,28 @@ pub(crate) struct Vector {
 /// All weights of a model, by id.
 pub(crate) struct Weights(Vec<Weight>);
 
-/// Refuses formats that no kernel reads.
-pub(crate) fn holds(info: &WeightInfo) -> Result<(), Reason> {
-    let dense =
-        |part: &&TensorInfo| matches!(part.format.code, Code::Dense(DType::F32 | DType::F16 | DType::Bf16));
-    match info.parts.iter().find(|part| !dense(part)) {
-        None => Ok(()),
-        Some(part) => {
-            let problem = format!("a weight is coded as {:?}", part.format.code);
-            Err(Reason(format!("{problem}; dense f32, f16 and bf16 weights are read")))
-        }
-    }
-}
-
 /// The dtype in which a weight is held: that of its parts, f32 where they differ, which is exact.
-/// Vectors are f32. [`holds`] has passed.
-fn held(decl: &WeightDecl, info: &WeightInfo) -> DType {
-    let mut dtypes = info.parts.iter().map(|part| part.format.code);
-    let first = dtypes.next();
-    match first {
-        Some(Code::Dense(dtype)) if decl.shape.len() > 1 && dtypes.all(|code| Some(code) == first) => dtype,
-        _ => DType::F32,
-    }
+/// Vectors are f32.
+///
+/// Errors if a part is coded.
+fn held(decl: &WeightDecl, info: &WeightInfo) -> nvllm_core::Result<DType> {
+    let dtypes = info.plain().map_err(|reason| decl.refused("cuda", reason))?;
+    let same = dtypes.windows(2).all(|pair| pair[0] == pair[1]);
+    Ok(dtypes.first().copied().filter(|_| same && decl.shape.len() > 1).unwrap_or(DType::F32))
 }
 
 /// Whether all parts are stored as bf16, so that a bf16 copy of a vector is exact.
 pub(crate) fn narrow(info: &WeightInfo) -> bool {
-    info.parts.iter().all(|part| part.format.code == Code::Dense(DType::Bf16))
+    info.parts.iter().all(|part| part.format.plain() == Some(DType::Bf16))
 }
 
 /// Bytes that the weights will take.
-pub(crate) fn bytes_for(plan: &Plan) -> usize {
+pub(crate) fn bytes_for(plan: &Plan) -> nvllm_core::Result<usize> {
     let one = |(decl, info): (&WeightDecl, &WeightInfo)| {
         let copy = if decl.shape.len() < 2 && narrow(info) { DType::Bf16.size() } else { 0 };
-        (held(decl, info).size() + copy) * decl.num_elements()
+        Ok((held(decl, info)?.size() + copy) * decl.num_elements())
     };
-    plan.spec.weights.iter().zip(&plan.weights).map(one).fold(0, usize::saturating_add)
+    plan.spec.weights.iter().zip(&plan.weights).map(one).sum()
 }
 
 impl Weights {
@@ -76,10 +60,10 @@ impl Weights {
     ) -> nvllm_core::Result<Self> {
         let one = |decl| {
             let info = WeightInfo::of(decl, source)?;
-            let dtype = held(decl, &info);
+            let dtype = held(decl, &info)?;
             let weight = nvllm_core::Weight::load(decl, source)?;
             let buffer = Buffer::new(device, dtype.size() * decl.num_elements())?;
-            let as_is = weight.segments.iter().all(|s| s.format.code == Code::Dense(dtype));
+            let as_is = weight.segments.iter().all(|s| s.format.plain() == Some(dtype));
             if as_is {
                 let mut at = 0;
                 for segment in &weight.segments {

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use nvllm_core::weight::SafetensorsSource;
-use nvllm_core::{DType, HfConfig, ModelSpec, WeightFormat, WeightSource as _};
+use nvllm_core::{DType, HfConfig, ModelSpec, WeightSource as _};
 use serde_json::Value;
 
 use crate::hub::{ModelFiles, Weights};
@@ -96,7 +96,7 @@ impl Checkpoint {
         let mut sizes = [DType::F32, DType::F16, DType::Bf16].map(|dtype| (0, dtype));
         for part in self.spec.weights.iter().flat_map(|weight| &weight.parts) {
             let tensor = self.source.info(&part.source)?;
-            let of = |dtype| tensor.format == WeightFormat::dense(dtype);
+            let of = |dtype| tensor.format.plain() == Some(dtype);
             if let Some((size, _)) = sizes.iter_mut().find(|(_, dtype)| of(*dtype)) {
                 *size += tensor.bytes();
             }

@@ -1,7 +1,9 @@
 //! The tape of Qwen3-0.6B as text, its plan and its cost, and what a bad config says.
 
 use nvllm_core::program::{Counts, MemoryPlan};
-use nvllm_core::{Activations, DType, HfConfig, Limits, ModelSpec, Numerics, PlanRules, WeightFormat};
+use nvllm_core::{
+    Activations, DType, HfConfig, Limits, ModelSpec, Numerics, PlanRules, WeightFormat, WeightInfo,
+};
 use nvllm_model_qwen3::build;
 use serde_json::{Value, json};
 
@@ -54,11 +56,12 @@ fn one_layer_fuses_its_residual_branches() {
 fn parameters_and_weight_bytes_are_the_models() {
     let spec = spec();
     assert_eq!(spec.num_parameters(), 596_049_920);
-    let formats = vec![WeightFormat::dense(DType::Bf16); spec.weights.len()];
-    let cost = spec.programs[0].cost(&Counts::decode(1, 0), &limits(), &formats);
+    let bf16 = |decl| WeightInfo::uniform(decl, WeightFormat::dense(DType::Bf16));
+    let weights: Vec<_> = spec.weights.iter().map(bf16).collect();
+    let cost = spec.programs[0].cost(&Counts::decode(1, 0), &limits(), &weights);
     // One row of the table for the embedding, all of it for the head.
     assert_eq!(cost.weight_bytes, 2.0 * 596_049_920.0 + 2.0 * 1024.0);
-    let kv = spec.programs[0].cost(&Counts::decode(1, 1000), &limits(), &formats).kv_bytes - cost.kv_bytes;
+    let kv = spec.programs[0].cost(&Counts::decode(1, 1000), &limits(), &weights).kv_bytes - cost.kv_bytes;
     assert_eq!(kv, 1000.0 * 114_688.0);
 }
 

@@ -1,7 +1,7 @@
 //! The closing line of an answer: tokens in and out, how fast, why it stopped, the seed.
 
 use nvllm_core::program::Counts;
-use nvllm_core::{Limits, WeightFormat};
+use nvllm_core::{Limits, WeightDecl, WeightFormat, WeightInfo};
 use nvllm_engine::{Engine, Model};
 use serde_json::{Map, Value, json};
 
@@ -96,15 +96,11 @@ impl Roofline {
 
 /// Weight and KV bytes that one decode step at batch 1 has to read.
 fn bytes_per_token(limits: &Limits, model: &Model, context: usize) -> f64 {
-    let formats: Vec<WeightFormat> = model
-        .spec
-        .weights
-        .iter()
-        .map(|w| {
-            let first = w.parts.first().and_then(|part| model.source.info(&part.source).ok());
-            first.map_or_else(|| WeightFormat::dense(model.dtype), |tensor| tensor.format)
-        })
-        .collect();
-    let cost = model.spec.programs[0].cost(&Counts::decode(1, context), limits, &formats);
+    let of = |decl: &WeightDecl| {
+        let dense = |_| WeightInfo::uniform(decl, WeightFormat::dense(model.dtype));
+        WeightInfo::of(decl, &*model.source).unwrap_or_else(dense)
+    };
+    let weights: Vec<_> = model.spec.weights.iter().map(of).collect();
+    let cost = model.spec.programs[0].cost(&Counts::decode(1, context), limits, &weights);
     cost.weight_bytes + cost.kv_bytes
 }

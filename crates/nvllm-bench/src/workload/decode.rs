@@ -108,9 +108,9 @@ impl Decode {
         peers: &mut [Peer],
         (batch, context): (usize, usize),
     ) -> Result<()> {
-        let formats = stepper::formats(model)?;
+        let weights = stepper::weights(model)?;
         let limits = bench.limits(model, batch, context, batch)?;
-        let cost = |context| stepper::cost(model, &limits, &formats, &[Counts::decode(batch, context)]);
+        let cost = |context| stepper::cost(model, &limits, &weights, &[Counts::decode(batch, context)]);
         let step_seconds = 1.5 * roof.seconds(cost(context));
         let Some(plan) = plan(bench, model, (batch, context), step_seconds, 1 + peers.len()) else {
             return Ok(());
@@ -161,7 +161,7 @@ fn plan(
 fn prompt_seconds(bench: &Bench, model: &Model, roof: Roof, plan: &Plan) -> Result<f64> {
     let limits = bench.limits(model, 1, plan.context, bench.step_tokens)?;
     let steps = stepper::prefill_counts(&[plan.context], limits.step_tokens);
-    let cost = stepper::cost(model, &limits, &stepper::formats(model)?, &steps);
+    let cost = stepper::cost(model, &limits, &stepper::weights(model)?, &steps);
     Ok(2.0 * plan.batch as f64 * roof.seconds(cost))
 }
 

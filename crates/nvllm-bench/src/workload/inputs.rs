@@ -71,7 +71,7 @@ impl Workload for Inputs {
                 }
             }
         }
-        let formats = stepper::formats(&model)?;
+        let weights = stepper::weights(&model)?;
         let counts = nvllm_core::program::Counts::decode(SEQS, HELD + rounds * (TURN_STEPS + 1) / 2);
         for ((context, stepper), seconds) in limits.into_iter().zip(&steppers).zip(seconds) {
             let state = Some(format!("limit {context}"));
@@ -79,7 +79,7 @@ impl Workload for Inputs {
             let mut series = roof_series(&roofs);
             series.push((names::STEP_SECONDS, Series::seconds(seconds)));
             let values = vec![(names::INPUT_BYTES, stepper.input_bytes() as f64)];
-            let cost = Some(stepper::cost(&model, &short, &formats, &[counts]));
+            let cost = Some(stepper::cost(&model, &short, &weights, &[counts]));
             bench.keep(self, &case, Measurement { cost, series, values, ..Measurement::default() })?;
         }
         Ok(())

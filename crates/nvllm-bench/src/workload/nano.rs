@@ -71,13 +71,13 @@ impl Set {
     /// Seconds that it takes at least, about: all prompts, then steps of all sequences at their mean length.
     fn seconds(&self, bench: &Bench, model: &Model, roof: Roof) -> Result<f64> {
         let limits = bench.limits(model, self.len(), self.longest(), bench.step_tokens.max(self.len()))?;
-        let formats = stepper::formats(model)?;
+        let weights = stepper::weights(model)?;
         let tokens: usize = self.prompts.iter().map(Vec::len).sum();
         let (outputs, num) = (self.output_lens.iter().sum::<usize>(), self.len());
         let prompts = stepper::prefill_counts(&[tokens / num], bench.step_tokens);
         let step = [Counts::decode(num, (tokens + outputs / 2) / num)];
-        let prompt_seconds = num as f64 * roof.seconds(stepper::cost(model, &limits, &formats, &prompts));
-        let step_seconds = roof.seconds(stepper::cost(model, &limits, &formats, &step));
+        let prompt_seconds = num as f64 * roof.seconds(stepper::cost(model, &limits, &weights, &prompts));
+        let step_seconds = roof.seconds(stepper::cost(model, &limits, &weights, &step));
         Ok(prompt_seconds + step_seconds * outputs as f64 / num as f64)
     }
 }

@@ -53,7 +53,7 @@ impl Workload for Ops {
             return Ok(());
         }
         let backend = bench.backend()?;
-        let formats = stepper::formats(&model)?;
+        let weights = stepper::weights(&model)?;
         let prompt = bench.prompts()?.get(0, len);
         let mut stepper = Stepper::load(backend.as_ref(), &model, &limits)?;
         stepper.prefill(from_ref(&prompt))?;
@@ -64,7 +64,7 @@ impl Workload for Ops {
         for (case, num_steps) in [(prefill, 1), (decode, TURN_STEPS)] {
             let costs = |at: usize| {
                 let counts = if num_steps == 1 { Counts::prefill(len) } else { Counts::decode(1, len + at) };
-                (program.costs(&counts, &limits, &formats), program.sampling_cost(&counts))
+                (program.costs(&counts, &limits, &weights), program.sampling_cost(&counts))
             };
             let mut kinds = Vec::new();
             let mut roofs: Vec<Roof> = Vec::new();

@@ -1,7 +1,7 @@
 //! What an op costs: bytes moved and floating-point operations, so that every measurement can name its limit.
 
 use super::{Node, Op, Program, Rows};
-use crate::{Limits, WeightFormat, WeightId};
+use crate::{Limits, WeightId, WeightInfo};
 
 /// The extents of one step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -69,14 +69,14 @@ impl std::ops::Add for OpCost {
 }
 
 impl Program {
-    /// The cost of each node in a step of `counts`; `formats` by weight id.
-    pub fn costs(&self, counts: &Counts, limits: &Limits, formats: &[WeightFormat]) -> Vec<OpCost> {
-        self.nodes.iter().map(|node| self.node_cost(node, counts, limits, formats)).collect()
+    /// The cost of each node in a step of `counts`; `weights` by id.
+    pub fn costs(&self, counts: &Counts, limits: &Limits, weights: &[WeightInfo]) -> Vec<OpCost> {
+        self.nodes.iter().map(|node| self.node_cost(node, counts, limits, weights)).collect()
     }
 
     /// The sum of [`costs`](Self::costs), and sampling.
-    pub fn cost(&self, counts: &Counts, limits: &Limits, formats: &[WeightFormat]) -> OpCost {
-        self.costs(counts, limits, formats).into_iter().fold(self.sampling_cost(counts), std::ops::Add::add)
+    pub fn cost(&self, counts: &Counts, limits: &Limits, weights: &[WeightInfo]) -> OpCost {
+        self.costs(counts, limits, weights).into_iter().fold(self.sampling_cost(counts), std::ops::Add::add)
     }
 
     /// What sampling every output row costs: its logits are read, each row leaves a token of 4 bytes. Nothing for a program without
@@ -88,7 +88,7 @@ impl Program {
         OpCost { act_bytes: 4.0 * (logits + rows), flops: 3.0 * logits, ..OpCost::default() }
     }
 
-    fn node_cost(&self, node: &Node, counts: &Counts, limits: &Limits, formats: &[WeightFormat]) -> OpCost {
+    fn node_cost(&self, node: &Node, counts: &Counts, limits: &Limits, weights: &[WeightInfo]) -> OpCost {
         let elements = |id: crate::ValueId| {
             let value = self.value(id);
             (counts.rows(value.rows) * value.cols) as f64
@@ -101,8 +101,7 @@ impl Program {
             .sum();
         let out = node.outputs.first().map_or(0.0, |&id| elements(id));
         let input = node.inputs.first().map_or(0.0, |&id| elements(id));
-        let size = |id: WeightId| self.weights[id.index()].num_elements() as f64;
-        let bytes = |id: WeightId| size(id) * formats[id.index()].bits() / 8.0;
+        let bytes = |id: WeightId| weights[id.index()].bytes() as f64;
         let mut cost = OpCost { act_bytes, ..OpCost::default() };
         cost.weight_bytes = node.op.weights().into_iter().map(bytes).sum();
         match &node.op {

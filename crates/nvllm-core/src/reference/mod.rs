@@ -83,7 +83,7 @@ impl Backend for Reference {
         let Plan { spec, limits, kv, .. } = plan;
         let weights =
             spec.weights.iter().map(|decl| Weight::load(decl, source)).collect::<Result<Vec<_>>>()?;
-        let decoded = weights.iter().map(Weight::to_f32).collect::<Result<Vec<_>>>()?;
+        let decoded = weights.iter().map(ops::Decoded::of).collect::<Result<Vec<_>>>()?;
         let run = Run {
             programs: spec.programs,
             weight_bytes: weights.iter().map(|weight| held(&weight.decl, weight.bytes())).sum(),
@@ -105,7 +105,7 @@ fn held(decl: &WeightDecl, bytes: usize) -> usize {
 
 struct Run {
     programs: Vec<Program>,
-    weights: Vec<Vec<f32>>,
+    weights: Vec<ops::Decoded>,
     weight_bytes: usize,
     kv: ReferenceKv,
     limits: Limits,

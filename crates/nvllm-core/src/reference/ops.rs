@@ -1,13 +1,43 @@
 //! One function an op, each the textbook formula over rows. Sums run in ascending order in f32.
 
+use std::ops::Range;
+
 use super::kv::ReferenceKv;
 use crate::host::Batch;
-use crate::{AttentionSpec, KvLayer, Op, RopeSpec, WeightDecl, WeightId};
+use crate::weight::InputQuant;
+use crate::{AttentionSpec, KvLayer, Op, Result, RopeSpec, Weight, WeightDecl, WeightId};
+
+/// A weight as its formula has it: every element's value, and what happens to the input of its rows.
+pub(super) struct Decoded {
+    values: Vec<f32>,
+    inputs: Vec<InputQuant>,
+}
+
+impl Decoded {
+    pub(super) fn of(weight: &Weight) -> Result<Self> {
+        Ok(Self { values: weight.to_f32()?, inputs: weight.inputs() })
+    }
+
+    /// `dot(quantised x, row)` for each of `rows`, of `x.len()` columns. Each part of the weight quantises `x` in its own way.
+    fn products(&self, x: &[f32], rows: Range<usize>) -> Vec<f32> {
+        let (mut out, mut first) = (Vec::with_capacity(rows.len()), 0);
+        for input in &self.inputs {
+            let end = first + input.num_rows;
+            let (from, to) = (rows.start.max(first), rows.end.min(end));
+            if from < to {
+                let x = input.apply(x);
+                out.extend(self.values[from * x.len()..to * x.len()].chunks(x.len()).map(|w| dot(&x, w)));
+            }
+            first = end;
+        }
+        out
+    }
+}
 
 /// What an op sees beside its inputs.
 pub(super) struct Context<'a> {
     pub batch: &'a Batch,
-    pub weights: &'a [Vec<f32>],
+    pub weights: &'a [Decoded],
     pub decls: &'a [WeightDecl],
     /// Columns of each input.
     pub in_cols: Vec<usize>,
@@ -15,7 +45,7 @@ pub(super) struct Context<'a> {
 
 impl Context<'_> {
     fn weight(&self, id: WeightId) -> &[f32] {
-        &self.weights[id.index()]
+        &self.weights[id.index()].values
     }
 }
 
@@ -66,11 +96,15 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
 }
 
 fn linear(x: &[f32], cx: &Context<'_>, weight: WeightId, bias: Option<&[f32]>) -> Vec<f32> {
-    let (k, w) = (cx.decls[weight.index()].num_cols(), cx.weight(weight));
+    let (decl, w) = (&cx.decls[weight.index()], &cx.weights[weight.index()]);
     let row = |x: &[f32]| {
-        w.chunks(k).enumerate().map(|(i, w)| dot(x, w) + bias.map_or(0.0, |b| b[i])).collect::<Vec<_>>()
+        let mut row = w.products(x, 0..decl.num_rows());
+        if let Some(bias) = bias {
+            row.iter_mut().zip(bias).for_each(|(y, b)| *y += b);
+        }
+        row
     };
-    x.chunks(k).flat_map(row).collect()
+    x.chunks(decl.num_cols()).flat_map(row).collect()
 }
 
 fn silu(x: f32) -> f32 {
@@ -181,13 +215,13 @@ fn top_k(logits: &[f32], num_experts: usize, k: usize, renormalize: bool) -> Vec
 }
 
 fn expert_linear(x: &[f32], ids: &[f32], cx: &Context<'_>, weight: WeightId) -> Vec<f32> {
-    let (shape, w) = (&cx.decls[weight.index()].shape, cx.weight(weight));
+    let (shape, w) = (&cx.decls[weight.index()].shape, &cx.weights[weight.index()]);
     let (n, k) = (shape[1], shape[2]);
     // Each row of x serves as many consecutive ids as there are experts per token.
     let times = ids.len() * k / x.len().max(1);
     let row = |(i, &id): (usize, &f32)| {
         let x = &x[i / times * k..][..k];
-        w[id as usize * n * k..][..n * k].chunks(k).map(|w| dot(x, w)).collect::<Vec<_>>()
+        w.products(x, id as usize * n..(id as usize + 1) * n)
     };
     ids.iter().enumerate().flat_map(row).collect()
 }

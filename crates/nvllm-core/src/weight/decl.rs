@@ -1,7 +1,7 @@
 //! What a model declares about a weight.
 
 use super::{Code, TensorInfo, WeightSource};
-use crate::{CoreError, DType, Result};
+use crate::{CoreError, DType, Reason, Result};
 
 /// What an axis of a weight means, from which the tensor-parallel rewrite shards it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -60,6 +60,11 @@ impl WeightDecl {
         self.shape.iter().product()
     }
 
+    /// The error of `backend`, which does not run this weight for `reason`.
+    pub fn refused(&self, backend: impl Into<String>, Reason(reason): Reason) -> CoreError {
+        CoreError::Unsupported { backend: backend.into(), op: format!("weight `{}`", self.name), reason }
+    }
+
     /// What `source` has as `part` of this weight, if it can be that.
     pub(super) fn part_info(&self, part: &WeightPart, source: &dyn WeightSource) -> Result<TensorInfo> {
         let tensor = source.info(&part.source)?;
@@ -76,6 +81,9 @@ impl WeightDecl {
             && !matches!(dtype, DType::F32 | DType::F16 | DType::Bf16)
         {
             return bad(format!("is {dtype}; weights in f32, f16 and bf16 can be read"));
+        }
+        if self.shape.len() < 2 && tensor.format.plain().is_none() {
+            return bad(format!("is a vector in the format {}; vectors are dense", tensor.format));
         }
         Ok(tensor)
     }

@@ -1,15 +1,22 @@
 //! What is known of weights apart from their bytes: plans, costs and the choice of kernels need no more.
 
-use super::{WeightDecl, WeightFormat, WeightSource};
-use crate::{DType, Result};
+use super::{Offset, WeightDecl, WeightFormat, WeightSource};
+use crate::{DType, Reason, Result};
 
 /// A tensor's extents, outermost first, and its format.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TensorInfo {
     /// Extents, outermost first; the last is the reduction length of a linear layer.
     pub shape: Vec<usize>,
     /// How its elements are coded.
     pub format: WeightFormat,
+}
+
+/// Rows and columns of the matrix that a tensor is taken as; a vector has one column.
+pub(super) fn extents(shape: &[usize]) -> [usize; 2] {
+    let (cols, outer) =
+        if shape.len() < 2 { (1, shape) } else { (shape[shape.len() - 1], &shape[..shape.len() - 1]) };
+    [outer.iter().fold(1, |rows: usize, &extent| rows.saturating_mul(extent)), cols]
 }
 
 impl TensorInfo {
@@ -18,14 +25,51 @@ impl TensorInfo {
         Self { shape: shape.into(), format: WeightFormat::dense(dtype) }
     }
 
-    /// Bytes of all elements, scales and offsets included.
+    /// Bytes of the canonical tensor: codes, scales and offsets of both levels, column order, input scale.
     pub fn bytes(&self) -> usize {
-        (self.shape.iter().product::<usize>() as f64 * self.format.bits() / 8.0).ceil() as usize
+        let [_, cols] = extents(&self.shape);
+        let perm = if self.format.permuted { cols.saturating_mul(size_of::<u32>()) } else { 0 };
+        let act = if self.format.act.is_some_and(super::ActQuant::is_static) { size_of::<f32>() } else { 0 };
+        self.sizes().into_iter().fold(perm.saturating_add(act), usize::saturating_add)
+    }
+
+    /// Bytes of each of [`parts`](super::CanonicalTensor::parts).
+    pub(super) fn sizes(&self) -> [usize; 5] {
+        let [rows, _] = extents(&self.shape);
+        let (bytes, units) = (self.row_bytes(), self.rows_of_blocks());
+        std::array::from_fn(|i| rows.div_ceil(units[i]).saturating_mul(bytes[i]))
+    }
+
+    /// Bytes of one row of items of each part; 0 for a part that the format does not have.
+    pub(super) fn row_bytes(&self) -> [usize; 5] {
+        let [_, cols] = extents(&self.shape);
+        let row = |block: usize, bits: usize| cols.div_ceil(block).saturating_mul(bits).div_ceil(8);
+        let mut bytes = [row(1, self.format.code.bits()), 0, 0, 0, 0];
+        let Some(scales) = self.format.scales else { return bytes };
+        let width = scales.block[1];
+        bytes[1] = row(width, scales.kind.bits());
+        bytes[2] = match self.format.offset {
+            Offset::None | Offset::Midpoint => 0,
+            Offset::Int => row(width, self.format.code.bits()),
+            Offset::Float => row(width, scales.kind.bits()),
+        };
+        if let Some(second) = scales.second {
+            bytes[3] = row(second.block[1], second.kind.bits());
+            bytes[4] = if self.format.offset == Offset::Float { bytes[3] } else { 0 };
+        }
+        bytes
+    }
+
+    /// Rows of elements that one row of items of each part stands for.
+    pub(super) fn rows_of_blocks(&self) -> [usize; 5] {
+        let first = self.format.scales.map_or(1, |scales| scales.block[0]);
+        let second = self.format.scales.and_then(|scales| scales.second).map_or(1, |second| second.block[0]);
+        [1, first, first, second, second]
     }
 }
 
-/// What is known of a declared weight: its parts in declaration order.
-#[derive(Clone, Debug)]
+/// What is known of a declared weight: its parts in declaration order. Parts may differ in format.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct WeightInfo {
     /// One for each part of the declaration.
     pub parts: Vec<TensorInfo>,
@@ -38,8 +82,26 @@ impl WeightInfo {
         Ok(Self { parts: decl.parts.iter().map(part).collect::<Result<_>>()? })
     }
 
+    /// One part of `format`.
+    pub fn uniform(decl: &WeightDecl, format: WeightFormat) -> Self {
+        Self { parts: vec![TensorInfo { shape: decl.shape.clone(), format }] }
+    }
+
     /// Bytes over all parts.
     pub fn bytes(&self) -> usize {
         self.parts.iter().map(TensorInfo::bytes).sum()
+    }
+
+    /// The element type of each part, for a backend that runs no coded weights.
+    ///
+    /// Errors with the format of the first part that is coded or quantises its input.
+    pub fn plain(&self) -> Result<Vec<DType>, Reason> {
+        let one = |part: &TensorInfo| {
+            part.format.plain().ok_or_else(|| {
+                let format = part.format;
+                Reason(format!("its format is {format}; dense weights in f32, f16 and bf16 are run"))
+            })
+        };
+        self.parts.iter().map(one).collect()
     }
 }

@@ -81,6 +81,7 @@ impl Backend for CpuBackend {
     }
 
     fn supports(&self, query: &OpQuery<'_>) -> Result<(), Reason> {
+        query.plain_weights()?;
         match query.op {
             Op::PagedAttention { spec, .. } | Op::Attention { spec, .. }
                 if !spec.head_dim.is_multiple_of(8) =>
@@ -113,7 +114,7 @@ impl Backend for CpuBackend {
 
     fn plan(&self, spec: &ModelSpec, source: &dyn WeightSource, limits: &Limits) -> nvllm_core::Result<Plan> {
         let mut plan = Plan::new(self, spec, source, limits)?;
-        plan.memory.weights = Weights::bytes_for(&plan);
+        plan.memory.weights = Weights::bytes_for(&plan)?;
         Ok(plan)
     }
 

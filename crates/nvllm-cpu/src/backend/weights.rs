@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use nvllm_core::{
-    Code, CoreError, DType, ModelSpec, Plan, Result, Weight, WeightDecl, WeightId, WeightInfo, WeightSource,
+    CoreError, DType, ModelSpec, Plan, Result, Weight, WeightDecl, WeightId, WeightInfo, WeightSource,
 };
 
 use super::elem;
@@ -53,11 +53,10 @@ impl Weights {
     }
 
     /// Bytes that [`load`](Self::load) will hold.
-    pub(super) fn bytes_for(plan: &Plan) -> usize {
+    pub(super) fn bytes_for(plan: &Plan) -> Result<usize> {
         let one = |(decl, info): (&WeightDecl, &WeightInfo)| {
-            let alike = info.parts.windows(2).all(|pair| pair[0].format == pair[1].format);
-            let as_is = decl.shape.len() > 1 && alike;
-            if as_is { info.bytes() } else { DType::F32.size() * decl.num_elements() }
+            let dtypes = info.plain().map_err(|reason| decl.refused("cpu", reason))?;
+            Ok(held(decl, &dtypes).size() * decl.num_elements())
         };
         plan.spec.weights.iter().zip(&plan.weights).map(one).sum()
     }
@@ -88,33 +87,33 @@ impl Weights {
     }
 }
 
+/// The dtype in which a weight is held: that of its parts, f32 where they differ, which is exact, and for vectors.
+fn held(decl: &WeightDecl, dtypes: &[DType]) -> DType {
+    let alike = dtypes.windows(2).all(|pair| pair[0] == pair[1]);
+    dtypes.first().copied().filter(|_| decl.shape.len() > 1 && alike).unwrap_or(DType::F32)
+}
+
 fn form(weight: &Weight) -> Result<Form> {
     let decl = &weight.decl;
+    let dtypes = weight.info().plain().map_err(|reason| decl.refused("cpu", reason))?;
     if decl.shape.len() < 2 {
         return Ok(Form::Vector(weight.to_f32()?));
     }
-    let mut elems = Vec::new();
-    for segment in &weight.segments {
-        let dense = match segment.format.code {
-            Code::Dense(dtype) => elem(dtype),
-            _ => None,
-        };
-        elems.push(dense.ok_or_else(|| CoreError::Unsupported {
-            backend: "cpu".into(),
-            op: format!("weight `{}` coded as {:?}", decl.name, segment.format.code),
-            reason: "dense f32, f16 and bf16 weights are read".into(),
-        })?);
-    }
+    let dtype = held(decl, &dtypes);
+    let elem = elem(dtype).ok_or_else(|| CoreError::Unsupported {
+        backend: "cpu".into(),
+        op: format!("weight `{}` in {dtype}", decl.name),
+        reason: "it runs dense weights in f32, f16 and bf16".into(),
+    })?;
     let num_experts = if decl.shape.len() == 3 { decl.shape[0] } else { 1 };
     let num_rows = decl.num_rows() / num_experts;
-    let same = elems.windows(2).all(|pair| pair[0] == pair[1]);
-    let (segments, elem) = if same {
-        (weight.segments.iter().map(|s| s.codes.clone()).collect(), elems[0])
+    let segments = if dtypes.iter().all(|part| *part == dtype) {
+        weight.segments.iter().map(|s| s.codes.clone()).collect()
     } else {
         // A checkpoint that stores q, k and v in different dtypes: one f32 copy is exact.
         let mut bytes = Vec::with_capacity(DType::F32.size() * decl.num_elements());
         weight.to_f32()?.iter().for_each(|x| bytes.extend_from_slice(&x.to_le_bytes()));
-        (vec![Bytes::from(bytes)], Elem::F32)
+        vec![Bytes::from(bytes)]
     };
     Ok(Form::Matrix(Matrix { segments, elem, cols: decl.num_cols(), num_rows, num_experts }))
 }

@@ -108,7 +108,7 @@ fn tensor_core(lowering: &Lowering<'_>, a: &PagedAttention) -> Result<Vec<Launch
 
 fn general(lowering: &Lowering<'_>, a: &PagedAttention) -> Result<Vec<Launch>> {
     let layout = &lowering.inputs.layout;
-    let name = format!("paged_attention_general_{}_{}", c_type(a.q.dtype), c_type(a.geometry.dtype));
+    let name = format!("paged_attention_general_{}_{}", c_type(a.q.dtype)?, c_type(a.geometry.dtype)?);
     let args = Args::new()
         .ptr(lowering.counts())
         .ptr(lowering.inputs.at(layout.row_seq))
@@ -134,9 +134,9 @@ impl Lowering<'_> {
         let half = spec.head_dim / 2;
         let args = Args::new()
             .ptr(self.counts())
-            .typed(x)
+            .typed(x)?
             .ptr(self.ropes.table(spec))
-            .typed(y)
+            .typed(y)?
             .int(x.cols / spec.head_dim)
             .int(half);
         Ok(Launch::new(self.function("rope_general")?, Dim::each(x.rows), 256, args))
@@ -153,10 +153,10 @@ impl Lowering<'_> {
             .int(layout.max_blocks)
             .ptr(k.at)
             .ptr(v.at)
-            .int(dtype_code(k.dtype))
+            .int(dtype_code(k.dtype)?)
             .ptr(keys)
             .ptr(values)
-            .int(dtype_code(g.dtype))
+            .int(dtype_code(g.dtype)?)
             .int(g.num_heads)
             .int(g.head_dim)
             .int(g.block_len);

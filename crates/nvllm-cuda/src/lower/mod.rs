@@ -12,7 +12,7 @@ mod vendor;
 use nvllm_core::program::{MemoryPlan, QkNorm};
 use nvllm_core::{DType, Limits, Op, OpQuery, OrderId, Program, Rows, ValueId};
 
-use crate::error::Result;
+use crate::error::{CudaError, Result};
 use crate::inputs::Inputs;
 use crate::kv::CudaKv;
 use crate::launch::{Args, Extents, Launch, Work};
@@ -76,28 +76,30 @@ pub(crate) struct Operand {
     pub cols: usize,
 }
 
-/// As `enum DTypeCode` in dtype.cuh.
-pub(crate) const fn dtype_code(dtype: DType) -> usize {
+/// As `enum DTypeCode` in dtype.cuh. Errors for integers and bytes, which no kernel may take for numbers.
+pub(crate) fn dtype_code(dtype: DType) -> Result<usize> {
     match dtype {
-        DType::Bf16 => 1,
-        DType::F16 => 2,
-        DType::F32 | DType::I32 | DType::U8 => 0,
+        DType::F32 => Ok(0),
+        DType::Bf16 => Ok(1),
+        DType::F16 => Ok(2),
+        DType::I32 | DType::U8 => Err(CudaError::NoFloat { dtype }),
     }
 }
 
-/// The C++ type of a dtype, as it stands in kernels' names.
-pub(crate) const fn c_type(dtype: DType) -> &'static str {
+/// The C++ type of a dtype, as it stands in kernels' names. Errors as [`dtype_code`].
+pub(crate) fn c_type(dtype: DType) -> Result<&'static str> {
     match dtype {
-        DType::Bf16 => "bf16",
-        DType::F16 => "f16",
-        DType::F32 | DType::I32 | DType::U8 => "float",
+        DType::F32 => Ok("float"),
+        DType::Bf16 => Ok("bf16"),
+        DType::F16 => Ok("f16"),
+        DType::I32 | DType::U8 => Err(CudaError::NoFloat { dtype }),
     }
 }
 
 impl Args {
     /// Address and dtype.
-    pub(crate) fn typed(self, operand: Operand) -> Self {
-        self.ptr(operand.at).int(dtype_code(operand.dtype))
+    pub(crate) fn typed(self, operand: Operand) -> Result<Self> {
+        Ok(self.ptr(operand.at).int(dtype_code(operand.dtype)?))
     }
 }
 
@@ -199,5 +201,21 @@ pub(crate) fn order(op: &Op, num_rows: usize, limits: &Limits) -> OrderId {
         Op::PagedAttention { spec, .. } => attention::order(spec, limits),
         Op::Attention { spec, .. } => attention::fused_order(spec, limits),
         _ => LANES,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_kernel_takes_integers_or_bytes_for_numbers() {
+        for dtype in [DType::I32, DType::U8] {
+            assert!(dtype_code(dtype).is_err() && c_type(dtype).is_err(), "{dtype}");
+        }
+        assert_eq!(
+            [DType::F32, DType::Bf16, DType::F16].map(|dtype| dtype_code(dtype).ok()),
+            [0, 1, 2].map(Some)
+        );
     }
 }

@@ -62,7 +62,7 @@ fn general_norm(lowering: &Lowering<'_>, norm: &RmsNorm) -> Result<Vec<Launch>> 
     let RmsNorm { x, y, n, .. } = *norm;
     let groups = x.cols / n;
     let args =
-        lowering.extent(x.rows).typed(x).ptr(norm.weight.wide).f32(norm.eps).typed(y).int(n).int(groups);
+        lowering.extent(x.rows).typed(x)?.ptr(norm.weight.wide).f32(norm.eps).typed(y)?.int(n).int(groups);
     // A function of n alone: so is the order of the sum.
     let block = if n <= 256 { 32 } else { 256 };
     let launch = Launch::new(lowering.function("rms_norm_general")?, Dim::each(x.rows), block, args);
@@ -76,15 +76,15 @@ impl Lowering<'_> {
             .ptr(self.counts())
             .ptr(self.inputs.tokens.at(0))
             .ptr(at)
-            .int(dtype_code(dtype))
-            .typed(y)
+            .int(dtype_code(dtype)?)
+            .typed(y)?
             .int(y.cols);
         Ok(Launch::new(self.function("embed_general")?, Dim::each(y.rows), threads(y.cols), args).early())
     }
 
     pub(super) fn gather_rows(&self, x: Operand, y: Operand) -> Result<Launch> {
         let outputs = self.inputs.at(self.inputs.layout.outputs);
-        let args = Args::new().ptr(self.counts()).ptr(outputs).typed(x).typed(y).int(y.cols);
+        let args = Args::new().ptr(self.counts()).ptr(outputs).typed(x)?.typed(y)?.int(y.cols);
         Ok(Launch::new(self.function("gather_rows_general")?, Dim::each(y.rows), threads(y.cols), args)
             .early())
     }
@@ -101,21 +101,21 @@ impl Lowering<'_> {
     }
 
     pub(super) fn add(&self, a: Operand, b: Operand, y: Operand) -> Result<Launch> {
-        let args = self.extent(y.rows).typed(a).typed(b).typed(y).int(y.cols);
+        let args = self.extent(y.rows).typed(a)?.typed(b)?.typed(y)?.int(y.cols);
         let function = self.function("add_general")?;
         let columns = Dim::Fixed(y.cols.div_ceil(256));
         Ok(Launch::new(function, Dim::each(y.rows), threads(y.cols), args).by(columns).early())
     }
 
     pub(super) fn silu_mul(&self, x: Operand, y: Operand) -> Result<Launch> {
-        let args = self.extent(y.rows).typed(x).typed(y).int(y.cols);
+        let args = self.extent(y.rows).typed(x)?.typed(y)?.int(y.cols);
         let function = self.function("silu_mul_general")?;
         let columns = Dim::Fixed(y.cols.div_ceil(256));
         Ok(Launch::new(function, Dim::each(y.rows), threads(y.cols), args).by(columns).early())
     }
 
     pub(super) fn slice_cols(&self, x: Operand, start: usize, y: Operand) -> Result<Launch> {
-        let args = self.extent(y.rows).typed(x).int(x.cols).int(start).typed(y).int(y.cols);
+        let args = self.extent(y.rows).typed(x)?.int(x.cols).int(start).typed(y)?.int(y.cols);
         Ok(Launch::new(self.function("slice_cols_general")?, Dim::each(y.rows), threads(y.cols), args))
     }
 
@@ -128,7 +128,7 @@ impl Lowering<'_> {
     ) -> Result<Launch> {
         let args = Args::new()
             .ptr(self.counts())
-            .typed(logits)
+            .typed(logits)?
             .int(logits.cols)
             .int(k)
             .int(usize::from(renormalize))
@@ -141,9 +141,9 @@ impl Lowering<'_> {
         let args = Args::new()
             .ptr(self.inputs.count(RowsOf::Tokens))
             .int(x.rows.times)
-            .typed(x)
+            .typed(x)?
             .ptr(weights.at)
-            .typed(y)
+            .typed(y)?
             .int(y.cols);
         Ok(Launch::new(self.function("weighted_sum_general")?, Dim::each(y.rows), threads(y.cols), args))
     }

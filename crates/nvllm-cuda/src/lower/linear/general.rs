@@ -8,7 +8,7 @@ use crate::launch::{Args, Dim, Launch};
 use crate::lower::{Lowering, Operand, c_type};
 
 pub(super) fn general(lowering: &Lowering<'_>, l: &Linear) -> Result<Vec<Launch>> {
-    let types = [l.x.dtype, l.dtype, l.y.dtype].map(c_type).join("_");
+    let types = [c_type(l.x.dtype)?, c_type(l.dtype)?, c_type(l.y.dtype)?].join("_");
     let name = format!("linear{}_general_{types}", l.form());
     let args = lowering.extent(l.y.rows).ptr(l.x.at).ptr(l.weight).ptr(l.bias.map_or(0, |bias| bias.wide));
     let args = args.ptr(l.residual()).ptr(l.y.at).int(l.k()).int(l.y.cols);
@@ -26,7 +26,8 @@ impl Lowering<'_> {
         y: Operand,
     ) -> Result<Launch> {
         let (at, dtype) = self.weights.get(weight);
-        let name = format!("expert_linear_general_{}_{}_{}", c_type(x.dtype), c_type(dtype), c_type(y.dtype));
+        let types = [c_type(x.dtype)?, c_type(dtype)?, c_type(y.dtype)?].join("_");
+        let name = format!("expert_linear_general_{types}");
         // Each row of x serves as many consecutive ids as there are experts per token.
         let share = y.rows.times / x.rows.times;
         let args: Args =
