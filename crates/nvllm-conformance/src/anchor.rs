@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nvllm_core::program::Node;
+use nvllm_core::weight::InputQuant;
 use nvllm_core::{
     Backend, DType, Executable, HostTensor, KvLayer, Limits, Op, Program, Reference, Source, Step,
     StepOutput, ValueId, Weight,
@@ -21,6 +22,8 @@ use crate::trial::Trial;
 /// What the observer of one step shares with its owner.
 struct Shared {
     weights: Vec<Vec<f32>>,
+    /// What each weight does to its input, part by part.
+    quants: Vec<Vec<InputQuant>>,
     limits: Limits,
     step: usize,
     rows: Vec<RowAt>,
@@ -46,10 +49,15 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
 
 impl Anchored {
     pub(crate) fn new(trial: &Trial) -> Result<Self> {
-        let decode = |decl| Weight::load(decl, &trial.source)?.to_f32();
+        let decode = |decl| {
+            let weight = Weight::load(decl, &trial.source)?;
+            Ok((weight.to_f32()?, weight.inputs()))
+        };
         let weights = trial.spec.weights.iter().map(decode).collect::<nvllm_core::Result<_>>();
+        let (weights, quants) = weights.doing("decoding weights")?;
         let shared = Arc::new(Mutex::new(Shared {
-            weights: weights.doing("decoding weights")?,
+            weights,
+            quants,
             limits: trial.limits.clone(),
             step: 0,
             rows: Vec::new(),
@@ -246,6 +254,7 @@ impl Shared {
             in_cols: &in_cols,
             out,
             weights: &self.weights,
+            quants: &self.quants,
             decls: &program.weights,
             rows: &self.rows,
             history: &self.history,

@@ -1,7 +1,9 @@
 //! How far each output element of an op may be from the reference, from the op's inputs: the tolerance table applied.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
+use nvllm_core::weight::InputQuant;
 use nvllm_core::{Activations, AttentionSpec, DType, KvLayer, Op, SlotId, WeightDecl, WeightId};
 
 use crate::tolerance::{BF16, FUSED_KEY, FUSED_SCORE, U, accumulation, exponential, probabilities};
@@ -23,6 +25,7 @@ pub(crate) struct Applied<'a> {
     pub in_cols: &'a [usize],
     pub out: &'a [f32],
     pub weights: &'a [Vec<f32>],
+    pub quants: &'a [Vec<InputQuant>],
     pub decls: &'a [WeightDecl],
     pub rows: &'a [RowAt],
     pub history: &'a History,
@@ -50,8 +53,9 @@ impl Applied<'_> {
             }
             Op::Linear { weight, bias } => {
                 let bias = bias.map(|b| self.weights[b.index()].as_slice());
-                let (k, w) = (self.in_cols[0], &self.weights[weight.index()]);
-                self.inputs[0].chunks(k).flat_map(|x| products(x, w, k, bias)).collect()
+                let rows = 0..self.decls[weight.index()].num_rows();
+                let product = |x| self.products(*weight, x, rows.clone(), bias);
+                self.inputs[0].chunks(self.in_cols[0]).flat_map(product).collect()
             }
             Op::ExpertLinear { weight } => self.expert_linear(*weight),
             Op::SiluMul => self.silu_mul(self.in_cols[0] / 2),
@@ -83,15 +87,30 @@ impl Applied<'_> {
     }
 
     fn expert_linear(&self, weight: WeightId) -> Vec<f64> {
-        let (shape, w, k) =
-            (&self.decls[weight.index()].shape, &self.weights[weight.index()], self.in_cols[0]);
+        let (n, k) = (self.decls[weight.index()].shape[1], self.in_cols[0]);
         let ids = self.inputs[1];
         let times = ids.len() * k / self.inputs[0].len().max(1);
-        let size = shape[1] * k;
         let row = |(i, &id): (usize, &f32)| {
-            products(&self.inputs[0][i / times * k..][..k], &w[id as usize * size..][..size], k, None)
+            let first = id as usize * n;
+            self.products(weight, &self.inputs[0][i / times * k..][..k], first..first + n, None)
         };
         ids.iter().enumerate().flat_map(row).collect()
+    }
+
+    /// The accumulation part for the product of `x` with each of `rows` of a weight, whose parts may quantise it each in its own way.
+    fn products(&self, weight: WeightId, x: &[f32], rows: Range<usize>, bias: Option<&[f32]>) -> Vec<f64> {
+        let (w, k) = (&self.weights[weight.index()], x.len());
+        let (mut bounds, mut first) = (Vec::with_capacity(rows.len()), 0);
+        for quant in &self.quants[weight.index()] {
+            let end = first + quant.num_rows;
+            let (from, to) = (rows.start.max(first), rows.end.min(end));
+            if from < to {
+                let bias = bias.map(|bias| &bias[from - rows.start..to - rows.start]);
+                bounds.extend(products(&quant.apply(x), &w[from * k..to * k], k, bias));
+            }
+            first = end;
+        }
+        bounds
     }
 
     fn weighted_sum(&self) -> Vec<f64> {

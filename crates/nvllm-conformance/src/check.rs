@@ -116,8 +116,13 @@ fn poison(cache: &mut dyn KvCache, group: usize, expected: KvGeometry) -> Result
 
 /// Runs the trial's steps on `backend` and holds every kept value, and the KV cache, to the reference.
 pub(crate) fn conforms(backend: &dyn Backend, trial: &Trial) -> Result<()> {
+    conforms_to(backend, trial, trial)
+}
+
+/// As [`conforms`], to the reference over the weights of `twin`, which is the same trial but for them.
+pub(crate) fn conforms_to(backend: &dyn Backend, trial: &Trial, twin: &Trial) -> Result<()> {
     let mut exe = load(backend, trial)?;
-    let mut reference = Anchored::new(trial)?;
+    let mut reference = Anchored::new(twin)?;
     for (at, step) in trial.steps().iter().enumerate() {
         let ticket = exe.submit(step).doing("submit")?;
         let output = exe.collect(ticket).doing("collect")?;

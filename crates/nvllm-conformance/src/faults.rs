@@ -4,6 +4,7 @@
 //! notice and names the one that did.
 
 mod attention;
+mod coded;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -18,6 +19,7 @@ use nvllm_core::{
 
 use attention::Seen;
 pub use attention::Way;
+pub use coded::{Misread, Refusal};
 
 use crate::{CASES, MemorySource, Settings};
 
@@ -52,6 +54,10 @@ pub enum Fault {
     IgnoredSeed,
     /// A row's values depend on how many rows the step has.
     DependsOnBatch,
+    /// Coded weights are misread, which this case ought to notice.
+    Misread(&'static str, Misread),
+    /// Coded weights are refused in a way that is none.
+    Refused(Refusal),
 }
 
 impl std::fmt::Display for Fault {
@@ -72,6 +78,8 @@ impl std::fmt::Display for Fault {
             Self::HidesUnusable => f.write_str("sample: NaN passes as usable"),
             Self::IgnoredSeed => f.write_str("sample: the seed is ignored"),
             Self::DependsOnBatch => f.write_str("model: last bit depends on the number of rows"),
+            Self::Misread(case, misread) => write!(f, "{case}: {}", misread.text()),
+            Self::Refused(refusal) => write!(f, "coded weights: {}", refusal.text()),
         }
     }
 }
@@ -115,6 +123,9 @@ impl Fault {
             Self::IgnoredSeed,
             Self::DependsOnBatch,
         ]);
+        let misread = |misread: Misread| misread.cases().iter().map(move |case| Self::Misread(case, misread));
+        faults.extend(Misread::ALL.into_iter().flat_map(misread));
+        faults.extend(Refusal::ALL.map(Self::Refused));
         faults
     }
 
@@ -132,6 +143,8 @@ impl Fault {
             Self::HidesUnusable => vec!["unusable_rows"],
             Self::IgnoredSeed => vec!["sample", "frequencies"],
             Self::DependsOnBatch => vec!["batch_invariance"],
+            Self::Misread(case, _) => vec![case],
+            Self::Refused(_) => vec!["linear_formats"],
         }
     }
 
@@ -233,12 +246,21 @@ impl Backend for Faulty {
     fn plan(&self, spec: &ModelSpec, weights: &dyn WeightSource, limits: &Limits) -> Result<Plan> {
         let mut spec = spec.clone();
         self.0.rewrite(&mut spec);
+        if let Fault::Refused(refusal) = self.0 {
+            refusal.check(&spec, weights, false)?;
+        }
         Reference::default().plan(&spec, weights, limits)
     }
 
     fn load(&self, plan: Plan, weights: &dyn WeightSource) -> Result<Box<dyn Executable>> {
         let (fault, held) = (self.0.clone(), plan.limits.clone());
-        let weights = MemorySource::copy_of(weights)?;
+        if let Fault::Refused(refusal) = self.0 {
+            refusal.check(&plan.spec, weights, true)?;
+        }
+        let mut weights = MemorySource::copy_of(weights)?;
+        if let Fault::Misread(_, misread) = self.0 {
+            weights.change(|tensor| misread.apply(tensor));
+        }
         let vocab_size = plan.spec.vocab_size as u32;
         let decoded = plan.spec.weights.iter().map(|decl| Weight::load(decl, &weights)?.to_f32());
         let seen = Arc::new(Mutex::new(Seen::new(decoded.collect::<Result<_>>()?)));

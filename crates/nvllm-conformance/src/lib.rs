@@ -23,15 +23,18 @@
 //! the program, the seed and the first value that differs. `PROPTEST_CASES=200 cargo test` looks longer,
 //! `PROPTEST_RNG_SEED=1` looks elsewhere.
 //!
-//! Deliberately absent: speed, model families, checkpoints, and quantised weights until the reference reads them.
+//! Weights come in every public format of [`nvllm_core::weight::PUBLIC`], drawn as numbers and packed: a backend computes what they are worth
+//! or refuses them by name. Deliberately absent: speed, model families, checkpoints and their readers.
 
 mod anchor;
 mod bound;
 mod check;
+mod coded;
 mod contract;
 mod draw;
 pub mod error;
 pub mod faults;
+mod formats;
 mod hidden;
 mod layout;
 mod metamorphic;
@@ -61,6 +64,7 @@ pub struct Case {
 /// The functions behind [`CASES`], by name.
 pub mod cases {
     pub use crate::contract::{kept_values, kv_cache, refused_steps, slot_sources, steps_in_flight};
+    pub use crate::formats::{embed_formats, expert_linear_formats, linear_formats};
     pub use crate::hidden::hidden_states;
     pub use crate::metamorphic::{batch_invariance, chunk_invariance, moved_blocks, page_invariance};
     pub use crate::models::{models_end_to_end, models_op_by_op};
@@ -106,6 +110,7 @@ macro_rules! each_case {
         $crate::$callback! { ($($args)*)
             embed rms_norm linear add silu_mul slice_cols rope kv_append paged_attention attention linear_add linear_silu_mul
             gather_rows top_k expert_linear weighted_sum all_reduce all_gather sample logprobs masks frequencies hidden_states unusable_rows
+            embed_formats linear_formats expert_linear_formats
             models_op_by_op models_end_to_end batch_invariance chunk_invariance page_invariance moved_blocks
             slot_sources steps_in_flight refused_steps kept_values kv_cache kv_groups
         }

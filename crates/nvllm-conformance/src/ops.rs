@@ -17,7 +17,7 @@ const TABLE_ROWS: usize = 131;
 const WORK: usize = 3_000_000;
 
 /// One step of any number of rows, no past: for ops that look at one row at a time.
-fn flat() -> impl Strategy<Value = Layout> {
+pub(crate) fn flat() -> impl Strategy<Value = Layout> {
     layouts(rows(), 0)
 }
 
@@ -455,7 +455,7 @@ pub fn top_k(backend: &dyn Backend, settings: &Settings) -> Result<()> {
 }
 
 /// Rows through a router and two expert layers; the second reads one row a choice.
-fn experts(
+pub(crate) fn experts(
     numbers: Numbers,
     layout: Layout,
     routing: &Routing,

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use nvllm_core::{CanonicalTensor, CoreError, DType, Result, TensorInfo, WeightSource};
 
-/// A checkpoint in memory: named dense tensors.
+/// A checkpoint in memory: named tensors.
 #[derive(Clone, Debug, Default)]
 pub struct MemorySource {
     tensors: BTreeMap<String, CanonicalTensor>,
@@ -36,6 +36,16 @@ impl MemorySource {
 }
 
 impl MemorySource {
+    /// Puts `tensor` in place of the tensor `name`.
+    pub(crate) fn put(&mut self, name: &str, tensor: CanonicalTensor) {
+        self.tensors.insert(name.into(), tensor);
+    }
+
+    /// Puts what `change` makes of it in place of every tensor.
+    pub(crate) fn change(&mut self, change: impl FnMut(&mut CanonicalTensor)) {
+        self.tensors.values_mut().for_each(change);
+    }
+
     /// Every tensor of `source`, each asked for once.
     pub(crate) fn copy_of(source: &dyn WeightSource) -> Result<Self> {
         let tensors = source.names().into_iter().map(|name| {

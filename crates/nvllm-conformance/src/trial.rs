@@ -65,8 +65,11 @@ impl std::fmt::Debug for Trial {
             .iter()
             .filter_map(|w| {
                 use nvllm_core::WeightSource;
-                let tensor = self.source.info(&w.parts[0].source).ok()?;
-                Some(format!("{} {:?} in {} parts", w.name, tensor.format.code, w.parts.len()))
+                let format =
+                    |part: &WeightPart| Some(self.source.info(&part.source).ok()?.format.to_string());
+                let mut formats: Vec<_> = w.parts.iter().filter_map(format).collect();
+                formats.dedup();
+                Some(format!("{} {} in {} parts", w.name, formats.join(", then "), w.parts.len()))
             })
             .collect();
         writeln!(f, "weights: {}", dtypes.join(", "))?;

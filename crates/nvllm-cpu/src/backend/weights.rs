@@ -49,7 +49,12 @@ pub(super) struct Weights(Vec<Form>);
 impl Weights {
     /// Takes every weight from `source`. Nothing is copied but vectors, and matrices whose parts differ in dtype.
     pub(super) fn load(spec: &ModelSpec, source: &dyn WeightSource) -> Result<Self> {
-        spec.weights.iter().map(|decl| form(&Weight::load(decl, source)?)).collect::<Result<_>>().map(Self)
+        let one = |decl| {
+            let dtypes = WeightInfo::of(decl, source)?.plain();
+            let dtypes = dtypes.map_err(|reason| decl.refused("cpu", reason))?;
+            form(&Weight::load(decl, source)?, &dtypes)
+        };
+        spec.weights.iter().map(one).collect::<Result<_>>().map(Self)
     }
 
     /// Bytes that [`load`](Self::load) will hold.
@@ -93,13 +98,12 @@ fn held(decl: &WeightDecl, dtypes: &[DType]) -> DType {
     dtypes.first().copied().filter(|_| decl.shape.len() > 1 && alike).unwrap_or(DType::F32)
 }
 
-fn form(weight: &Weight) -> Result<Form> {
+fn form(weight: &Weight, dtypes: &[DType]) -> Result<Form> {
     let decl = &weight.decl;
-    let dtypes = weight.info().plain().map_err(|reason| decl.refused("cpu", reason))?;
     if decl.shape.len() < 2 {
         return Ok(Form::Vector(weight.to_f32()?));
     }
-    let dtype = held(decl, &dtypes);
+    let dtype = held(decl, dtypes);
     let elem = elem(dtype).ok_or_else(|| CoreError::Unsupported {
         backend: "cpu".into(),
         op: format!("weight `{}` in {dtype}", decl.name),
