@@ -4,10 +4,11 @@
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use nvllm_core::WeightSource as _;
-use nvllm_core::weight::SafetensorsSource;
+use nvllm_core::weight::{DenseSource, Safetensors};
 
 fuzz_target!(|data: &[u8]| {
-    let Ok(source) = SafetensorsSource::from_bytes("fuzz", &Bytes::copy_from_slice(data)) else { return };
+    let Ok(file) = Safetensors::from_bytes("fuzz", &Bytes::copy_from_slice(data)) else { return };
+    let source = DenseSource::new(file);
     for name in source.names() {
         // In a dtype that no weight has: an error for who asks.
         let Ok(tensor) = source.tensor(&name) else { continue };

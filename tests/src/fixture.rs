@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use nvllm_core::weight::SafetensorsSource;
+use nvllm_core::weight::{DenseSource, Safetensors};
 use nvllm_core::{HfConfig, ModelSpec, TokenId};
 use safetensors::SafeTensors;
 use serde::Deserialize;
@@ -88,8 +88,8 @@ impl Fixture {
     }
 
     /// The checkpoint.
-    pub fn source(&self) -> SafetensorsSource {
-        SafetensorsSource::open(&golden_dir().join(&self.name))
-            .unwrap_or_else(|e| panic!("{}: {e}", self.name))
+    pub fn source(&self) -> DenseSource {
+        let files = Safetensors::open(&golden_dir().join(&self.name));
+        DenseSource::new(files.unwrap_or_else(|e| panic!("{}: {e}", self.name)))
     }
 }

@@ -1,6 +1,6 @@
 //! The demo model's 16 greedy runs: token for token with f32 activations, by teacher forcing under bf16.
 
-use nvllm_core::weight::SafetensorsSource;
+use nvllm_core::weight::{DenseSource, Safetensors};
 use nvllm_core::{Activations, Backend, HfConfig, ModelSpec, Reference, TokenId};
 use nvllm_cpu::{CpuBackend, Isa, PoolConfig};
 use nvllm_tests::{Layout, Session, argmax, golden_dir, model_dir};
@@ -35,7 +35,7 @@ fn cases() -> Vec<Case> {
 fn session(backend: &dyn Backend, activations: Activations) -> (Session, ModelSpec) {
     let config = HfConfig::parse(&std::fs::read(model_dir().join("config.json")).unwrap()).unwrap();
     let spec = nvllm_model_qwen3::build(&config).unwrap();
-    let source = SafetensorsSource::open(&model_dir()).unwrap();
+    let source = DenseSource::new(Safetensors::open(&model_dir()).unwrap());
     (Session::new(backend, &spec, &source, activations, Layout::default()), spec)
 }
 

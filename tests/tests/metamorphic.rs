@@ -1,6 +1,6 @@
 //! The same logits, bit for bit, however a sequence is chunked, batched, paged and placed.
 
-use nvllm_core::weight::SafetensorsSource;
+use nvllm_core::weight::{DenseSource, Safetensors};
 use nvllm_core::{Activations, Backend, HfConfig, Reference, TokenId};
 use nvllm_tests::{Fixture, Layout, Part, Session, model_dir};
 
@@ -86,7 +86,7 @@ fn mixed_batch(
 fn check_step_sizes(backend: &dyn Backend) {
     let config = HfConfig::parse(&std::fs::read(model_dir().join("config.json")).unwrap()).unwrap();
     let spec = nvllm_model_qwen3::build(&config).unwrap();
-    let source = SafetensorsSource::open(&model_dir()).unwrap();
+    let source = DenseSource::new(Safetensors::open(&model_dir()).unwrap());
     let tokens: Vec<_> = (0..300).map(|i| TokenId((i * 37 + 11) % 8000)).collect();
     let positions: Vec<_> = (0..300).collect();
     let run = |sizes: &[usize]| {

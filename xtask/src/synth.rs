@@ -205,7 +205,7 @@ fn write_tensors(path: &Path, layout: &Layout, source: &SyntheticSource) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nvllm_core::weight::SafetensorsSource;
+    use nvllm_core::weight::{DenseSource, Safetensors};
 
     /// Layer kinds and merged parts of a dense model with untied head and biases, in a few kilobytes.
     const CONFIG: &str = r#"{"architectures": ["Qwen3ForCausalLM"], "hidden_act": "silu", "vocab_size": 40,
@@ -234,7 +234,7 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             write(dir.path(), 3, dtype);
             let spec = model::record(&std::fs::read(dir.path().join("config.json")).unwrap()).unwrap();
-            let source = SafetensorsSource::open(dir.path()).unwrap();
+            let source = DenseSource::new(Safetensors::open(dir.path()).unwrap());
             spec.check_names(&source).unwrap();
             let drawn = SyntheticSource::new(&spec.weights, dtype.core(), 3);
             for name in source.names() {

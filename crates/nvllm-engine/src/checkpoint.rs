@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use nvllm_core::weight::SafetensorsSource;
+use nvllm_core::weight::{DenseSource, Safetensors};
 use nvllm_core::{DType, HfConfig, ModelSpec, WeightSource as _};
 use serde_json::Value;
 
@@ -15,7 +15,7 @@ use crate::{EngineError, Result, registry};
 pub(crate) struct Checkpoint {
     pub(crate) config: HfConfig,
     pub(crate) spec: ModelSpec,
-    pub(crate) source: SafetensorsSource,
+    pub(crate) source: DenseSource,
     /// What was not taken as the files say it.
     pub(crate) remarks: Vec<String>,
 }
@@ -31,10 +31,10 @@ impl Checkpoint {
         let located = |cause| EngineError::Model { dir: files.dir.clone(), cause };
         let (config, spec) = read_config(&files.config, &files.dir)?;
         let source = match &files.weights {
-            Weights::Unindexed(paths) => SafetensorsSource::open_files(&files.dir, paths),
-            Weights::Single(_) | Weights::Sharded { .. } => SafetensorsSource::open(&files.dir),
+            Weights::Unindexed(paths) => Safetensors::open_files(&files.dir, paths),
+            Weights::Single(_) | Weights::Sharded { .. } => Safetensors::open(&files.dir),
         };
-        let source = source.map_err(located)?;
+        let source = DenseSource::new(source.map_err(located)?);
         let packed = |name: &String| PACKED.iter().any(|end| name.ends_with(end));
         if let Some(name) = source.names().into_iter().find(packed) {
             let path = files.weights.paths()[0].clone();
@@ -47,16 +47,15 @@ impl Checkpoint {
     }
 
     /// Brings config.json and tensors together, as far as their names tell.
-    pub(crate) fn new(config: HfConfig, spec: ModelSpec, mut source: SafetensorsSource) -> Result<Self> {
+    pub(crate) fn new(config: HfConfig, spec: ModelSpec, mut source: DenseSource) -> Result<Self> {
         let mut remarks: Vec<_> = attn_factor(&config).into_iter().collect();
         source.adapt(&spec)?;
-        let has = |source: &SafetensorsSource, name: &str| source.info(name).is_ok();
         let tied = config.flag_or(TIED, false)?;
-        if tied && !has(&source, TABLE) {
+        if tied && !source.contains(TABLE) {
             source.rename(HEAD, TABLE);
         }
         let mut checkpoint = Self { config, spec, source, remarks: Vec::new() };
-        if !tied && has(&checkpoint.source, TABLE) && !has(&checkpoint.source, HEAD) {
+        if !tied && checkpoint.source.contains(TABLE) && !checkpoint.source.contains(HEAD) {
             checkpoint = checkpoint.tied(true)?;
             remarks.push(format!("there is no {HEAD}: the embeddings are used, as if {TIED} were true"));
         }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use nvllm_core::weight::SafetensorsSource;
+use nvllm_core::weight::{DenseSource, Safetensors};
 use nvllm_core::{DType, HfConfig, ModelSpec, SamplingParams, TokenId, WeightSource};
 
 use crate::checkpoint::{self, Checkpoint};
@@ -106,12 +106,12 @@ impl Model {
         let config = HfConfig::parse(files.config)?;
         let generation_config = place("generation_config.json");
         let generation = GenerationConfig::from_bytes(files.generation_config, &generation_config);
-        let source = SafetensorsSource::from_bytes(files.name, &files.weights)?;
+        let source = Safetensors::from_bytes(files.name, &files.weights)?;
         let tokenizer = Tokenizer::from_bytes(files.tokenizer, &place("tokenizer.json"))?;
         let template =
             ChatTemplate::from_parts(None, Some((files.tokenizer_config, &place("tokenizer_config.json"))))?;
         let spec = (registry::family(&config)?.build)(&config)?;
-        let checkpoint = Checkpoint::new(config, spec, source)?;
+        let checkpoint = Checkpoint::new(config, spec, DenseSource::new(source))?;
         let dtype = checkpoint.dtype()?;
         let Checkpoint { config, spec, source, remarks } = checkpoint.with_its_head()?;
         let generation = generation.within_vocabulary(spec.vocab_size, &generation_config);

@@ -179,3 +179,16 @@ fn experts_may_be_stacked() {
     let text = changed(ROUTED, transposed, &json!({})).err().expect("refused").to_string();
     assert!(text.contains(".mlp.experts.") && text.contains("has shape"), "{text}");
 }
+
+#[test]
+fn a_weight_of_a_type_that_is_not_dense_is_refused_by_name_and_type() {
+    let coded = |mut all: Tensors| {
+        let name = "model.layers.0.mlp.up_proj.weight";
+        let (_, shape, data) = all[name].clone();
+        let bytes = shape.iter().product();
+        all.insert(name.into(), (Dtype::F8_E4M3, shape, data[..bytes].to_vec()));
+        all
+    };
+    let message = changed(DENSE, coded, &json!({})).err().expect("no reader of FP8").to_string();
+    assert!(message.contains("up_proj.weight") && message.contains("has dtype F8_E4M3"), "{message}");
+}

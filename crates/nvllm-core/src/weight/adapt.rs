@@ -2,13 +2,14 @@
 
 use std::collections::HashSet;
 
-use super::{CanonicalTensor, SafetensorsSource, WeightDecl, WeightPart};
+use super::dense::Place;
+use super::{DenseSource, WeightDecl};
 use crate::{CoreError, ModelSpec, Result, WeightSource as _};
 
 /// What encoder-style exports of a model (embedding models) leave out in front of its tensors.
 const PREFIX: &str = "model.";
 
-impl SafetensorsSource {
+impl DenseSource {
     /// Gives the tensors the names that `spec` declares: adds a prefix `model.` that was left out, and splits what the
     /// checkpoint holds stacked.
     ///
@@ -27,35 +28,30 @@ impl SafetensorsSource {
 
     /// Calls a tensor by another name, unless there is one of that name.
     pub fn rename(&mut self, from: &str, to: &str) {
-        if !self.tensors.contains_key(to)
-            && let Some(tensor) = self.tensors.remove(from)
+        if !self.places.contains_key(to)
+            && let Some(place) = self.places.remove(from)
         {
-            self.tensors.insert(to.into(), tensor);
+            self.places.insert(to.into(), place);
         }
     }
 
     /// Replaces the tensor `name`, if there is one, by the parts of `decl` that it holds in order.
     fn split(&mut self, name: &str, decl: &WeightDecl) -> Result<()> {
-        if !self.tensors.contains_key(name) {
-            return Ok(());
-        }
-        let whole = self.tensor(name)?;
-        if whole.shape != decl.shape {
+        let Some(whole) = self.places.get(name).cloned() else { return Ok(()) };
+        let shape = self.info(name)?.shape;
+        if shape != decl.shape {
             let problem = format!(
-                "has shape {:?} where config.json implies {:?}; the checkpoint and config.json differ",
-                whole.shape, decl.shape
+                "has shape {shape:?} where config.json implies {:?}; the checkpoint and config.json differ",
+                decl.shape
             );
             return Err(CoreError::BadTensor { name: name.into(), problem });
         }
-        self.tensors.remove(name);
-        let row_bytes = whole.codes.len() / decl.num_rows();
+        self.places.remove(name);
         let mut start = 0;
-        for WeightPart { source, num_rows, .. } in &decl.parts {
-            let end = start + num_rows * row_bytes;
-            let codes = whole.codes.slice(start..end);
-            let shape = vec![*num_rows, decl.num_cols()];
-            let part = CanonicalTensor { shape, codes, ..whole.clone() };
-            self.tensors.insert(source.clone(), Ok(part));
+        for part in &decl.parts {
+            let end = start + part.num_rows;
+            let place = Place { rows: Some(start..end), ..whole.clone() };
+            self.places.insert(part.source.clone(), place);
             start = end;
         }
         Ok(())

@@ -2,7 +2,9 @@
 
 mod act;
 mod adapt;
+mod checkpoint;
 mod decl;
+mod dense;
 mod format;
 mod info;
 pub mod pack;
@@ -15,11 +17,13 @@ pub mod tensor;
 mod tests;
 
 pub use act::{ActQuant, InputQuant};
+pub use checkpoint::{Checkpoint, RawTensor};
 pub use decl::{AxisRole, WeightDecl, WeightPart};
+pub use dense::DenseSource;
 pub use format::{Code, Offset, ScaleType, Scales, SecondScales, WHOLE, WeightFormat};
 pub use info::{TensorInfo, WeightInfo};
 pub use public::PUBLIC;
-pub use safetensors::SafetensorsSource;
+pub use safetensors::Safetensors;
 pub use synthetic::SyntheticSource;
 pub use table::Table;
 pub use tensor::CanonicalTensor;

@@ -7,21 +7,21 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::SafeTensors;
 
-use super::{CanonicalTensor, TensorInfo, WeightSource};
-use crate::{CoreError, DType, Result};
+use super::{Checkpoint, RawTensor};
+use crate::{CoreError, Result};
 
 /// A checkpoint in safetensors files.
-pub struct SafetensorsSource {
+pub struct Safetensors {
     place: String,
-    pub(super) tensors: Tensors,
+    tensors: Tensors,
 }
 
-/// By name; of those in a dtype that no weight has, the dtype: they matter only if something needs them.
-type Tensors = BTreeMap<String, Result<CanonicalTensor, Dtype>>;
+/// By name.
+type Tensors = BTreeMap<String, RawTensor>;
 
-impl SafetensorsSource {
+impl Safetensors {
     /// Opens `dir/model.safetensors`, or every shard that `dir/model.safetensors.index.json` names.
     pub fn open(dir: &Path) -> Result<Self> {
         let single = dir.join("model.safetensors");
@@ -58,17 +58,6 @@ impl SafetensorsSource {
         Ok(Self { place: place.into(), tensors })
     }
 
-    fn find(&self, name: &str) -> Result<&CanonicalTensor> {
-        match self.tensors.get(name) {
-            Some(Ok(tensor)) => Ok(tensor),
-            Some(Err(dtype)) => Err(CoreError::BadTensor {
-                name: name.into(),
-                problem: format!("has dtype {dtype:?}; f32, f16, bf16, i32 and u8 can be read"),
-            }),
-            None => Err(CoreError::MissingTensor { name: name.into(), place: self.place.clone() }),
-        }
-    }
-
     /// Opens the given files of `dir`, each tensor of which lies in one of them.
     pub fn open_files(dir: &Path, files: &[PathBuf]) -> Result<Self> {
         let mut tensors = Tensors::new();
@@ -79,7 +68,7 @@ impl SafetensorsSource {
     }
 }
 
-impl WeightSource for SafetensorsSource {
+impl Checkpoint for Safetensors {
     fn describe(&self) -> String {
         self.place.clone()
     }
@@ -88,12 +77,9 @@ impl WeightSource for SafetensorsSource {
         self.tensors.keys().cloned().collect()
     }
 
-    fn info(&self, name: &str) -> Result<TensorInfo> {
-        self.find(name).map(CanonicalTensor::info)
-    }
-
-    fn tensor(&self, name: &str) -> Result<CanonicalTensor> {
-        self.find(name).cloned()
+    fn raw(&self, name: &str) -> Result<RawTensor> {
+        let missing = || CoreError::MissingTensor { name: name.into(), place: self.place.clone() };
+        self.tensors.get(name).cloned().ok_or_else(missing)
     }
 }
 
@@ -137,16 +123,11 @@ fn read_header(
     let file = SafeTensors::deserialize(bytes)
         .map_err(|e| bad(format!("is not a complete safetensors file ({e}, {} bytes)", bytes.len())))?;
     for (name, view) in file.tensors().into_iter().filter(|(name, _)| counts(name)) {
-        let dtype = match view.dtype() {
-            Dtype::F32 => Ok(DType::F32),
-            Dtype::F16 => Ok(DType::F16),
-            Dtype::BF16 => Ok(DType::Bf16),
-            Dtype::I32 => Ok(DType::I32),
-            Dtype::U8 => Ok(DType::U8),
-            other => Err(other),
+        let tensor = RawTensor {
+            dtype: view.dtype().to_string(),
+            shape: view.shape().into(),
+            bytes: bytes.slice_ref(view.data()),
         };
-        let tensor =
-            dtype.map(|dtype| CanonicalTensor::dense(dtype, view.shape(), bytes.slice_ref(view.data())));
         if tensors.insert(name.clone(), tensor).is_some() {
             return Err(bad(format!("repeats tensor `{name}`, which another shard holds too")));
         }
@@ -156,7 +137,11 @@ fn read_header(
 
 #[cfg(test)]
 mod tests {
+    use safetensors::Dtype;
+    use safetensors::tensor::TensorView;
+
     use super::*;
+    use crate::weight::{DenseSource, WeightSource as _};
 
     fn file(len: usize) -> Vec<u8> {
         let header = format!(r#"{{"a":{{"dtype":"F32","shape":[2,2],"data_offsets":[0,{len}]}}}}"#);
@@ -168,9 +153,9 @@ mod tests {
 
     #[test]
     fn reads_a_whole_file_and_names_a_missing_tensor() {
-        let source = SafetensorsSource::from_bytes("mem", &Bytes::from(file(16))).unwrap();
-        assert_eq!(source.tensor("a").unwrap().shape, [2, 2]);
-        let message = source.tensor("b").unwrap_err().to_string();
+        let source = Safetensors::from_bytes("mem", &Bytes::from(file(16))).unwrap();
+        assert_eq!(source.raw("a").unwrap().shape, [2, 2]);
+        let message = source.raw("b").unwrap_err().to_string();
         assert!(message.contains("`b`") && message.contains("mem"), "{message}");
     }
 
@@ -180,7 +165,7 @@ mod tests {
         for len in 0..whole.len() {
             let cut = Bytes::copy_from_slice(&whole[..len]);
             let error =
-                SafetensorsSource::from_bytes("cut.safetensors", &cut).err().expect("a cut file is refused");
+                Safetensors::from_bytes("cut.safetensors", &cut).err().expect("a cut file is refused");
             assert!(error.to_string().contains("cut.safetensors"), "{error}");
         }
     }
@@ -195,15 +180,38 @@ mod tests {
         bytes
     }
 
+    /// A file of one tensor of four elements of `dtype`.
+    fn of(dtype: Dtype) -> Vec<u8> {
+        let data = vec![1; 4 * dtype.bitsize() / 8];
+        let view = TensorView::new(dtype, vec![2, 2], &data).unwrap();
+        safetensors::serialize([("a", view)], None).unwrap()
+    }
+
     #[test]
-    fn a_dtype_that_no_weight_has_matters_to_who_needs_the_tensor() {
-        let mut bytes = file(16);
-        let at = bytes.windows(3).position(|w| w == b"F32").unwrap();
-        bytes[at..at + 3].copy_from_slice(b"U32");
-        let source = SafetensorsSource::from_bytes("mem", &Bytes::from(bytes)).unwrap();
-        assert_eq!(source.names(), ["a"]);
-        let message = source.tensor("a").unwrap_err().to_string();
-        assert!(message.contains("`a`") && message.contains("has dtype U32"), "{message}");
+    fn every_dtype_is_told_as_the_file_names_it_and_only_dense_ones_are_weights() {
+        use Dtype::{BF16, BOOL, F8_E4M3, F8_E8M0, F16, F32, F64, I8, I32, I64, U8, U32};
+        let dir = tempfile::tempdir().unwrap();
+        for dtype in [BOOL, I8, U8, I32, I64, U32, F8_E4M3, F8_E8M0, F64, F16, BF16, F32] {
+            let bytes = of(dtype);
+            std::fs::write(dir.path().join("model.safetensors"), &bytes).unwrap();
+            let mapped = Safetensors::open(dir.path()).unwrap();
+            let held = Safetensors::from_bytes("mem", &Bytes::from(bytes)).unwrap();
+            let raw = held.raw("a").unwrap();
+            assert_eq!(mapped.raw("a").unwrap(), raw, "{dtype}");
+            assert_eq!((raw.dtype.as_str(), &raw.shape[..]), (&*dtype.to_string(), &[2, 2][..]));
+            assert_eq!(raw.bytes, vec![1; 4 * dtype.bitsize() / 8]);
+            let source = DenseSource::new(held);
+            assert_eq!(source.names(), ["a"]);
+            let (info, tensor) = (source.info("a"), source.tensor("a"));
+            if let (Ok(info), Ok(tensor)) = (&info, &tensor) {
+                assert!([F16, BF16, F32].contains(&dtype), "{dtype} is taken for a weight");
+                assert_eq!((info.bytes(), tensor.bytes()), (raw.bytes.len(), raw.bytes.len()));
+                continue;
+            }
+            let message = tensor.unwrap_err().to_string();
+            assert_eq!(message, info.unwrap_err().to_string());
+            assert!(message.contains("`a`") && message.contains(&format!("has dtype {dtype}")), "{message}");
+        }
     }
 
     #[test]
@@ -216,21 +224,18 @@ mod tests {
         let index = dir.path().join("model.safetensors.index.json");
         let open = |map: &str| {
             std::fs::write(&index, format!(r#"{{"weight_map":{map}}}"#)).unwrap();
-            SafetensorsSource::open(dir.path())
+            Safetensors::open(dir.path())
         };
         // Both shards are read: each holds something that counts.
         for (a, b) in [(1, 3), (3, 1)] {
             let map = format!(r#"{{"a":"s{a}.safetensors","b":"s{b}.safetensors"}}"#);
             let source = open(&map).unwrap();
-            assert_eq!(
-                (source.tensor("a").unwrap().codes[0], source.tensor("b").unwrap().codes[0]),
-                (a, 10 + b)
-            );
+            assert_eq!((source.raw("a").unwrap().bytes[0], source.raw("b").unwrap().bytes[0]), (a, 10 + b));
         }
         let files = ["s1", "s3"].map(|file| dir.path().join(file).with_extension("safetensors"));
-        let message = SafetensorsSource::open_files(dir.path(), &files).err().unwrap().to_string();
+        let message = Safetensors::open_files(dir.path(), &files).err().unwrap().to_string();
         assert!(message.contains("repeats tensor `"), "{message}");
-        assert!(SafetensorsSource::open_files(dir.path(), &files[..1]).is_ok());
+        assert!(Safetensors::open_files(dir.path(), &files[..1]).is_ok());
     }
 
     #[test]
@@ -239,9 +244,9 @@ mod tests {
         std::fs::write(dir.path().join("s1.safetensors"), file(16)).unwrap();
         let index = dir.path().join("model.safetensors.index.json");
         std::fs::write(&index, r#"{"weight_map":{"a":"s1.safetensors","z":"s1.safetensors"}}"#).unwrap();
-        let message = SafetensorsSource::open(dir.path()).err().unwrap().to_string();
+        let message = Safetensors::open(dir.path()).err().unwrap().to_string();
         assert!(message.contains("`z`"), "{message}");
         std::fs::write(&index, r#"{"weight_map":{"a":"../s1.safetensors"}}"#).unwrap();
-        assert!(SafetensorsSource::open(dir.path()).err().unwrap().to_string().contains("plain file name"));
+        assert!(Safetensors::open(dir.path()).err().unwrap().to_string().contains("plain file name"));
     }
 }
