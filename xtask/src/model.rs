@@ -3,10 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use nvllm_core::{HfConfig, ModelFamily, ModelSpec};
-
-/// The families that the commands know.
-const FAMILIES: [ModelFamily; 1] = [nvllm_model_qwen3::FAMILY];
+use nvllm_core::{HfConfig, ModelSpec};
+use nvllm_engine::registry;
 
 /// The file that `config` names: one of the repository's shapes by name (`qwen3-0.6b`), or a path.
 pub(crate) fn config_file(root: &Path, config: &str) -> Result<PathBuf> {
@@ -30,9 +28,5 @@ pub(crate) fn config_file(root: &Path, config: &str) -> Result<PathBuf> {
 /// Records the model that the text of a config.json describes.
 pub(crate) fn record(text: &[u8]) -> Result<ModelSpec> {
     let config = HfConfig::parse(text)?;
-    let architecture = config.architecture()?;
-    match FAMILIES.iter().find(|family| family.architectures.contains(&architecture.as_str())) {
-        Some(family) => Ok((family.build)(&config)?),
-        None => bail!("no model crate knows the architecture {architecture}"),
-    }
+    Ok((registry::family(&config)?.build)(&config)?)
 }

@@ -11,6 +11,7 @@
 //! Deliberately absent: threads, devices, async, clocks (but for the one that times ops on request), tokenizers, and any knowledge of a model family.
 
 pub mod backend;
+pub mod blocks;
 pub mod byte_count;
 pub mod device;
 pub mod dtype;

@@ -90,7 +90,7 @@ pub mod hub;
 mod model;
 mod options;
 mod plan;
-mod registry;
+pub mod registry;
 mod request;
 mod shared;
 mod sink;

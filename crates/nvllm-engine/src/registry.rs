@@ -1,14 +1,17 @@
-//! The model families that this build knows: one line each.
+//! The model families that this build knows: one line each, here and nowhere else.
 
 use nvllm_core::{HfConfig, ModelFamily};
 
 use crate::{EngineError, Result};
 
 /// Every family; a new model adds its line here.
-static FAMILIES: [ModelFamily; 1] = [nvllm_model_qwen3::FAMILY];
+pub static FAMILIES: [ModelFamily; 1] = [nvllm_model_qwen3::FAMILY];
 
 /// The family that records the model which `config` describes.
-pub(crate) fn family(config: &HfConfig) -> Result<&'static ModelFamily> {
+///
+/// # Errors
+/// [`EngineError::UnknownArchitecture`], and those of a config.json that names no architecture.
+pub fn family(config: &HfConfig) -> Result<&'static ModelFamily> {
     let architecture = config.architecture()?;
     let known = FAMILIES.iter().find(|f| f.architectures.contains(&architecture.as_str()));
     known.ok_or_else(|| {

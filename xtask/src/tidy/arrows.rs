@@ -27,18 +27,7 @@ const TABLE: [(&str, &[&str]); 17] = [
     ("nvllm-tests", ALL),
     ("nvllm-fuzz", ALL),
     // `golden` and `synth` drive models themselves.
-    (
-        "xtask",
-        &[
-            "nvllm-bench",
-            "nvllm-core",
-            "nvllm-cpu",
-            "nvllm-cuda",
-            "nvllm-engine",
-            "nvllm-model-qwen3",
-            "nvllm-tests",
-        ],
-    ),
+    ("xtask", &["nvllm-bench", "nvllm-core", "nvllm-cpu", "nvllm-cuda", "nvllm-engine", "nvllm-tests"]),
 ];
 
 /// A development dependency that any crate may have.

@@ -1,0 +1,68 @@
+//! What stands around the layers of a causal language model.
+
+use crate::program::Recorder;
+use crate::{AxisRole, ModelSpec, Result, SpecBuilder, ValueId};
+
+/// The extents of a model's ends.
+#[derive(Clone, Copy, Debug)]
+pub struct CausalLmShape {
+    /// Rows of the vocabulary.
+    pub vocab: usize,
+    /// Columns of the residual stream.
+    pub hidden: usize,
+    /// Layers.
+    pub num_layers: usize,
+    /// Epsilon of the last norm.
+    pub eps: f32,
+    /// Whether the head is the embedding table; the checkpoint may hold a copy as `lm_head.weight`.
+    pub tied: bool,
+    /// Positions that the model was made for.
+    pub max_positions: usize,
+}
+
+/// Declares and records embeddings, layers, the last norm and the head as the program `generate`; its state has
+/// been declared in `b`.
+///
+/// `declare` declares layer `i`; `record` takes the residual stream through a layer. Labelled values: `hidden.0` (embeddings), `hidden.l`
+/// (after layer `l`, the last one after the last norm) and `logits`.
+///
+/// Errors if what is recorded cannot be.
+pub fn causal_lm<L>(
+    name: &str,
+    shape: &CausalLmShape,
+    mut b: SpecBuilder,
+    mut declare: impl FnMut(&mut SpecBuilder, usize) -> L,
+    record: impl Fn(&L, &mut Recorder, ValueId) -> ValueId,
+) -> Result<ModelSpec> {
+    let table = |b: &mut SpecBuilder, weight: &str, tensor: &str| {
+        let part = (tensor.into(), shape.vocab, AxisRole::Vocab);
+        b.matrix(weight, shape.hidden, AxisRole::Replicated, [part])
+    };
+    let embed_tokens = table(&mut b, "embed_tokens", "model.embed_tokens.weight");
+    let layers: Vec<_> = (0..shape.num_layers).map(|i| declare(&mut b, i)).collect();
+    let norm = b.vector("norm", "model.norm.weight", shape.hidden);
+    let lm_head = if shape.tied { embed_tokens } else { table(&mut b, "lm_head", "lm_head.weight") };
+
+    let mut p = b.program("generate");
+    let mut h = p.embed(embed_tokens);
+    p.label(h, "hidden.0");
+    for (i, layer) in layers.iter().enumerate() {
+        h = record(layer, &mut p, h);
+        if i + 1 < layers.len() {
+            p.label(h, format!("hidden.{}", i + 1));
+        }
+    }
+    h = p.rms_norm(h, norm, shape.eps);
+    p.label(h, format!("hidden.{}", layers.len()));
+    let outputs = p.gather_rows(h);
+    let logits = p.linear_f32(outputs, lm_head);
+    p.label(logits, "logits");
+    p.output_logits(logits);
+    let program = p.finish()?;
+
+    let mut spec = b.finish(name, vec![program], shape.vocab, shape.max_positions);
+    if shape.tied {
+        spec.unused_tensors.push("lm_head.weight".into());
+    }
+    Ok(spec)
+}

@@ -1,0 +1,93 @@
+//! A Llama-like family made of blocks.
+
+use super::{CausalLmShape, GatedMlp, GqaAttention, GqaShape, Scope, causal_lm};
+use crate::program::Recorder;
+use crate::{
+    AttentionSpec, KvLayer, ModelSpec, PagedKv, Result, RopeScaling, RopeSpec, SpecBuilder, ValueId, WeightId,
+};
+
+const EPS: f32 = 1e-5;
+
+/// Its layer: what such a family's crate holds beside its config.
+struct Layer {
+    input_norm: WeightId,
+    attention: GqaAttention,
+    post_norm: WeightId,
+    mlp: GatedMlp,
+}
+
+impl Layer {
+    fn declare(b: &mut SpecBuilder, index: usize, shape: &GqaShape, kv: KvLayer) -> Self {
+        let scope = Scope::layer(index);
+        Self {
+            input_norm: scope.vector(b, "input_norm", "input_layernorm.weight", shape.hidden),
+            attention: GqaAttention::declare(b, &scope, shape, kv),
+            post_norm: scope.vector(b, "post_norm", "post_attention_layernorm.weight", shape.hidden),
+            mlp: GatedMlp::declare(b, &scope, shape.hidden, 24, false),
+        }
+    }
+
+    fn record(&self, p: &mut Recorder, h: ValueId) -> ValueId {
+        let x = p.rms_norm(h, self.input_norm, EPS);
+        let x = self.attention.record(p, x);
+        let h = p.add(h, x);
+        let x = p.rms_norm(h, self.post_norm, EPS);
+        let x = self.mlp.record(p, x);
+        p.add(h, x)
+    }
+}
+
+fn llama(qkv_bias: bool) -> Result<ModelSpec> {
+    let spec = AttentionSpec { num_heads: 4, num_kv_heads: 2, head_dim: 8, scale: 0.35, window: None };
+    let mut b = SpecBuilder::new();
+    let kv = b.paged_kv(PagedKv { group: 0, num_layers: 2, num_heads: 2, head_dim: 8, window: None });
+    let rope = RopeSpec { head_dim: 8, theta: 1e4, scaling: RopeScaling::None };
+    let shape = GqaShape { hidden: 16, spec, rope, qkv_bias, o_bias: false, qk_norm: None };
+    let ends =
+        CausalLmShape { vocab: 50, hidden: 16, num_layers: 2, eps: EPS, tied: true, max_positions: 64 };
+    causal_lm("Llama", &ends, b, |b, i| Layer::declare(b, i, &shape, kv(i)), Layer::record)
+}
+
+#[test]
+fn a_llama_like_family_is_its_config_and_its_layer() {
+    let spec = llama(false).unwrap();
+    let layer = 2 * 16 + 16 * (4 + 2 + 2) * 8 + 4 * 8 * 16 + 3 * 16 * 24;
+    assert_eq!(spec.num_parameters(), 50 * 16 + 2 * layer + 16);
+    let tensors: Vec<_> =
+        spec.weights.iter().flat_map(|w| &w.parts).map(|part| part.source.as_str()).collect();
+    for (end, rows) in
+        [("self_attn.k_proj.weight", 16), ("mlp.up_proj.weight", 24), ("self_attn.o_proj.weight", 16)]
+    {
+        let name = format!("model.layers.1.{end}");
+        assert!(tensors.contains(&name.as_str()), "{tensors:?}");
+        let part = spec.weights.iter().flat_map(|w| &w.parts).find(|part| part.source == name).unwrap();
+        assert_eq!(part.num_rows, rows);
+    }
+    assert!(!tensors.iter().any(|name| name.contains("bias") || name.contains("q_norm")));
+    assert_eq!(spec.unused_tensors, ["lm_head.weight"]);
+    let stems: Vec<_> = spec.programs[0].nodes.iter().map(|node| node.op.stem()).collect();
+    let layer = [
+        "rms_norm",
+        "linear",
+        "attention",
+        "linear",
+        "add",
+        "rms_norm",
+        "linear",
+        "silu_mul",
+        "linear",
+        "add",
+    ];
+    assert_eq!(stems, [&["embed"], &layer[..], &layer, &["rms_norm", "gather_rows", "linear"]].concat());
+}
+
+#[test]
+fn biases_are_declared_beside_their_weights() {
+    let spec = llama(true).unwrap();
+    let at = spec.weights.iter().position(|w| w.name == "layers.1.qkv").unwrap();
+    let bias = &spec.weights[at + 1];
+    assert_eq!((bias.name.as_str(), &bias.shape[..]), ("layers.1.qkv.bias", &[64][..]));
+    let sources: Vec<_> = bias.parts.iter().map(|part| (part.source.as_str(), part.num_rows)).collect();
+    let name = |proj: &str| format!("model.layers.1.self_attn.{proj}_proj.bias");
+    assert_eq!(sources, [(&*name("q"), 32), (&*name("k"), 16), (&*name("v"), 16)]);
+}
