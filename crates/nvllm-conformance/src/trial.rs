@@ -210,7 +210,7 @@ impl Sketch {
         head_dim: usize,
         window: Option<usize>,
     ) -> impl Fn(usize) -> KvLayer + use<> {
-        let kv = PagedKv { group: self.kv.len(), num_layers, num_heads, head_dim, window };
+        let kv = PagedKv { num_layers, num_heads, head_dim, window };
         self.kv.push(kv.clone());
         self.builder.paged_kv(kv)
     }

@@ -163,16 +163,16 @@ impl SpecBuilder {
         weight
     }
 
-    /// Declares a KV group; its layers are then named by [`KvLayer`].
+    /// Declares the next KV group; its layers are then named by [`KvLayer`].
     pub fn paged_kv(&mut self, kv: PagedKv) -> impl Fn(usize) -> KvLayer + use<> {
-        let group = kv.group;
+        let group = self.kv.len();
         self.kv.push(kv);
         move |layer| KvLayer { group, layer }
     }
 
     /// Starts recording an entry program over what has been declared.
     pub fn program(&self, name: &str) -> Recorder {
-        Recorder::new(name, &self.weights)
+        Recorder::new(name, &self.weights, &self.kv)
     }
 
     /// The finished spec.

@@ -3,13 +3,12 @@
 use crate::limits::{MAX_BYTES, MAX_EXTENT};
 use crate::{BlockId, CoreError, DType, HostTensor, Limits, Result};
 
-/// A program's declaration of paged key/value state: one group of layers with equal geometry.
+/// A model's declaration of paged key/value state: one group of layers with equal geometry. Groups are numbered in the order of their
+/// declarations; sequences carry one block table a group.
 ///
 /// Source: Kwon et al. 2023, "Efficient Memory Management for LLM Serving with `PagedAttention`".
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PagedKv {
-    /// Index of the KV group; sequences carry one block table per group.
-    pub group: usize,
     /// Layers that store keys and values here.
     pub num_layers: usize,
     /// Key/value heads.

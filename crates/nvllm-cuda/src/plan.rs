@@ -140,7 +140,7 @@ mod tests {
         let part = |name: &str, rows| (name.to_owned(), rows, AxisRole::Replicated);
         let table = builder.matrix("table", 3 * 64, AxisRole::Replicated, [part("table", 8)]);
         let norms = ["q_norm", "k_norm"].map(|name| builder.vector(name, name, 64));
-        let kv = PagedKv { group: 0, num_layers: 1, num_heads: 1, head_dim: 64, window: None };
+        let kv = PagedKv { num_layers: 1, num_heads: 1, head_dim: 64, window: None };
         let layer = builder.paged_kv(kv)(0);
         let mut program = builder.program("generate");
         let qkv = program.embed(table);

@@ -25,7 +25,6 @@ pub fn build(hf: &HfConfig) -> Result<ModelSpec> {
     let config = Config::read(hf)?;
     let mut b = SpecBuilder::new();
     let kv = b.paged_kv(PagedKv {
-        group: 0,
         num_layers: config.num_layers,
         num_heads: config.num_kv_heads,
         head_dim: config.head_dim,

@@ -40,7 +40,7 @@ impl Layer {
 fn llama(qkv_bias: bool) -> Result<ModelSpec> {
     let spec = AttentionSpec { num_heads: 4, num_kv_heads: 2, head_dim: 8, scale: 0.35, window: None };
     let mut b = SpecBuilder::new();
-    let kv = b.paged_kv(PagedKv { group: 0, num_layers: 2, num_heads: 2, head_dim: 8, window: None });
+    let kv = b.paged_kv(PagedKv { num_layers: 2, num_heads: 2, head_dim: 8, window: None });
     let rope = RopeSpec { head_dim: 8, theta: 1e4, scaling: RopeScaling::None };
     let shape = GqaShape { hidden: 16, spec, rope, qkv_bias, o_bias: false, qk_norm: None };
     let ends =

@@ -8,7 +8,7 @@ impl Program {
     ///
     /// Labels and keep marks stay on the values that they were put on.
     pub fn expand(&self, wanted: impl Fn(&Op) -> bool) -> Result<Self> {
-        let mut recorder = Recorder::new(&self.name, &self.weights);
+        let mut recorder = Recorder::new(&self.name, &self.weights, &self.kv);
         let mut renamed: Vec<Option<ValueId>> = vec![None; self.values.len()];
         for node in &self.nodes {
             let inputs: Vec<_> =

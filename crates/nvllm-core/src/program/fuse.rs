@@ -21,7 +21,7 @@ impl Program {
             (0..self.nodes.len()).map(|at| self.pair(at).filter(|pair| wanted(&pair.op))).collect();
         let mut taken = vec![false; self.nodes.len()];
         pairs.iter().flatten().for_each(|pair| taken[pair.linear] = true);
-        let mut recorder = Recorder::new(&self.name, &self.weights);
+        let mut recorder = Recorder::new(&self.name, &self.weights, &self.kv);
         let mut renamed: Vec<Option<ValueId>> = vec![None; self.values.len()];
         for (at, (node, pair)) in self.nodes.iter().zip(pairs).enumerate() {
             if taken[at] {

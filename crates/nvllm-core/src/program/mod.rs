@@ -16,7 +16,7 @@ pub use recorder::{Projection, Recorder};
 pub use rope::{RopeScaling, RopeSpec};
 
 use crate::limits::MAX_BYTES;
-use crate::{CoreError, DType, Limits, Result, Step, ValueId, WeightDecl};
+use crate::{CoreError, DType, Limits, PagedKv, Result, Step, ValueId, WeightDecl};
 
 /// What a row extent counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -157,6 +157,8 @@ pub struct Program {
     pub output: Option<ProgramOutput>,
     /// The weights that ids refer to (declarations only).
     pub weights: Vec<WeightDecl>,
+    /// The KV groups that layers refer to.
+    pub kv: Vec<PagedKv>,
 }
 
 impl Program {

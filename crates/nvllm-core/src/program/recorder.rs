@@ -2,7 +2,7 @@
 
 use super::op::QkNorm;
 use super::{AttentionSpec, Node, Op, Program, ProgramOutput, RopeSpec, Rows, Value, ValueKind};
-use crate::{CoreError, KvLayer, Result, ValueId, WeightDecl, WeightId};
+use crate::{CoreError, KvLayer, PagedKv, Result, ValueId, WeightDecl, WeightId};
 
 /// Records one program. Shapes are checked as ops are added; the first fault is reported by [`finish`](Self::finish), so
 /// that model code reads as the model does.
@@ -27,14 +27,15 @@ impl From<WeightId> for Projection {
 }
 
 impl Recorder {
-    /// Starts the program `name` over `weights`.
-    pub fn new(name: &str, weights: &[WeightDecl]) -> Self {
+    /// Starts the program `name` over `weights` and the KV groups `kv`.
+    pub fn new(name: &str, weights: &[WeightDecl], kv: &[PagedKv]) -> Self {
         let program = Program {
             name: name.into(),
             values: Vec::new(),
             nodes: Vec::new(),
             output: None,
             weights: weights.to_vec(),
+            kv: kv.to_vec(),
         };
         Self { program, fault: None }
     }
@@ -150,13 +151,20 @@ impl Recorder {
     pub fn kv_append(&mut self, k: ValueId, v: ValueId, kv: KvLayer) {
         let (a, b) = (self.shape(k), self.shape(v));
         self.check(a == b && a.0 == Rows::TOKENS, || format!("kv_append: keys {a:?}, values {b:?}"));
+        if let Some(group) = self.kv_group("kv_append", kv) {
+            let (num_heads, d) = (group.num_heads, group.head_dim);
+            self.check(a.1 == num_heads * d, || {
+                format!("kv_append: {} columns into {kv}, whose {num_heads} heads have {d} each", a.1)
+            });
+        }
+        self.check_written_once(kv);
         self.push(Op::KvAppend { kv }, &[k, v], Vec::new());
     }
 
     /// [`Op::PagedAttention`].
     pub fn paged_attention(&mut self, q: ValueId, spec: &AttentionSpec, kv: KvLayer) -> ValueId {
         let (rows, cols) = self.shape(q);
-        self.check_attention("paged_attention", spec, cols, spec.num_heads * spec.head_dim);
+        self.check_attention("paged_attention", spec, kv, cols, spec.num_heads * spec.head_dim);
         self.one(Op::PagedAttention { spec: spec.clone(), kv }, &[q], rows, cols, ValueKind::Act)
     }
 
@@ -170,12 +178,9 @@ impl Recorder {
         kv: KvLayer,
     ) -> ValueId {
         let (rows, cols) = self.shape(qkv);
-        self.check_attention(
-            "attention",
-            spec,
-            cols,
-            (spec.num_heads + 2 * spec.num_kv_heads) * spec.head_dim,
-        );
+        let expected = (spec.num_heads + 2 * spec.num_kv_heads) * spec.head_dim;
+        self.check_attention("attention", spec, kv, cols, expected);
+        self.check_written_once(kv);
         if let Some(norm) = norm {
             for weight in [norm.q, norm.k] {
                 let n = self.weight_shape("attention", weight, 1)[0];
@@ -275,7 +280,39 @@ impl Recorder {
         to.keep = from.keep;
     }
 
-    fn check_attention(&mut self, op: &str, spec: &AttentionSpec, cols: usize, expected: usize) {
+    /// The declaration of the group that `kv` is a layer of; a fault if there is none, or no such layer in it.
+    fn kv_group(&mut self, op: &str, kv: KvLayer) -> Option<PagedKv> {
+        let group = self.program.kv.get(kv.group).cloned();
+        let num_groups = self.program.kv.len();
+        self.check(group.is_some(), || format!("{op}: KV group {}, of {num_groups}", kv.group));
+        let num_layers = group.as_ref().map_or(usize::MAX, |group| group.num_layers);
+        self.check(kv.layer < num_layers, || format!("{op}: {kv}, of {num_layers} layers"));
+        group
+    }
+
+    /// A fault if an op before has stored the step's keys and values in the same place.
+    fn check_written_once(&mut self, kv: KvLayer) {
+        let written = self.program.nodes.iter().any(|node| match node.op {
+            Op::KvAppend { kv: other } | Op::Attention { kv: other, .. } => other == kv,
+            _ => false,
+        });
+        self.check(!written, || format!("{kv} is written by two ops"));
+    }
+
+    fn check_attention(&mut self, op: &str, spec: &AttentionSpec, kv: KvLayer, cols: usize, expected: usize) {
+        if let Some(group) = self.kv_group(op, kv) {
+            let (theirs, ours) = ([spec.num_kv_heads, spec.head_dim], [group.num_heads, group.head_dim]);
+            self.check(theirs == ours, || {
+                let [[heads, d], [num_heads, head_dim]] = [theirs, ours];
+                format!(
+                    "{op}: {heads} KV heads of {d} columns over {kv}, which has {num_heads} of {head_dim}"
+                )
+            });
+            let (sees, holds) = (spec.window, group.window);
+            self.check(holds.is_none_or(|holds| sees.is_some_and(|sees| sees <= holds)), || {
+                format!("{op}: a window of {sees:?} over {kv}, which holds {holds:?} positions")
+            });
+        }
         let AttentionSpec { num_heads, num_kv_heads, .. } = *spec;
         self.check(num_kv_heads > 0 && num_heads.is_multiple_of(num_kv_heads), || {
             format!("{op}: {num_heads} query heads over {num_kv_heads} KV heads")
@@ -317,5 +354,92 @@ impl Recorder {
         let id = self.value(rows, cols, kind);
         self.push(op, inputs, vec![id]);
         id
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{AxisRole, RopeScaling, SpecBuilder};
+
+    const SPEC: AttentionSpec =
+        AttentionSpec { num_heads: 4, num_kv_heads: 2, head_dim: 8, scale: 0.3, window: None };
+    const FIRST: KvLayer = KvLayer { group: 0, layer: 1 };
+
+    /// What is wrong with a program that `record` makes of q, k and qkv, over a group of two layers with two heads of 8 and
+    /// a group of one layer that keeps 16 positions.
+    fn problem(record: impl FnOnce(&mut Recorder, [ValueId; 3])) -> Option<String> {
+        let mut b = SpecBuilder::new();
+        let tables = [32, 16, 64]
+            .map(|cols| b.matrix("t", cols, AxisRole::Replicated, [("t".into(), 5, AxisRole::Vocab)]));
+        let kv = b.paged_kv(PagedKv { num_layers: 2, num_heads: 2, head_dim: 8, window: None });
+        let windowed = b.paged_kv(PagedKv { num_layers: 1, num_heads: 2, head_dim: 8, window: Some(16) });
+        assert_eq!((kv(1), windowed(0)), (FIRST, KvLayer { group: 1, layer: 0 }));
+        let mut p = b.program("generate");
+        let values = tables.map(|table| p.embed(table));
+        record(&mut p, values);
+        p.finish().err().map(|error| error.to_string())
+    }
+
+    fn fused(spec: AttentionSpec, kv: KvLayer) -> Option<String> {
+        let rope = RopeSpec { head_dim: spec.head_dim, theta: 1e4, scaling: RopeScaling::None };
+        problem(|p, [_, _, qkv]| {
+            p.attention(qkv, None, &rope, &spec, kv);
+        })
+    }
+
+    fn paged(spec: AttentionSpec, kv: KvLayer) -> Option<String> {
+        problem(|p, [q, ..]| {
+            p.paged_attention(q, &spec, kv);
+        })
+    }
+
+    #[test]
+    fn attention_that_fits_its_layer_is_recorded() {
+        assert_eq!(fused(SPEC, FIRST), None);
+        assert_eq!(paged(SPEC, FIRST), None);
+        let windowed = AttentionSpec { window: Some(16), ..SPEC };
+        assert_eq!(paged(windowed, KvLayer { group: 1, layer: 0 }), None);
+        assert_eq!(problem(|p, [_, k, _]| p.kv_append(k, k, FIRST)), None);
+    }
+
+    #[test]
+    fn attention_that_does_not_fit_its_layer_is_a_fault() {
+        let said = |found: Option<String>, expected: &str| {
+            let text = found.unwrap_or_else(|| panic!("accepted where {expected}"));
+            assert!(text.starts_with("program `generate`: ") && text.contains(expected), "{text}");
+        };
+        // Both forms have as many columns as they should: only the declaration tells.
+        let heads =
+            |num_heads, num_kv_heads, head_dim| AttentionSpec { num_heads, num_kv_heads, head_dim, ..SPEC };
+        said(fused(heads(6, 1, 8), FIRST), "attention: 1 KV heads of 8 columns over kv[1], which has 2 of 8");
+        said(fused(heads(2, 1, 16), FIRST), "1 KV heads of 16");
+        said(paged(heads(2, 2, 16), FIRST), "paged_attention: 2 KV heads of 16 columns over kv[1]");
+        said(paged(heads(4, 4, 8), FIRST), "4 KV heads of 8");
+        for form in [fused, paged] {
+            said(form(SPEC, KvLayer { group: 0, layer: 2 }), "kv[2], of 2 layers");
+            said(form(SPEC, KvLayer { group: 2, layer: 0 }), "KV group 2, of 2");
+            said(
+                form(SPEC, KvLayer { group: 1, layer: 0 }),
+                "a window of None over kv1[0], which holds Some(16)",
+            );
+        }
+        let wide = AttentionSpec { window: Some(17), ..SPEC };
+        said(paged(wide, KvLayer { group: 1, layer: 0 }), "a window of Some(17)");
+        said(
+            problem(|p, [q, ..]| p.kv_append(q, q, FIRST)),
+            "kv_append: 32 columns into kv[1], whose 2 heads have 8",
+        );
+        said(problem(|p, [_, k, _]| p.kv_append(k, k, KvLayer { group: 0, layer: 7 })), "kv[7], of 2 layers");
+    }
+
+    #[test]
+    fn a_layer_is_written_by_one_op() {
+        let twice = problem(|p, [_, k, _]| {
+            p.kv_append(k, k, FIRST);
+            p.kv_append(k, k, KvLayer { group: 0, layer: 0 });
+            p.kv_append(k, k, FIRST);
+        });
+        assert!(twice.is_some_and(|text| text.contains("kv[1] is written by two ops")));
     }
 }
