@@ -137,19 +137,19 @@ pub(crate) fn conforms_to(backend: &dyn Backend, trial: &Trial, twin: &Trial) ->
 fn same_cache(trial: &Trial, theirs: &mut dyn KvCache, ours: &mut dyn KvCache) -> Result<()> {
     let program = &trial.spec.programs[0];
     let appended = |op: &Op| match op {
-        Op::KvAppend { kv } => Some((kv.layer, false)),
-        Op::Attention { kv, .. } => Some((kv.layer, true)),
+        Op::KvAppend { kv } => Some((*kv, false)),
+        Op::Attention { kv, .. } => Some((*kv, true)),
         _ => None,
     };
-    for (layer, fused) in program.nodes.iter().filter_map(|node| appended(&node.op)) {
+    for (kv, fused) in program.nodes.iter().filter_map(|node| appended(&node.op)) {
         for (seq, (table, len)) in trial.layout.tables().iter().zip(trial.layout.lens()).enumerate() {
-            let geometry = theirs.geometry(0);
+            let geometry = theirs.geometry(kv.group);
             for (at, &block) in table.iter().enumerate().take(len.div_ceil(geometry.block_len)) {
                 let written = geometry.block_len.min(len - at * geometry.block_len);
-                let got = theirs.read_block(0, block).doing("read_block")?.to_f32();
-                let want = ours.read_block(0, block).doing("the reference's read_block")?.to_f32();
-                let place = format!("kv_append: layer {layer}, sequence {seq}, block {at}");
-                same_block(trial, &geometry, [layer, written], fused, &got, &want, &place)?;
+                let got = theirs.read_block(kv.group, block).doing("read_block")?.to_f32();
+                let want = ours.read_block(kv.group, block).doing("the reference's read_block")?.to_f32();
+                let place = format!("kv_append: {kv}, sequence {seq}, block {at}");
+                same_block(trial, &geometry, [kv.layer, written], fused, &got, &want, &place)?;
             }
         }
     }

@@ -8,7 +8,7 @@ use nvllm_core::{
 };
 use proptest::prelude::*;
 
-use crate::check::{Settings, holds, load};
+use crate::check::{Settings, conforms, holds, load};
 use crate::draw::Draw;
 use crate::error::{Doing, Mismatch, Result};
 use crate::layout::Layout;
@@ -133,6 +133,20 @@ pub fn slot_sources(backend: &dyn Backend, settings: &Settings) -> Result<()> {
             same("slots taken anew", &all, &host)?;
         }
         Ok(())
+    })
+}
+
+/// Two entry programs over one state: slots and the cache are what the other entry's step left, each entry's kept values are its own,
+/// and tokens are those of one entry alone where both are equal programs.
+pub fn entries(backend: &dyn Backend, settings: &Settings) -> Result<()> {
+    holds("entries", settings, 0.5, dialogues(), |trial| {
+        // Prompts run through the first entry, decoded tokens through both in turn.
+        let both = trial.clone().with_entry("decode");
+        for known in [Known::Host, Known::Slot] {
+            let one = speak(backend, trial, known, |_, _| Ok(()))?;
+            same("two entries", &speak(backend, &both, known, |_, _| Ok(()))?, &one)?;
+        }
+        conforms(backend, &both.keep_all())
     })
 }
 

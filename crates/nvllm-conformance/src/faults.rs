@@ -54,6 +54,10 @@ pub enum Fault {
     IgnoredSeed,
     /// A row's values depend on how many rows the step has.
     DependsOnBatch,
+    /// An entry program does not see what another one has cached.
+    EntriesApart,
+    /// One element of a written block of the last KV group is wrong.
+    WrongGroup,
     /// Coded weights are misread, which this case ought to notice.
     Misread(&'static str, Misread),
     /// Coded weights are refused in a way that is none.
@@ -78,6 +82,8 @@ impl std::fmt::Display for Fault {
             Self::HidesUnusable => f.write_str("sample: NaN passes as usable"),
             Self::IgnoredSeed => f.write_str("sample: the seed is ignored"),
             Self::DependsOnBatch => f.write_str("model: last bit depends on the number of rows"),
+            Self::EntriesApart => f.write_str("entries: a cache for each"),
+            Self::WrongGroup => f.write_str("kv_append: one wrong element in the second KV group"),
             Self::Misread(case, misread) => write!(f, "{case}: {}", misread.text()),
             Self::Refused(refusal) => write!(f, "coded weights: {}", refusal.text()),
         }
@@ -122,6 +128,8 @@ impl Fault {
             Self::HidesUnusable,
             Self::IgnoredSeed,
             Self::DependsOnBatch,
+            Self::EntriesApart,
+            Self::WrongGroup,
         ]);
         let misread = |misread: Misread| misread.cases().iter().map(move |case| Self::Misread(case, misread));
         faults.extend(Misread::ALL.into_iter().flat_map(misread));
@@ -143,6 +151,8 @@ impl Fault {
             Self::HidesUnusable => vec!["unusable_rows"],
             Self::IgnoredSeed => vec!["sample", "frequencies"],
             Self::DependsOnBatch => vec!["batch_invariance"],
+            Self::EntriesApart => vec!["entries"],
+            Self::WrongGroup => vec!["kv_groups"],
             Self::Misread(case, _) => vec![case],
             Self::Refused(_) => vec!["linear_formats"],
         }
@@ -273,7 +283,7 @@ impl Backend for Faulty {
             }
         });
         let inner = Reference::observed(observer).load(plan, &weights)?;
-        Ok(Box::new(FaultyRun { fault: self.0.clone(), inner, seen, vocab_size }))
+        Ok(Box::new(FaultyRun { fault: self.0.clone(), inner, entry: EntryId::default(), seen, vocab_size }))
     }
 }
 
@@ -281,6 +291,8 @@ impl Backend for Faulty {
 struct FaultyRun {
     fault: Fault,
     inner: Box<dyn Executable>,
+    /// Of the last step.
+    entry: EntryId,
     /// Shared with the observer.
     seen: Arc<Mutex<Seen>>,
     vocab_size: u32,
@@ -291,15 +303,28 @@ fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
 }
 
 impl FaultyRun {
-    fn spoil_key(&mut self, step: &Step) -> Result<()> {
+    /// Clears what is cached for the step's sequences.
+    fn forget(&mut self, step: &Step) -> Result<()> {
+        let cache = self.inner.kv_cache();
+        for (group, table) in step.seqs.iter().flat_map(|seq| seq.block_tables.iter().enumerate()) {
+            let geometry = cache.geometry(group);
+            let shape = geometry.block_shape();
+            let zeros = vec![0.0; shape.iter().product()];
+            let block = HostTensor::from_f32(shape, geometry.dtype, &zeros);
+            table.iter().try_for_each(|&id| cache.write_block(group, id, &block))?;
+        }
+        Ok(())
+    }
+
+    fn spoil_key(&mut self, step: &Step, group: usize) -> Result<()> {
         let Some(seq) = step.seqs.first() else { return Ok(()) };
-        let (Source::Host(start), Some(table)) = (seq.kv_start, seq.block_tables.first()) else {
+        let (Source::Host(start), Some(table)) = (seq.kv_start, seq.block_tables.get(group)) else {
             return Ok(());
         };
         let cache = self.inner.kv_cache();
-        let geometry = cache.geometry(0);
+        let geometry = cache.geometry(group);
         let block: BlockId = table[start as usize / geometry.block_len];
-        let tensor = cache.read_block(0, block)?;
+        let tensor = cache.read_block(group, block)?;
         let mut values = tensor.to_f32();
         // In every layer: which of them the program writes is not known here.
         for layer in 0..geometry.num_layers {
@@ -307,7 +332,7 @@ impl FaultyRun {
                 + start as usize % geometry.block_len * geometry.head_dim;
             values[at] += 1.0;
         }
-        cache.write_block(0, block, &HostTensor::from_f32(tensor.shape(), tensor.dtype(), &values))
+        cache.write_block(group, block, &HostTensor::from_f32(tensor.shape(), tensor.dtype(), &values))
     }
 }
 
@@ -321,9 +346,15 @@ impl Executable for FaultyRun {
             }
         }
         lock(&self.seen).begin(&step);
+        let before = std::mem::replace(&mut self.entry, step.entry);
+        if self.fault == Fault::EntriesApart && before != step.entry {
+            self.forget(&step)?;
+        }
         let ticket = self.inner.submit(&step)?;
-        if self.fault == Fault::WrongKey {
-            self.spoil_key(&step)?;
+        match self.fault {
+            Fault::WrongKey => self.spoil_key(&step, 0)?,
+            Fault::WrongGroup => self.spoil_key(&step, 1)?,
+            _ => {}
         }
         Ok(ticket)
     }

@@ -63,7 +63,7 @@ pub struct Case {
 
 /// The functions behind [`CASES`], by name.
 pub mod cases {
-    pub use crate::contract::{kept_values, kv_cache, refused_steps, slot_sources, steps_in_flight};
+    pub use crate::contract::{entries, kept_values, kv_cache, refused_steps, slot_sources, steps_in_flight};
     pub use crate::formats::{embed_formats, expert_linear_formats, linear_formats};
     pub use crate::hidden::hidden_states;
     pub use crate::metamorphic::{batch_invariance, chunk_invariance, moved_blocks, page_invariance};
@@ -112,7 +112,7 @@ macro_rules! each_case {
             gather_rows top_k expert_linear weighted_sum all_reduce all_gather sample logprobs masks frequencies hidden_states unusable_rows
             embed_formats linear_formats expert_linear_formats
             models_op_by_op models_end_to_end batch_invariance chunk_invariance page_invariance moved_blocks
-            slot_sources steps_in_flight refused_steps kept_values kv_cache kv_groups
+            slot_sources steps_in_flight refused_steps kept_values kv_cache kv_groups entries
         }
     };
 }

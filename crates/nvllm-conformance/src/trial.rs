@@ -6,8 +6,8 @@
 use nvllm_core::program::Recorder;
 use nvllm_core::weight::WeightPart;
 use nvllm_core::{
-    Activations, AxisRole, DType, KvGeometry, KvLayer, Limits, ModelSpec, Numerics, PagedKv, SpecBuilder,
-    Step, WeightDecl, WeightId,
+    Activations, AxisRole, DType, EntryId, KvGeometry, KvLayer, Limits, ModelSpec, Numerics, PagedKv,
+    Program, SpecBuilder, Step, WeightDecl, WeightId,
 };
 use proptest::prelude::*;
 
@@ -79,8 +79,20 @@ impl std::fmt::Debug for Trial {
 }
 
 impl Trial {
+    /// The layout's steps, through the entry programs in turn.
     pub(crate) fn steps(&self) -> Vec<Step> {
-        self.layout.steps(self.spec.vocab_size, self.spec.kv.len())
+        let mut steps = self.layout.steps(self.spec.vocab_size, self.spec.kv.len());
+        for (at, step) in steps.iter_mut().enumerate() {
+            step.entry = EntryId((at % self.spec.programs.len()) as u32);
+        }
+        steps
+    }
+
+    /// The same model with its program a second time, as the entry `name`.
+    pub(crate) fn with_entry(mut self, name: &str) -> Self {
+        let program = Program { name: name.into(), ..self.spec.programs[0].clone() };
+        self.spec.programs.push(program);
+        self
     }
 
     /// The same content, placed otherwise.
