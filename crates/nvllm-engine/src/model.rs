@@ -25,6 +25,8 @@ pub struct Model {
     pub dtype: DType,
     /// Its tokenizer, if it has one.
     pub tokenizer: Option<Arc<Tokenizer>>,
+    /// The class of a tokenizer that it has and that cannot be read, for messages.
+    pub unread_tokenizer: Option<String>,
     /// Its chat template, if it has one.
     pub chat_template: Option<ChatTemplate>,
     /// Its defaults for generation.
@@ -53,6 +55,19 @@ pub struct ModelBytes<'a> {
     pub weights: Bytes,
 }
 
+/// The tokenizer of a model's files; or, where its files are those of a class that is not known, none and the class.
+fn tokenizer(files: &ModelFiles, config: &HfConfig) -> Result<(Option<Tokenizer>, Option<String>)> {
+    if let Some(path) = &files.tokenizer {
+        return Ok((Some(Tokenizer::from_file(path)?), None));
+    }
+    let Some(bpe) = &files.bpe else { return Ok((None, None)) };
+    let model_type = config.get("model_type").and_then(serde_json::Value::as_str);
+    Ok(match bpe.load(files.tokenizer_config.as_deref(), model_type)? {
+        Ok(tokenizer) => (Some(tokenizer), None),
+        Err(class) => (None, Some(class)),
+    })
+}
+
 impl Model {
     /// Opens a model's files. Of the weights a head is compared with the embeddings that it may be a copy of.
     ///
@@ -66,7 +81,7 @@ impl Model {
         let generation = GenerationConfig::from_optional_file(files.generation_config.as_deref())?;
         let path = files.generation_config.clone().unwrap_or_default();
         let generation = generation.within_vocabulary(spec.vocab_size, &path);
-        let tokenizer = files.tokenizer.as_deref().map(Tokenizer::from_file).transpose()?;
+        let (tokenizer, unread_tokenizer) = tokenizer(files, &config)?;
         let tokenizer_config =
             files.tokenizer_config.as_deref().map(checkpoint::read).transpose()?.unwrap_or_default();
         let named = tokenizer.as_ref().map(|tokenizer| (tokenizer, &*tokenizer_config));
@@ -78,6 +93,7 @@ impl Model {
             eos: end_tokens(&generation, &config, named, spec.vocab_size),
             spec,
             tokenizer: tokenizer.map(Arc::new),
+            unread_tokenizer,
             chat_template: ChatTemplate::load(
                 files.chat_template.as_deref(),
                 files.tokenizer_config.as_deref(),
@@ -128,6 +144,7 @@ impl Model {
             ),
             spec,
             tokenizer: Some(Arc::new(tokenizer)),
+            unread_tokenizer: None,
             chat_template: template,
             generation,
             source: Box::new(source),
@@ -138,10 +155,11 @@ impl Model {
     pub fn tokenizer(&self) -> Result<&Arc<Tokenizer>> {
         self.tokenizer.as_ref().ok_or_else(|| {
             let dir = PathBuf::from(&self.name);
+            let class = self.unread_tokenizer.as_ref().map_or_else(String::new, |class| format!(" for {class}"));
             let mut slow = ["vocab.json", "vocab.txt", "tokenizer.model", "spiece.model"].into_iter();
             let advice = match slow.find(|file| dir.join(file).is_file()) {
                 Some(file) => format!(
-                    "{file} is not read; AutoTokenizer.from_pretrained(..).save_pretrained(..) of transformers makes \
+                    "{file} is not read{class}; AutoTokenizer.from_pretrained(..).save_pretrained(..) of transformers makes \
                      tokenizer.json of it"
                 ),
                 None => "text needs a tokenizer; token ids work without one".into(),

@@ -7,11 +7,14 @@ use serde_json::Value;
 
 use super::diagnose::{self, no_weights, present};
 use super::name::HubId;
+use crate::text::BpeFiles;
 use crate::{EngineError, Result};
 
 pub(super) const CONFIG: &str = "config.json";
 const GENERATION_CONFIG: &str = "generation_config.json";
 const TOKENIZER: &str = "tokenizer.json";
+/// What says what tokenizer.json would: vocabulary, merges, added tokens, names of special tokens.
+const BPE: [&str; 4] = ["vocab.json", "merges.txt", "added_tokens.json", "special_tokens_map.json"];
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const CHAT_TEMPLATE: &str = "chat_template.jinja";
 pub(super) const WEIGHTS: &str = "model.safetensors";
@@ -30,6 +33,8 @@ pub struct ModelFiles {
     pub generation_config: Option<PathBuf>,
     /// `tokenizer.json`. Absent from checkpoints that are used by token id only.
     pub tokenizer: Option<PathBuf>,
+    /// `vocab.json` and `merges.txt`, where they are what there is instead of `tokenizer.json`.
+    pub bpe: Option<BpeFiles>,
     /// `tokenizer_config.json`: special tokens, chat template.
     pub tokenizer_config: Option<PathBuf>,
     /// `chat_template.jinja`, which goes before the template in `tokenizer_config.json`.
@@ -113,12 +118,27 @@ impl ModelFiles {
             hub: None,
             config,
             generation_config: present(GENERATION_CONFIG)?,
+            bpe: bpe(&present, present(TOKENIZER)?.is_some())?,
             tokenizer: present(TOKENIZER)?,
             tokenizer_config: present(TOKENIZER_CONFIG)?,
             chat_template: present(CHAT_TEMPLATE)?,
             weights,
         })
     }
+}
+
+/// The files of a tokenizer without `tokenizer.json`.
+fn bpe(present: &impl Fn(&str) -> Result<Option<PathBuf>>, has_tokenizer: bool) -> Result<Option<BpeFiles>> {
+    let [vocab, merges, added_tokens, special_tokens_map] = BPE.map(present);
+    Ok(match (vocab?, merges?) {
+        (Some(vocab), Some(merges)) if !has_tokenizer => Some(BpeFiles {
+            vocab,
+            merges,
+            added_tokens: added_tokens?,
+            special_tokens_map: special_tokens_map?,
+        }),
+        _ => None,
+    })
 }
 
 /// Weights under names of their own: all safetensors files but adapters and Mistral's format, whose tensors have other
@@ -181,7 +201,9 @@ pub(super) fn needed(id: &HubId, files: &BTreeSet<String>) -> Result<Plan> {
     }
     let optional = [GENERATION_CONFIG, TOKENIZER, TOKENIZER_CONFIG, CHAT_TEMPLATE];
     let mut small_files = vec![CONFIG];
-    small_files.extend(optional.into_iter().filter(|file| files.contains(*file)));
+    // Where tokenizer.json is there, these say nothing more.
+    let bpe = BPE.into_iter().filter(|_| !files.contains(TOKENIZER));
+    small_files.extend(optional.into_iter().chain(bpe).filter(|file| files.contains(*file)));
     let weights = if files.contains(WEIGHTS) {
         PlannedWeights::Files(vec![WEIGHTS.into()])
     } else if files.contains(WEIGHT_INDEX) {
@@ -256,6 +278,27 @@ mod tests {
             files.weights.paths(),
             [dir.path().join("a.safetensors"), dir.path().join("b.safetensors")]
         );
+    }
+
+    #[test]
+    fn a_tokenizer_in_parts_counts_where_there_is_no_whole() {
+        let parts = ["vocab.json", "merges.txt", "special_tokens_map.json"].map(|file| (file, "{}"));
+        let model = [(CONFIG, "{}"), (WEIGHTS, "")];
+        let dir = directory(&[&model[..], &parts].concat());
+        let bpe = ModelFiles::in_directory(dir.path()).unwrap().bpe.unwrap();
+        let found: Vec<_> = bpe.paths().map(Path::to_path_buf).collect();
+        assert_eq!(found, parts.map(|(file, _)| dir.path().join(file)));
+        let dir = directory(&[&model[..], &parts, &[(TOKENIZER, "")]].concat());
+        assert_eq!(ModelFiles::in_directory(dir.path()).unwrap().bpe, None);
+        let dir = directory(&[&model[..], &parts[..1]].concat());
+        assert_eq!(ModelFiles::in_directory(dir.path()).unwrap().bpe, None);
+        // Of a repository the parts are fetched where they are needed.
+        let fetched = |files: &[&str]| {
+            let files = files.iter().copied().chain([CONFIG, WEIGHTS]).map(String::from).collect();
+            needed(&HubId::parse("a/b").unwrap(), &files).unwrap().small_files
+        };
+        assert_eq!(fetched(&["vocab.json", "merges.txt"]), [CONFIG, "vocab.json", "merges.txt"]);
+        assert_eq!(fetched(&["vocab.json", "merges.txt", TOKENIZER]), [CONFIG, TOKENIZER]);
     }
 
     #[test]

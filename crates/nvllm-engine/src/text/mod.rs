@@ -2,6 +2,7 @@
 //!
 //! Token ids are plain `u32` here, as the vocabulary files have them.
 
+mod bpe_files;
 mod chat_template;
 mod contained;
 mod decoder;
@@ -12,6 +13,7 @@ mod jinja;
 mod stop;
 mod tokenizer;
 
+pub use bpe_files::BpeFiles;
 pub use chat_template::{ChatInput, ChatTemplate};
 pub use detokenizer::{Detokenizer, TextStart};
 pub(crate) use end_token::end_token;

@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use nvllm_engine::text::{
-    ChatInput, ChatTemplate, Detokenizer, EncodeOptions, SpecialText, TextStart, Tokenizer,
+    BpeFiles, ChatInput, ChatTemplate, Detokenizer, EncodeOptions, SpecialText, TextStart, Tokenizer,
 };
 use serde_json::{Map, Value};
 
-use crate::support::{json, qwen3, repository, tiny};
+use crate::support::{json, qwen3, qwen3_bytes, repository, tiny};
 
 fn ids(value: &Value) -> Vec<u32> {
     value.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
@@ -169,4 +169,136 @@ fn beginning_of_text_and_no_silent_truncation() {
     }
     assert_eq!((tokenizer.num_ids(), tokenizer.vocab_size()), (8, 4), "ids 3 to 6 are left out");
     assert_eq!(tokenizer.decode(&[7, 0, 3], true), "a");
+}
+
+/// `tokenizer.json` taken apart into the files that it was once converted from.
+fn taken_apart(bytes: &[u8], dir: &Path, legacy: bool) -> BpeFiles {
+    let whole: Value = serde_json::from_slice(bytes).unwrap();
+    let merges = whole["model"]["merges"].as_array().unwrap().iter().map(|merge| match merge {
+        Value::Array(pair) => format!("{} {}", pair[0].as_str().unwrap(), pair[1].as_str().unwrap()),
+        line => line.as_str().unwrap().to_owned(),
+    });
+    let lines: Vec<_> = std::iter::once("#version: 0.2".to_owned()).chain(merges).collect();
+    let (vocab, path) = (whole["model"]["vocab"].to_string(), dir.join("vocab.json"));
+    std::fs::write(&path, vocab).unwrap();
+    std::fs::write(dir.join("merges.txt"), lines.join("\n") + "\n").unwrap();
+    let added = whole["added_tokens"].as_array().unwrap();
+    let ids: Map<_, _> =
+        added.iter().map(|token| (token["content"].as_str().unwrap().into(), token["id"].clone())).collect();
+    let added_tokens = legacy.then(|| dir.join("added_tokens.json"));
+    if let Some(path) = &added_tokens {
+        std::fs::write(path, Value::Object(ids).to_string()).unwrap();
+    }
+    BpeFiles { vocab: path, merges: dir.join("merges.txt"), added_tokens, special_tokens_map: None }
+}
+
+/// Both tokenizers make the same of texts with everything in them.
+fn same(got: &Tokenizer, want: &Tokenizer) {
+    assert_eq!(got.added_tokens(), want.added_tokens());
+    assert_eq!((got.num_ids(), got.vocab_size()), (want.num_ids(), want.vocab_size()));
+    let mut texts: Vec<String> = json("tests/golden/qwen3-tokenizer/encode_golden.json")
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|case| case["text"].as_str().unwrap().to_owned())
+        .collect();
+    let chats = json("tests/golden/qwen3-tokenizer/chat_golden.json");
+    let rendered = |case: &Value| case["rendered"].as_str().unwrap().to_owned();
+    texts.extend(chats.as_array().unwrap().iter().map(rendered));
+    assert_eq!(texts.len(), 32 + 64);
+    // Not normalised, added tokens inside words, digits, blanks before lines.
+    texts.push(
+        "e\u{301} I'LL 12345 <tool_call><|im_end|>a  \n\n\t b\u{a0}c <think> \u{1f469}\u{200d}\u{1f4bb}"
+            .into(),
+    );
+    for text in texts {
+        for special_text in [SpecialText::Parse, SpecialText::Literal] {
+            let options = EncodeOptions { add_special_tokens: true, special_text };
+            let ids = got.encode(&text, options).unwrap();
+            assert_eq!(ids, want.encode(&text, options).unwrap(), "{text:?}");
+            for skip in [false, true] {
+                assert_eq!(got.decode(&ids, skip), want.decode(&ids, skip), "{text:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn vocab_and_merges_are_the_tokenizer_that_they_are_converted_into() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = repository("tests/golden/qwen3-tokenizer/tokenizer_config.json");
+    let files = taken_apart(qwen3_bytes(), dir.path(), false);
+    let loaded = files.load(Some(&config), None).unwrap().expect("its class is known");
+    assert_eq!(loaded.path(), files.vocab);
+    same(&loaded, &qwen3());
+    // Without a class the model's type tells.
+    let read = |name: &str| std::fs::read(repository(name)).unwrap();
+    let mut named: Value = serde_json::from_slice(&read("models/nvllm-tiny/tokenizer_config.json")).unwrap();
+    named.as_object_mut().unwrap().remove("tokenizer_class");
+    let config = dir.path().join("tokenizer_config.json");
+    std::fs::write(&config, named.to_string()).unwrap();
+    let files = taken_apart(&read("models/nvllm-tiny/tokenizer.json"), dir.path(), false);
+    same(&files.load(Some(&config), Some("qwen3")).unwrap().expect("qwen3's is known"), &tiny());
+    assert_eq!(
+        files.load(Some(&config), Some("llama")).unwrap().unwrap_err(),
+        "the tokenizer of model type llama"
+    );
+}
+
+/// Checkpoints from before `added_tokens_decoder`: ids in added_tokens.json, special ones by name.
+#[test]
+fn added_tokens_of_older_files_are_found_and_missing_ones_numbered() {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes = std::fs::read(repository("models/nvllm-tiny/tokenizer.json")).unwrap();
+    let want = tiny();
+    let special: Vec<_> =
+        want.added_tokens().iter().filter(|token| token.special).map(|token| &token.content).collect();
+    let config = dir.path().join("tokenizer_config.json");
+    let text = serde_json::json!({"tokenizer_class": "Qwen2Tokenizer", "additional_special_tokens": special});
+    std::fs::write(&config, text.to_string()).unwrap();
+    let loaded = taken_apart(&bytes, dir.path(), true).load(Some(&config), None).unwrap().unwrap();
+    let ids = |tokenizer: &Tokenizer| -> Vec<_> {
+        tokenizer
+            .added_tokens()
+            .iter()
+            .map(|token| (token.id, token.content.clone(), token.special))
+            .collect()
+    };
+    assert_eq!(ids(&loaded), ids(&want));
+    // Of nothing at all the class has its one token, behind the vocabulary.
+    let mut files = taken_apart(&bytes, dir.path(), false);
+    let loaded = files.load(None, Some("qwen3")).unwrap().unwrap();
+    let first = want.added_tokens()[0].id;
+    assert_eq!(ids(&loaded), [(first, "<|endoftext|>".to_owned(), true)]);
+    // special_tokens_map.json names what the config leaves out; a token of the vocabulary keeps its id.
+    let piece = want.token_id("the").expect("a common word");
+    let map =
+        serde_json::json!({"eos_token": {"content": "<|im_end|>"}, "pad_token": "the", "unk_token": null});
+    let path = dir.path().join("special_tokens_map.json");
+    std::fs::write(&path, map.to_string()).unwrap();
+    files.special_tokens_map = Some(path);
+    let loaded = files.load(None, Some("qwen3")).unwrap().unwrap();
+    assert_eq!(ids(&loaded), [(piece, "the".to_owned(), true), (first, "<|im_end|>".to_owned(), true)]);
+}
+
+#[test]
+fn damaged_vocab_and_merges_are_told_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes = std::fs::read(repository("models/nvllm-tiny/tokenizer.json")).unwrap();
+    let files = taken_apart(&bytes, dir.path(), false);
+    let [vocab, merges] = [&files.vocab, &files.merges].map(|path| std::fs::read_to_string(path).unwrap());
+    let problem = |vocab: &str, merges: &str| {
+        std::fs::write(&files.vocab, vocab).unwrap();
+        std::fs::write(&files.merges, merges).unwrap();
+        files
+            .load(None, Some("qwen3"))
+            .unwrap_err()
+            .to_string()
+            .replace(&dir.path().display().to_string(), "DIR")
+    };
+    assert!(problem(&vocab[..100], &merges).starts_with("DIR/vocab.json is not valid JSON"));
+    assert_eq!(problem("[1]", &merges), "DIR/vocab.json: is not a JSON object");
+    let text = problem(&vocab, "#version: 0.2\na b c\n");
+    assert_eq!(text, "DIR/merges.txt: line 2 is not two pieces and a space between them");
+    assert!(problem(&vocab, "h\u{2603} e\n").starts_with("DIR/vocab.json: "));
 }

@@ -79,5 +79,6 @@ fn paths(files: &ModelFiles) -> Vec<&Path> {
         [&files.generation_config, &files.tokenizer, &files.tokenizer_config, &files.chat_template];
     let optional = optional.into_iter().flatten().chain(index);
     let all = [&files.config].into_iter().chain(optional).chain(files.weights.paths());
-    all.map(std::path::PathBuf::as_path).collect()
+    let bpe = files.bpe.iter().flat_map(nvllm_engine::text::BpeFiles::paths);
+    all.map(std::path::PathBuf::as_path).chain(bpe).collect()
 }

@@ -248,3 +248,23 @@ fn stand_ins_for_files_and_quantised_checkpoints_are_named() {
         &["is quantised (it holds model.layers.0.mlp.up_proj.qweight)"],
     );
 }
+
+/// A tokenizer that was saved as vocabulary and merges: run where its class is known, named where it is not.
+#[test]
+fn a_tokenizer_without_tokenizer_json_is_run_or_named() {
+    let dir = demo_with(&[]);
+    let model = dir.path().to_str().unwrap();
+    let whole: Value =
+        serde_json::from_slice(&std::fs::read(dir.path().join("tokenizer.json")).unwrap()).unwrap();
+    let pieces = |merge: &Value| format!("{} {}\n", merge[0].as_str().unwrap(), merge[1].as_str().unwrap());
+    let merges: String = whole["model"]["merges"].as_array().unwrap().iter().map(pieces).collect();
+    let args = ["generate", "-m", model, "--temperature", "0", "-n", "8", "Once upon a time"];
+    let expected = stdout(&args);
+    std::fs::write(dir.path().join("vocab.json"), whole["model"]["vocab"].to_string()).unwrap();
+    std::fs::write(dir.path().join("merges.txt"), format!("#version: 0.2\n{merges}")).unwrap();
+    std::fs::remove_file(dir.path().join("tokenizer.json")).unwrap();
+    assert_eq!(stdout(&args), expected);
+    std::fs::write(dir.path().join("tokenizer_config.json"), r#"{"tokenizer_class": "GPT2Tokenizer"}"#)
+        .unwrap();
+    refuses(&args, &["has no tokenizer.json", "vocab.json is not read for GPT2Tokenizer", "save_pretrained"]);
+}
