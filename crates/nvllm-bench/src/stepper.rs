@@ -321,7 +321,8 @@ pub(crate) fn prefill_counts(lens: &[usize], step_tokens: usize) -> Vec<Counts> 
     cut(lens, step_tokens).into_iter().map(step).collect()
 }
 
-/// The dtype that `model`'s first tensor is stored in (of a coded one that of its activations), and its format's name.
+/// The dtype that `model`'s first tensor is stored in (of a coded one that of its activations), and
+/// its format's name.
 pub(crate) fn weight_dtype(model: &Model) -> Result<(DType, String)> {
     let format = weights(model)?.first().and_then(|weight| Some(weight.parts.first()?.format));
     let Some(format) = format else { return Ok((model.dtype, "none".into())) };

@@ -97,7 +97,8 @@ impl Applied<'_> {
         ids.iter().enumerate().flat_map(row).collect()
     }
 
-    /// The accumulation part for the product of `x` with each of `rows` of a weight, whose parts may quantise it each in its own way.
+    /// The accumulation part for the product of `x` with each of `rows` of a weight, whose parts
+    /// may quantise it each in its own way.
     fn products(&self, weight: WeightId, x: &[f32], rows: Range<usize>, bias: Option<&[f32]>) -> Vec<f64> {
         let (w, k) = (&self.weights[weight.index()], x.len());
         let (mut bounds, mut first) = (Vec::with_capacity(rows.len()), 0);

@@ -119,7 +119,8 @@ pub(crate) fn conforms(backend: &dyn Backend, trial: &Trial) -> Result<()> {
     conforms_to(backend, trial, trial)
 }
 
-/// As [`conforms`], to the reference over the weights of `twin`, which is the same trial but for them.
+/// As [`conforms`], to the reference over the weights of `twin`, which is the same trial but for
+/// them.
 pub(crate) fn conforms_to(backend: &dyn Backend, trial: &Trial, twin: &Trial) -> Result<()> {
     let mut exe = load(backend, trial)?;
     let mut reference = Anchored::new(twin)?;

@@ -1,8 +1,8 @@
-//! Coded weights: drawn codes, scales and offsets, packed as a checkpoint's reader would deliver them, beside a twin that holds what they
-//! are worth.
+//! Coded weights: drawn codes, scales and offsets, packed as a checkpoint's reader would deliver
+//! them, beside a twin that holds their values.
 //!
-//! The values come from the numbers that were drawn, not from the packed bytes: what reads those in another order, or another
-//! block's scale, differs from the twin.
+//! The values come from the numbers that were drawn, not from the packed bytes: what reads those in
+//! another order, or another block's scale, differs from the twin.
 
 use nvllm_core::weight::pack::pack;
 use nvllm_core::weight::table::{e4m3_to_f32, e8m0_to_f32};
@@ -12,7 +12,7 @@ use nvllm_core::{CanonicalTensor, Code, DType, WeightFormat};
 use crate::draw::Draw;
 use crate::trial::Trial;
 
-/// A trial over coded weights, and the same over what they are worth.
+/// A trial over coded weights, and the same over their values.
 #[derive(Clone)]
 pub(crate) struct Coded {
     /// With the coded tensors.
@@ -30,7 +30,8 @@ impl std::fmt::Debug for Coded {
 }
 
 impl Coded {
-    /// Codes the parts of the weights `names`: the first part of each in `format`, of the others one in four in another of `formats`.
+    /// Codes the parts of the weights `names`: the first part of each in `format`, of the others
+    /// one in four in another of `formats`.
     pub(crate) fn new(
         trial: Trial,
         names: &[&'static str],
@@ -43,9 +44,9 @@ impl Coded {
             for (at, part) in decl.parts.iter().enumerate() {
                 let other = at > 0 && draw.below(4) == 0;
                 let format = if other { others[draw.below(others.len())] } else { format };
-                let (packed, worth) = drawn(format, [part.num_rows, decl.num_cols()], &mut draw);
+                let (packed, values) = drawn(format, [part.num_rows, decl.num_cols()], &mut draw);
                 coded.source.put(&part.source, packed);
-                twin.source.put(&part.source, worth);
+                twin.source.put(&part.source, values);
             }
         }
         Self { trial: coded, twin, names: names.to_vec() }

@@ -136,8 +136,9 @@ pub fn slot_sources(backend: &dyn Backend, settings: &Settings) -> Result<()> {
     })
 }
 
-/// Two entry programs over one state: slots and the cache are what the other entry's step left, each entry's kept values are its own,
-/// and tokens are those of one entry alone where both are equal programs.
+/// Two entry programs over one state: slots and the cache are what the other entry's step left,
+/// each entry's kept values are its own, and tokens are those of one entry alone where both are
+/// equal programs.
 pub fn entries(backend: &dyn Backend, settings: &Settings) -> Result<()> {
     holds("entries", settings, 0.5, dialogues(), |trial| {
         // Prompts run through the first entry, decoded tokens through both in turn.

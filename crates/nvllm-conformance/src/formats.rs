@@ -1,7 +1,8 @@
-//! Cases of coded weights: in every public format a backend computes what the weights are worth, or refuses them.
+//! Cases of coded weights: in every public format a backend computes with the values that the codes
+//! stand for, or refuses them.
 //!
-//! A refusal is an error of `plan` and of `load`, names the weight and its format, and comes before the weight's bytes are asked for.
-//! So no backend can multiply codes as if they were numbers.
+//! A refusal is an error of `plan` and of `load`, names the weight and its format, and comes before
+//! the weight's bytes are asked for. So no backend can multiply codes as if they were numbers.
 
 use nvllm_core::{Backend, CoreError, WeightInfo};
 use proptest::prelude::*;
@@ -34,7 +35,8 @@ fn each_format<S: Strategy<Value = Trial>>(
     Ok(())
 }
 
-/// Whether `backend` refuses the trial for its coded weights, in `plan`, and in `load` under a plan for dense ones.
+/// Whether `backend` refuses the trial for its coded weights, in `plan`, and in `load` under a plan
+/// for dense ones.
 fn refused(backend: &dyn Backend, coded: &Coded) -> Result<bool> {
     let Coded { trial, twin, .. } = coded;
     let source = Counted::new(&trial.source);

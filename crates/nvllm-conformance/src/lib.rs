@@ -23,8 +23,10 @@
 //! the program, the seed and the first value that differs. `PROPTEST_CASES=200 cargo test` looks longer,
 //! `PROPTEST_RNG_SEED=1` looks elsewhere.
 //!
-//! Weights come in every public format of [`nvllm_core::weight::PUBLIC`], drawn as numbers and packed: a backend computes what they are worth
-//! or refuses them by name. Deliberately absent: speed, model families, checkpoints and their readers.
+//! Weights come in every public format of [`nvllm_core::weight::PUBLIC`], drawn as numbers and
+//! packed: a backend computes with their values or refuses them by name.
+//!
+//! Deliberately absent: speed, model families, checkpoints and their readers.
 
 mod anchor;
 mod bound;

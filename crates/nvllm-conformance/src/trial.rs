@@ -63,13 +63,13 @@ impl std::fmt::Debug for Trial {
             .spec
             .weights
             .iter()
-            .filter_map(|w| {
+            .map(|w| {
                 use nvllm_core::WeightSource;
                 let format =
                     |part: &WeightPart| Some(self.source.info(&part.source).ok()?.format.to_string());
                 let mut formats: Vec<_> = w.parts.iter().filter_map(format).collect();
                 formats.dedup();
-                Some(format!("{} {} in {} parts", w.name, formats.join(", then "), w.parts.len()))
+                format!("{} {} in {} parts", w.name, formats.join(", then "), w.parts.len())
             })
             .collect();
         writeln!(f, "weights: {}", dtypes.join(", "))?;

@@ -3,8 +3,8 @@
 use crate::limits::{MAX_BYTES, MAX_EXTENT};
 use crate::{BlockId, CoreError, DType, HostTensor, Limits, Result};
 
-/// A model's declaration of paged key/value state: one group of layers with equal geometry. Groups are numbered in the order of their
-/// declarations; sequences carry one block table a group.
+/// A model's declaration of paged key/value state: one group of layers with equal geometry. Groups
+/// are numbered in the order of their declarations; sequences carry one block table a group.
 ///
 /// Source: Kwon et al. 2023, "Efficient Memory Management for LLM Serving with `PagedAttention`".
 #[derive(Clone, Debug, PartialEq, Eq)]

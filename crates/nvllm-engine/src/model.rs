@@ -55,7 +55,8 @@ pub struct ModelBytes<'a> {
     pub weights: Bytes,
 }
 
-/// The tokenizer of a model's files; or, where its files are those of a class that is not known, none and the class.
+/// The tokenizer of a model's files; or, where its files are those of a class that is not known,
+/// none and the class.
 fn tokenizer(files: &ModelFiles, config: &HfConfig) -> Result<(Option<Tokenizer>, Option<String>)> {
     if let Some(path) = &files.tokenizer {
         return Ok((Some(Tokenizer::from_file(path)?), None));

@@ -1,8 +1,9 @@
 //! Qwen3, dense and mixture-of-experts, as a tape.
 //!
-//! A pre-norm transformer with grouped-query attention whose queries and keys are normalised per head before rotation,
-//! and a SwiGLU feed-forward, dense or routed. `config.rs` reads Hugging Face's `config.json` in both of its layouts;
-//! this file says what a layer is made of. No backend, no quantisation and no parallelism is named here.
+//! A pre-norm transformer with grouped-query attention whose queries and keys are normalised per
+//! head before rotation, and a SwiGLU feed-forward, dense or routed. `config.rs` reads Hugging
+//! Face's `config.json` in both of its layouts; this file says what a layer is made of. No backend,
+//! no quantisation and no parallelism is named here.
 //!
 //! Source: Qwen Team 2025, "Qwen3 Technical Report" (arXiv 2505.09388).
 

@@ -72,7 +72,7 @@ impl Misread {
                 tensor.scales = bytes.into();
             }
             Self::NoScales if scales.second.is_none() => {
-                tensor.scales = ones(scales.kind, tensor.scales.len())
+                tensor.scales = ones(scales.kind, tensor.scales.len());
             }
             Self::NoZeroPoints if tensor.format.offset == Offset::Int => {
                 tensor.offsets = vec![0; tensor.offsets.len()].into();

@@ -35,7 +35,8 @@ pub struct GqaAttention {
 }
 
 impl GqaAttention {
-    /// Declares `qkv`, `q_norm`, `k_norm` and `o` of the tensors `self_attn.*`. Keys and values go to `kv`.
+    /// Declares `qkv`, `q_norm`, `k_norm` and `o` of the tensors `self_attn.*`. Keys and values go
+    /// to `kv`.
     pub fn declare(b: &mut SpecBuilder, scope: &Scope, shape: &GqaShape, kv: KvLayer) -> Self {
         let d = shape.spec.head_dim;
         let (q, k) = (shape.spec.num_heads * d, shape.spec.num_kv_heads * d);

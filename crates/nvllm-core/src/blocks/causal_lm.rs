@@ -20,11 +20,12 @@ pub struct CausalLmShape {
     pub max_positions: usize,
 }
 
-/// Declares and records embeddings, layers, the last norm and the head as the program `generate`; its state has
-/// been declared in `b`.
+/// Declares and records embeddings, layers, the last norm and the head as the program
+/// `generate`; its state has been declared in `b`.
 ///
-/// `declare` declares layer `i`; `record` takes the residual stream through a layer. Labelled values: `hidden.0` (embeddings), `hidden.l`
-/// (after layer `l`, the last one after the last norm) and `logits`.
+/// `declare` declares layer `i`; `record` takes the residual stream through a layer. Labelled
+/// values: `hidden.0` (embeddings), `hidden.l` (after layer `l`, the last one after the last norm)
+/// and `logits`.
 ///
 /// Errors if what is recorded cannot be.
 pub fn causal_lm<L>(

@@ -1,7 +1,8 @@
 //! Blocks that model families share: each declares its weights and records its ops.
 //!
-//! They know Hugging Face's tensor names and no family. A Llama-like family reads its config.json into their shapes, says
-//! what a layer is made of, and calls [`causal_lm`]; what makes it another family (a norm inside, routed experts) is its own code.
+//! They know Hugging Face's tensor names and no family. A Llama-like family reads its config.json
+//! into their shapes, says what a layer is made of, and calls [`causal_lm`]; what makes it another
+//! family (a norm inside, routed experts) is its own code.
 
 mod attention;
 mod causal_lm;
@@ -44,8 +45,8 @@ impl Scope {
         b.vector(self.name(weight), self.source(tensor), n)
     }
 
-    /// A linear layer of `k` columns: its parts are the tensors `{part}.weight`, rows and their role each, and if it has a `bias`
-    /// the tensors `{part}.bias`.
+    /// A linear layer of `k` columns: its parts are the tensors `{part}.weight`, rows and their
+    /// role each, and if it has a `bias` the tensors `{part}.bias`.
     pub fn linear(
         &self,
         b: &mut SpecBuilder,

@@ -280,7 +280,8 @@ impl Recorder {
         to.keep = from.keep;
     }
 
-    /// The declaration of the group that `kv` is a layer of; a fault if there is none, or no such layer in it.
+    /// The declaration of the group that `kv` is a layer of; a fault if there is none, or no such
+    /// layer in it.
     fn kv_group(&mut self, op: &str, kv: KvLayer) -> Option<PagedKv> {
         let group = self.program.kv.get(kv.group).cloned();
         let num_groups = self.program.kv.len();
@@ -366,8 +367,8 @@ mod tests {
         AttentionSpec { num_heads: 4, num_kv_heads: 2, head_dim: 8, scale: 0.3, window: None };
     const FIRST: KvLayer = KvLayer { group: 0, layer: 1 };
 
-    /// What is wrong with a program that `record` makes of q, k and qkv, over a group of two layers with two heads of 8 and
-    /// a group of one layer that keeps 16 positions.
+    /// What is wrong with a program that `record` makes of q, k and qkv, over a group of two layers
+    /// with two heads of 8 and a group of one layer that keeps 16 positions.
     fn problem(record: impl FnOnce(&mut Recorder, [ValueId; 3])) -> Option<String> {
         let mut b = SpecBuilder::new();
         let tables = [32, 16, 64]
@@ -381,25 +382,25 @@ mod tests {
         p.finish().err().map(|error| error.to_string())
     }
 
-    fn fused(spec: AttentionSpec, kv: KvLayer) -> Option<String> {
+    fn fused(spec: &AttentionSpec, kv: KvLayer) -> Option<String> {
         let rope = RopeSpec { head_dim: spec.head_dim, theta: 1e4, scaling: RopeScaling::None };
         problem(|p, [_, _, qkv]| {
-            p.attention(qkv, None, &rope, &spec, kv);
+            p.attention(qkv, None, &rope, spec, kv);
         })
     }
 
-    fn paged(spec: AttentionSpec, kv: KvLayer) -> Option<String> {
+    fn paged(spec: &AttentionSpec, kv: KvLayer) -> Option<String> {
         problem(|p, [q, ..]| {
-            p.paged_attention(q, &spec, kv);
+            p.paged_attention(q, spec, kv);
         })
     }
 
     #[test]
     fn attention_that_fits_its_layer_is_recorded() {
-        assert_eq!(fused(SPEC, FIRST), None);
-        assert_eq!(paged(SPEC, FIRST), None);
+        assert_eq!(fused(&SPEC, FIRST), None);
+        assert_eq!(paged(&SPEC, FIRST), None);
         let windowed = AttentionSpec { window: Some(16), ..SPEC };
-        assert_eq!(paged(windowed, KvLayer { group: 1, layer: 0 }), None);
+        assert_eq!(paged(&windowed, KvLayer { group: 1, layer: 0 }), None);
         assert_eq!(problem(|p, [_, k, _]| p.kv_append(k, k, FIRST)), None);
     }
 
@@ -412,20 +413,23 @@ mod tests {
         // Both forms have as many columns as they should: only the declaration tells.
         let heads =
             |num_heads, num_kv_heads, head_dim| AttentionSpec { num_heads, num_kv_heads, head_dim, ..SPEC };
-        said(fused(heads(6, 1, 8), FIRST), "attention: 1 KV heads of 8 columns over kv[1], which has 2 of 8");
-        said(fused(heads(2, 1, 16), FIRST), "1 KV heads of 16");
-        said(paged(heads(2, 2, 16), FIRST), "paged_attention: 2 KV heads of 16 columns over kv[1]");
-        said(paged(heads(4, 4, 8), FIRST), "4 KV heads of 8");
+        said(
+            fused(&heads(6, 1, 8), FIRST),
+            "attention: 1 KV heads of 8 columns over kv[1], which has 2 of 8",
+        );
+        said(fused(&heads(2, 1, 16), FIRST), "1 KV heads of 16");
+        said(paged(&heads(2, 2, 16), FIRST), "paged_attention: 2 KV heads of 16 columns over kv[1]");
+        said(paged(&heads(4, 4, 8), FIRST), "4 KV heads of 8");
         for form in [fused, paged] {
-            said(form(SPEC, KvLayer { group: 0, layer: 2 }), "kv[2], of 2 layers");
-            said(form(SPEC, KvLayer { group: 2, layer: 0 }), "KV group 2, of 2");
+            said(form(&SPEC, KvLayer { group: 0, layer: 2 }), "kv[2], of 2 layers");
+            said(form(&SPEC, KvLayer { group: 2, layer: 0 }), "KV group 2, of 2");
             said(
-                form(SPEC, KvLayer { group: 1, layer: 0 }),
+                form(&SPEC, KvLayer { group: 1, layer: 0 }),
                 "a window of None over kv1[0], which holds Some(16)",
             );
         }
         let wide = AttentionSpec { window: Some(17), ..SPEC };
-        said(paged(wide, KvLayer { group: 1, layer: 0 }), "a window of Some(17)");
+        said(paged(&wide, KvLayer { group: 1, layer: 0 }), "a window of Some(17)");
         said(
             problem(|p, [q, ..]| p.kv_append(q, q, FIRST)),
             "kv_append: 32 columns into kv[1], whose 2 heads have 8",

@@ -7,7 +7,8 @@ use crate::host::Batch;
 use crate::weight::InputQuant;
 use crate::{AttentionSpec, KvLayer, Op, Result, RopeSpec, Weight, WeightDecl, WeightId};
 
-/// A weight as its formula has it: every element's value, and what happens to the input of its rows.
+/// A weight as its formula has it: every element's value, and what happens to the input of its
+/// rows.
 pub(super) struct Decoded {
     values: Vec<f32>,
     inputs: Vec<InputQuant>,
@@ -18,7 +19,8 @@ impl Decoded {
         Ok(Self { values: weight.to_f32()?, inputs: weight.inputs() })
     }
 
-    /// `dot(quantised x, row)` for each of `rows`, of `x.len()` columns. Each part of the weight quantises `x` in its own way.
+    /// `dot(quantised x, row)` for each of `rows`, of `x.len()` columns. Each part of the weight
+    /// quantises `x` in its own way.
     fn products(&self, x: &[f32], rows: Range<usize>) -> Vec<f32> {
         let (mut out, mut first) = (Vec::with_capacity(rows.len()), 0);
         for input in &self.inputs {

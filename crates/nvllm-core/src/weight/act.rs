@@ -1,10 +1,11 @@
-//! Quantisation of a linear layer's input, which some formats ask for: the layer multiplies what comes out of it.
+//! Quantisation of a linear layer's input, which some formats ask for: the layer multiplies what
+//! comes out of it.
 //!
 //! Definition, in f32, each operation rounded; `x` is a row of the input in the activation dtype:
-//! - the scale `s` is the largest magnitude of the token's row (or of a group of its columns) divided by 127 for I8 and by
-//!   448 for E4M3, or the tensor's own if it is static;
-//! - the code is `x / s` (a division, no multiplication by a reciprocal), rounded to the nearest value of the type, of two
-//!   the even one, and clamped to -128..=127 or +-448;
+//! - the scale `s` is the largest magnitude of the token's row (or of a group of its columns)
+//!   divided by 127 for I8 and by 448 for E4M3, or the tensor's own if it is static;
+//! - the code is `x / s` (a division, no multiplication by a reciprocal), rounded to the nearest
+//!   value of the type, of two the even one, and clamped to -128..=127 or +-448;
 //! - the layer sees `s * code`. If `s` is 0 it sees zeros.
 //!
 //! An embedding has no input, so that nothing is quantised there.
@@ -21,7 +22,8 @@ pub enum ActQuant {
     DynTokenI8,
     /// To FP8 E4M3, one scale a token.
     DynTokenE4M3,
-    /// To FP8 E4M3, one scale for so many consecutive columns of a token (as `DeepSeek-V3` runs 128x128 blocks).
+    /// To FP8 E4M3, one scale for so many consecutive columns of a token (as `DeepSeek-V3` runs
+    /// 128x128 blocks).
     DynGroupE4M3(usize),
     /// To 8-bit integers, by the tensor's `act_scale`.
     StaticI8,
@@ -43,7 +45,8 @@ impl ActQuant {
         matches!(self, Self::DynTokenI8 | Self::StaticI8)
     }
 
-    /// A row of the input as the layer sees it; `static_scale` is the tensor's and read by static kinds only.
+    /// A row of the input as the layer sees it; `static_scale` is the tensor's and read by static
+    /// kinds only.
     pub fn apply(self, static_scale: f32, x: &mut [f32]) {
         let group = if let Self::DynGroupE4M3(cols) = self { cols } else { x.len() };
         for x in x.chunks_mut(group.max(1)) {
@@ -78,7 +81,8 @@ impl std::fmt::Display for ActQuant {
     }
 }
 
-/// What consecutive rows of a weight do to their input: parts of one weight may come with scales of their own.
+/// What consecutive rows of a weight do to their input: parts of one weight may come with scales of
+/// their own.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct InputQuant {
     /// Rows of the weight.

@@ -1,4 +1,5 @@
-//! The reader of unquantised checkpoints: tensors in f32, f16 and bf16 as they are, under the names that a model declares.
+//! The reader of unquantised checkpoints: tensors in f32, f16 and bf16 as they are, under the names
+//! that a model declares.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -6,7 +7,8 @@ use std::ops::Range;
 use super::{CanonicalTensor, Checkpoint, RawTensor, TensorInfo, WeightSource};
 use crate::{CoreError, DType, Result};
 
-/// The dense tensors of a checkpoint. Tensors of other types are listed, and refused when they are asked for.
+/// The dense tensors of a checkpoint. Tensors of other types are listed, and refused when they are
+/// asked for.
 pub struct DenseSource {
     pub(super) checkpoint: Box<dyn Checkpoint + Send + Sync>,
     /// Where each tensor lies, by the name under which it is asked for.

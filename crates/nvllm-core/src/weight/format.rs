@@ -1,13 +1,15 @@
-//! The one canonical weight format, in which readers deliver every public format and from which kernels are chosen.
+//! The one canonical weight format, in which readers deliver every public format and from which
+//! kernels are chosen.
 //!
-//! A format is a key: it is `Copy`, equal formats are read by the same kernel, and nothing in it depends on a tensor's
-//! extents. What belongs to one tensor lies beside it, in [`CanonicalTensor`](super::CanonicalTensor).
+//! A format is a key: it is `Copy`, equal formats are read by the same kernel, and nothing in it
+//! depends on a tensor's extents. What belongs to one tensor lies beside it, in
+//! [`CanonicalTensor`](super::CanonicalTensor).
 
 use super::{ActQuant, Table};
 use crate::DType;
 
-/// As an extent of a block: the whole axis, however long (per-channel scales: `[1, WHOLE]`; per-tensor:
-/// `[WHOLE, WHOLE]`).
+/// As an extent of a block: the whole axis, however long (per-channel scales: `[1, WHOLE]`;
+/// per-tensor: `[WHOLE, WHOLE]`).
 pub const WHOLE: usize = usize::MAX;
 
 /// How one element is stored.
@@ -85,7 +87,8 @@ impl ScaleType {
     }
 }
 
-/// Scales of blocks of a weight `[n, k]`. Blocks begin at row 0 and column 0; the last of an axis may be cut off.
+/// Scales of blocks of a weight `[n, k]`. Blocks begin at row 0 and column 0; the last of an axis
+/// may be cut off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Scales {
     /// How each is stored.
@@ -105,25 +108,28 @@ pub struct SecondScales {
     pub block: [usize; 2],
 }
 
-/// What the code of a block's elements is moved by; `s` is the block's scale, second level included.
+/// What the code of a block's elements is moved by; `s` is the block's scale, second level
+/// included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Offset {
     /// `x = s * code`.
     None,
-    /// `x = s * (code - 2^(bits - 1))`: unsigned codes around the middle of their range. Nothing is stored.
+    /// `x = s * (code - 2^(bits - 1))`: unsigned codes around the middle of their range. Nothing is
+    /// stored.
     Midpoint,
     /// `x = s * (code - z)`: a zero point a block, an integer stored as the codes are.
     Int,
-    /// `x = s * code + m`: a value a block, stored as the scales are; under second-level scales it is multiplied by a
-    /// second-level offset of its own.
+    /// `x = s * code + m`: a value a block, stored as the scales are; under second-level scales it
+    /// is multiplied by a second-level offset of its own.
     Float,
 }
 
 /// How a weight `[n, k]` is coded. [`PUBLIC`](super::PUBLIC) writes the public formats in it.
 ///
-/// An element is `x = s * (code - z)` or `x = s * code + m` with the code's value from its [`Table`] or type, as
-/// [`Offset`] says. All of it is f32 arithmetic, each operation rounded: `s` is the stored scale, or the product of the
-/// second-level scale and the stored one (and `m` likewise); `code - z` is exact.
+/// An element is `x = s * (code - z)` or `x = s * code + m` with the code's value from its
+/// [`Table`] or type, as [`Offset`] says. All of it is f32 arithmetic, each operation rounded: `s`
+/// is the stored scale, or the product of the second-level scale and the stored one (and `m`
+/// likewise); `code - z` is exact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct WeightFormat {
     /// Element code.
@@ -132,7 +138,8 @@ pub struct WeightFormat {
     pub scales: Option<Scales>,
     /// Offset kind.
     pub offset: Offset,
-    /// Whether columns are stored in another order than the input has (GPTQ act-order): the tensor brings the order.
+    /// Whether columns are stored in another order than the input has (GPTQ act-order): the tensor
+    /// brings the order.
     pub permuted: bool,
     /// Input quantisation of a linear layer.
     pub act: Option<ActQuant>,
@@ -171,8 +178,8 @@ impl WeightFormat {
         Self { permuted: true, ..self }
     }
 
-    /// The element type of a weight whose elements are stored as they are and whose input is not quantised: what a
-    /// backend without kernels for codes can run.
+    /// The element type of a weight whose elements are stored as they are and whose input is not
+    /// quantised: what a backend without kernels for codes can run.
     pub fn plain(&self) -> Option<DType> {
         match self.code {
             Code::Dense(dtype @ (DType::F32 | DType::F16 | DType::Bf16)) => {

@@ -25,7 +25,8 @@ impl TensorInfo {
         Self { shape: shape.into(), format: WeightFormat::dense(dtype) }
     }
 
-    /// Bytes of the canonical tensor: codes, scales and offsets of both levels, column order, input scale.
+    /// Bytes of the canonical tensor: codes, scales and offsets of both levels, column order, input
+    /// scale.
     pub fn bytes(&self) -> usize {
         let [_, cols] = extents(&self.shape);
         let perm = if self.format.permuted { cols.saturating_mul(size_of::<u32>()) } else { 0 };

@@ -18,11 +18,13 @@
 //! | NVFP4 | `Lut4(E2M1)` | `E4M3`, 1 x 16, under f32, all x all | | | NVIDIA 2025, arXiv 2509.25149 |
 //! | W8A8 | `I8` | f32, 1 x all | | inputs in int8: a token, or static | Xiao et al. 2022, arXiv 2211.10438 |
 //!
-//! NF4's double quantisation is decoded when a checkpoint is read, into the f32 scales above. Its scales are 8-bit indices into a
-//! table of 256 values, moved by a mean, in runs of 256 scales through the flattened tensor: such a run ends
-//! inside a row for most `k`, so that it is no block of a matrix. That costs 0.37 bits an element and no accuracy.
+//! NF4's double quantisation is decoded when a checkpoint is read, into the f32 scales above. Its
+//! scales are 8-bit indices into a table of 256 values, moved by a mean, in runs of 256 scales
+//! through the flattened tensor: such a run ends inside a row for most `k`, so that it is no block
+//! of a matrix. That costs 0.37 bits an element and no accuracy.
 //!
-//! Deliberately absent: asymmetric inputs (zero points of activations), E5M2 weights, codes of less than 4 bits.
+//! Deliberately absent: asymmetric inputs (zero points of activations), E5M2 weights, codes of less
+//! than 4 bits.
 
 use super::{ActQuant, Code, Offset, ScaleType, Table, WHOLE, WeightFormat};
 

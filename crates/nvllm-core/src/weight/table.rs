@@ -3,11 +3,14 @@
 /// A table of 16 values for 4-bit codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Table {
-    /// `NormalFloat`: quantiles of a normal distribution, within +-1 (Dettmers et al. 2023, "`QLoRA`", appendix E).
+    /// `NormalFloat`: quantiles of a normal distribution, within +-1 (Dettmers et al. 2023,
+    /// "`QLoRA`", appendix E).
     Nf4,
-    /// FP4: 2 exponent bits and 1 mantissa bit, sign on top (OCP Microscaling, 2023; MXFP4 and NVFP4).
+    /// FP4: 2 exponent bits and 1 mantissa bit, sign on top (OCP Microscaling, 2023; MXFP4 and
+    /// NVFP4).
     E2M1,
-    /// GGUF's non-linear 4-bit values (`kvalues_iq4nl` of ggml's `ggml-common.h`; `IQ4_NL` and `IQ4_XS`).
+    /// GGUF's non-linear 4-bit values (`kvalues_iq4nl` of ggml's `ggml-common.h`; `IQ4_NL` and
+    /// `IQ4_XS`).
     Iq4Nl,
 }
 
@@ -56,7 +59,8 @@ static IQ4_NL: [f32; 16] = [
 /// The largest E4M3 value.
 pub const E4M3_MAX: f32 = 448.0;
 
-/// The value of an E4M3 byte: sign, 4 exponent bits of bias 7, 3 mantissa bits; `0x7f` and `0xff` are NaN.
+/// The value of an E4M3 byte: sign, 4 exponent bits of bias 7, 3 mantissa bits; `0x7f` and `0xff`
+/// are NaN.
 pub fn e4m3_to_f32(byte: u8) -> f32 {
     let (exponent, mantissa) = (i32::from(byte >> 3 & 0xf), f32::from(byte & 7));
     let size = match (exponent, byte & 7) {
@@ -67,14 +71,16 @@ pub fn e4m3_to_f32(byte: u8) -> f32 {
     if byte & 0x80 == 0 { size } else { -size }
 }
 
-/// The E4M3 byte nearest to `x`, of two the one with an even mantissa; beyond +-448 the largest. NaN stays NaN.
+/// The E4M3 byte nearest to `x`, of two the one with an even mantissa; beyond +-448 the largest.
+/// NaN stays NaN.
 pub fn e4m3_from_f32(x: f32) -> u8 {
     let sign = if x.is_sign_negative() { 0x80 } else { 0 };
     let size = x.abs().min(E4M3_MAX);
     if x.is_nan() {
         return sign | 0x7f;
     }
-    // Neighbours are 2^-9 apart below 2^-6, and an eighth of the power of two at or below them above that.
+    // Neighbours are 2^-9 apart below 2^-6, and an eighth of the power of two at or below them
+    // above that.
     let exponent = ((size.to_bits() >> 23) as i32 - 127).max(-6);
     // In 0..=16; 16 is the next power of two, and the sum carries into the exponent field.
     let steps = (size * 2_f32.powi(3 - exponent)).round_ties_even() as u8;
@@ -96,7 +102,8 @@ pub fn e8m0_to_f32(byte: u8) -> f32 {
 mod tests {
     use super::*;
 
-    /// Table 1 of "FP8 Formats for Deep Learning" (Micikevicius et al. 2022) and the OCP document's extremes.
+    /// Table 1 of "FP8 Formats for Deep Learning" (Micikevicius et al. 2022) and the OCP document's
+    /// extremes.
     #[test]
     fn e4m3_has_its_published_values() {
         let known = [
@@ -134,7 +141,7 @@ mod tests {
                 |a: &&u8, b: &&u8| off(a).abs().total_cmp(&off(b).abs()).then((*a % 2).cmp(&(*b % 2)));
             *bytes.iter().min_by(order).unwrap()
         };
-        let halves = bytes.windows(2).map(|pair| (e4m3_to_f32(pair[0]) + e4m3_to_f32(pair[1])) / 2.0);
+        let halves = bytes.windows(2).map(|pair| f32::midpoint(e4m3_to_f32(pair[0]), e4m3_to_f32(pair[1])));
         let around = halves.flat_map(|x| [x, x.next_up(), x.next_down()]);
         for x in around.chain((0..4000).map(|i| (i as f32 * 0.37).powi(2) / 1000.0)) {
             let x = x.min(448.0);

@@ -1,4 +1,4 @@
-//! A tensor in canonical form, and what its elements are worth.
+//! A tensor in canonical form, and the values of its elements.
 //!
 //! A tensor `[.., k]` is taken as a matrix of rows of `k` columns. Its bytes:
 //!
@@ -12,9 +12,10 @@
 //! | `k_perm` | the logical column of each stored one, u32 | columns |
 //! | `act_scale` | the static scale of the input, f32 | |
 //!
-//! Items of 8 bits and more are little-endian. Items of 4, 5 and 6 bits fill a row's bytes from the lowest bit up: item `i` of
-//! `b` bits lies in bits `i * b..(i + 1) * b`, where bit `j` is bit `j % 8` of byte `j / 8`. So of two 4-bit codes the first
-//! is in the low nibble. Blocks and the row's padding are of stored columns, whatever `k_perm` makes of them.
+//! Items of 8 bits and more are little-endian. Items of 4, 5 and 6 bits fill a row's bytes from the
+//! lowest bit up: item `i` of `b` bits lies in bits `i * b..(i + 1) * b`, where bit `j` is bit
+//! `j % 8` of byte `j / 8`. So of two 4-bit codes the first is in the low nibble. Blocks and the
+//! row's padding are of stored columns, whatever `k_perm` makes of them.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -27,8 +28,8 @@ use crate::{CoreError, DType, Result};
 
 /// A tensor in canonical form: codes, and for quantised formats what belongs to them.
 ///
-/// Dense tensors hold their elements row-major in `codes`. The bytes may lie in a mapped file: cloning is free and
-/// holds the mapping alive.
+/// Dense tensors hold their elements row-major in `codes`. The bytes may lie in a mapped file:
+/// cloning is free and holds the mapping alive.
 #[derive(Clone, Debug)]
 pub struct CanonicalTensor {
     /// How to read the rest.
@@ -95,14 +96,15 @@ impl CanonicalTensor {
             + self.act_scale.map_or(0, |scale| size_of_val(&scale))
     }
 
-    /// Errors, calling the tensor `name`, unless its bytes are as many as its format and shape take and its permutation is one.
+    /// Errors, calling the tensor `name`, unless its bytes are as many as its format and shape take
+    /// and its permutation is one.
     pub fn check(&self, name: &str) -> Result<()> {
         let bad = |problem: String| Err(CoreError::BadTensor { name: name.into(), problem });
         if let Some(fault) = self.format.fault() {
             return bad(format!("has a format that cannot be: {fault}"));
         }
         let expected = self.info().sizes();
-        let held = self.parts().map(|part| part.len());
+        let held = self.parts().map(Bytes::len);
         let names = ["codes", "scales", "offsets", "second-level scales", "second-level offsets"];
         for ((what, held), expected) in names.into_iter().zip(held).zip(expected) {
             if held != expected {
@@ -134,8 +136,8 @@ impl CanonicalTensor {
         }
     }
 
-    /// The tensor of `rows` alone, as a matrix: the same bytes, cut. Errors, calling the tensor `name`, if `rows` begin inside a
-    /// block of rows, whose rest would have no scale of its own.
+    /// The tensor of `rows` alone, as a matrix: the same bytes, cut. Errors, calling the tensor
+    /// `name`, if `rows` begin inside a block of rows, whose rest would have no scale of its own.
     pub fn slice_rows(&self, name: &str, rows: Range<usize>) -> Result<Self> {
         let (units, row_bytes) = (self.info().rows_of_blocks(), self.info().row_bytes());
         // A block of all rows is one block of any of them.
@@ -154,8 +156,9 @@ impl CanonicalTensor {
         Ok(Self { shape, codes, scales, offsets, second_scales, second_offsets, ..self.clone() })
     }
 
-    /// Row `row` as f32 into `out` (`num_cols` long), in logical column order: the primitive that every format has. The tensor has
-    /// passed [`check`](Self::check), and `row` is one of its rows.
+    /// Row `row` as f32 into `out` (`num_cols` long), in logical column order: the primitive that
+    /// every format has. The tensor has passed [`check`](Self::check), and `row` is one of its
+    /// rows.
     pub(super) fn dequant_row(&self, row: usize, out: &mut [f32]) {
         if let Code::Dense(dtype) = self.format.code {
             let start = row * self.num_cols();
@@ -245,7 +248,8 @@ fn grid(block: [usize; 2], num_cols: usize, [row, col]: [usize; 2]) -> (usize, [
     (num_cols.div_ceil(block[1]), [row / block[0], col / block[1]])
 }
 
-/// Item `[row, col]` of rows of `cols` items of `bits` bits (32 at most), each row padded to a whole byte.
+/// Item `[row, col]` of rows of `cols` items of `bits` bits (32 at most), each row padded to a
+/// whole byte.
 fn item(bytes: &[u8], bits: usize, cols: usize, [row, col]: [usize; 2]) -> u32 {
     let row = &bytes[row * (cols * bits).div_ceil(8)..];
     let (first, shift) = (col * bits / 8, col * bits % 8);

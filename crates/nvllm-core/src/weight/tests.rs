@@ -164,7 +164,8 @@ fn rows(tensor: &CanonicalTensor) -> Vec<f32> {
     weight(tensor).to_f32().unwrap()
 }
 
-/// Public formats, and some that are none: bf16 scales, blocks of several rows, a bf16 second level, odd groups.
+/// Public formats, and some that are none: bf16 scales, blocks of several rows, a bf16 second
+/// level, odd groups.
 fn formats() -> Vec<WeightFormat> {
     let of = WeightFormat::scaled;
     let mut formats: Vec<_> = PUBLIC.iter().map(|(_, format)| *format).collect();
@@ -197,7 +198,7 @@ proptest! {
                 prop_assert!(off <= 3.0 * size / 16_777_216.0 + 1e-44, "{}: {off:e} at {row}, {col}", tensor.format);
             }
         }
-        // A later part of the rows is worth what they are worth in the whole.
+        // Rows have the same values in a part as in the whole.
         let unit = tensor.format.scales.map_or(1, |s| s.second.map_or(s.block[0], |second| second.block[0].max(s.block[0])));
         let first = if unit == WHOLE { n / 2 } else { n / 2 / unit * unit };
         let cut = tensor.slice_rows("w", first..n).unwrap();
@@ -222,7 +223,7 @@ proptest! {
     }
 }
 
-/// One row of the given parts, worth what?
+/// The values of one row of the given parts.
 fn one_row(format: WeightFormat, parts: [&[u8]; 5], k: usize) -> Vec<f32> {
     let [codes, scales, offsets, second_scales, second_offsets] = parts.map(Bytes::copy_from_slice);
     let tensor = CanonicalTensor {
@@ -311,7 +312,8 @@ fn formats_are_keys_with_names() {
     assert_eq!(other.permuted().with_act(ActQuant::DynTokenI8).to_string(), text);
 }
 
-/// The sizes that the formats' authors give: bits an element of long rows, column order and input scale aside.
+/// The sizes that the formats' authors give: bits an element of long rows, column order and input
+/// scale aside.
 #[test]
 fn formats_take_what_they_are_known_to_take() {
     let known = [

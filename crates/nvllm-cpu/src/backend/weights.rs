@@ -92,7 +92,8 @@ impl Weights {
     }
 }
 
-/// The dtype in which a weight is held: that of its parts, f32 where they differ, which is exact, and for vectors.
+/// The dtype in which a weight is held: that of its parts, f32 where they differ, which is exact,
+/// and for vectors.
 fn held(decl: &WeightDecl, dtypes: &[DType]) -> DType {
     let alike = dtypes.windows(2).all(|pair| pair[0] == pair[1]);
     dtypes.first().copied().filter(|_| decl.shape.len() > 1 && alike).unwrap_or(DType::F32)

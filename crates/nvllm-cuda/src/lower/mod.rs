@@ -76,7 +76,8 @@ pub(crate) struct Operand {
     pub cols: usize,
 }
 
-/// As `enum DTypeCode` in dtype.cuh. Errors for integers and bytes, which no kernel may take for numbers.
+/// As `enum DTypeCode` in dtype.cuh. Errors for integers and bytes, which no kernel may take for
+/// numbers.
 pub(crate) fn dtype_code(dtype: DType) -> Result<usize> {
     match dtype {
         DType::F32 => Ok(0),

@@ -1,10 +1,13 @@
-//! Tokenizers that come as `vocab.json` and `merges.txt`, without a `tokenizer.json`: what transformers calls a slow tokenizer.
+//! Tokenizers that come as `vocab.json` and `merges.txt`, without a `tokenizer.json`: what
+//! transformers calls a slow tokenizer.
 //!
-//! These two files say nothing about how a text is cut into words, which is a function of the tokenizer's class. For the classes
-//! known here the parts of the `tokenizer.json` that transformers would convert them into are put together and loaded as that
-//! file is. Other classes are refused by name: cut otherwise, a text has other tokens, and nothing shows it.
+//! These two files say nothing about how a text is cut into words, which is a function of the
+//! tokenizer's class. For the classes known here the parts of the `tokenizer.json` that
+//! transformers would convert them into are put together and loaded as that file is. Other classes
+//! are refused by name: cut otherwise, a text has other tokens, and nothing shows it.
 //!
-//! Source: `Qwen2Converter` in transformers' `convert_slow_tokenizer.py`, and `PreTrainedTokenizer` for the numbers of added tokens.
+//! Source: `Qwen2Converter` in transformers' `convert_slow_tokenizer.py`, and `PreTrainedTokenizer`
+//! for the numbers of added tokens.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -51,11 +54,12 @@ impl BpeFiles {
         [&self.vocab, &self.merges].into_iter().chain(optional).map(PathBuf::as_path)
     }
 
-    /// The tokenizer of these files, `tokenizer_config.json` and the model's `model_type`. `Err` with the class, if that is not
-    /// known here.
+    /// The tokenizer of these files, `tokenizer_config.json` and the model's `model_type`. `Err`
+    /// with the class, if that is not known here.
     ///
     /// # Errors
-    /// [`EngineError::ReadFile`], [`EngineError::Json`], and [`EngineError::Tokenizer`] for content that makes no tokenizer.
+    /// [`EngineError::ReadFile`], [`EngineError::Json`], and [`EngineError::Tokenizer`] for content
+    /// that makes no tokenizer.
     pub fn load(
         &self,
         tokenizer_config: Option<&Path>,
@@ -173,8 +177,9 @@ fn text(value: &Value) -> Option<String> {
     value.as_str().or_else(|| value.get("content")?.as_str()).map(String::from)
 }
 
-/// The added tokens of a `tokenizer.json`, in the order of their ids: those of `added_tokens_decoder`, or of `added_tokens.json`
-/// where the former is absent, and special tokens that neither has, with the ids of the vocabulary or the next ones.
+/// The added tokens of a `tokenizer.json`, in the order of their ids: those of
+/// `added_tokens_decoder`, or of `added_tokens.json` where the former is absent, and special tokens
+/// that neither has, with the ids of the vocabulary or the next ones.
 fn added_tokens(
     (vocab, path): &Object<'_>,
     names: &Names<'_>,
@@ -216,7 +221,8 @@ fn added_tokens(
     Ok(tokens.into_values().collect())
 }
 
-/// An entry of `added_tokens`; what is not said is off, and ordinary tokens are looked for in normalised text.
+/// An entry of `added_tokens`; what is not said is off, and ordinary tokens are looked for in
+/// normalised text.
 fn added(id: u32, content: &str, given: &Value) -> Value {
     let flag = |field: &str, default| given.get(field).and_then(Value::as_bool).unwrap_or(default);
     let special = flag("special", false);

@@ -270,7 +270,8 @@ fn added_tokens_of_older_files_are_found_and_missing_ones_numbered() {
     let loaded = files.load(None, Some("qwen3")).unwrap().unwrap();
     let first = want.added_tokens()[0].id;
     assert_eq!(ids(&loaded), [(first, "<|endoftext|>".to_owned(), true)]);
-    // special_tokens_map.json names what the config leaves out; a token of the vocabulary keeps its id.
+    // special_tokens_map.json names what the config leaves out; a token of the vocabulary keeps its
+    // id.
     let piece = want.token_id("the").expect("a common word");
     let map =
         serde_json::json!({"eos_token": {"content": "<|im_end|>"}, "pad_token": "the", "unk_token": null});

@@ -249,7 +249,8 @@ fn stand_ins_for_files_and_quantised_checkpoints_are_named() {
     );
 }
 
-/// A tokenizer that was saved as vocabulary and merges: run where its class is known, named where it is not.
+/// A tokenizer that was saved as vocabulary and merges: run where its class is known, named where
+/// it is not.
 #[test]
 fn a_tokenizer_without_tokenizer_json_is_run_or_named() {
     let dir = demo_with(&[]);
