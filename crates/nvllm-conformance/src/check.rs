@@ -143,7 +143,7 @@ fn same_cache(trial: &Trial, theirs: &mut dyn KvCache, ours: &mut dyn KvCache) -
         _ => None,
     };
     for (kv, fused) in program.nodes.iter().filter_map(|node| appended(&node.op)) {
-        for (seq, (table, len)) in trial.layout.tables().iter().zip(trial.layout.lens()).enumerate() {
+        for (seq, (table, len)) in trial.layout.tables(kv.group).iter().zip(trial.layout.lens()).enumerate() {
             let geometry = theirs.geometry(kv.group);
             for (at, &block) in table.iter().enumerate().take(len.div_ceil(geometry.block_len)) {
                 let written = geometry.block_len.min(len - at * geometry.block_len);

@@ -58,6 +58,8 @@ pub enum Fault {
     EntriesApart,
     /// One element of a written block of the last KV group is wrong.
     WrongGroup,
+    /// The last KV group is found by the first group's block table.
+    FirstTable,
     /// Coded weights are misread, which this case ought to notice.
     Misread(&'static str, Misread),
     /// Coded weights are refused in a way that is none.
@@ -84,6 +86,7 @@ impl std::fmt::Display for Fault {
             Self::DependsOnBatch => f.write_str("model: last bit depends on the number of rows"),
             Self::EntriesApart => f.write_str("entries: a cache for each"),
             Self::WrongGroup => f.write_str("kv_append: one wrong element in the second KV group"),
+            Self::FirstTable => f.write_str("kv groups: one block table for all"),
             Self::Misread(case, misread) => write!(f, "{case}: {}", misread.text()),
             Self::Refused(refusal) => write!(f, "coded weights: {}", refusal.text()),
         }
@@ -130,6 +133,7 @@ impl Fault {
             Self::DependsOnBatch,
             Self::EntriesApart,
             Self::WrongGroup,
+            Self::FirstTable,
         ]);
         let misread = |misread: Misread| misread.cases().iter().map(move |case| Self::Misread(case, misread));
         faults.extend(Misread::ALL.into_iter().flat_map(misread));
@@ -152,7 +156,7 @@ impl Fault {
             Self::IgnoredSeed => vec!["sample", "frequencies"],
             Self::DependsOnBatch => vec!["batch_invariance"],
             Self::EntriesApart => vec!["entries"],
-            Self::WrongGroup => vec!["kv_groups"],
+            Self::WrongGroup | Self::FirstTable => vec!["kv_groups"],
             Self::Misread(case, _) => vec![case],
             Self::Refused(_) => vec!["linear_formats"],
         }
@@ -343,6 +347,14 @@ impl Executable for FaultyRun {
             for reset in &mut step.resets {
                 reset.sampling =
                     Arc::new(nvllm_core::SamplingParams { seed: 0, ..(*reset.sampling).clone() });
+            }
+        }
+        if self.fault == Fault::FirstTable {
+            for seq in &mut step.seqs {
+                let first = seq.block_tables.first().cloned();
+                if let (Some(last), Some(first)) = (seq.block_tables.last_mut(), first) {
+                    *last = first;
+                }
             }
         }
         lock(&self.seen).begin(&step);

@@ -149,12 +149,13 @@ impl Layout {
         slots
     }
 
-    /// The block table of each sequence: blocks in no order, with holes between them, and null blocks after the end.
-    pub(crate) fn tables(&self) -> Vec<Arc<[BlockId]>> {
+    /// The block table of each sequence in a KV group: blocks in no order, with holes between them,
+    /// and null blocks after the end. Groups have tables of their own.
+    pub(crate) fn tables(&self, group: usize) -> Vec<Arc<[BlockId]>> {
         let lens = self.lens();
         let blocks: usize = lens.iter().map(|len| len.div_ceil(self.block_len)).sum();
         let mut pool: Vec<_> = (1..(3 + blocks + blocks / 2) as u32).map(BlockId).collect();
-        let mut draw = Draw::new(self.blocks ^ 3);
+        let mut draw = Draw::new(self.blocks ^ 3 ^ (group as u64) << 32);
         draw.shuffle(&mut pool);
         let table = |len: usize| {
             let mut table = pool.split_off(pool.len() - len.div_ceil(self.block_len));
@@ -176,7 +177,8 @@ impl Layout {
 
     /// The steps, over tables of `vocab_size` rows and `num_groups` KV groups.
     pub(crate) fn steps(&self, vocab_size: usize, num_groups: usize) -> Vec<Step> {
-        let (slots, tables) = (self.slots(), self.tables());
+        let slots = self.slots();
+        let tables: Vec<_> = (0..num_groups).map(|group| self.tables(group)).collect();
         let mut draw = Draw::new(self.placement ^ 4);
         let mut wanted = Draw::new(self.content ^ 5);
         (0..self.num_steps())
@@ -202,7 +204,7 @@ impl Layout {
                             .map(|i| Source::Host(self.first_position(seq) + i as u32))
                             .collect(),
                         kv_start: Source::Host(start as u32),
-                        block_tables: vec![Arc::clone(&tables[seq]); num_groups],
+                        block_tables: tables.iter().map(|group| Arc::clone(&group[seq])).collect(),
                         outputs: self.wanted(&mut wanted, chunks[chunk]),
                     });
                 }
@@ -240,7 +242,7 @@ mod tests {
         }
         let lens: Vec<_> = layout.slots().iter().map(|s| next[s.index()] as usize).collect();
         assert_eq!(lens, layout.lens());
-        let mut blocks: Vec<_> = layout.tables().iter().flat_map(|t| t.to_vec()).collect();
+        let mut blocks: Vec<_> = layout.tables(0).iter().flat_map(|t| t.to_vec()).collect();
         blocks.retain(|&b| b != BlockId::NULL);
         blocks.sort_unstable();
         let num_blocks = blocks.len();

@@ -178,7 +178,7 @@ pub fn moved_blocks(backend: &dyn Backend, settings: &Settings) -> Result<()> {
             if at != last {
                 return Ok(());
             }
-            let (from, to) = (trial.layout.tables(), relocated(trial));
+            let (from, to) = (trial.layout.tables(0), relocated(trial));
             relocate(exe, &from, &to)?;
             for seq in steps.iter_mut().flat_map(|s| &mut s.seqs) {
                 let moved = from.iter().position(|t| **t == *seq.block_tables[0]).map(|i| Arc::clone(&to[i]));
@@ -192,7 +192,7 @@ pub fn moved_blocks(backend: &dyn Backend, settings: &Settings) -> Result<()> {
 
 /// Other places for the same tables.
 fn relocated(trial: &Trial) -> Vec<Arc<[BlockId]>> {
-    Layout { blocks: trial.layout.blocks ^ 0x55, ..trial.layout.clone() }.tables()
+    Layout { blocks: trial.layout.blocks ^ 0x55, ..trial.layout.clone() }.tables(0)
 }
 
 /// Moves every block by way of the host, spoils what was there, and copies one block there and back on the device.
