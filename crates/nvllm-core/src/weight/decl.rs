@@ -82,6 +82,9 @@ impl WeightDecl {
         {
             return bad(format!("is {dtype}; weights in f32, f16 and bf16 can be read"));
         }
+        if let Some(fault) = tensor.format.fault() {
+            return bad(format!("has a format that cannot be: {fault}"));
+        }
         if self.shape.len() < 2 && tensor.format.plain().is_none() {
             return bad(format!("is a vector in the format {}; vectors are dense", tensor.format));
         }

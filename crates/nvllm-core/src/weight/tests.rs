@@ -404,3 +404,48 @@ fn parts_of_a_weight_may_differ_in_format() {
     let expected = "backend `cpu` does not run weight `w`: its format is q4_k; dense weights in f32, f16 and bf16 are run";
     assert_eq!(message, expected);
 }
+
+/// A source of one tensor that may announce another format than it delivers.
+struct One(TensorInfo, CanonicalTensor);
+
+impl WeightSource for One {
+    fn describe(&self) -> String {
+        "one".into()
+    }
+
+    fn names(&self) -> Vec<String> {
+        vec!["w".into()]
+    }
+
+    fn info(&self, _: &str) -> crate::Result<TensorInfo> {
+        Ok(self.0.clone())
+    }
+
+    fn tensor(&self, _: &str) -> crate::Result<CanonicalTensor> {
+        Ok(self.1.clone())
+    }
+}
+
+#[test]
+fn a_source_is_held_to_what_it_announces() {
+    let tensor = Items::draw(public("q4_0"), [4, 128], 7).tensor();
+    let decl = weight(&tensor).decl;
+    let announced = |format| TensorInfo { format, ..tensor.info() };
+    let source = One(tensor.info(), tensor.clone());
+    assert_eq!(WeightInfo::of(&decl, &source).unwrap().bytes(), tensor.bytes());
+    assert_eq!(Weight::load(&decl, &source).unwrap().to_f32().unwrap(), rows(&tensor));
+    let message = |info, decl: &WeightDecl| {
+        let error = Weight::load(decl, &One(info, tensor.clone())).unwrap_err();
+        error.to_string()
+    };
+    let other = message(announced(public("q4_1")), &decl);
+    assert!(other.contains("is [4, 128] in q4_0 where the source has announced [4, 128] in q4_1"), "{other}");
+    let nothing = WeightFormat::scaled(Code::U4, ScaleType::F32, [1, 0], Offset::None);
+    assert!(message(announced(nothing), &decl).contains("cannot be: blocks of nothing"));
+    let integers = message(announced(WeightFormat::dense(DType::I32)), &decl);
+    assert!(integers.contains("is i32; weights in f32, f16 and bf16 can be read"), "{integers}");
+    let mut vector = decl;
+    vector.shape = vec![4];
+    let text = message(TensorInfo { shape: vec![4], format: public("q8_0") }, &vector);
+    assert!(text.contains("is a vector in the format q8_0; vectors are dense"), "{text}");
+}
