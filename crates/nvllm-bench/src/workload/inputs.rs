@@ -80,7 +80,7 @@ impl Workload for Inputs {
             series.push((names::STEP_SECONDS, Series::seconds(seconds)));
             let values = vec![(names::INPUT_BYTES, stepper.input_bytes() as f64)];
             let cost = Some(stepper::cost(&model, &short, &weights, &[counts]));
-            bench.keep(self, &case, Measurement { cost, series, values, ..Measurement::default() })?;
+            bench.keep(self, &case, Measurement { cost, series, values })?;
         }
         Ok(())
     }
