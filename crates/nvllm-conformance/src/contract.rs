@@ -188,6 +188,43 @@ pub fn steps_in_flight(backend: &dyn Backend, settings: &Settings) -> Result<()>
     })
 }
 
+/// KV blocks that are read while steps are in flight hold what those steps write: bit for bit what they hold when each step is
+/// waited for.
+pub fn blocks_in_flight(backend: &dyn Backend, settings: &Settings) -> Result<()> {
+    holds("blocks_in_flight", settings, 0.5, dialogues(), |trial| {
+        let mut trial = trial.clone();
+        trial.limits.max_in_flight = 2;
+        let loads = [0, 1].map(|_| load(backend, &trial));
+        let [Ok(mut waited), Ok(mut flying)] = loads else {
+            // A backend may hold fewer: `steps_in_flight` sees to it that it says so.
+            return Ok(());
+        };
+        let steps = steps(&trial, Known::Slot);
+        let steps = &steps[..2];
+        let geometry = waited.kv_cache().geometry(0);
+        let blocks = |exe: &mut dyn nvllm_core::Executable| {
+            let read = |id| exe.kv_cache().read_block(0, BlockId(id)).doing("read_block");
+            (1..geometry.num_blocks as u32).map(read).collect::<Result<Vec<_>>>()
+        };
+        for step in steps {
+            run(&mut *waited, step)?;
+        }
+        let tickets = steps.iter().map(|step| flying.submit(step).doing("submit"));
+        let tickets = tickets.collect::<Result<Vec<_>>>()?;
+        let (got, want) = (blocks(&mut *flying)?, blocks(&mut *waited)?);
+        for ticket in tickets {
+            flying.collect(ticket).doing("collect")?;
+        }
+        match got.iter().zip(&want).position(|(got, want)| got != want) {
+            None => Ok(()),
+            Some(at) => {
+                let problem = format!("block {} with two steps in flight is not what they write", at + 1);
+                Err(Mismatch::contract(problem))
+            }
+        }
+    })
+}
+
 /// A way to spoil a step.
 type Spoil = (&'static str, fn(&mut Step, &Trial));
 

@@ -2,15 +2,15 @@
 
 use nvllm_core::program::{QkNorm, Recorder};
 use nvllm_core::{
-    Activations, AttentionSpec, Backend, DType, Executable, KvLayer, Reference, RopeSpec, RowOutput, Step,
-    StepOutput, ValueId, WeightId,
+    Activations, AttentionSpec, Backend, DType, Executable, KvLayer, Reference, RopeScaling, RopeSpec,
+    RowOutput, Step, StepOutput, ValueId, WeightId,
 };
 use proptest::prelude::*;
 
 use crate::anchor::first_difference;
 use crate::check::{Settings, conforms, holds, load};
 use crate::error::{Difference, Doing, Mismatch, Result};
-use crate::layout::{Layout, layouts, long};
+use crate::layout::{Layout, Outputs, layouts, long};
 use crate::ops::{Routing, head_dims, ropes, router, routings};
 use crate::tolerance::program;
 use crate::trial::{Numbers, Sketch, Trial, numbers};
@@ -213,6 +213,34 @@ pub fn models_end_to_end(backend: &dyn Backend, settings: &Settings) -> Result<(
             same_logits(at, &got, &want, allowed)?;
         }
         Ok(())
+    })
+}
+
+/// More sequences than a thread block has threads: what a device makes of them in one block, it makes in several rounds.
+pub fn many_sequences(backend: &dyn Backend, settings: &Settings) -> Result<()> {
+    let strategy = (numbers(), any::<u64>(), 257..700_usize);
+    holds("many_sequences", settings, 0.1, strategy, |(numbers, content, num_seqs)| {
+        let rope = RopeSpec { head_dim: 64, theta: 1e4, scaling: RopeScaling::None };
+        let shape = Shape {
+            vocab: 11,
+            hidden: 8,
+            layers: 1,
+            num_kv: 1,
+            group: 2,
+            ffn: 4,
+            norm: false,
+            bias: false,
+            tied: true,
+            window: None,
+            routing: None,
+            rope,
+        };
+        // A prompt of one or two tokens, then one more.
+        let seqs = (0..*num_seqs).map(|i| vec![1 + i % 2, 1]).collect();
+        let layout = Layout { seqs, outputs: Outputs::Last, ..Layout::whole(&[1], *content) };
+        // Of these dtypes fused attention takes half.
+        let alike = Numbers { kv: numbers.activations.dtype(), ..*numbers };
+        conforms(backend, &shape.trial(alike, layout).keep_all())
     })
 }
 

@@ -426,6 +426,35 @@ pub fn masks(backend: &dyn Backend, settings: &Settings) -> Result<()> {
     })
 }
 
+/// A step whose masks come while the step before it, from which it takes its tokens, is still in flight.
+pub fn masks_in_flight(backend: &dyn Backend, settings: &Settings) -> Result<()> {
+    holds("masks_in_flight", settings, 0.5, trials(), |(trial, voices)| {
+        let mut two = trial.clone();
+        two.limits.max_in_flight = 2;
+        let Ok(mut exe) = load(backend, &two) else { return Ok(()) };
+        let (mut followed, resets) = follow(trial, voices);
+        let last = |f: &Followed| OutputRow::sample(f.pending.len() as u32 - 1);
+        let row = |f: &Followed| OutputRow { values: true, ..last(f) };
+        let seqs = followed.iter().map(|f| f.seq_step(vec![row(f)])).collect();
+        let first = Step { id: StepId(0), resets, seqs, ..Step::default() };
+        let mut seqs: Vec<_> = first.seqs.iter().map(after).collect();
+        for (i, seq) in seqs.iter_mut().enumerate() {
+            seq.outputs[0] = OutputRow { values: true, awaits_mask: i % 2 == 0, ..seq.outputs[0] };
+        }
+        let second = Step { id: StepId(1), seqs, ..Step::default() };
+        // Every other token.
+        let mask = vec![0x5555_5555_u32; trial.spec.vocab_size.div_ceil(32)];
+        let masks = TokenMasks { rows: (0..voices.len()).step_by(2).map(|i| (i, mask.clone())).collect() };
+        let [a, b] = [&first, &second].map(|step| exe.submit(step).doing("submit"));
+        let (a, b) = (a?, b?);
+        exe.supply_masks(&b, masks.clone()).doing("supply_masks")?;
+        let output = exe.collect(a).doing("collect")?;
+        check_tokens(&first, &output, &mut followed, &TokenMasks::default())?;
+        let output = exe.collect(b).doing("collect")?;
+        check_tokens(&second, &output, &mut followed, &masks)
+    })
+}
+
 /// The step of a token that only the device knows.
 fn after(seq: &SeqStep) -> SeqStep {
     SeqStep {

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use nvllm_conformance::{CASES, expect_conformance};
+use nvllm_conformance::{CASES, MemorySource, expect_conformance};
 use nvllm_core::backend::Under;
 use nvllm_core::weight::{AxisRole, SyntheticSource};
 use nvllm_core::{
@@ -156,4 +156,81 @@ fn graphs_are_captured_between_steps() {
     assert_eq!([step(&mut exe, 3), step(&mut exe, 2), step(&mut exe, 3)], [1, 1, 2]);
     while exe.prepare(true).unwrap() {}
     assert_eq!([step(&mut exe, 1), step(&mut exe, 2)], [3, 4]);
+}
+
+/// `y = x W^T` in f32, with numbers of very different sizes: what a sum gives depends on its order in the first bits.
+fn uneven_layer(cols: usize, rows: usize) -> (ModelSpec, MemorySource) {
+    let mut source = MemorySource::new();
+    let mut state = 1_u64;
+    let mut uneven = |num: usize| {
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as u32
+        };
+        let value = |bits: u32| {
+            let size = 2_f32.powi((bits >> 8) as i32 % 12) * (1.0 + (bits & 127) as f32 / 128.0);
+            if bits & 128 == 0 { size } else { -size }
+        };
+        (0..num).map(|_| value(next())).collect::<Vec<f32>>()
+    };
+    let mut builder = SpecBuilder::new();
+    let mut matrix = |name: &str, rows: usize| {
+        source.insert(name, DType::Bf16, &[rows, cols], uneven(rows * cols));
+        builder.matrix(name, cols, AxisRole::Replicated, [(name.to_owned(), rows, AxisRole::Replicated)])
+    };
+    let (table, weight) = (matrix("table", 4), matrix("weight", rows));
+    let mut program = builder.program("product");
+    let x = program.embed(table);
+    let y = program.linear_f32(x, weight);
+    program.label(y, "y");
+    let mut program = program.finish().expect("shapes agree");
+    program.keep("y");
+    (builder.finish("an uneven layer", vec![program], 4, 1024), source)
+}
+
+/// That wgmma and mma.sync add 16 columns alike, whichever operand holds the weights, is a property of the chip on which the order of
+/// linear layers rests: the same row has the same bits whatever kernel its step's number of rows selects.
+#[test]
+fn tensor_cores_sum_alike() {
+    let backend = match backend(true) {
+        Ok(backend) => backend,
+        Err(reason) => return println!("skipped: {reason}"),
+    };
+    let (spec, source) = uneven_layer(4096, 4096);
+    let most = Limits {
+        step_tokens: 600,
+        context: 600,
+        seqs: 1,
+        step_outputs: 1,
+        ..limits(Numerics::Invariant, Activations::Bf16)
+    };
+    let plan = backend.plan(&spec, &source, &most).expect("it fits");
+    let mut exe = backend.load_plan(plan, &source).expect("it loads");
+    let mut rows_of = |num_rows: u32| {
+        let tokens = (0..num_rows).map(|i| Source::Host(TokenId(i % 4)));
+        let seq = SeqStep {
+            slot: SlotId(0),
+            tokens: tokens.collect(),
+            positions: (0..num_rows).map(Source::Host).collect(),
+            kv_start: Source::Host(0),
+            block_tables: Vec::new(),
+            outputs: Vec::new(),
+        };
+        let reset =
+            SlotReset { slot: SlotId(0), prompt: [].into(), output: [].into(), sampling: Arc::default() };
+        let step = Step { resets: vec![reset], seqs: vec![seq], ..Step::default() };
+        let ticket = exe.submit(&step).expect("it fits");
+        exe.collect(ticket).expect("it runs");
+        let kept = exe.kept("y").expect("it is kept").to_host().expect("it can be read");
+        kept.to_f32().iter().map(|x| x.to_bits()).collect::<Vec<_>>()
+    };
+    let four: Vec<u32> = rows_of(4);
+    let sums: Vec<f32> = four.iter().map(|&bits| f32::from_bits(bits)).collect();
+    assert!(sums.iter().all(|x| x.is_finite()) && sums.iter().any(|x| x.abs() > 1e3), "{:?}", &sums[..4]);
+    for num_rows in [1, 2, 8, 16, 17, 32, 33, 64, 65, 129, 192, 300, 600] {
+        let got = rows_of(num_rows);
+        let want = four.iter().cycle();
+        let differs = got.iter().zip(want).position(|(got, want)| got != want);
+        assert_eq!(differs, None, "element of {num_rows} rows");
+    }
 }

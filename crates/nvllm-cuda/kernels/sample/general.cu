@@ -261,7 +261,9 @@ extern "C" __global__ void __launch_bounds__(1024)
         __syncthreads();
     }
     if (threadIdx.x == 0) {
-        int token = max(outputs[at].target >= 0 ? outputs[at].target : tokens[at], 0);
+        int token = outputs[at].target >= 0 ? outputs[at].target : tokens[at];
+        // An unusable row has no token.
+        if (token < 0) token = 0;
         scored[at].log_sum_exp = max + log(sum);
         scored[at].logit = x[token];
         scored[at].num_top = num_top;
