@@ -191,6 +191,9 @@ impl WorkLists {
 
     /// Whether some of a step's rows go to the prefill kernel.
     pub(crate) fn prefill(&self, batch: &Batch) -> bool {
+        if self.plan.keys.is_empty() {
+            return false;
+        }
         let chunks =
             batch.seqs.iter().map(|seq| (seq.kv_start + seq.num_rows).div_ceil(CHUNK)).sum::<usize>();
         !self.block_len.is_multiple_of(16)
