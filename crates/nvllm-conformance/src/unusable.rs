@@ -63,6 +63,19 @@ pub fn unusable_rows(backend: &dyn Backend, settings: &Settings) -> Result<()> {
                     Mismatch::contract(format!("unusable_rows: step {shift}, row {at}: {problem}"))
                 })?;
             }
+            let part = |unusable: bool| {
+                let rows = step.seqs.iter().zip(&output.rows);
+                let seqs = rows.filter(|(_, row)| row.unusable == unusable).map(|(seq, _)| seq.clone());
+                Step { seqs: seqs.collect(), resets: Vec::new(), ..step.clone() }
+            };
+            let bad = exe.find_unusable(&part(true)).doing("find_unusable")?;
+            let good = exe.find_unusable(&part(false)).doing("find_unusable")?;
+            if !bad.as_ref().is_some_and(|op| op.contains("embed(") || op.contains("linear("))
+                || good.is_some()
+            {
+                let problem = format!("NaN begins at {bad:?}; without bad rows at {good:?}");
+                return Err(Mismatch::contract(format!("unusable_rows: step {shift}: {problem}")));
+            }
         }
         Ok(())
     })

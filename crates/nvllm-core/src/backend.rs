@@ -154,6 +154,14 @@ pub trait Executable {
         let _ = idle;
         Ok(false)
     }
+    /// Runs the sequences of a collected `step` again, op by op, and names the first op that makes NaN or infinity; `None` if none
+    /// does, or the backend cannot tell. All tokens are named by the host, and no slot is reset.
+    ///
+    /// Slots are as before, and the KV cache holds what it held. Slow: for the message of a request that ends by it.
+    fn find_unusable(&mut self, step: &Step) -> Result<Option<String>> {
+        let _ = step;
+        Ok(None)
+    }
     /// Bytes of inputs that the last step copied to a device; 0 on the host.
     fn input_bytes(&self) -> usize {
         0

@@ -49,6 +49,18 @@ impl HostTensor {
         (0..self.bytes.len() / self.dtype.size()).map(|i| self.dtype.read(&self.bytes, i)).collect()
     }
 
+    /// Row `index` of a matrix.
+    pub(crate) fn row(&self, index: usize) -> Self {
+        let cols = self.shape[self.shape.len() - 1];
+        let len = cols * self.dtype.size();
+        Self::from_bytes([cols], self.dtype, self.bytes[index * len..][..len].to_vec())
+    }
+
+    /// Whether no element is NaN or infinite.
+    pub fn is_finite(&self) -> bool {
+        self.to_f32().iter().all(|x| x.is_finite())
+    }
+
     /// The raw little-endian bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes

@@ -238,6 +238,39 @@ impl CudaExecutable {
         all.into_iter().try_for_each(|launch| launch.run(&self.device, at))
     }
 
+    /// Runs a step op by op, and reads what each made.
+    fn run_checked(&mut self, step: &Step, batch: &Batch) -> crate::Result<Option<String>> {
+        self.device.bind()?;
+        self.device.synchronize()?;
+        let extents = self.extents(batch);
+        self.last = Some((step.entry.index(), extents));
+        // The next lane is free: fewer steps are in flight than there are lanes.
+        let (own, inputs) = (&mut self.lanes[self.next_lane], &self.held.inputs);
+        let packed = inputs.layout.pack(own.staging()?, step, batch, [extents.tokens, extents.seqs]);
+        let arrived = own.upload(&self.device, packed.len)?;
+        inputs.spread(&self.device, &packed, arrived)?;
+        let entry = &self.entries[step.entry.index()];
+        self.begin.iter().try_for_each(|launch| launch.run(&self.device, extents))?;
+        for (at, node) in entry.nodes.iter().enumerate() {
+            node.launches(extents).iter().try_for_each(|launch| launch.run(&self.device, extents))?;
+            for id in entry.program.number_outputs(at) {
+                if !self.read_value(entry, id, extents)?.is_finite() {
+                    return Ok(Some(entry.program.line(&entry.program.nodes[at])));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// A value as the last launches left it.
+    fn read_value(&self, entry: &Entry, id: ValueId, extents: Extents) -> crate::Result<HostTensor> {
+        let value = entry.program.value(id);
+        let (dtype, rows) = (value.kind.dtype(&self.limits), extents.rows(value.rows));
+        let mut bytes = vec![0; rows * value.cols * dtype.size()];
+        self.held.arena.read(&self.device.stream, entry.plan.place(id).offset, &mut bytes)?;
+        Ok(HostTensor::from_bytes([rows, value.cols], dtype, bytes))
+    }
+
     /// Room for a copy of all rows of the program's output, if the host wants one of them.
     fn room_for_rows(&self, entry: usize, batch: &Batch) -> crate::Result<Option<Arc<Buffer>>> {
         let wanted = batch
@@ -392,16 +425,9 @@ impl Executable for CudaExecutable {
 
     fn kept(&self, label: &str) -> Option<Box<dyn Tensor>> {
         let (entry, extents) = self.last?;
-        let Entry { program, plan, .. } = &self.entries[entry];
-        let id = program.labelled(label)?;
-        let value = program.value(id);
-        if !value.keep {
-            return None;
-        }
-        let (dtype, rows) = (value.kind.dtype(&self.limits), extents.rows(value.rows));
-        let mut bytes = vec![0; rows * value.cols * dtype.size()];
-        self.held.arena.read(&self.device.stream, plan.place(id).offset, &mut bytes).ok()?;
-        Some(Box::new(HostTensor::from_bytes([rows, value.cols], dtype, bytes)))
+        let entry = &self.entries[entry];
+        let id = entry.program.labelled(label).filter(|&id| entry.program.value(id).keep)?;
+        Some(Box::new(self.read_value(entry, id, extents).ok()?))
     }
 
     fn input_bytes(&self) -> usize {
@@ -416,6 +442,13 @@ impl Executable for CudaExecutable {
         let captured = capture(&self.device, extents, |at| self.launch_all(key.entry, at));
         self.graphs.insert(key, captured);
         Ok(true)
+    }
+
+    fn find_unusable(&mut self, step: &Step) -> Result<Option<String>> {
+        self.check(step)?;
+        let batch = Batch::new(step, &self.slots, &self.limits, &self.geometries, self.vocab_size)?;
+        let found = self.run_checked(step, &batch);
+        self.guard(found)
     }
 
     fn set_profiling(&mut self, on: bool) -> Result<()> {

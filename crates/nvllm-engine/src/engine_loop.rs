@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender};
-use nvllm_core::{Backend, Executable, SeqId, StepId, Ticket};
+use nvllm_core::{Backend, Executable, SeqId, Step, StepId, Ticket};
 use nvllm_sched::{FinishReason, NewSequence, SchedConfig, Scheduler, SeqEvent, Stats};
 
 use self::active::Active;
@@ -39,7 +39,7 @@ pub(crate) struct EngineLoop {
     backend: Box<dyn Backend>,
     exe: Box<dyn Executable>,
     sched: Scheduler,
-    in_flight: VecDeque<Ticket>,
+    in_flight: VecDeque<(Ticket, Step)>,
     active: Active,
     read_bandwidth: Option<f64>,
     /// To the text stage.
@@ -180,24 +180,35 @@ impl EngineLoop {
             // Before the step: on the host it runs to its end within the call.
             self.shared.stats.publish(self.sched.stats());
             match self.exe.submit(&step) {
-                Ok(ticket) => self.in_flight.push_back(ticket),
+                Ok(ticket) => self.in_flight.push_back((ticket, step)),
                 Err(e) => self.fail(step.id, &e.to_string()),
             }
         }
-        let Some(ticket) = self.in_flight.pop_front() else {
+        let Some((ticket, step)) = self.in_flight.pop_front() else {
             self.shared.stats.publish(self.sched.stats());
             return planned;
         };
-        let step = ticket.0;
-        let committed = match self.exe.collect(ticket) {
-            Ok(output) => self.sched.commit(step, output).map_err(|e| e.to_string()),
-            Err(e) => Err(e.to_string()),
-        };
+        let collected = self.exe.collect(ticket).map_err(|e| e.to_string());
+        let committed = collected.and_then(|output| {
+            let spoiled = self.sched.spoiled(&step, &output);
+            let not_numbers = spoiled.map(|spoiled| self.not_numbers(&spoiled));
+            let events = self.sched.commit(step.id, output).map_err(|e| e.to_string())?;
+            Ok((events, not_numbers))
+        });
         match committed {
-            Ok(events) => self.report(events, None),
-            Err(error) => self.fail(step, &error),
+            Ok((events, not_numbers)) => self.report(events, not_numbers.as_deref()),
+            Err(error) => self.fail(step.id, &error),
         }
         true
+    }
+
+    /// Why the sequences of `spoiled` end: their logits are no numbers, from some op on.
+    fn not_numbers(&mut self, spoiled: &Step) -> String {
+        match self.exe.find_unusable(spoiled) {
+            Ok(Some(op)) => format!("{NOT_NUMBERS}; the first op that makes them is `{op}`"),
+            // What it takes to tell may fail, and the device with it: then the next step says so.
+            Ok(None) | Err(_) => NOT_NUMBERS.into(),
+        }
     }
 
     /// Tells the text stage which requests have slots now.
@@ -266,7 +277,8 @@ impl EngineLoop {
                     }
                     SeqEvent::Finished { reason: FinishReason::Unusable, .. } => {
                         self.forget(seq);
-                        Output::Finished { reason: FinishReason::Failed, error: Some(NOT_NUMBERS.into()) }
+                        let error = Some(error.unwrap_or(NOT_NUMBERS).into());
+                        Output::Finished { reason: FinishReason::Failed, error }
                     }
                     SeqEvent::Finished { reason, .. } => {
                         self.forget(seq);

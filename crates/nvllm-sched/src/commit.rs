@@ -1,6 +1,6 @@
 //! What came back.
 
-use nvllm_core::{RowOutput, SeqId, StepId, StepOutput};
+use nvllm_core::{RowOutput, SeqId, SeqStep, Step, StepId, StepOutput};
 
 use crate::scheduler::{InFlight, Part};
 use crate::sequence::Sequence;
@@ -32,6 +32,21 @@ impl Scheduler {
             self.unpin(part.seq);
         }
         Ok(events)
+    }
+
+    /// The part of a step in flight that made the rows of `output` that are [unusable](RowOutput::unusable), to be run once more:
+    /// its tokens named, which the host has known since the step before was committed, and no slot reset. `None` if all rows are usable.
+    pub fn spoiled(&self, step: &Step, output: &StepOutput) -> Option<Step> {
+        let flight = self.in_flight.iter().find(|flight| flight.id == step.id)?;
+        let mut rows = output.rows.iter();
+        let mut spoiled = Step { id: step.id, entry: step.entry, ..Step::default() };
+        for (seq, part) in step.seqs.iter().zip(&flight.parts) {
+            let unusable = rows.by_ref().take(seq.outputs.len()).filter(|row| row.unusable).count() > 0;
+            let Some(state) = self.seqs.get(&part.seq).filter(|_| unusable) else { continue };
+            let tokens = (part.first..part.first + part.len).map(|index| state.token(index)).collect();
+            spoiled.seqs.push(SeqStep { tokens, ..seq.clone() });
+        }
+        (!spoiled.seqs.is_empty()).then_some(spoiled)
     }
 
     /// Gives up a step that the backend could not run, or whose output is lost: its sequences end with

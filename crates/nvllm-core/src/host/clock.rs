@@ -6,7 +6,7 @@ use crate::profile::OpTime;
 
 /// Times each op from the end of the one before it.
 #[derive(Default)]
-pub struct OpClock {
+pub(super) struct OpClock {
     running: Option<Running>,
 }
 
@@ -31,7 +31,7 @@ impl OpClock {
     }
 
     /// Ends an op: that of node `node` in the lowered program, or the sampler.
-    pub fn lap(&mut self, node: Option<usize>) {
+    pub(super) fn lap(&mut self, node: Option<usize>) {
         if let Some(Running { begun, last, ops }) = &mut self.running {
             let now = Instant::now();
             let (start, seconds) = (last.duration_since(*begun), now.duration_since(*last));

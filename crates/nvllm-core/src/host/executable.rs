@@ -5,25 +5,26 @@ use std::collections::VecDeque;
 use super::{Batch, BatchOutput, OpClock, Slots, sample_row};
 use crate::{
     CoreError, EntryId, Executable, HostTensor, KvCache, KvGeometry, Limits, MemoryReport, OutputRow,
-    Program, Result, RowOutput, Step, StepOutput, StepProfile, Tensor, Ticket, TokenMasks,
+    Program, ProgramOutput, Result, RowOutput, Step, StepOutput, StepProfile, Tensor, Ticket, TokenMasks,
+    ValueId,
 };
 
 /// What a host backend adds: running its programs on a resolved batch.
 pub trait Forward {
-    /// Runs every op of an entry program, and tells `clock` when each has ended.
-    fn forward(&mut self, entry: usize, batch: &Batch, clock: &mut OpClock) -> Result<()>;
-    /// The logits `[outputs, vocab]` that the last forward pass left; empty if the program makes none.
+    /// Begins a forward pass of an entry program.
+    fn begin(&mut self, entry: usize, batch: &Batch);
+    /// Runs the next op of the pass: that of node `node`.
+    fn run(&mut self, node: usize, batch: &Batch) -> Result<()>;
+    /// The logits `[outputs, vocab]` that the last pass left; empty if the program makes none.
     fn logits(&self) -> &[f32];
-    /// One row of the hidden states `[outputs, n]` that the last forward pass left; `None` if the program makes none.
-    fn hidden(&self, row: usize) -> Option<HostTensor>;
+    /// A copy of a value `[rows, cols]` of the last pass.
+    fn value(&self, id: ValueId) -> HostTensor;
     /// The entry programs, as they run.
     fn programs(&self) -> &[Program];
     /// Geometry of each KV group.
     fn geometries(&self) -> &[KvGeometry];
     /// The physical KV cache.
     fn kv_cache(&mut self) -> &mut dyn KvCache;
-    /// As [`Executable::kept`].
-    fn kept(&self, label: &str) -> Option<Box<dyn Tensor>>;
     /// What is held.
     fn memory(&self) -> MemoryReport;
 }
@@ -44,6 +45,8 @@ enum State {
 /// An [`Executable`] over a [`Forward`].
 pub struct HostExecutable<F> {
     forward: F,
+    /// The entry program of the last pass.
+    last: Option<usize>,
     slots: Slots,
     limits: Limits,
     vocab_size: usize,
@@ -58,6 +61,7 @@ impl<F: Forward> HostExecutable<F> {
     pub fn new(forward: F, limits: &Limits, vocab_size: usize) -> Self {
         Self {
             forward,
+            last: None,
             slots: Slots::new(limits.seqs),
             limits: limits.clone(),
             vocab_size,
@@ -70,17 +74,34 @@ impl<F: Forward> HostExecutable<F> {
 }
 
 impl<F: Forward> HostExecutable<F> {
+    /// A forward pass.
+    fn pass(&mut self, entry: usize, batch: &Batch) -> Result<()> {
+        self.last = Some(entry);
+        self.forward.begin(entry, batch);
+        for node in 0..self.forward.programs()[entry].nodes.len() {
+            self.forward.run(node, batch)?;
+            self.clock.lap(Some(node));
+        }
+        Ok(())
+    }
+
     /// The rows of a batch whose forward pass has just run. Those that await a mask are left empty.
     fn rows(&mut self, batch: &Batch) -> Vec<RowOutput> {
         let (forward, slots, vocab_size) = (&self.forward, &mut self.slots, self.vocab_size);
         let logits = forward.logits();
+        let output = self.last.and_then(|entry| forward.programs()[entry].output);
+        let wanted = || batch.outputs.iter().any(|output| output.want.values);
+        let hidden = match output {
+            Some(ProgramOutput::Hidden(id)) if wanted() => Some(forward.value(id)),
+            _ => None,
+        };
         let row = |(index, output): (usize, &BatchOutput)| match output.want {
             OutputRow { awaits_mask: true, .. } => RowOutput::default(),
             _ if !logits.is_empty() => {
                 sample_row(&logits[index * vocab_size..][..vocab_size], batch, index, None, slots)
             }
             OutputRow { values: true, .. } => {
-                let values = forward.hidden(index).map(|row| Box::new(row) as Box<dyn Tensor>);
+                let values = hidden.as_ref().map(|all| Box::new(all.row(index)) as Box<dyn Tensor>);
                 RowOutput { values, ..RowOutput::default() }
             }
             _ => RowOutput::default(),
@@ -112,7 +133,7 @@ impl<F: Forward> Executable for HostExecutable<F> {
         let batch = Batch::new(step, &self.slots, &self.limits, self.forward.geometries(), self.vocab_size)
             .and_then(|batch| {
                 self.clock.ready();
-                self.forward.forward(step.entry.index(), &batch, &mut self.clock).map(|()| batch)
+                self.pass(step.entry.index(), &batch).map(|()| batch)
             });
         let batch = match batch {
             Ok(batch) => batch,
@@ -180,7 +201,25 @@ impl<F: Forward> Executable for HostExecutable<F> {
     }
 
     fn kept(&self, label: &str) -> Option<Box<dyn Tensor>> {
-        self.forward.kept(label)
+        let program = &self.forward.programs()[self.last?];
+        let id = program.labelled(label).filter(|&id| program.value(id).keep)?;
+        Some(Box::new(self.forward.value(id)))
+    }
+
+    fn find_unusable(&mut self, step: &Step) -> Result<Option<String>> {
+        let batch = Batch::new(step, &self.slots, &self.limits, self.forward.geometries(), self.vocab_size)?;
+        let entry = step.entry.index();
+        self.last = Some(entry);
+        self.forward.begin(entry, &batch);
+        for node in 0..self.forward.programs()[entry].nodes.len() {
+            self.forward.run(node, &batch)?;
+            let program = &self.forward.programs()[entry];
+            let mut values = program.number_outputs(node).map(|id| self.forward.value(id));
+            if values.any(|value| !value.is_finite()) {
+                return Ok(Some(program.line(&program.nodes[node])));
+            }
+        }
+        Ok(None)
     }
 
     fn memory(&self) -> MemoryReport {

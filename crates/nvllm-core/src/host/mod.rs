@@ -8,7 +8,7 @@ mod sampler;
 mod slots;
 
 pub use batch::{Batch, BatchOutput, BatchSeq};
-pub use clock::OpClock;
+use clock::OpClock;
 pub use executable::{Forward, HostExecutable};
 pub use memory::memory_bytes;
 pub use sampler::sample_row;

@@ -180,6 +180,12 @@ impl Program {
         }
     }
 
+    /// What a node writes, but ids.
+    pub fn number_outputs(&self, node: usize) -> impl Iterator<Item = ValueId> + '_ {
+        let outputs = self.nodes[node].outputs.iter().copied();
+        outputs.filter(|&id| self.value(id).kind != ValueKind::I32)
+    }
+
     /// Errors if `step` wants of its rows what this program does not make.
     pub fn check_outputs(&self, step: &Step) -> Result<()> {
         let mut rows = step.seqs.iter().flat_map(|seq| &seq.outputs);

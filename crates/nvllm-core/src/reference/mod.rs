@@ -6,12 +6,12 @@
 mod kv;
 mod ops;
 
-use crate::host::{Batch, Forward, HostExecutable, OpClock, memory_bytes};
+use crate::host::{Batch, Forward, HostExecutable, memory_bytes};
 use crate::program::{MemoryPlan, Node, Program};
 use crate::{
     Activations, Backend, BackendInfo, DType, Executable, HostTensor, KvCache, KvGeometry, Limits,
-    MemoryReport, ModelSpec, OpQuery, OrderId, Plan, PlanRules, ProgramOutput, Reason, Result, Tensor,
-    ValueId, ValueKind, Weight, WeightDecl, WeightSource,
+    MemoryReport, ModelSpec, OpQuery, OrderId, Plan, PlanRules, Reason, Result, ValueId, ValueKind, Weight,
+    WeightDecl, WeightSource,
 };
 
 use kv::ReferenceKv;
@@ -116,8 +116,35 @@ struct Run {
 }
 
 impl Forward for Run {
-    fn forward(&mut self, entry: usize, batch: &Batch, clock: &mut OpClock) -> Result<()> {
-        self.run(entry, batch, clock);
+    fn begin(&mut self, entry: usize, _: &Batch) {
+        self.entry = entry;
+        self.values = vec![Vec::new(); self.programs[entry].values.len()];
+    }
+
+    fn run(&mut self, node: usize, batch: &Batch) -> Result<()> {
+        let program = &self.programs[self.entry];
+        let node = &program.nodes[node];
+        let inputs: Vec<&[f32]> = node.inputs.iter().map(|id| self.values[id.index()].as_slice()).collect();
+        let cols = |id: &ValueId| program.value(*id).cols;
+        let cx = ops::Context {
+            batch,
+            weights: &self.weights,
+            decls: &program.weights,
+            in_cols: node.inputs.iter().map(cols).collect(),
+        };
+        let mut outputs = ops::run(&node.op, &cx, &inputs, &mut self.kv);
+        for (id, out) in node.outputs.iter().zip(&mut outputs) {
+            if program.value(*id).kind == ValueKind::Act {
+                let dtype = self.limits.activations.dtype();
+                out.iter_mut().for_each(|x| *x = dtype.round(*x));
+            }
+        }
+        if let Some(observer) = &self.observer {
+            observer(program, node, &mut outputs);
+        }
+        for (id, out) in node.outputs.iter().zip(outputs) {
+            self.values[id.index()] = out;
+        }
         Ok(())
     }
 
@@ -125,12 +152,10 @@ impl Forward for Run {
         self.programs[self.entry].logits().map_or(&[], |id| &self.values[id.index()])
     }
 
-    fn hidden(&self, row: usize) -> Option<HostTensor> {
-        let program = &self.programs[self.entry];
-        let Some(ProgramOutput::Hidden(id)) = program.output else { return None };
-        let value = program.value(id);
-        let row = &self.values[id.index()][row * value.cols..][..value.cols];
-        Some(HostTensor::from_f32([value.cols], value.kind.dtype(&self.limits), row))
+    fn value(&self, id: ValueId) -> HostTensor {
+        let (value, data) = (self.programs[self.entry].value(id), &self.values[id.index()]);
+        let dtype = value.kind.dtype(&self.limits);
+        HostTensor::from_f32([data.len() / value.cols, value.cols], dtype, data)
     }
 
     fn programs(&self) -> &[Program] {
@@ -145,52 +170,8 @@ impl Forward for Run {
         &mut self.kv
     }
 
-    fn kept(&self, label: &str) -> Option<Box<dyn Tensor>> {
-        let program = &self.programs[self.entry];
-        let id = program.labelled(label)?;
-        let (value, data) = (program.value(id), self.values.get(id.index())?);
-        if !value.keep {
-            return None;
-        }
-        let dtype = value.kind.dtype(&self.limits);
-        Some(Box::new(HostTensor::from_f32([data.len() / value.cols, value.cols], dtype, data)))
-    }
-
     fn memory(&self) -> MemoryReport {
         let arena = self.values.iter().map(|v| DType::F32.size() * v.len()).sum();
         MemoryReport { weights: self.weight_bytes, kv: self.kv.bytes(), arena, scratch: 0 }
-    }
-}
-
-impl Run {
-    fn run(&mut self, entry: usize, batch: &Batch, clock: &mut OpClock) {
-        self.entry = entry;
-        let program = &self.programs[entry];
-        self.values = vec![Vec::new(); program.values.len()];
-        for (index, node) in program.nodes.iter().enumerate() {
-            let inputs: Vec<&[f32]> =
-                node.inputs.iter().map(|id| self.values[id.index()].as_slice()).collect();
-            let cols = |id: &ValueId| program.value(*id).cols;
-            let cx = ops::Context {
-                batch,
-                weights: &self.weights,
-                decls: &program.weights,
-                in_cols: node.inputs.iter().map(cols).collect(),
-            };
-            let mut outputs = ops::run(&node.op, &cx, &inputs, &mut self.kv);
-            for (id, out) in node.outputs.iter().zip(&mut outputs) {
-                if program.value(*id).kind == ValueKind::Act {
-                    let dtype = self.limits.activations.dtype();
-                    out.iter_mut().for_each(|x| *x = dtype.round(*x));
-                }
-            }
-            if let Some(observer) = &self.observer {
-                observer(program, node, &mut outputs);
-            }
-            for (id, out) in node.outputs.iter().zip(outputs) {
-                self.values[id.index()] = out;
-            }
-            clock.lap(Some(index));
-        }
     }
 }

@@ -11,11 +11,10 @@ mod zeroed;
 
 use std::sync::Arc;
 
-use nvllm_core::host::{Batch, Forward, HostExecutable, OpClock, memory_bytes};
+use nvllm_core::host::{Batch, Forward, HostExecutable, memory_bytes};
 use nvllm_core::{
     Activations, Backend, BackendInfo, CoreError, DType, Executable, HostTensor, KvCache, KvGeometry, Limits,
-    MemoryReport, ModelSpec, Op, OpQuery, OrderId, Plan, PlanRules, Program, ProgramOutput, Reason, Tensor,
-    WeightSource,
+    MemoryReport, ModelSpec, Op, OpQuery, OrderId, Plan, PlanRules, Program, Reason, ValueId, WeightSource,
 };
 
 use crate::{Cpu, Isa, Kernels, Pool, PoolConfig, SumOrder, measure_matmul_rate, measure_read_bandwidth};
@@ -151,35 +150,31 @@ struct Run {
 }
 
 impl Forward for Run {
-    fn forward(&mut self, entry: usize, batch: &Batch, clock: &mut OpClock) -> nvllm_core::Result<()> {
+    fn begin(&mut self, entry: usize, batch: &Batch) {
         self.values.entry = entry;
         self.values.num_rows = [batch.tokens.len(), batch.outputs.len(), batch.seqs.len()];
         self.tables.begin(batch);
+    }
+
+    fn run(&mut self, node: usize, batch: &Batch) -> nvllm_core::Result<()> {
         let Self { cpu, kv, tables, scratch, values } = self;
+        let node = &values.program().nodes[node];
         let mut machine = ops::Machine { cpu, kv, tables, scratch, values, batch };
-        let nodes = &values.programs[entry].nodes;
-        for (index, node) in nodes.iter().enumerate() {
-            machine.run(node).map_err(|e| CoreError::Unsupported {
-                backend: "cpu".into(),
-                op: node.op.stem().into(),
-                reason: e.to_string(),
-            })?;
-            clock.lap(Some(index));
-        }
-        Ok(())
+        machine.run(node).map_err(|e| CoreError::Unsupported {
+            backend: "cpu".into(),
+            op: node.op.stem().into(),
+            reason: e.to_string(),
+        })
     }
 
     fn logits(&self) -> &[f32] {
         self.values.program().logits().map_or(&[], |id| self.values.words(id))
     }
 
-    fn hidden(&self, row: usize) -> Option<HostTensor> {
-        let program = self.values.program();
-        let Some(ProgramOutput::Hidden(id)) = program.output else { return None };
-        let (value, bytes) = (program.value(id), self.values.bytes(id));
-        let dtype = value.kind.dtype(&self.values.limits);
-        let len = value.cols * dtype.size();
-        Some(HostTensor::from_bytes([value.cols], dtype, bytes[row * len..][..len].to_vec()))
+    fn value(&self, id: ValueId) -> HostTensor {
+        let dtype = self.values.program().value(id).kind.dtype(&self.values.limits);
+        let (num_rows, cols) = self.values.shape(id);
+        HostTensor::from_bytes([num_rows, cols], dtype, self.values.bytes(id).to_vec())
     }
 
     fn programs(&self) -> &[Program] {
@@ -192,18 +187,6 @@ impl Forward for Run {
 
     fn kv_cache(&mut self) -> &mut dyn KvCache {
         &mut self.kv
-    }
-
-    fn kept(&self, label: &str) -> Option<Box<dyn Tensor>> {
-        let program = self.values.program();
-        let id = program.labelled(label)?;
-        let value = program.value(id);
-        if !value.keep {
-            return None;
-        }
-        let dtype = value.kind.dtype(&self.values.limits);
-        let (num_rows, cols) = self.values.shape(id);
-        Some(Box::new(HostTensor::from_bytes([num_rows, cols], dtype, self.values.bytes(id).to_vec())))
     }
 
     fn memory(&self) -> MemoryReport {
