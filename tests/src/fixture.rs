@@ -1,4 +1,5 @@
-//! Golden fixtures: tiny checkpoints with the logits and hidden states that Hugging Face's transformers computes.
+//! Golden fixtures: tiny checkpoints with the logits and hidden states that Hugging Face's
+//! transformers computes.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -18,7 +19,8 @@ pub fn model_dir() -> PathBuf {
     in_repository("models/nvllm-tiny")
 }
 
-/// A path of the repository that this was built from; where that is gone, of the current directory (a bundle).
+/// A path of the repository that this was built from; where that is gone, of the current directory
+/// (a bundle).
 fn in_repository(path: &str) -> PathBuf {
     let built_from = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
     if built_from.exists() { built_from } else { path.into() }

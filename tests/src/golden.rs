@@ -4,8 +4,8 @@ use nvllm_core::{Activations, Backend, ModelSpec, Op, Reference, TokenId};
 
 use crate::{Fixture, Layout, Session};
 
-/// Qwen3's fixtures, each with the tolerance on logits and hidden states that f32 activations are held to. `d`'s RoPE
-/// angles are f32 in the reference implementation.
+/// Qwen3's fixtures, each with the tolerance on logits and hidden states that f32 activations are
+/// held to. `d`'s RoPE angles are f32 in the reference implementation.
 pub const QWEN3_FIXTURES: [(&str, f32); 9] = [
     ("a_qwen3_tied_gqa", 1e-3),
     ("b_qwen3_untied_sharded", 1e-3),
@@ -51,7 +51,8 @@ impl Distance {
 /// What bf16 activations make of a fixture.
 #[derive(Clone, Copy, Debug)]
 pub struct Rounded {
-    /// From the reference to the backend, both rounding at the same points: the backend fuses nothing that was not recorded so.
+    /// From the reference to the backend, both rounding at the same points: the backend fuses
+    /// nothing that was not recorded so.
     pub apart: Distance,
     /// From transformers in f32 to that reference: what rounding alone moves.
     pub rounding: Distance,
@@ -60,8 +61,9 @@ pub struct Rounded {
 }
 
 impl Rounded {
-    /// Where the rounding points are the same, another order of an f32 sum may tip a rounding: that must not amount to more than the
-    /// rounding itself does. Where they are not, the distance to f32 must stay within twice what rounding moves.
+    /// Where the rounding points are the same, another order of an f32 sum may tip a rounding: that
+    /// must not amount to more than the rounding itself does. Where they are not, the distance to
+    /// f32 must stay within twice what rounding moves.
     pub fn holds(&self) -> bool {
         let most = self.rounding.logits;
         self.apart.logits <= most && self.off.logits <= 2.0 * most

@@ -102,7 +102,8 @@ impl Session {
         logits
     }
 
-    /// Greedy continuation in slot 0: runs the prompt, then feeds back `num` likeliest tokens, positions counting on.
+    /// Greedy continuation in slot 0: runs the prompt, then feeds back `num` likeliest tokens,
+    /// positions counting on.
     pub fn greedy(&mut self, prompt: &[TokenId], positions: &[u32], num: usize) -> Vec<TokenId> {
         let mut logits = self.logits(prompt, positions);
         let mut position = positions.last().copied().unwrap_or_default();

@@ -1,4 +1,5 @@
-//! `nvllm-bench` end to end: its gate on backends that are right and wrong, and every workload that needs no program, small.
+//! `nvllm-bench` end to end: its gate on backends that are right and wrong, and every workload that
+//! needs no program, small.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! The demo model's 16 greedy runs: token for token with f32 activations, by teacher forcing under bf16.
+//! The demo model's 16 greedy runs: token for token with f32 activations, by teacher forcing under
+//! bf16.
 
 use nvllm_core::weight::{DenseSource, Safetensors};
 use nvllm_core::{Activations, Backend, HfConfig, ModelSpec, Reference, TokenId};
@@ -19,9 +20,10 @@ struct Case {
     min_top2_gap: f32,
 }
 
-/// Rounding to bf16 after every op moves a gap by 0.10 (root mean square), 0.66 at most of 598: measured with the reference
-/// and with both summation orders of the CPU's kernels. A largest value is one draw of a noise that each order draws anew,
-/// so it has room; the mean is what tells a fault.
+/// Rounding to bf16 after every op moves a gap by 0.10 (root mean square), 0.66 at most of 598:
+/// measured with the reference and with both summation orders of the CPU's kernels. A largest value
+/// is one draw of a noise that each order draws anew, so it has room; the mean is what tells a
+/// fault.
 const GAP: f32 = 0.9;
 const GAP_RMS: f64 = 0.12;
 
@@ -61,8 +63,9 @@ fn top2(row: &[f32]) -> (TokenId, TokenId, f32) {
     (first, second, row[first.index()] - row[second.index()])
 }
 
-/// Along the golden ids: the argmax wherever the f32 gap exceeds `GAP`, every gap within `GAP` of the f32 one and all within
-/// `GAP_RMS` in the mean. Chat runs whose gaps all exceed `GAP` also freely.
+/// Along the golden ids: the argmax wherever the f32 gap exceeds `GAP`, every gap within `GAP` of
+/// the f32 one and all within `GAP_RMS` in the mean. Chat runs whose gaps all exceed `GAP` also
+/// freely.
 fn check_bf16(backend: &dyn Backend) {
     let (mut exact, spec) = session(&Reference::default(), Activations::F32);
     let (mut rounded, _) = session(backend, Activations::Bf16);

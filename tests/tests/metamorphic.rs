@@ -60,7 +60,8 @@ fn mixed_batch(
     for size in [3, 1, 9, 1, 1, 30, 2].into_iter().cycle() {
         let end = (at + size).min(ids.len());
         let part = Part { slot: 2, tokens: &ids[at..end], positions: &positions[at..end] };
-        // Neighbours take other parts of the same text, 5 and 1 tokens a step, while there is text left.
+        // Neighbours take other parts of the same text, 5 and 1 tokens a step, while there is text
+        // left.
         let mut parts = Vec::new();
         for (slot, num) in [(0, 5), (3, 1)] {
             let start = &mut others[slot / 3];
@@ -81,8 +82,8 @@ fn mixed_batch(
     assert!(got == whole, "{} {activations:?}: in a mixed batch", fixture.name);
 }
 
-/// The demo model in bf16, whose shapes fast kernels take: steps of each size have kernels of their own, and all give the same bits.
-/// Sequences reach beyond one chunk of attention.
+/// The demo model in bf16, whose shapes fast kernels take: steps of each size have kernels of their
+/// own, and all give the same bits. Sequences reach beyond one chunk of attention.
 fn check_step_sizes(backend: &dyn Backend) {
     let config = HfConfig::parse(&std::fs::read(model_dir().join("config.json")).unwrap()).unwrap();
     let spec = nvllm_model_qwen3::build(&config).unwrap();

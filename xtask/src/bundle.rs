@@ -1,7 +1,9 @@
-//! `cargo xtask bundle`: what tests and measures a GPU, as one folder for a machine without Rust and without this repository.
+//! `cargo xtask bundle`: what tests and measures a GPU, as one folder for a machine without Rust
+//! and without this repository.
 //!
-//! Executables are stripped; the CUDA kernels are inside the program, the demo model is beside it, as a test reads it. `gpu-suite.sh` in
-//! the bundle runs everything. The folder is also packed into one file.
+//! Executables are stripped; the CUDA kernels are inside the program, the demo model is beside it,
+//! as a test reads it. `gpu-suite.sh` in the bundle runs everything. The folder is also packed into
+//! one file.
 
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
@@ -26,7 +28,8 @@ const TESTS: [(&str, &str); 4] = [
 const FILES: [&str; 5] =
     ["tests/golden", "tests/python", "models/nvllm-tiny", "models/configs", "crates/nvllm-bench/peers"];
 
-/// How the real program is built: with the kernels, and without the demo model, which lies beside it.
+/// How the real program is built: with the kernels, and without the demo model, which lies beside
+/// it.
 const PROGRAM: [&str; 7] =
     ["build", "--release", "--package", "nvllm", "--no-default-features", "--features", "embedded-kernels"];
 

@@ -15,7 +15,8 @@ struct Step {
     env: &'static [(&'static str, &'static str)],
 }
 
-/// Everything before the tests. Lints and documentation read the same metadata of dependencies; the tests build them.
+/// Everything before the tests. Lints and documentation read the same metadata of dependencies; the
+/// tests build them.
 const CHECKS: [Step; 3] = [
     Step { name: "fmt", cargo: &["fmt", "--all", "--check"], env: &[] },
     Step {
@@ -66,7 +67,8 @@ fn run(step: &Step, root: &Path) -> Result<bool> {
     let start = Instant::now();
     let mut command = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()));
     command.args(step.cargo).envs(step.env.iter().copied()).current_dir(root);
-    // What cargo tells this program about itself would make build scripts run again that watch these variables.
+    // What cargo tells this program about itself would make build scripts run again that watch
+    // these variables.
     let of_this_crate = |name: &str| ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|p| name.starts_with(p));
     for name in
         std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).filter(|n| of_this_crate(n))

@@ -45,7 +45,8 @@ impl Name {
 /// A backend under its name.
 type Named = (&'static str, Box<dyn Backend>);
 
-/// Prints the tables. Fails if f32 activations miss a tolerance or a greedy run, or bf16 activations what the tests allow.
+/// Prints the tables. Fails if f32 activations miss a tolerance or a greedy run, or bf16
+/// activations what the tests allow.
 pub(crate) fn command(args: &Args) -> Result<ExitCode> {
     let open = |name: &Name| Ok((name.text(), name.open()?));
     let backends: Vec<Named> = args.backend.iter().map(open).collect::<Result<_>>()?;

@@ -1,8 +1,10 @@
-//! `cargo xtask kernels`: every CUDA kernel, compiled for every architecture that a release supports, on a machine without a GPU.
+//! `cargo xtask kernels`: every CUDA kernel, compiled for every architecture that a release
+//! supports, on a machine without a GPU.
 //!
-//! A kernel that does not compile fails, and so does one that spills registers beyond what its file's header allows and gives a reason
-//! for. What each kernel takes of a multiprocessor is printed, because it decides how many blocks run at once. `--embed` keeps the machine
-//! code for a release, which then compiles nothing.
+//! A kernel that does not compile fails, and so does one that spills registers beyond what its
+//! file's header allows and gives a reason for. What each kernel takes of a multiprocessor is
+//! printed, because it decides how many blocks run at once. `--embed` keeps the machine code for a
+//! release, which then compiles nothing.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -32,7 +34,8 @@ pub(crate) struct Args {
     /// Print each architecture, not only the largest numbers of all
     #[arg(long)]
     all: bool,
-    /// Keep the machine code in target/kernels/archive, for a build with the feature `embedded-kernels`
+    /// Keep the machine code in target/kernels/archive, for a build with the feature
+    /// `embedded-kernels`
     #[arg(long)]
     embed: bool,
 }
@@ -141,7 +144,8 @@ fn table(rows: &[(&str, String, Resources)], all: bool) -> String {
     text
 }
 
-/// The compiler: where it was said to be, where the system finds it, or in the folder that this installs into.
+/// The compiler: where it was said to be, where the system finds it, or in the folder that this
+/// installs into.
 fn find(root: &Path, args: &Args) -> Result<Nvrtc> {
     if let Some(dir) = &args.nvrtc {
         return Ok(Nvrtc::load(Some(dir))?);

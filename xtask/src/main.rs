@@ -1,8 +1,9 @@
 //! Development commands of nvLLM: `cargo xtask --help`.
 //!
-//! What a contributor runs beside the compiler and the tests: the checks that CI runs, the rules of the house as code
-//! ([`tidy`]), models made of random weights, tables of errors, and measurements. It is a program and not a set of
-//! shell scripts so that it shares the types of what it checks and runs wherever the project builds.
+//! What a contributor runs beside the compiler and the tests: the checks that CI runs, the rules of
+//! the house as code ([`tidy`]), models made of random weights, tables of errors, and measurements.
+//! It is a program and not a set of shell scripts so that it shares the types of what it checks and
+//! runs wherever the project builds.
 //!
 //! Deliberately absent: anything a user of nvLLM needs. That belongs to the binary `nvllm`.
 

@@ -1,8 +1,8 @@
-//! `cargo xtask synth`: a model directory with random weights, for measurements that need a model's shape and not its
-//! words.
+//! `cargo xtask synth`: a model directory with random weights, for measurements that need a model's
+//! shape and not its words.
 //!
-//! The safetensors file is written tensor by tensor, each at its place, by as many threads as there are cores: at no time
-//! are more weights in memory than one tensor a thread.
+//! The safetensors file is written tensor by tensor, each at its place, by as many threads as there
+//! are cores: at no time are more weights in memory than one tensor a thread.
 //!
 //! Format: <https://github.com/huggingface/safetensors#format>.
 
@@ -207,7 +207,8 @@ mod tests {
     use super::*;
     use nvllm_core::weight::{DenseSource, Safetensors};
 
-    /// Layer kinds and merged parts of a dense model with untied head and biases, in a few kilobytes.
+    /// Layer kinds and merged parts of a dense model with untied head and biases, in a few
+    /// kilobytes.
     const CONFIG: &str = r#"{"architectures": ["Qwen3ForCausalLM"], "hidden_act": "silu", "vocab_size": 40,
         "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "head_dim": 8,
         "num_key_value_heads": 1, "max_position_embeddings": 64, "attention_bias": true, "rope_theta": 10000}"#;

@@ -29,7 +29,8 @@ pub struct Subject {
     pub dir: Option<PathBuf>,
     /// Seed of random weights.
     pub seed: Option<u64>,
-    /// Opens it. Not held open throughout: pages that a process maps cannot be driven out of the page cache.
+    /// Opens it. Not held open throughout: pages that a process maps cannot be driven out of the
+    /// page cache.
     pub open: Box<dyn Fn() -> Result<Model>>,
 }
 
@@ -79,8 +80,8 @@ pub struct Sizes {
 }
 
 impl Sizes {
-    /// Every batch size with every length of `lens`; a size that was not given counts as `default`, and `None` where
-    /// neither was.
+    /// Every batch size with every length of `lens`; a size that was not given counts as `default`,
+    /// and `None` where neither was.
     pub(crate) fn pairs(&self, lens: &[usize], default: (usize, usize)) -> Option<Vec<(usize, usize)>> {
         if self.batch.is_empty() && lens.is_empty() {
             return None;
@@ -244,7 +245,8 @@ impl Bench {
         })
     }
 
-    /// Runs the workloads, one after another, and appends the records of each to the file at `path` once it is done.
+    /// Runs the workloads, one after another, and appends the records of each to the file at `path`
+    /// once it is done.
     ///
     /// Errors if one fails or a record is refused; what was appended before stays.
     pub fn run(&mut self, workloads: &[&dyn Workload], path: &Path) -> Result<()> {
@@ -364,7 +366,8 @@ impl Bench {
         host::available_bytes().filter(|_| device.driver.is_none()).unwrap_or(device.memory_bytes)
     }
 
-    /// Whether this many bytes beside the weights fit the memory that is free; if not the case is skipped.
+    /// Whether this many bytes beside the weights fit the memory that is free; if not the case is
+    /// skipped.
     pub(crate) fn fits(&mut self, what: &str, bytes: usize) -> bool {
         let free = self.free_bytes();
         // A machine that swaps measures its disk.
@@ -436,7 +439,8 @@ impl Bench {
         Ok(())
     }
 
-    /// The peers, started and checked against our logits the first time; to be given [back](Self::put_peers).
+    /// The peers, started and checked against our logits the first time; to be given
+    /// [back](Self::put_peers).
     pub(crate) fn take_peers(&mut self) -> Result<Vec<Peer>> {
         if let Some(peers) = self.peers.take() {
             return Ok(peers);
@@ -501,8 +505,8 @@ impl Bench {
     }
 }
 
-/// Lets another engine come to rest: turns of ours right after a peer's were seen to run slower. Why, and whether this pause is long
-/// enough, is not established.
+/// Lets another engine come to rest: turns of ours right after a peer's were seen to run slower.
+/// Why, and whether this pause is long enough, is not established.
 pub(crate) fn settle() {
     std::thread::sleep(Duration::from_millis(500));
 }

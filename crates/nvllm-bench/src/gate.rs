@@ -1,8 +1,9 @@
-//! The accuracy gate: no figure without a backend that computes what it should, in the same program.
+//! The accuracy gate: no figure without a backend that computes what it should, in the same
+//! program.
 //!
-//! Three checks, on models whose answers are known whatever model is measured: golden fixtures (if the program brings
-//! them), the demo model's 16 greedy runs token for token under f32 activations, and its perplexity of a text that it
-//! never saw under the activations that are measured.
+//! Three checks, on models whose answers are known whatever model is measured: golden fixtures (if
+//! the program brings them), the demo model's 16 greedy runs token for token under f32 activations,
+//! and its perplexity of a text that it never saw under the activations that are measured.
 
 use std::sync::Arc;
 
@@ -22,7 +23,8 @@ const TEXT: &[u8] = include_bytes!("../../../tests/eval/val.txt.xz");
 /// Perplexities of it by Hugging Face's transformers.
 const EXPECTED: &str = include_str!("../../../tests/eval/expected.json");
 
-/// How far a perplexity may lie from the one expected: rounding activations to bf16 moves it by far less.
+/// How far a perplexity may lie from the one expected: rounding activations to bf16 moves it by far
+/// less.
 const TOLERANCE: f64 = 0.01;
 
 /// Tokens of a step whose rows are all scored.
@@ -68,7 +70,8 @@ pub struct Perplexity {
 impl Gate {
     /// Runs the checks; with `prefix` the perplexity is of the text's beginning only.
     ///
-    /// Errors if the backend or the demo model cannot be had. A wrong answer is no error: the report says so.
+    /// Errors if the backend or the demo model cannot be had. A wrong answer is no error: the
+    /// report says so.
     pub fn check(
         &self,
         factory: &Factory,
@@ -120,7 +123,8 @@ struct GoldenCase {
     output_ids: Vec<TokenId>,
 }
 
-/// Greedy runs under f32 activations, all at once through the engine: how many equal the golden ones, and of how many.
+/// Greedy runs under f32 activations, all at once through the engine: how many equal the golden
+/// ones, and of how many.
 fn golden_runs(factory: &Factory, demo: &Arc<Model>, numerics: Numerics) -> Result<(usize, usize)> {
     let golden: Golden = serde_json::from_str(GOLDEN).map_err(|e| data("nvllm-tiny.json", &e))?;
     let activations = Some(Activations::F32);
@@ -149,8 +153,8 @@ struct Expected {
     perplexity: f64,
 }
 
-/// Perplexity under `activations`: the documents with an end-of-text token after each, in windows that overlap by one token, so
-/// that each token but the first is scored once.
+/// Perplexity under `activations`: the documents with an end-of-text token after each, in windows
+/// that overlap by one token, so that each token but the first is scored once.
 fn perplexity(
     factory: &Factory,
     demo: &Arc<Model>,

@@ -1,4 +1,5 @@
-//! Facts about the machine, this process and the source. What cannot be found out is left out of the record.
+//! Facts about the machine, this process and the source. What cannot be found out is left out of
+//! the record.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -93,7 +94,8 @@ fn drop_pages(_: &File) -> std::io::Result<()> {
     Err(std::io::Error::from(std::io::ErrorKind::Unsupported))
 }
 
-/// Commit of the repository at `root`, and whether its tracked files differ from it. `None` if it is none.
+/// Commit of the repository at `root`, and whether its tracked files differ from it. `None` if it
+/// is none.
 pub fn commit(root: &Path) -> Option<Source> {
     let git = |args: &[&str]| {
         let output = Command::new("git").args(args).current_dir(root).output().ok()?;
@@ -118,7 +120,8 @@ pub fn weight_files(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// SHA-256 of the files' bytes one after another, hexadecimal: of one file, what `sha256sum` prints.
+/// SHA-256 of the files' bytes one after another, hexadecimal: of one file, what `sha256sum`
+/// prints.
 pub fn sha256_files(files: &[PathBuf]) -> Result<String> {
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
@@ -143,7 +146,8 @@ fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
-/// The last component of a path, other text as it is: where things lie on this machine is nobody's business.
+/// The last component of a path, other text as it is: where things lie on this machine is nobody's
+/// business.
 pub fn base_name(text: &str) -> String {
     Path::new(text).file_name().map_or_else(|| text.into(), |name| name.to_string_lossy().into_owned())
 }

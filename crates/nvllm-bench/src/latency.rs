@@ -1,4 +1,5 @@
-//! Latencies of requests, defined as vLLM's benchmark defines them: other tools give the same names to other things.
+//! Latencies of requests, defined as vLLM's benchmark defines them: other tools give the same names
+//! to other things.
 
 use std::time::{Duration, Instant};
 

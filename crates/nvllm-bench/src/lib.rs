@@ -1,11 +1,13 @@
 //! Measurements that can be believed.
 //!
-//! A figure is printed only from a [`Record`], and a record is kept only if the same program computed what it should. The
-//! record holds every raw time, so that a figure can be made anew in another way, and everything that it rests on: the
-//! machine as found, the source, the weights, the limits of the hardware measured by the same process.
+//! A figure is printed only from a [`Record`], and a record is kept only if the same program
+//! computed what it should. The record holds every raw time, so that a figure can be made anew in
+//! another way, and everything that it rests on: the machine as found, the source, the weights, the
+//! limits of the hardware measured by the same process.
 //!
-//! Speed on a shared machine drifts by tens of percent within minutes. Nothing is therefore compared across time: limits
-//! are measured beside each group of steps, engines take turns, and what is reported is the median over pairs.
+//! Speed on a shared machine drifts by tens of percent within minutes. Nothing is therefore
+//! compared across time: limits are measured beside each group of steps, engines take turns, and
+//! what is reported is the median over pairs.
 //!
 //! Deliberately absent: means where a median is meant, best-of runs, and figures without raw times.
 

@@ -1,10 +1,13 @@
-//! Where the time of a step goes: a trace that Perfetto (ui.perfetto.dev) and `chrome://tracing` open.
+//! Where the time of a step goes: a trace that Perfetto (ui.perfetto.dev) and `chrome://tracing`
+//! open.
 //!
-//! One track for the host (submit, collect) and one for the device (every op of the lowered program). An op carries its bytes,
-//! its operations, and the share of the hardware's limit that it reached: the time that bytes over bandwidth or operations over
-//! matrix rate allow, whichever is longer, divided by the time it took. Values that never leave a cache let a small op exceed 1.
+//! One track for the host (submit, collect) and one for the device (every op of the lowered
+//! program). An op carries its bytes, its operations, and the share of the hardware's limit that it
+//! reached: the time that bytes over bandwidth or operations over matrix rate allow, whichever is
+//! longer, divided by the time it took. Values that never leave a cache let a small op exceed 1.
 //!
-//! Format: the Trace Event Format of Chrome's tracing ("JSON Object Format", complete and metadata events), times in microseconds.
+//! Format: the Trace Event Format of Chrome's tracing ("JSON Object Format", complete and metadata
+//! events), times in microseconds.
 
 use std::path::Path;
 use std::slice::from_ref;
@@ -29,7 +32,8 @@ const HOST: u32 = 1;
 const DEVICE: u32 = 2;
 
 impl Bench {
-    /// Writes a trace of one prompt and some decoded tokens to `path`. Timing every op costs a little: no record is made of it.
+    /// Writes a trace of one prompt and some decoded tokens to `path`. Timing every op costs a
+    /// little: no record is made of it.
     ///
     /// Errors if the backend cannot time ops, and if the file cannot be written.
     pub fn profile(&mut self, path: &Path) -> Result<()> {

@@ -11,7 +11,8 @@ use crate::{Result, gate};
 
 /// Spans of the held-out text where the model has a tokenizer, drawn ids where it has none.
 ///
-/// A span begins and ends between words, so that an engine that takes text only gets the same ids from it.
+/// A span begins and ends between words, so that an engine that takes text only gets the same ids
+/// from it.
 pub(crate) struct Prompts {
     vocab_size: usize,
     ids: Vec<u32>,

@@ -5,7 +5,8 @@ pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     percentile(values, 50.0)
 }
 
-/// The value below which `percent` of the values lie, interpolated linearly between neighbours; NaN of none.
+/// The value below which `percent` of the values lie, interpolated linearly between neighbours; NaN
+/// of none.
 ///
 /// As NumPy's default, which vLLM's benchmark uses.
 pub fn percentile(values: impl IntoIterator<Item = f64>, percent: f64) -> f64 {

@@ -17,8 +17,8 @@ use nvllm_engine::Model;
 use crate::record::Cost;
 use crate::{BenchError, Result};
 
-/// A loaded model with a sequence in each slot, every one with as many blocks of its own as the limits' KV bytes
-/// give each.
+/// A loaded model with a sequence in each slot, every one with as many blocks of its own as the
+/// limits' KV bytes give each.
 pub(crate) struct Stepper {
     exe: Box<dyn Executable>,
     limits: Limits,
@@ -46,7 +46,8 @@ struct Flight {
 }
 
 impl Stepper {
-    /// Loads `model`. The limits' KV bytes hold `seqs` sequences of what is asked of them, see [`kv_bytes`].
+    /// Loads `model`. The limits' KV bytes hold `seqs` sequences of what is asked of them, see
+    /// [`kv_bytes`].
     pub(crate) fn load(backend: &dyn Backend, model: &Model, limits: &Limits) -> Result<Self> {
         let mut exe = backend.plan_and_load(&model.spec, model.source.as_ref(), limits)?;
         while exe.prepare(true)? {}
@@ -56,7 +57,8 @@ impl Stepper {
         Ok(Self { exe, limits, num_groups, seq_blocks, vocab_size, num_steps: 0, spans: None })
     }
 
-    /// Runs `work` with every op timed: what the host and what the device spent on each of its steps.
+    /// Runs `work` with every op timed: what the host and what the device spent on each of its
+    /// steps.
     pub(crate) fn profiled(
         &mut self,
         work: impl FnOnce(&mut Self) -> Result<()>,
@@ -86,8 +88,8 @@ impl Stepper {
         self.exe.memory()
     }
 
-    /// Writes drawn numbers to every block, as a computed prefix would have left them: times do not depend on the numbers, but
-    /// pages that were never written are not in memory.
+    /// Writes drawn numbers to every block, as a computed prefix would have left them: times do not
+    /// depend on the numbers, but pages that were never written are not in memory.
     pub(crate) fn fill_cache(&mut self) -> Result<()> {
         for group in 0..self.num_groups {
             let geometry = self.exe.kv_cache().geometry(group);
@@ -99,8 +101,8 @@ impl Stepper {
         Ok(())
     }
 
-    /// Puts a sequence of `context` cached tokens into each of the first `batch` slots. The next [`decode`](Self::decode) goes on
-    /// from there.
+    /// Puts a sequence of `context` cached tokens into each of the first `batch` slots. The next
+    /// [`decode`](Self::decode) goes on from there.
     pub(crate) fn place(&mut self, batch: usize, context: usize) -> Result<f64> {
         let seqs = (0..batch).map(|slot| {
             let token = TokenId((slot % self.vocab_size) as u32);
@@ -122,8 +124,9 @@ impl Stepper {
         self.step(seqs, Vec::new())
     }
 
-    /// `num` tokens for each of the first `batch` sequences, the next step submitted before the last one's tokens are collected, as
-    /// in serving on a device: the seconds from one step's tokens to the next's. One more step is run than is timed.
+    /// `num` tokens for each of the first `batch` sequences, the next step submitted before the
+    /// last one's tokens are collected, as in serving on a device: the seconds from one step's
+    /// tokens to the next's. One more step is run than is timed.
     pub(crate) fn decode_run(&mut self, batch: usize, num: usize) -> Result<Vec<f64>> {
         let mut ahead = self.submit_decode(batch)?;
         let mut seconds = Vec::with_capacity(num);
@@ -155,8 +158,8 @@ impl Stepper {
         Step { id: StepId(self.num_steps - 1), entry: EntryId::GENERATE, resets, seqs }
     }
 
-    /// Sequences from nothing in the first slots, in as few steps as the limits allow, the first token of each sampled: the seconds
-    /// from the first submission to the last token.
+    /// Sequences from nothing in the first slots, in as few steps as the limits allow, the first
+    /// token of each sampled: the seconds from the first submission to the last token.
     pub(crate) fn prefill(&mut self, prompts: &[Vec<TokenId>]) -> Result<f64> {
         Ok(self.run_prompts(prompts, false)?.0)
     }
@@ -286,8 +289,8 @@ pub(crate) fn cost(model: &Model, limits: &Limits, weights: &[WeightInfo], steps
     total
 }
 
-/// Steps of at most `step_tokens` tokens that run prompts of these lengths one after another: in each, some prompts with the range
-/// of their tokens.
+/// Steps of at most `step_tokens` tokens that run prompts of these lengths one after another: in
+/// each, some prompts with the range of their tokens.
 fn cut(lens: &[usize], step_tokens: usize) -> Vec<Vec<(usize, Range<usize>)>> {
     let (mut steps, mut room) = (Vec::new(), 0);
     for (at, &len) in lens.iter().enumerate() {

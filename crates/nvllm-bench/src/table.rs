@@ -29,7 +29,8 @@ pub fn figures(records: &[Record]) -> String {
     text
 }
 
-/// Markdown: latencies of the records that hold requests, with the definitions below; empty if none does.
+/// Markdown: latencies of the records that hold requests, with the definitions below; empty if none
+/// does.
 pub fn latencies(records: &[Record]) -> String {
     let mut text = String::new();
     for record in records {

@@ -1,8 +1,9 @@
-//! The reference, anchored: it runs the backend's program beside it, and after every op its result is compared with the
-//! backend's and then replaced by it. So each op is judged on the backend's own inputs, inside any program, and errors
-//! neither add up nor hide.
+//! The reference, anchored: it runs the backend's program beside it, and after every op its result
+//! is compared with the backend's and then replaced by it. So each op is judged on the backend's
+//! own inputs, inside any program, and errors neither add up nor hide.
 //!
-//! Inner values of a fused op have no label and are not replaced; the fused op is judged at its output.
+//! Inner values of a fused op have no label and are not replaced; the fused op is judged at its
+//! output.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,7 +33,8 @@ struct Shared {
     theirs: HashMap<String, Vec<f32>>,
     /// Values of this step, by id in the lowered program, and whether the backend's is among them.
     values: HashMap<u32, (Vec<f32>, bool)>,
-    /// How far the backend's products of linear layers inside fused ops may be from those values, by id.
+    /// How far the backend's products of linear layers inside fused ops may be from those values,
+    /// by id.
     slack: HashMap<u32, Vec<f64>>,
     first: Option<Mismatch>,
 }
@@ -243,7 +245,8 @@ impl Shared {
         })
     }
 
-    /// The accumulation part of the bound for each element of `out`, which the reference made of the values before it.
+    /// The accumulation part of the bound for each element of `out`, which the reference made of
+    /// the values before it.
     fn bounds(&self, program: &Program, node: &Node, out: &[f32]) -> Vec<f64> {
         let inputs: Vec<&[f32]> = node.inputs.iter().map(|id| self.values[&id.0].0.as_slice()).collect();
         let in_cols: Vec<_> = node.inputs.iter().map(|&id| program.value(id).cols).collect();
@@ -265,14 +268,16 @@ impl Shared {
         applied.bounds()
     }
 
-    /// What a backend's product of a linear layer inside a fused op may be away from `out`: rounded as the reference's is, or not.
+    /// What a backend's product of a linear layer inside a fused op may be away from `out`: rounded
+    /// as the reference's is, or not.
     fn slack(&self, program: &Program, node: &Node, out: &[f32]) -> Vec<f64> {
         let dtype = program.value(node.outputs[0]).kind.dtype(&self.limits);
         self.bounds(program, node, out).iter().zip(out).map(|(bound, &y)| bound + ulp(dtype, y)).collect()
     }
 }
 
-/// Index and allowance of the first element out of tolerance, and how many are. Without an allowance bits are equal.
+/// Index and allowance of the first element out of tolerance, and how many are. Without an
+/// allowance bits are equal.
 pub(crate) fn first_difference(
     got: &[f32],
     want: &[f32],

@@ -1,4 +1,5 @@
-//! How far each output element of an op may be from the reference, from the op's inputs: the tolerance table applied.
+//! How far each output element of an op may be from the reference, from the op's inputs: the
+//! tolerance table applied.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -30,9 +31,11 @@ pub(crate) struct Applied<'a> {
     pub rows: &'a [RowAt],
     pub history: &'a History,
     pub activations: Activations,
-    /// Whether the inputs were out of sight, inside a fused op, so that they may differ from the reference's.
+    /// Whether the inputs were out of sight, inside a fused op, so that they may differ from the
+    /// reference's.
     pub unseen: bool,
-    /// For each input that a linear layer made inside a fused op, how far the backend's may be from it.
+    /// For each input that a linear layer made inside a fused op, how far the backend's may be from
+    /// it.
     pub slack: &'a [Option<&'a [f64]>],
 }
 
@@ -160,7 +163,8 @@ impl Applied<'_> {
         bounds
     }
 
-    /// The four parts of the derivation in [`tolerance`](crate::tolerance), for each column of one row of one head.
+    /// The four parts of the derivation in [`tolerance`](crate::tolerance), for each column of one
+    /// row of one head.
     fn one_head(&self, q: &[f32], cached: &[(Vec<f32>, Vec<f32>)], scale: f64, bounds: &mut [f64]) {
         let scored: Vec<_> = cached.iter().map(|(k, _)| self.score(q, k, scale)).collect();
         let max = scored.iter().map(|s| s.0).fold(f64::NEG_INFINITY, f64::max);
@@ -226,8 +230,9 @@ fn products(x: &[f32], w: &[f32], k: usize, bias: Option<&[f32]>) -> Vec<f64> {
 
 /// Judges a backend's choice of experts: `got` are its ids and weights, from its own `logits`.
 ///
-/// Right is any choice in which every expert is distinct and in range, has the probability that the logits give it, is
-/// within tolerance of the best expert not chosen before it, and (exact ties aside) stands in descending order.
+/// Right is any choice in which every expert is distinct and in range, has the probability that the
+/// logits give it, is within tolerance of the best expert not chosen before it, and (exact ties
+/// aside) stands in descending order.
 pub(crate) fn check_top_k(
     logits: &[f32],
     num_experts: usize,

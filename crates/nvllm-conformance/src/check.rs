@@ -22,7 +22,8 @@ pub struct Settings {
 }
 
 impl Default for Settings {
-    /// 24 trials from a fixed seed. `PROPTEST_CASES` and `PROPTEST_RNG_SEED`, which proptest reads, override both.
+    /// 24 trials from a fixed seed. `PROPTEST_CASES` and `PROPTEST_RNG_SEED`, which proptest reads,
+    /// override both.
     fn default() -> Self {
         let proptest = Config::default();
         let seed = if let RngSeed::Fixed(seed) = proptest.rng_seed { seed } else { 0x006e_764c_4c4d };
@@ -95,8 +96,9 @@ pub(crate) fn load(backend: &dyn Backend, trial: &Trial) -> Result<Box<dyn Execu
     Ok(exe)
 }
 
-/// Fills every block with a large number: a key or value that was never written and is read all the same shows.
-/// (A number and not a NaN: multiplying a masked position by 0 is a fair way to mask it.)
+/// Fills every block with a large number: a key or value that was never written and is read all the
+/// same shows. (A number and not a NaN: multiplying a masked position by 0 is a fair way to mask
+/// it.)
 fn poison(cache: &mut dyn KvCache, group: usize, expected: KvGeometry) -> Result<()> {
     let geometry = cache.geometry(group);
     if geometry != expected {
@@ -114,7 +116,8 @@ fn poison(cache: &mut dyn KvCache, group: usize, expected: KvGeometry) -> Result
         .doing("write_block")
 }
 
-/// Runs the trial's steps on `backend` and holds every kept value, and the KV cache, to the reference.
+/// Runs the trial's steps on `backend` and holds every kept value, and the KV cache, to the
+/// reference.
 pub(crate) fn conforms(backend: &dyn Backend, trial: &Trial) -> Result<()> {
     conforms_to(backend, trial, trial)
 }

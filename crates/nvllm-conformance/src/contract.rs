@@ -1,4 +1,5 @@
-//! Promises of the traits that are not arithmetic: slots, steps in flight, errors that leave no trace, the KV cache.
+//! Promises of the traits that are not arithmetic: slots, steps in flight, errors that leave no
+//! trace, the KV cache.
 
 use std::sync::Arc;
 
@@ -117,7 +118,8 @@ fn same(what: &str, got: &Tokens, want: &Tokens) -> Result<()> {
     }
 }
 
-/// Tokens, positions and lengths that the slot knows equal those that the host names; a slot taken anew starts anew.
+/// Tokens, positions and lengths that the slot knows equal those that the host names; a slot taken
+/// anew starts anew.
 pub fn slot_sources(backend: &dyn Backend, settings: &Settings) -> Result<()> {
     holds("slot_sources", settings, 1.0, dialogues(), |trial| {
         let host = speak(backend, trial, Known::Host, |_, _| Ok(()))?;
@@ -151,7 +153,8 @@ pub fn entries(backend: &dyn Backend, settings: &Settings) -> Result<()> {
     })
 }
 
-/// A step submitted before the one before it is collected, up to `max_in_flight` 3; one more is refused.
+/// A step submitted before the one before it is collected, up to `max_in_flight` 3; one more is
+/// refused.
 pub fn steps_in_flight(backend: &dyn Backend, settings: &Settings) -> Result<()> {
     holds("steps_in_flight", settings, 0.7, dialogues(), |trial| {
         let one = speak(backend, trial, Known::Slot, |_, _| Ok(()))?;
@@ -188,8 +191,8 @@ pub fn steps_in_flight(backend: &dyn Backend, settings: &Settings) -> Result<()>
     })
 }
 
-/// KV blocks that are read while steps are in flight hold what those steps write: bit for bit what they hold when each step is
-/// waited for.
+/// KV blocks that are read while steps are in flight hold what those steps write: bit for bit what
+/// they hold when each step is waited for.
 pub fn blocks_in_flight(backend: &dyn Backend, settings: &Settings) -> Result<()> {
     holds("blocks_in_flight", settings, 0.5, dialogues(), |trial| {
         let mut trial = trial.clone();
@@ -282,8 +285,8 @@ const SPOILED: [Spoil; 16] = [
     }),
 ];
 
-/// A step that cannot be is refused with an error, and the executable goes on as if it had not been: slots that it would
-/// have reset, masks, lengths and the cache are as before.
+/// A step that cannot be is refused with an error, and the executable goes on as if it had not
+/// been: slots that it would have reset, masks, lengths and the cache are as before.
 pub fn refused_steps(backend: &dyn Backend, settings: &Settings) -> Result<()> {
     holds("refused_steps", settings, 0.5, dialogues(), |trial| {
         let host = speak(backend, trial, Known::Host, |_, _| Ok(()))?;

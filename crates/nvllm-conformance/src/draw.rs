@@ -14,7 +14,8 @@ impl Draw {
         Self { seed, at: 0 }
     }
 
-    /// The stream of `seed` that belongs to `index`: a function of both, so that it can be entered anywhere.
+    /// The stream of `seed` that belongs to `index`: a function of both, so that it can be entered
+    /// anywhere.
     pub(crate) fn at(seed: u64, index: [u32; 2]) -> Self {
         let [a, b, ..] = philox4x32(seed, [index[0], index[1], 1, 1]);
         Self::new(u64::from(a) << 32 | u64::from(b))

@@ -1,7 +1,7 @@
 //! Planted faults: the proof that the suite bites.
 //!
-//! Each fault is a backend that is the reference but for one thing. [`bite`] runs the cases over it that ought to
-//! notice and names the one that did.
+//! Each fault is a backend that is the reference but for one thing. [`bite`] runs the cases over it
+//! that ought to notice and names the one that did.
 
 mod attention;
 mod coded;
@@ -26,7 +26,8 @@ use crate::{CASES, MemorySource, Settings};
 /// What is wrong with a backend.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fault {
-    /// Outputs of this op are too large by 0.1 % under f32 activations, 2 % under bf16; nothing under the other.
+    /// Outputs of this op are too large by 0.1 % under f32 activations, 2 % under bf16; nothing
+    /// under the other.
     Scale(&'static str, Activations),
     /// One element of this op's outputs is another element of the same output.
     OneWrong(&'static str),
@@ -203,7 +204,8 @@ impl Fault {
     }
 }
 
-/// Whether `node` is the op at whose output a fault of `op` shows. A fused op ends in a primitive whose first input was made inside it.
+/// Whether `node` is the op at whose output a fault of `op` shows. A fused op ends in a primitive
+/// whose first input was made inside it.
 fn is(op: &str, program: &Program, node: &Node) -> bool {
     let inside = || node.inputs.first().is_some_and(|&id| program.value(id).label.is_none());
     let ends_in = |stem| node.op.stem() == stem && inside();
@@ -291,7 +293,8 @@ impl Backend for Faulty {
     }
 }
 
-/// Faults that the reference's observer cannot reach, the sampler's and the cache's; and what it needs to know of a step.
+/// Faults that the reference's observer cannot reach, the sampler's and the cache's; and what it
+/// needs to know of a step.
 struct FaultyRun {
     fault: Fault,
     inner: Box<dyn Executable>,
@@ -446,7 +449,8 @@ mod tests {
     use super::*;
     use crate::cases;
 
-    /// The bounds leave room for what their derivation grants, and the oracle for attention here is right but for that.
+    /// The bounds leave room for what their derivation grants, and the oracle for attention here is
+    /// right but for that.
     #[test]
     fn attention_rounded_as_kernels_may_passes() {
         for rounded_sum in [false, true] {

@@ -1,4 +1,5 @@
-//! Programs whose output is hidden states: their rows are handed out, and nothing can be sampled from them.
+//! Programs whose output is hidden states: their rows are handed out, and nothing can be sampled
+//! from them.
 
 use nvllm_core::{Backend, OutputRow, Reference};
 use proptest::prelude::*;

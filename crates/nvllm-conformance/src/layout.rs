@@ -1,7 +1,8 @@
 //! Ragged batches: how sequences are cut into steps, and where they lie in slots and blocks.
 //!
-//! *Content* (how many tokens, which) and *placement* (chunks, block length, slots, blocks, order in the step) are drawn
-//! from two seeds, so that the same content can be run under another placement.
+//! *Content* (how many tokens, which) and *placement* (chunks, block length, slots, blocks, order
+//! in the step) are drawn from two seeds, so that the same content can be run under another
+//! placement.
 
 use std::sync::Arc;
 
@@ -24,7 +25,8 @@ pub(crate) enum Outputs {
 /// A set of sequences and how they are run.
 #[derive(Clone, Debug)]
 pub(crate) struct Layout {
-    /// For each sequence the lengths of its chunks; the last chunks of all sequences share the last step.
+    /// For each sequence the lengths of its chunks; the last chunks of all sequences share the last
+    /// step.
     pub seqs: Vec<Vec<usize>>,
     pub block_len: usize,
     /// Seed of tokens and positions.
@@ -55,8 +57,8 @@ pub(crate) fn rows() -> impl Strategy<Value = usize> {
     prop_oneof![2 => Just(1_usize), 3 => Just(19_usize), 2 => Just(111_usize), 1 => Just(989_usize)]
 }
 
-/// Batches with `rows` new tokens in one step, after up to `past` tokens a sequence in steps before, with a step of
-/// single tokens after it in half of the cases that have a past.
+/// Batches with `rows` new tokens in one step, after up to `past` tokens a sequence in steps
+/// before, with a step of single tokens after it in half of the cases that have a past.
 pub(crate) fn layouts(rows: impl Strategy<Value = usize>, past: usize) -> impl Strategy<Value = Layout> {
     let block_len = prop_oneof![Just(1_usize), Just(3_usize), Just(16_usize), Just(64_usize)];
     let outputs = prop_oneof![Just(Outputs::Last), Just(Outputs::Some), Just(Outputs::All)];
@@ -90,7 +92,8 @@ pub(crate) fn layouts(rows: impl Strategy<Value = usize>, past: usize) -> impl S
     )
 }
 
-/// One sequence of 251 to 570 tokens, the last of them a few or one: kernels split so many positions into chunks that they merge.
+/// One sequence of 251 to 570 tokens, the last of them a few or one: kernels split so many
+/// positions into chunks that they merge.
 pub(crate) fn long() -> impl Strategy<Value = Layout> {
     layouts(prop_oneof![Just(1_usize), Just(19_usize)], 300).prop_map(|mut layout| {
         layout.seqs.truncate(1);

@@ -1,27 +1,31 @@
 //! The parity suite: what every backend passes, as a library.
 //!
-//! A backend's tests are one line: `nvllm_conformance::conformance!(parity, || MyBackend::new());` makes a module with
-//! one test a case. Everything goes through the public traits [`Backend`], `Executable` and `KvCache`, so the suite
-//! knows nothing of how a backend works, and a backend nothing of the suite.
+//! A backend's tests are one line: `nvllm_conformance::conformance!(parity, || MyBackend::new());`
+//! makes a module with one test a case. Everything goes through the public traits [`Backend`],
+//! `Executable` and `KvCache`, so the suite knows nothing of how a backend works, and a backend
+//! nothing of the suite.
 //!
 //! The oracle is the reference backend of `nvllm-core`. Three ideas make the comparison sharp:
-//! - **Any input through `embed`.** Programs have no inputs beside tokens. Each begins with `embed` of random tables, and
-//!   a token selects a row; so any activations, queries, keys or router logits reach an op.
-//! - **Anchoring.** Every value of a program is kept. The reference runs the same step, and after each op its own result
-//!   is compared with the backend's and then replaced by it. An op is therefore judged on the backend's own inputs:
-//!   errors of earlier ops neither hide a fault nor excuse one, an expert chosen by a hair does not derail the rest, and
-//!   the first difference names the op at fault.
-//! - **Tight bounds.** The [`tolerance`] of an element follows from the magnitudes of the terms that it is made of. The
-//!   crate's own tests plant faults (a scale error of 0.1 % in f32, 2 % in bf16, one wrong element, a swapped head map)
-//!   into the reference and require that each is caught.
+//! - **Any input through `embed`.** Programs have no inputs beside tokens. Each begins with `embed`
+//!   of random tables, and a token selects a row; so any activations, queries, keys or router
+//!   logits reach an op.
+//! - **Anchoring.** Every value of a program is kept. The reference runs the same step, and after
+//!   each op its own result is compared with the backend's and then replaced by it. An op is
+//!   therefore judged on the backend's own inputs: errors of earlier ops neither hide a fault nor
+//!   excuse one, an expert chosen by a hair does not derail the rest, and the first difference
+//!   names the op at fault.
+//! - **Tight bounds.** The [`tolerance`] of an element follows from the magnitudes of the terms
+//!   that it is made of. The crate's own tests plant faults (a scale error of 0.1 % in f32, 2 % in
+//!   bf16, one wrong element, a swapped head map) into the reference and require that each is
+//!   caught.
 //!
-//! Two further kinds of case need no oracle: *metamorphic* ones (the same tokens under any chunking, batch, page size
-//! and placement, bit for bit, wherever [`Backend::order`] promises it) and *contract* ones (slots, masks, errors that
-//! leave no trace, the KV cache).
+//! Two further kinds of case need no oracle: *metamorphic* ones (the same tokens under any
+//! chunking, batch, page size and placement, bit for bit, wherever [`Backend::order`] promises it)
+//! and *contract* ones (slots, masks, errors that leave no trace, the KV cache).
 //!
-//! Generators run from fixed seeds, so a failure is the same on every run; proptest shrinks it, and the message holds
-//! the program, the seed and the first value that differs. `PROPTEST_CASES=200 cargo test` looks longer,
-//! `PROPTEST_RNG_SEED=1` looks elsewhere.
+//! Generators run from fixed seeds, so a failure is the same on every run; proptest shrinks it, and
+//! the message holds the program, the seed and the first value that differs. `PROPTEST_CASES=200
+//! cargo test` looks longer, `PROPTEST_RNG_SEED=1` looks elsewhere.
 //!
 //! Weights come in every public format of [`nvllm_core::weight::PUBLIC`], drawn as numbers and
 //! packed: a backend computes with their values or refuses them by name.
@@ -39,6 +43,7 @@ pub mod faults;
 mod formats;
 mod hidden;
 mod layout;
+mod masks;
 mod metamorphic;
 mod models;
 mod ops;
@@ -70,14 +75,16 @@ pub mod cases {
     };
     pub use crate::formats::{embed_formats, expert_linear_formats, linear_formats};
     pub use crate::hidden::hidden_states;
+    pub use crate::masks::{masks, masks_in_flight};
     pub use crate::metamorphic::{batch_invariance, chunk_invariance, moved_blocks, page_invariance};
     pub use crate::models::{many_sequences, models_end_to_end, models_op_by_op};
     pub use crate::ops::*;
-    pub use crate::sampling::{frequencies, logprobs, masks, masks_in_flight, sample};
+    pub use crate::sampling::{frequencies, logprobs, sample};
     pub use crate::unusable::unusable_rows;
 }
 
-/// Makes a test module `$module` with one `#[test]` a case, each on the backend that the closure `$make` returns.
+/// Makes a test module `$module` with one `#[test]` a case, each on the backend that the closure
+/// `$make` returns.
 ///
 /// The backend is any type that implements [`Backend`]:
 /// ```
@@ -92,8 +99,8 @@ macro_rules! conformance {
     };
 }
 
-/// As [`conformance!`] for a backend that this machine may lack: `$make` returns a `Result`, and where it is an error each test prints
-/// why it is skipped.
+/// As [`conformance!`] for a backend that this machine may lack: `$make` returns a `Result`, and
+/// where it is an error each test prints why it is skipped.
 /// ```
 /// # use nvllm_core::Reference;
 /// nvllm_conformance::conformance_where_found!(parity, || Err::<Reference, _>("there is no such device"));

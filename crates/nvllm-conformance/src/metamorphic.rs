@@ -15,7 +15,8 @@ use crate::models::{self, run};
 use crate::ops::layers;
 use crate::trial::Trial;
 
-/// Bits of every kept value at every token: by sequence, index and place of the value in the program.
+/// Bits of every kept value at every token: by sequence, index and place of the value in the
+/// program.
 type Trace = BTreeMap<(usize, usize, usize), Vec<u32>>;
 
 /// Models with every value kept, or the logits alone, so that ops may be fused.
@@ -121,7 +122,8 @@ fn same(trial: &Trial, what: &str, base: &Trace, other: &Trace) -> Result<()> {
     Ok(())
 }
 
-/// A token's values do not depend on what else is in the batch: one sequence alone, one token at a time and all together.
+/// A token's values do not depend on what else is in the batch: one sequence alone, one token at a
+/// time and all together.
 pub fn batch_invariance(backend: &dyn Backend, settings: &Settings) -> Result<()> {
     holds("batch_invariance", settings, 1.0, models_and_layers(), |trial| {
         orders_are_one(backend, trial)?;
@@ -168,7 +170,8 @@ pub fn page_invariance(backend: &dyn Backend, settings: &Settings) -> Result<()>
     })
 }
 
-/// Blocks that leave for the host between two steps and come back elsewhere, some copied on the device.
+/// Blocks that leave for the host between two steps and come back elsewhere, some copied on the
+/// device.
 pub fn moved_blocks(backend: &dyn Backend, settings: &Settings) -> Result<()> {
     let trials = trials().prop_filter("more than one step", |t| t.layout.num_steps() > 1);
     holds("moved_blocks", settings, 0.7, trials, |trial| {
@@ -195,7 +198,8 @@ fn relocated(trial: &Trial) -> Vec<Arc<[BlockId]>> {
     Layout { blocks: trial.layout.blocks ^ 0x55, ..trial.layout.clone() }.tables(0)
 }
 
-/// Moves every block by way of the host, spoils what was there, and copies one block there and back on the device.
+/// Moves every block by way of the host, spoils what was there, and copies one block there and back
+/// on the device.
 fn relocate(exe: &mut dyn Executable, from: &[Arc<[BlockId]>], to: &[Arc<[BlockId]>]) -> Result<()> {
     let cache = exe.kv_cache();
     let geometry = cache.geometry(0);

@@ -1,4 +1,5 @@
-//! Small random programs with the shape of a language model: what single ops cannot show is how they are put together.
+//! Small random programs with the shape of a language model: what single ops cannot show is how
+//! they are put together.
 
 use nvllm_core::program::{QkNorm, Recorder};
 use nvllm_core::{
@@ -186,7 +187,8 @@ pub(crate) fn trials() -> impl Strategy<Value = (Shape, Trial)> {
     })
 }
 
-/// Random models with every value kept: each op on the backend's own inputs, whatever came before it.
+/// Random models with every value kept: each op on the backend's own inputs, whatever came before
+/// it.
 pub fn models_op_by_op(backend: &dyn Backend, settings: &Settings) -> Result<()> {
     let trials = trials().prop_map(|(_, trial)| trial.keep_all());
     holds("models_op_by_op", settings, 1.0, trials, |trial| conforms(backend, trial))
@@ -194,7 +196,8 @@ pub fn models_op_by_op(backend: &dyn Backend, settings: &Settings) -> Result<()>
 
 /// Random models with nothing kept, first op to logits: buffers are shared and ops may be fused.
 ///
-/// Routed models are compared in f32 only, cache included: in bf16 a near tie between two experts may fall either way.
+/// Routed models are compared in f32 only, cache included: in bf16 a near tie between two experts
+/// may fall either way.
 pub fn models_end_to_end(backend: &dyn Backend, settings: &Settings) -> Result<()> {
     let trials = trials().prop_map(|(shape, mut trial)| {
         if shape.routing.is_some() {
@@ -216,7 +219,8 @@ pub fn models_end_to_end(backend: &dyn Backend, settings: &Settings) -> Result<(
     })
 }
 
-/// More sequences than a thread block has threads: what a device makes of them in one block, it makes in several rounds.
+/// More sequences than a thread block has threads: what a device makes of them in one block, it
+/// makes in several rounds.
 pub fn many_sequences(backend: &dyn Backend, settings: &Settings) -> Result<()> {
     let strategy = (numbers(), any::<u64>(), 257..700_usize);
     holds("many_sequences", settings, 0.1, strategy, |(numbers, content, num_seqs)| {

@@ -75,7 +75,8 @@ pub(crate) struct Layer {
     bias: bool,
 }
 
-/// Layers of any element types and extents; half of them all bf16 in multiples of 8, which is what the fastest kernels take.
+/// Layers of any element types and extents; half of them all bf16 in multiples of 8, which is what
+/// the fastest kernels take.
 pub(crate) fn layers(layout: impl Strategy<Value = Layout>) -> impl Strategy<Value = Layer> {
     let extents = (1..1_100_usize, 1..200_usize);
     (numbers(), layout, extents, any::<bool>(), any::<bool>()).prop_map(
@@ -92,7 +93,8 @@ pub(crate) fn layers(layout: impl Strategy<Value = Layout>) -> impl Strategy<Val
 }
 
 impl Layer {
-    /// A program that embeds `[T, k]`, and what `record` does with that, the layer of `times * n` rows, and a value `[T, n]`.
+    /// A program that embeds `[T, k]`, and what `record` does with that, the layer of `times * n`
+    /// rows, and a value `[T, n]`.
     pub(crate) fn trial(
         self,
         times: usize,
@@ -110,8 +112,8 @@ impl Layer {
     }
 }
 
-/// Case of [`Op::Linear`](nvllm_core::Op::Linear): with and without bias, over tokens and over outputs, kept in the
-/// activation dtype and in f32.
+/// Case of [`Op::Linear`](nvllm_core::Op::Linear): with and without bias, over tokens and over
+/// outputs, kept in the activation dtype and in f32.
 pub fn linear(backend: &dyn Backend, settings: &Settings) -> Result<()> {
     let trials = (layers(flat()), 0..3_usize).prop_map(|(layer, form)| {
         layer.trial(1, |p, x, projection, _| {
@@ -162,7 +164,8 @@ pub fn add(backend: &dyn Backend, settings: &Settings) -> Result<()> {
     check("add", backend, settings, trials)
 }
 
-/// Case of [`Op::SiluMul`](nvllm_core::Op::SiluMul); gates reach +-40, beyond where the exponential saturates.
+/// Case of [`Op::SiluMul`](nvllm_core::Op::SiluMul); gates reach +-40, beyond where the exponential
+/// saturates.
 pub fn silu_mul(backend: &dyn Backend, settings: &Settings) -> Result<()> {
     let trials = (numbers(), flat(), 1..200_usize).prop_map(|(numbers, layout, n)| {
         let mut sketch = Sketch::new(numbers);
@@ -302,8 +305,9 @@ impl Heads {
     }
 }
 
-/// Case of [`Op::PagedAttention`](nvllm_core::Op::PagedAttention): ragged batches after real steps, windows, group
-/// sizes, page sizes, permuted tables; two layers of one group with their own windows.
+/// Case of [`Op::PagedAttention`](nvllm_core::Op::PagedAttention): ragged batches after real steps,
+/// windows, group sizes, page sizes, permuted tables; two layers of one group with their own
+/// windows.
 pub fn paged_attention(backend: &dyn Backend, settings: &Settings) -> Result<()> {
     let trials = (numbers(), attended(), heads()).prop_map(|(numbers, layout, heads)| {
         let spec = heads.fit(&layout).spec();
@@ -325,8 +329,8 @@ pub fn paged_attention(backend: &dyn Backend, settings: &Settings) -> Result<()>
     check("paged_attention", backend, settings, trials)
 }
 
-/// Two KV groups of different layers, heads and widths within one `kv_bytes`: each block is its own group's, and both
-/// together take no more than was given.
+/// Two KV groups of different layers, heads and widths within one `kv_bytes`: each block is its own
+/// group's, and both together take no more than was given.
 pub fn kv_groups(backend: &dyn Backend, settings: &Settings) -> Result<()> {
     let spec = |num_heads, num_kv_heads, head_dim, window| AttentionSpec {
         num_heads,
@@ -480,7 +484,8 @@ pub(crate) fn experts(
     })
 }
 
-/// Case of [`Op::ExpertLinear`](nvllm_core::Op::ExpertLinear): one row a token, then one row a choice.
+/// Case of [`Op::ExpertLinear`](nvllm_core::Op::ExpertLinear): one row a token, then one row a
+/// choice.
 pub fn expert_linear(backend: &dyn Backend, settings: &Settings) -> Result<()> {
     let shape = [1..130_usize, 1..40_usize, 1..40_usize];
     let trials = (numbers(), flat(), routings(), shape).prop_map(|(numbers, layout, routing, shape)| {

@@ -1,8 +1,8 @@
-//! The sampler: equal tokens for equal uniforms, log-probabilities, masks, and frequencies.
+//! The sampler: equal tokens for equal uniforms, log-probabilities, and frequencies.
 //!
-//! A backend's sampler is judged on the backend's own logits, which each row returns: `sampling::sample` of core, given
-//! these, says which token is right. Another token is accepted only if its score is within tolerance of the best and
-//! every filter keeps it within tolerance.
+//! A backend's sampler is judged on the backend's own logits, which each row returns:
+//! `sampling::sample` of core, given these, says which token is right. Another token is accepted
+//! only if its score is within tolerance of the best and every filter keeps it within tolerance.
 
 use std::sync::Arc;
 
@@ -21,9 +21,10 @@ use crate::models::logits;
 use crate::tolerance::{LOGPROB, MASS, SCORE, U};
 use crate::trial::{Numbers, Sketch, Trial, numbers};
 
-/// One sequence of a sampling trial: its parameters, its prompt, and output that it brings from before a preemption.
+/// One sequence of a sampling trial: its parameters, its prompt, and output that it brings from
+/// before a preemption.
 #[derive(Clone, Debug)]
-struct Voice {
+pub(crate) struct Voice {
     params: SamplingParams,
     prompt_len: usize,
     output_len: usize,
@@ -72,8 +73,8 @@ fn voices() -> impl Strategy<Value = Vec<Voice>> {
     proptest::collection::vec(voice, 1..6)
 }
 
-/// Tokens to logits and nothing between: a table, a head, the sampler. Two rows of the head are equal, so that there are
-/// exact ties.
+/// Tokens to logits and nothing between: a table, a head, the sampler. Two rows of the head are
+/// equal, so that there are exact ties.
 fn speaker(numbers: Numbers, vocab: usize, seqs: usize, context: usize) -> Trial {
     const HIDDEN: usize = 8;
     let mut sketch = Sketch::new(numbers);
@@ -98,17 +99,17 @@ fn speaker(numbers: Numbers, vocab: usize, seqs: usize, context: usize) -> Trial
 }
 
 /// A sequence as the suite follows it.
-struct Followed {
+pub(crate) struct Followed {
     slot: SlotId,
     params: Arc<SamplingParams>,
     counts: TokenCounts,
     /// Tokens not yet run.
-    pending: Vec<TokenId>,
+    pub(crate) pending: Vec<TokenId>,
     start: usize,
 }
 
 impl Followed {
-    fn seq_step(&self, outputs: Vec<OutputRow>) -> SeqStep {
+    pub(crate) fn seq_step(&self, outputs: Vec<OutputRow>) -> SeqStep {
         let positions = (0..self.pending.len()).map(|i| Source::Host((self.start + i) as u32)).collect();
         SeqStep {
             slot: self.slot,
@@ -129,7 +130,7 @@ impl Followed {
 }
 
 /// Sequences at their first step, and its resets.
-fn follow(trial: &Trial, voices: &[Voice]) -> (Vec<Followed>, Vec<SlotReset>) {
+pub(crate) fn follow(trial: &Trial, voices: &[Voice]) -> (Vec<Followed>, Vec<SlotReset>) {
     let vocab = trial.spec.vocab_size;
     let mut draw = Draw::new(trial.layout.content);
     let slots = trial.layout.slots();
@@ -158,13 +159,13 @@ fn follow(trial: &Trial, voices: &[Voice]) -> (Vec<Followed>, Vec<SlotReset>) {
     voices.iter().zip(&slots).map(start).unzip()
 }
 
-fn load(backend: &dyn Backend, trial: &Trial) -> Result<Box<dyn Executable>> {
+pub(crate) fn load(backend: &dyn Backend, trial: &Trial) -> Result<Box<dyn Executable>> {
     backend.plan_and_load(&trial.spec, &trial.source, &trial.limits).doing("load")
 }
 
 const MOST_TOKENS: usize = 16;
 
-fn trials() -> impl Strategy<Value = (Trial, Vec<Voice>)> {
+pub(crate) fn trials() -> impl Strategy<Value = (Trial, Vec<Voice>)> {
     (numbers(), 3..300_usize, voices()).prop_map(|(numbers, vocab, voices)| {
         let trial = speaker(numbers, vocab, voices.len(), MOST_TOKENS);
         (trial, voices)
@@ -197,7 +198,7 @@ pub fn sample(backend: &dyn Backend, settings: &Settings) -> Result<()> {
 }
 
 /// Holds sampled tokens to core's sampler on the rows' own logits, and follows them.
-fn check_tokens(
+pub(crate) fn check_tokens(
     step: &Step,
     output: &StepOutput,
     followed: &mut [Followed],
@@ -251,7 +252,8 @@ fn acceptable(
     }
     if params.temperature == 0.0 {
         let plain = !params.needs_counts() && params.logit_bias.is_empty();
-        // Without arithmetic on the logits there is nothing to round: ties go to the lower id, exactly.
+        // Without arithmetic on the logits there is nothing to round: ties go to the lower id,
+        // exactly.
         let slack = if plain { 0.0 } else { 8.0 * U * (1.0 + right.score.abs()) };
         let near = f64::from(score) >= right.score - slack && !plain;
         return if near { Ok(()) } else { Err(format!("has the logit {score:e}; {instead}")) };
@@ -269,7 +271,8 @@ fn acceptable(
     Err(format!("scores {own:.6}; {instead}"))
 }
 
-/// Whether min-p, top-k and top-p keep `token` when every threshold is eased by `slack` (negative: sharpened).
+/// Whether min-p, top-k and top-p keep `token` when every threshold is eased by `slack` (negative:
+/// sharpened).
 fn keeps(scaled: &[f64], params: &SamplingParams, token: usize, slack: f64) -> bool {
     let max = scaled.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let floor = |slack: f64| {
@@ -365,111 +368,11 @@ fn same_logprobs(
     Ok(())
 }
 
-/// Grammar masks that arrive after submission: rows that await none, rows that await one, and rows that await one and are then
-/// left free. Until masks come no other step is taken: it could ask for tokens that are not sampled yet.
-pub fn masks(backend: &dyn Backend, settings: &Settings) -> Result<()> {
-    holds("masks", settings, 1.0, trials(), |(trial, voices)| {
-        // Two in flight, or it is the limit that refuses the second step.
-        let mut two = trial.clone();
-        two.limits.max_in_flight = 2;
-        let mut exe = load(backend, &two).or_else(|_| load(backend, trial))?;
-        let (mut followed, mut resets) = follow(trial, voices);
-        let mut draw = Draw::new(trial.layout.content ^ 7);
-        for id in 0..3 {
-            let row = |(i, f): (usize, &Followed)| OutputRow {
-                values: true,
-                awaits_mask: (i + id) % 3 != 1,
-                ..OutputRow::sample(f.pending.len() as u32 - 1)
-            };
-            let seqs: Vec<_> =
-                followed.iter().enumerate().map(|(i, f)| f.seq_step(vec![row((i, f))])).collect();
-            let mut mask = || -> Vec<u32> {
-                let allowed = draw.below(trial.spec.vocab_size);
-                let mut words: Vec<u32> =
-                    (0..trial.spec.vocab_size.div_ceil(32)).map(|_| draw.word() & draw.word()).collect();
-                words[allowed / 32] |= 1 << (allowed % 32);
-                words
-            };
-            let rows = (0..seqs.len()).filter(|i| (i + id) % 3 == 0).map(|i| (i, mask())).collect();
-            let masks = TokenMasks { rows };
-            let free = (0..seqs.len()).find(|i| (i + id) % 3 == 1);
-            let resets = std::mem::take(&mut resets);
-            let step = Step { id: StepId(id as u64), resets, seqs, ..Step::default() };
-            let ticket = exe.submit(&step).doing("submit")?;
-            if !step.awaits_masks() {
-                if exe.supply_masks(&ticket, TokenMasks::default()).is_ok() {
-                    return Err(Mismatch::contract("masks were taken for a step that awaits none"));
-                }
-                let output = exe.collect(ticket).doing("collect")?;
-                check_tokens(&step, &output, &mut followed, &masks)?;
-                continue;
-            }
-            let next =
-                Step { id: StepId(100), seqs: step.seqs.iter().map(after).collect(), ..Step::default() };
-            if exe.submit(&next).is_ok() {
-                return Err(Mismatch::contract("a step was taken while the one before awaits its masks"));
-            }
-            if let Some(row) = free {
-                let wrong = TokenMasks { rows: vec![(row, mask())] };
-                if exe.supply_masks(&ticket, wrong).is_ok() {
-                    return Err(Mismatch::contract("a mask was taken for a row that awaits none"));
-                }
-            }
-            exe.supply_masks(&ticket, masks.clone()).doing("supply_masks")?;
-            if exe.supply_masks(&ticket, masks.clone()).is_ok() {
-                return Err(Mismatch::contract("masks were taken twice for one step"));
-            }
-            let output = exe.collect(ticket).doing("collect")?;
-            check_tokens(&step, &output, &mut followed, &masks)?;
-        }
-        Ok(())
-    })
-}
-
-/// A step whose masks come while the step before it, from which it takes its tokens, is still in flight.
-pub fn masks_in_flight(backend: &dyn Backend, settings: &Settings) -> Result<()> {
-    holds("masks_in_flight", settings, 0.5, trials(), |(trial, voices)| {
-        let mut two = trial.clone();
-        two.limits.max_in_flight = 2;
-        let Ok(mut exe) = load(backend, &two) else { return Ok(()) };
-        let (mut followed, resets) = follow(trial, voices);
-        let last = |f: &Followed| OutputRow::sample(f.pending.len() as u32 - 1);
-        let row = |f: &Followed| OutputRow { values: true, ..last(f) };
-        let seqs = followed.iter().map(|f| f.seq_step(vec![row(f)])).collect();
-        let first = Step { id: StepId(0), resets, seqs, ..Step::default() };
-        let mut seqs: Vec<_> = first.seqs.iter().map(after).collect();
-        for (i, seq) in seqs.iter_mut().enumerate() {
-            seq.outputs[0] = OutputRow { values: true, awaits_mask: i % 2 == 0, ..seq.outputs[0] };
-        }
-        let second = Step { id: StepId(1), seqs, ..Step::default() };
-        // Every other token.
-        let mask = vec![0x5555_5555_u32; trial.spec.vocab_size.div_ceil(32)];
-        let masks = TokenMasks { rows: (0..voices.len()).step_by(2).map(|i| (i, mask.clone())).collect() };
-        let [a, b] = [&first, &second].map(|step| exe.submit(step).doing("submit"));
-        let (a, b) = (a?, b?);
-        exe.supply_masks(&b, masks.clone()).doing("supply_masks")?;
-        let output = exe.collect(a).doing("collect")?;
-        check_tokens(&first, &output, &mut followed, &TokenMasks::default())?;
-        let output = exe.collect(b).doing("collect")?;
-        check_tokens(&second, &output, &mut followed, &masks)
-    })
-}
-
-/// The step of a token that only the device knows.
-fn after(seq: &SeqStep) -> SeqStep {
-    SeqStep {
-        tokens: vec![Source::Slot],
-        positions: vec![Source::Slot],
-        kv_start: Source::Slot,
-        outputs: vec![OutputRow::sample(0)],
-        ..seq.clone()
-    }
-}
-
 /// How often each token comes, against its probability, for temperature, top-k, top-p and min-p.
 ///
-/// Pearson's chi-square of 2,048 draws with different seeds, choices and positions. The bound is the upper 1e-6 quantile:
-/// over all seeds one right sampler in a million would fail, and the seeds are fixed.
+/// Pearson's chi-square of 2,048 draws with different seeds, choices and positions. The bound is
+/// the upper 1e-6 quantile: over all seeds one right sampler in a million would fail, and the seeds
+/// are fixed.
 pub fn frequencies(backend: &dyn Backend, settings: &Settings) -> Result<()> {
     const SLOTS: usize = 64;
     const STEPS: usize = 32;
@@ -533,7 +436,8 @@ pub fn frequencies(backend: &dyn Backend, settings: &Settings) -> Result<()> {
     Ok(())
 }
 
-/// Whether the counts come from the distribution, written here a second time from its plain definition.
+/// Whether the counts come from the distribution, written here a second time from its plain
+/// definition.
 fn fits(logits: &[f32], params: &SamplingParams, seen: &[usize]) -> std::result::Result<(), String> {
     let mut order: Vec<usize> = (0..logits.len()).collect();
     order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));
@@ -589,7 +493,8 @@ mod tests {
 
     #[test]
     fn chi_square_quantiles() {
-        // Exact: 35.89 and 46.86. The approximation errs on the wide side, so the false-alarm rate is below the stated one.
+        // Exact: 35.89 and 46.86. The approximation errs on the wide side, so the false-alarm rate
+        // is below the stated one.
         assert!((35.89..37.6).contains(&chi_square_bound(5.0)), "{}", chi_square_bound(5.0));
         assert!((46.86..48.0).contains(&chi_square_bound(10.0)), "{}", chi_square_bound(10.0));
     }

@@ -20,7 +20,8 @@ impl MemorySource {
 
     /// Adds the tensor `name` `shape`, its values rounded to `dtype` (f32, f16 or bf16).
     ///
-    /// The bytes begin at an odd address on purpose: a checkpoint's alignment is not the backend's to choose.
+    /// The bytes begin at an odd address on purpose: a checkpoint's alignment is not the backend's
+    /// to choose.
     pub fn insert(
         &mut self,
         name: &str,

@@ -1,7 +1,8 @@
 //! One trial: a program with its weights, limits and steps.
 //!
-//! Programs have no inputs beside tokens, and need none: every program begins with `embed` of random tables, and a
-//! token selects a row. So any x, q, k, v or router logits can be given to an op.
+//! Programs have no inputs beside tokens, and need none: every program begins with `embed` of
+//! random tables, and a token selects a row. So any x, q, k, v or router logits can be given to an
+//! op.
 
 use nvllm_core::program::Recorder;
 use nvllm_core::weight::WeightPart;
@@ -38,7 +39,8 @@ pub(crate) fn numbers() -> impl Strategy<Value = Numbers> {
 }
 
 impl Numbers {
-    /// For heads of this width: those that fast kernels take mostly have what they ask for, a cache of the activations' type.
+    /// For heads of this width: those that fast kernels take mostly have what they ask for, a cache
+    /// of the activations' type.
     pub(crate) fn for_heads(self, head_dim: usize) -> Self {
         let alike = head_dim >= 64 && !self.seed.is_multiple_of(4);
         Self { kv: if alike { self.activations.dtype() } else { self.kv }, ..self }
@@ -147,7 +149,8 @@ impl Sketch {
         Self { builder: SpecBuilder::new(), numbers, draw, source: MemorySource::new(), kv: Vec::new() }
     }
 
-    /// A weight of `shape` in `parts` (rows each), its values made by `value` from the stream and the index.
+    /// A weight of `shape` in `parts` (rows each), its values made by `value` from the stream and
+    /// the index.
     pub(crate) fn weight(
         &mut self,
         name: &str,

@@ -1,4 +1,5 @@
-//! Rows of logits that hold NaN or infinity: they are said to be unusable, and no other row notices.
+//! Rows of logits that hold NaN or infinity: they are said to be unusable, and no other row
+//! notices.
 
 use std::sync::Arc;
 
@@ -14,7 +15,8 @@ use crate::layout::{Layout, Outputs};
 use crate::models::run;
 use crate::trial::{Numbers, Sketch, Trial, numbers};
 
-/// Tokens that the table has a row for; those from [`FIRST_BAD`] on are embedded as what is not a number.
+/// Tokens that the table has a row for; those from [`FIRST_BAD`] on are embedded as what is not a
+/// number.
 const NUM_ROWS: usize = 6;
 const FIRST_BAD: usize = 4;
 const HIDDEN: usize = 8;
@@ -22,8 +24,8 @@ const HIDDEN: usize = 8;
 /// Large enough that its square overflows, in f16 by itself.
 const HUGE: f32 = 3e38;
 
-/// A table and a head. The first column of the head is 0 but in row `lone`, that of the table is `bad` in bad rows: NaN spoils whole rows
-/// of logits, what is huge overflows in one logit.
+/// A table and a head. The first column of the head is 0 but in row `lone`, that of the table is
+/// `bad` in bad rows: NaN spoils whole rows of logits, what is huge overflows in one logit.
 fn trial(numbers: Numbers, vocab: usize, lone: usize, bad: f32) -> Trial {
     let mut sketch = Sketch::new(numbers);
     let table = sketch.weight("table", &[NUM_ROWS, HIDDEN], &[NUM_ROWS], |draw, i| match i / HIDDEN {

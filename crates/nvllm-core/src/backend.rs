@@ -41,12 +41,14 @@ pub trait Backend {
     /// Whether a kernel runs the op. A fused op that has none is expanded into primitives; one that
     /// has is also made from its parts ([`Program::fuse`]).
     fn supports(&self, query: &OpQuery<'_>) -> Result<(), Reason>;
-    /// The rate in bytes a second at which it reads memory now, measured by the call; `None` if it cannot tell.
+    /// The rate in bytes a second at which it reads memory now, measured by the call; `None` if it
+    /// cannot tell.
     fn measure_read_bandwidth(&self) -> Option<f64> {
         None
     }
-    /// The rate in multiplications and additions a second at which the kernel of its own `linear` op, in a shape that suits
-    /// it, multiplies weights of dtype `weights` under `activations` now, measured by the call; `None` if it cannot tell.
+    /// The rate in multiplications and additions a second at which the kernel of its own `linear`
+    /// op, in a shape that suits it, multiplies weights of dtype `weights` under `activations` now,
+    /// measured by the call; `None` if it cannot tell.
     ///
     /// It bounds what a prefill can reach with these kernels, not what the device could.
     fn measure_matmul_rate(&self, weights: DType, activations: Activations) -> Option<f64> {
@@ -57,11 +59,11 @@ pub trait Backend {
     fn plan_rules(&self) -> PlanRules;
     /// The summation order of the kernel that runs the op on `num_rows` rows.
     fn order(&self, query: &OpQuery<'_>, num_rows: usize) -> OrderId;
-    /// How [`load`](Self::load) will run the model and what it will allocate, known before any memory
-    /// is taken. Of scratch it counts what is allocated at load; it reads no weight.
+    /// How [`load`](Self::load) will run the model and what it will allocate, known before any
+    /// memory is taken. Of scratch it counts what is allocated at load; it reads no weight.
     ///
-    /// Errors if the checkpoint does not fit the declarations, an op runs in no form, or no memory could
-    /// meet the limits.
+    /// Errors if the checkpoint does not fit the declarations, an op runs in no form, or no memory
+    /// could meet the limits.
     fn plan(&self, spec: &ModelSpec, weights: &dyn WeightSource, limits: &Limits) -> Result<Plan> {
         Plan::new(self, spec, weights, limits)
     }
@@ -82,8 +84,8 @@ pub trait Backend {
     }
 }
 
-/// A backend that loads every model under one promise on the order of sums, whatever the limits ask for: how checks that were
-/// written for one promise look at the other.
+/// A backend that loads every model under one promise on the order of sums, whatever the limits ask
+/// for: how checks that were written for one promise look at the other.
 pub struct Under<'a> {
     /// What loads.
     pub backend: &'a dyn Backend,
@@ -122,7 +124,8 @@ impl Backend for Under<'_> {
 pub trait Executable {
     /// Launches the step and does not wait for a device. A host backend runs it at once.
     ///
-    /// Errors if the step does not fit the limits or its program, or while an earlier one awaits masks; state is then as before.
+    /// Errors if the step does not fit the limits or its program, or while an earlier one awaits
+    /// masks; state is then as before.
     fn submit(&mut self, step: &Step) -> Result<Ticket>;
     /// Supplies the masks of all rows of a step that await one, which are then sampled.
     ///
@@ -146,18 +149,22 @@ pub trait Executable {
     fn request_limits(&self) -> RequestLimits {
         RequestLimits::default()
     }
-    /// Does one piece of work that makes later steps faster and that loading does not wait for, such as recording a graph: what the
-    /// last step lacked, or with `idle` whatever is left. False if there was nothing to do.
+    /// Does one piece of work that makes later steps faster and that loading does not wait for,
+    /// such as recording a graph: what the last step lacked, or with `idle` whatever is left. False
+    /// if there was nothing to do.
     ///
-    /// Called between steps. No result depends on it, and what fails here only stays slow; errors if the device has failed.
+    /// Called between steps. No result depends on it, and what fails here only stays slow; errors
+    /// if the device has failed.
     fn prepare(&mut self, idle: bool) -> Result<bool> {
         let _ = idle;
         Ok(false)
     }
-    /// Runs the sequences of a collected `step` again, op by op, and names the first op that makes NaN or infinity; `None` if none
-    /// does, or the backend cannot tell. All tokens are named by the host, and no slot is reset.
+    /// Runs the sequences of a collected `step` again, op by op, and names the first op that makes
+    /// NaN or infinity; `None` if none does, or the backend cannot tell. All tokens are named by
+    /// the host, and no slot is reset.
     ///
-    /// Slots are as before, and the KV cache holds what it held. Slow: for the message of a request that ends by it.
+    /// Slots are as before, and the KV cache holds what it held. Slow: for the message of a request
+    /// that ends by it.
     fn find_unusable(&mut self, step: &Step) -> Result<Option<String>> {
         let _ = step;
         Ok(None)
@@ -166,7 +173,8 @@ pub trait Executable {
     fn input_bytes(&self) -> usize {
         0
     }
-    /// Times every op of the steps submitted from now on, or no longer. Steps that are timed may run slower.
+    /// Times every op of the steps submitted from now on, or no longer. Steps that are timed may
+    /// run slower.
     ///
     /// Errors if the backend cannot.
     fn set_profiling(&mut self, on: bool) -> Result<()> {

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-/// Shows a number of bytes in powers of 1024: `512 bytes`, `7.6 MiB`, `23.5 GiB`. What programs read stays a number.
+/// Shows a number of bytes in powers of 1024: `512 bytes`, `7.6 MiB`, `23.5 GiB`. What programs
+/// read stays a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteCount(pub usize);
 

@@ -28,7 +28,8 @@ impl DType {
         }
     }
 
-    /// The nearest value of this type, as f32 (round to nearest even). Integer types leave `x` as it is.
+    /// The nearest value of this type, as f32 (round to nearest even). Integer types leave `x` as
+    /// it is.
     pub fn round(self, x: f32) -> f32 {
         match self {
             Self::Bf16 => bf16::from_f32(x).to_f32(),

@@ -1,8 +1,9 @@
 //! The crate's errors: each says what was asked, what is possible, and what to do.
 //!
-//! The law of every error type of the workspace: `Display` says all of it, the cause included, and there is no `source()`. A
-//! message is then whole wherever it is shown, and nothing that walks a chain of causes says a sentence twice. Fields that hold a
-//! cause are called `cause` for that reason.
+//! The law of every error type of the workspace: `Display` says all of it, the cause included, and
+//! there is no `source()`. A message is then whole wherever it is shown, and nothing that walks a
+//! chain of causes says a sentence twice. Fields that hold a cause are called `cause` for that
+//! reason.
 
 use std::path::PathBuf;
 

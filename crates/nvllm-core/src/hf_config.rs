@@ -1,4 +1,5 @@
-//! Hugging Face `config.json`: typed fields with errors that name them, in both layouts (hub, transformers 5).
+//! Hugging Face `config.json`: typed fields with errors that name them, in both layouts (hub,
+//! transformers 5).
 
 use serde_json::{Map, Value};
 
@@ -90,7 +91,8 @@ impl HfConfig {
         })
     }
 
-    /// The checkpoint's dtype (`dtype` or `torch_dtype`), if the file says one: `auto` leaves it to the tensors.
+    /// The checkpoint's dtype (`dtype` or `torch_dtype`), if the file says one: `auto` leaves it to
+    /// the tensors.
     pub fn dtype(&self) -> Result<Option<DType>> {
         let field = if self.get("dtype").is_some() { "dtype" } else { "torch_dtype" };
         match self.get(field).and_then(Value::as_str) {

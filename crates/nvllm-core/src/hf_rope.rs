@@ -1,4 +1,5 @@
-//! Rotary embedding of a `config.json`: every key that changes numbers is applied, or refused by its name.
+//! Rotary embedding of a `config.json`: every key that changes numbers is applied, or refused by
+//! its name.
 
 use serde_json::{Map, Value};
 
@@ -15,7 +16,8 @@ pub struct HfRope {
     pub scaling: RopeScaling,
 }
 
-/// Keys that are read here, or that change nothing (`finetuned` is a note by whoever made the model).
+/// Keys that are read here, or that change nothing (`finetuned` is a note by whoever made the
+/// model).
 const KNOWN: [&str; 18] = [
     "attention_factor",
     "attn_factor",
@@ -41,7 +43,8 @@ const KNOWN: [&str; 18] = [
 const ONLY_ONE: [&str; 2] = ["extrapolation_factor", "partial_rotary_factor"];
 
 impl HfRope {
-    /// From `rope_scaling` (the hub's layout, and what model cards tell to add) or else `rope_parameters` (transformers 5).
+    /// From `rope_scaling` (the hub's layout, and what model cards tell to add) or else
+    /// `rope_parameters` (transformers 5).
     ///
     /// With both the first counts, as in transformers; the base may still come from the second.
     pub fn read(config: &HfConfig) -> Result<Self> {
@@ -174,8 +177,8 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// As given; else by `mscale`, as DeepSeek's models have it; else YaRN's own. `attn_factor` multiplies what is not
-    /// given, as in vLLM: models that carry it were trained with it.
+    /// As given; else by `mscale`, as DeepSeek's models have it; else YaRN's own. `attn_factor`
+    /// multiplies what is not given, as in vLLM: models that carry it were trained with it.
     fn attention_factor(&self, factor: f64) -> Result<f64> {
         if let Some(given) = self.number("attention_factor")? {
             return Ok(given);

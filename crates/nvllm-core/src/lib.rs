@@ -1,14 +1,17 @@
 //! The seams of nvLLM: what a model records, what a backend runs, and what passes between them.
 //!
-//! A model does not run anything. It records a [`Program`] once, at load: a flat list of LLM-sized ops over
-//! symbolic rows. A [`Backend`] compiles that program, together with its weights and state, into an
-//! [`Executable`] that runs one ragged [`Step`] after another. Everything that crosses this line is data, so it
-//! can be printed, costed, planned, rewritten, and compared value by value.
+//! A model does not run anything. It records a [`Program`] once, at load: a flat list of LLM-sized
+//! ops over symbolic rows. A [`Backend`] compiles that program, together with its weights and
+//! state, into an [`Executable`] that runs one ragged [`Step`] after another. Everything that
+//! crosses this line is data, so it can be printed, costed, planned, rewritten, and compared value
+//! by value.
 //!
-//! The crate also holds the [`reference`](mod@reference) backend: naive, scalar, f32. It defines what every op
-//! means; all other backends are held to it. Sampling semantics live here too ([`sampling`]), once.
+//! The crate also holds the [`reference`](mod@reference) backend: naive, scalar, f32. It defines
+//! what every op means; all other backends are held to it. Sampling semantics live here too
+//! ([`sampling`]), once.
 //!
-//! Deliberately absent: threads, devices, async, clocks (but for the one that times ops on request), tokenizers, and any knowledge of a model family.
+//! Deliberately absent: threads, devices, async, clocks (but for the one that times ops on
+//! request), tokenizers, and any knowledge of a model family.
 
 pub mod backend;
 pub mod blocks;

@@ -26,7 +26,8 @@ impl Activations {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Numerics {
-    /// A token's values do not depend on what else is in the step, on chunking, paging or bucket: bit for bit.
+    /// A token's values do not depend on what else is in the step, on chunking, paging or bucket:
+    /// bit for bit.
     Invariant,
     /// Kernels with another summation order may be chosen by shape.
     Fast,

@@ -54,8 +54,8 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The plan of a backend that keeps weights as the checkpoint has them and needs no scratch; other
-    /// backends change [`memory`](Self::memory).
+    /// The plan of a backend that keeps weights as the checkpoint has them and needs no scratch;
+    /// other backends change [`memory`](Self::memory).
     ///
     /// Errors as [`Backend::plan`].
     pub fn new<B: Backend + ?Sized>(

@@ -1,11 +1,13 @@
-//! Where the time of a step went, op by op: what an [`Executable`](crate::Executable) hands out when it is asked to time them.
+//! Where the time of a step went, op by op: what an [`Executable`](crate::Executable) hands out
+//! when it is asked to time them.
 
 use crate::{EntryId, StepId};
 
 /// One op of a step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OpTime {
-    /// Index of its node in the [program that ran](crate::Executable::program); `None` for the sampler.
+    /// Index of its node in the [program that ran](crate::Executable::program); `None` for the
+    /// sampler.
     pub node: Option<usize>,
     /// Seconds from the submission of the step to the start of the op.
     pub start: f64,

@@ -2,8 +2,9 @@
 
 use crate::{CoreError, Result, SamplingParams};
 
-/// How long the lists of one request may be. A backend that keeps them in tables of a fixed size says
-/// so here, so that a request is refused alone and not with the step that it would have been part of.
+/// How long the lists of one request may be. A backend that keeps them in tables of a fixed size
+/// says so here, so that a request is refused alone and not with the step that it would have been
+/// part of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestLimits {
     /// Most stop tokens.

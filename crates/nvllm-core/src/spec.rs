@@ -23,7 +23,8 @@ pub struct ModelSpec {
     pub max_positions: usize,
     /// Checkpoint tensors that may be present and are not used (a tied head's copy).
     pub unused_tensors: Vec<String>,
-    /// Weights that a checkpoint may hold as one tensor of the weight's shape instead of in parts, and that tensor's name.
+    /// Weights that a checkpoint may hold as one tensor of the weight's shape instead of in parts,
+    /// and that tensor's name.
     pub stacked: Vec<(String, WeightId)>,
     /// Stems of fused ops that are not to be made of what the programs record.
     pub unfused: Vec<&'static str>,
@@ -35,8 +36,8 @@ impl ModelSpec {
         self.weights.iter().map(WeightDecl::num_elements).sum()
     }
 
-    /// Refuses a checkpoint with missing tensors, or with more layers, or more in a layer, than is declared (config.json is
-    /// not its own), before anything is allocated.
+    /// Refuses a checkpoint with missing tensors, or with more layers, or more in a layer, than is
+    /// declared (config.json is not its own), before anything is allocated.
     pub fn check_names(&self, source: &dyn WeightSource) -> Result<()> {
         let names = source.names();
         let present: HashSet<_> = names.iter().map(String::as_str).collect();
@@ -60,7 +61,8 @@ impl ModelSpec {
         }
     }
 
-    /// Tensors of a checkpoint that nothing reads (buffers, heads of other tasks), and that are not expected there.
+    /// Tensors of a checkpoint that nothing reads (buffers, heads of other tasks), and that are not
+    /// expected there.
     pub fn extra_tensors(&self, source: &dyn WeightSource) -> Vec<String> {
         let known: HashSet<_> =
             self.sources().chain(self.unused_tensors.iter().map(String::as_str)).collect();
@@ -72,7 +74,8 @@ impl ModelSpec {
         self.weights.iter().flat_map(|w| w.parts.iter().map(|p| p.source.as_str()))
     }
 
-    /// Refuses a checkpoint whose tensors are not those that are declared: names, shapes and dtypes. Reads no weight.
+    /// Refuses a checkpoint whose tensors are not those that are declared: names, shapes and
+    /// dtypes. Reads no weight.
     pub fn check_weights(&self, source: &dyn WeightSource) -> Result<()> {
         self.check_names(source)?;
         self.weights.iter().try_for_each(|decl| Weight::load(decl, source).map(drop))
@@ -88,8 +91,8 @@ impl ModelSpec {
         Err(CoreError::BadProgram { program: self.name.clone(), problem })
     }
 
-    /// Disables the fused op `stem` in all programs, whether recorded or made by [`fuse`](Program::fuse):
-    /// its primitive expansion runs instead. False if no program has one.
+    /// Disables the fused op `stem` in all programs, whether recorded or made by
+    /// [`fuse`](Program::fuse): its primitive expansion runs instead. False if no program has one.
     pub fn expand(&mut self, stem: &str) -> Result<bool> {
         let Some(stem) = Op::FUSED.into_iter().find(|fused| *fused == stem) else { return Ok(false) };
         let mut found = false;

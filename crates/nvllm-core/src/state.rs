@@ -58,9 +58,11 @@ pub struct KvGeometry {
 impl KvGeometry {
     /// The geometry of each of `groups` under `limits`.
     ///
-    /// `kv_bytes` is shared: a sequence takes a block of every group for its next positions, so all groups have equally many.
+    /// `kv_bytes` is shared: a sequence takes a block of every group for its next positions, so all
+    /// groups have equally many.
     ///
-    /// Errors if `kv_bytes` holds no block beside the null block, or more positions than kernels can number.
+    /// Errors if `kv_bytes` holds no block beside the null block, or more positions than kernels
+    /// can number.
     pub fn plan(groups: &[PagedKv], limits: &Limits) -> Result<Vec<Self>> {
         let block_bytes = Self::bytes_of_block(groups, limits)?;
         let bad = |problem| Err(CoreError::BadLimits { field: "kv_bytes", problem });
@@ -91,7 +93,8 @@ impl KvGeometry {
         Ok(groups.iter().map(geometry).collect())
     }
 
-    /// Bytes of one block of each of `groups` over all their layers; 0 without groups. Errors if no memory has so many.
+    /// Bytes of one block of each of `groups` over all their layers; 0 without groups. Errors if no
+    /// memory has so many.
     pub fn bytes_of_block(groups: &[PagedKv], limits: &Limits) -> Result<usize> {
         let of_group = |kv: &PagedKv| {
             let factors = [2, kv.num_layers, kv.num_heads, kv.head_dim, limits.kv_dtype.size()];
@@ -143,7 +146,8 @@ pub trait KvCache {
     fn bytes(&self) -> usize;
     /// Copies `block` of `group` to the host in [`KvGeometry::block_shape`].
     fn read_block(&self, group: usize, block: BlockId) -> Result<HostTensor>;
-    /// Overwrites `block` of `group`; the tensor has [`KvGeometry::block_shape`] and the cache's dtype.
+    /// Overwrites `block` of `group`; the tensor has [`KvGeometry::block_shape`] and the cache's
+    /// dtype.
     fn write_block(&mut self, group: usize, block: BlockId, data: &HostTensor) -> Result<()>;
     /// Copies blocks within `group`, in order: `(from, to)`.
     fn copy_blocks(&mut self, group: usize, pairs: &[(BlockId, BlockId)]) -> Result<()>;

@@ -1,11 +1,12 @@
-//! One step: a ragged batch with no prefill or decode phases. Each sequence has computed tokens that catch up with its
-//! known tokens.
+//! One step: a ragged batch with no prefill or decode phases. Each sequence has computed tokens
+//! that catch up with its known tokens.
 
 use std::sync::Arc;
 
 use crate::{BlockId, EntryId, SamplingParams, SlotId, StepId, Tensor, TokenId};
 
-/// A number that the host knows, or that only the device knows yet because the step before is still in flight.
+/// A number that the host knows, or that only the device knows yet because the step before is still
+/// in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source<T> {
     /// Known on the host.
@@ -14,7 +15,8 @@ pub enum Source<T> {
     Slot,
 }
 
-/// Puts a sequence into a slot, before the step's tokens are run: sampler state starts from these tokens.
+/// Puts a sequence into a slot, before the step's tokens are run: sampler state starts from these
+/// tokens.
 #[derive(Clone, Debug)]
 pub struct SlotReset {
     /// The slot.
@@ -34,13 +36,13 @@ pub struct OutputRow {
     pub index: u32,
     /// Whether the next token is sampled from this row.
     pub sample: bool,
-    /// Whether sampling this row waits for [`supply_masks`](crate::Executable::supply_masks). Rows that wait for none are sampled
-    /// at once.
+    /// Whether sampling this row waits for [`supply_masks`](crate::Executable::supply_masks). Rows
+    /// that wait for none are sampled at once.
     pub awaits_mask: bool,
     /// A token whose log-probability at this row is wanted (scoring a prompt).
     pub target: Option<TokenId>,
-    /// Whether log-probabilities of the sampled token (or target) are wanted, and of how many of the most likely beside it.
-    /// A target is always scored.
+    /// Whether log-probabilities of the sampled token (or target) are wanted, and of how many of
+    /// the most likely beside it. A target is always scored.
     pub top_logprobs: Option<u16>,
     /// Whether the row itself is wanted: logits, or hidden states if the program makes those.
     pub values: bool,
@@ -122,8 +124,9 @@ pub struct Ticket(pub StepId);
 /// Grammar masks for the rows of a step that await them: one bit a token, 1 = allowed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TokenMasks {
-    /// `(row, words)`: an output row, counted over the step, and its mask, token `t` at bit `t % 32` of word `t / 32`. Tokens past the
-    /// last word are not allowed. In a waiting row that is not named all tokens are.
+    /// `(row, words)`: an output row, counted over the step, and its mask, token `t` at bit `t %
+    /// 32` of word `t / 32`. Tokens past the last word are not allowed. In a waiting row that is
+    /// not named all tokens are.
     pub rows: Vec<(usize, Vec<u32>)>,
 }
 
@@ -153,7 +156,8 @@ pub struct RowOutput {
     /// The row of the program's output `[n]`, if asked for: logits `[vocab]` f32, or hidden states.
     pub values: Option<Box<dyn Tensor>>,
     /// Whether a token was to be sampled or scored from logits that hold NaN or infinity: see
-    /// [`sampling::is_usable`](crate::sampling::is_usable). No token and no log-probabilities come with it.
+    /// [`sampling::is_usable`](crate::sampling::is_usable). No token and no log-probabilities come
+    /// with it.
     pub unusable: bool,
 }
 

@@ -85,7 +85,8 @@ fn penalties_bias_and_suppression() {
         ..SamplingParams::default()
     };
     let x = processed(&[1.0, -1.0, 4.0, 0.0, 9.0, 7.0], &params, &counts, None);
-    // Seen in the prompt: 1/2 and -1*2. Seen twice in the output: 4/2 - 2*0.25 - 0.5. Biased, suppressed, untouched.
+    // Seen in the prompt: 1/2 and -1*2. Seen twice in the output: 4/2 - 2*0.25 - 0.5. Biased,
+    // suppressed, untouched.
     assert_eq!(*x, [0.5, -2.0, 1.0, 1.5, f32::NEG_INFINITY, 7.0]);
     let mut counts = counts;
     counts.push(TokenId(5));

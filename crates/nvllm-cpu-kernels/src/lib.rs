@@ -1,10 +1,13 @@
-//! The CPU backend's kernels: one table of function pointers per instruction set, chosen at run time.
+//! The CPU backend's kernels: one table of function pointers per instruction set, chosen at run
+//! time.
 //!
-//! **Why a crate.** Compiling every kernel for every instruction set takes minutes, and nothing here depends on anything of
-//! nvLLM: a change of the tape or of the backend does not compile them again. `nvllm-cpu` calls them and has their tests.
+//! **Why a crate.** Compiling every kernel for every instruction set takes minutes, and nothing
+//! here depends on anything of nvLLM: a change of the tape or of the backend does not compile them
+//! again. `nvllm-cpu` calls them and has their tests.
 //!
-//! A new architecture (NEON: four lanes, four phases) is one module that implements `simd::Simd`, one line with `kernel_table!`,
-//! and one arm in [`Isa::missing`] and [`Kernels::of`]. Nothing outside this crate names an instruction set.
+//! A new architecture (NEON: four lanes, four phases) is one module that implements `simd::Simd`,
+//! one line with `kernel_table!`, and one arm in [`Isa::missing`] and [`Kernels::of`]. Nothing
+//! outside this crate names an instruction set.
 
 #![allow(
     unsafe_op_in_unsafe_fn,
@@ -49,7 +52,8 @@ impl Elem {
     }
 }
 
-/// An instruction set that there are kernels for, each a superset of the one before; which is fastest [`Kernels::best`] says.
+/// An instruction set that there are kernels for, each a superset of the one before; which is
+/// fastest [`Kernels::best`] says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Isa {
     /// No vector instructions named; any machine.
@@ -58,7 +62,8 @@ pub enum Isa {
     Avx2,
     /// x86-64 AVX-512 F + BW + VL.
     Avx512,
-    /// [`Isa::Avx512`] with AVX512-BF16: dot products of bf16 pairs for bf16 weights under bf16 activations.
+    /// [`Isa::Avx512`] with AVX512-BF16: dot products of bf16 pairs for bf16 weights under bf16
+    /// activations.
     Avx512Bf16,
 }
 
@@ -102,9 +107,10 @@ impl Isa {
     }
 }
 
-/// Whether `vdpbf16ps` does more than the multiply-adds that it stands for. On the Intel core that was tried (Emerald Rapids) it does
-/// not, as `--example speed` shows, and its own order of rounding is worth nothing then. On AMD's it is taken to, as their Zen 4 is
-/// published to start as many a cycle as multiply-adds.
+/// Whether `vdpbf16ps` does more than the multiply-adds that it stands for. On the Intel core that
+/// was tried (Emerald Rapids) it does not, as `--example speed` shows, and its own order of
+/// rounding is worth nothing then. On AMD's it is taken to, as their Zen 4 is published to start as
+/// many a cycle as multiply-adds.
 fn pairs_pay() -> bool {
     #[cfg(target_arch = "x86_64")]
     return x86::is_amd();
@@ -251,7 +257,8 @@ impl Kernels {
         })
     }
 
-    /// The fastest kernels that this machine has: the last instruction set that it has and that pays on it.
+    /// The fastest kernels that this machine has: the last instruction set that it has and that
+    /// pays on it.
     pub fn best() -> &'static Self {
         let pays = |isa: &Isa| *isa != Isa::Avx512Bf16 || pairs_pay();
         Isa::ALL.into_iter().rev().filter(pays).find_map(|isa| Self::of(isa).ok()).unwrap_or(&SCALAR)

@@ -1,5 +1,6 @@
-//! The portable path: eight "lanes" in an array, which a compiler for a machine with fused multiply-add turns into vectors.
-//! Where the machine has none, `mul_add` is a library call: slow, and still the same bits.
+//! The portable path: eight "lanes" in an array, which a compiler for a machine with fused
+//! multiply-add turns into vectors. Where the machine has none, `mul_add` is a library call: slow,
+//! and still the same bits.
 
 use super::kernel_table;
 use super::simd::{Bf16, F16, Simd, Stored};

@@ -1,15 +1,17 @@
-//! The vector operations that every kernel is written in, and the element types it reads and writes.
+//! The vector operations that every kernel is written in, and the element types it reads and
+//! writes.
 //!
-//! Each architecture implements [`Simd`] once; the kernels in `generic/` are compiled for each of them. All operations are
-//! exactly rounded (`fma` included), so a kernel that keeps to them gives the same bits on every instruction set.
+//! Each architecture implements [`Simd`] once; the kernels in `generic/` are compiled for each of
+//! them. All operations are exactly rounded (`fma` included), so a kernel that keeps to them gives
+//! the same bits on every instruction set.
 
 use half::{bf16, f16};
 
 /// A vector of f32 lanes.
 ///
 /// # Safety
-/// Every method may be called only on a machine that has the implementing instruction set, and pointers must be valid for
-/// `LANES` elements (no alignment is asked for beyond none).
+/// Every method may be called only on a machine that has the implementing instruction set, and
+/// pointers must be valid for `LANES` elements (no alignment is asked for beyond none).
 pub(crate) trait Simd: Copy + 'static {
     /// The vector register.
     type V: Copy;
@@ -170,8 +172,9 @@ pub(crate) unsafe fn store_part<S: Simd, E: Stored>(p: *mut u8, v: S::V, n: usiz
     std::ptr::copy_nonoverlapping(buf.as_ptr(), p, n * E::BYTES);
 }
 
-/// e^x within 2 ulp for x in -87.3..=88.3; 0 below (so that a masked score of -inf weighs exactly nothing), about 2.4e38
-/// above. Cephes' `expf` reduction and polynomial (Moshier, public domain mathematics), here with fused steps.
+/// e^x within 2 ulp for x in -87.3..=88.3; 0 below (so that a masked score of -inf weighs exactly
+/// nothing), about 2.4e38 above. Cephes' `expf` reduction and polynomial (Moshier, public domain
+/// mathematics), here with fused steps.
 #[inline(always)]
 pub(crate) unsafe fn exp<S: Simd>(x: S::V) -> S::V {
     let lo = S::splat(-87.3);

@@ -1,7 +1,8 @@
 //! Speed of the kernels on this machine, as shares of what it can read and multiply.
 //!
-//! `cargo run --release -p nvllm-cpu --example speed [threads] [isa]`. Weights are those of a model with hidden size 1024 and
-//! feed-forward size 3072 (28 layers, 840 MB in bf16), each matrix its own memory, so that decoding reads them cold.
+//! `cargo run --release -p nvllm-cpu --example speed [threads] [isa]`. Weights are those of a model
+//! with hidden size 1024 and feed-forward size 3072 (28 layers, 840 MB in bf16), each matrix its
+//! own memory, so that decoding reads them cold.
 
 use nvllm_cpu::{
     ActMode, AttentionShape, Cpu, Elem, Isa, Kernels, KvLayout, KvPages, Pool, PoolConfig, Rows, RowsMut,
@@ -168,7 +169,8 @@ fn inputs(m: usize, elem: Elem) -> (Vec<u8>, Vec<u8>) {
     (one.repeat(m * 3072), vec![0; m * 6144 * elem.size()])
 }
 
-/// Processor time of this process: what a loaded machine gave it. Spinning counts, so read it with one thread.
+/// Processor time of this process: what a loaded machine gave it. Spinning counts, so read it with
+/// one thread.
 fn cpu_seconds() -> f64 {
     let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the pointer is to a timespec.

@@ -1,9 +1,11 @@
 //! Paged attention for a ragged batch: who computes which tile, and where keys lie.
 //!
-//! One unit of work is a tile of consecutive new tokens of one sequence with all query heads that share one KV head: each key and
-//! value row is then read once for all of them. It walks the chunks of 64 absolute positions that its queries see, in ascending
-//! order. Where there are fewer tiles than would keep the threads busy (decoding few sequences over a long context), the chunks of a
-//! tile are dealt out as well: their states are stored and merged in the same order, so the bits are the same.
+//! One unit of work is a tile of consecutive new tokens of one sequence with all query heads that
+//! share one KV head: each key and value row is then read once for all of them. It walks the chunks
+//! of 64 absolute positions that its queries see, in ascending order. Where there are fewer tiles
+//! than would keep the threads busy (decoding few sequences over a long context), the chunks of a
+//! tile are dealt out as well: their states are stored and merged in the same order, so the bits
+//! are the same.
 
 use crate::error::ensure;
 use crate::rows::{Rows, RowsMut, Target};
@@ -18,8 +20,8 @@ const PART_CHUNKS: usize = 4;
 /// Most bytes of stored chunk states.
 const MAX_STATE_BYTES: usize = 64 << 20;
 
-/// The shape of a paged KV cache of one layer: `[block][k, v][kv_head][block_len][head_dim]`, dense, so that the keys of one head
-/// in one block are consecutive rows.
+/// The shape of a paged KV cache of one layer: `[block][k, v][kv_head][block_len][head_dim]`,
+/// dense, so that the keys of one head in one block are consecutive rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KvLayout {
     /// Blocks.
@@ -256,11 +258,13 @@ impl Cpu {
         Ok(())
     }
 
-    /// Causal softmax attention of every new token (rows of `q_heads * head_dim`) over its sequence's pages, which hold its own
-    /// key and value already. Rows that no sequence names are left as they are.
+    /// Causal softmax attention of every new token (rows of `q_heads * head_dim`) over its
+    /// sequence's pages, which hold its own key and value already. Rows that no sequence names are
+    /// left as they are.
     ///
-    /// A row's result is a function of its query and of the keys and values by absolute position: not of the pages' size or
-    /// place, of how many tokens are new, of other sequences or of the number of threads.
+    /// A row's result is a function of its query and of the keys and values by absolute position:
+    /// not of the pages' size or place, of how many tokens are new, of other sequences or of the
+    /// number of threads.
     ///
     /// # Errors
     /// Extents that do not fit together, blocks that are not there.
@@ -314,7 +318,8 @@ impl Cpu {
         Ok(())
     }
 
-    /// Lists the tiles, longest contexts of a sequence first; returns how many row states their chunks have.
+    /// Lists the tiles, longest contexts of a sequence first; returns how many row states their
+    /// chunks have.
     fn list_items(&mut self, call: &Call<'_>) -> usize {
         let items = &mut self.attention.items;
         items.clear();
@@ -383,7 +388,8 @@ impl Cpu {
                 let rows = item.num_tokens * call.group;
                 let mut buffer = self.threads.of(thread);
                 let running = state_at(buffer.bytes(state_len(rows, dim) * size_of::<f32>()).cast(), rows);
-                // SAFETY: the states hold `rows` rows each; those of the chunks were written in the section before.
+                // SAFETY: the states hold `rows` rows each; those of the chunks were written in the
+                // section before.
                 unsafe {
                     running.clear(rows, dim);
                     for chunk in item.lo..item.hi {
@@ -395,7 +401,8 @@ impl Cpu {
         });
     }
 
-    /// Carves the thread's scratch and copies the tile's queries there: rows token-major, so that neighbours see the same keys.
+    /// Carves the thread's scratch and copies the tile's queries there: rows token-major, so that
+    /// neighbours see the same keys.
     fn queries(&self, call: &Call<'_>, item: &Item, buffer: &mut Buffer) -> TileScratch {
         let dim = call.pages.layout.head_dim;
         let rows = item.num_tokens * call.group;
@@ -462,7 +469,8 @@ impl Cpu {
             let to = call.out.row(call.seqs[item.seq].first_row + item.token + token);
             let head = item.head * call.group + g;
             let dst = to.wrapping_add(head * dim * call.out.elem.size());
-            // SAFETY: the state holds this row; these columns of this output row are this tile's alone.
+            // SAFETY: the state holds this row; these columns of this output row are this tile's
+            // alone.
             unsafe {
                 let state = state.at_row(row, dim);
                 (self.kernels.attention.finish)(state.acc, *state.sum, dim, dst, call.out.elem);

@@ -7,7 +7,8 @@ use std::time::Instant;
 /// Bytes that a thread takes at a time: a multiple of the page size.
 const CHUNK: usize = 256 * 1024;
 
-/// Reads all of `bytes` once with every thread of the pool (a vector sum) and returns the seconds it took.
+/// Reads all of `bytes` once with every thread of the pool (a vector sum) and returns the seconds
+/// it took.
 pub fn read_once(pool: &Pool, kernels: &Kernels, bytes: &[u8]) -> f64 {
     let sink = AtomicU32::new(0);
     let start = Instant::now();
@@ -22,8 +23,9 @@ pub fn read_once(pool: &Pool, kernels: &Kernels, bytes: &[u8]) -> f64 {
     seconds
 }
 
-/// The median rate, in bytes per second, of `passes` reads of a fresh buffer of `bytes` bytes, by every thread of the pool. Give
-/// several times the last-level cache. Allocates and fills the buffer first.
+/// The median rate, in bytes per second, of `passes` reads of a fresh buffer of `bytes` bytes, by
+/// every thread of the pool. Give several times the last-level cache. Allocates and fills the
+/// buffer first.
 pub fn measure_read_bandwidth(pool: &Pool, kernels: &Kernels, bytes: usize, passes: usize) -> f64 {
     let buffer = vec![0x3fu8; bytes];
     let mut seconds: Vec<f64> = (0..passes.max(1)).map(|_| read_once(pool, kernels, &buffer)).collect();

@@ -1,9 +1,10 @@
 //! `y = x W^T + b`: packing activations, dealing out weight rows.
 //!
-//! Weights stay where the checkpoint is mapped, in one or more segments of whole rows. With few activation rows each thread reads
-//! its weight rows once, in sequence, straight from there. With many, a thread converts a few weight rows at a time into a panel in
-//! its cache and runs the register tile over all activation rows. Which of the two runs is a matter of speed alone: both keep the
-//! order of `nvllm-cpu-kernels`, `generic/dot.rs`.
+//! Weights stay where the checkpoint is mapped, in one or more segments of whole rows. With few
+//! activation rows each thread reads its weight rows once, in sequence, straight from there. With
+//! many, a thread converts a few weight rows at a time into a panel in its cache and runs the
+//! register tile over all activation rows. Which of the two runs is a matter of speed alone: both
+//! keep the order of `nvllm-cpu-kernels`, `generic/dot.rs`.
 
 use crate::error::ensure;
 use crate::rows::{Rows, RowsMut};
@@ -13,8 +14,8 @@ use nvllm_cpu_kernels::{Block, Direct, MAX_ROWS, Out, PANEL, PackW, PackX};
 
 /// Row groups up to which weights are read in place, by the second from the cache.
 const DIRECT_GROUPS: usize = 2;
-/// Bytes of weights that a thread takes at a time when it reads them in place: four streams of 96 KiB, each long enough that the
-/// misses it begins with are few.
+/// Bytes of weights that a thread takes at a time when it reads them in place: four streams of 96
+/// KiB, each long enough that the misses it begins with are few.
 const DIRECT_BYTES: usize = 384 * 1024;
 /// Most activation rows packed at a time: bounds the scratch and keeps it in the last-level cache.
 const BLOCK_ROWS: usize = 528;
@@ -110,10 +111,12 @@ struct Common {
 }
 
 impl Cpu {
-    /// `out[m, n] = x[m, k] W[n, k]^T (+ bias[n])`, accumulated in f32, rounded once to `out`'s type.
+    /// `out[m, n] = x[m, k] W[n, k]^T (+ bias[n])`, accumulated in f32, rounded once to `out`'s
+    /// type.
     ///
-    /// Each output's summation order is [`nvllm_cpu_kernels::Kernels::linear_order`]: the same for any number of rows, threads and segments.
-    /// Under [`ActMode::Bf16`] every value of x must be a bf16 value (stored as bf16 or f32).
+    /// Each output's summation order is [`nvllm_cpu_kernels::Kernels::linear_order`]: the same for
+    /// any number of rows, threads and segments. Under [`ActMode::Bf16`] every value of x must be a
+    /// bf16 value (stored as bf16 or f32).
     ///
     /// # Errors
     /// Extents that do not fit together.
@@ -138,7 +141,8 @@ impl Cpu {
         ensure!(bias.is_none_or(|b| b.len() == n), "linear", "a bias of another length than {n}");
         let target = out.target();
         let common = Common { dot: self.kernels.dot(w.elem, mode), elem: w.elem, k: w.k };
-        // Blocks of like size: each packs all of the weights, and a small one would do so for little.
+        // Blocks of like size: each packs all of the weights, and a small one would do so for
+        // little.
         let blocks = x.num_rows().div_ceil(BLOCK_ROWS).max(1);
         let block_rows = x.num_rows().div_ceil(blocks).next_multiple_of(BLOCK_GROUPS).max(1);
         for row in (0..x.num_rows()).step_by(block_rows) {
@@ -155,7 +159,8 @@ impl Cpu {
         Ok(())
     }
 
-    /// For every expert `out[out_rows[i]] = x[x_rows[i]] W^T`, all weights `n x k` of one type, `n = out`'s columns.
+    /// For every expert `out[out_rows[i]] = x[x_rows[i]] W^T`, all weights `n x k` of one type,
+    /// `n` being the columns of `out`.
     ///
     /// # Errors
     /// Extents that do not fit together, a row that is not there, an output row named twice.
@@ -201,7 +206,8 @@ impl Cpu {
         Ok(())
     }
 
-    /// Packs the pieces' rows, then computes all products in one section. Arguments have been checked.
+    /// Packs the pieces' rows, then computes all products in one section. Arguments have been
+    /// checked.
     fn products(&mut self, common: &Common, x: Rows<'_>, pieces: &[Piece<'_>]) {
         let dot = common.dot;
         let row_bytes = dot.row_bytes(common.k);
@@ -239,7 +245,8 @@ impl Cpu {
             for pack in &lists.packs[range] {
                 let Pack { rows, num_rows, first, m, dst } = *pack;
                 let args = PackX { rows, num_rows, first, m, elem, k, dst };
-                // SAFETY: each row holds k elements; groups have disjoint places in the packed buffer.
+                // SAFETY: each row holds k elements; groups have disjoint places in the packed
+                // buffer.
                 unsafe { (dot.pack_x)(&args) }
             }
         });
@@ -274,7 +281,8 @@ impl Cpu {
                     col,
                     out: span.out,
                 };
-                // SAFETY: the weight rows and the packed group are there; each output is this chunk's alone.
+                // SAFETY: the weight rows and the packed group are there; each output is this
+                // chunk's alone.
                 unsafe { (dot.direct)(&args) }
             }
             return;
@@ -286,7 +294,8 @@ impl Cpu {
         // SAFETY: the weight rows are there; the scratch holds the panels.
         unsafe { (dot.pack_w)(&PackW { w, elem, k, n, dst }) };
         let args = Block { x: span.x, m: span.m, w: dst, k, n, acc, col, out: span.out };
-        // SAFETY: x and the panels are packed for k; the scratch holds the accumulators; each output is this chunk's alone.
+        // SAFETY: x and the panels are packed for k; the scratch holds the accumulators; each
+        // output is this chunk's alone.
         unsafe { (dot.block)(&args) }
     }
 }
@@ -301,7 +310,8 @@ fn group_rows(dot: &DotKernels, m: usize) -> usize {
     if is_direct(dot, m) { dot.direct_rows } else { dot.block_rows }
 }
 
-/// Weight rows that a thread takes at a time, of `n` for `m` activation rows: so many that every thread has as many to take.
+/// Weight rows that a thread takes at a time, of `n` for `m` activation rows: so many that every
+/// thread has as many to take.
 fn chunk_rows(common: &Common, m: usize, n: usize, num_threads: usize) -> usize {
     let most = if is_direct(common.dot, m) {
         DIRECT_BYTES / (common.k * common.elem.size())

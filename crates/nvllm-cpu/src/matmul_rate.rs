@@ -1,15 +1,18 @@
-//! How fast this process can multiply matrices with the crate's own kernel: the limit that a prefill is held against.
+//! How fast this process can multiply matrices with the crate's own kernel: the limit that a
+//! prefill is held against.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::{ActMode, Cpu, Elem, Kernels, Pool, Rows, RowsMut, Weights};
 
-/// Rows of activations, weight rows, columns: a layer's projection in a small model, over as many rows as are packed at once.
+/// Rows of activations, weight rows, columns: a layer's projection in a small model, over as many
+/// rows as are packed at once.
 const SHAPE: (usize, usize, usize) = (480, 2048, 1024);
 
-/// The median rate, in multiplications and additions a second, of `passes` products `[480, 1024] x [2048, 1024]^T` of weights of
-/// type `elem` by every thread of the pool. 0 if the kernels do not run this combination.
+/// The median rate, in multiplications and additions a second, of `passes` products `[480, 1024] x
+/// [2048, 1024]^T` of weights of type `elem` by every thread of the pool. 0 if the kernels do not
+/// run this combination.
 pub fn measure_matmul_rate(
     pool: &Arc<Pool>,
     kernels: &'static Kernels,

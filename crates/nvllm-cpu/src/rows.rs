@@ -1,4 +1,5 @@
-//! Views of matrices in memory, and the ops that treat every row (or every group of columns of a row) alone.
+//! Views of matrices in memory, and the ops that treat every row (or every group of columns of a
+//! row) alone.
 
 use crate::error::ensure;
 use crate::{Cpu, Elem, Result};
@@ -175,7 +176,8 @@ impl Cpu {
         self.binary("add", self.kernels.rows.add, a, b, out)
     }
 
-    /// `out = silu(gate) * up` for rows `gate | up` of twice `out`'s columns; silu(x) = x / (1 + e^-x).
+    /// `out = silu(gate) * up` for rows `gate | up` of twice `out`'s columns; silu(x) = x / (1 +
+    /// e^-x).
     ///
     /// # Errors
     /// `x` has not twice the columns of `out`, or other rows.
@@ -219,7 +221,8 @@ impl Cpu {
         Ok(())
     }
 
-    /// RMS norm of every group of `n` columns, `n` being the weight's length: `x / sqrt(mean(x^2) + eps) * weight`.
+    /// RMS norm of every group of `n` columns, `n` being the weight's length: `x / sqrt(mean(x^2) +
+    /// eps) * weight`.
     ///
     /// # Errors
     /// Shapes differ, or the columns are no multiple of the weight's length.
@@ -254,18 +257,21 @@ impl Cpu {
                     groups: x.cols / n,
                     eps,
                 };
-                // SAFETY: the views hold `cols` elements at row `r`, which no other thread writes; the weight is only read.
+                // SAFETY: the views hold `cols` elements at row `r`, which no other thread writes;
+                // the weight is only read.
                 unsafe { (self.kernels.rows.rms_norm)(&args) }
             }
         });
         Ok(())
     }
 
-    /// Rotates heads of `head_dim` columns: `(x[i], x[i + half])` by the angle whose cosine and sine are in column i of the
-    /// row's table entry, for i below `half`; columns from `2 half` on are copied. Tables: `num_rows x half`.
+    /// Rotates heads of `head_dim` columns: `(x[i], x[i + half])` by the angle whose cosine and
+    /// sine are in column i of the row's table entry, for i below `half`; columns from `2 half` on
+    /// are copied. Tables: `num_rows x half`.
     ///
     /// # Errors
-    /// Shapes differ, columns are no multiple of `head_dim`, tables are too short, or `2 half > head_dim`.
+    /// Shapes differ, columns are no multiple of `head_dim`, tables are too short, or `2 half >
+    /// head_dim`.
     pub fn rope(
         &self,
         x: Rows<'_>,
@@ -302,17 +308,20 @@ impl Cpu {
                     head_dim,
                     heads: x.cols / head_dim,
                 };
-                // SAFETY: the views hold `cols` elements at row `r`, which no other thread writes; tables hold `half` from there.
+                // SAFETY: the views hold `cols` elements at row `r`, which no other thread writes;
+                // tables hold `half` from there.
                 unsafe { (self.kernels.rows.rope)(&args) }
             }
         });
         Ok(())
     }
 
-    /// Copies row `ids[i]` of the table to row i of `out`, converting. The table's rows may lie in several segments.
+    /// Copies row `ids[i]` of the table to row i of `out`, converting. The table's rows may lie in
+    /// several segments.
     ///
     /// # Errors
-    /// `out` has not one row per id, a segment is no whole number of rows, or an id is beyond the table.
+    /// `out` has not one row per id, a segment is no whole number of rows, or an id is beyond the
+    /// table.
     pub fn gather(&self, segments: &[&[u8]], elem: Elem, ids: &[u32], mut out: RowsMut<'_>) -> Result<()> {
         ensure!(ids.len() == out.num_rows, "gather", "{} ids for {} rows", ids.len(), out.num_rows);
         let row_bytes = out.cols * elem.size();
@@ -329,7 +338,8 @@ impl Cpu {
                 let mut at = ids[r] as usize * row_bytes;
                 for segment in segments {
                     if at < segment.len() {
-                        // SAFETY: a whole row lies at `at`; row `r` of `out` is written by this thread only.
+                        // SAFETY: a whole row lies at `at`; row `r` of `out` is written by this
+                        // thread only.
                         unsafe {
                             (self.kernels.rows.convert)(
                                 segment[at..].as_ptr(),
@@ -348,7 +358,8 @@ impl Cpu {
         Ok(())
     }
 
-    /// `out[r] = sum over j of weights[r * k + j] * x[rows[r * k + j]]`, j ascending, `k = weights.len() / out's rows`.
+    /// `out[r] = sum over j of weights[r * k + j] * x[rows[r * k + j]]`, j ascending, `k =
+    /// weights.len() / out's rows`.
     ///
     /// # Errors
     /// Columns differ, lists of different length, or a row beyond `x`.
@@ -392,7 +403,8 @@ impl Cpu {
                     out_elem: to.elem,
                     n: x.cols,
                 };
-                // SAFETY: every listed row holds `cols` elements; row `r` of `out` is written by this thread only.
+                // SAFETY: every listed row holds `cols` elements; row `r` of `out` is written by
+                // this thread only.
                 unsafe { (self.kernels.rows.weighted_sum)(&args) }
             }
         });

@@ -12,7 +12,8 @@ struct Line([u8; 64]);
 pub(crate) struct Buffer(Vec<Line>);
 
 impl Buffer {
-    /// The address of at least `len` bytes, aligned to 64; what was in them is lost when the buffer grows.
+    /// The address of at least `len` bytes, aligned to 64; what was in them is lost when the buffer
+    /// grows.
     pub(crate) fn bytes(&mut self, len: usize) -> *mut u8 {
         let lines = len.div_ceil(64);
         if self.0.len() < lines {

@@ -1,4 +1,5 @@
-//! How many processors this process may use: its affinity mask, cut by cgroup CPU quotas; how long a thread has used one.
+//! How many processors this process may use: its affinity mask, cut by cgroup CPU quotas; how long
+//! a thread has used one.
 
 use std::path::Path;
 use std::time::Duration;
@@ -55,7 +56,8 @@ pub(crate) fn thread_time() -> Option<Duration> {
     None
 }
 
-/// Threads that make sense here: the affinity mask (or what the standard library finds), cut by the cgroup quota, at least 1.
+/// Threads that make sense here: the affinity mask (or what the standard library finds), cut by the
+/// cgroup quota, at least 1.
 pub fn default_threads() -> usize {
     let allowed = allowed_cpus().len();
     let visible =
@@ -69,7 +71,8 @@ fn whole_cpus(quota: f64) -> usize {
     (quota.ceil() as usize).max(1)
 }
 
-/// The smallest CPU quota, in processors, of the process's cgroup and its ancestors, version 2 or 1.
+/// The smallest CPU quota, in processors, of the process's cgroup and its ancestors, of version 2
+/// or of version 1.
 fn cgroup_quota(membership: &Path, root: &Path) -> Option<f64> {
     let text = std::fs::read_to_string(membership).ok()?;
     let mut smallest: Option<f64> = None;
@@ -99,7 +102,8 @@ fn read(path: &Path) -> Option<String> {
     std::fs::read_to_string(path).ok()
 }
 
-/// The smallest quota from `base/path` up to `base`. In a container `path` may not exist below its own mount: then `base` counts.
+/// The smallest quota from `base/path` up to `base`. In a container `path` may not exist below its
+/// own mount: then `base` counts.
 fn quotas_upwards(base: &Path, path: &str, quota: impl Fn(&Path) -> Option<f64>) -> Option<f64> {
     let mut dir = base.join(path.trim_start_matches('/'));
     let mut smallest: Option<f64> = None;

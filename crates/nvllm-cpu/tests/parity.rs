@@ -1,4 +1,5 @@
-//! The backend against the reference: every op, with every instruction set of this machine. What it lacks is skipped, with the reason.
+//! The backend against the reference: every op, with every instruction set of this machine. What it
+//! lacks is skipped, with the reason.
 
 use nvllm_cpu::{CpuBackend, CpuError, Isa, PoolConfig};
 

@@ -51,7 +51,8 @@ pub struct CudaOptions {
     pub graphs: bool,
     /// When the vendor's library runs a linear layer, where the order of sums is free.
     pub vendor: Vendor,
-    /// Compiled kernels that the program has inside, as [`archive`](crate::compile::archive) makes them.
+    /// Compiled kernels that the program has inside, as [`archive`](crate::compile::archive) makes
+    /// them.
     pub kernels: Option<&'static [u8]>,
 }
 
@@ -78,10 +79,12 @@ pub struct CudaBackend {
 }
 
 impl CudaBackend {
-    /// Opens the GPU. Kernels are loaded, and compiled where they are not kept, with the first model.
+    /// Opens the GPU. Kernels are loaded, and compiled where they are not kept, with the first
+    /// model.
     ///
     /// # Errors
-    /// If there is no driver, no such device, none that is supported, or neither kernels for it nor a compiler.
+    /// If there is no driver, no such device, none that is supported, or neither kernels for it nor
+    /// a compiler.
     pub fn new(options: &CudaOptions) -> Result<Self> {
         let device = Arc::new(Device::new(options.gpu)?);
         let CudaOptions { cache_dir, nvrtc_dir, graphs, vendor, kernels, .. } = options.clone();

@@ -11,7 +11,8 @@ use nvllm_core::DType;
 use crate::device::Device;
 use crate::error::{CudaError, Result};
 
-/// Bytes that a product may take for partial sums: what the library's documentation advises for the largest devices.
+/// Bytes that a product may take for partial sums: what the library's documentation advises for the
+/// largest devices.
 pub(crate) const WORKSPACE_BYTES: usize = 32 << 20;
 
 /// Kernels that the library is asked for, likeliest to be fast first.
@@ -20,7 +21,8 @@ const MOST_ALGORITHMS: usize = 4;
 /// How the library computes a product: plain data, of use to any handle of the same process.
 pub(crate) type Algorithm = sys::cublasLtMatmulAlgo_t;
 
-/// The version of cuBLASLt on this machine, as 10,000 * major + 100 * minor + patch; `None` if the system's loader does not find it.
+/// The version of cuBLASLt on this machine, as 10,000 * major + 100 * minor + patch; `None` if the
+/// system's loader does not find it.
 pub fn cublaslt_version() -> Option<usize> {
     // SAFETY: opens a library by name and looks at nothing in it.
     let found = unsafe { sys::is_culib_present() };
@@ -57,8 +59,8 @@ impl Drop for CublasLt {
     }
 }
 
-/// Extents and dtype of a linear layer without bias, `y[m, n] = x[m, k] W[n, k]^T (+ r[m, n])`: x and W in bf16, sums in f32, y and r in
-/// bf16 or f32.
+/// Extents and dtype of a linear layer without bias, `y[m, n] = x[m, k] W[n, k]^T (+ r[m, n])`: x
+/// and W in bf16, sums in f32, y and r in bf16 or f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Shape {
     pub k: usize,
@@ -66,7 +68,8 @@ pub(crate) struct Shape {
     pub out: DType,
 }
 
-/// The library's description of a shape. To it our rows are columns: `y^T = (W^T)^T x^T`, all three column-major.
+/// The library's description of a shape. To it our rows are columns: `y^T = (W^T)^T x^T`, all three
+/// column-major.
 pub(crate) struct Layout {
     library: Rc<CublasLt>,
     operation: sys::cublasLtMatmulDesc_t,
@@ -122,9 +125,11 @@ impl Layout {
         Ok(())
     }
 
-    /// Algorithms for `rows` rows, likeliest to be fast first; none if the library does not take the shape.
+    /// Algorithms for `rows` rows, likeliest to be fast first; none if the library does not take
+    /// the shape.
     ///
-    /// Partial sums are added in f32 or not at all: never in the dtype of y, never in an order that changes from run to run.
+    /// Partial sums are added in f32 or not at all: never in the dtype of y, never in an order that
+    /// changes from run to run.
     pub(crate) fn algorithms(&self, rows: usize) -> Result<Vec<Algorithm>> {
         const WHAT: &str = "asking cuBLASLt for algorithms";
         type Which = sys::cublasLtMatmulPreferenceAttributes_t;
@@ -222,16 +227,16 @@ impl std::fmt::Debug for Product {
 }
 
 impl Product {
-    /// Puts it on the stream. `words` are the addresses of x, W, r (0 adds nothing), y and a workspace of [`WORKSPACE_BYTES`], and the
-    /// number of rows.
+    /// Puts it on the stream. `words` are the addresses of x, W, r (0 adds nothing), y and a
+    /// workspace of [`WORKSPACE_BYTES`], and the number of rows.
     pub(crate) fn run(&self, device: &Device, words: &[u64]) -> Result<()> {
         let &[x, w, r, y, workspace, rows] = words else { unreachable!("as `lower::vendor` makes them") };
         self.layout.resize(rows as usize)?;
         let one = 1.0_f32;
         let (share, added) = if r == 0 { (0.0_f32, y) } else { (1.0, r) };
         let Layout { library, operation, w: of_w, x: of_x, y: of_y } = &*self.layout;
-        // SAFETY: the descriptions are alive; the addresses are those of live buffers that hold the extents that the step was
-        // checked against; the factors are read before the call returns.
+        // SAFETY: the descriptions are alive; the addresses are those of live buffers that hold the
+        // extents that the step was checked against; the factors are read before the call returns.
         let done = unsafe {
             result::matmul(
                 library.handle,

@@ -6,7 +6,8 @@ use cudarc::driver::{CudaContext, CudaEvent, CudaStream, result, sys};
 
 use crate::error::{CudaError, Doing, Result};
 
-/// The oldest driver interface that is supported: CUDA 12.0, the first with all calls made here but those that time kernels.
+/// The oldest driver interface that is supported: CUDA 12.0, the first with all calls made here but
+/// those that time kernels.
 const OLDEST_DRIVER: i32 = 12_000;
 
 /// The oldest driver interface that times kernels.
@@ -47,7 +48,8 @@ pub struct DeviceFacts {
 }
 
 impl DeviceFacts {
-    /// Whether a kernel that waits for what it reads may start before the one before has ended, in graphs too.
+    /// Whether a kernel that waits for what it reads may start before the one before has ended, in
+    /// graphs too.
     pub(crate) const fn starts_early(&self) -> bool {
         self.capability.0 >= 9 && self.driver >= 12_030
     }
@@ -146,14 +148,16 @@ impl Device {
         let facts = device_facts(ordinal)?;
         check_capability(&facts)?;
         let context = CudaContext::new(ordinal).doing("making a context on the GPU")?;
-        // SAFETY: no buffer of cudarc's own is used, so nothing relies on its events; they would break graph capture.
+        // SAFETY: no buffer of cudarc's own is used, so nothing relies on its events; they would
+        // break graph capture.
         unsafe { context.disable_event_tracking() };
         let stream = context.new_stream().doing("making a stream")?;
         let copies = context.new_stream().doing("making a stream")?;
         Ok(Self { context, stream, copies, facts })
     }
 
-    /// Makes the context this thread's own: before any call of the driver on a thread that may be new.
+    /// Makes the context this thread's own: before any call of the driver on a thread that may be
+    /// new.
     pub(crate) fn bind(&self) -> Result<()> {
         self.context.bind_to_thread().doing("binding the GPU to a thread")
     }
@@ -164,7 +168,8 @@ impl Device {
         result::mem_get_info().map(|(free, _)| free).doing("asking for free memory")
     }
 
-    /// Seconds from the beginning to the end of what `work` puts on the stream, on the device's clock: waits for it.
+    /// Seconds from the beginning to the end of what `work` puts on the stream, on the device's
+    /// clock: waits for it.
     pub(crate) fn seconds(&self, work: impl FnOnce() -> Result<()>) -> Result<f64> {
         self.check_timing()?;
         let timed = Some(sys::CUevent_flags::CU_EVENT_DEFAULT);
@@ -188,7 +193,8 @@ impl Device {
     }
 }
 
-/// Seconds from one event to a later one, both past. To be called after [`Device::check_timing`]: older drivers lack the call.
+/// Seconds from one event to a later one, both past. To be called after [`Device::check_timing`]:
+/// older drivers lack the call.
 pub(crate) fn seconds_between(from: &CudaEvent, to: &CudaEvent) -> Result<f64> {
     Ok(f64::from(from.elapsed_ms(to).doing("reading an event")?) / 1e3)
 }

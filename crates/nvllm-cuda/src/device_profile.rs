@@ -9,16 +9,17 @@ use crate::backend::STEP_TOKENS;
 use crate::lower;
 use crate::plan::{self, RULES};
 
-/// What planning has to know of a kind of GPU. As a backend it plans as [`CudaBackend`](crate::CudaBackend) does on
-/// such a GPU with nothing else on it, and loads nothing.
+/// What planning has to know of a kind of GPU. As a backend it plans as
+/// [`CudaBackend`](crate::CudaBackend) does on such a GPU with nothing else on it, and loads
+/// nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceProfile {
     /// The driver's name for it.
     pub name: &'static str,
     /// Compute capability, major and minor.
     pub capability: (i32, i32),
-    /// Memory that is free once a context exists, in bytes, as CUDA 13.0 reported it on one such GPU
-    /// (`memory_bytes` of the startup records in `bench/records`).
+    /// Memory that is free once a context exists, in bytes, as CUDA 13.0 reported it on one such
+    /// GPU (`memory_bytes` of the startup records in `bench/records`).
     pub free_bytes: usize,
 }
 
@@ -56,7 +57,8 @@ impl Backend for DeviceProfile {
         lower::order(query.op, num_rows, query.limits)
     }
 
-    /// Counts the workspace of the vendor's library under `Numerics::Fast`: a machine that lacks the library takes less.
+    /// Counts the workspace of the vendor's library under `Numerics::Fast`: a machine that lacks
+    /// the library takes less.
     fn plan(&self, spec: &ModelSpec, weights: &dyn WeightSource, limits: &Limits) -> Result<Plan> {
         plan::plan(self, lower::wants_vendor(limits), spec, weights, limits)
     }

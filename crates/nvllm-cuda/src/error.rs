@@ -63,7 +63,8 @@ pub enum CudaError {
         /// The compiler's words.
         log: String,
     },
-    /// Device memory ran out although the plan fitted: something else took it, or it lies in pieces.
+    /// Device memory ran out although the plan fitted: something else took it, or it lies in
+    /// pieces.
     #[error(
         "the GPU ran out of memory: {} were asked for and {} are free; end what else uses the GPU, or give a smaller \
          --kv-cache-bytes, --max-model-len or --max-num-batched-tokens",

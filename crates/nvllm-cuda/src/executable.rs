@@ -289,7 +289,8 @@ impl CudaExecutable {
         (value.cols, value.kind.dtype(&self.limits))
     }
 
-    /// Which bytes of the results a step leaves for the host: its tokens, then its scored rows if there are any.
+    /// Which bytes of the results a step leaves for the host: its tokens, then its scored rows if
+    /// there are any.
     fn results(&self, entry: usize, batch: &Batch) -> Vec<Range<usize>> {
         let num = batch.outputs.len();
         if num == 0 || self.entries[entry].sampling.is_none() {

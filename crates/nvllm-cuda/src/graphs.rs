@@ -1,5 +1,6 @@
-//! Whole steps as CUDA graphs: captured between steps, when no one waits or when the last step lacked its own, and replayed from then on.
-//! Loading does not wait for them: a step without a graph is launched kernel by kernel, with the same bits.
+//! Whole steps as CUDA graphs: captured between steps, when no one waits or when the last step
+//! lacked its own, and replayed from then on. Loading does not wait for them: a step without a
+//! graph is launched kernel by kernel, with the same bits.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -12,7 +13,8 @@ use crate::launch::Extents;
 /// Rows of the largest graph: above, launches cost little beside the work.
 const MOST_ROWS: usize = 512;
 
-/// A graph: rows first, so that small ones come first; then the flags of [`Extents`] and the entry program.
+/// A graph: rows first, so that small ones come first; then the flags of [`Extents`] and the entry
+/// program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct GraphKey {
     rows: usize,
@@ -41,7 +43,8 @@ pub(crate) struct Graphs {
     pub num_replays: usize,
 }
 
-/// The bucket of a step that decodes `rows` tokens: as many, or the next size for which a graph is kept.
+/// The bucket of a step that decodes `rows` tokens: as many, or the next size for which a graph is
+/// kept.
 const fn bucket(rows: usize) -> usize {
     match rows {
         0..=2 => rows,
@@ -64,7 +67,8 @@ pub(crate) struct GraphLimits {
 }
 
 impl Graphs {
-    /// The graphs of a model: a bucket for every number of rows, for each entry program, with and without chunks.
+    /// The graphs of a model: a bucket for every number of rows, for each entry program, with and
+    /// without chunks.
     pub(crate) fn new(limits: &GraphLimits) -> Self {
         let most = limits.rows.min(MOST_ROWS);
         let key = |rows: usize, chunks, entry| GraphKey {
@@ -86,7 +90,8 @@ impl Graphs {
         Self { captured: HashMap::new(), todo: BTreeSet::new(), most: 0, lacked: None, num_replays: 0 }
     }
 
-    /// The graph that serves a step, if there is one; where one is still to be captured, that is remembered.
+    /// The graph that serves a step, if there is one; where one is still to be captured, that is
+    /// remembered.
     pub(crate) fn find(&mut self, entry: usize, step: Extents) -> Option<GraphKey> {
         let Extents { tokens, outputs, seqs, prefill, chunks } = step;
         self.lacked = None;
@@ -107,7 +112,8 @@ impl Graphs {
         self.captured[&key].launch().doing("launching a graph")
     }
 
-    /// The graph to capture next: the one that the last step lacked, or the smallest if nothing waits for a step.
+    /// The graph to capture next: the one that the last step lacked, or the smallest if nothing
+    /// waits for a step.
     pub(crate) fn next(&self, idle: bool) -> Option<GraphKey> {
         self.lacked.or_else(|| self.todo.first().copied().filter(|_| idle))
     }

@@ -1,4 +1,5 @@
-//! What a step brings to the device: packed bytes that are spread to the fixed places from which kernels read.
+//! What a step brings to the device: packed bytes that are spread to the fixed places from which
+//! kernels read.
 //!
 //! Kernels take their extents from the counts, or run the rows of padding up to the bucket as well.
 

@@ -1,4 +1,5 @@
-//! The physical KV cache: for each layer its keys and its values, each `[num_blocks, heads, block_len, head_dim]`.
+//! The physical KV cache: for each layer its keys and its values, each `[num_blocks, heads,
+//! block_len, head_dim]`.
 
 use std::sync::Arc;
 

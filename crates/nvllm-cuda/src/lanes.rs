@@ -1,7 +1,9 @@
-//! What each step in flight has of its own, and in which order steps, copies and the host follow each other.
+//! What each step in flight has of its own, and in which order steps, copies and the host follow
+//! each other.
 //!
-//! There are two streams. On the compute stream steps follow each other; on the copy stream goes what crosses the bus. Kernels read a
-//! step's inputs and leave its results at fixed places, because graphs hold addresses; a lane has its own copy of both on the device:
+//! There are two streams. On the compute stream steps follow each other; on the copy stream goes
+//! what crosses the bus. Kernels read a step's inputs and leave its results at fixed places,
+//! because graphs hold addresses; a lane has its own copy of both on the device:
 //!
 //! ```text
 //! copies    .. inputs k+1 to lane       results k to host     inputs k+2 to lane
@@ -9,18 +11,25 @@
 //! host      submit k+1    collect k  ..waits..  submit k+2    collect k+1
 //! ```
 //!
-//! 1. Submit: the host packs the inputs in pinned memory, and the copy stream brings them into the lane: `arrived`.
-//! 2. The compute stream waits for `arrived`, spreads the lane's bytes to where kernels read, and computes. It works in order, so that
-//!    what the step before reads is not written before it is done.
-//! 3. At the end of the step it copies the results into the lane: `computed`. The next step may then leave its own.
-//! 4. Collect: the copy stream waits for `computed` and brings the lane's results to pinned memory, and the host waits for that.
+//! 1. Submit: the host packs the inputs in pinned memory, and the copy stream brings them into the
+//!    lane: `arrived`.
+//! 2. The compute stream waits for `arrived`, spreads the lane's bytes to where kernels read, and
+//!    computes. It works in order, so that what the step before reads is not written before it is
+//!    done.
+//! 3. At the end of the step it copies the results into the lane: `computed`. The next step may
+//!    then leave its own.
+//! 4. Collect: the copy stream waits for `computed` and brings the lane's results to pinned memory,
+//!    and the host waits for that.
 //!
-//! Results are asked for by collect and not by submit because the copy stream works in order too: there, waiting for step k would hold
-//! the inputs of step k+1 back until step k is done. A lane serves its next step only after its last one was collected: then both of its
-//! copies are done, and waiting for the upload before its memory is written again costs nothing. Steps without results are waited for all the same.
+//! Results are asked for by collect and not by submit because the copy stream works in order too:
+//! there, waiting for step k would hold the inputs of step k+1 back until step k is done. A lane
+//! serves its next step only after its last one was collected: then both of its copies are done,
+//! and waiting for the upload before its memory is written again costs nothing. Steps without
+//! results are waited for all the same.
 //!
-//! What looks at the device outside of steps (KV blocks, kept values, slots) does so on the compute stream, behind every step that was
-//! submitted. Rows of logits lie in memory of their own, finished when their step is collected, and are read on the copy stream.
+//! What looks at the device outside of steps (KV blocks, kept values, slots) does so on the compute
+//! stream, behind every step that was submitted. Rows of logits lie in memory of their own,
+//! finished when their step is collected, and are read on the copy stream.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -62,7 +71,8 @@ impl Lane {
         self.staging.bytes_mut()
     }
 
-    /// Uploads the first `len` bytes of the inputs; what the compute stream does next follows their arrival.
+    /// Uploads the first `len` bytes of the inputs; what the compute stream does next follows their
+    /// arrival.
     pub(crate) fn upload(&mut self, device: &Device, len: usize) -> Result<&Buffer> {
         let arrived = self.staging.upload(&device.copies, std::iter::once(0..len), &self.inputs)?;
         device.stream.wait(arrived).doing("ordering two streams")?;

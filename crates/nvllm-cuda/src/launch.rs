@@ -84,7 +84,8 @@ pub(crate) struct Launch {
     /// Dynamic shared memory, in bytes.
     pub shared: u32,
     pub args: Args,
-    /// Whether it may start before the launch before it has ended: its kernel waits for what that wrote.
+    /// Whether it may start before the launch before it has ended: its kernel waits for what that
+    /// wrote.
     pub early: bool,
     /// Which steps have work for it; the others leave it out.
     pub wanted: fn(Extents) -> bool,
@@ -160,8 +161,8 @@ impl Launch {
             attrs: &raw mut early,
             numAttrs: u32::from(self.early && function.starts_early),
         };
-        // SAFETY: the arguments are those of the kernel's signature (see `Args`), their addresses those of live buffers that hold
-        // the extents that the step was checked against.
+        // SAFETY: the arguments are those of the kernel's signature (see `Args`), their addresses
+        // those of live buffers that hold the extents that the step was checked against.
         unsafe {
             sys::cuLaunchKernelEx(
                 &raw const config,
@@ -175,8 +176,8 @@ impl Launch {
     }
 }
 
-/// A kernel's arguments in the order of its signature. Of a number the driver reads as many bytes as the parameter has, and numbers are
-/// little-endian.
+/// A kernel's arguments in the order of its signature. Of a number the driver reads as many bytes
+/// as the parameter has, and numbers are little-endian.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Args(Vec<Arg>);
 

@@ -1,19 +1,24 @@
 //! The CUDA backend: every op on an NVIDIA GPU, with the driver found at run time.
 //!
-//! **What.** [`CudaBackend`] compiles the kernels under `kernels/` for the device that it finds, lowers a program to a list of launches
-//! once, at load, and runs that list every step. Decode steps are replayed as CUDA graphs. The sampler runs on the device as well, so a
-//! step's token feeds the next step without passing the host.
+//! **What.** [`CudaBackend`] compiles the kernels under `kernels/` for the device that it finds,
+//! lowers a program to a list of launches once, at load, and runs that list every step. Decode
+//! steps are replayed as CUDA graphs. The sampler runs on the device as well, so a step's token
+//! feeds the next step without passing the host.
 //!
-//! **Why so.** The driver and the compiler are opened by name when they are wanted: one binary runs where there is a GPU and where
-//! there is none, and [`count_devices`] says which. All memory is planned and allocated at load. A step's inputs lie in one buffer,
-//! filled by one copy; kernels take their extents from it, so that one launch list serves every step of a size. Nothing is summed in an
-//! order that depends on what else is in the step: an op's kernels, from one row to thousands, share one order, and attention merges
-//! fixed chunks of keys in ascending order. No floating-point atomics. Tables in `lower/` say which kernel takes which shape: 16-bit
-//! operands go to tensor cores, and a general kernel takes what is left.
+//! **Why so.** The driver and the compiler are opened by name when they are wanted: one binary runs
+//! where there is a GPU and where there is none, and [`count_devices`] says which. All memory is
+//! planned and allocated at load. A step's inputs lie in one buffer, filled by one copy; kernels
+//! take their extents from it, so that one launch list serves every step of a size. Nothing is
+//! summed in an order that depends on what else is in the step: an op's kernels, from one row to
+//! thousands, share one order, and attention merges fixed chunks of keys in ascending order. No
+//! floating-point atomics. Tables in `lower/` say which kernel takes which shape: 16-bit operands
+//! go to tensor cores, and a general kernel takes what is left.
 //!
-//! **Absent on purpose.** No toolkit at build time or at run time beside NVRTC: kernels bring their own conversions. No allocation
-//! while serving, but for copies of logits that a request asks for and for graphs when their size is first met. No vendor library in the order-preserving mode; in the other one it runs what it measures faster at, and is not needed.
-//! No configuration from the environment.
+//! **Absent on purpose.** No toolkit at build time or at run time beside NVRTC: kernels bring their
+//! own conversions. No allocation while serving, but for copies of logits that a request asks for
+//! and for graphs when their size is first met. No vendor library in the order-preserving mode; in
+//! the other one it runs what it measures faster at, and is not needed. No configuration from the
+//! environment.
 
 mod backend;
 pub mod compile;

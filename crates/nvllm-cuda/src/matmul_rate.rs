@@ -1,4 +1,5 @@
-//! How fast the device multiplies matrices with the crate's own kernels: the limit that a prefill is held against.
+//! How fast the device multiplies matrices with the crate's own kernels: the limit that a prefill
+//! is held against.
 
 use std::sync::Arc;
 

@@ -1,7 +1,8 @@
 //! Device memory and pinned host memory, owned.
 //!
-//! A copy runs on after the call that starts it. No safe function leaves one that reads or writes borrowed host memory:
-//! [`Buffer`] waits, on every way out, and [`Pinned`] owns what an upload still reads and waits before it is changed or freed.
+//! A copy runs on after the call that starts it. No safe function leaves one that reads or writes
+//! borrowed host memory: [`Buffer`] waits, on every way out, and [`Pinned`] owns what an upload
+//! still reads and waits before it is changed or freed.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -89,7 +90,8 @@ impl Buffer {
         copies.wait()
     }
 
-    /// Copies `out.len()` bytes from `offset` to the host in the order of `stream`, and waits for it.
+    /// Copies `out.len()` bytes from `offset` to the host in the order of `stream`, and waits for
+    /// it.
     pub(crate) fn read(&self, stream: &CudaStream, offset: usize, out: &mut [u8]) -> Result<()> {
         self.read_all(stream, [(offset, out)])
     }
@@ -155,14 +157,16 @@ impl Drop for Buffer {
         if self.address == 0 {
             return;
         }
-        // Freeing waits for whatever still uses the memory. A failure here has been reported by the call that caused it.
+        // Freeing waits for whatever still uses the memory. A failure here has been reported by the
+        // call that caused it.
         let _ = self.device.bind();
         // SAFETY: allocated in `new`, freed once.
         let _ = unsafe { result::free_sync(self.address) };
     }
 }
 
-/// Copies that were started on a stream: an error or a panic between them waits for those before it too.
+/// Copies that were started on a stream: an error or a panic between them waits for those before it
+/// too.
 struct Started<'a>(&'a CudaStream);
 
 impl Started<'_> {
@@ -204,7 +208,8 @@ impl Pinned {
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
-        // SAFETY: allocated and initialised in `new`; `download`, which alone copies into it, has waited.
+        // SAFETY: allocated and initialised in `new`; `download`, which alone copies into it, has
+        // waited.
         unsafe { std::slice::from_raw_parts(self.bytes, self.len) }
     }
 
@@ -215,7 +220,8 @@ impl Pinned {
         Ok(unsafe { std::slice::from_raw_parts_mut(self.bytes, self.len) })
     }
 
-    /// Starts copies of `ranges` to the same places in `to` on `stream`; the event says when they are done.
+    /// Starts copies of `ranges` to the same places in `to` on `stream`; the event says when they
+    /// are done.
     pub(crate) fn upload(
         &mut self,
         stream: &CudaStream,
@@ -232,7 +238,8 @@ impl Pinned {
         Ok(&self.uploaded)
     }
 
-    /// Copies `ranges` of `from` to the same places here in the order of `stream`, and waits for it.
+    /// Copies `ranges` of `from` to the same places here in the order of `stream`, and waits for
+    /// it.
     pub(crate) fn download(
         &mut self,
         stream: &CudaStream,

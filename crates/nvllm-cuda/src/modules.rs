@@ -16,7 +16,8 @@ pub(crate) struct Modules {
     device: Arc<Device>,
     target: Target,
     loaded: Vec<sys::CUmodule>,
-    /// The module of each kernel, by place in `loaded`. Other names that stand in an image are here too.
+    /// The module of each kernel, by place in `loaded`. Other names that stand in an image are here
+    /// too.
     names: HashMap<String, usize>,
     found: RefCell<HashMap<String, Function>>,
     /// Dynamic shared memory that kernels were allowed, in bytes.
@@ -32,7 +33,8 @@ pub(crate) struct Function {
 }
 
 impl Modules {
-    /// Loads the device's own machine code, or, where there is none to be had, PTX that the driver translates.
+    /// Loads the device's own machine code, or, where there is none to be had, PTX that the driver
+    /// translates.
     pub(crate) fn load(device: &Arc<Device>, images: &Images) -> Result<Self> {
         let [own, ptx] = Target::for_device(device.facts.capability);
         let error = match Self::load_for(device, images, own) {
@@ -57,7 +59,8 @@ impl Modules {
         device.bind()?;
         for (source, image) in all {
             let load = |image: &[u8]| {
-                // SAFETY: the image is whole, as NVRTC made it: a CUBIN, or PTX with the zero that ends it.
+                // SAFETY: the image is whole, as NVRTC made it: a CUBIN, or PTX with the zero that
+                // ends it.
                 unsafe { result::module::load_data(image.as_ptr().cast()) }.doing("loading a kernel")
             };
             let module = load_or_anew(&image, load, || images.anew(source, target))?;
@@ -133,8 +136,9 @@ impl Modules {
     }
 }
 
-/// Names that may be kernels' in an image: what stands between zeros in machine code, whose string tables hold the kernels' names among
-/// others, and the entries of PTX. The driver is not asked, because a sanitizer counts a wrong guess as an error.
+/// Names that may be kernels' in an image: what stands between zeros in machine code, whose string
+/// tables hold the kernels' names among others, and the entries of PTX. The driver is not asked,
+/// because a sanitizer counts a wrong guess as an error.
 fn names(image: &[u8], target: Target) -> Vec<String> {
     let is_name = |text: &&[u8]| {
         text.first().is_some_and(|c| !c.is_ascii_digit())
@@ -155,7 +159,8 @@ impl Drop for Modules {
     fn drop(&mut self) {
         let _ = self.device.bind();
         for module in &self.loaded {
-            // SAFETY: loaded in `load`, unloaded once; every launch has been waited for by the executable's drop.
+            // SAFETY: loaded in `load`, unloaded once; every launch has been waited for by the
+            // executable's drop.
             let _ = unsafe { result::module::unload(*module) };
         }
     }

@@ -1,5 +1,5 @@
-//! How a model will run on a GPU and what it will take there. Needs no GPU: `nvllm plan` can ask for
-//! a device that is elsewhere.
+//! How a model will run on a GPU and what it will take there. Needs no GPU: `nvllm plan` can ask
+//! for a device that is elsewhere.
 
 use nvllm_core::{
     Backend, CoreError, KvGeometry, Limits, MemoryReport, ModelSpec, Op, OpQuery, Plan, PlanRules, Program,
@@ -39,8 +39,8 @@ pub(crate) fn supports(query: &OpQuery<'_>) -> Result<(), Reason> {
     }
 }
 
-/// The plan of `backend`, with memory as [`CudaBackend`](crate::CudaBackend) allocates it; `vendor` says whether linear layers
-/// may go to the vendor's library.
+/// The plan of `backend`, with memory as [`CudaBackend`](crate::CudaBackend) allocates it; `vendor`
+/// says whether linear layers may go to the vendor's library.
 pub(crate) fn plan(
     backend: &dyn Backend,
     vendor: bool,
@@ -154,7 +154,8 @@ mod tests {
         DeviceProfile::H200.plan(&spec, &SyntheticSource::new(&spec.weights, vectors, 0), &limits).unwrap()
     }
 
-    /// What is planned is what runs: whether a fused kernel takes the weights is known before loading, and the same to all.
+    /// What is planned is what runs: whether a fused kernel takes the weights is known before
+    /// loading, and the same to all.
     #[test]
     fn attention_is_fused_where_a_kernel_takes_it() {
         let fused = |vectors, activations| {

@@ -1,7 +1,9 @@
-//! Where the time of a step goes on the device: the step as one CUDA graph that records an event after every op.
+//! Where the time of a step goes on the device: the step as one CUDA graph that records an event
+//! after every op.
 //!
-//! As a graph, ops follow each other without the host in between, as in serving; an event costs about as much as a small kernel's
-//! launch, so a profiled step is a little slower than a plain one.
+//! As a graph, ops follow each other without the host in between, as in serving; an event costs
+//! about as much as a small kernel's launch, so a profiled step is a little slower than a plain
+//! one.
 
 use cudarc::driver::{CudaEvent, CudaGraph, sys};
 use nvllm_core::{EntryId, OpTime, StepId, StepProfile};
@@ -66,7 +68,8 @@ impl Timed {
 /// Records `event` as a node of the graph that is being captured.
 fn record(device: &Device, event: &CudaEvent) -> Result<()> {
     let flags = sys::CUevent_record_flags_enum::CU_EVENT_RECORD_EXTERNAL as u32;
-    // SAFETY: event and stream belong to the device's context, which is bound while a step is launched.
+    // SAFETY: event and stream belong to the device's context, which is bound while a step is
+    // launched.
     let result = unsafe { sys::cuEventRecordWithFlags(event.cu_event(), device.stream.cu_stream(), flags) };
     result.result().doing("recording an event")
 }

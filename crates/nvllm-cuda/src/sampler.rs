@@ -169,7 +169,8 @@ impl Sampler {
         Ok(Sampling { plain: launches(false), masked: launches(true), logprobs })
     }
 
-    /// Uploads the masks of the rows of `batch` that await one; what the compute stream does next follows their arrival.
+    /// Uploads the masks of the rows of `batch` that await one; what the compute stream does next
+    /// follows their arrival.
     pub(crate) fn upload_masks(&mut self, device: &Device, masks: &TokenMasks, batch: &Batch) -> Result<()> {
         let row_bytes = self.mask_words * 4;
         let waiting = batch.outputs.iter().enumerate().filter(|(_, output)| output.want.awaits_mask);

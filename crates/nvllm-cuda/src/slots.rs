@@ -1,7 +1,9 @@
-//! What the device keeps of each sequence beside the KV cache: its last token and how it is sampled.
+//! What the device keeps of each sequence beside the KV cache: its last token and how it is
+//! sampled.
 //!
-//! Lengths and positions are mirrored on the host (`nvllm_core::host::Slots`), which knows them exactly: every step advances them by
-//! what it was given. Only the sampled token, and what counts it, are known to the device alone.
+//! Lengths and positions are mirrored on the host (`nvllm_core::host::Slots`), which knows them
+//! exactly: every step advances them by what it was given. Only the sampled token, and what counts
+//! it, are known to the device alone.
 
 use std::sync::Arc;
 
@@ -71,8 +73,9 @@ impl DeviceSlots {
         self.states.len() + self.seen.len()
     }
 
-    /// Counts the tokens that a step's resets bring, in stream order. They lie in `packed`; those that had no room there are uploaded
-    /// here, and waited for: resets with more tokens in one step than one sequence has are rare.
+    /// Counts the tokens that a step's resets bring, in stream order. They lie in `packed`; those
+    /// that had no room there are uploaded here, and waited for: resets with more tokens in one
+    /// step than one sequence has are rare.
     pub(crate) fn count(&self, step: &Step, lists: &[CountedTokens], packed: &Buffer) -> Result<()> {
         for reset in step.resets.iter().filter(|reset| reset.sampling.needs_counts()) {
             self.seen.clear(self.row(reset.slot), self.vocab_size * 4)?;

@@ -1,4 +1,5 @@
-//! Weights in device memory: matrices as the checkpoint has them, `[n, k]` row-major; vectors as f32.
+//! Weights in device memory: matrices as the checkpoint has them, `[n, k]` row-major; vectors as
+//! f32.
 
 use std::sync::Arc;
 

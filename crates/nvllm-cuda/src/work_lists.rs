@@ -1,4 +1,5 @@
-//! Work lists of attention's fast kernels, made on the device once a step for all layers, and room for the sums of KV chunks.
+//! Work lists of attention's fast kernels, made on the device once a step for all layers, and room
+//! for the sums of KV chunks.
 
 use std::sync::Arc;
 
@@ -29,7 +30,8 @@ struct Key {
     group: usize,
     /// 0 for none.
     window: usize,
-    /// Most packed rows (new rows times `group`) that go to the decode kernel: one row, or none where it does not take the pages.
+    /// Most packed rows (new rows times `group`) that go to the decode kernel: one row, or none
+    /// where it does not take the pages.
     decode_rows: usize,
 }
 
@@ -49,8 +51,8 @@ impl Key {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Plan {
     keys: Vec<Key>,
-    /// Entries for the decode kernel at most: chunks of sequences that share no block. What is more goes to the prefill kernel, which
-    /// gives the same bits.
+    /// Entries for the decode kernel at most: chunks of sequences that share no block. What is more
+    /// goes to the prefill kernel, which gives the same bits.
     entries: usize,
     /// Floats of partial sums, and of their maxima and weights.
     partial: [usize; 2],

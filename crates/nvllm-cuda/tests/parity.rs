@@ -1,5 +1,6 @@
-//! The backend against the reference: every op, launched kernel by kernel and replayed as graphs, and linear layers by the vendor's
-//! library where sums may have any order. Skips, and says why, where there is no GPU.
+//! The backend against the reference: every op, launched kernel by kernel and replayed as graphs,
+//! and linear layers by the vendor's library where sums may have any order. Skips, and says why,
+//! where there is no GPU.
 
 use std::sync::Arc;
 
@@ -24,7 +25,8 @@ fn backend(graphs: bool) -> Result<CudaBackend, CudaError> {
 nvllm_conformance::conformance_where_found!(eager, || backend(false));
 nvllm_conformance::conformance_where_found!(graphs, || backend(true));
 
-/// What linear layers have a part in, but equality across numbers of rows, which `Numerics::Fast` does not promise.
+/// What linear layers have a part in, but equality across numbers of rows, which `Numerics::Fast`
+/// does not promise.
 const FAST: [&str; 7] = [
     "linear",
     "linear_add",
@@ -115,7 +117,8 @@ fn the_vendors_products_run_under_fast_only() {
     }
 }
 
-/// Loading captures no graph, so that ready does not wait; a step without its graph runs, and has it next time.
+/// Loading captures no graph, so that ready does not wait; a step without its graph runs, and has
+/// it next time.
 #[test]
 fn graphs_are_captured_between_steps() {
     let backend = match backend(true) {
@@ -158,7 +161,8 @@ fn graphs_are_captured_between_steps() {
     assert_eq!([step(&mut exe, 1), step(&mut exe, 2)], [3, 4]);
 }
 
-/// `y = x W^T` in f32, with numbers of very different sizes: what a sum gives depends on its order in the first bits.
+/// `y = x W^T` in f32, with numbers of very different sizes: what a sum gives depends on its order
+/// in the first bits.
 fn uneven_layer(cols: usize, rows: usize) -> (ModelSpec, MemorySource) {
     let mut source = MemorySource::new();
     let mut state = 1_u64;
@@ -188,8 +192,9 @@ fn uneven_layer(cols: usize, rows: usize) -> (ModelSpec, MemorySource) {
     (builder.finish("an uneven layer", vec![program], 4, 1024), source)
 }
 
-/// That wgmma and mma.sync add 16 columns alike, whichever operand holds the weights, is a property of the chip on which the order of
-/// linear layers rests: the same row has the same bits whatever kernel its step's number of rows selects.
+/// That wgmma and mma.sync add 16 columns alike, whichever operand holds the weights, is a property
+/// of the chip on which the order of linear layers rests: the same row has the same bits whatever
+/// kernel its step's number of rows selects.
 #[test]
 fn tensor_cores_sum_alike() {
     let backend = match backend(true) {

@@ -1,6 +1,7 @@
 //! What computes: config.json, the program made of it, and the weights that fit it.
 //!
-//! Where config.json and the tensors disagree, or it is silent, the tensors decide: they are what was trained.
+//! Where config.json and the tensors disagree, or it is silent, the tensors decide: they are what
+//! was trained.
 
 use std::path::Path;
 
@@ -20,7 +21,8 @@ pub(crate) struct Checkpoint {
     pub(crate) remarks: Vec<String>,
 }
 
-/// The names that language models of Hugging Face's layout have for the two matrices that may be one.
+/// The names that language models of Hugging Face's layout have for the two matrices that may be
+/// one.
 const TABLE: &str = "model.embed_tokens.weight";
 const HEAD: &str = "lm_head.weight";
 const TIED: &str = "tie_word_embeddings";
@@ -64,7 +66,8 @@ impl Checkpoint {
         Ok(Self { remarks, ..checkpoint })
     }
 
-    /// With a head that config.json calls tied and the file has of its own, if it is no copy of the embeddings.
+    /// With a head that config.json calls tied and the file has of its own, if it is no copy of the
+    /// embeddings.
     pub(crate) fn with_its_head(mut self) -> Result<Self> {
         if !self.config.flag_or(TIED, false)? {
             return Ok(self);
@@ -121,7 +124,8 @@ fn attn_factor(config: &HfConfig) -> Option<String> {
     Some(format!("`{field}.attn_factor` of config.json is applied, as vLLM does; transformers ignores it"))
 }
 
-/// Ends of the names of tensors that only quantised checkpoints have (GPTQ and AWQ, FP8, compressed-tensors, bitsandbytes).
+/// Ends of the names of tensors that only quantised checkpoints have (GPTQ and AWQ, FP8,
+/// compressed-tensors, bitsandbytes).
 const PACKED: [&str; 6] = [
     ".qweight",
     ".weight_scale",

@@ -1,15 +1,17 @@
 //! Which tokens end a text.
 //!
-//! A checkpoint says it in three places that fine-tunes leave in disagreement: a chat model made of a base model may
-//! end its turns with a token that only its tokenizer names. No place is better than the others, and a text that runs
-//! on to its limit is worse than one that ends at any of them, so all count, as in vLLM and llama.cpp.
+//! A checkpoint says it in three places that fine-tunes leave in disagreement: a chat model made of
+//! a base model may end its turns with a token that only its tokenizer names. No place is better
+//! than the others, and a text that runs on to its limit is worse than one that ends at any of
+//! them, so all count, as in vLLM and llama.cpp.
 
 use nvllm_core::{HfConfig, TokenId};
 use serde_json::Value;
 
 use crate::text::{GenerationConfig, Tokenizer, end_token};
 
-/// The end tokens of generation_config.json, config.json and tokenizer_config.json, as far as the vocabulary has them.
+/// The end tokens of generation_config.json, config.json and tokenizer_config.json, as far as the
+/// vocabulary has them.
 pub(crate) fn end_tokens(
     generation: &GenerationConfig,
     config: &HfConfig,

@@ -88,7 +88,8 @@ impl EngineLoop {
     pub(crate) fn run(&mut self, inbox: &Receiver<Command>) {
         let mut busy = false;
         loop {
-            // With nothing in flight and nothing to plan only a command can change that. Until one comes there is time to prepare.
+            // With nothing in flight and nothing to plan only a command can change that. Until one
+            // comes there is time to prepare.
             if !busy {
                 while inbox.is_empty() && self.prepare(true) {}
                 let Ok(command) = inbox.recv() else { return };
@@ -108,8 +109,8 @@ impl EngineLoop {
         }
     }
 
-    /// Has the backend do what makes later steps faster. Never before the first step: its token does not wait. False if there was
-    /// nothing to do.
+    /// Has the backend do what makes later steps faster. Never before the first step: its token
+    /// does not wait. False if there was nothing to do.
     fn prepare(&mut self, idle: bool) -> bool {
         if self.sched.stats().totals.num_steps == 0 {
             return false;

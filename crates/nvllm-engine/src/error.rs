@@ -1,10 +1,12 @@
-//! The crate's one error type. As in every crate here, `Display` says all of it and there is no `source()` (see `nvllm_core::error`).
+//! The crate's one error type. As in every crate here, `Display` says all of it and there is no
+//! `source()` (see `nvllm_core::error`).
 
 use std::path::PathBuf;
 
 use nvllm_core::CoreError;
 
-/// Why the engine could not do what was asked. The message is one line and says what to do about it.
+/// Why the engine could not do what was asked. The message is one line and says what to do about
+/// it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EngineError {
@@ -244,7 +246,8 @@ pub enum EngineError {
     /// A load option that the model or the memory cannot meet.
     #[error("--{option} {problem}")]
     Option {
-        /// The option, as on the command line and, with underscores, in [`LoadOptions`](crate::LoadOptions).
+        /// The option, as on the command line and, with underscores, in
+        /// [`LoadOptions`](crate::LoadOptions).
         option: &'static str,
         /// What was asked and what is possible.
         problem: String,
@@ -422,7 +425,8 @@ mod tests {
         ]
     }
 
-    /// A new variant does not compile until it is named here, and fails until there is one of it above.
+    /// A new variant does not compile until it is named here, and fails until there is one of it
+    /// above.
     fn number(error: &EngineError) -> usize {
         match error {
             EngineError::ReadFile { .. } => 0,

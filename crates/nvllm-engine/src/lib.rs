@@ -1,15 +1,17 @@
 //! What stands between a user's words and a model's steps.
 //!
-//! The engine turns a name into files ([`hub`]), text into token ids and back ([`text`]), and ids into steps. Everything
-//! that depends on a *checkpoint's own conventions* (its tokenizer, its chat template, its defaults for sampling, the
-//! layout of its repository) ends here: the scheduler and the backends below see ids and tensors only.
+//! The engine turns a name into files ([`hub`]), text into token ids and back ([`text`]), and ids
+//! into steps. Everything that depends on a *checkpoint's own conventions* (its tokenizer, its chat
+//! template, its defaults for sampling, the layout of its repository) ends here: the scheduler and
+//! the backends below see ids and tensors only.
 //!
 //! Two properties run through the text side, because a server streams it:
 //!
-//! * **Chunking never shows.** The pieces that a stream yields, joined, are the text that decoding all ids at once gives,
-//!   and a stop string is found at the same place however the text was cut.
-//! * **The checkpoint decides.** Templates and decoders are the ones the model was trained with, byte for byte; where a
-//!   file asks for something that is not supported, loading fails with the reason instead of coming close.
+//! * **Chunking never shows.** The pieces that a stream yields, joined, are the text that decoding
+//!   all ids at once gives, and a stop string is found at the same place however the text was cut.
+//! * **The checkpoint decides.** Templates and decoders are the ones the model was trained with,
+//!   byte for byte; where a file asks for something that is not supported, loading fails with the
+//!   reason instead of coming close.
 //!
 //! # Serving
 //!
@@ -72,8 +74,9 @@
 //! For async code [`Engine::stream_async`] and [`Engine::generate_async`] do the same, and
 //! `submit`, `abort` and `stats` may be called in a task as they are.
 //!
-//! Deliberately absent: reading environment variables (the binary does, and passes [`hub::HubOptions`]), drawing
-//! progress (callbacks report it), tokenizer training, and any network access other than fetching a named model.
+//! Deliberately absent: reading environment variables (the binary does, and passes
+//! [`hub::HubOptions`]), drawing progress (callbacks report it), tokenizer training, and any
+//! network access other than fetching a named model.
 
 mod async_stream;
 mod backlog;

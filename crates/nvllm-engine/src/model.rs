@@ -70,10 +70,11 @@ fn tokenizer(files: &ModelFiles, config: &HfConfig) -> Result<(Option<Tokenizer>
 }
 
 impl Model {
-    /// Opens a model's files. Of the weights a head is compared with the embeddings that it may be a copy of.
+    /// Opens a model's files. Of the weights a head is compared with the embeddings that it may be
+    /// a copy of.
     ///
-    /// Errors if config.json or the weights are bad or do not fit each other, or a tokenizer or a template that is present is
-    /// bad. Both may be absent: such a model computes logits.
+    /// Errors if config.json or the weights are bad or do not fit each other, or a tokenizer or a
+    /// template that is present is bad. Both may be absent: such a model computes logits.
     pub fn open(files: &ModelFiles) -> Result<Self> {
         let located = |cause| EngineError::Model { dir: files.dir.clone(), cause };
         let checkpoint = Checkpoint::open(files)?;
@@ -104,8 +105,8 @@ impl Model {
         })
     }
 
-    /// The architecture that a model's config.json names, if its files are a checkpoint of it that can be run. Text files are
-    /// not looked at.
+    /// The architecture that a model's config.json names, if its files are a checkpoint of it that
+    /// can be run. Text files are not looked at.
     ///
     /// Errors as [`open`](Self::open) does.
     pub fn check(files: &ModelFiles) -> Result<String> {
@@ -169,7 +170,8 @@ impl Model {
         })
     }
 
-    /// The chat template, or an error that says what is missing: a template without a tokenizer would be of no use.
+    /// The chat template, or an error that says what is missing: a template without a tokenizer
+    /// would be of no use.
     pub fn chat_template(&self) -> Result<&ChatTemplate> {
         self.tokenizer()?;
         self.chat_template.as_ref().ok_or_else(|| EngineError::MissingFile {
@@ -180,7 +182,8 @@ impl Model {
         })
     }
 
-    /// How the model's authors sample it: generation_config.json, with OpenAI's defaults for what it leaves out.
+    /// How the model's authors sample it: generation_config.json, with OpenAI's defaults for what
+    /// it leaves out.
     ///
     /// `do_sample: false` is greedy. Stop tokens are the model's end-of-sequence tokens.
     pub fn sampling(&self) -> SamplingParams {

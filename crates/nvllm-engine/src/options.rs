@@ -16,7 +16,8 @@ pub struct LoadOptions {
     pub max_num_logits: usize,
     /// Tokens of one sequence; the model's own maximum, or what fits, if not given.
     pub max_model_len: Option<usize>,
-    /// Bytes of KV cache; as much as `max_num_seqs` full sequences, up to a share of memory, if not given.
+    /// Bytes of KV cache; as much as `max_num_seqs` full sequences, up to a share of memory, if not
+    /// given.
     pub kv_cache_bytes: Option<usize>,
     /// KV positions in a block.
     pub block_size: usize,
@@ -57,14 +58,16 @@ impl Default for LoadOptions {
     }
 }
 
-/// The share of memory left beside the weights that the KV cache takes when nobody says otherwise, if one sequence needs no more.
+/// The share of memory left beside the weights that the KV cache takes when nobody says otherwise,
+/// if one sequence needs no more.
 const KV_SHARE: f64 = 0.5;
 
 impl LoadOptions {
-    /// The limits under which `model` is loaded on the backend that `info` describes. Whether they fit its memory a
-    /// [`LoadPlan`](crate::LoadPlan) says.
+    /// The limits under which `model` is loaded on the backend that `info` describes. Whether they
+    /// fit its memory a [`LoadPlan`](crate::LoadPlan) says.
     ///
-    /// Errors if a wish cannot be met on any device: it exceeds the model, or a KV cache of that size holds no full sequence.
+    /// Errors if a wish cannot be met on any device: it exceeds the model, or a KV cache of that
+    /// size holds no full sequence.
     pub fn limits(&self, model: &Model, info: &BackendInfo) -> Result<Limits> {
         let default = if model.dtype == DType::Bf16 { Activations::Bf16 } else { Activations::F32 };
         let activations = self.activations.unwrap_or(default);
@@ -112,7 +115,8 @@ impl LoadOptions {
         }
     }
 
-    /// Bytes of KV cache: those asked for, or for all sequences if that is no more than a share of memory; at least for one.
+    /// Bytes of KV cache: those asked for, or for all sequences if that is no more than a share of
+    /// memory; at least for one.
     fn kv_bytes(&self, model: &Model, limits: &Limits, info: &BackendInfo) -> Result<usize> {
         let block = self.block_bytes(model, limits)?;
         let bytes = |seqs| kv_bytes(seqs, limits, block);
@@ -140,7 +144,8 @@ impl LoadOptions {
         KvGeometry::bytes_of_block(&model.spec.kv, limits).map_err(|e| self.named(e))
     }
 
-    /// An error of the core in the words of these options: a limit is called by the option that it came from.
+    /// An error of the core in the words of these options: a limit is called by the option that it
+    /// came from.
     pub(crate) fn named(&self, error: CoreError) -> EngineError {
         let CoreError::BadLimits { field, problem } = error else { return error.into() };
         // Steps of the default size are never what is too large.
@@ -160,7 +165,8 @@ impl LoadOptions {
     }
 }
 
-/// Bytes of a KV cache that holds `seqs` full sequences and the null block, or the address space if that is less.
+/// Bytes of a KV cache that holds `seqs` full sequences and the null block, or the address space if
+/// that is less.
 pub(crate) fn kv_bytes(seqs: usize, limits: &Limits, block_bytes: usize) -> usize {
     let blocks = limits.context.div_ceil(limits.block_len).saturating_mul(seqs).saturating_add(1);
     blocks.saturating_mul(block_bytes)

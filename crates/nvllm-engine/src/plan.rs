@@ -1,4 +1,5 @@
-//! What loading a model takes, known before any memory is taken: what `nvllm plan` prints, and what loading is held to.
+//! What loading a model takes, known before any memory is taken: what `nvllm plan` prints, and what
+//! loading is held to.
 
 use nvllm_core::limits::MAX_BYTES;
 use nvllm_core::{Backend, BackendInfo, CoreError, Limits, MemoryReport};
@@ -22,11 +23,12 @@ pub struct LoadPlan {
 }
 
 impl LoadPlan {
-    /// Plans `model` on `backend`. Without a word on the size of the KV cache it gets what is left, if that holds a sequence;
-    /// without a word on the context either, that is lowered to what then fits.
+    /// Plans `model` on `backend`. Without a word on the size of the KV cache it gets what is left,
+    /// if that holds a sequence; without a word on the context either, that is lowered to what then
+    /// fits.
     ///
-    /// Errors if the options cannot be met on any device, or the checkpoint does not fit the model. What is only too much for
-    /// this device is a plan that [does not fit](Self::fits).
+    /// Errors if the options cannot be met on any device, or the checkpoint does not fit the model.
+    /// What is only too much for this device is a plan that [does not fit](Self::fits).
     pub fn new(options: &LoadOptions, model: &Model, backend: &dyn Backend) -> Result<Self> {
         let plan = Self::as_asked(options, model, backend)?;
         let tokens = plan.most_kv_tokens();
@@ -91,7 +93,8 @@ impl LoadPlan {
         scaled(left, self.planned_kv(), self.need.kv)
     }
 
-    /// Bytes of the planned KV cache's blocks. A backend that stores elements wider than their dtype needs more.
+    /// Bytes of the planned KV cache's blocks. A backend that stores elements wider than their
+    /// dtype needs more.
     fn planned_kv(&self) -> usize {
         self.limits.kv_bytes.checked_div(self.block_bytes).unwrap_or(0) * self.block_bytes
     }

@@ -68,7 +68,8 @@ pub enum Event {
     Token {
         /// The token.
         token: TokenId,
-        /// Text that became final with it; empty while a code point or a stop string may be incomplete.
+        /// Text that became final with it; empty while a code point or a stop string may be
+        /// incomplete.
         text: String,
         /// Its scores.
         logprobs: Option<TokenLogprobs>,

@@ -1,4 +1,5 @@
-//! Checkpoints in other layouts, or at odds with their config.json, are the models that they were saved from.
+//! Checkpoints in other layouts, or at odds with their config.json, are the models that they were
+//! saved from.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
-//! From options to a plan: whatever is asked for, there is a plan or a sentence, and loading does what the plan said.
+//! From options to a plan: whatever is asked for, there is a plan or a sentence, and loading does
+//! what the plan said.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -118,8 +118,8 @@ impl Config {
     }
 }
 
-/// Positions that the model was made for: with YaRN the original context times the factor, where config.json was left with
-/// less (model cards tell to add `rope_scaling` and nothing else).
+/// Positions that the model was made for: with YaRN the original context times the factor, where
+/// config.json was left with less (model cards tell to add `rope_scaling` and nothing else).
 fn max_positions(given: usize, scaling: RopeScaling) -> usize {
     match scaling {
         RopeScaling::Yarn { factor, original_len, .. } => {

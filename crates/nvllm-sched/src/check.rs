@@ -142,8 +142,8 @@ impl Scheduler {
         }
     }
 
-    /// Each block is free or held as often as it is counted, none by two tables (nothing is shared yet), and what is
-    /// promised exists.
+    /// Each block is free or held as often as it is counted, none by two tables (nothing is shared
+    /// yet), and what is promised exists.
     fn check_blocks(&self) -> Result<()> {
         for (group, pool) in self.pools.iter().enumerate() {
             let tables =

@@ -7,10 +7,11 @@ use crate::sequence::Sequence;
 use crate::{FinishReason, Result, SchedError, Scheduler, SeqEvent};
 
 impl Scheduler {
-    /// Takes the output of the oldest step in flight, and says what it meant: sequences in step order, each with its rows
-    /// in order and then its end, if it has come.
+    /// Takes the output of the oldest step in flight, and says what it meant: sequences in step
+    /// order, each with its rows in order and then its end, if it has come.
     ///
-    /// Errors, with nothing changed, if the step is not in flight, an older one is, or the output lacks what was asked for.
+    /// Errors, with nothing changed, if the step is not in flight, an older one is, or the output
+    /// lacks what was asked for.
     pub fn commit(&mut self, step: StepId, output: StepOutput) -> Result<Vec<SeqEvent>> {
         let first = self.in_flight.front().map(|f| f.id);
         if first != Some(step) {
@@ -34,8 +35,9 @@ impl Scheduler {
         Ok(events)
     }
 
-    /// The part of a step in flight that made the rows of `output` that are [unusable](RowOutput::unusable), to be run once more:
-    /// its tokens named, which the host has known since the step before was committed, and no slot reset. `None` if all rows are usable.
+    /// The part of a step in flight that made the rows of `output` that are
+    /// [unusable](RowOutput::unusable), to be run once more: its tokens named, which the host has
+    /// known since the step before was committed, and no slot reset. `None` if all rows are usable.
     pub fn spoiled(&self, step: &Step, output: &StepOutput) -> Option<Step> {
         let flight = self.in_flight.iter().find(|flight| flight.id == step.id)?;
         let mut rows = output.rows.iter();
@@ -49,8 +51,8 @@ impl Scheduler {
         (!spoiled.seqs.is_empty()).then_some(spoiled)
     }
 
-    /// Gives up a step that the backend could not run, or whose output is lost: its sequences end with
-    /// [`FinishReason::Failed`]. It may be any step in flight.
+    /// Gives up a step that the backend could not run, or whose output is lost: its sequences end
+    /// with [`FinishReason::Failed`]. It may be any step in flight.
     ///
     /// Errors if the step is not in flight.
     pub fn fail(&mut self, step: StepId) -> Result<Vec<SeqEvent>> {

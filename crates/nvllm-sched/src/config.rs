@@ -19,15 +19,16 @@ pub struct SchedConfig {
     pub max_positions: usize,
     /// KV positions in one block.
     pub block_len: usize,
-    /// Physical blocks of each KV group, the null block included. The backend's geometry knows the number.
+    /// Physical blocks of each KV group, the null block included. The backend's geometry knows the
+    /// number.
     pub num_blocks: Vec<usize>,
     /// Steps planned and not yet committed.
     pub max_in_flight: usize,
 }
 
 impl SchedConfig {
-    /// The configuration for a model loaded under `limits`, with `num_blocks` blocks in each of its KV groups (the null
-    /// block included) and `max_positions` position ids.
+    /// The configuration for a model loaded under `limits`, with `num_blocks` blocks in each of its
+    /// KV groups (the null block included) and `max_positions` position ids.
     pub fn new(limits: &Limits, num_blocks: Vec<usize>, max_positions: usize) -> Self {
         Self {
             step_tokens: limits.step_tokens,
@@ -41,7 +42,8 @@ impl SchedConfig {
         }
     }
 
-    /// Rejects what can run nothing: zero extents, a cache of the null block alone, numbers that ids cannot hold.
+    /// Rejects what can run nothing: zero extents, a cache of the null block alone, numbers that
+    /// ids cannot hold.
     pub fn check(&self) -> Result<()> {
         let nonzero = [
             ("step_tokens", self.step_tokens),
@@ -75,7 +77,8 @@ impl SchedConfig {
         len.div_ceil(self.block_len)
     }
 
-    /// KV positions that one sequence can have with the cache to itself; `None` if the model has no KV cache.
+    /// KV positions that one sequence can have with the cache to itself; `None` if the model has no
+    /// KV cache.
     pub(crate) fn cache_positions(&self) -> Option<usize> {
         self.num_blocks.iter().map(|n| (n - 1).saturating_mul(self.block_len)).min()
     }

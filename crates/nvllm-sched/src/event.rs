@@ -28,14 +28,15 @@ pub struct Admitted {
     pub cached_tokens: usize,
 }
 
-/// One piece of news of a sequence. Within a sequence events come in the order of its tokens, and the last is
-/// [`Finished`](Self::Finished).
+/// One piece of news of a sequence. Within a sequence events come in the order of its tokens, and
+/// the last is [`Finished`](Self::Finished).
 pub enum SeqEvent {
     /// A row of the prompt whose scores or logits were asked for.
     PromptRow {
         /// The sequence.
         seq: SeqId,
-        /// Index in the prompt of the token that the row was computed from; it predicts the token after it.
+        /// Index in the prompt of the token that the row was computed from; it predicts the token
+        /// after it.
         index: usize,
         /// Of the prompt's next token, if prompt scores were asked for and there is one.
         logprobs: Option<TokenLogprobs>,
@@ -46,7 +47,8 @@ pub enum SeqEvent {
     Token {
         /// The sequence.
         seq: SeqId,
-        /// Index in the sequence, prompt included, of the row that it was sampled from. The first is the prompt's last.
+        /// Index in the sequence, prompt included, of the row that it was sampled from. The first
+        /// is the prompt's last.
         index: usize,
         /// The token. A stop token is reported like any other.
         token: TokenId,

@@ -20,8 +20,8 @@ impl Scheduler {
     /// The next step, which is in flight from now on: run it, then [`commit`](Self::commit) it, or
     /// [`fail`](Self::fail) it.
     ///
-    /// `None` if `max_in_flight` steps are out, or if nothing can run before one of them is committed or a sequence is
-    /// added.
+    /// `None` if `max_in_flight` steps are out, or if nothing can run before one of them is
+    /// committed or a sequence is added.
     pub fn plan(&mut self) -> Option<Step> {
         self.admitted.clear();
         if self.in_flight.len() >= self.config.max_in_flight {
@@ -48,8 +48,9 @@ impl Scheduler {
         &self.admitted
     }
 
-    /// Sequences that hold a slot, by turns: who was passed over in the step before goes first, so that budgets smaller
-    /// than the number of sequences starve nobody; among equals single tokens go before chunks, which take what is left.
+    /// Sequences that hold a slot, by turns: who was passed over in the step before goes first, so
+    /// that budgets smaller than the number of sequences starve nobody; among equals single tokens
+    /// go before chunks, which take what is left.
     ///
     /// The order is kept (the sort is stable), so that those who take turns go round.
     fn plan_running(&mut self, draft: &mut Draft) {
@@ -99,7 +100,8 @@ impl Scheduler {
             if num_new == 0 {
                 continue;
             }
-            // Admission promised these blocks, so this cannot fail; if it did, the sequence would sit out the step.
+            // Admission promised these blocks, so this cannot fail; if it did, the sequence would
+            // sit out the step.
             let Some(new) = pool.alloc(num_new) else { return };
             *table = table.iter().copied().chain(new).collect();
         }
@@ -122,7 +124,8 @@ impl Scheduler {
     }
 }
 
-/// The next tokens of `seq` within `max_tokens`, stopping before the row that would be one output too many.
+/// The next tokens of `seq` within `max_tokens`, stopping before the row that would be one output
+/// too many.
 fn chunk(seq: &Sequence, max_tokens: usize, max_outputs: usize) -> (usize, Vec<OutputRow>) {
     let len = seq.num_pending().min(max_tokens);
     let mut rows = Vec::new();

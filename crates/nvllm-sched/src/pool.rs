@@ -1,8 +1,9 @@
-//! The logical side of one KV group: which physical blocks are free, and how often the others are held.
+//! The logical side of one KV group: which physical blocks are free, and how often the others are
+//! held.
 //!
-//! Block 0 is null and never handed out. Blocks come back to the end of the free list and leave from its front, so the
-//! block that has been free longest is overwritten first: the eviction order that a prefix cache wants, which keeps the
-//! contents of a free block until somebody takes it.
+//! Block 0 is null and never handed out. Blocks come back to the end of the free list and leave
+//! from its front, so the block that has been free longest is overwritten first: the eviction order
+//! that a prefix cache wants, which keeps the contents of a free block until somebody takes it.
 
 use std::collections::VecDeque;
 
@@ -47,7 +48,8 @@ impl BlockPool {
         Some(blocks)
     }
 
-    /// Gives one hold of each block back, the last of a table first: the head of a prefix is worth keeping longest.
+    /// Gives one hold of each block back, the last of a table first: the head of a prefix is worth
+    /// keeping longest.
     pub(crate) fn release(&mut self, blocks: &[BlockId]) {
         for &block in blocks.iter().rev() {
             let refs = &mut self.refs[block.index()];

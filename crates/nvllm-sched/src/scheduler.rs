@@ -106,8 +106,9 @@ impl Scheduler {
 
     /// Puts a sequence into the queue.
     ///
-    /// Errors if it could not run even alone: an empty prompt, one that leaves no room in the context or the model's
-    /// positions, position ids that do not fit the prompt, more KV blocks than there are.
+    /// Errors if it could not run even alone: an empty prompt, one that leaves no room in the
+    /// context or the model's positions, position ids that do not fit the prompt, more KV blocks
+    /// than there are.
     pub fn add(&mut self, new: NewSequence) -> Result<SeqId> {
         let max_tokens = new.max_tokens(&self.config)?;
         let id = self.next_seq;
@@ -117,15 +118,17 @@ impl Scheduler {
         Ok(id)
     }
 
-    /// Ends a sequence that its client no longer wants: [`finish`](Self::finish) with [`FinishReason::Aborted`].
+    /// Ends a sequence that its client no longer wants: [`finish`](Self::finish) with
+    /// [`FinishReason::Aborted`].
     pub fn abort(&mut self, seq: SeqId) -> Option<SeqEvent> {
         self.finish(seq, FinishReason::Aborted)
     }
 
-    /// Ends a sequence for a reason that the scheduler cannot see, such as a stop string. What uncommitted steps made for
-    /// it is discarded.
+    /// Ends a sequence for a reason that the scheduler cannot see, such as a stop string. What
+    /// uncommitted steps made for it is discarded.
     ///
-    /// Returns its last event, or `None` if it has ended already or never was: a client may give up at any time.
+    /// Returns its last event, or `None` if it has ended already or never was: a client may give up
+    /// at any time.
     pub fn finish(&mut self, seq: SeqId, reason: FinishReason) -> Option<SeqEvent> {
         let state = self.seqs.get_mut(&seq)?;
         if state.finished.is_some() {
@@ -150,7 +153,8 @@ impl Scheduler {
         }
     }
 
-    /// Free blocks of `group` that running sequences may yet need: those of all their tokens, less those that they hold.
+    /// Free blocks of `group` that running sequences may yet need: those of all their tokens, less
+    /// those that they hold.
     pub(crate) fn promised(&self, group: usize) -> usize {
         let outstanding = |s: &Sequence| {
             let held = s.held.as_ref().map_or(0, |held| held.tables[group].len());

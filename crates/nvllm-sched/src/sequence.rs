@@ -11,11 +11,13 @@ use crate::{FinishReason, Result, SchedConfig, SchedError};
 pub struct NewSequence {
     /// The prompt, at least one token.
     pub prompt: Arc<[TokenId]>,
-    /// How it is sampled. Its `stop_tokens` end the sequence: the one list for that, so that what the sampler suppresses
-    /// under `min_tokens` and what ends a sequence cannot differ. To ignore an end-of-text token, leave it out.
+    /// How it is sampled. Its `stop_tokens` end the sequence: the one list for that, so that what
+    /// the sampler suppresses under `min_tokens` and what ends a sequence cannot differ. To ignore
+    /// an end-of-text token, leave it out.
     pub sampling: Arc<SamplingParams>,
-    /// Tokens to sample at most. More than the context has room for is clamped to that; `None` is as many as context and
-    /// KV cache have room for, and reserves them. 0 only computes the prompt.
+    /// Tokens to sample at most. More than the context has room for is clamped to that; `None` is
+    /// as many as context and KV cache have room for, and reserves them. 0 only computes the
+    /// prompt.
     pub max_tokens: Option<usize>,
     /// Log-probabilities of each sampled token and of this many of the most likely ones.
     pub logprobs: Option<u16>,
@@ -23,9 +25,11 @@ pub struct NewSequence {
     pub prompt_logprobs: Option<u16>,
     /// The logits of every row, prompt and output.
     pub logits: bool,
-    /// Smaller is admitted earlier; equal is by arrival. Urgent sequences without end keep others waiting without end.
+    /// Smaller is admitted earlier; equal is by arrival. Urgent sequences without end keep others
+    /// waiting without end.
     pub priority: i32,
-    /// Position ids of the prompt's tokens instead of 0, 1, 2, ..; sampled tokens count up from the last.
+    /// Position ids of the prompt's tokens instead of 0, 1, 2, ..; sampled tokens count up from the
+    /// last.
     pub positions: Option<Arc<[u32]>>,
 }
 

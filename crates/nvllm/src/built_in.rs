@@ -1,4 +1,5 @@
-//! What a build has in it: the cargo features, and nowhere else are they named. The demo model, and the CUDA backend.
+//! What a build has in it: the cargo features, and nowhere else are they named. The demo model, and
+//! the CUDA backend.
 
 use anyhow::{Result, bail};
 use nvllm_core::Backend;
@@ -75,7 +76,8 @@ const KERNELS: Option<&[u8]> = None;
 /// The CUDA backend on the GPU that the flags name.
 ///
 /// # Errors
-/// If there is no driver or GPU, or neither kernels for it nor a compiler: what is missing and what to install.
+/// If there is no driver or GPU, or neither kernels for it nor a compiler: what is missing and what
+/// to install.
 #[cfg(feature = "cuda")]
 pub(crate) fn cuda(args: &DeviceArgs) -> Result<Box<dyn Backend>> {
     use nvllm_cuda::{CudaBackend, CudaOptions};

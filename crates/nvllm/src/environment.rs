@@ -6,15 +6,17 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use nvllm_engine::hub::HubOptions;
 
-/// Where models are kept and fetched from: the variables of Hugging Face's own clients, read as `huggingface_hub` reads them
-/// (but that an empty variable counts as none, where Python takes the empty path).
+/// Where models are kept and fetched from: the variables of Hugging Face's own clients, read as
+/// `huggingface_hub` reads them (but that an empty variable counts as none, where Python takes the
+/// empty path).
 ///
-/// - The cache: `HF_HUB_CACHE`, else `HUGGINGFACE_HUB_CACHE`, else `HF_HOME/hub`, else `XDG_CACHE_HOME/huggingface/hub`, else
-///   `~/.cache/huggingface/hub`. A leading `~`, `$NAME` and `${NAME}` are replaced.
-/// - The token: `HF_TOKEN`, else `HUGGING_FACE_HUB_TOKEN`, else the file `HF_TOKEN_PATH`, else `HF_HOME/token`; none if
-///   `HF_HUB_DISABLE_IMPLICIT_TOKEN`.
-/// - `HF_ENDPOINT`; `HF_HUB_OFFLINE`, else `TRANSFORMERS_OFFLINE`; `HF_HUB_ETAG_TIMEOUT` and `HF_HUB_DOWNLOAD_TIMEOUT` in
-///   seconds; `HTTPS_PROXY`, `https_proxy` or `ALL_PROXY`.
+/// - The cache: `HF_HUB_CACHE`, else `HUGGINGFACE_HUB_CACHE`, else `HF_HOME/hub`, else
+///   `XDG_CACHE_HOME/huggingface/hub`, else `~/.cache/huggingface/hub`. A leading `~`, `$NAME` and
+///   `${NAME}` are replaced.
+/// - The token: `HF_TOKEN`, else `HUGGING_FACE_HUB_TOKEN`, else the file `HF_TOKEN_PATH`, else
+///   `HF_HOME/token`; none if `HF_HUB_DISABLE_IMPLICIT_TOKEN`.
+/// - `HF_ENDPOINT`; `HF_HUB_OFFLINE`, else `TRANSFORMERS_OFFLINE`; `HF_HUB_ETAG_TIMEOUT` and
+///   `HF_HUB_DOWNLOAD_TIMEOUT` in seconds; `HTTPS_PROXY`, `https_proxy` or `ALL_PROXY`.
 ///
 /// # Errors
 /// If no variable names the cache and the user has no home directory; if a timeout is no number.
@@ -22,13 +24,15 @@ pub(crate) fn hub_options() -> Result<HubOptions> {
     Variables { get: &|name| std::env::var(name).ok(), home: home_dir() }.hub_options()
 }
 
-/// Where this program keeps what it can make again: `XDG_CACHE_HOME/nvllm`, else `~/.cache/nvllm`. `None` without a home.
+/// Where this program keeps what it can make again: `XDG_CACHE_HOME/nvllm`, else `~/.cache/nvllm`.
+/// `None` without a home.
 pub(crate) fn cache_dir() -> Option<PathBuf> {
     let variables = Variables { get: &|name| std::env::var(name).ok(), home: home_dir() };
     Some(variables.cache_home().ok()?.join("nvllm"))
 }
 
-/// A model's name with a leading `~` replaced by the home directory, where no shell has done it (`--model=~/m`).
+/// A model's name with a leading `~` replaced by the home directory, where no shell has done it
+/// (`--model=~/m`).
 pub(crate) fn expand_home(model: &str) -> String {
     Variables { get: &|_| None, home: home_dir() }.expand_user(model)
 }
@@ -157,13 +161,15 @@ fn is_true(value: &str) -> bool {
     ["1", "ON", "YES", "TRUE"].contains(&value.to_ascii_uppercase().as_str())
 }
 
-/// Where this program keeps what it was told: `XDG_STATE_HOME/nvllm`, else `~/.local/state/nvllm`. None without a home.
+/// Where this program keeps what it was told: `XDG_STATE_HOME/nvllm`, else `~/.local/state/nvllm`.
+/// None without a home.
 pub(crate) fn state_dir() -> Option<PathBuf> {
     let named = std::env::var_os("XDG_STATE_HOME").filter(|dir| !dir.is_empty()).map(PathBuf::from);
     Some(named.or_else(|| Some(home_dir()?.join(".local/state")))?.join("nvllm"))
 }
 
-/// Whether a terminal may be sent colours: `NO_COLOR` (<https://no-color.org>) and a plain terminal say no.
+/// Whether a terminal may be sent colours: `NO_COLOR` (<https://no-color.org>) and a plain terminal
+/// say no.
 pub(crate) fn allows_color() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && !is_plain_terminal()
 }

@@ -1,4 +1,5 @@
-//! Numbers as people read them: `7.6 MiB`, `8.0 M`, `256 tokens`, and rates and times with their units. What programs read (`--json`) stays exact.
+//! Numbers as people read them: `7.6 MiB`, `8.0 M`, `256 tokens`, and rates and times with their
+//! units. What programs read (`--json`) stays exact.
 
 use indicatif::HumanCount;
 use unit_prefix::NumberPrefix;
@@ -21,7 +22,8 @@ pub(crate) fn bytes(n: impl Whole) -> String {
     }
 }
 
-/// A large number in powers of 1000, for what has no unit of its own, as parameters: `945`, `8.0 M`, `30.5 G`.
+/// A large number in powers of 1000, for what has no unit of its own, as parameters: `945`, `8.0
+/// M`, `30.5 G`.
 pub(crate) fn short(n: impl Whole) -> String {
     let n = whole(n);
     match one_decimal(n as f64, 1000.0) {
@@ -59,7 +61,8 @@ pub(crate) fn seconds(seconds: f64) -> String {
     }
 }
 
-/// The prefix under which the number, rounded to one decimal, is below the next one's `base`: never `1024.0 KiB`.
+/// The prefix under which the number, rounded to one decimal, is below the next one's `base`: never
+/// `1024.0 KiB`.
 fn one_decimal(n: f64, base: f64) -> NumberPrefix<f64> {
     let prefixed = |n| if base == 1024.0 { NumberPrefix::binary(n) } else { NumberPrefix::decimal(n) };
     let found = prefixed(n);

@@ -1,4 +1,5 @@
-//! Ctrl-C: ends the process, unless an answer is being written that can end alone. A second one always ends the process.
+//! Ctrl-C: ends the process, unless an answer is being written that can end alone. A second one
+//! always ends the process.
 //!
 //! ```text
 //! nobody listens      Ctrl-C -> exit 130           (download, loading, every command without an answer)
@@ -25,14 +26,16 @@ pub(crate) fn install() -> Result<()> {
             if let Some(restore) = BEFORE_EXIT.get() {
                 restore();
             }
-            // The device thread may be in the middle of a step; nothing it holds outlives the process.
+            // The device thread may be in the middle of a step; nothing it holds outlives the
+            // process.
             std::process::exit(EXIT_CODE.into());
         }
     };
     ctrlc::set_handler(pressed).context("cannot listen for Ctrl-C")
 }
 
-/// Has `restore` run before Ctrl-C ends the process: nothing is dropped then. The first call counts.
+/// Has `restore` run before Ctrl-C ends the process: nothing is dropped then. The first call
+/// counts.
 pub(crate) fn before_exit(restore: impl Fn() + Send + Sync + 'static) {
     let _ = BEFORE_EXIT.set(Box::new(restore));
 }

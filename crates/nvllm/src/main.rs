@@ -1,13 +1,14 @@
 //! `nvllm`: run a language model from the command line.
 //!
-//! Each command is one file under `commands`, with its own flags. What they share: [`flags`] (groups of flags),
-//! [`environment`] (the only file that reads environment variables), [`built_in`] (the only file that knows of cargo
-//! features), [`models`] (from a name to an open model), [`backends`] (from a flag to a backend), [`interrupt`]
-//! (Ctrl-C), [`output`] (lines that may fail to be written), [`words`] (errors as a line), [`human`] (numbers as people
-//! read them), [`progress`] (bars), [`rates`] (what devices reach), [`report`] (the closing line).
+//! Each command is one file under `commands`, with its own flags. What they share: [`flags`]
+//! (groups of flags), [`environment`] (the only file that reads environment variables),
+//! [`built_in`] (the only file that knows of cargo features), [`models`] (from a name to an open
+//! model), [`backends`] (from a flag to a backend), [`interrupt`] (Ctrl-C), [`output`] (lines that
+//! may fail to be written), [`words`] (errors as a line), [`human`] (numbers as people read them),
+//! [`progress`] (bars), [`rates`] (what devices reach), [`report`] (the closing line).
 //!
-//! Results go to standard output, everything else to standard error. The exit code is 0 on success, 1 on an error, 2 on
-//! a bad command line, 130 after Ctrl-C.
+//! Results go to standard output, everything else to standard error. The exit code is 0 on success,
+//! 1 on an error, 2 on a bad command line, 130 after Ctrl-C.
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 

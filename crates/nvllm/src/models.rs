@@ -1,4 +1,5 @@
-//! From a model's name to an engine that runs it, with progress on the terminal and notices in any case.
+//! From a model's name to an engine that runs it, with progress on the terminal and notices in any
+//! case.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -49,10 +50,12 @@ fn is_nearly_built_in(name: &str) -> bool {
     built_in::HAS_MODEL && hub::most_similar(name.trim_end_matches('/'), names).is_some()
 }
 
-/// Shows what happens while files are fetched: one bar over all of them, and a line for each thing worth knowing.
+/// Shows what happens while files are fetched: one bar over all of them, and a line for each thing
+/// worth knowing.
 struct Fetching {
     progress: Progress,
-    /// Bytes of all files that are to come, of those that are complete, and of the one that comes now.
+    /// Bytes of all files that are to come, of those that are complete, and of the one that comes
+    /// now.
     total: u64,
     complete: u64,
     current: u64,

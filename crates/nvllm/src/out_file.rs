@@ -1,4 +1,5 @@
-//! Where `--out` writes: standard output, a device or pipe as it is, a regular file whole or not at all.
+//! Where `--out` writes: standard output, a device or pipe as it is, a regular file whole or not at
+//! all.
 
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Write as _};
@@ -22,7 +23,8 @@ enum To {
     Stream(File),
     /// Something that is no regular file: written as it comes.
     Special(PathBuf),
-    /// A regular file, there or not: a temporary file beside it takes its place when it is complete.
+    /// A regular file, there or not: a temporary file beside it takes its place when it is
+    /// complete.
     Regular { path: PathBuf, mode: Option<u32> },
 }
 
@@ -30,7 +32,8 @@ enum To {
 const MAX_LINKS: usize = 40;
 
 impl OutFile {
-    /// Finds out what `name` stands for, and that it can be written; `-` is standard output. Nothing is changed.
+    /// Finds out what `name` stands for, and that it can be written; `-` is standard output.
+    /// Nothing is changed.
     pub(crate) fn check(name: &Path) -> Result<Self> {
         let to = Self::find(name).with_context(|| format!("cannot write {}", name.display()))?;
         Ok(Self { name: name.to_owned(), to })
@@ -52,7 +55,8 @@ impl OutFile {
             }
             Err(e) => return Err(e.into()),
         };
-        // A name of a stream (/dev/stdout): opened again it would be written from its start, replaced it would be lost.
+        // A name of a stream (/dev/stdout): opened again it would be written from its start,
+        // replaced it would be lost.
         for stream in [io::stdout().as_fd(), io::stderr().as_fd()] {
             let file = duplicate(stream)?;
             if same(&file.metadata()?, &found) {
@@ -69,7 +73,8 @@ impl OutFile {
             }
             return Ok(To::Special(name.to_owned()));
         }
-        // A file that may not be written is not replaced either, though its directory would allow it.
+        // A file that may not be written is not replaced either, though its directory would allow
+        // it.
         OpenOptions::new().write(true).open(name)?;
         let (path, mode) = (fs::canonicalize(name)?, found.permissions().mode() & 0o7777);
         temporary(&path, mode)?;

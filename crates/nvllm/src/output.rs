@@ -1,7 +1,7 @@
 //! Lines for standard output and standard error.
 //!
-//! `println!` panics where a pipe is closed or a disk is full. Here a line of a result that cannot be written is an
-//! error of the command, and a notice that nobody can read is dropped.
+//! `println!` panics where a pipe is closed or a disk is full. Here a line of a result that cannot
+//! be written is an error of the command, and a notice that nobody can read is dropped.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -36,7 +36,8 @@ macro_rules! note {
 
 pub(crate) use {note, outln};
 
-/// Writes a line to standard error, whether `--quiet` or not. What a terminal would obey in it is shown instead.
+/// Writes a line to standard error, whether `--quiet` or not. What a terminal would obey in it is
+/// shown instead.
 pub(crate) fn warn(line: std::fmt::Arguments) {
     use std::io::Write as _;
     let line = crate::words::printable(&line.to_string());

@@ -1,7 +1,8 @@
-//! The rates of this machine's devices, as `nvllm doctor` last measured them: kept in this program's cache, by device, with
-//! their date.
+//! The rates of this machine's devices, as `nvllm doctor` last measured them: kept in this
+//! program's cache, by device, with their date.
 //!
-//! They can be measured again, so nothing is lost with the file: one that is damaged counts as absent and is replaced.
+//! They can be measured again, so nothing is lost with the file: one that is damaged counts as
+//! absent and is replaced.
 
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -73,14 +73,16 @@ fn decode_rate(answer: &Answer) -> Option<f64> {
 /// Decoding beside the limit that memory sets.
 #[derive(Clone, Copy)]
 pub(crate) struct Roofline {
-    /// Bytes a second that decoding read, over `read_bandwidth`. Above 1 where weights stay in a cache.
+    /// Bytes a second that decoding read, over `read_bandwidth`. Above 1 where weights stay in a
+    /// cache.
     pub share: f64,
     /// Bytes a second that the backend reads, measured by this process.
     pub read_bandwidth: f64,
 }
 
 impl Roofline {
-    /// Measures the backend's read bandwidth now, after the answer. `None` if it or the answer's rate cannot be told.
+    /// Measures the backend's read bandwidth now, after the answer. `None` if it or the answer's
+    /// rate cannot be told.
     pub(crate) fn measure(
         answer: &Answer,
         engine: &Engine,

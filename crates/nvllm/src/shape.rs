@@ -1,4 +1,5 @@
-//! What a model is, read off its tape: layers, heads, experts, as Hugging Face's config.json calls them.
+//! What a model is, read off its tape: layers, heads, experts, as Hugging Face's config.json calls
+//! them.
 
 use nvllm_core::program::{AttentionSpec, Op, RopeSpec};
 use nvllm_core::{ModelSpec, RopeScaling};

@@ -1,4 +1,5 @@
-//! Where text becomes a message: an error as one line, with flags by their names and nothing that a terminal would obey.
+//! Where text becomes a message: an error as one line, with flags by their names and nothing that a
+//! terminal would obey.
 
 use std::fmt;
 
@@ -26,8 +27,9 @@ pub(crate) fn error_line(error: &anyhow::Error) -> String {
     printable(&parts.join(": ")).replace('\n', "\\n")
 }
 
-/// Text from anywhere (a checkpoint, a hub, a path) for a terminal: control characters other than tabs and ends of lines, and
-/// characters that turn the direction of writing, are shown and not sent.
+/// Text from anywhere (a checkpoint, a hub, a path) for a terminal: control characters other than
+/// tabs and ends of lines, and characters that turn the direction of writing, are shown and not
+/// sent.
 pub(crate) fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -41,7 +43,8 @@ pub(crate) fn printable(text: &str) -> String {
     out
 }
 
-/// A sampling parameter that is out of range, called by its flag; or by its place in the model, which is the only source of some.
+/// A sampling parameter that is out of range, called by its flag; or by its place in the model,
+/// which is the only source of some.
 pub(crate) fn sampling(error: &(dyn std::error::Error + 'static)) -> Option<String> {
     let core = core(error)?;
     let CoreError::BadSampling { field, value, range } = core else { return None };

@@ -1,5 +1,5 @@
-//! The check of our logits' distance to fp32 against transformers' own, on the demo model: it passes, and it notices. It needs a
-//! `python3` with torch, transformers and safetensors.
+//! The check of our logits' distance to fp32 against transformers' own, on the demo model: it
+//! passes, and it notices. It needs a `python3` with torch, transformers and safetensors.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

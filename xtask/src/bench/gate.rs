@@ -1,4 +1,5 @@
-//! The part of the accuracy gate that needs the repository: the measured backend on the golden fixtures.
+//! The part of the accuracy gate that needs the repository: the measured backend on the golden
+//! fixtures.
 
 use nvllm_bench::record::Correctness;
 use nvllm_core::{Activations, Backend};
@@ -6,8 +7,8 @@ use nvllm_tests::{Fixture, QWEN3_FIXTURES};
 
 /// Holds `backend` to every golden fixture.
 ///
-/// With f32 activations: logits and hidden states within the fixture's tolerance of Hugging Face, greedy runs equal. With
-/// bf16: as [`Rounded::holds`](nvllm_tests::Rounded::holds) says.
+/// With f32 activations: logits and hidden states within the fixture's tolerance of Hugging Face,
+/// greedy runs equal. With bf16: as [`Rounded::holds`](nvllm_tests::Rounded::holds) says.
 pub(super) fn check(backend: &dyn Backend) -> Correctness {
     let (mut worst, mut worst_share, mut failed) = (0.0_f32, 0.0_f32, Vec::new());
     for (name, tolerance) in QWEN3_FIXTURES {

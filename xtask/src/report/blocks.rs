@@ -18,8 +18,8 @@ struct Block<'a> {
     lines: std::ops::Range<usize>,
 }
 
-/// Whether each line of the file stands in a block, markers included. What is wrong with the markers is the business of
-/// [`check`].
+/// Whether each line of the file stands in a block, markers included. What is wrong with the
+/// markers is the business of [`check`].
 pub(super) fn covered(file: &File) -> Vec<bool> {
     let mut covered = vec![false; file.text.lines().count()];
     for block in blocks(file).unwrap_or_default() {

@@ -6,11 +6,12 @@
 //! - a ratio: `nx`, `n×`, `n times faster`, `n % slower`, or the words for one (`twice as ..`);
 //! - a share of a limit: `n % of the read bandwidth`, `n % of the peak`.
 //!
-//! Numbers of other things (bytes, tokens, `4x4`, per cent of something else) are none. Searched are all Markdown texts and
-//! the comments of Rust, CUDA and WGSL sources; in tests comments speak of what the tests make up.
+//! Numbers of other things (bytes, tokens, `4x4`, per cent of something else) are none. Searched
+//! are all Markdown texts and the comments of Rust, CUDA and WGSL sources; in tests comments speak
+//! of what the tests make up.
 //!
-//! Exempt are lines marked `<!-- goal -->`: goals and predictions, which nobody takes for measurements. `bench/LOG.md`
-//! consists of them.
+//! Exempt are lines marked `<!-- goal -->`: goals and predictions, which nobody takes for
+//! measurements. `bench/LOG.md` consists of them.
 
 use std::sync::LazyLock;
 

@@ -8,10 +8,12 @@
 //! <!-- /report -->
 //! ```
 //!
-//! which this command rewrites together with the charts. With `--check` it changes nothing and fails if a block or a chart is
-//! not what the records give ([`blocks`]), or if a figure stands outside of a block ([`figures`]). The tests check so.
+//! which this command rewrites together with the charts. With `--check` it changes nothing and
+//! fails if a block or a chart is not what the records give ([`blocks`]), or if a figure stands
+//! outside of a block ([`figures`]). The tests check so.
 //!
-//! Deliberately absent: a way to type a figure, and charts or tables of its own. Those are `nvllm_bench::report`'s.
+//! Deliberately absent: a way to type a figure, and charts or tables of its own. Those are
+//! `nvllm_bench::report`'s.
 
 mod blocks;
 mod figures;
@@ -28,7 +30,8 @@ use crate::tidy::tree::{File, Tree, has_extension};
 /// What to do.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Change nothing; fail if a block or chart is not what the records give, or a figure stands outside of a block
+    /// Change nothing; fail if a block or chart is not what the records give, or a figure stands
+    /// outside of a block
     #[arg(long)]
     check: bool,
 }

@@ -1,6 +1,7 @@
 //! What only one file of the binary may do: choose features, read the environment.
 //!
-//! A library whose behaviour hangs on features or on the environment cannot be reasoned about from its signature.
+//! A library whose behaviour hangs on features or on the environment cannot be reasoned about from
+//! its signature.
 
 use super::Violation;
 use super::tokens::{Kind, Token, closing};

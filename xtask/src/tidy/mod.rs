@@ -1,13 +1,15 @@
 //! The rules of the house, as code. They run as `cargo xtask tidy` and inside the tests.
 //!
-//! A rule that is only written down is broken within a month and argued about in every review. Each check here takes
-//! the tree of files as a value and returns what it found, so that each has a test with a planted fault. Rust is read as
-//! tokens, not as text: a rule neither trips over a string or a comment nor misses code inside a macro.
+//! A rule that is only written down is broken within a month and argued about in every review. Each
+//! check here takes the tree of files as a value and returns what it found, so that each has a test
+//! with a planted fault. Rust is read as tokens, not as text: a rule neither trips over a string or
+//! a comment nor misses code inside a macro.
 //!
 //! Deliberately absent: what rustfmt, clippy and the compiler check already.
 
 mod arrows;
 mod budgets;
+mod comments;
 mod confined;
 mod noise;
 mod stems;
@@ -50,11 +52,12 @@ impl fmt::Display for Violation {
 type Check = fn(&Tree) -> Vec<Violation>;
 
 /// All checks.
-const CHECKS: [Check; 7] = [
+const CHECKS: [Check; 8] = [
     arrows::check,
     budgets::check,
     unsafety::check,
     confined::check,
+    comments::check,
     noise::check,
     stems::check,
     words::check,

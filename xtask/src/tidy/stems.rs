@@ -44,8 +44,8 @@ fn is_primitive(stem: &str) -> bool {
     !Op::FUSED.contains(&stem)
 }
 
-/// What needs a kernel of its own on a host: not the copies that differ in their bounds only, nor a fused op, which a backend may leave
-/// to its expansion.
+/// What needs a kernel of its own on a host: not the copies that differ in their bounds only, nor a
+/// fused op, which a backend may leave to its expansion.
 fn computes(stem: &str) -> bool {
     is_primitive(stem) && !["slice_cols", "all_reduce", "all_gather"].contains(&stem)
 }

@@ -58,7 +58,8 @@ pub(super) fn lex(text: &str) -> Result<Vec<Token>, (usize, String)> {
     Ok(out)
 }
 
-/// Appends `stream`. An item is test code from its attribute to its end: the first `;` or braced group.
+/// Appends `stream`. An item is test code from its attribute to its end: the first `;` or braced
+/// group.
 fn flatten(stream: TokenStream, in_test: bool, out: &mut Vec<Token>) {
     let mut item_is_test = false;
     let mut after_hash = false;

@@ -97,7 +97,8 @@ impl Tree {
         Self::new(files.iter().map(|(path, text)| File::new(path, (*text).into())).collect())
     }
 
-    /// Marks the files that are test code as a whole: by place, or because a parent declares them under `cfg(test)`.
+    /// Marks the files that are test code as a whole: by place, or because a parent declares them
+    /// under `cfg(test)`.
     fn new(mut files: Vec<File>) -> Self {
         let declared: Vec<String> = files
             .iter()

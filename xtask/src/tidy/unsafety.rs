@@ -4,7 +4,8 @@ use super::Violation;
 use super::tokens::{Kind, Token};
 use super::tree::{File, Tree};
 
-/// Crates and files that may hold unsafe code: kernels work on raw memory, and a mapped file is one.
+/// Crates and files that may hold unsafe code: kernels work on raw memory, and a mapped file is
+/// one.
 const ALLOWED: [&str; 5] = [
     "crates/nvllm-cpu/",
     "crates/nvllm-cpu-kernels/",
@@ -40,8 +41,8 @@ fn needs_comment(tokens: &[Token], at: usize) -> bool {
     tokens.get(at + 1).is_some_and(|next| next.kind == Kind::Open('{') || next.is("impl"))
 }
 
-/// Whether the line holds the comment, or the nearest comment above does, with only attributes and the beginning of the
-/// same statement in between.
+/// Whether the line holds the comment, or the nearest comment above does, with only attributes and
+/// the beginning of the same statement in between.
 fn has_comment(lines: &[&str], line: usize) -> bool {
     const MARK: &str = "SAFETY:";
     if lines[line - 1].contains(MARK) {

@@ -6,7 +6,8 @@ use super::tree::{File, Tree, has_extension};
 /// Files whose bytes others fixed: checkpoints as published, fixtures as computed.
 const AS_GIVEN: [&str; 2] = ["models/nvllm-tiny/", "tests/golden/"];
 
-/// Beginnings of paths and hosts that exist on one machine only. Cut in two, so that this file passes.
+/// Beginnings of paths and hosts that exist on one machine only. Cut in two, so that this file
+/// passes.
 const PRIVATE: [(&str, &str); 10] = [
     ("/wo", "rk/"),
     ("/ro", "ot/"),

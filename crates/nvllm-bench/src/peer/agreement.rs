@@ -3,8 +3,9 @@
 use super::protocol::Scores;
 use crate::record::Correctness;
 
-/// The share of the largest logit by which two engines may differ: both round to 16 bits, at other places. It was never
-/// reached by rounding, while another model's logits differ by as much as they are large.
+/// The share of the largest logit by which two engines may differ: both round to 16 bits, at other
+/// places. It was never reached by rounding, while another model's logits differ by as much as they
+/// are large.
 const SHARE: f32 = 0.05;
 
 /// Holds a peer's scores after a prompt to our logits.

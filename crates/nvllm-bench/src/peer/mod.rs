@@ -1,8 +1,9 @@
 //! Other engines on the same machine, as processes that take their turns by command.
 //!
-//! Each has an adapter, a Python script under `peers/` that speaks one JSON object a line. What is not installed says so
-//! in its first line, and the reason is printed. A peer takes part only if it computes what we compute: the scores of its
-//! likeliest tokens after a known prompt are ours up to rounding.
+//! Each has an adapter, a Python script under `peers/` that speaks one JSON object a line. What is
+//! not installed says so in its first line, and the reason is printed. A peer takes part only if it
+//! computes what we compute: the scores of its likeliest tokens after a known prompt are ours up to
+//! rounding.
 
 mod agreement;
 mod protocol;
@@ -34,8 +35,8 @@ pub struct Installation {
     pub args: &'static [&'static str],
 }
 
-/// Every peer that has an adapter under `scripts`, to be looked for in each of `pythons`. With `quick` without those that take
-/// minutes to start.
+/// Every peer that has an adapter under `scripts`, to be looked for in each of `pythons`. With
+/// `quick` without those that take minutes to start.
 pub fn installations(scripts: &Path, pythons: &[PathBuf], quick: bool) -> Vec<Installation> {
     let all: [(&str, &str, &[&str], bool); 6] = [
         ("llama.cpp", "llamacpp.py", &[], true),
@@ -87,7 +88,8 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Starts it with the first of its Pythons that has it. The error is the reason to go on without.
+    /// Starts it with the first of its Pythons that has it. The error is the reason to go on
+    /// without.
     pub(crate) fn start(installation: &Installation, setup: &PeerSetup) -> Result<Self, String> {
         let mut reasons = Vec::new();
         for python in &installation.pythons {
@@ -171,14 +173,16 @@ impl Peer {
         }
     }
 
-    /// Forgets everything and runs `prompts` at once, with room for `reserve` tokens each: the seconds to their first tokens.
+    /// Forgets everything and runs `prompts` at once, with room for `reserve` tokens each: the
+    /// seconds to their first tokens.
     pub(crate) fn prefill(&mut self, prompts: &[Vec<TokenId>], reserve: usize) -> Result<f64, String> {
         let answer: Prefilled =
             self.ask(&json!({ "op": "prefill", "prompts": prompts, "reserve": reserve }))?;
         Ok(answer.seconds)
     }
 
-    /// Goes on by `num` tokens for each prompt: the seconds of each step, or their mean from a peer that tells no more.
+    /// Goes on by `num` tokens for each prompt: the seconds of each step, or their mean from a peer
+    /// that tells no more.
     pub(crate) fn decode(&mut self, num: usize) -> Result<Vec<f64>, String> {
         let answer: Decoded = self.ask(&json!({ "op": "decode", "num": num }))?;
         Ok(answer.seconds)

@@ -3,7 +3,8 @@
 use super::protocol::Scores;
 use super::*;
 
-/// Lines as the adapters write them. Those of engines that cannot be installed everywhere follow their adapters' code.
+/// Lines as the adapters write them. Those of engines that cannot be installed everywhere follow
+/// their adapters' code.
 const HELLOS: &str = include_str!("../../peers/recorded/hello.jsonl");
 const ANSWERS: &str = include_str!("../../peers/recorded/answers.jsonl");
 
@@ -81,7 +82,8 @@ fn what_is_not_installed_is_a_reason() {
     assert!(Peer::start(&none, &setup(dir.path())).err().unwrap().contains("no Python"));
 }
 
-/// A peer made of a shell script: the whole exchange, with an answer that is an error and one that does not come.
+/// A peer made of a shell script: the whole exchange, with an answer that is an error and one that
+/// does not come.
 #[cfg(unix)]
 #[test]
 fn a_peer_takes_its_turns() {

@@ -9,7 +9,8 @@ use crate::{BenchError, Result};
 
 /// Appends `records` to the file at `path`, or refuses all of them.
 ///
-/// Errors if one fails its [check](Record::check) or takes more than [`MAX_BYTES`], and if the file cannot be written.
+/// Errors if one fails its [check](Record::check) or takes more than [`MAX_BYTES`], and if the file
+/// cannot be written.
 pub fn append(path: &Path, records: &[Record]) -> Result<()> {
     let mut text = String::new();
     for record in records {

@@ -1,7 +1,7 @@
 //! The record: one JSON object a line, with everything that its figures rest on.
 //!
-//! Version 2, described in `bench/README.md`. Readers ignore fields they do not know; a field's meaning never changes
-//! without a new version.
+//! Version 2, described in `bench/README.md`. Readers ignore fields they do not know; a field's
+//! meaning never changes without a new version.
 
 mod file;
 pub mod names;
@@ -91,7 +91,8 @@ pub struct Case {
     /// The kind of op, of those that make up a step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub op: Option<String>,
-    /// `cold` or `warm` page cache; `prefix` or `whole` of a text; `limit N`: the tokens of a sequence that the model was loaded for.
+    /// `cold` or `warm` page cache; `prefix` or `whole` of a text; `limit N`: the tokens of a
+    /// sequence that the model was loaded for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
 }
@@ -160,7 +161,8 @@ pub struct Device {
     /// What drives it, with its version; none for a CPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub driver: Option<String>,
-    /// The fastest clocks of its cores and memory, in MHz; none for a CPU, whose clock is the host's.
+    /// The fastest clocks of its cores and memory, in MHz; none for a CPU, whose clock is the
+    /// host's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clocks_mhz: Option<[f64; 2]>,
     /// Power limit, in watts; none for a CPU.
@@ -227,7 +229,8 @@ impl Record {
         self.engine.name == OURS
     }
 
-    /// Whether `other` measured the same under the same conditions, by another engine or the same one.
+    /// Whether `other` measured the same under the same conditions, by another engine or the same
+    /// one.
     pub fn compares_to(&self, other: &Self) -> bool {
         self.workload == other.workload
             && self.case == other.case
@@ -240,8 +243,8 @@ impl Record {
         format!("{} {} by {}", self.workload, self.case, self.engine.name)
     }
 
-    /// The share of the roofline: the least time that a unit can take, divided by the time that it took. The median over groups of
-    /// units, each against the limits measured beside it.
+    /// The share of the roofline: the least time that a unit can take, divided by the time that it
+    /// took. The median over groups of units, each against the limits measured beside it.
     ///
     /// `None` if the record lacks one of them.
     pub fn share(&self) -> Option<f64> {
@@ -259,7 +262,8 @@ impl Record {
         Some(stats::median(pairs))
     }
 
-    /// Whether memory and not arithmetic bounds the units, by the medians of what was measured beside them.
+    /// Whether memory and not arithmetic bounds the units, by the medians of what was measured
+    /// beside them.
     pub fn is_memory_bound(&self) -> Option<bool> {
         let cost = self.cost?;
         let (read, rate) = (self.median(names::READ_BANDWIDTH)?, self.median(names::MATMUL_RATE)?);

@@ -1,4 +1,5 @@
-//! Names of a record's series and values, with their definitions. A name's meaning never changes; `bench/README.md` lists them.
+//! Names of a record's series and values, with their definitions. A name's meaning never changes;
+//! `bench/README.md` lists them.
 
 /// Series: seconds of each step (decode) or of each prompt's step (prefill), sampling included.
 pub const STEP_SECONDS: &str = "step_seconds";
@@ -16,7 +17,8 @@ pub const ITL_SECONDS: &str = "itl_seconds";
 pub const PROMPT_TOKENS: &str = "prompt_tokens";
 /// Series: output tokens of each request.
 pub const OUTPUT_TOKENS: &str = "output_tokens";
-/// Series: seconds of each whole run over the request set, from the first submission to the last token.
+/// Series: seconds of each whole run over the request set, from the first submission to the last
+/// token.
 pub const RUN_SECONDS: &str = "run_seconds";
 /// Series: seconds from the start of a process until it is ready for a request.
 pub const READY_SECONDS: &str = "ready_seconds";

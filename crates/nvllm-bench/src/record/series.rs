@@ -14,11 +14,12 @@ const PLAIN: usize = 16;
 /// More values than any workload makes: a damaged length does not exhaust memory.
 const MOST: usize = 1 << 24;
 
-/// Values in the order measured, kept as whole multiples of a resolution so that writing and reading loses nothing.
+/// Values in the order measured, kept as whole multiples of a resolution so that writing and
+/// reading loses nothing.
 ///
-/// In JSON a short one is a list of numbers. A longer one is `{"len", "per_unit", "zlib"}`: base64 of the zlib stream of
-/// `len` little-endian 64-bit integers, each the difference from the one before; their running sums divided by `per_unit`
-/// are the values.
+/// In JSON a short one is a list of numbers. A longer one is `{"len", "per_unit", "zlib"}`: base64
+/// of the zlib stream of `len` little-endian 64-bit integers, each the difference from the one
+/// before; their running sums divided by `per_unit` are the values.
 #[derive(Clone, Debug)]
 pub struct Series {
     per_unit: u64,
@@ -31,7 +32,8 @@ impl Series {
         Self::rounded(1_000_000_000, values)
     }
 
-    /// Seconds in ascending order, kept to the microsecond: for pools so large that only their distribution is kept.
+    /// Seconds in ascending order, kept to the microsecond: for pools so large that only their
+    /// distribution is kept.
     pub fn seconds_sorted(values: impl IntoIterator<Item = f64>) -> Self {
         let mut series = Self::rounded(1_000_000, values);
         series.values.sort_unstable();
@@ -43,8 +45,8 @@ impl Series {
         Self::rounded(1, values)
     }
 
-    /// Each value rounded to a multiple of `1 / per_unit`; what is no number becomes the most negative value, which
-    /// [`Record::check`](crate::Record::check) refuses.
+    /// Each value rounded to a multiple of `1 / per_unit`; what is no number becomes the most
+    /// negative value, which [`Record::check`](crate::Record::check) refuses.
     fn rounded(per_unit: u64, values: impl IntoIterator<Item = f64>) -> Self {
         let round = |x: f64| if x.is_finite() { (x * per_unit as f64).round() as i64 } else { i64::MIN };
         Self { per_unit, values: values.into_iter().map(round).collect() }

@@ -2,7 +2,8 @@
 
 use super::*;
 
-/// A record that passes: two groups of two decode steps, each as slow as 90 % of the bandwidth beside it allows.
+/// A record that passes: two groups of two decode steps, each as slow as 90 % of the bandwidth
+/// beside it allows.
 pub(crate) fn sample() -> Record {
     Record {
         schema: SCHEMA,
@@ -123,7 +124,8 @@ fn a_record_edited_into_a_failure_is_refused_by_the_reader() {
 
 #[test]
 fn the_share_is_the_median_over_pairs() {
-    // Both groups stream 90 bytes at 90 % of the rate of the read beside them, whatever the machine did in between.
+    // Both groups stream 90 bytes at 90 % of the rate of the read beside them, whatever the machine
+    // did in between.
     assert!((sample().share().unwrap() - 0.9).abs() < 1e-9);
     let slow = with(names::READ_BANDWIDTH, Series::whole([1000.0, 1000.0]));
     assert!((slow.share().unwrap() - 0.675).abs() < 1e-9, "the middle of 0.9 and 0.45");

@@ -1,7 +1,8 @@
 //! What the charts share: colours for light and dark pages, panels below a legend.
 //!
-//! Drawn with light colours, each used for one purpose only; a style sheet inside the SVG replaces them where the reader
-//! prefers dark. The background is drawn too: a page's own colour may be another than the one its reader prefers.
+//! Drawn with light colours, each used for one purpose only; a style sheet inside the SVG replaces
+//! them where the reader prefers dark. The background is drawn too: a page's own colour may be
+//! another than the one its reader prefers.
 
 use plotters::coord::Shift;
 use plotters::prelude::*;
@@ -62,8 +63,8 @@ pub(super) fn pixel(area: &Area, (x, y): (i32, i32)) -> (i32, i32) {
     (x - left, y - top)
 }
 
-/// A chart of panels of `height` pixels each below a title and a legend; `None` if there is none, or drawing failed, which
-/// it cannot in memory.
+/// A chart of panels of `height` pixels each below a title and a legend; `None` if there is none,
+/// or drawing failed, which it cannot in memory.
 pub(super) fn panels<P>(
     name: String,
     title: String,
@@ -102,7 +103,8 @@ fn legend(area: &Area, title: &str, engines: &[&str]) -> Drawn {
     Ok(())
 }
 
-/// With the title for those who cannot see it and the colours for dark pages, right behind the opening tag.
+/// With the title for those who cannot see it and the colours for dark pages, right behind the
+/// opening tag.
 fn dressed(svg: &str, title: &str) -> String {
     let Some((tag, rest)) = svg.split_once('>') else { return svg.into() };
     let mut rules = String::new();

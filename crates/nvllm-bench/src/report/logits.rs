@@ -1,4 +1,5 @@
-//! Distance of logits to transformers' in fp32, from the records of `tests/python/logits_distance.py`, whose rule is held here again.
+//! Distance of logits to transformers' in fp32, from the records of
+//! `tests/python/logits_distance.py`, whose rule is held here again.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -1,8 +1,9 @@
 //! The report: tables in Markdown and charts in SVG, made from records and from nothing else.
 //!
-//! A file of records (`cpu.jsonl`) is one kind of machine, and grows. The report shows of each device and model the newest
-//! run that measured a workload ([`Section`]); engines stand side by side only if they took turns in that run. The same
-//! records give the same bytes, so that a text which holds them can be checked by making it again.
+//! A file of records (`cpu.jsonl`) is one kind of machine, and grows. The report shows of each
+//! device and model the newest run that measured a workload ([`Section`]); engines stand side by
+//! side only if they took turns in that run. The same records give the same bytes, so that a text
+//! which holds them can be checked by making it again.
 //!
 //! Deliberately absent: anything that a record does not hold, and any figure that is typed.
 
@@ -44,8 +45,8 @@ pub struct Chart {
 impl Report {
     /// Of all `*.jsonl` in `dir` and in its folder `logits`, each in the order of their names.
     ///
-    /// Errors if a file cannot be read, or a line is no record or one that must be refused: without its correctness check, for
-    /// one.
+    /// Errors if a file cannot be read, or a line is no record or one that must be refused: without
+    /// its correctness check, for one.
     pub fn read(dir: &Path) -> Result<Self> {
         let mut report = Self::default();
         for path in files(dir)? {
@@ -69,13 +70,15 @@ impl Report {
         Ok(())
     }
 
-    /// Names of the blocks that there are: a summary of each file of records, everything, and the distances of logits.
+    /// Names of the blocks that there are: a summary of each file of records, everything, and the
+    /// distances of logits.
     pub fn blocks(&self) -> Vec<&str> {
         let stems = self.files.iter().map(|(stem, _)| stem.as_str());
         stems.chain([EVERYTHING, logits::NAME]).collect()
     }
 
-    /// The Markdown of block `name`, for a text from which the charts are found at `charts` (`docs/charts`).
+    /// The Markdown of block `name`, for a text from which the charts are found at `charts`
+    /// (`docs/charts`).
     ///
     /// Errors if there is no such block.
     pub fn block(&self, name: &str, charts: &str) -> Result<String> {

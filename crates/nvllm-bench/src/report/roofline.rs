@@ -37,7 +37,8 @@ fn key(record: &Record) -> (&str, Option<usize>, Option<usize>) {
     (&record.workload, record.case.context, prompts)
 }
 
-/// The group of a record, and its share; none for a part of a step, whose values may never leave a cache.
+/// The group of a record, and its share; none for a part of a step, whose values may never leave a
+/// cache.
 fn bar(record: &Record) -> Option<(&'static str, usize, f64)> {
     if record.case.op.is_some() {
         return None;

@@ -1,4 +1,5 @@
-//! Which of the records are shown: one model on one device, each workload by the newest run that measured it.
+//! Which of the records are shown: one model on one device, each workload by the newest run that
+//! measured it.
 
 use nvllm_core::Numerics;
 
@@ -32,7 +33,8 @@ impl Section {
         engines
     }
 
-    /// What it is about, in words: the model, the device, and the promise on sums where it is not the usual one.
+    /// What it is about, in words: the model, the device, and the promise on sums where it is not
+    /// the usual one.
     pub fn title(&self) -> String {
         let Some(first) = self.records.iter().find(|record| record.is_ours()).or(self.records.first()) else {
             return String::new();
@@ -64,15 +66,16 @@ pub(super) fn is_quick(record: &Record) -> bool {
     record.flags.iter().any(|flag| flag == "--quick")
 }
 
-/// What runs must share to be shown in one section. Of a run's own record: a peer's dtypes and numerics are its own.
+/// What runs must share to be shown in one section. Of a run's own record: a peer's dtypes and
+/// numerics are its own.
 fn subject<'a>(records: &'a [Record], run: &str) -> Option<[&'a str; 4]> {
     let of_run = || records.iter().filter(|record| record.run == run);
     let record = of_run().find(|record| record.is_ours()).or(of_run().next())?;
     Some([&record.device.name, &record.model.sha256, &record.dtypes.activations, &record.numerics])
 }
 
-/// The sections of a file's records: those under the usual promise on sums first, of them those with a run that can be quoted, the
-/// newest first.
+/// The sections of a file's records: those under the usual promise on sums first, of them those
+/// with a run that can be quoted, the newest first.
 pub(super) fn sections(stem: &str, records: &[Record]) -> Vec<Section> {
     // Newest first, the quick ones behind all others.
     let mut runs = distinct(records.iter().rev().map(|record| (is_quick(record), record.run.clone())));

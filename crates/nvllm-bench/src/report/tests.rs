@@ -7,8 +7,8 @@ use crate::record::{Case, Correctness, Cost, Engine, names};
 
 const RUN: &str = "2026-01-02T03:04:05Z-7";
 
-/// A record of a step that moves 600 MB of weights and 10 a sequence, on a machine that reads 10 GB in a second and computes
-/// 400 times as many operations, at `share` of what that allows.
+/// A record of a step that moves 600 MB of weights and 10 a sequence, on a machine that reads 10 GB
+/// in a second and computes 400 times as many operations, at `share` of what that allows.
 fn record(engine: &str, workload: &str, case: Case, share: f64) -> Record {
     let rows = case.prompt_len.or(case.batch).unwrap_or(1) as f64;
     let cost = Cost { bytes: 6e8 + 1e7 * rows, flops: 5e9 * rows };

@@ -25,8 +25,8 @@ pub(super) fn summary(section: Option<&Section>, charts: &str) -> String {
     text + &conditions(section)
 }
 
-/// The records of a summary: decode at the smallest context with the smallest and the largest batch, one prompt, every request
-/// set and start.
+/// The records of a summary: decode at the smallest context with the smallest and the largest
+/// batch, one prompt, every request set and start.
 fn short(section: &Section) -> Vec<Record> {
     let ours = |workload: &str| section.select(|record| record.is_ours() && record.workload == workload);
     let batches: Vec<_> =

@@ -23,7 +23,8 @@ pub trait Workload: Sync {
     fn code(&self) -> &'static str;
     /// What is run and what is timed, in a sentence.
     fn definition(&self) -> &'static str;
-    /// Measures, and hands the records to `bench`. What does not fit the machine or the time is skipped there, with its reason.
+    /// Measures, and hands the records to `bench`. What does not fit the machine or the time is
+    /// skipped there, with its reason.
     fn run(&self, bench: &mut Bench) -> Result<()>;
     /// What a table shows of a record.
     fn figures(&self, record: &Record) -> Figures;
@@ -40,7 +41,8 @@ pub struct Figures {
     pub limit: String,
 }
 
-/// Every workload, in the order in which they run: the first two look at a process that has nothing loaded yet.
+/// Every workload, in the order in which they run: the first two look at a process that has nothing
+/// loaded yet.
 pub static REGISTRY: [&dyn Workload; 9] = [
     &startup::Startup,
     &memory::Memory,
@@ -61,16 +63,19 @@ pub fn find(name: &str) -> Result<&'static dyn Workload> {
     })
 }
 
-/// What a table shows of a record: as its workload says, or nothing for one that this version does not know.
+/// What a table shows of a record: as its workload says, or nothing for one that this version does
+/// not know.
 pub fn figures(record: &Record) -> Figures {
     let known = REGISTRY.iter().find(|workload| workload.name() == record.workload);
     known.map(|workload| workload.figures(record)).unwrap_or_default()
 }
 
-/// A share of the read bandwidth that memory alone cannot give, whatever else ran beside either measurement.
+/// A share of the read bandwidth that memory alone cannot give, whatever else ran beside either
+/// measurement.
 const CACHED: f64 = 1.25;
 
-/// The roofline's share in words, with the limit that binds; arithmetic alone where no limit was measured.
+/// The roofline's share in words, with the limit that binds; arithmetic alone where no limit was
+/// measured.
 fn limit(record: &Record) -> String {
     let beside = if record.engine.name == OURS { "beside it" } else { "by our kernels beside it" };
     match (record.share(), record.median(names::READ_BANDWIDTH), record.median(names::MATMUL_RATE)) {

@@ -1,8 +1,9 @@
 //! S1: the request set of nano-vllm's benchmark, through the engine with continuous batching.
 //!
-//! Source: `bench.py` of <https://github.com/GeeeekExplorer/nano-vllm>: 256 requests whose prompts are drawn by Python's
-//! `random` with seed 0. The same draws are made here, so that tokens and lengths are those of the published runs
-//! (133,966 output tokens); sampling is greedy instead of at temperature 0.6, so that engines do the same work.
+//! Source: `bench.py` of <https://github.com/GeeeekExplorer/nano-vllm>: 256 requests whose prompts
+//! are drawn by Python's `random` with seed 0. The same draws are made here, so that tokens and
+//! lengths are those of the published runs (133,966 output tokens); sampling is greedy instead of
+//! at temperature 0.6, so that engines do the same work.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -38,7 +39,8 @@ struct Set {
 }
 
 impl Set {
-    /// The set at `scale`: the first requests, each with the beginning of its prompt. Ids wrap at `vocab_size`.
+    /// The set at `scale`: the first requests, each with the beginning of its prompt. Ids wrap at
+    /// `vocab_size`.
     fn new(scale: f64, vocab_size: usize) -> Self {
         let mut random = Python::seeded(0);
         let prompts: Vec<Vec<u32>> = (0..NUM_REQUESTS)
@@ -68,7 +70,8 @@ impl Set {
         self.prompts.iter().zip(&self.output_lens).map(|(prompt, len)| prompt.len() + len).max().unwrap_or(0)
     }
 
-    /// Seconds that it takes at least, about: all prompts, then steps of all sequences at their mean length.
+    /// Seconds that it takes at least, about: all prompts, then steps of all sequences at their
+    /// mean length.
     fn seconds(&self, bench: &Bench, model: &Model, roof: Roof) -> Result<f64> {
         let limits = bench.limits(model, self.len(), self.longest(), bench.step_tokens.max(self.len()))?;
         let weights = stepper::weights(model)?;

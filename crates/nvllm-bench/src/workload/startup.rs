@@ -199,7 +199,8 @@ fn once(bench: &Bench, program: &Program) -> Result<Start> {
     })
 }
 
-/// The program is another one than this: its first token after `prompt` must be the one that this one computes.
+/// The program is another one than this: its first token after `prompt` must be the one that this
+/// one computes.
 pub(super) fn check_tokens(
     bench: &Bench,
     prompt: &str,

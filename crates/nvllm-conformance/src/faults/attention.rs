@@ -1,4 +1,5 @@
-//! Attention computed anew from what an observer sees of the reference: with a fault planted, or rounded as a kernel may round.
+//! Attention computed anew from what an observer sees of the reference: with a fault planted, or
+//! rounded as a kernel may round.
 
 use std::collections::HashMap;
 
@@ -23,8 +24,9 @@ pub enum Way {
     LostOldest,
     /// Query head `h` reads KV head `h % kv_heads`: the right heads in the wrong order.
     InterleavedHeads,
-    /// No fault but a kernel's liberties under bf16 activations: queries and keys are rounded once, behind the rotation, and
-    /// probabilities before they meet the values. They are divided by the sum of the rounded ones, or of those before rounding.
+    /// No fault but a kernel's liberties under bf16 activations: queries and keys are rounded once,
+    /// behind the rotation, and probabilities before they meet the values. They are divided by the
+    /// sum of the rounded ones, or of those before rounding.
     Kernel {
         /// Whether of the rounded ones.
         rounded_sum: bool,
@@ -69,7 +71,8 @@ impl Seen {
         self.rows = rows(step);
     }
 
-    /// Computes attention under the stem `op` in its own way, and remembers what later nodes may ask for.
+    /// Computes attention under the stem `op` in its own way, and remembers what later nodes may
+    /// ask for.
     pub(super) fn node(
         &mut self,
         (op, way): (&str, Way),
@@ -152,7 +155,8 @@ impl Rounded {
         out
     }
 
-    /// One row of one head over positions `seen`; `row` gives the key (part 0) and the value (part 1) of a position.
+    /// One row of one head over positions `seen`; `row` gives the key (part 0) and the value
+    /// (part 1) of a position.
     fn head<'a>(
         self,
         q: &[f32],

@@ -9,7 +9,8 @@ const COUNT_WORDS: usize = 16;
 /// Bytes to which parts are aligned.
 const ALIGN: usize = 256;
 
-/// Byte offsets, the same for all steps of a loaded model. Elements are 32-bit words unless said otherwise.
+/// Byte offsets, the same for all steps of a loaded model. Elements are 32-bit words unless said
+/// otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StepLayout {
     /// `[tokens]`: a token id, or -1 - slot for the last token sampled in a slot.
@@ -30,17 +31,21 @@ pub struct StepLayout {
     pub outputs: usize,
     /// `[seqs]` of [`DeviceReset`].
     pub resets: usize,
-    /// By KV group `[tokens]`: where each row's key and value go, as block * block_len + offset; -1 for a row of padding.
+    /// By KV group `[tokens]`: where each row's key and value go, as block * block_len + offset; -1
+    /// for a row of padding.
     pub row_place: Vec<usize>,
-    /// By KV group `[seqs, max_blocks]`: block tables. Entries past a sequence's last block are whatever they were.
+    /// By KV group `[seqs, max_blocks]`: block tables. Entries past a sequence's last block are
+    /// whatever they were.
     pub tables: Vec<usize>,
     /// Entries of one sequence's block table.
     pub max_blocks: usize,
-    /// By slot `[max_biases]` of a token and an f32: biased logits. They stay from a reset to the next.
+    /// By slot `[max_biases]` of a token and an f32: biased logits. They stay from a reset to the
+    /// next.
     pub biases: usize,
     /// Entries of one slot's biases.
     pub max_biases: usize,
-    /// By slot `[max_stops]`: stop tokens, if the sequence has a least number of tokens. They stay like the biases.
+    /// By slot `[max_stops]`: stop tokens, if the sequence has a least number of tokens. They stay
+    /// like the biases.
     pub stops: usize,
     /// Entries of one slot's stop tokens.
     pub max_stops: usize,
@@ -55,9 +60,11 @@ pub struct StepLayout {
 }
 
 impl StepLayout {
-    /// The layout for a model loaded under `limits`; `lists` says how long the lists of one sequence may be.
+    /// The layout for a model loaded under `limits`; `lists` says how long the lists of one
+    /// sequence may be.
     pub fn new(limits: &Limits, kv: &[KvGeometry], lists: RequestLimits) -> Self {
-        // A layout that no memory holds is as long as the address space: the plan then says that it does not fit.
+        // A layout that no memory holds is as long as the address space: the plan then says that it
+        // does not fit.
         let bytes = |extents: &[usize]| extents.iter().copied().fold(4_usize, usize::saturating_mul);
         let mut len = COUNT_WORDS * 4;
         let mut used = len;

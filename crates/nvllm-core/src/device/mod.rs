@@ -1,10 +1,11 @@
-//! A step as a device reads it: what device backends share, as [`host`](crate::host) is for host backends.
+//! A step as a device reads it: what device backends share, as [`host`](crate::host) is for host
+//! backends.
 //!
-//! In device memory each part of a step's inputs has a fixed place ([`StepLayout`]), because recorded
-//! launches hold addresses. What crosses the bus is packed ([`StepLayout::pack`]): only the words that
-//! the step uses, one part after another, and a list of copies that says where each belongs. So the
-//! bytes of a step grow with the step, and not with the context or the number of sequences that the
-//! model was loaded for.
+//! In device memory each part of a step's inputs has a fixed place ([`StepLayout`]), because
+//! recorded launches hold addresses. What crosses the bus is packed ([`StepLayout::pack`]): only
+//! the words that the step uses, one part after another, and a list of copies that says where each
+//! belongs. So the bytes of a step grow with the step, and not with the context or the number of
+//! sequences that the model was loaded for.
 
 mod layout;
 mod pack;

@@ -82,8 +82,8 @@ impl Packer<'_> {
 }
 
 impl StepLayout {
-    /// Packs a step that was resolved to `batch` into `bytes` (`packed_len` of them, aligned to 16), its
-    /// rows padded to `tokens` and its sequences to `seqs`.
+    /// Packs a step that was resolved to `batch` into `bytes` (`packed_len` of them, aligned to
+    /// 16), its rows padded to `tokens` and its sequences to `seqs`.
     ///
     /// Rows of padding name token 0, position 0 and no place in the KV cache, and belong to no
     /// sequence: kernels run them without effect, or stop at the counts.
@@ -140,7 +140,8 @@ impl StepLayout {
         PackedStep { len: packer.len, copies_at, num_copies: copies.len(), counted }
     }
 
-    /// Biases and stop tokens. Stop tokens are read only until `min_tokens`, and most sequences have some.
+    /// Biases and stop tokens. Stop tokens are read only until `min_tokens`, and most sequences
+    /// have some.
     fn pack_lists(&self, packer: &mut Packer<'_>, reset: &SlotReset) {
         let (slot, params) = (reset.slot.index(), &reset.sampling);
         let biases = params.logit_bias.iter().map(|&(token, bias)| [token.0, bias.to_bits()]);
@@ -298,7 +299,8 @@ mod tests {
         assert!(made.counted.is_empty() && made.len <= layout.packed_len);
     }
 
-    /// Biases, stop tokens and tokens to count come with the step; what there is no room for is said.
+    /// Biases, stop tokens and tokens to count come with the step; what there is no room for is
+    /// said.
     #[test]
     fn lists_of_a_reset_are_packed() {
         let biased = SamplingParams {
@@ -326,7 +328,8 @@ mod tests {
         assert_eq!(words(&packed, made.counted[0].at.unwrap(), 3), [5, 6, 5]);
     }
 
-    /// A step takes as many bytes whatever the context and the number of slots that the model was loaded for.
+    /// A step takes as many bytes whatever the context and the number of slots that the model was
+    /// loaded for.
     #[test]
     fn bytes_follow_use() {
         let step = Step {

@@ -4,7 +4,8 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::{SamplingParams, SlotReset};
 
-/// One sequence's state, from its admission to its end. Fields are those of [`SamplingParams`] unless said otherwise.
+/// One sequence's state, from its admission to its end. Fields are those of [`SamplingParams`]
+/// unless said otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Zeroable, Pod)]
 #[repr(C)]
 #[allow(missing_docs, reason = "SamplingParams documents them")]

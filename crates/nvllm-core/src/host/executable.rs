@@ -1,4 +1,5 @@
-//! The [`Executable`] of every host backend: slots, steps in flight and sampling around a forward pass.
+//! The [`Executable`] of every host backend: slots, steps in flight and sampling around a forward
+//! pass.
 
 use std::collections::VecDeque;
 

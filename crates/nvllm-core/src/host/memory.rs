@@ -1,6 +1,7 @@
 //! How much memory this process may use.
 
-/// Bytes of memory that this process may use: the machine's, or its control group's if that is less.
+/// Bytes of memory that this process may use: the machine's, or its control group's if that is
+/// less.
 ///
 /// Where neither can be read, the address space is the limit.
 pub fn memory_bytes() -> usize {

@@ -1,4 +1,5 @@
-//! What every backend that runs on the host shares: steps in flight, resolving a step against slots, sampling its rows.
+//! What every backend that runs on the host shares: steps in flight, resolving a step against
+//! slots, sampling its rows.
 
 mod batch;
 mod clock;

@@ -4,7 +4,8 @@ use super::{Batch, Slots};
 use crate::sampling::{is_usable, sample, top_logprobs};
 use crate::{DType, HostTensor, RowOutput};
 
-/// Draws, scores and returns what output row `index` of `batch` wants from its `logits` `[vocab]`, and records a drawn token in `slots`.
+/// Draws, scores and returns what output row `index` of `batch` wants from its `logits` `[vocab]`,
+/// and records a drawn token in `slots`.
 pub fn sample_row(
     logits: &[f32],
     batch: &Batch,

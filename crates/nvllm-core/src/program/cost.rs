@@ -1,4 +1,5 @@
-//! What an op costs: bytes moved and floating-point operations, so that every measurement can name its limit.
+//! What an op costs: bytes moved and floating-point operations, so that every measurement can name
+//! its limit.
 
 use super::{Node, Op, Program, Rows};
 use crate::{Limits, WeightId, WeightInfo};
@@ -79,8 +80,8 @@ impl Program {
         self.costs(counts, limits, weights).into_iter().fold(self.sampling_cost(counts), std::ops::Add::add)
     }
 
-    /// What sampling every output row costs: its logits are read, each row leaves a token of 4 bytes. Nothing for a program without
-    /// logits.
+    /// What sampling every output row costs: its logits are read, each row leaves a token of 4
+    /// bytes. Nothing for a program without logits.
     pub fn sampling_cost(&self, counts: &Counts) -> OpCost {
         let Some(id) = self.logits() else { return OpCost::default() };
         let rows = counts.outputs as f64;
@@ -122,7 +123,8 @@ impl Program {
             Op::ExpertLinear { weight } => {
                 let decl = &self.weights[weight.index()];
                 cost.flops = 2.0 * out * decl.num_cols() as f64;
-                // Rows are spread over experts by data: count as many distinct experts as there can be.
+                // Rows are spread over experts by data: count as many distinct experts as there can
+                // be.
                 let rows = node.outputs.first().map_or(0, |&id| counts.rows(self.value(id).rows));
                 cost.weight_bytes *= (rows as f64 / decl.shape[0] as f64).min(1.0);
             }

@@ -1,4 +1,5 @@
-//! A program as text: one line an op, weights by name, every value with its shape. It reads like the model.
+//! A program as text: one line an op, weights by name, every value with its shape. It reads like
+//! the model.
 
 use std::fmt::{Display, Formatter, Result};
 

@@ -12,10 +12,11 @@ struct Pair {
 }
 
 impl Program {
-    /// The same program with every linear layer that is read by one `add` or `silu_mul`, and by nothing else, made one op with it if
-    /// `wanted` holds for that op.
+    /// The same program with every linear layer that is read by one `add` or `silu_mul`, and by
+    /// nothing else, made one op with it if `wanted` holds for that op.
     ///
-    /// The product of the linear layer is then no value any more. One that is kept stays, and with it the two ops.
+    /// The product of the linear layer is then no value any more. One that is kept stays, and with
+    /// it the two ops.
     pub fn fuse(&self, wanted: impl Fn(&Op) -> bool) -> Result<Self> {
         let pairs: Vec<_> =
             (0..self.nodes.len()).map(|at| self.pair(at).filter(|pair| wanted(&pair.op))).collect();

@@ -98,7 +98,8 @@ pub struct Value {
 }
 
 impl Value {
-    /// Bytes at the largest extent that `limits` admit; `None` if the address space has not so many.
+    /// Bytes at the largest extent that `limits` admit; `None` if the address space has not so
+    /// many.
     pub fn max_bytes(&self, limits: &Limits) -> Option<usize> {
         let of = Rows { times: 1, ..self.rows }.max(limits);
         let factors = [self.rows.times, self.cols, self.kind.dtype(limits).size()];
@@ -203,7 +204,8 @@ impl Program {
         true
     }
 
-    /// For each value the first and last node that touches it; kept values and the output last to the end.
+    /// For each value the first and last node that touches it; kept values and the output last to
+    /// the end.
     pub fn lifetimes(&self) -> Vec<(usize, usize)> {
         let mut spans = vec![(usize::MAX, 0); self.values.len()];
         for (at, node) in self.nodes.iter().enumerate() {

@@ -8,7 +8,8 @@ use crate::{KvLayer, WeightId};
 pub struct AttentionSpec {
     /// Query heads.
     pub num_heads: usize,
-    /// Key/value heads; divides `num_heads`. Query head `h` reads KV head `h / (num_heads / num_kv_heads)`.
+    /// Key/value heads; divides `num_heads`. Query head `h` reads KV head `h / (num_heads /
+    /// num_kv_heads)`.
     pub num_kv_heads: usize,
     /// Columns of one head.
     pub head_dim: usize,
@@ -31,9 +32,10 @@ pub struct QkNorm {
 
 /// One op. Shapes: `T` rows of the step, `R` any row extent, columns constant.
 ///
-/// Primitive ops are what a backend must run. Fused ops have an expansion into primitives, which is their specification (see
-/// [`Program::expand`](super::Program::expand)): a model records `Attention`; the two that begin with a linear layer are made from
-/// what it recorded, for backends that run them (see [`Program::fuse`](super::Program::fuse)).
+/// Primitive ops are what a backend must run. Fused ops have an expansion into primitives, which is
+/// their specification (see [`Program::expand`](super::Program::expand)): a model records
+/// `Attention`; the two that begin with a linear layer are made from what it recorded, for backends
+/// that run them (see [`Program::fuse`](super::Program::fuse)).
 #[derive(Clone, Debug, PartialEq)]
 pub enum Op {
     /// `[T, k]`: row `token` of `table` `[vocab, k]` for each token of the step. A copy.
@@ -41,9 +43,11 @@ pub enum Op {
         /// The table.
         table: WeightId,
     },
-    /// `x [R, g*n] -> [R, g*n]`: each run of `n` columns divided by its root mean square, times `weight [n]`.
+    /// `x [R, g*n] -> [R, g*n]`: each run of `n` columns divided by its root mean square, times
+    /// `weight [n]`.
     ///
-    /// `y = x / sqrt(mean(x^2) + eps) * w`. Source: Zhang and Sennrich 2019, "Root Mean Square Layer Normalization".
+    /// `y = x / sqrt(mean(x^2) + eps) * w`. Source: Zhang and Sennrich 2019, "Root Mean Square
+    /// Layer Normalization".
     RmsNorm {
         /// The weight, `[n]`.
         weight: WeightId,
@@ -59,8 +63,8 @@ pub enum Op {
     },
     /// `a [R, n], b [R, n] -> [R, n]`.
     Add,
-    /// `x [R, 2n] -> [R, n]`: `silu(x[:, :n]) * x[:, n:]`, `silu(z) = z / (1 + exp(-z))`. Source: Shazeer 2020, "GLU
-    /// Variants Improve Transformer".
+    /// `x [R, 2n] -> [R, n]`: `silu(x[:, :n]) * x[:, n:]`, `silu(z) = z / (1 + exp(-z))`. Source:
+    /// Shazeer 2020, "GLU Variants Improve Transformer".
     SiluMul,
     /// `x [R, n] -> [R, len]`: columns `start..start + len`. A copy.
     SliceCols {
@@ -69,23 +73,26 @@ pub enum Op {
         /// Number of columns.
         len: usize,
     },
-    /// `x [T, h*d] -> [T, h*d]`: rotary position embedding of each head, half-split pairing (element `i` with
-    /// `i + d/2`), at the step's position ids. Source: Su et al. 2021, `RoFormer`; pairing as in GPT-NeoX.
+    /// `x [T, h*d] -> [T, h*d]`: rotary position embedding of each head, half-split pairing
+    /// (element `i` with `i + d/2`), at the step's position ids. Source: Su et al. 2021,
+    /// `RoFormer`; pairing as in GPT-NeoX.
     Rope(RopeSpec),
-    /// `k [T, h*d], v [T, h*d] ->`: stores this step's keys and values at their KV indices. A copy, rounded to the
-    /// cache's dtype.
+    /// `k [T, h*d], v [T, h*d] ->`: stores this step's keys and values at their KV indices. A copy,
+    /// rounded to the cache's dtype.
     KvAppend {
         /// Where.
         kv: KvLayer,
     },
-    /// `q [T, h*d] -> [T, h*d]`: softmax attention of each query over its own sequence's cached keys and values.
+    /// `q [T, h*d] -> [T, h*d]`: softmax attention of each query over its own sequence's cached
+    /// keys and values.
     PagedAttention {
         /// Shape and scale.
         spec: AttentionSpec,
         /// The cache layer.
         kv: KvLayer,
     },
-    /// `qkv [T, (h + 2*hk)*d] -> [T, h*d]`: q/k norm, rope, KV append and paged attention in one. Fused.
+    /// `qkv [T, (h + 2*hk)*d] -> [T, h*d]`: q/k norm, rope, KV append and paged attention in one.
+    /// Fused.
     Attention {
         /// Norms of q and k heads.
         norm: Option<QkNorm>,
@@ -112,8 +119,9 @@ pub enum Op {
     },
     /// `x [T, n] -> [Outputs, n]`: the rows whose logits are wanted. A copy.
     GatherRows,
-    /// `logits [T, E] -> ids [k*T, 1] i32, weights [k*T, 1] f32`: softmax over all experts in f32, then the `k` largest
-    /// in descending order (ties: lower id first), then optionally scaled to sum to 1.
+    /// `logits [T, E] -> ids [k*T, 1] i32, weights [k*T, 1] f32`: softmax over all experts in f32,
+    /// then the `k` largest in descending order (ties: lower id first), then optionally scaled to
+    /// sum to 1.
     ///
     /// Row `t*k + j` is token `t`'s `j`-th choice.
     TopK {
@@ -127,7 +135,8 @@ pub enum Op {
         /// `[E, n, k]`.
         weight: WeightId,
     },
-    /// `x [c*T, n], weights [c*T, 1] -> [T, n]`: sum of a token's `c` rows times their weights, in row order, in f32.
+    /// `x [c*T, n], weights [c*T, 1] -> [T, n]`: sum of a token's `c` rows times their weights, in
+    /// row order, in f32.
     WeightedSum,
     /// `x -> x`: the sum over the ranks of a tensor-parallel world; a copy in a world of one.
     AllReduce,
@@ -161,7 +170,8 @@ impl Op {
     /// The fused ones among [`STEMS`](Self::STEMS).
     pub const FUSED: [&'static str; 3] = ["attention", "linear_add", "linear_silu_mul"];
 
-    /// The op's one name: builder method, reference function, kernel folder, conformance case, benchmark id.
+    /// The op's one name: builder method, reference function, kernel folder, conformance case,
+    /// benchmark id.
     pub const fn stem(&self) -> &'static str {
         match self {
             Self::Embed { .. } => "embed",

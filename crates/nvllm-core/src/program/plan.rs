@@ -25,10 +25,11 @@ pub struct MemoryPlan {
 }
 
 impl MemoryPlan {
-    /// Plans `program` under `limits` and `rules`: largest value first, each at the lowest offset of the first
-    /// allocation where nothing that lives at the same time overlaps it.
+    /// Plans `program` under `limits` and `rules`: largest value first, each at the lowest offset
+    /// of the first allocation where nothing that lives at the same time overlaps it.
     ///
-    /// Source: Pisarchyk and Lee 2020, "Efficient Memory Management for Deep Neural Net Inference" (greedy by size).
+    /// Source: Pisarchyk and Lee 2020, "Efficient Memory Management for Deep Neural Net Inference"
+    /// (greedy by size).
     pub fn new(program: &Program, limits: &Limits, rules: &PlanRules) -> Result<Self> {
         let lifetimes = program.lifetimes();
         let largest = rules.max_segment.min(rules.max_binding).min(MAX_BYTES);
@@ -83,7 +84,8 @@ fn too_large(value: &Value, limits: &Limits, most: usize) -> CoreError {
     CoreError::BadLimits { field, problem }
 }
 
-/// For each value the values on the other side of an op: inputs of the op that writes it, outputs of those that read it.
+/// For each value the values on the other side of an op: inputs of the op that writes it, outputs
+/// of those that read it.
 fn partners(program: &Program) -> Vec<Vec<usize>> {
     let mut partners = vec![Vec::new(); program.values.len()];
     for node in &program.nodes {

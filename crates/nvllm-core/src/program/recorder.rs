@@ -4,8 +4,8 @@ use super::op::QkNorm;
 use super::{AttentionSpec, Node, Op, Program, ProgramOutput, RopeSpec, Rows, Value, ValueKind};
 use crate::{CoreError, KvLayer, PagedKv, Result, ValueId, WeightDecl, WeightId};
 
-/// Records one program. Shapes are checked as ops are added; the first fault is reported by [`finish`](Self::finish), so
-/// that model code reads as the model does.
+/// Records one program. Shapes are checked as ops are added; the first fault is reported by
+/// [`finish`](Self::finish), so that model code reads as the model does.
 pub struct Recorder {
     program: Program,
     fault: Option<String>,
@@ -266,7 +266,8 @@ impl Recorder {
         self.program.output = from.output.and_then(renamed);
     }
 
-    /// Adds `op` with outputs shaped as in another program: for rewrites, which start from checked nodes.
+    /// Adds `op` with outputs shaped as in another program: for rewrites, which start from checked
+    /// nodes.
     pub(super) fn copy_node(&mut self, op: Op, inputs: &[ValueId], outputs: &[Value]) -> Vec<ValueId> {
         let ids: Vec<_> = outputs.iter().map(|v| self.value(v.rows, v.cols, v.kind)).collect();
         self.push(op, inputs, ids.clone());

@@ -7,8 +7,8 @@ use std::f64::consts::PI;
 pub enum RopeScaling {
     /// Not at all.
     None,
-    /// Every frequency divided by `factor`. Source: Chen et al. 2023, "Extending Context Window ... via Position
-    /// Interpolation".
+    /// Every frequency divided by `factor`. Source: Chen et al. 2023, "Extending Context Window ...
+    /// via Position Interpolation".
     Linear {
         /// The factor.
         factor: f64,
@@ -68,10 +68,11 @@ impl RopeSpec {
         }
     }
 
-    /// cos and sin of one position for each inverse frequency, times the attention factor, interleaved `[cos, sin]`.
+    /// cos and sin of one position for each inverse frequency, times the attention factor,
+    /// interleaved `[cos, sin]`.
     ///
-    /// The angle is the f32 product `position * inv_freq`, as in the reference implementation; its cosine and sine
-    /// are then exact to f32.
+    /// The angle is the f32 product `position * inv_freq`, as in the reference implementation; its
+    /// cosine and sine are then exact to f32.
     pub fn rotation(&self, position: u32, inv_freq: &[f32]) -> Vec<[f32; 2]> {
         let factor = f64::from(self.attention_factor());
         inv_freq

@@ -1,7 +1,9 @@
-//! The reference backend: naive, scalar, f32, obviously right. The oracle to which every other backend is held.
+//! The reference backend: naive, scalar, f32, obviously right. The oracle to which every other
+//! backend is held.
 //!
-//! Every value is a plain vector of f32. Under `Activations::Bf16` each op's output is rounded to bf16 and kept as
-//! f32, so that the rounding points of a bf16 backend can be reproduced exactly. Nothing is planned, packed or shared.
+//! Every value is a plain vector of f32. Under `Activations::Bf16` each op's output is rounded to
+//! bf16 and kept as f32, so that the rounding points of a bf16 backend can be reproduced exactly.
+//! Nothing is planned, packed or shared.
 
 mod kv;
 mod ops;

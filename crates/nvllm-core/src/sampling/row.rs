@@ -12,7 +12,8 @@ pub struct TokenCounts {
     prompt: HashMap<TokenId, u32>,
     output: HashMap<TokenId, u32>,
     output_len: u32,
-    /// Whether only the length of the output is counted: prompts are long, and most sequences have no penalty.
+    /// Whether only the length of the output is counted: prompts are long, and most sequences have
+    /// no penalty.
     len_only: bool,
 }
 
@@ -51,8 +52,8 @@ pub struct Sampled {
     pub score: f64,
 }
 
-/// Whether a row of logits can be sampled and scored: it holds neither NaN nor plus infinity. (Minus infinity is a token that the model
-/// rules out.)
+/// Whether a row of logits can be sampled and scored: it holds neither NaN nor plus infinity.
+/// (Minus infinity is a token that the model rules out.)
 pub fn is_usable(logits: &[f32]) -> bool {
     // Counted, and not up to the first: several at a time.
     logits.iter().filter(|&&x| x.is_nan() || x == f32::INFINITY).count() == 0
@@ -78,7 +79,8 @@ pub fn sample(
     Sampled { token: TokenId(kept[best]), score: noisy(kept[best]) }
 }
 
-/// Logits after mask, suppression, bias and penalties: steps 1 to 3. Copied only if one of them changes something.
+/// Logits after mask, suppression, bias and penalties: steps 1 to 3. Copied only if one of them
+/// changes something.
 pub fn processed<'a>(
     logits: &'a [f32],
     params: &SamplingParams,
@@ -124,7 +126,8 @@ fn kept(scaled: &[f64], params: &SamplingParams) -> Vec<u32> {
         .filter(|&t| scaled[t as usize] > f64::NEG_INFINITY && scaled[t as usize] >= floor)
         .collect();
     if kept.is_empty() {
-        // Everything is masked or the logits are not numbers: the first token, so that the caller still gets one.
+        // Everything is masked or the logits are not numbers: the first token, so that the caller
+        // still gets one.
         return vec![0];
     }
     let descending = |a: &u32, b: &u32| scaled[*b as usize].total_cmp(&scaled[*a as usize]).then(a.cmp(b));

@@ -1,4 +1,5 @@
-//! Other layouts of the same checkpoint, brought under the names that a model declares. No byte is copied.
+//! Other layouts of the same checkpoint, brought under the names that a model declares. No byte is
+//! copied.
 
 use std::collections::HashSet;
 
@@ -10,8 +11,8 @@ use crate::{CoreError, ModelSpec, Result, WeightSource as _};
 const PREFIX: &str = "model.";
 
 impl DenseSource {
-    /// Gives the tensors the names that `spec` declares: adds a prefix `model.` that was left out, and splits what the
-    /// checkpoint holds stacked.
+    /// Gives the tensors the names that `spec` declares: adds a prefix `model.` that was left out,
+    /// and splits what the checkpoint holds stacked.
     ///
     /// Errors if a stacked tensor has not the shape of its parts.
     pub fn adapt(&mut self, spec: &ModelSpec) -> Result<()> {

@@ -31,7 +31,8 @@ pub struct WeightPart {
     pub role: AxisRole,
 }
 
-/// A logical weight: `[n]` (norms, biases), `[n, k]` (tables, linear layers) or `[E, n, k]` (experts).
+/// A logical weight: `[n]` (norms, biases), `[n, k]` (tables, linear layers) or `[E, n, k]`
+/// (experts).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WeightDecl {
     /// Logical name, as the program's display shows it.

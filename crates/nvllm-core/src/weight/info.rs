@@ -1,4 +1,5 @@
-//! What is known of weights apart from their bytes: plans, costs and the choice of kernels need no more.
+//! What is known of weights apart from their bytes: plans, costs and the choice of kernels need no
+//! more.
 
 use super::{Offset, WeightDecl, WeightFormat, WeightSource};
 use crate::{DType, Reason, Result};

@@ -30,8 +30,8 @@ pub use tensor::CanonicalTensor;
 
 use crate::{CoreError, Result};
 
-/// Where weights come from: a checkpoint, a quantiser, a generator. Tensors are asked for one at a time, so host
-/// memory never holds a second copy.
+/// Where weights come from: a checkpoint, a quantiser, a generator. Tensors are asked for one at a
+/// time, so host memory never holds a second copy.
 pub trait WeightSource {
     /// What to call this source in a message.
     fn describe(&self) -> String;
@@ -39,11 +39,13 @@ pub trait WeightSource {
     fn names(&self) -> Vec<String>;
     /// Shape and format of one tensor. Reads none of its bytes.
     fn info(&self, name: &str) -> Result<TensorInfo>;
-    /// One tensor in canonical form. A backend asks for each once: it may be quantised or drawn on the way.
+    /// One tensor in canonical form. A backend asks for each once: it may be quantised or drawn on
+    /// the way.
     fn tensor(&self, name: &str) -> Result<CanonicalTensor>;
 }
 
-/// A declared weight with its data: row segments in declaration order, each as its checkpoint part delivered it.
+/// A declared weight with its data: row segments in declaration order, each as its checkpoint part
+/// delivered it.
 #[derive(Clone, Debug)]
 pub struct Weight {
     /// What the model declared.

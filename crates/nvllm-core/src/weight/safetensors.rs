@@ -105,8 +105,9 @@ fn read_index(index: &Path) -> Result<(Vec<String>, BTreeMap<String, String>)> {
 fn map_file(path: &Path) -> Result<Bytes> {
     let io = |cause| CoreError::Io { path: path.into(), cause };
     let file = File::open(path).map_err(io)?;
-    // SAFETY: the mapping is private and read-only. Truncation of the file by another process while it is mapped
-    // would fault on access; model files are not modified in place, and every engine that maps weights accepts this.
+    // SAFETY: the mapping is private and read-only. Truncation of the file by another process while
+    // it is mapped would fault on access; model files are not modified in place, and every engine
+    // that maps weights accepts this.
     #[allow(unsafe_code)]
     let map = unsafe { memmap2::MmapOptions::new().map_copy_read_only(&file) }.map_err(io)?;
     Ok(Bytes::from_owner(map))

@@ -1,4 +1,5 @@
-//! Random weights of a declared shape, reproducible anywhere: for benchmarks and tests without a checkpoint.
+//! Random weights of a declared shape, reproducible anywhere: for benchmarks and tests without a
+//! checkpoint.
 
 use bytes::Bytes;
 
@@ -6,8 +7,9 @@ use super::{CanonicalTensor, TensorInfo, WeightDecl, WeightSource};
 use crate::sampling::philox4x32;
 use crate::{CoreError, DType, Result};
 
-/// Weights drawn from a seed: normal with standard deviation `1/sqrt(k)` for matrices (so that values keep their
-/// size through layers), near 1 for vectors. A tensor's values depend on the seed, its name and the index only.
+/// Weights drawn from a seed: normal with standard deviation `1/sqrt(k)` for matrices (so that
+/// values keep their size through layers), near 1 for vectors. A tensor's values depend on the
+/// seed, its name and the index only.
 pub struct SyntheticSource {
     seed: u64,
     dtype: DType,
@@ -56,7 +58,8 @@ impl WeightSource for SyntheticSource {
         let mut codes = Vec::with_capacity(len * self.dtype.size() + 16);
         for i in 0..len.div_ceil(4) {
             let draws = philox4x32(self.seed ^ key, [i as u32, (i >> 32) as u32, 0, 0]);
-            // A sum of two uniforms has a triangular density: close enough to normal, and needs no logarithm.
+            // A sum of two uniforms has a triangular density: close enough to normal, and needs no
+            // logarithm.
             for pair in draws {
                 let (a, b) = (pair & 0xffff, pair >> 16);
                 let unit = (a as f32 + b as f32) / 65535.0 - 1.0;

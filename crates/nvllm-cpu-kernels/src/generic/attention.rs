@@ -1,10 +1,12 @@
 //! Attention of a tile of query rows over one chunk of keys, and the merge of chunks.
 //!
-//! **The order.** A score is one chain of fused multiply-adds over the head dimension, ascending (keys lie along the lanes, so a
-//! chunk of keys is transposed once for all query rows of the tile). A chunk holds the keys of 64 consecutive absolute positions:
-//! its maximum, the sum of its exponentials (two chains per lane, folded by halves) and its weighted sum of values (one chain per
-//! element, ascending keys) depend on nothing but the query and those keys. Chunks are merged in ascending order (online softmax:
-//! Milakov and Gimelshein, 2018; Dao et al., 2022). A masked key takes part in nothing: its memory may hold anything.
+//! **The order.** A score is one chain of fused multiply-adds over the head dimension, ascending
+//! (keys lie along the lanes, so a chunk of keys is transposed once for all query rows of the
+//! tile). A chunk holds the keys of 64 consecutive absolute positions: its maximum, the sum of its
+//! exponentials (two chains per lane, folded by halves) and its weighted sum of values (one chain
+//! per element, ascending keys) depend on nothing but the query and those keys. Chunks are merged
+//! in ascending order (online softmax: Milakov and Gimelshein, 2018; Dao et al., 2022). A masked
+//! key takes part in nothing: its memory may hold anything.
 
 use super::with_elem;
 use crate::Elem;
@@ -72,7 +74,8 @@ pub(crate) unsafe fn chunk<S: Simd>(a: &Chunk<'_>) {
         a.state.clear(a.rows, a.head_dim);
         let mut row = 0;
         while row < a.rows {
-            // As many chains in flight as registers hold: rows times vectors, of which a chunk has four of the widest.
+            // As many chains in flight as registers hold: rows times vectors, of which a chunk has
+            // four of the widest.
             row += match a.rows - row {
                 1 if S::LANES == 16 => tile::<S, E, 1, 4>(a, row),
                 1 => tile::<S, E, 1, 8>(a, row),
@@ -123,7 +126,8 @@ unsafe fn tile<S: Simd, E: Stored, const R: usize, const V: usize>(a: &Chunk<'_>
     R
 }
 
-/// Writes keys as columns. The last group of eight repeats the last key: those lanes are masked later.
+/// Writes keys as columns. The last group of eight repeats the last key: those lanes are masked
+/// later.
 #[inline(always)]
 unsafe fn transpose_keys<S: Simd, E: Stored>(a: &Chunk<'_>) {
     let last = a.keys.len() - 1;
@@ -132,7 +136,8 @@ unsafe fn transpose_keys<S: Simd, E: Stored>(a: &Chunk<'_>) {
         for i in 0..8 {
             src[i] = a.keys[last.min(j + i)];
         }
-        // Pages are short runs of memory: the machine's own prefetch starts anew in each, so values are asked for now.
+        // Pages are short runs of memory: the machine's own prefetch starts anew in each, so values
+        // are asked for now.
         for value in a.values.iter().skip(j).take(8) {
             for line in (0..a.head_dim * E::BYTES).step_by(LINE) {
                 S::prefetch(value.wrapping_add(line));

@@ -1,21 +1,25 @@
 //! Dot products of activation rows with weight rows: one summation order, two shapes of loop.
 //!
-//! **The order.** Element k of a dot product belongs to chain `k mod C`, C = `STEP * PHASES`. A chain is a sequence of fused
-//! multiply-adds over ascending k, starting at +0, with zeros up to the next multiple of C. At the end chain i takes chain
-//! i + C/2, and so on until one is left. With [`FmaDot`] C is 16 for every instruction set, whatever its register width, so
-//! f32 results are the same bits on all of them. (The widest register has 16 lanes; more chains would be more phases, and
-//! [`block`] enters and leaves a tile once a phase.)
+//! **The order.** Element k of a dot product belongs to chain `k mod C`, C = `STEP * PHASES`. A
+//! chain is a sequence of fused multiply-adds over ascending k, starting at +0, with zeros up to
+//! the next multiple of C. At the end chain i takes chain i + C/2, and so on until one is left.
+//! With [`FmaDot`] C is 16 for every instruction set, whatever its register width, so f32 results
+//! are the same bits on all of them. (The widest register has 16 lanes; more chains would be more
+//! phases, and [`block`] enters and leaves a tile once a phase.)
 //!
-//! **[`direct`]** reads weight rows where they lie, against one group of up to MD activation rows; a row's C chains live in PHASES
-//! registers. It reads several rows side by side, two to four streams, each as far from the next as the rows allow: enough chains to
-//! hide the latency of the multiply-add, and enough cache misses in flight, where widening bf16 takes so many instructions that one
-//! stream keeps too few. (Rows that are neighbours do not help: the processor's prefetcher takes them for one stream.)
+//! **[`direct`]** reads weight rows where they lie, against one group of up to MD activation rows;
+//! a row's C chains live in PHASES registers. It reads several rows side by side, two to four
+//! streams, each as far from the next as the rows allow: enough chains to hide the latency of the
+//! multiply-add, and enough cache misses in flight, where widening bf16 takes so many instructions
+//! that one stream keeps too few. (Rows that are neighbours do not help: the processor's prefetcher
+//! takes them for one stream.)
 //!
-//! **[`block`]** is for many rows: weights are converted once into panels of four rows, and a register tile of MR x 4 outputs runs
-//! over all of K for one phase, then for the next. A chain sees the same operations in the same order either way. Both read the
-//! activations in one packed form, and panels have the same: `[phase][segment][group][step][row][STEP]`, a segment being so many steps
-//! that a group's stays in the first-level cache while panels pass it (see [`Blocking`]), and lies in one piece (rows a power of two
-//! apart would share cache sets).
+//! **[`block`]** is for many rows: weights are converted once into panels of four rows, and a
+//! register tile of MR x 4 outputs runs over all of K for one phase, then for the next. A chain
+//! sees the same operations in the same order either way. Both read the activations in one packed
+//! form, and panels have the same: `[phase][segment][group][step][row][STEP]`, a segment being so
+//! many steps that a group's stays in the first-level cache while panels pass it (see
+//! [`Blocking`]), and lies in one piece (rows a power of two apart would share cache sets).
 
 use super::with_elem;
 use crate::Elem;
@@ -28,8 +32,8 @@ pub const PANEL: usize = 4;
 pub const MAX_ROWS: usize = 8;
 /// Activation rows that pass all panels of a call together, one segment at a time.
 const BLOCK_ROWS: usize = 12;
-/// How far ahead weights are asked for, in bytes. Where widening takes several instructions a line, those that wait for memory fill
-/// the processor's queues before enough lines are on their way.
+/// How far ahead weights are asked for, in bytes. Where widening takes several instructions a line,
+/// those that wait for memory fill the processor's queues before enough lines are on their way.
 const AHEAD: usize = 2048;
 
 /// How [`block`] uses the caches.
@@ -37,8 +41,9 @@ const AHEAD: usize = 2048;
 pub(crate) struct Blocking {
     /// Steps of K in a segment.
     pub(crate) segment: usize,
-    /// Panels whose partial results are kept while activation rows pass a segment: their segments stay in the first-level cache too
-    /// if they are few, and come from the second if they are many.
+    /// Panels whose partial results are kept while activation rows pass a segment: their segments
+    /// stay in the first-level cache too if they are few, and come from the second if they are
+    /// many.
     pub(crate) panels: usize,
     /// Bytes of panels that a thread packs at a time: a part of the second-level cache.
     pub(crate) bytes: usize,
@@ -50,8 +55,8 @@ impl Blocking {
         Self { segment: 1024 / step_bytes, panels: 4, bytes: 192 * 1024 }
     }
 
-    /// Segments of 4 KiB a row: a tile of twice the registers is entered a quarter as often. Processors with AVX-512 have
-    /// second-level caches of 1 MiB and more.
+    /// Segments of 4 KiB a row: a tile of twice the registers is entered a quarter as often.
+    /// Processors with AVX-512 have second-level caches of 1 MiB and more.
     pub(crate) const WIDE: Self = Self { segment: 64, panels: 32, bytes: 768 * 1024 };
 }
 
@@ -122,7 +127,8 @@ pub struct PackX {
     pub dst: *mut u8,
 }
 
-/// Packs `n` consecutive weight rows of `k` elements into panels; rows missing from the last panel are zero.
+/// Packs `n` consecutive weight rows of `k` elements into panels; rows missing from the last panel
+/// are zero.
 pub struct PackW {
     pub w: *const u8,
     pub elem: Elem,
@@ -131,7 +137,8 @@ pub struct PackW {
     pub dst: *mut u8,
 }
 
-/// Where results go: an element (row, col) is one call's alone, and the bias is added before it is written.
+/// Where results go: an element (row, col) is one call's alone, and the bias is added before it is
+/// written.
 #[derive(Clone, Copy)]
 pub struct Out {
     pub ptr: *mut u8,
@@ -145,7 +152,8 @@ pub struct Out {
 }
 
 impl Out {
-    /// Adds the bias to a tile of 4 x 4 sums, rounds them, and writes `rows` rows from `row` on of the columns `cols`, at most four.
+    /// Adds the bias to a tile of 4 x 4 sums, rounds them, and writes `rows` rows from `row` on of
+    /// the columns `cols`, at most four.
     #[inline(always)]
     unsafe fn write<S: Simd>(&self, mut sums: [f32; 4 * PANEL], row: usize, rows: usize, cols: &[usize]) {
         if !self.bias.is_null() {
@@ -172,7 +180,8 @@ impl Out {
     }
 }
 
-/// Folds the lanes of R x N vectors of chains and writes the sums: rows from `row` on, columns `cols`.
+/// Folds the lanes of R x N vectors of chains and writes the sums: rows from `row` on, columns
+/// `cols`.
 #[inline(always)]
 unsafe fn write_folded<S: Simd, const R: usize, const N: usize>(
     out: &Out,
@@ -192,7 +201,8 @@ unsafe fn write_folded<S: Simd, const R: usize, const N: usize>(
     }
 }
 
-/// The group of `num_rows` activation rows from `row` on, of `m` packed ones, against `n` weight rows in place.
+/// The group of `num_rows` activation rows from `row` on, of `m` packed ones, against `n` weight
+/// rows in place.
 pub struct Direct {
     pub x: *const u8,
     pub m: usize,
@@ -229,8 +239,9 @@ const fn slots(phases: usize) -> usize {
     1 + phases.ilog2() as usize
 }
 
-/// Where group rows `first ..` of `rows` packed ones begin, for one phase and the segment that holds `step`, and the first step
-/// of that segment. From there a group's rows of one step follow each other.
+/// Where group rows `first ..` of `rows` packed ones begin, for one phase and the segment that
+/// holds `step`, and the first step of that segment. From there a group's rows of one step follow
+/// each other.
 #[inline(always)]
 fn segment_at<D: Dot>(steps: usize, rows: usize, phase: usize, step: usize, first: usize) -> (usize, usize) {
     let start = step / D::BLOCKING.segment * D::BLOCKING.segment;
@@ -324,7 +335,8 @@ unsafe fn fold_phases<S: Simd, const P: usize>(mut acc: [S::V; P]) -> S::V {
     acc[0]
 }
 
-/// Asks for `bytes` bytes of the weights that follow those at `w`. (Rows of a stream follow each other.)
+/// Asks for `bytes` bytes of the weights that follow those at `w`. (Rows of a stream follow each
+/// other.)
 #[inline(always)]
 unsafe fn ask_ahead<S: Simd>(w: *const u8, bytes: usize) {
     for line in (0..bytes).step_by(64) {
@@ -332,8 +344,8 @@ unsafe fn ask_ahead<S: Simd>(w: *const u8, bytes: usize) {
     }
 }
 
-/// Adds one unit of K to the chains of R activation rows with each of S weight rows: `x` at its step, a phase `phase_len` elements
-/// after the one before.
+/// Adds one unit of K to the chains of R activation rows with each of S weight rows: `x` at its
+/// step, a phase `phase_len` elements after the one before.
 #[inline(always)]
 unsafe fn add_unit<D: Dot, E: Stored, const P: usize, const R: usize, const S: usize>(
     acc: &mut [[[<D::S as Simd>::V; P]; R]; S],
@@ -401,8 +413,9 @@ unsafe fn direct_rows<D: Dot, E: Stored, const P: usize, const R: usize, const S
     }
 }
 
-/// R activation rows: the weight rows in S streams, as far apart as they go. Streams are of one length: where the rows are no
-/// multiple of S, the last ones begin up to S - 1 rows early and compute those again, out of the cache.
+/// R activation rows: the weight rows in S streams, as far apart as they go. Streams are of one
+/// length: where the rows are no multiple of S, the last ones begin up to S - 1 rows early and
+/// compute those again, out of the cache.
 #[inline(always)]
 unsafe fn direct_streams<D: Dot, E: Stored, const P: usize, const R: usize, const S: usize>(a: &Direct) {
     if a.n < S {
@@ -432,7 +445,8 @@ struct Tile<'a, X> {
     x: *const X,
     w: *const X,
     steps: usize,
-    /// Partial results: chains of a phase between its segments, then one slot per level of the fold.
+    /// Partial results: chains of a phase between its segments, then one slot per level of the
+    /// fold.
     acc: *mut f32,
     slot_len: usize,
     /// Which phase in the order of the fold, and whether this is its first and its last segment.
@@ -451,8 +465,9 @@ fn phase_of<const P: usize>(turn: usize) -> usize {
     if P == 1 { 0 } else { turn.reverse_bits() >> (usize::BITS - P.trailing_zeros()) }
 }
 
-/// Continues R x 4 vectors of chains. At a phase's end they are added to those of earlier phases as a binary counter carries, which
-/// is the fold of [`fold_phases`]; the last phase's end is the output.
+/// Continues R x 4 vectors of chains. At a phase's end they are added to those of earlier phases as
+/// a binary counter carries, which is the fold of [`fold_phases`]; the last phase's end is the
+/// output.
 #[inline(always)]
 unsafe fn tile<D: Dot, const P: usize, const R: usize>(t: &Tile<'_, D::X>) {
     let lanes = <D::S as Simd>::LANES;

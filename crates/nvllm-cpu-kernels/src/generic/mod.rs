@@ -1,7 +1,8 @@
 //! The kernels, written once over [`super::simd::Simd`] and compiled for every instruction set.
 //!
-//! Everything here is `#[inline(always)]`, closures are avoided in loops: the code must end up inside the one function that
-//! carries the `target_feature` attribute, or each intrinsic would be a call.
+//! Everything here is `#[inline(always)]`, closures are avoided in loops: the code must end up
+//! inside the one function that carries the `target_feature` attribute, or each intrinsic would be
+//! a call.
 
 pub(crate) mod attention;
 pub(crate) mod dot;

@@ -14,7 +14,8 @@ pub struct Binary {
     pub n: usize,
 }
 
-/// RMS norm of `groups` consecutive groups of `n` elements, all with the same weight of `n` elements.
+/// RMS norm of `groups` consecutive groups of `n` elements, all with the same weight of `n`
+/// elements.
 pub struct RmsNorm {
     pub x: *const u8,
     pub elem: Elem,
@@ -27,7 +28,8 @@ pub struct RmsNorm {
     pub eps: f32,
 }
 
-/// Rotation of `heads` consecutive heads of `head_dim` elements: element i < half pairs with i + half; the rest is copied.
+/// Rotation of `heads` consecutive heads of `head_dim` elements: element i < half pairs with i +
+/// half; the rest is copied.
 pub struct Rope {
     pub x: *const u8,
     pub elem: Elem,
@@ -146,7 +148,8 @@ pub(crate) unsafe fn rms_norm<S: Simd>(a: &RmsNorm) {
     })));
 }
 
-/// Rotary embedding, half-split pairs (Su et al., 2021, in the layout of GPT-NeoX and Llama checkpoints).
+/// Rotary embedding, half-split pairs (Su et al., 2021, in the layout of GPT-NeoX and Llama
+/// checkpoints).
 #[inline(always)]
 pub(crate) unsafe fn rope<S: Simd>(a: &Rope) {
     with_elem!(a.elem, A => with_elem!(a.out_elem, B => {
@@ -185,8 +188,8 @@ pub(crate) unsafe fn weighted_sum<S: Simd>(a: &WeightedSum<'_>) {
     }));
 }
 
-/// Sums `n` f32, as little work per byte as reading allows: four streams, each a quarter of the elements, two registers each.
-/// (One stream alone keeps fewer cache misses in flight.)
+/// Sums `n` f32, as little work per byte as reading allows: four streams, each a quarter of the
+/// elements, two registers each. (One stream alone keeps fewer cache misses in flight.)
 #[inline(always)]
 pub(crate) unsafe fn sum<S: Simd>(p: *const f32, n: usize) -> f32 {
     let mut acc = [[S::splat(0.0); 2]; 4];

@@ -1,4 +1,5 @@
-//! AVX-512: F, BW and VL for f32 arithmetic; BF16 for dot products of bf16 pairs where activations are bf16.
+//! AVX-512: F, BW and VL for f32 arithmetic; BF16 for dot products of bf16 pairs where activations
+//! are bf16.
 
 use super::avx2::Avx2;
 use crate::generic::dot::Dot;
@@ -52,7 +53,8 @@ impl Simd for Avx512 {
     unsafe fn load_f16(p: *const u8) -> __m512 {
         _mm512_cvtph_ps(_mm256_loadu_si256(p.cast()))
     }
-    /// In integers: `vcvtneps2bf16` would flush subnormals to zero and give other bits than the other paths.
+    /// In integers: `vcvtneps2bf16` would flush subnormals to zero and give other bits than the
+    /// other paths.
     #[inline(always)]
     unsafe fn store_bf16(p: *mut u8, v: __m512) {
         let bits = _mm512_castps_si512(v);
@@ -135,9 +137,11 @@ impl Simd for Avx512 {
     }
 }
 
-/// `vdpbf16ps`: a lane adds the products of a pair of bf16, with its own rounding and with subnormals taken as zero.
+/// `vdpbf16ps`: a lane adds the products of a pair of bf16, with its own rounding and with
+/// subnormals taken as zero.
 ///
-/// Its order differs from `FmaDot`'s, so it has its own order id; it is used only where activations are bf16.
+/// Its order differs from `FmaDot`'s, so it has its own order id; it is used only where activations
+/// are bf16.
 #[derive(Clone, Copy)]
 pub(crate) struct PairDot;
 

@@ -18,11 +18,13 @@ pub(super) struct Arena {
 }
 
 impl Arena {
-    /// `len` zeroed bytes. What a step never reaches is never touched, so a plan for large steps costs small ones nothing.
+    /// `len` zeroed bytes. What a step never reaches is never touched, so a plan for large steps
+    /// costs small ones nothing.
     ///
     /// Errors if the system has not so many.
     pub(super) fn new(len: usize) -> Result<Self> {
-        // Aligned here: an allocator that is asked for zeroed lines may write every byte to clear them.
+        // Aligned here: an allocator that is asked for zeroed lines may write every byte to clear
+        // them.
         let bytes = zeroed(len.saturating_add(LINE), "the values between ops")?.into_boxed_slice();
         // SAFETY: a cell has the layout of what it holds, and the box is the only owner.
         let bytes = unsafe { Box::from_raw(Box::into_raw(bytes) as *mut [UnsafeCell<u8>]) };
@@ -51,8 +53,9 @@ impl Arena {
     /// The bytes at a place, to write.
     ///
     /// # Safety
-    /// While the slice lives, no other slice of the arena overlaps it: an op's outputs overlap neither its inputs nor each
-    /// other, because the memory plan gives no two values that live at the same node the same bytes.
+    /// While the slice lives, no other slice of the arena overlaps it: an op's outputs overlap
+    /// neither its inputs nor each other, because the memory plan gives no two values that live at
+    /// the same node the same bytes.
     #[allow(clippy::mut_from_ref, reason = "one allocation holds the inputs and the outputs of an op")]
     pub(super) unsafe fn write(&self, offset: usize, len: usize) -> &mut [u8] {
         // SAFETY: inside the allocation, in cells; exclusive by the caller's promise.

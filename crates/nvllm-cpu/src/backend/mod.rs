@@ -45,7 +45,8 @@ impl CpuBackend {
     /// A given instruction set.
     ///
     /// # Errors
-    /// As [`Pool::of_process`]; [`CpuError::MissingIsa`](crate::CpuError::MissingIsa) if this machine lacks it.
+    /// As [`Pool::of_process`]; [`CpuError::MissingIsa`](crate::CpuError::MissingIsa) if this
+    /// machine lacks it.
     pub fn with_isa(config: &PoolConfig, isa: Isa) -> crate::Result<Self> {
         Ok(Self::with(Pool::of_process(config)?, Kernels::of(isa)?))
     }
@@ -104,7 +105,8 @@ impl Backend for CpuBackend {
     fn order(&self, query: &OpQuery<'_>, _: usize) -> OrderId {
         let products = matches!(query.op, Op::Linear { .. } | Op::ExpertLinear { .. });
         let mode = ops::mode(query.limits.activations);
-        // Under bf16 activations the order depends on the weight's dtype as well, never on the number of rows.
+        // Under bf16 activations the order depends on the weight's dtype as well, never on the
+        // number of rows.
         match self.kernels.linear_order(crate::Elem::Bf16, mode) {
             SumOrder::Bf16Pairs32 if products => OrderId("cpu-bf16-pairs-32"),
             _ => OrderId("cpu-fma-16"),

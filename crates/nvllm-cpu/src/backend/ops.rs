@@ -21,7 +21,8 @@ pub(super) const fn mode(activations: Activations) -> ActMode {
     }
 }
 
-/// Intermediates of fused attention: normed queries and keys, rotated queries and keys. In lines of 8 bytes.
+/// Intermediates of fused attention: normed queries and keys, rotated queries and keys. In lines of
+/// 8 bytes.
 #[derive(Default)]
 pub(super) struct AttentionRows([Vec<u64>; 4]);
 
@@ -124,7 +125,8 @@ impl Machine<'_> {
         self.cpu.attention(shape, q, pages, &queries(self.batch, kv.group), self.values.rows_mut(out)?)
     }
 
-    /// As the expansion, value by value and rounding by rounding, without the copies of `slice_cols`.
+    /// As the expansion, value by value and rounding by rounding, without the copies of
+    /// `slice_cols`.
     fn attention(
         &mut self,
         qkv: ValueId,
@@ -207,7 +209,8 @@ impl Machine<'_> {
             out_rows[id as usize].push(row as u32);
         }
         let row_bytes = matrix.cols * matrix.elem.size();
-        // An expert's matrix may lie in several segments (gate, up), or one segment may hold all experts.
+        // An expert's matrix may lie in several segments (gate, up), or one segment may hold all
+        // experts.
         let mut start = 0;
         while start < matrix.num_rows {
             let len = matrix.run_len(0, start);

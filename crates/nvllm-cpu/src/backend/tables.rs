@@ -1,4 +1,5 @@
-//! What is computed once a step and used by every layer: rotations by position, and where each sequence's keys lie.
+//! What is computed once a step and used by every layer: rotations by position, and where each
+//! sequence's keys lie.
 
 use nvllm_core::RopeSpec;
 use nvllm_core::host::{Batch, BatchSeq};

@@ -56,8 +56,8 @@ impl Values {
     #[allow(clippy::mut_from_ref, reason = "see Arena::write")]
     pub(super) fn bytes_mut(&self, id: ValueId) -> &mut [u8] {
         let (offset, len) = self.place(id);
-        // SAFETY: `id` is an output of the node that runs. The plan lets no two values overlap that live at one node, an op
-        // takes each output once at a time, and no slice outlives its op.
+        // SAFETY: `id` is an output of the node that runs. The plan lets no two values overlap that
+        // live at one node, an op takes each output once at a time, and no slice outlives its op.
         unsafe { self.arena.write(offset, len) }
     }
 

@@ -8,7 +8,8 @@ use nvllm_core::{
 use super::elem;
 use crate::Elem;
 
-/// A matrix, or a stack of expert matrices: row segments of one element type, where the checkpoint has them.
+/// A matrix, or a stack of expert matrices: row segments of one element type, where the checkpoint
+/// has them.
 pub(super) struct Matrix {
     pub segments: Vec<Bytes>,
     pub elem: Elem,
@@ -31,7 +32,8 @@ impl Matrix {
         &[]
     }
 
-    /// Rows of an expert from `row` on that lie together. Parts are alike for all experts, so this holds for each.
+    /// Rows of an expert from `row` on that lie together. Parts are alike for all experts, so this
+    /// holds for each.
     pub(super) fn run_len(&self, expert: usize, row: usize) -> usize {
         let rows = self.run(expert, row).len() / (self.cols * self.elem.size());
         rows.clamp(1, self.num_rows - row)
@@ -47,7 +49,8 @@ enum Form {
 pub(super) struct Weights(Vec<Form>);
 
 impl Weights {
-    /// Takes every weight from `source`. Nothing is copied but vectors, and matrices whose parts differ in dtype.
+    /// Takes every weight from `source`. Nothing is copied but vectors, and matrices whose parts
+    /// differ in dtype.
     pub(super) fn load(spec: &ModelSpec, source: &dyn WeightSource) -> Result<Self> {
         let one = |decl| {
             let dtypes = WeightInfo::of(decl, source)?.plain();

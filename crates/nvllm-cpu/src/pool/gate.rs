@@ -1,12 +1,14 @@
 //! The gate of a section: which section it is, which workers may enter, how many are inside.
 //!
-//! All three are one word, so that entering and closing exclude each other: once the caller has closed the gate, no worker comes
-//! in, and when none is inside the section is over. A worker that the system has not let run by then is not waited for.
+//! All three are one word, so that entering and closing exclude each other: once the caller has
+//! closed the gate, no worker comes in, and when none is inside the section is over. A worker that
+//! the system has not let run by then is not waited for.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Workers inside: bits 0 to 15. Workers that may enter, 0 if closed: bits 16 to 31. Number of the section: the upper half.
-/// On cache lines of its own, because workers that have nothing to do read it all the time.
+/// Workers inside: bits 0 to 15. Workers that may enter, 0 if closed: bits 16 to 31. Number of the
+/// section: the upper half. On cache lines of its own, because workers that have nothing to do read
+/// it all the time.
 #[repr(align(128))]
 pub(super) struct Gate(AtomicU64);
 
@@ -29,7 +31,8 @@ impl Gate {
         Self(AtomicU64::new(0))
     }
 
-    /// Opens the next section to workers 1 to `workers`. The caller's, when the last section is over.
+    /// Opens the next section to workers 1 to `workers`. The caller's, when the last section is
+    /// over.
     pub(super) fn open(&self, workers: usize) {
         let last = self.0.load(Ordering::Relaxed);
         debug_assert_eq!(last & (INSIDE | OPEN), 0, "a section was left open");
@@ -58,7 +61,8 @@ impl Gate {
         self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, enter).ok().map(number)
     }
 
-    /// Leaves; whether this worker was the last inside of a closed section, for whose end the caller waits.
+    /// Leaves; whether this worker was the last inside of a closed section, for whose end the
+    /// caller waits.
     pub(super) fn leave(&self) -> bool {
         self.0.fetch_sub(1, Ordering::SeqCst) & (OPEN | INSIDE) == 1
     }

@@ -1,12 +1,14 @@
 //! The thread pool: threads take the parts of a section as they come, the caller among them.
 //!
-//! A decode step is some two hundred short parallel sections, a few microseconds apart. So a worker that has nothing to do spins
-//! for a bounded time before it sleeps, and handing out a section costs a few atomic operations and no allocation. There are no
-//! queues and no futures: a section is a closure and a counter of parts. Who computes what never changes a result: kernels fix
-//! the order of every sum, the pool only deals out disjoint outputs.
+//! A decode step is some two hundred short parallel sections, a few microseconds apart. So a worker
+//! that has nothing to do spins for a bounded time before it sleeps, and handing out a section
+//! costs a few atomic operations and no allocation. There are no queues and no futures: a section
+//! is a closure and a counter of parts. Who computes what never changes a result: kernels fix the
+//! order of every sum, the pool only deals out disjoint outputs.
 //!
-//! No section needs a worker. One that the system lets run too late finds the [`gate`] closed and is not waited for; one that stands
-//! still in the middle of a part is, and where that happens often, [`pace`] goes on with fewer threads.
+//! No section needs a worker. One that the system lets run too late finds the [`gate`] closed and
+//! is not waited for; one that stands still in the middle of a part is, and where that happens
+//! often, [`pace`] goes on with fewer threads.
 
 mod gate;
 mod pace;
@@ -32,7 +34,8 @@ pub const MAX_THREADS: usize = 1024;
 pub struct PoolConfig {
     /// Threads, the caller included; `None` for what affinity and quota allow.
     pub threads: Option<usize>,
-    /// Whether each worker is kept on one processor of the affinity mask. The caller is not (see [`Pool::pin_caller`]).
+    /// Whether each worker is kept on one processor of the affinity mask. The caller is not (see
+    /// [`Pool::pin_caller`]).
     pub pin: bool,
     /// How long an idle thread spins before it sleeps.
     pub spin: Duration,
@@ -69,10 +72,12 @@ struct Shared {
     spin: Duration,
 }
 
-// SAFETY: `section` is written by the caller while the gate is closed and no worker inside, and read by workers inside; opening
-// and entering (acquire, release) put the first before the second, leaving and the caller's look for it the second before the next.
+// SAFETY: `section` is written by the caller while the gate is closed and no worker inside, and
+// read by workers inside; opening and entering (acquire, release) put the first before the second,
+// leaving and the caller's look for it the second before the next.
 unsafe impl Sync for Shared {}
-// SAFETY: as above; the raw pointer in `section` is only followed inside, while the caller keeps its closure alive.
+// SAFETY: as above; the raw pointer in `section` is only followed inside, while the caller keeps
+// its closure alive.
 unsafe impl Send for Shared {}
 
 thread_local! {
@@ -189,7 +194,8 @@ impl Pool {
         self.shared.seats.len() + 1
     }
 
-    /// Keeps the calling thread on the processor that a pinned pool left free for it; nothing if the pool is not pinned.
+    /// Keeps the calling thread on the processor that a pinned pool left free for it; nothing if
+    /// the pool is not pinned.
     ///
     /// # Errors
     /// The system refusing.
@@ -198,12 +204,14 @@ impl Pool {
         pin_to(cpu).map_err(|e| CpuError::Os { what: "pinning a thread", cause: e.to_string() })
     }
 
-    /// Calls `f(thread index, range)` for consecutive ranges of at most `chunk` that cover `0..total`, and returns when all have
-    /// returned. Threads take the next range as they come; no thread index, below [`Pool::num_threads`], is in use twice at a
-    /// time. `chunk` 0 counts as 1. From inside a section (nested use) all of it runs on the calling thread.
+    /// Calls `f(thread index, range)` for consecutive ranges of at most `chunk` that cover
+    /// `0..total`, and returns when all have returned. Threads take the next range as they come; no
+    /// thread index, below [`Pool::num_threads`], is in use twice at a time. `chunk` 0 counts as 1.
+    /// From inside a section (nested use) all of it runs on the calling thread.
     ///
     /// # Panics
-    /// With the first panic of any thread, after all have ended; other ranges may then have been left out.
+    /// With the first panic of any thread, after all have ended; other ranges may then have been
+    /// left out.
     pub fn for_chunks<F: Fn(usize, Range<usize>) + Sync>(&self, total: usize, chunk: usize, f: F) {
         let chunk = chunk.max(1);
         if total <= chunk {
@@ -224,7 +232,8 @@ impl Pool {
         });
     }
 
-    /// Calls `f(0)` on the calling thread, and `f(index)` at most once on every worker that comes before that has returned.
+    /// Calls `f(0)` on the calling thread, and `f(index)` at most once on every worker that comes
+    /// before that has returned.
     fn section<F: Fn(usize) + Sync>(&self, parts: usize, f: F) {
         if self.workers.is_empty() || INSIDE.get() {
             return f(0);
@@ -275,7 +284,8 @@ impl Drop for Pool {
 
 /// Calls the closure at `data`.
 unsafe fn call<F: Fn(usize) + Sync>(data: *const (), index: usize) {
-    // SAFETY: `data` is the address of the F that `section` holds on its stack until no worker is inside.
+    // SAFETY: `data` is the address of the F that `section` holds on its stack until no worker is
+    // inside.
     unsafe { (*data.cast::<F>())(index) }
 }
 
@@ -318,9 +328,9 @@ impl Seat {
         }
     }
 
-    /// Returns when `done()`: spins for `spin`, then sleeps. Whoever makes `done()` true must [`Seat::wake`] afterwards: both
-    /// sides are sequentially consistent, so one of the two sees the other. Gives the start of the wait if it was not over in a
-    /// few looks.
+    /// Returns when `done()`: spins for `spin`, then sleeps. Whoever makes `done()` true must
+    /// [`Seat::wake`] afterwards: both sides are sequentially consistent, so one of the two sees
+    /// the other. Gives the start of the wait if it was not over in a few looks.
     fn wait(&self, spin: Duration, done: impl Fn() -> bool) -> Option<Instant> {
         if soon(&done) {
             return None;

@@ -1,9 +1,12 @@
-//! How many threads take part in a section: all, or fewer where the machine is busy with other things.
+//! How many threads take part in a section: all, or fewer where the machine is busy with other
+//! things.
 //!
-//! A thread that has to share its processor stands still for milliseconds at a time, sometimes in the middle of a part, and the others
-//! wait for it; what it spends on looking for work is taken from those who have some. How much that costs cannot be known from
-//! within, so it is measured: a caller that stands still or waits for a good share of its time tries fewer threads for a while, and
-//! whichever way did more parts a second is kept until the next try. On an idle machine no try is ever made.
+//! A thread that has to share its processor stands still for milliseconds at a time, sometimes in
+//! the middle of a part, and the others wait for it; what it spends on looking for work is taken
+//! from those who have some. How much that costs cannot be known from within, so it is measured: a
+//! caller that stands still or waits for a good share of its time tries fewer threads for a while,
+//! and whichever way did more parts a second is kept until the next try. On an idle machine no try
+//! is ever made.
 
 use std::time::{Duration, Instant};
 
@@ -135,8 +138,8 @@ mod tests {
         }
     }
 
-    /// A pool of `all` threads on a machine where a section of two parts takes `many` with all threads and `few` with fewer, while
-    /// the caller computes for a share of either.
+    /// A pool of `all` threads on a machine where a section of two parts takes `many` with all
+    /// threads and `few` with fewer, while the caller computes for a share of either.
     struct Machine {
         clock: Hand,
         pace: Pace,

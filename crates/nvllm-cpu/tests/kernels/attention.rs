@@ -1,4 +1,5 @@
-//! Paged attention: near the naive form, and the same bits for any paging, chunking, batch and number of threads.
+//! Paged attention: near the naive form, and the same bits for any paging, chunking, batch and
+//! number of threads.
 
 use crate::support::{Random, all_kernels, assert_near, assert_same, cpu, decode, encode, rounded, unit};
 use nvllm_cpu::{
@@ -90,7 +91,8 @@ impl Model {
     }
 }
 
-/// Serves the sequences together, each step of each in one call, and returns every sequence's outputs as stored.
+/// Serves the sequences together, each step of each in one call, and returns every sequence's
+/// outputs as stored.
 fn serve(kernels: &'static Kernels, model: Model, seqs: &[Sequence], paging: &Paging) -> Vec<Vec<u8>> {
     let mut cpu = cpu(kernels, paging.threads);
     let per_seq: Vec<usize> = seqs.iter().map(|s| s.len.div_ceil(paging.block_len)).collect();
@@ -189,7 +191,8 @@ fn near_the_naive_form() {
                         all_kernels().into_iter().filter(|k| k.isa() != Isa::Scalar || head_dim < 64)
                     {
                         let out = serve(kernels, model, std::slice::from_ref(&s), &WHOLE());
-                        // Weights are off by the scores' error, some 1e-6, values are of size 1 to 4.
+                        // Weights are off by the scores' error, some 1e-6, and values are of size
+                        // 1 to 4.
                         assert_near(&format!("{kernels:?} {model:?}"), &decode(&out[0], act), &want, |i| {
                             unit(act) * want[i].abs() + 1e-5
                         });

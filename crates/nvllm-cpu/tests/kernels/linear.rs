@@ -59,8 +59,9 @@ impl Case {
         out
     }
 
-    /// Exact results, and for each the bound `(k / 16 + 6) u * sum |x w|`: the chains have k / 16 roundings, the fold and the
-    /// bias 5 more (Higham, 2002, section 3.1), u = 2^-24. `vdpbf16ps` rounds twice per pair, and takes subnormals as zero.
+    /// Exact results, and for each the bound `(k / 16 + 6) u * sum |x w|`: the chains have k / 16
+    /// roundings, the fold and the bias 5 more (Higham, 2002, section 3.1), u = 2^-24. `vdpbf16ps`
+    /// rounds twice per pair, and takes subnormals as zero.
     fn exact(&self, order: SumOrder) -> (Vec<f64>, Vec<f64>) {
         let (x, w) = (decode(&self.x, self.x_elem), decode(&self.w, self.w_elem));
         let (mut y, mut bound) = (Vec::new(), Vec::new());

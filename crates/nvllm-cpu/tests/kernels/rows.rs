@@ -6,8 +6,8 @@ use nvllm_cpu::{Cpu, Elem, NormWeight, Rows, RowsMut};
 const STORAGE: [Elem; 2] = [Elem::F32, Elem::Bf16];
 const COLS: [usize; 7] = [1, 8, 19, 64, 111, 128, 989];
 
-/// Runs `op` on the rows of `x` for every kernel set; checks it against `want` (relative to `size` of the value), that rows
-/// alone give the same bits, and that all kernels agree.
+/// Runs `op` on the rows of `x` for every kernel set; checks it against `want` (relative to `size`
+/// of the value), that rows alone give the same bits, and that all kernels agree.
 fn check(
     what: &str,
     x: &[f32],

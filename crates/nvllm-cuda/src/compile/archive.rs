@@ -1,10 +1,12 @@
-//! Machine code of all kernels for all architectures in one file: what a release build has inside, so that nothing compiles at start and
-//! the driver alone suffices.
+//! Machine code of all kernels for all architectures in one file: what a release build has inside,
+//! so that nothing compiles at start and the driver alone suffices.
 //!
-//! Each image is known by the same hash as in the folder of compiled kernels, with the compiler that the archive names: an archive made
-//! from other sources than the build's answers nothing, and a damaged image is none. The layout, little-endian:
-//! `MAGIC`, major and minor of NVRTC, the number of images, then for each its key and its length (u32), then their bytes one after
-//! another: hash and image, compressed by zlib one by one, so that a start expands those of its own device only.
+//! Each image is known by the same hash as in the folder of compiled kernels, with the compiler
+//! that the archive names: an archive made from other sources than the build's answers nothing, and
+//! a damaged image is none. The layout, little-endian: `MAGIC`, major and minor of NVRTC, the
+//! number of images, then for each its key and its length (u32), then their bytes one after
+//! another: hash and image, compressed by zlib one by one, so that a start expands those of its own
+//! device only.
 
 use std::collections::HashMap;
 use std::io::{Read as _, Write as _};

@@ -1,4 +1,5 @@
-//! Machine code on disk, known by the content that it was made from. What does not match is made anew, never trusted.
+//! Machine code on disk, known by the content that it was made from. What does not match is made
+//! anew, never trusted.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -20,7 +21,8 @@ impl KernelCache {
         Self { dir }
     }
 
-    /// The machine code of `source`, from the folder if it is there and whole, else compiled and stored.
+    /// The machine code of `source`, from the folder if it is there and whole, else compiled and
+    /// stored.
     ///
     /// # Errors
     /// As [`Nvrtc::compile`].

@@ -1,4 +1,5 @@
-//! What machine code is known by, and how damage to it is noticed: the same for the folder and for the archive.
+//! What machine code is known by, and how damage to it is noticed: the same for the folder and for
+//! the archive.
 
 use std::sync::LazyLock;
 
@@ -10,7 +11,8 @@ use super::{Nvrtc, Source, Target};
 /// A SHA-256.
 pub(super) type Hash = [u8; 32];
 
-/// The hash of everything that the machine code of `source` depends on, made by NVRTC `version` for `target`.
+/// The hash of everything that the machine code of `source` depends on, made by NVRTC `version` for
+/// `target`.
 pub(super) fn key((major, minor): (i32, i32), source: &Source, target: Target) -> Hash {
     /// The headers are hashed once.
     static OF_HEADERS: LazyLock<Hash> =

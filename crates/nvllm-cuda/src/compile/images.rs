@@ -1,4 +1,5 @@
-//! Where a device's machine code comes from: what the build has inside, then the folder, then the compiler.
+//! Where a device's machine code comes from: what the build has inside, then the folder, then the
+//! compiler.
 
 use std::path::PathBuf;
 
@@ -16,7 +17,8 @@ pub(crate) struct Images {
 }
 
 impl Images {
-    /// `inside` are the bytes of an archive. One that is damaged, or too new for the driver, is as good as none.
+    /// `inside` are the bytes of an archive. One that is damaged, or too new for the driver, is as
+    /// good as none.
     pub(crate) fn new(
         inside: Option<&'static [u8]>,
         cache: KernelCache,
@@ -31,7 +33,8 @@ impl Images {
         Self { inside, cache, nvrtc_dir, driver }
     }
 
-    /// Whether there will be an image of every kernel, so that what is missing is said before a model is read.
+    /// Whether there will be an image of every kernel, so that what is missing is said before a
+    /// model is read.
     pub(crate) fn check(&self, targets: &[Target]) -> Result<()> {
         let inside = |target: &Target| self.inside.as_ref().is_some_and(|archive| archive.holds(*target));
         if targets.iter().any(inside) { Ok(()) } else { self.nvrtc().map(drop) }
@@ -80,7 +83,8 @@ impl Images {
     }
 }
 
-/// Whether a driver loads what a compiler makes: machine code of a newer major version does not load.
+/// Whether a driver loads what a compiler makes: machine code of a newer major version does not
+/// load.
 const fn loads((major, _): (i32, i32), driver: i32) -> bool {
     major <= driver / 1000
 }
@@ -104,7 +108,8 @@ mod tests {
 
     const DRIVER: i32 = 13_000;
 
-    /// An archive with one byte for every kernel of Hopper, made by a compiler of major version `major`.
+    /// An archive with one byte for every kernel of Hopper, made by a compiler of major version
+    /// `major`.
     fn inside(major: i32) -> &'static [u8] {
         let target = Target::Cubin(90);
         let all = sources().iter().filter(|source| (source.takes)(target));

@@ -14,7 +14,8 @@ use crate::error::{CudaError, Result};
 /// What to compile for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Target {
-    /// Machine code of one compute capability, as 10 * major + minor, with its own instructions where it has some.
+    /// Machine code of one compute capability, as 10 * major + minor, with its own instructions
+    /// where it has some.
     Cubin(u32),
     /// PTX of a compute capability, for devices yet unknown.
     Ptx(u32),
@@ -41,18 +42,20 @@ impl Target {
         [Self::of_device(capability), Self::Ptx(80)]
     }
 
-    /// Whether kernels are made for blocks with no more than 99 KB of shared memory: `TIGHT` in prelude.cuh, whose rings are then
-    /// shorter. PTX must run on any device.
+    /// Whether kernels are made for blocks with no more than 99 KB of shared memory: `TIGHT` in
+    /// prelude.cuh, whose rings are then shorter. PTX must run on any device.
     pub(crate) const fn tight(self) -> bool {
         matches!(self, Self::Cubin(86 | 89 | 120..) | Self::Ptx(_))
     }
 
-    /// Whether kernels wait inside for what the kernel before wrote: as `wait_for_inputs` in prelude.cuh.
+    /// Whether kernels wait inside for what the kernel before wrote: as `wait_for_inputs` in
+    /// prelude.cuh.
     pub(crate) const fn waits(self) -> bool {
         matches!(self, Self::Cubin(90..))
     }
 
-    /// The compiler's name of it. Hopper and data-centre Blackwell have instructions that need the suffixed target.
+    /// The compiler's name of it. Hopper and data-centre Blackwell have instructions that need the
+    /// suffixed target.
     pub fn name(self) -> String {
         match self {
             Self::Cubin(number) => {
@@ -82,7 +85,8 @@ pub struct Nvrtc {
 static LOADED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 impl Nvrtc {
-    /// Finds the library: in the folder `dir` if one is given, else where the system's loader looks.
+    /// Finds the library: in the folder `dir` if one is given, else where the system's loader
+    /// looks.
     ///
     /// # Errors
     /// If it is not there.
@@ -156,8 +160,8 @@ fn missing(dir: Option<&Path>) -> CudaError {
     CudaError::NoNvrtc { place: dir.map(|d| format!(" in {}", d.display())).unwrap_or_default() }
 }
 
-/// Opens the libraries of `dir` for good: the bindings then find them by name. The built-in functions come first, because NVRTC does
-/// not look beside itself for them.
+/// Opens the libraries of `dir` for good: the bindings then find them by name. The built-in
+/// functions come first, because NVRTC does not look beside itself for them.
 fn preload(dir: &Path) -> Result<()> {
     let mut loaded = LOADED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     if loaded.iter().any(|known| known == dir) {

@@ -17,7 +17,8 @@ pub struct Resources {
     pub spilled: u32,
 }
 
-/// A spill that a file's header allows: `// spills: KERNEL BYTES: reason`. `KERNEL` is a name, or its beginning followed by `*`.
+/// A spill that a file's header allows: `// spills: KERNEL BYTES: reason`. `KERNEL` is a name, or
+/// its beginning followed by `*`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Budget {
     /// The kernel.

@@ -9,7 +9,8 @@ pub struct Source {
     pub path: &'static str,
     /// Its text.
     pub text: &'static str,
-    /// Whether it compiles for an architecture: a file for tensor cores of one generation does for that one only.
+    /// Whether it compiles for an architecture: a file for tensor cores of one generation does for
+    /// that one only.
     pub takes: fn(Target) -> bool,
 }
 

@@ -63,8 +63,8 @@ pub(super) fn fused_order(spec: &AttentionSpec, limits: &Limits) -> OrderId {
     if attends_fast(spec, limits) { FUSED } else { LANES }
 }
 
-/// Rows with few new tokens by the decode kernel and the fold of its chunks, the others by the prefill kernel: which, the work list
-/// says.
+/// Rows with few new tokens by the decode kernel and the fold of its chunks, the others by the
+/// prefill kernel: which, the work list says.
 fn tensor_core(lowering: &Lowering<'_>, a: &PagedAttention) -> Result<Vec<Launch>> {
     let Some(list) = &a.list else { return Ok(Vec::new()) };
     let (spec, facts) = (&a.spec, lowering.modules.facts());
@@ -182,8 +182,8 @@ impl Lowering<'_> {
         ways(self, &TABLE, &shape)
     }
 
-    /// Norms, rotation and append in one kernel, queries where attention then writes its output: a row's output is written by what has
-    /// read its queries.
+    /// Norms, rotation and append in one kernel, queries where attention then writes its output: a
+    /// row's output is written by what has read its queries.
     pub(super) fn attention(
         &self,
         qkv: Operand,

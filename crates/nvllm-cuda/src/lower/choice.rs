@@ -25,7 +25,8 @@ pub(crate) fn any_rows<S>(_: &S) -> usize {
 
 /// The entries that run `shape`, ascending in their number of rows.
 ///
-/// Under `Invariant` all of them share one order: that of the first entry that takes any number of rows.
+/// Under `Invariant` all of them share one order: that of the first entry that takes any number of
+/// rows.
 pub(crate) fn choose<S>(table: &'static [Way<S>], shape: &S, numerics: Numerics) -> Vec<&'static Way<S>> {
     let taking = || table.iter().filter(|way| (way.takes)(shape));
     let most_rows = |way: &Way<S>| (way.most_rows)(shape);

@@ -1,7 +1,8 @@
 //! From a program to launches: made once at load, with every address known.
 //!
-//! Each op's function names its kernel and arguments. Where an op has several kernels, [`choice`] picks by a table in the op's file: a
-//! faster kernel is one more entry there, with the shapes that it takes and the order in which it sums.
+//! Each op's function names its kernel and arguments. Where an op has several kernels, [`choice`]
+//! picks by a table in the op's file: a faster kernel is one more entry there, with the shapes that
+//! it takes and the order in which it sums.
 
 mod attention;
 mod choice;
@@ -192,7 +193,8 @@ pub(crate) fn runs(query: &OpQuery<'_>) -> bool {
     attends_fast(spec, query.limits) && rope.head_dim == spec.head_dim && norm.as_ref().is_none_or(exact)
 }
 
-/// The order in which `op` sums under `limits`: whatever the number of rows, unless a faster one may be chosen by it.
+/// The order in which `op` sums under `limits`: whatever the number of rows, unless a faster one
+/// may be chosen by it.
 pub(crate) fn order(op: &Op, num_rows: usize, limits: &Limits) -> OrderId {
     match op {
         Op::Linear { .. } | Op::LinearAdd { .. } | Op::LinearSiluMul { .. } => {

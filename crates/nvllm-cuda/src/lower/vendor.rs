@@ -1,10 +1,12 @@
-//! Linear layers by NVIDIA's library, where it is found and measures faster: under `Numerics::Fast` only, since it sums in orders of
-//! its own.
+//! Linear layers by NVIDIA's library, where it is found and measures faster: under `Numerics::Fast`
+//! only, since it sums in orders of its own.
 //!
-//! Shapes of layers and numbers of rows are few, so each pair is timed once a process, at the first load: both ways over the model's
-//! own layers one after another in a graph, so that weights come from memory as they do in a step.
+//! Shapes of layers and numbers of rows are few, so each pair is timed once a process, at the first
+//! load: both ways over the model's own layers one after another in a graph, so that weights come
+//! from memory as they do in a step.
 //!
-//! The library adds a residual as our kernels do. Gate and up it leaves for `silu_mul` to join, which its time includes.
+//! The library adds a residual as our kernels do. Gate and up it leaves for `silu_mul` to join,
+//! which its time includes.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -32,7 +34,8 @@ pub enum Vendor {
     Always,
 }
 
-/// Most rows of each bucket that is timed, with the order of sums in it: that of one kernel, whoever's it is.
+/// Most rows of each bucket that is timed, with the order of sums in it: that of one kernel,
+/// whoever's it is.
 const BUCKETS: [(usize, OrderId); 13] = [
     (4, OrderId("linear.fast.4")),
     (8, OrderId("linear.fast.8")),
@@ -49,7 +52,8 @@ const BUCKETS: [(usize, OrderId); 13] = [
     (usize::MAX, OrderId("linear.fast.more")),
 ];
 
-/// Rows up to which all layers of a shape are timed together: with more, values and not weights are what comes from memory.
+/// Rows up to which all layers of a shape are timed together: with more, values and not weights are
+/// what comes from memory.
 const MANY_ROWS: usize = 256;
 /// Layers that are timed with more rows than that.
 const FEW_LAYERS: usize = 4;
@@ -63,7 +67,8 @@ pub(super) fn order(num_rows: usize, limits: &Limits) -> Option<OrderId> {
     (many && wanted(limits)).then(bucket).flatten()
 }
 
-/// Bytes that the linear layers of `program` need beside their values: the library's workspace, then gate and up.
+/// Bytes that the linear layers of `program` need beside their values: the library's workspace,
+/// then gate and up.
 pub(crate) fn workspace_bytes(program: &Program, limits: &Limits) -> usize {
     let joined = |node: &Node| {
         let Op::LinearSiluMul { weight, .. } = node.op else { return 0 };
@@ -196,7 +201,8 @@ impl Tuning<'_> {
         Ok(())
     }
 
-    /// The library's product for more than `low` and at most `high` rows, run once; `None` where ours stays.
+    /// The library's product for more than `low` and at most `high` rows, run once; `None` where
+    /// ours stays.
     fn choose(
         &self,
         layout: &Rc<Layout>,
@@ -216,7 +222,8 @@ impl Tuning<'_> {
         };
         let Some(algorithm) = algorithm else { return Ok(None) };
         let product = Rc::new(Product { layout: Rc::clone(layout), algorithm });
-        // The driver loads a kernel when it first runs, which must not happen while a graph is captured.
+        // The driver loads a kernel when it first runs, which must not happen while a graph is
+        // captured.
         let launches = layers[0].launches(&product, self.lowering.partial);
         launches.iter().try_for_each(|launch| launch.run(self.device, extents(high)))?;
         Ok(Some(product))
@@ -281,7 +288,8 @@ const fn extents(rows: usize) -> Extents {
     Extents { tokens: rows, outputs: rows, seqs: rows, prefill: true, chunks: true }
 }
 
-/// The ways of both: in each range of rows, given by its end, what was chosen for it, or `ours` where nothing was.
+/// The ways of both: in each range of rows, given by its end, what was chosen for it, or `ours`
+/// where nothing was.
 fn merged<T: Clone>(ours: &[(usize, T)], chosen: &[(usize, Option<T>)]) -> Vec<(usize, T)> {
     let (mut ways, mut low) = (Vec::new(), 0);
     for (high, theirs) in chosen {

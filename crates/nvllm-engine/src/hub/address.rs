@@ -1,4 +1,5 @@
-//! What a user may call a model: a directory, `org/name[@revision]`, or the address of its page on a hub.
+//! What a user may call a model: a directory, `org/name[@revision]`, or the address of its page on
+//! a hub.
 
 use std::borrow::Cow;
 
@@ -19,10 +20,12 @@ const OTHER_KINDS: [&str; 5] = ["datasets", "spaces", "kernels", "buckets", "col
 /// Parts of an address after which a revision and a path in the repository follow.
 const VIEWS: [&str; 5] = ["tree", "blob", "resolve", "raw", "blame"];
 
-/// The repository that an address names, or `None` for a text that is no address. The error continues a sentence.
+/// The repository that an address names, or `None` for a text that is no address. The error
+/// continues a sentence.
 ///
-/// Taken are `hf://[models/]org/name[@revision]` and the pages of the public hub and of `endpoint`, with or without a
-/// scheme: `https://huggingface.co/org/name`, `hf.co/org/name/tree/revision`. What follows `?` or `#` says nothing.
+/// Taken are `hf://[models/]org/name[@revision]` and the pages of the public hub and of `endpoint`,
+/// with or without a scheme: `https://huggingface.co/org/name`, `hf.co/org/name/tree/revision`.
+/// What follows `?` or `#` says nothing.
 pub(super) fn parse(text: &str, endpoint: &str) -> Option<Result<HubId, String>> {
     if let Some(place) = strip_prefix_ignoring_case(text, HF_SCHEME) {
         let place = place.trim_matches('/');
@@ -67,7 +70,8 @@ fn from_hf_uri(place: &str) -> Result<HubId, String> {
     refuse_other_kind(org)?;
     let Some(name) = name else { return Err(no_repository()) };
     match (name.split_once('@'), rest) {
-        // A revision may hold a slash (refs/pr/1), and no file of a model's repository is run for itself.
+        // A revision may hold a slash (refs/pr/1), and no file of a model's repository is run for
+        // itself.
         (Some((name, revision)), Some(rest)) => repository(org, name, Some(&format!("{revision}/{rest}"))),
         (Some((name, revision)), None) => repository(org, name, Some(revision)),
         (None, Some(path)) => Err(inside(org, name, None, path)),
@@ -126,7 +130,8 @@ fn no_repository() -> String {
     "the address names no repository; give one as https://huggingface.co/org/name".into()
 }
 
-/// A path inside a repository: what is meant is the repository, unless the path is of a kind that cannot be run.
+/// A path inside a repository: what is meant is the repository, unless the path is of a kind that
+/// cannot be run.
 fn inside(org: &str, name: &str, revision: Option<&str>, path: &str) -> String {
     let revision = revision.filter(|_| is_part(org) && is_part(name));
     let revision = revision.map_or_else(String::new, |revision| format!("@{revision}"));

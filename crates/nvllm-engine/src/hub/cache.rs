@@ -101,7 +101,8 @@ impl RepoCache {
         make_link(&target, &self.blob(etag), &link).map_err(|e| disk_error(&link, e, 0))
     }
 
-    /// Waits until no other process works on the blob; `waiting` is called if one does. The lock ends with the file.
+    /// Waits until no other process works on the blob; `waiting` is called if one does. The lock
+    /// ends with the file.
     pub(super) fn lock(&self, etag: &str, waiting: &mut dyn FnMut()) -> Result<File> {
         let path = self.locks.join(format!("{etag}.lock"));
         create_parent(&path)?;
@@ -116,7 +117,8 @@ impl RepoCache {
             Ok(()) => Ok(()),
         };
         match locked {
-            // Network file systems without locks: two downloads at once only waste the second's time.
+            // Network file systems without locks: two downloads at once only waste the second's
+            // time.
             Err(e) if e.kind() == ErrorKind::Unsupported => Ok(file),
             Err(e) => Err(disk_error(&path, e, 0)),
             Ok(()) => Ok(file),
@@ -124,7 +126,8 @@ impl RepoCache {
     }
 }
 
-/// Replaces a link that leads nowhere, too: another process never sees the file absent once it was there.
+/// Replaces a link that leads nowhere, too: another process never sees the file absent once it was
+/// there.
 #[cfg(unix)]
 fn make_link(target: &Path, _blob: &Path, link: &Path) -> std::io::Result<()> {
     let temporary = temporary_beside(link);

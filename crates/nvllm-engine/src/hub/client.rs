@@ -206,8 +206,8 @@ impl Client {
         Ok(response)
     }
 
-    /// Sends a request and follows redirects. A HEAD stops at the one to the download host: it comes with what the hub
-    /// says about the file.
+    /// Sends a request and follows redirects. A HEAD stops at the one to the download host: it
+    /// comes with what the hub says about the file.
     fn follow(
         &self,
         method: &Method,
@@ -326,7 +326,8 @@ pub(super) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> 
     headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim)
 }
 
-/// The address that a `Location` names, seen from the address that sent it (RFC 3986, section 5.2, less dot segments).
+/// The address that a `Location` names, seen from the address that sent it (RFC 3986, section 5.2,
+/// less dot segments).
 fn absolute(base: &str, location: &str) -> Option<String> {
     let (scheme, rest) = base.split_once("://")?;
     let authority_len = rest.find(['/', '?']).unwrap_or(rest.len());

@@ -1,4 +1,5 @@
-//! What stands where a model should be, in words: other formats, pointers instead of files, names that are nearly right.
+//! What stands where a model should be, in words: other formats, pointers instead of files, names
+//! that are nearly right.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -113,13 +114,15 @@ fn nearest(path: &Path) -> Option<PathBuf> {
     most_similar(wanted, names).map(|name| parent.join(name))
 }
 
-/// A directory that may have been meant by what reads as a hub id: `org` is a directory here, and holds one of nearly that name.
+/// A directory that may have been meant by what reads as a hub id: `org` is a directory here, and
+/// holds one of nearly that name.
 pub(super) fn nearest_directory(id: &super::HubId) -> Option<String> {
     let path = PathBuf::from(id.repo());
     Path::new(id.org()).is_dir().then(|| nearest(&path))?.map(|near| near.display().to_string())
 }
 
-/// A model in the cache whose name, or whose name without its organisation, is nearly the one that was asked for.
+/// A model in the cache whose name, or whose name without its organisation, is nearly the one that
+/// was asked for.
 pub(super) fn nearest_in_cache(wanted: &str, options: &HubOptions) -> Option<String> {
     let ids: Vec<_> = super::layout::models(&options.cache_dir).into_keys().collect();
     if wanted.contains('/') {
@@ -171,7 +174,8 @@ pub(super) fn no_weights(names: &BTreeSet<String>) -> String {
     }
 }
 
-/// A file of a model, if it is there: not a link to nothing, a directory, or a stand-in for the file.
+/// A file of a model, if it is there: not a link to nothing, a directory, or a stand-in for the
+/// file.
 ///
 /// # Errors
 /// [`EngineError::WrongFile`] for such; [`EngineError::ReadFile`] if it cannot be looked at.
@@ -202,7 +206,8 @@ pub(super) fn present(dir: &Path, name: &str) -> Result<Option<PathBuf>> {
     }
 }
 
-/// What a file is that a failed download or a clone without large files left in the place of another.
+/// What a file is that a failed download or a clone without large files left in the place of
+/// another.
 fn stand_in(head: &[u8]) -> Option<&'static str> {
     if head.starts_with(LFS_POINTER) {
         return Some(

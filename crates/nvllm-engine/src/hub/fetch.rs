@@ -17,7 +17,8 @@ pub(super) fn fetch(
     progress: &mut Progress<'_>,
 ) -> Result<ModelFiles> {
     let client = Client::new(options)?;
-    // With something to fall back on, a machine without network should not wait through the retries.
+    // With something to fall back on, a machine without network should not wait through the
+    // retries.
     let attempts = if cached.is_some() { 1 } else { options.retry.attempts };
     let repo = match (client.repo_info(id, attempts, progress), cached) {
         (Ok(repo), _) => repo,

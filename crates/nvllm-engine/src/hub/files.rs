@@ -64,7 +64,8 @@ pub enum Weights {
         /// The files it names, sorted.
         shards: Vec<PathBuf>,
     },
-    /// All safetensors files of the directory, sorted: none has the usual name, and there is no index.
+    /// All safetensors files of the directory, sorted: none has the usual name, and there is no
+    /// index.
     Unindexed(Vec<PathBuf>),
 }
 
@@ -79,12 +80,14 @@ impl Weights {
 }
 
 impl ModelFiles {
-    /// The files of a model in a directory. Each is looked at: what a failed download left in its place is not taken for it.
+    /// The files of a model in a directory. Each is looked at: what a failed download left in its
+    /// place is not taken for it.
     ///
     /// # Errors
-    /// [`EngineError::MissingFile`] without `config.json` or weights; [`EngineError::WrongFile`] for links to nothing, Git LFS
-    /// pointers and web pages; [`EngineError::ReadFile`] for a directory that may not be entered; [`EngineError::Json`] or
-    /// [`EngineError::Field`] for a weight index that cannot be used.
+    /// [`EngineError::MissingFile`] without `config.json` or weights; [`EngineError::WrongFile`]
+    /// for links to nothing, Git LFS pointers and web pages; [`EngineError::ReadFile`] for a
+    /// directory that may not be entered; [`EngineError::Json`] or [`EngineError::Field`] for a
+    /// weight index that cannot be used.
     pub fn in_directory(dir: &Path) -> Result<Self> {
         let missing = |file: &str, advice: &str| EngineError::MissingFile {
             dir: dir.to_path_buf(),
@@ -141,8 +144,9 @@ fn bpe(present: &impl Fn(&str) -> Result<Option<PathBuf>>, has_tokenizer: bool) 
     })
 }
 
-/// Weights under names of their own: all safetensors files but adapters and Mistral's format, whose tensors have other
-/// names. Of those that belong to a quantised variant or another format the reader says so.
+/// Weights under names of their own: all safetensors files but adapters and Mistral's format, whose
+/// tensors have other names. Of those that belong to a quantised variant or another format the
+/// reader says so.
 fn unindexed(names: &BTreeSet<String>) -> Vec<&str> {
     let is_weights = |name: &&str| {
         name.ends_with(".safetensors") && !name.starts_with("consolidated") && !name.starts_with("adapter_")
@@ -161,7 +165,8 @@ fn names(dir: &Path) -> Result<BTreeSet<String>> {
     }
 }
 
-/// Why a directory without config.json is no model: what it holds instead, or which directory under it was meant.
+/// Why a directory without config.json is no model: what it holds instead, or which directory under
+/// it was meant.
 fn no_config(dir: &Path) -> Result<String> {
     let names = names(dir)?;
     let has_config = |path: PathBuf| path.join(CONFIG).is_file().then_some(path);

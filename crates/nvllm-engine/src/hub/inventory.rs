@@ -37,7 +37,8 @@ pub struct CachedRevision {
     pub architecture: Result<String>,
 }
 
-/// The models in a cache, by id. Headers of weights are read, weights are not. A cache that is not there holds none.
+/// The models in a cache, by id. Headers of weights are read, weights are not. A cache that is not
+/// there holds none.
 pub fn list(cache_dir: &Path) -> Vec<CachedModel> {
     layout::models(cache_dir).into_iter().map(|(id, dir)| describe(id, dir)).collect()
 }

@@ -1,4 +1,5 @@
-//! What the cache holds of a repository: refs, snapshots, and the blobs that their files are links to.
+//! What the cache holds of a repository: refs, snapshots, and the blobs that their files are links
+//! to.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -21,13 +22,14 @@ pub(super) struct Layout {
 #[derive(Debug)]
 pub(super) struct SnapshotFile {
     pub(super) path: PathBuf,
-    /// The name of the blob beside the snapshots that it is a link to. `None` for a file that lies in the snapshot itself, and
-    /// for a link that leads elsewhere.
+    /// The name of the blob beside the snapshots that it is a link to. `None` for a file that lies
+    /// in the snapshot itself, and for a link that leads elsewhere.
     pub(super) blob: Option<String>,
 }
 
 impl Layout {
-    /// Reads the directory of a repository. What cannot be read is left out: a cache is other programs' too.
+    /// Reads the directory of a repository. What cannot be read is left out: a cache is other
+    /// programs' too.
     pub(super) fn read(repo: &Path) -> Self {
         let mut refs = BTreeMap::new();
         let refs_dir = repo.join("refs");
@@ -67,8 +69,8 @@ fn id_of(dir_name: &str) -> Option<String> {
     ((1..=2).contains(&parts.len()) && parts.iter().all(|part| is_part(part))).then(|| parts.join("/"))
 }
 
-/// The blob that a link in a snapshot names, if it is one of this repository's. By the link's text alone: what it leads to is
-/// looked at by no one who removes it.
+/// The blob that a link in a snapshot names, if it is one of this repository's. By the link's text
+/// alone: what it leads to is looked at by no one who removes it.
 fn blob_of(path: &Path, blobs: &Path) -> Option<String> {
     let target = std::fs::read_link(path).ok()?;
     let name = target.file_name()?.to_str()?.to_owned();

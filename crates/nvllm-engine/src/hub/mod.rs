@@ -1,7 +1,7 @@
 //! A model's name to the files on disk: a directory, or a repository of a Hugging Face hub.
 //!
-//! Repositories are fetched into the hub's standard cache, so that models downloaded by Python tools are found here and
-//! the other way round:
+//! Repositories are fetched into the hub's standard cache, so that models downloaded by Python
+//! tools are found here and the other way round:
 //!
 //! ```text
 //! <cache_dir>/models--org--name/blobs/<etag>                    content, named by its checksum
@@ -11,12 +11,14 @@
 //! <cache_dir>/.locks/models--org--name/<etag>.lock              held by the process that downloads the blob
 //! ```
 //!
-//! A blob gets its name only after its checksum was verified, a snapshot is linked file by file, and the ref is written
-//! last: whatever interrupts a download, the cache holds nothing wrong, and offline use finds the last complete snapshot.
+//! A blob gets its name only after its checksum was verified, a snapshot is linked file by file,
+//! and the ref is written last: whatever interrupts a download, the cache holds nothing wrong, and
+//! offline use finds the last complete snapshot.
 //!
-//! The HTTP side is `ureq`, and the protocol is written out here, because the crates that speak it leave out what a user
-//! notices: `hf-hub` 0.5 verifies no checksum, has no offline mode, sends the access token along when it asks a download
-//! host for a file's size, and names partial files its own way; 1.0 brings a hundred crates and a C build.
+//! The HTTP side is `ureq`, and the protocol is written out here, because the crates that speak it
+//! leave out what a user notices: `hf-hub` 0.5 verifies no checksum, has no offline mode, sends the
+//! access token along when it asks a download host for a file's size, and names partial files its
+//! own way; 1.0 brings a hundred crates and a C build.
 //!
 //! Only what the engine reads is fetched: configuration, tokenizer, template, safetensors.
 
@@ -47,14 +49,16 @@ pub use remove::{Removed, remove};
 use crate::{EngineError, Result};
 use cache::RepoCache;
 
-/// Where models come from and are kept. The program that embeds the engine decides; nothing is read from the environment.
+/// Where models come from and are kept. The program that embeds the engine decides; nothing is read
+/// from the environment.
 #[derive(Clone)]
 pub struct HubOptions {
     /// Address of the hub, `https://huggingface.co` by default (`HF_ENDPOINT`).
     pub endpoint: String,
     /// Directory that holds `models--org--name` (`HF_HUB_CACHE`, or `hub` under `HF_HOME`).
     pub cache_dir: PathBuf,
-    /// Access token for private and gated repositories (`HF_TOKEN`). Sent to the endpoint's own scheme, host and port only.
+    /// Access token for private and gated repositories (`HF_TOKEN`). Sent to the endpoint's own
+    /// scheme, host and port only.
     pub token: Option<String>,
     /// Why there is no token although one was meant to be, for the message when one is needed.
     pub token_problem: Option<String>,
@@ -66,7 +70,8 @@ pub struct HubOptions {
     pub retry: RetryPolicy,
     /// A download that brings no byte for so long has failed (`HF_HUB_DOWNLOAD_TIMEOUT`).
     pub stall_timeout: Duration,
-    /// A question about a repository or a file that is not answered for so long has failed (`HF_HUB_ETAG_TIMEOUT`).
+    /// A question about a repository or a file that is not answered for so long has failed
+    /// (`HF_HUB_ETAG_TIMEOUT`).
     pub answer_timeout: Duration,
 }
 
@@ -98,13 +103,14 @@ impl fmt::Debug for HubOptions {
     }
 }
 
-/// Retries of what may pass: lost connections, time-outs, 408, 429 and 5xx. An attempt that brought bytes of a file starts
-/// the count again, so that a large file arrives over a bad line.
+/// Retries of what may pass: lost connections, time-outs, 408, 429 and 5xx. An attempt that brought
+/// bytes of a file starts the count again, so that a large file arrives over a bad line.
 #[derive(Debug, Clone, Copy)]
 pub struct RetryPolicy {
     /// Attempts in a row without progress; at least 1.
     pub attempts: u32,
-    /// Wait after the first failure; doubled after each further one. A `Retry-After` of the server goes before it.
+    /// Wait after the first failure; doubled after each further one. A `Retry-After` of the server
+    /// goes before it.
     pub first_delay: Duration,
     /// The longest wait.
     pub max_delay: Duration,
@@ -128,15 +134,16 @@ impl RetryPolicy {
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum HubEvent<'a> {
-    /// What is to be fetched in all, as far as is known: said when files are added to it (the shards of an index).
+    /// What is to be fetched in all, as far as is known: said when files are added to it (the
+    /// shards of an index).
     Planned {
         /// Files that are not here yet.
         num_files: usize,
         /// Their bytes.
         total: u64,
     },
-    /// Bytes of a file are here: at its start (more than none if a download is resumed), as they arrive, and when a server
-    /// made it start again.
+    /// Bytes of a file are here: at its start (more than none if a download is resumed), as they
+    /// arrive, and when a server made it start again.
     Progress {
         /// File in the repository.
         file: &'a str,
@@ -176,17 +183,19 @@ pub enum HubEvent<'a> {
 /// Receives [`HubEvent`]s.
 pub type Progress<'a> = dyn FnMut(HubEvent<'_>) + 'a;
 
-/// Finds a model's files: those of a directory, or those of the repository that `org/name[@revision]` or an address of its
-/// page names, fetched if they are not in the cache.
+/// Finds a model's files: those of a directory, or those of the repository that
+/// `org/name[@revision]` or an address of its page names, fetched if they are not in the cache.
 ///
-/// A revision that is not a commit is looked up at the hub each time; if the hub cannot be reached, the snapshot it named
-/// last time is used and [`HubEvent::UsingCache`] says so. A full commit that is in the cache needs no network. A model that
-/// this build cannot run is refused before its weights are fetched.
+/// A revision that is not a commit is looked up at the hub each time; if the hub cannot be reached,
+/// the snapshot it named last time is used and [`HubEvent::UsingCache`] says so. A full commit that
+/// is in the cache needs no network. A model that this build cannot run is refused before its
+/// weights are fetched.
 ///
 /// # Errors
-/// [`EngineError::ModelName`] if it is neither; [`EngineError::MissingFile`] and the others of [`ModelFiles::in_directory`] for
-/// a directory; [`EngineError::HubRefused`], [`EngineError::HubUnreachable`], [`EngineError::HubProtocol`],
-/// [`EngineError::Checksum`], [`EngineError::DiskFull`], [`EngineError::CacheUnwritable`] from fetching;
+/// [`EngineError::ModelName`] if it is neither; [`EngineError::MissingFile`] and the others of
+/// [`ModelFiles::in_directory`] for a directory; [`EngineError::HubRefused`],
+/// [`EngineError::HubUnreachable`], [`EngineError::HubProtocol`], [`EngineError::Checksum`],
+/// [`EngineError::DiskFull`], [`EngineError::CacheUnwritable`] from fetching;
 /// [`EngineError::NotCached`] when offline; those of [`Model::check`](crate::Model::check).
 pub fn resolve(model: &str, options: &HubOptions, progress: &mut Progress<'_>) -> Result<ModelFiles> {
     let path = Path::new(model);

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-/// A repository of a hub and a revision of it. Every part is safe as a path component and in an address.
+/// A repository of a hub and a revision of it. Every part is safe as a path component and in an
+/// address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HubId {
     org: String,
@@ -15,8 +16,9 @@ pub struct HubId {
 const DEFAULT_REVISION: &str = "main";
 
 impl HubId {
-    /// Parses `org/name` or `org/name@revision`, where a revision is a branch (`main` if none is given), a tag, a pull
-    /// request (`refs/pr/1`) or a commit. The error says what is wrong in words that continue a sentence.
+    /// Parses `org/name` or `org/name@revision`, where a revision is a branch (`main` if none is
+    /// given), a tag, a pull request (`refs/pr/1`) or a commit. The error says what is wrong in
+    /// words that continue a sentence.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (repo, revision) =
             text.split_once('@').map_or((text, None), |(repo, revision)| (repo, Some(revision)));

@@ -1,8 +1,9 @@
 //! Removing models from the cache.
 //!
-//! Nothing outside the cache is touched, whatever the links in it say: a repository whose directories are themselves links is
-//! refused, and of a blob only the entry in `blobs` is removed. Refs go before snapshots and snapshots before blobs, so that
-//! whatever interrupts it leaves no name of something that is gone.
+//! Nothing outside the cache is touched, whatever the links in it say: a repository whose
+//! directories are themselves links is refused, and of a blob only the entry in `blobs` is removed.
+//! Refs go before snapshots and snapshots before blobs, so that whatever interrupts it leaves no
+//! name of something that is gone.
 
 use std::collections::BTreeSet;
 use std::fs::{File, TryLockError};
@@ -30,13 +31,13 @@ pub struct Removed {
 /// Fewer digits of a commit name none.
 const MIN_ABBREVIATION: usize = 6;
 
-/// Removes a repository (`org/name`) or one revision of it (`org/name@revision`: branch, tag, commit, or the first digits of
-/// one) from the cache, with the blobs that no other revision uses.
+/// Removes a repository (`org/name`) or one revision of it (`org/name@revision`: branch, tag,
+/// commit, or the first digits of one) from the cache, with the blobs that no other revision uses.
 ///
 /// # Errors
-/// [`EngineError::ModelName`] if it names no repository; [`EngineError::NothingToRemove`] if the cache has none;
-/// [`EngineError::CacheInUse`] while it is fetched; [`EngineError::WrongFile`] where the cache is not laid out as expected;
-/// [`EngineError::RemoveFile`] if the system refuses.
+/// [`EngineError::ModelName`] if it names no repository; [`EngineError::NothingToRemove`] if the
+/// cache has none; [`EngineError::CacheInUse`] while it is fetched; [`EngineError::WrongFile`]
+/// where the cache is not laid out as expected; [`EngineError::RemoveFile`] if the system refuses.
 pub fn remove(model: &str, options: &HubOptions) -> Result<Removed> {
     let (id, revision) = parse(model, options)?;
     let repo = options.cache_dir.join(format!("models--{}", id.replace('/', "--")));
@@ -136,7 +137,8 @@ fn lock_all(locks: &Path, model: &str) -> Result<Vec<File>> {
     Ok(held)
 }
 
-/// Bytes that removing a file frees, and the blob of the shared store that it may have been the last link to.
+/// Bytes that removing a file frees, and the blob of the shared store that it may have been the
+/// last link to.
 fn freed(cache_dir: &Path, path: &Path) -> (u64, Option<PathBuf>) {
     match path.symlink_metadata() {
         Ok(metadata) if metadata.is_symlink() => (0, shared::target(cache_dir, path)),

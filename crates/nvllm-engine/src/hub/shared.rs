@@ -7,7 +7,8 @@
 //!                   ab/abcd...lock                 held while links are made or the blob is removed
 //! ```
 //!
-//! Nothing is put there by us. A blob there is removed with the last link to it, and left where the store is not of this form.
+//! Nothing is put there by us. A blob there is removed with the last link to it, and left where the
+//! store is not of this form.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -29,7 +30,8 @@ pub(super) fn sweep(cache_dir: &Path, blob: &Path) -> u64 {
     try_sweep(cache_dir, blob).unwrap_or(0)
 }
 
-/// `None` leaves the blob: links that cannot be read are not grounds for removing what they may need.
+/// `None` leaves the blob: links that cannot be read are not grounds for removing what they may
+/// need.
 fn try_sweep(cache_dir: &Path, blob: &Path) -> Option<u64> {
     if std::fs::read_to_string(cache_dir.join("blobs").join(MARK)).ok()? != VERSION {
         return None;

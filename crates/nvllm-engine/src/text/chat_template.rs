@@ -1,12 +1,13 @@
 //! A conversation to a prompt: the checkpoint's own Jinja template.
 //!
-//! Templates are written for `jinja2` as Hugging Face's `apply_chat_template` sets it up, and a prompt that differs from
-//! training by one character is a worse prompt. So the set-up is reproduced: `trim_blocks`, `lstrip_blocks`, loop
-//! controls, Python's string methods, `tojson` as `json.dumps`, `raise_exception`, `strftime_now`, the special tokens as
-//! variables, and `{% generation %}` blocks (which mark an assistant's words for training) as plain text.
+//! Templates are written for `jinja2` as Hugging Face's `apply_chat_template` sets it up, and a
+//! prompt that differs from training by one character is a worse prompt. So the set-up is
+//! reproduced: `trim_blocks`, `lstrip_blocks`, loop controls, Python's string methods, `tojson` as
+//! `json.dumps`, `raise_exception`, `strftime_now`, the special tokens as variables, and `{%
+//! generation %}` blocks (which mark an assistant's words for training) as plain text.
 //!
-//! A template comes with the model and is not trusted further than that: it can reach nothing but its arguments, and a
-//! budget ("fuel": instructions and bytes) ends one that runs away.
+//! A template comes with the model and is not trusted further than that: it can reach nothing but
+//! its arguments, and a budget ("fuel": instructions and bytes) ends one that runs away.
 
 use std::path::Path;
 use std::time::SystemTime;
@@ -19,11 +20,13 @@ use super::contained::contained;
 use super::jinja;
 use crate::{EngineError, Result};
 
-/// Instructions, or units of 64 bytes, that one rendering may use: several times what Qwen3's template spends on 10,000
-/// messages (5 MB), and a bound of about a second and 320 MB for a template that runs away.
+/// Instructions, or units of 64 bytes, that one rendering may use: several times what Qwen3's
+/// template spends on 10,000 messages (5 MB), and a bound of about a second and 320 MB for a
+/// template that runs away.
 const FUEL: u64 = 5_000_000;
 
-/// The template's name where the model has only one, and the one that is used unless another is asked for.
+/// The template's name where the model has only one, and the one that is used unless another is
+/// asked for.
 const DEFAULT: &str = "default";
 
 /// The template that models with several use for conversations with tools.
@@ -36,19 +39,21 @@ const SPECIAL_TOKENS: [&str; 7] =
 /// What a template is rendered with.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ChatInput<'a> {
-    /// The conversation: objects with `role`, `content` and whatever else the template knows (`tool_calls`,
-    /// `reasoning_content`). Passed on as they are.
+    /// The conversation: objects with `role`, `content` and whatever else the template knows
+    /// (`tool_calls`, `reasoning_content`). Passed on as they are.
     pub messages: &'a [Json],
-    /// Descriptions of tools, in `OpenAI`'s form; `None` and the empty list differ to some templates.
+    /// Descriptions of tools, in `OpenAI`'s form; `None` and the empty list differ to some
+    /// templates.
     pub tools: Option<&'a [Json]>,
     /// Documents for retrieval templates.
     pub documents: Option<&'a [Json]>,
     /// End the prompt with the opening of an assistant's turn.
     pub add_generation_prompt: bool,
-    /// Which template, where the model has several; `None`: `tool_use` if there are tools and such a template, else
-    /// `default`.
+    /// Which template, where the model has several; `None`: `tool_use` if there are tools and such
+    /// a template, else `default`.
     pub template: Option<&'a str>,
-    /// More variables, such as `enable_thinking`. They override special tokens, not the fields above.
+    /// More variables, such as `enable_thinking`. They override special tokens, not the fields
+    /// above.
     pub kwargs: Option<&'a Map<String, Json>>,
     /// The time that `strftime_now` tells, in UTC; `None`: the present, in local time.
     pub now: Option<SystemTime>,
@@ -63,8 +68,9 @@ pub struct ChatTemplate {
 }
 
 impl ChatTemplate {
-    /// Loads the template of a model from `chat_template.jinja` or else the field `chat_template` of
-    /// `tokenizer_config.json`, which also names the special tokens. `None` if there is no template: a base model.
+    /// Loads the template of a model from `chat_template.jinja` or else the field `chat_template`
+    /// of `tokenizer_config.json`, which also names the special tokens. `None` if there is no
+    /// template: a base model.
     ///
     /// # Errors
     /// [`EngineError::ReadFile`], and those of [`from_parts`](Self::from_parts).
@@ -83,8 +89,8 @@ impl ChatTemplate {
     /// As [`load`](Self::load), from the files' contents; the paths are for messages.
     ///
     /// # Errors
-    /// [`EngineError::Json`] and [`EngineError::Field`] for `tokenizer_config.json`, [`EngineError::ChatTemplate`] for a
-    /// template that does not parse.
+    /// [`EngineError::Json`] and [`EngineError::Field`] for `tokenizer_config.json`,
+    /// [`EngineError::ChatTemplate`] for a template that does not parse.
     pub fn from_parts(
         template: Option<(&[u8], &Path)>,
         tokenizer_config: Option<(&[u8], &Path)>,
@@ -131,8 +137,8 @@ impl ChatTemplate {
     /// [`SpecialText::Parse`](super::SpecialText::Parse), without adding special tokens.
     ///
     /// # Errors
-    /// [`EngineError::ChatRejected`] if the template calls `raise_exception` (roles out of order, say);
-    /// [`EngineError::ChatTemplate`] if it fails otherwise, runs away, or does not exist.
+    /// [`EngineError::ChatRejected`] if the template calls `raise_exception` (roles out of order,
+    /// say); [`EngineError::ChatTemplate`] if it fails otherwise, runs away, or does not exist.
     pub fn render(&self, input: &ChatInput<'_>) -> Result<String> {
         let template = self.select(input)?;
         let mut variables: Vec<(String, Value)> = self.special_tokens.clone();
@@ -221,7 +227,8 @@ fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// `bos_token` and the like: a string, or an object with the field `content`; `null` where the model has none.
+/// `bos_token` and the like: a string, or an object with the field `content`; `null` where the
+/// model has none.
 fn read_special_tokens(config: &Json, path: &Path) -> Result<Vec<(String, Value)>> {
     let mut tokens = Vec::new();
     for name in SPECIAL_TOKENS {

@@ -1,14 +1,17 @@
-//! How a tokenizer's pieces become text: the `decoder` section of `tokenizer.json`, compiled for streaming.
+//! How a tokenizer's pieces become text: the `decoder` section of `tokenizer.json`, compiled for
+//! streaming.
 //!
-//! The `tokenizers` crate decodes a whole list of ids. A stream needs the same text piece by piece, and decoding
-//! prefixes again and again is both slow and wrong at the borders (a piece may change how the one before it reads). So
-//! the decoder section is compiled into a [`Scheme`], and [`Stream`] runs it one token at a time with the little state
-//! that it needs:
+//! The `tokenizers` crate decodes a whole list of ids. A stream needs the same text piece by piece,
+//! and decoding prefixes again and again is both slow and wrong at the borders (a piece may change
+//! how the one before it reads). So the decoder section is compiled into a [`Scheme`], and
+//! [`Stream`] runs it one token at a time with the little state that it needs:
 //!
-//! * **byte-level** BPE (Qwen, Llama 3, `SmolLM2`): pieces are bytes; at most three bytes of an unfinished code point wait;
-//! * **byte fallback** (Llama 2, Mistral, Gemma): pieces are text, and what the vocabulary lacks comes as `<0xNN>` tokens.
-//!   The reference decodes a *run* of such tokens as a whole: valid UTF-8 becomes text, anything else one U+FFFD per byte,
-//!   also for the valid part. A run therefore waits until it ends or can no longer become valid;
+//! * **byte-level** BPE (Qwen, Llama 3, `SmolLM2`): pieces are bytes; at most three bytes of an
+//!   unfinished code point wait;
+//! * **byte fallback** (Llama 2, Mistral, Gemma): pieces are text, and what the vocabulary lacks
+//!   comes as `<0xNN>` tokens. The reference decodes a *run* of such tokens as a whole: valid UTF-8
+//!   becomes text, anything else one U+FFFD per byte, also for the valid part. A run therefore
+//!   waits until it ends or can no longer become valid;
 //! * the optional **leading space** that `SentencePiece` adds to a text, removed once at its start.
 //!
 //! Decoders of other model families (`WordPiece`, CTC, suffix BPE) are rejected by name.
@@ -35,7 +38,8 @@ pub(super) struct Scheme {
 enum Rewrite {
     /// Replace a string everywhere.
     Replace { from: String, to: String },
-    /// `SentencePiece`'s space marker becomes a space; in the first piece of a text it vanishes if `drop_first`.
+    /// `SentencePiece`'s space marker becomes a space; in the first piece of a text it vanishes if
+    /// `drop_first`.
     Metaspace { marker: char, drop_first: bool },
     /// Remove up to `start` and `stop` of `content` at the ends of a piece.
     Strip { content: char, start: usize, stop: usize },
@@ -52,7 +56,8 @@ enum Pieces {
 }
 
 impl Scheme {
-    /// Compiles a `decoder` section; `None` where the file has none. The error names what is not supported.
+    /// Compiles a `decoder` section; `None` where the file has none. The error names what is not
+    /// supported.
     pub(super) fn compile(decoder: Option<&Value>) -> Result<Self, String> {
         let mut scheme = Self {
             rewrites: Vec::new(),
@@ -165,7 +170,8 @@ pub(super) struct Stream {
     first: bool,
     /// How many characters may still be stripped from the start.
     strip_left: usize,
-    /// Bytes that may still become a code point (byte-level), or a run of byte tokens (byte fallback).
+    /// Bytes that may still become a code point (byte-level), or a run of byte tokens (byte
+    /// fallback).
     pending: Vec<u8>,
     /// Byte fallback: the current run is known not to be UTF-8, so that its bytes are U+FFFD each.
     run_is_invalid: bool,
@@ -225,7 +231,8 @@ impl Stream {
         }
     }
 
-    /// Takes the pending bytes whose reading is settled: whole code points, and U+FFFD for bytes that cannot become one.
+    /// Takes the pending bytes whose reading is settled: whole code points, and U+FFFD for bytes
+    /// that cannot become one.
     fn take_complete(&mut self) -> String {
         let mut text = String::new();
         let mut done = 0;
@@ -302,14 +309,14 @@ fn fallback_byte(piece: &str) -> Option<u8> {
     if hex.len() == 2 { u8::from_str_radix(hex, 16).ok() } else { None }
 }
 
-/// The bytes that a byte-level piece spells; `None` if a character is outside the alphabet (an added token with a space,
-/// say), which the reference then reads as plain text.
+/// The bytes that a byte-level piece spells; `None` if a character is outside the alphabet (an
+/// added token with a space, say), which the reference then reads as plain text.
 fn byte_level(piece: &str) -> Option<Vec<u8>> {
     piece.chars().map(|c| BYTE_OF_CHAR.get(c as usize).copied().flatten()).collect()
 }
 
-/// GPT-2's alphabet: printable Latin-1 characters stand for themselves, the other bytes for U+0100, U+0101, ... in
-/// ascending order.
+/// GPT-2's alphabet: printable Latin-1 characters stand for themselves, the other bytes for U+0100,
+/// U+0101, ... in ascending order.
 static BYTE_OF_CHAR: LazyLock<Vec<Option<u8>>> = LazyLock::new(|| {
     let mut table = vec![None; 0x144];
     let mut next = 0x100;

@@ -7,9 +7,9 @@ use super::tokenizer::Tokenizer;
 
 /// Whether a decoded text stands alone or goes on from a text that the reader already has.
 ///
-/// It matters for `SentencePiece` tokenizers, whose pieces carry their leading space: the answer to a chat begins a text
-/// (its first space goes), the completion of a prompt continues one (its first space stays). Byte-level tokenizers do not
-/// tell the two apart.
+/// It matters for `SentencePiece` tokenizers, whose pieces carry their leading space: the answer to
+/// a chat begins a text (its first space goes), the completion of a prompt continues one (its first
+/// space stays). Byte-level tokenizers do not tell the two apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TextStart {
     /// The text begins with the first id, as in [`Tokenizer::decode`].
@@ -21,10 +21,11 @@ pub enum TextStart {
 
 /// Turns a growing list of token ids into a growing text.
 ///
-/// The pieces that [`push`](Self::push) and [`finish`](Self::finish) append, joined, are exactly what
-/// [`Tokenizer::decode`] gives for all ids at once, and no piece ends inside a code point: what a later token may still
-/// change is held back. U+FFFD stands for bytes that cannot become a code point any more, and at the end for those that
-/// did not. Ids outside the vocabulary (the padding rows of a model's head) contribute nothing.
+/// The pieces that [`push`](Self::push) and [`finish`](Self::finish) append, joined, are exactly
+/// what [`Tokenizer::decode`] gives for all ids at once, and no piece ends inside a code point:
+/// what a later token may still change is held back. U+FFFD stands for bytes that cannot become a
+/// code point any more, and at the end for those that did not. Ids outside the vocabulary (the
+/// padding rows of a model's head) contribute nothing.
 #[derive(Debug, Clone)]
 pub struct Detokenizer {
     tokenizer: Arc<Tokenizer>,
@@ -33,8 +34,8 @@ pub struct Detokenizer {
 }
 
 impl Detokenizer {
-    /// Starts a text. With `skip_special_tokens`, tokens marked special in `tokenizer.json` (`<|im_end|>`, but not Qwen3's
-    /// `<think>`) are left out.
+    /// Starts a text. With `skip_special_tokens`, tokens marked special in `tokenizer.json`
+    /// (`<|im_end|>`, but not Qwen3's `<think>`) are left out.
     pub fn new(tokenizer: Arc<Tokenizer>, skip_special_tokens: bool, start: TextStart) -> Self {
         let stream = Stream::new(tokenizer.scheme(), start == TextStart::Beginning);
         Self { tokenizer, skip_special_tokens, stream }

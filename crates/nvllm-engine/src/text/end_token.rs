@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-/// What `tokenizer_config.json` names as `eos_token`: a text, or an object with the text in `content`.
+/// What `tokenizer_config.json` names as `eos_token`: a text, or an object with the text in
+/// `content`.
 ///
 /// A file that is not JSON names none: reading the chat template says so.
 pub(crate) fn end_token(tokenizer_config: &[u8]) -> Option<String> {

@@ -1,8 +1,9 @@
 //! A checkpoint's defaults for sampling: `generation_config.json`.
 //!
-//! The file is advice. Values by which other engines say "off" mean off here too; a value that cannot be used, and a field
-//! that changes the output elsewhere and not here, are remarks for whoever samples. A model that is only looked at, or whose
-//! caller says otherwise, opens whatever the file says.
+//! The file is advice. Values by which other engines say "off" mean off here too; a value that
+//! cannot be used, and a field that changes the output elsewhere and not here, are remarks for
+//! whoever samples. A model that is only looked at, or whose caller says otherwise, opens whatever
+//! the file says.
 
 use std::path::Path;
 
@@ -10,8 +11,8 @@ use serde_json::{Map, Value};
 
 use crate::{EngineError, Result};
 
-/// What `generation_config.json` recommends. A field that the file lacks is `None` (or empty): the caller's own default
-/// applies, or `config.json`'s for the end-of-text ids.
+/// What `generation_config.json` recommends. A field that the file lacks is `None` (or empty): the
+/// caller's own default applies, or `config.json`'s for the end-of-text ids.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct GenerationConfig {
     /// Tokens that end a text (`eos_token_id`, a number or a list), in the file's order.
@@ -28,7 +29,8 @@ pub struct GenerationConfig {
     pub top_p: Option<f32>,
     /// Sample from tokens at least this likely relative to the likeliest, in \[0, 1].
     pub min_p: Option<f32>,
-    /// Divides (or multiplies, below zero) the logits of tokens that have occurred; above 0, 1 changes nothing.
+    /// Divides (or multiplies, below zero) the logits of tokens that have occurred; above 0, 1
+    /// changes nothing.
     pub repetition_penalty: Option<f32>,
     /// New tokens at most.
     pub max_new_tokens: Option<usize>,
@@ -47,8 +49,9 @@ pub struct Remark {
     pub message: String,
 }
 
-/// Fields that change what is generated and that nothing here follows, with the values that change nothing (`null`, `false` and
-/// empty lists never do). Not among them: `max_length`, which bounds prompt and output together as a context does.
+/// Fields that change what is generated and that nothing here follows, with the values that change
+/// nothing (`null`, `false` and empty lists never do). Not among them: `max_length`, which bounds
+/// prompt and output together as a context does.
 const IGNORED: [(&str, &[f64]); 27] = [
     ("bad_words_ids", &[]),
     ("begin_suppress_tokens", &[]),
@@ -98,7 +101,8 @@ impl GenerationConfig {
         path.map_or_else(|| Ok(Self::default()), Self::from_file)
     }
 
-    /// Parses the content of a file; `path` is for remarks. `null` counts as absent, and so does what cannot be used.
+    /// Parses the content of a file; `path` is for remarks. `null` counts as absent, and so does
+    /// what cannot be used.
     pub fn from_bytes(bytes: &[u8], path: &Path) -> Self {
         let whole = |problem: String| Self {
             remarks: vec![Remark { field: None, message: format!("{}: {problem}", path.display()) }],
@@ -135,7 +139,8 @@ impl GenerationConfig {
         config
     }
 
-    /// Leaves out end-of-text tokens that a vocabulary of `vocab_size` has not, with a remark for each.
+    /// Leaves out end-of-text tokens that a vocabulary of `vocab_size` has not, with a remark for
+    /// each.
     pub(crate) fn within_vocabulary(mut self, vocab_size: usize, path: &Path) -> Self {
         let (known, unknown): (Vec<u32>, Vec<u32>) =
             self.eos_token_ids.iter().partition(|&&id| (id as usize) < vocab_size);
@@ -160,7 +165,8 @@ struct Fields<'a> {
 }
 
 impl Fields<'_> {
-    /// The field's value as `read` takes it; one that it does not take is remarked on and counts as absent.
+    /// The field's value as `read` takes it; one that it does not take is remarked on and counts as
+    /// absent.
     fn get<T>(&mut self, field: &str, expected: &str, read: impl Fn(&Value) -> Option<T>) -> Option<T> {
         let value = self.map.get(field).filter(|value| !value.is_null())?;
         let read = read(value);

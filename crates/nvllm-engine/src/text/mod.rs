@@ -1,4 +1,5 @@
-//! Text to token ids and back: tokenizer, incremental detokenizer, stop strings, chat template, generation defaults.
+//! Text to token ids and back: tokenizer, incremental detokenizer, stop strings, chat template,
+//! generation defaults.
 //!
 //! Token ids are plain `u32` here, as the vocabulary files have them.
 

@@ -5,21 +5,22 @@ use crate::{EngineError, Result};
 
 /// Watches a growing text for stop strings.
 ///
-/// The text ends at the first place where any stop string is *complete*: at the smallest prefix of the text that ends
-/// with one. If several are complete there, the longest counts, so that the text is cut at the earliest start. The rule
-/// looks at prefixes only, so the result is the same however the text was cut into pieces, and generation can stop the
-/// moment a stop string is complete.
+/// The text ends at the first place where any stop string is *complete*: at the smallest prefix of
+/// the text that ends with one. If several are complete there, the longest counts, so that the text
+/// is cut at the earliest start. The rule looks at prefixes only, so the result is the same however
+/// the text was cut into pieces, and generation can stop the moment a stop string is complete.
 ///
 /// Only text that may still turn out to be the beginning of a stop string is held back.
 ///
-/// A stop string may hold the names of special tokens that the text hides (`<|im_end|>`): such a name stands for the
-/// token, and for its letters where a model spells it. Stop strings without one see the visible text only, as if hidden
-/// tokens were not there.
+/// A stop string may hold the names of special tokens that the text hides (`<|im_end|>`): such a
+/// name stands for the token, and for its letters where a model spells it. Stop strings without one
+/// see the visible text only, as if hidden tokens were not there.
 #[derive(Debug, Clone)]
 pub struct StopMatcher {
     stops: Vec<Progress>,
     include_stop: bool,
-    /// The end of the visible text so far that may belong to a stop string; the longest match in progress.
+    /// The end of the visible text so far that may belong to a stop string; the longest match in
+    /// progress.
     held: String,
     stopped: Option<usize>,
 }
@@ -47,14 +48,16 @@ struct Progress {
     /// Which of the request's stop strings it is.
     index: usize,
     needle: Vec<Symbol>,
-    /// `failure[n]`: the longest proper prefix of the stop string with which its first n + 1 symbols end.
+    /// `failure[n]`: the longest proper prefix of the stop string with which its first n + 1
+    /// symbols end.
     failure: Vec<usize>,
     matched_len: usize,
 }
 
 impl StopMatcher {
-    /// Prepares for stop strings, which may be none. With `include_stop`, the stop string itself is part of the text.
-    /// `hidden` are the tokens that the text does not show: their names in stop strings stand for them.
+    /// Prepares for stop strings, which may be none. With `include_stop`, the stop string itself is
+    /// part of the text. `hidden` are the tokens that the text does not show: their names in stop
+    /// strings stand for them.
     ///
     /// # Errors
     /// [`EngineError::EmptyStopString`].
@@ -73,7 +76,8 @@ impl StopMatcher {
         Ok(Self { stops, include_stop, held: String::new(), stopped: None })
     }
 
-    /// Adds text; appends to `out` what is now known to be shown. After a stop nothing is appended any more.
+    /// Adds text; appends to `out` what is now known to be shown. After a stop nothing is appended
+    /// any more.
     pub fn push(&mut self, text: &str, out: &mut String) -> StopOutput {
         if let Some(index) = self.stopped {
             return StopOutput::Stopped(index);
@@ -107,8 +111,8 @@ impl StopMatcher {
         StopOutput::Running
     }
 
-    /// The longest stop string that is complete now: which one, and its bytes of visible text. The first of equals: the
-    /// same string given twice reports its first place.
+    /// The longest stop string that is complete now: which one, and its bytes of visible text. The
+    /// first of equals: the same string given twice reports its first place.
     fn complete(&self) -> Option<(usize, usize)> {
         let complete = self.stops.iter().filter(|stop| stop.is_complete());
         let longest = complete.rev().max_by_key(|stop| stop.num_bytes(stop.needle.len()))?;

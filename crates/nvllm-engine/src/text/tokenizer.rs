@@ -12,8 +12,9 @@ use crate::{EngineError, Result};
 /// What [`Tokenizer::encode`] does with a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct EncodeOptions {
-    /// Add what the tokenizer's post-processor puts around a text (Llama's `<s>`; nothing for Qwen3). Chat templates
-    /// write such tokens themselves, so a rendered template is encoded without.
+    /// Add what the tokenizer's post-processor puts around a text (Llama's `<s>`; nothing for
+    /// Qwen3). Chat templates write such tokens themselves, so a rendered template is encoded
+    /// without.
     pub add_special_tokens: bool,
     /// What a special token's name inside the text stands for.
     pub special_text: SpecialText,
@@ -25,8 +26,9 @@ pub enum SpecialText {
     /// As that token: for rendered chat templates and prompts by the operator.
     #[default]
     Parse,
-    /// As the letters it is written with: for text by strangers. Added tokens that are not special (Qwen3's
-    /// `<tool_call>`) are parsed all the same, as in Hugging Face's `split_special_tokens`.
+    /// As the letters it is written with: for text by strangers. Added tokens that are not special
+    /// (Qwen3's `<tool_call>`) are parsed all the same, as in Hugging Face's
+    /// `split_special_tokens`.
     Literal,
 }
 
@@ -66,11 +68,12 @@ impl Tokenizer {
 
     /// Loads the content of a `tokenizer.json`; `path` is where it came from, for messages.
     ///
-    /// Truncation and padding that the file may ask for are ignored: a prompt is never cut silently.
+    /// Truncation and padding that the file may ask for are ignored: a prompt is never cut
+    /// silently.
     ///
     /// # Errors
-    /// [`EngineError::Json`] for malformed JSON, [`EngineError::Tokenizer`] for JSON that is no tokenizer or uses a decoder
-    /// that is not supported.
+    /// [`EngineError::Json`] for malformed JSON, [`EngineError::Tokenizer`] for JSON that is no
+    /// tokenizer or uses a decoder that is not supported.
     pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<Self> {
         // Checked apart from building, where the library panics on files that end too early.
         let listed: Listed = serde_json::from_slice(bytes)
@@ -79,7 +82,8 @@ impl Tokenizer {
         let mut inner = call(|| tokenizers::Tokenizer::from_bytes(bytes))
             .map_err(|e| unusable(format!("not a tokenizer.json of the `tokenizers` library: {e}")))?;
         for token in listed.added_tokens {
-            // The library renumbers what does not follow the vocabulary, and models would read other tokens.
+            // The library renumbers what does not follow the vocabulary, and models would read
+            // other tokens.
             let id = inner.token_to_id(&token.content);
             if id != Some(token.id) {
                 let (content, listed) = (token.content, token.id);
@@ -114,7 +118,8 @@ impl Tokenizer {
     /// Token ids of a text.
     ///
     /// # Errors
-    /// [`EngineError::Encode`] if the tokenizer's model cannot express the text (a vocabulary without an unknown token).
+    /// [`EngineError::Encode`] if the tokenizer's model cannot express the text (a vocabulary
+    /// without an unknown token).
     pub fn encode(&self, text: &str, options: EncodeOptions) -> Result<Vec<u32>> {
         let encoding = call(|| match options.special_text {
             SpecialText::Parse => self.inner.encode_fast(text, options.add_special_tokens),
@@ -136,8 +141,9 @@ impl Tokenizer {
         self.inner.post_process(encoding, None, add_special_tokens)
     }
 
-    /// The text of a list of ids, as Hugging Face's `decode` without `clean_up_tokenization_spaces` gives it. Bytes that
-    /// are not UTF-8 become U+FFFD; ids outside the vocabulary contribute nothing.
+    /// The text of a list of ids, as Hugging Face's `decode` without `clean_up_tokenization_spaces`
+    /// gives it. Bytes that are not UTF-8 become U+FFFD; ids outside the vocabulary contribute
+    /// nothing.
     pub fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> String {
         let mut text = String::new();
         let mut stream = Stream::new(&self.scheme, true);
@@ -148,9 +154,9 @@ impl Tokenizer {
         text
     }
 
-    /// The bytes that a token adds to a text: those of its piece in byte-level vocabularies, the byte of `<0xNN>`, the
-    /// text of a piece otherwise (with its leading space, whatever its place). Not necessarily UTF-8. `None` for an id
-    /// outside the vocabulary.
+    /// The bytes that a token adds to a text: those of its piece in byte-level vocabularies, the
+    /// byte of `<0xNN>`, the text of a piece otherwise (with its leading space, whatever its
+    /// place). Not necessarily UTF-8. `None` for an id outside the vocabulary.
     pub fn token_bytes(&self, id: u32) -> Option<Vec<u8>> {
         self.token(id).map(|piece| self.scheme.bytes(&piece))
     }
@@ -165,13 +171,14 @@ impl Tokenizer {
         self.inner.token_to_id(token)
     }
 
-    /// One more than the highest id: what a model's vocabulary must at least hold. It may be padded beyond (Qwen3: 151,669
-    /// ids, 151,936 rows).
+    /// One more than the highest id: what a model's vocabulary must at least hold. It may be padded
+    /// beyond (Qwen3: 151,669 ids, 151,936 rows).
     pub fn num_ids(&self) -> usize {
         self.num_ids
     }
 
-    /// How many tokens there are, added ones included. Less than [`num_ids`](Self::num_ids) where ids are left out.
+    /// How many tokens there are, added ones included. Less than [`num_ids`](Self::num_ids) where
+    /// ids are left out.
     pub fn vocab_size(&self) -> usize {
         self.inner.get_vocab_size(true)
     }
@@ -201,8 +208,8 @@ impl Tokenizer {
     }
 }
 
-/// Runs a call of the library; a panic inside it becomes an error. It indexes by what a file says, and a file that is wrong
-/// in a way that its parser accepts must not take a server down.
+/// Runs a call of the library; a panic inside it becomes an error. It indexes by what a file says,
+/// and a file that is wrong in a way that its parser accepts must not take a server down.
 fn call<T>(run: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
     match contained(run) {
         Some(result) => result.map_err(|e| e.to_string()),

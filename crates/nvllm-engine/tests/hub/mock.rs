@@ -1,4 +1,5 @@
-//! A hub with one repository, a separate download host for large files, and faults on demand. The binary's tests use it, too.
+//! A hub with one repository, a separate download host for large files, and faults on demand. The
+//! binary's tests use it, too.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::Path;
@@ -83,8 +84,8 @@ pub(crate) fn fixture(name: &str) -> std::path::PathBuf {
 }
 
 impl MockHub {
-    /// A repository of 1,000,003 bytes in one file of weights, with everything that is fetched and a file that is not. Its
-    /// config.json is a model's; the weights are noise.
+    /// A repository of 1,000,003 bytes in one file of weights, with everything that is fetched and
+    /// a file that is not. Its config.json is a model's; the weights are noise.
     pub(crate) fn start() -> Self {
         let small = |text: &str| RepoFile { content: text.into(), large: false };
         let large = |content: Vec<u8>| RepoFile { content, large: true };

@@ -22,8 +22,8 @@ fn files_below(dir: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// What huggingface_hub's `scan_cache_dir` calls corrupted: a ref without its snapshot, a link without its blob, a repository
-/// without snapshots.
+/// What huggingface_hub's `scan_cache_dir` calls corrupted: a ref without its snapshot, a link
+/// without its blob, a repository without snapshots.
 fn check_consistent(cache: &Path) {
     for repo in read_dir(cache).unwrap().map(|entry| entry.unwrap().path()) {
         if !repo.file_name().unwrap().to_str().unwrap().starts_with("models--") {

@@ -1,4 +1,5 @@
-//! The stream against decoding everything at once by the `tokenizers` crate, for every kind of decoder.
+//! The stream against decoding everything at once by the `tokenizers` crate, for every kind of
+//! decoder.
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -42,8 +43,8 @@ impl Pair {
                 text,
                 expected
             );
-            // U+FFFD comes out only where the full text has it too; `starts_with` has seen to that. And pieces are
-            // `str`s, so that none can end inside a code point.
+            // U+FFFD comes out only where the full text has it too; `starts_with` has seen to that.
+            // And pieces are `str`s, so that none can end inside a code point.
             prop_assert!(text.is_char_boundary(before));
         }
         detokenizer.finish(&mut text);
@@ -68,7 +69,8 @@ fn tiny_pair() -> &'static Pair {
     })
 }
 
-/// A `SentencePiece`-like vocabulary: `<unk>`, `<s>`, `</s>`, 256 byte tokens, pieces with and without the space marker.
+/// A `SentencePiece`-like vocabulary: `<unk>`, `<s>`, `</s>`, 256 byte tokens, pieces with and
+/// without the space marker.
 fn sentencepiece(decoder: &Value) -> Value {
     let mut vocab = Map::new();
     let mut add = |token: String| {
@@ -126,7 +128,8 @@ fn sentencepiece_pairs() -> &'static [Pair] {
 
 const SENTENCEPIECE_IDS: u32 = 3 + 256 + 14;
 
-/// Ids of texts that need several tokens per code point, mixed with random ids and runs of byte tokens.
+/// Ids of texts that need several tokens per code point, mixed with random ids and runs of byte
+/// tokens.
 fn byte_level_ids(pair: &'static Pair, num_ids: u32) -> impl Strategy<Value = Vec<u32>> {
     let encode = |text: String| pair.ours.encode(&text, EncodeOptions::default()).unwrap();
     let single_bytes: Vec<u32> = (0..num_ids)
@@ -174,7 +177,8 @@ proptest! {
     }
 }
 
-/// A token is shown as soon as nothing can change it: text at once, a code point with its last byte.
+/// A token is shown as soon as nothing can change it: text at once, a code point with its last
+/// byte.
 #[test]
 fn nothing_waits_longer_than_it_must() {
     let pair = tiny_pair();
@@ -213,7 +217,8 @@ fn a_continuation_keeps_its_leading_space() {
     }
 }
 
-/// What is left over at the end becomes U+FFFD, once per broken code point (byte level) or byte (byte fallback).
+/// What is left over at the end becomes U+FFFD, once per broken code point (byte level) or byte
+/// (byte fallback).
 #[test]
 fn unfinished_bytes_at_the_end() {
     let stream = |pair: &Pair, ids: &[u32]| {
@@ -246,7 +251,8 @@ const SMALL: &str = r#"{"version":"1.0","truncation":null,"padding":null,
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4_000))]
 
-    /// Whatever is cut from, pasted into or renamed in a tokenizer file: an error or a tokenizer, never a panic.
+    /// Whatever is cut from, pasted into or renamed in a tokenizer file: an error or a tokenizer,
+    /// never a panic.
     #[test]
     fn damaged_tokenizer_files_do_not_panic(
         edits in prop::collection::vec(

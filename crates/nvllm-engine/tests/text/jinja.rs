@@ -1,5 +1,5 @@
-//! Chat templates as Jinja2 renders them, byte for byte but for a list of known differences: `tests/golden/chat_templates.json`, which
-//! `tests/python/chat_templates.py` records.
+//! Chat templates as Jinja2 renders them, byte for byte but for a list of known differences:
+//! `tests/golden/chat_templates.json`, which `tests/python/chat_templates.py` records.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};

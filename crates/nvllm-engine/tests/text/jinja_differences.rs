@@ -1,5 +1,5 @@
-//! Where templates are known to render differently than in Jinja2, by reason. An entry that no longer differs, or differs in
-//! another way, fails the test as one that newly differs does.
+//! Where templates are known to render differently than in Jinja2, by reason. An entry that no
+//! longer differs, or differs in another way, fails the test as one that newly differs does.
 
 /// How our rendering differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,4 +1,5 @@
-//! The text side against what Hugging Face's libraries produced, and against the `tokenizers` crate itself.
+//! The text side against what Hugging Face's libraries produced, and against the `tokenizers` crate
+//! itself.
 
 mod detokenizer;
 mod golden;

@@ -1,5 +1,6 @@
-//! A backend without arithmetic: it resolves and checks each step as host backends do, keeps what is written to each KV
-//! cell and by whom, and computes rows from what it reads back through the block tables.
+//! A backend without arithmetic: it resolves and checks each step as host backends do, keeps what
+//! is written to each KV cell and by whom, and computes rows from what it reads back through the
+//! block tables.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -145,7 +146,8 @@ impl Executor {
         Ok(())
     }
 
-    /// What each row from the first on depends on, read back through the tables; all groups must agree.
+    /// What each row from the first on depends on, read back through the tables; all groups must
+    /// agree.
     fn read(&self, seq: &BatchSeq) -> Result<Vec<Hash>, String> {
         let epoch = self.epochs[seq.slot.index()];
         let seed = self.slots.get(seq.slot).map_or(0, |s| s.sampling.seed);

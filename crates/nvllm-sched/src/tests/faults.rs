@@ -1,5 +1,5 @@
-//! Faults planted in the scheduler's state, in its steps, in a backend's output and in the events: a walk that does not
-//! find them would prove nothing.
+//! Faults planted in the scheduler's state, in its steps, in a backend's output and in the events:
+//! a walk that does not find them would prove nothing.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -180,7 +180,8 @@ impl Fault {
                 seq.outputs.pop();
                 true
             }
-            // A reset that follows another use of the slot; without it the slot still is the other's.
+            // A reset that follows another use of the slot; without it the slot still is the
+            // other's.
             Self::NoReset => step.resets.pop().is_some(),
             _ => false,
         }
@@ -246,7 +247,8 @@ fn check_finds_every_fault_in_the_state() {
     }
 }
 
-/// What happens outside shows as soon as a token that depends on it is seen, which an aborted sequence never brings.
+/// What happens outside shows as soon as a token that depends on it is seen, which an aborted
+/// sequence never brings.
 #[test]
 fn walks_find_faults_in_steps_outputs_and_events() {
     let mut found = BTreeMap::new();

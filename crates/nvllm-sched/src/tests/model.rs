@@ -1,4 +1,5 @@
-//! A model that is a hash: each row's result depends on every token and position before it, and on the sampling seed.
+//! A model that is a hash: each row's result depends on every token and position before it, and on
+//! the sampling seed.
 
 use std::collections::BTreeSet;
 

@@ -87,8 +87,8 @@ fn output_rows_bound_a_chunk() {
 
 #[test]
 fn the_queue_is_by_priority_then_arrival_and_nobody_overtakes_its_head() {
-    // 5 blocks of 4. The first holds one and is promised another; the large one needs 4 and waits; one would do for the
-    // late one, which waits behind it.
+    // 5 blocks of 4. The first holds one and is promised another; the large one needs 4 and waits;
+    // one would do for the late one, which waits behind it.
     let mut pair = scheduler(&CONFIG, 6);
     let first = pair.0.add(prompt(4)).unwrap();
     turn(&mut pair);

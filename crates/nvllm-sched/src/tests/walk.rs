@@ -1,5 +1,6 @@
-//! Random walks: any interleaving of add, abort, finish, plan, commit and failed steps, with all invariants checked after
-//! every call and every event compared with what the sequence would do alone.
+//! Random walks: any interleaving of add, abort, finish, plan, commit and failed steps, with all
+//! invariants checked after every call and every event compared with what the sequence would do
+//! alone.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -58,7 +59,8 @@ impl std::ops::AddAssign for Counts {
 }
 
 impl Walk {
-    /// Walks from `seed` until every sequence has ended; on an error the first line names what is wrong.
+    /// Walks from `seed` until every sequence has ended; on an error the first line names what is
+    /// wrong.
     pub(super) fn run(seed: u64, fault: Option<Fault>) -> (bool, Result<Counts, String>) {
         let mut rng = Rng::new(seed);
         let config = random_config(&mut rng);

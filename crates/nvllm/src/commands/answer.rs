@@ -75,7 +75,8 @@ impl Receiving {
         Ok(Self { stream: engine.stream(request)?, prompt_tokens, max_tokens, submitted, aborted: false })
     }
 
-    /// Waits for the answer, and hands over each piece of text as it comes: with its token, or held back until the end.
+    /// Waits for the answer, and hands over each piece of text as it comes: with its token, or held
+    /// back until the end.
     ///
     /// Ctrl-C aborts the request, wherever it is: the answer is what has come by then.
     pub(super) fn answer(

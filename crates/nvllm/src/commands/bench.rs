@@ -1,4 +1,5 @@
-//! `nvllm bench`: what a model does on this machine, and how near that is to what the hardware allows.
+//! `nvllm bench`: what a model does on this machine, and how near that is to what the hardware
+//! allows.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,16 +36,19 @@ pub(crate) struct Bench {
     pub quick: bool,
     #[command(flatten)]
     pub device: DeviceArgs,
-    /// Dtype of values between ops and of the KV cache; bf16 for models saved in bf16, else f32, if not given.
+    /// Dtype of values between ops and of the KV cache; bf16 for models saved in bf16, else f32, if
+    /// not given.
     #[arg(long, value_enum)]
     pub activations: Option<Dtype>,
     /// What is promised about the order of sums.
     #[arg(long, value_enum, default_value = "invariant")]
     pub numerics: Promise,
-    /// Tokens in one step: longer prompts are cut into chunks; 512 on a CPU and 8192 on a GPU if not given.
+    /// Tokens in one step: longer prompts are cut into chunks; 512 on a CPU and 8192 on a GPU if
+    /// not given.
     #[arg(long)]
     pub max_num_batched_tokens: Option<usize>,
-    /// Sequences at once in decode and prefill, as in 1,8; each workload's own sizes if none is given.
+    /// Sequences at once in decode and prefill, as in 1,8; each workload's own sizes if none is
+    /// given.
     #[arg(long, visible_alias = "batch-size", value_name = "N,..", value_delimiter = ',', value_parser = size)]
     pub batch: Vec<usize>,
     /// Tokens that each sequence holds before a decode step, as in 128,1024.
@@ -53,7 +57,8 @@ pub(crate) struct Bench {
     /// Tokens of each prompt in prefill, as in 512,1024.
     #[arg(short, long, visible_alias = "input-len", value_name = "N,..", value_delimiter = ',', value_parser = size)]
     pub prompt_len: Vec<usize>,
-    /// Share of the nano set's requests and lengths, above 0 to 1; as much as fits the time if not given.
+    /// Share of the nano set's requests and lengths, above 0 to 1; as much as fits the time if not
+    /// given.
     #[arg(long, value_parser = share)]
     pub scale: Option<f64>,
     /// Seconds that one case may take: larger ones are skipped, with a line that says so.
@@ -89,7 +94,8 @@ fn workload_name(text: &str) -> Result<&'static str, String> {
     workload::find(text).map(Workload::name).map_err(|e| e.to_string())
 }
 
-/// Whether the file that a flag names can be written, before anything is measured for it. A file made for the try is removed.
+/// Whether the file that a flag names can be written, before anything is measured for it. A file
+/// made for the try is removed.
 fn check_writable(flag: &str, path: &Path) -> Result<()> {
     let is_new = !path.exists();
     std::fs::OpenOptions::new()

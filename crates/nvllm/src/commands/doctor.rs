@@ -101,7 +101,8 @@ impl Folder {
     }
 }
 
-/// Bytes of the files below a folder; links, of which the hub cache has many, are not followed. 0 if there is none.
+/// Bytes of the files below a folder; links, of which the hub cache has many, are not followed. 0
+/// if there is none.
 fn bytes_below(path: &Path) -> u64 {
     let Ok(entries) = std::fs::read_dir(path) else { return 0 };
     let bytes = |entry: std::fs::DirEntry| match entry.metadata() {

@@ -44,7 +44,8 @@ pub(crate) struct Generate {
     /// Print a JSON object for each token as it comes, and one at the end.
     #[arg(long)]
     jsonl: bool,
-    /// Report log-probabilities of each token and of this many of the most likely (needs --json or --jsonl).
+    /// Report log-probabilities of each token and of this many of the most likely (needs --json or
+    /// --jsonl).
     #[arg(long, value_name = "K")]
     logprobs: Option<u16>,
     /// Prompts of --prompts that run at once [default: 16].
@@ -93,7 +94,8 @@ pub(super) fn run(args: &Generate) -> Result<()> {
     let printer = Printer { args, engine: &engine, model: &model, tokenizer, seed, many };
     let mut interrupted = false;
     let mut results = Vec::new();
-    // In the order of the prompts. They all run at once; the later ones' events wait in their streams.
+    // In the order of the prompts. They all run at once; the later ones' events wait in their
+    // streams.
     for (index, (prompt, receiving)) in prompts.iter().zip(receiving).enumerate() {
         let answer = printer.stream(index, prompt, receiving, &listener)?;
         interrupted |= answer.ending == Ending::Interrupted;
@@ -105,7 +107,8 @@ pub(super) fn run(args: &Generate) -> Result<()> {
         _ => writeln!(std::io::stdout(), "{:#}", Value::from(results))?,
     }
     if interrupted {
-        // Joining the engine's thread would wait for the step that it runs, which may be a long prompt's.
+        // Joining the engine's thread would wait for the step that it runs, which may be a long
+        // prompt's.
         std::mem::forget(engine);
         bail!(Interrupted);
     }
@@ -217,7 +220,8 @@ impl Printer<'_> {
         Some(score.into())
     }
 
-    /// A token with its log-probability. `bytes` are exact where a token is a part of a character and `token` cannot be.
+    /// A token with its log-probability. `bytes` are exact where a token is a part of a character
+    /// and `token` cannot be.
     fn scored(&self, id: TokenId, logprob: f32) -> Map<String, Value> {
         let fields = [
             ("id", id.0.into()),

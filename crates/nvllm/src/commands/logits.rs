@@ -26,7 +26,8 @@ pub(crate) struct Logits {
     /// Position ids, likewise; 0, 1, 2, .. if not given.
     #[arg(long, value_name = "LIST|FILE")]
     pub positions: Option<String>,
-    /// The safetensors file to write: tensor `logits` [tokens, vocabulary], f32; `-` is standard output.
+    /// The safetensors file to write: tensor `logits` [tokens, vocabulary], f32; `-` is standard
+    /// output.
     #[arg(long, value_name = "FILE")]
     pub out: PathBuf,
 }
@@ -67,7 +68,8 @@ pub(super) fn run(args: &Logits) -> Result<()> {
     Ok(())
 }
 
-/// What a safetensors file with the one tensor `logits` of f32 has before its data, so that these are not copied.
+/// What a safetensors file with the one tensor `logits` of f32 has before its data, so that these
+/// are not copied.
 fn safetensors_head(shape: Vec<usize>, len: usize) -> Result<Vec<u8>> {
     let tensor = TensorInfo { dtype: Dtype::F32, shape, data_offsets: (0, len) };
     let mut header = serde_json::to_vec(&Metadata::new(None, vec![("logits".into(), tensor)])?)?;

@@ -72,7 +72,8 @@ pub(crate) enum Command {
     Completions(completions::Completions),
 }
 
-/// Ends the process as clap ends it on a bad command line: for what clap's own attributes cannot say.
+/// Ends the process as clap ends it on a bad command line: for what clap's own attributes cannot
+/// say.
 fn usage_error(message: &str) -> ! {
     Cli::command().error(ErrorKind::ArgumentConflict, message).exit()
 }

@@ -20,7 +20,8 @@ pub(crate) struct PromptArgs {
     /// Read the prompt from a file; `-` is standard input.
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// Continue every prompt of a file, all at once: one a line, or `.jsonl` with a string or {"prompt": ..} a line.
+    /// Continue every prompt of a file, all at once: one a line, or `.jsonl` with a string or
+    /// {"prompt": ..} a line.
     #[arg(long, value_name = "FILE")]
     prompts: Option<PathBuf>,
 }
@@ -46,7 +47,8 @@ impl PromptArgs {
     }
 }
 
-/// Fields of a request of OpenAI's or vLLM's that change an answer; other fields (an id, a label) are passed over.
+/// Fields of a request of OpenAI's or vLLM's that change an answer; other fields (an id, a label)
+/// are passed over.
 const FOR_ALL: [&str; 14] = [
     "max_tokens",
     "temperature",

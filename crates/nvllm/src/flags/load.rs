@@ -31,7 +31,8 @@ impl Promise {
 /// Which model, on what.
 #[derive(Args)]
 pub(crate) struct ModelArgs {
-    /// A directory in Hugging Face's layout, or a hub id (org/name or org/name@revision); the embedded demo model if not given.
+    /// A directory in Hugging Face's layout, or a hub id (org/name or org/name@revision); the
+    /// embedded demo model if not given.
     #[arg(short, long, help_heading = "Loading")]
     pub model: Option<String>,
     #[command(flatten)]
@@ -53,13 +54,16 @@ pub(crate) struct LoadArgs {
     /// Dtype of the KV cache; that of the activations if not given.
     #[arg(long, value_enum)]
     pub kv_cache_dtype: Option<Dtype>,
-    /// Tokens of one sequence, prompt and output together; the model's own maximum, or what fits, if not given.
+    /// Tokens of one sequence, prompt and output together; the model's own maximum, or what fits,
+    /// if not given.
     #[arg(long, value_parser = number::positive)]
     pub max_model_len: Option<usize>,
-    /// Tokens in one step: longer prompts are cut into chunks; 512 on a CPU and 8192 on a GPU if not given.
+    /// Tokens in one step: longer prompts are cut into chunks; 512 on a CPU and 8192 on a GPU if
+    /// not given.
     #[arg(long, value_parser = number::positive)]
     pub max_num_batched_tokens: Option<usize>,
-    /// Bytes of KV cache, as in 4GiB; enough for the sequences, up to half of the free memory, if not given.
+    /// Bytes of KV cache, as in 4GiB; enough for the sequences, up to half of the free memory, if
+    /// not given.
     #[arg(long, value_name = "BYTES", value_parser = number::bytes)]
     pub kv_cache_bytes: Option<usize>,
     /// Positions in one block of the KV cache.

@@ -5,7 +5,8 @@ use clap::Args;
 /// Which model.
 #[derive(Args)]
 pub(crate) struct ModelName {
-    /// A directory in Hugging Face's layout, or a hub id (org/name or org/name@revision); the embedded demo model if not given.
+    /// A directory in Hugging Face's layout, or a hub id (org/name or org/name@revision); the
+    /// embedded demo model if not given.
     #[arg(value_name = "MODEL")]
     argument: Option<String>,
     /// The same, as in the other commands.

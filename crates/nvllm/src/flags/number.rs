@@ -22,7 +22,8 @@ impl<T: FromStr<Err: Display>> FromStr for OrNone<T> {
     }
 }
 
-/// Bytes: a number with or without a unit. `4GiB` and `4096MiB` count by 1024, `4GB` and `4G` by 1000.
+/// Bytes: a number with or without a unit. `4GiB` and `4096MiB` count by 1024, `4GB` and `4G` by
+/// 1000.
 pub(crate) fn bytes(text: &str) -> Result<usize, String> {
     let parsed = parse_size::parse_size(text).map_err(|e| e.to_string());
     let bytes = parsed.and_then(|bytes| usize::try_from(bytes).map_err(|e| e.to_string()));

@@ -14,7 +14,8 @@ use crate::words::{self, BadArgument};
 #[derive(Args)]
 #[command(next_help_heading = "Sampling")]
 pub(crate) struct SamplingArgs {
-    /// Tokens to generate at most; -1: as many as the context holds [default: the model's, else 256, in chat 1024].
+    /// Tokens to generate at most; -1: as many as the context holds [default: the model's, else
+    /// 256, in chat 1024].
     #[arg(short = 'n', long, value_name = "N", allow_negative_numbers = true)]
     max_tokens: Option<OrNone<usize>>,
     /// Higher is more random, 0 is greedy [default: the model's, else 1].
@@ -23,10 +24,12 @@ pub(crate) struct SamplingArgs {
     /// Keep the k most likely tokens; 0 or -1 keeps all [default: the model's, else all].
     #[arg(long, value_name = "K", allow_negative_numbers = true)]
     pub top_k: Option<OrNone<u32>>,
-    /// Keep the most likely tokens that have this much probability together [default: the model's, else 1].
+    /// Keep the most likely tokens that have this much probability together [default: the model's,
+    /// else 1].
     #[arg(long, value_name = "P", allow_hyphen_values = true)]
     pub top_p: Option<f32>,
-    /// Keep tokens with at least this share of the largest probability [default: the model's, else 0].
+    /// Keep tokens with at least this share of the largest probability [default: the model's, else
+    /// 0].
     #[arg(long, value_name = "P", allow_hyphen_values = true)]
     pub min_p: Option<f32>,
     /// Above 1: makes tokens of prompt and output less likely [default: the model's, else 1].
@@ -41,7 +44,8 @@ pub(crate) struct SamplingArgs {
     /// Add a number to a token's logit; may be given several times.
     #[arg(long, value_name = "TOKEN_ID=BIAS", value_parser = parse_bias, allow_hyphen_values = true)]
     pub logit_bias: Vec<(u32, f32)>,
-    /// Seed of the draws: the same seed gives the same text; -1 draws one [default: random, and reported].
+    /// Seed of the draws: the same seed gives the same text; -1 draws one [default: random, and
+    /// reported].
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub seed: Option<OrNone<u64>>,
     /// Stop before this text; may be given several times.
@@ -53,7 +57,8 @@ pub(crate) struct SamplingArgs {
 }
 
 impl SamplingArgs {
-    /// `--max-tokens`, else what the model's authors ask for, else `default`; none is as many as the context holds.
+    /// `--max-tokens`, else what the model's authors ask for, else `default`; none is as many as
+    /// the context holds.
     pub(crate) fn max_tokens(&self, model: &Model, default: usize) -> Option<usize> {
         let default = model.generation.max_new_tokens.unwrap_or(default);
         self.max_tokens.map_or(Some(default), |OrNone(number)| number)
@@ -65,7 +70,8 @@ impl SamplingArgs {
         self.stop.iter().chain(own).cloned().collect()
     }
 
-    /// Says what of the model's generation_config.json is not followed, unless a flag says otherwise anyway.
+    /// Says what of the model's generation_config.json is not followed, unless a flag says
+    /// otherwise anyway.
     pub(crate) fn warn_of_defaults(&self, model: &Model) {
         let overridden = |field: &str| match field {
             "temperature" | "do_sample" => self.temperature.is_some(),
@@ -83,7 +89,8 @@ impl SamplingArgs {
         }
     }
 
-    /// Refuses a number out of its range as a bad command line: needs no model, so it comes before one is fetched or loaded.
+    /// Refuses a number out of its range as a bad command line: needs no model, so it comes before
+    /// one is fetched or loaded.
     pub(crate) fn check(&self) -> Result<(), BadArgument> {
         let ranges = self.over(SamplingParams::default()).check_ranges();
         ranges.map_err(|e| BadArgument(words::sampling(&e).unwrap_or_else(|| e.to_string())))
@@ -114,7 +121,8 @@ fn parse_bias(text: &str) -> Result<(u32, f32), String> {
 pub(crate) fn params(args: &SamplingArgs, model: &Model) -> SamplingParams {
     let given = args.over(model.sampling());
     SamplingParams {
-        // The hasher's keys are the operating system's randomness. Short, so that it can be typed again.
+        // The hasher's keys are the operating system's randomness. Short, so that it can be typed
+        // again.
         seed: args.seed.and_then(|OrNone(seed)| seed).unwrap_or_else(|| RandomState::new().hash_one(0) >> 32),
         stop_tokens: if args.ignore_eos { Vec::new() } else { given.stop_tokens },
         ..given

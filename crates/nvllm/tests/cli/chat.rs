@@ -136,7 +136,8 @@ fn a_full_context_drops_the_oldest_turns() {
         "user: Hello two",
     ]);
     assert!(!run.stderr.contains("the the"), "{}", run.stderr);
-    // One that leaves less room than an answer is usually given is answered as far as there is room.
+    // One that leaves less room than an answer is usually given is answered as far as there is
+    // room.
     let run = piped(&["--ignore-eos", "--max-model-len", "96"], "the ".repeat(60).as_bytes());
     assert_eq!((run.code, run.num_answers()), (Some(0), 1), "{}", run.stderr);
     run.says(&["context full"]);

@@ -88,7 +88,8 @@ impl Terminal {
         parts.iter().for_each(|part| drop(self.wait_for(part)));
     }
 
-    /// Waits for the end, which is to be a success and to leave the terminal as it was; what has come, and the state.
+    /// Waits for the end, which is to be a success and to leave the terminal as it was; what has
+    /// come, and the state.
     fn ends(self) -> (String, tempfile::TempDir) {
         self.ends_with(0)
     }
@@ -124,7 +125,8 @@ impl Terminal {
 
 #[test]
 fn lines_typed_ahead_are_answered() {
-    // Slow enough that two lines are typed while the first is answered, and before that while the model is loaded.
+    // Slow enough that two lines are typed while the first is answered, and before that while the
+    // model is loaded.
     let mut terminal = Terminal::start(&["-t", "0", "-n", "12", "--ignore-eos", "--backend", "reference"]);
     terminal.keys(b"zero\n");
     terminal.wait_for("> ");
@@ -172,7 +174,8 @@ fn bytes_that_are_not_utf8_become_replacement_characters() {
 
 #[test]
 fn ctrl_d_leaves_whenever_it_is_pressed() {
-    // Before the chat has the terminal it is still the end of input: pressed while a line is edited, or ahead of that.
+    // Before the chat has the terminal it is still the end of input: pressed while a line is
+    // edited, or ahead of that.
     let start = || Terminal::start(&["-t", "0", "-n", "4"]).ready();
     let mut terminal = start();
     terminal.keys(b"\x04");

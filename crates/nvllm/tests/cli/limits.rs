@@ -1,4 +1,5 @@
-//! Limits: what cannot be is refused by `plan` and `generate` in the same words, and what does not fit is said before it aborts.
+//! Limits: what cannot be is refused by `plan` and `generate` in the same words, and what does not
+//! fit is said before it aborts.
 
 use serde_json::Value;
 

@@ -37,7 +37,8 @@ impl Small {
     }
 }
 
-/// The fewest rows with which one tile a multiprocessor covers W; otherwise W streams. None if not even that fits.
+/// The fewest rows with which one tile a multiprocessor covers W; otherwise W streams. None if not
+/// even that fits.
 pub(super) fn small(l: &Linear, tokens: usize) -> Option<Small> {
     let fits = |way: &Small| way.shared(l, tokens) <= l.room.shared;
     let covers = |rows: &usize| l.tiles(*rows) <= l.room.blocks;
@@ -45,7 +46,8 @@ pub(super) fn small(l: &Linear, tokens: usize) -> Option<Small> {
     resident.or_else(|| Some(Small::Stream).filter(fits))
 }
 
-/// The flag that lets the next kernel start when x is here, so that its weights do not queue before x.
+/// The flag that lets the next kernel start when x is here, so that its weights do not queue before
+/// x.
 const LATE: usize = 2;
 
 /// A norm of x that every block makes for itself.
@@ -99,8 +101,8 @@ const NORM_COLS: usize = 4096;
 const NORM_SHARED: usize = 1024;
 
 impl Lowering<'_> {
-    /// For so many rows, the launches of the linear layer after node `at` if that is a norm which the layer makes for itself. The bits
-    /// are those of the two kernels one after the other.
+    /// For so many rows, the launches of the linear layer after node `at` if that is a norm which
+    /// the layer makes for itself. The bits are those of the two kernels one after the other.
     pub(in crate::lower) fn norm_inside(&self, at: usize) -> Result<Option<(usize, Vec<Launch>)>> {
         let norm = &self.program.nodes[at];
         let (Op::RmsNorm { weight, eps }, Some(layer)) = (&norm.op, self.layer(at + 1)) else {
@@ -119,8 +121,8 @@ impl Lowering<'_> {
     }
 }
 
-/// Whether nothing but the node after it reads what node `at` makes of its input, and that input lies apart from what the node after it
-/// writes: the plan lets it go before.
+/// Whether nothing but the node after it reads what node `at` makes of its input, and that input
+/// lies apart from what the node after it writes: the plan lets it go before.
 fn only_for_next(program: &Program, plan: &MemoryPlan, at: usize) -> bool {
     let [norm, next] = &program.nodes[at..at + 2] else { return false };
     let (product, reads) = (norm.outputs[0], program.nodes.iter().flat_map(|node| &node.inputs));
@@ -160,8 +162,8 @@ mod tests {
 
     use super::*;
 
-    /// Whether the linear layer that follows a norm may make it, where `more` uses what the norm makes and `keep` keeps it; and with
-    /// the layer's output where the norm's input was.
+    /// Whether the linear layer that follows a norm may make it, where `more` uses what the norm
+    /// makes and `keep` keeps it; and with the layer's output where the norm's input was.
     fn alone(keep: bool, more: impl FnOnce(&mut Recorder, ValueId)) -> [bool; 2] {
         let mut builder = SpecBuilder::new();
         let table = builder.matrix("table", 8, AxisRole::Replicated, [("t".into(), 8, AxisRole::Replicated)]);

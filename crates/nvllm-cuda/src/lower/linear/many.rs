@@ -22,15 +22,17 @@ fn blocks(l: &Linear, tokens: usize) -> Dim {
     Dim::Tiles { rows: l.y.rows, cols: 1, per: tokens, each: l.tiles(TILE_ROWS), most: l.room.blocks }
 }
 
-/// Rows at most for which tiles of `wgmma.cu` with 64 tokens are best: one for each multiprocessor, or one layer of them.
+/// Rows at most for which tiles of `wgmma.cu` with 64 tokens are best: one for each multiprocessor,
+/// or one layer of them.
 ///
-/// A tile of 64 tokens takes some 0.7 of the time of one of 128 (bench/records/kernels/cuda.jsonl, run 2026-11-22T20:58Z), so it wins
-/// until it takes another turn of all multiprocessors.
+/// A tile of 64 tokens takes some 0.7 of the time of one of 128 (bench/records/kernels/cuda.jsonl,
+/// run 2026-11-22T20:58Z), so it wins until it takes another turn of all multiprocessors.
 pub(super) fn single_rows(l: &Linear) -> usize {
     64 * (l.room.blocks / l.tiles(TILE_ROWS)).max(1)
 }
 
-/// Rows at most for which tiles with 128 tokens are best: with a short K those of 192 are better where they are many (same run).
+/// Rows at most for which tiles with 128 tokens are best: with a short K those of 192 are better
+/// where they are many (same run).
 pub(super) const fn double_rows(l: &Linear) -> usize {
     if l.k() <= 1024 { 1024 } else { usize::MAX }
 }

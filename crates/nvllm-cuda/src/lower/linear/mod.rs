@@ -214,8 +214,8 @@ pub(crate) fn partial_bytes(program: &Program, limits: &Limits) -> usize {
     program.nodes.iter().map(bytes).max().unwrap_or(0)
 }
 
-/// What all fast kernels take after `factors`: where W and x are, or partial sums of their products. The last are flags, of which 1
-/// says that y is f32.
+/// What all fast kernels take after `factors`: where W and x are, or partial sums of their
+/// products. The last are flags, of which 1 says that y is f32.
 fn operands(l: &Linear, factors: Args, flags: usize) -> Args {
     let args = factors.ptr(l.narrow_bias()).ptr(l.residual()).ptr(l.y.at);
     args.rows(l.y.rows).int(l.n).int(l.k()).int(usize::from(l.y.dtype == DType::F32) + flags)
@@ -293,7 +293,8 @@ mod tests {
         let (fast, slow) = (SPLIT8.0, LANES.0);
         assert_eq!(rows(&layer(1024, 1024, DType::Bf16)), all(fast, &[8, 16, 32, 128, 256, usize::MAX]));
         assert_eq!(rows(&layer(3072, 1024, DType::Bf16)), all(fast, &[8, 16, 128, 256, usize::MAX]));
-        // Columns that no run of 16 bytes covers; then a K whose rows of x fill a block's shared memory.
+        // Columns that no run of 16 bytes covers; then a K whose rows of x fill a block's shared
+        // memory.
         assert_eq!(rows(&layer(1024, 151_935, DType::Bf16)), all(fast, &[8, 16, 256, usize::MAX]));
         assert_eq!(rows(&layer(16_384, 4096, DType::Bf16)), all(fast, &[128, 256, usize::MAX]));
         assert_eq!(rows(&layer(1020, 1024, DType::Bf16)), all(slow, &[usize::MAX]));

@@ -1,4 +1,5 @@
-//! Methods of dictionaries and lists. Those that would change one are not there, as in Jinja2's sandbox.
+//! Methods of dictionaries and lists. Those that would change one are not there, as in Jinja2's
+//! sandbox.
 
 use minijinja::value::Tuple;
 use minijinja::{Error, ErrorKind, Value};

@@ -1,4 +1,5 @@
-//! The tests after `is` in which minijinja differs: what Python counts as iterable, as a sequence, as a number.
+//! The tests after `is` in which minijinja differs: what Python counts as iterable, as a sequence,
+//! as a number.
 
 use minijinja::value::ValueKind;
 use minijinja::{Environment, Value};

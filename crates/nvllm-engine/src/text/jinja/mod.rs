@@ -1,12 +1,13 @@
 //! Jinja2 as `apply_chat_template` sets it up, by way of `minijinja`.
 //!
-//! The library parses and runs templates. Chat templates are written for Jinja2 though, that is for Python, and a prompt
-//! that differs from training by one character is a worse prompt. What is ours is therefore the difference that can be
-//! made up for from outside: a rewriting of the few constructs that its grammar lacks (`source`), Python's methods of
-//! strings and formats (`methods`, `braces`, `spec`), texts of values (`repr`, `number`), `json.dumps` (`tojson`), and
-//! the filters, tests and globals that it lacks or has differently. Where Python would raise, an error is preferred to a
-//! prompt that may be wrong. The differences that remain are listed, with their reasons, in
-//! `tests/text/jinja_differences.rs`.
+//! The library parses and runs templates. Chat templates are written for Jinja2 though, that is for
+//! Python, and a prompt that differs from training by one character is a worse prompt. What is ours
+//! is therefore the difference that can be made up for from outside: a rewriting of the few
+//! constructs that its grammar lacks (`source`), Python's methods of strings and formats
+//! (`methods`, `braces`, `spec`), texts of values (`repr`, `number`), `json.dumps` (`tojson`), and
+//! the filters, tests and globals that it lacks or has differently. Where Python would raise, an
+//! error is preferred to a prompt that may be wrong. The differences that remain are listed, with
+//! their reasons, in `tests/text/jinja_differences.rs`.
 
 mod braces;
 mod containers;

@@ -1,5 +1,5 @@
-//! Numbers as Python reads and prints them. Integers have 128 bits here; beyond is an error and no wrong
-//! number.
+//! Numbers as Python reads and prints them. Integers have 128 bits here; beyond is an error and no
+//! wrong number.
 
 use super::strings::{is_decimal, is_space};
 use super::values::{Result, error};
@@ -8,7 +8,8 @@ fn overflow() -> minijinja::Error {
     error("an integer of more than 128 bits")
 }
 
-/// `repr` of a float: the shortest digits that read back the same, with an exponent below 1e-4 and from 1e16 on.
+/// `repr` of a float: the shortest digits that read back the same, with an exponent below 1e-4 and
+/// from 1e16 on.
 pub(super) fn float(x: f64) -> String {
     if !x.is_finite() {
         return match (x.is_nan(), x > 0.0) {

@@ -1,4 +1,5 @@
-//! Objects that minijinja lacks: `cycler`, `joiner`, and macros that take more arguments than they name.
+//! Objects that minijinja lacks: `cycler`, `joiner`, and macros that take more arguments than they
+//! name.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

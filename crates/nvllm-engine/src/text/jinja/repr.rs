@@ -1,4 +1,5 @@
-//! `str(value)` and `repr(value)`, which minijinja has its own way of for floats, strings and undefined values.
+//! `str(value)` and `repr(value)`, which minijinja has its own way of for floats, strings and
+//! undefined values.
 
 use minijinja::value::ValueKind;
 use minijinja::{State, Value};

@@ -1,6 +1,6 @@
-//! What minijinja's grammar lacks is written into the template's text before it is parsed: `{% generation %}` blocks
-//! (which mark an assistant's words for training), tuples without brackets, Python's escapes in strings, and macros that
-//! take more arguments than they name.
+//! What minijinja's grammar lacks is written into the template's text before it is parsed: `{%
+//! generation %}` blocks (which mark an assistant's words for training), tuples without brackets,
+//! Python's escapes in strings, and macros that take more arguments than they name.
 
 use super::strings::unescape_literal;
 
@@ -114,7 +114,8 @@ fn string_end(text: &str) -> Option<usize> {
     end.map(|end| end + 2)
 }
 
-/// Writes an expression with its strings as minijinja reads them; whether it has a comma outside of brackets.
+/// Writes an expression with its strings as minijinja reads them; whether it has a comma outside of
+/// brackets.
 fn rewritten(text: &str) -> Result<(String, bool), String> {
     let (mut out, mut comma, mut depth, mut at) = (String::with_capacity(text.len()), false, 0_i32, 0);
     while let Some(c) = text[at..].chars().next() {

@@ -6,7 +6,8 @@ use jiff::{Timestamp, Zoned, tz::TimeZone};
 
 use super::values::{Result, error};
 
-/// `datetime.now().strftime(format)`: local time, or UTC for a given instant (so that a text can be reproduced).
+/// `datetime.now().strftime(format)`: local time, or UTC for a given instant (so that a text can be
+/// reproduced).
 pub(in crate::text) fn strftime(format: &str, now: Option<SystemTime>) -> Result<String> {
     let failed = |e: jiff::Error| error(format!("strftime_now({format:?}): {e}"));
     let now = match now {

@@ -1,5 +1,5 @@
-//! Characters and strings as Python sees them: its whitespace, its classes of characters, its case mappings and the
-//! escapes of its literals.
+//! Characters and strings as Python sees them: its whitespace, its classes of characters, its case
+//! mappings and the escapes of its literals.
 
 use std::sync::LazyLock;
 
@@ -54,7 +54,8 @@ class!(is_number_sign, r"^\p{N}$");
 class!(is_identifier_start, r"^[_\p{XIDS}]$");
 class!(is_identifier_part, r"^\p{XIDC}$");
 
-/// `str.isdigit` of one character: decimals, and the digits that are superscript, circled and the like.
+/// `str.isdigit` of one character: decimals, and the digits that are superscript, circled and the
+/// like.
 pub(super) fn is_digit(c: char) -> bool {
     let more = matches!(c, '²' | '³' | '¹' | '\u{1369}'..='\u{1371}' | '\u{19da}' | '⁰' | '\u{2074}'..='\u{2079}'
         | '\u{2080}'..='\u{2089}' | '\u{2460}'..='\u{2468}' | '\u{2474}'..='\u{247c}' | '\u{2488}'..='\u{2490}'
@@ -84,7 +85,8 @@ pub(super) fn is_cased(c: char) -> bool {
     is_upper_letter(c) || is_lower_letter(c) || is_title_case(c)
 }
 
-/// A character at the start of a title: mostly upper case, but digraphs and ligatures have a form of their own.
+/// A character at the start of a title: mostly upper case, but digraphs and ligatures have a form
+/// of their own.
 pub(super) fn title_case(c: char, out: &mut String) {
     match c {
         '\u{1c4}'..='\u{1c6}' => out.push('\u{1c5}'),
@@ -161,7 +163,8 @@ pub(super) fn swap_case(text: &str) -> String {
     out
 }
 
-/// `str.casefold`: lower case by way of upper case, which unites the forms of one letter (`ß` and `ss`, `ς` and `σ`).
+/// `str.casefold`: lower case by way of upper case, which unites the forms of one letter (`ß` and
+/// `ss`, `ς` and `σ`).
 pub(super) fn case_fold(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {

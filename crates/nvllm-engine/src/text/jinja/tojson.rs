@@ -14,8 +14,8 @@ const MAX_INDENT: usize = 255;
 /// Deeper nesting than any JSON parser lets through; it guards the stack.
 const MAX_DEPTH: usize = 256;
 
-/// The filter `tojson(ensure_ascii=False, indent=None, separators=None, sort_keys=False)` of Hugging Face's
-/// `apply_chat_template`: plain `json.dumps`, not the HTML-escaping filter of Jinja.
+/// The filter `tojson(ensure_ascii=False, indent=None, separators=None, sort_keys=False)` of
+/// Hugging Face's `apply_chat_template`: plain `json.dumps`, not the HTML-escaping filter of Jinja.
 #[allow(clippy::needless_pass_by_value)] // the signature that the template engine calls
 pub(super) fn tojson(value: &Value, positional: Rest<Value>, named: Kwargs) -> Result<Value, Error> {
     let mut positional = positional.0.into_iter();

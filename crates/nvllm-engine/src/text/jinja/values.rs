@@ -44,7 +44,8 @@ pub(super) fn text(value: &Value) -> Result<&str> {
     value.as_str().ok_or_else(|| error(format!("expected a string, not {}", value.kind())))
 }
 
-/// An integer argument that is a size: negative counts as zero, and beyond what memory holds is beyond every budget.
+/// An integer argument that is a size: negative counts as zero, and beyond what memory holds is
+/// beyond every budget.
 pub(super) fn size(value: &Value) -> Result<usize> {
     Ok(usize::try_from(int(value)?.max(0)).unwrap_or(usize::MAX))
 }
@@ -86,8 +87,8 @@ pub(super) fn split(args: &[Value]) -> Result<(&[Value], Vec<(String, Value)>)> 
     Ok((positional, named.collect::<Result<_>>()?))
 }
 
-/// Values for `names`, of which the first `required` must be there; an empty name is only positional. `what` is the
-/// function's name.
+/// Values for `names`, of which the first `required` must be there; an empty name is only
+/// positional. `what` is the function's name.
 pub(super) fn bind<const N: usize>(
     what: &str,
     args: &[Value],

@@ -80,7 +80,8 @@ impl Conversation {
         self.system.as_ref().map(|text| json!({ "role": "system", "content": text }))
     }
 
-    /// The prompt for `message`, with as many of the last turns as leave room for an answer. Nothing is kept yet.
+    /// The prompt for `message`, with as many of the last turns as leave room for an answer.
+    /// Nothing is kept yet.
     ///
     /// Errors if the message does not even fit alone.
     pub(super) fn prompt(&self, message: &str, model: &Model, room: Room) -> Result<Prompt> {

@@ -26,7 +26,8 @@ const NAMES: [&str; 10] = ["help", "?", "clear", "new", "system", "think", "hist
 const SIMILAR: f64 = 0.7;
 
 impl Entry {
-    /// What `text` is. A message may begin with a slash: doubled, in a path, and in Qwen3's `/think` and `/no_think`.
+    /// What `text` is. A message may begin with a slash: doubled, in a path, and in Qwen3's
+    /// `/think` and `/no_think`.
     ///
     /// Errors if it looks like a command and is none.
     pub(super) fn of(text: &str) -> Result<Self> {

@@ -1,7 +1,8 @@
 //! `nvllm chat`: a conversation on the terminal, or one that is read from a pipe.
 //!
-//! What is typed comes through [`input`] (which on a terminal reads through [`terminal`]), [`entry`] tells commands from
-//! messages, [`conversation`] makes the prompt and keeps it inside the context, [`thinking`] dims thoughts.
+//! What is typed comes through [`input`] (which on a terminal reads through [`terminal`]),
+//! [`entry`] tells commands from messages, [`conversation`] makes the prompt and keeps it inside
+//! the context, [`thinking`] dims thoughts.
 
 mod conversation;
 mod entry;
@@ -52,7 +53,8 @@ const MAX_TOKENS: usize = 1024;
 In a conversation /help lists the commands. A conversation that is read from a pipe answers line by line; the exit code
 is 1 if a message could not be answered.")]
 pub(crate) struct Chat {
-    /// A message to answer, `-` reads it from standard input; without one, a conversation is read line by line.
+    /// A message to answer, `-` reads it from standard input; without one, a conversation is read
+    /// line by line.
     pub message: Option<String>,
     /// A system message.
     #[arg(long)]
@@ -60,7 +62,8 @@ pub(crate) struct Chat {
     /// Whether the model thinks before it answers (for templates that know `enable_thinking`).
     #[arg(long, value_name = "BOOL")]
     pub thinking: Option<bool>,
-    /// Measure the memory's read bandwidth after the first answer, and say how near decoding came to it.
+    /// Measure the memory's read bandwidth after the first answer, and say how near decoding came
+    /// to it.
     #[arg(long)]
     pub roofline: bool,
     #[command(flatten)]
@@ -82,7 +85,8 @@ pub(super) fn run(args: &Chat) -> Result<()> {
         None => session.converse(),
     };
     if session.stopped {
-        // Joining the engine's thread would wait for the step that it runs, which may be a long prompt's.
+        // Joining the engine's thread would wait for the step that it runs, which may be a long
+        // prompt's.
         std::mem::forget(engine);
     }
     result
@@ -128,7 +132,8 @@ impl Session<'_> {
         if at_terminal {
             note!("{}; /help lists commands", self.model.name);
         }
-        // A line editor makes Ctrl-C a key. Where there is none it ends the process, unless an answer listens.
+        // A line editor makes Ctrl-C a key. Where there is none it ends the process, unless an
+        // answer listens.
         let listening = input.is_editor().then(Listener::start);
         let (mut messages, mut failed, mut told_how_to_leave) = (0, 0, false);
         loop {
@@ -208,7 +213,8 @@ impl Session<'_> {
         }
     }
 
-    /// Answers `message`; both become part of the conversation unless something failed. What came before Ctrl-C is an answer.
+    /// Answers `message`; both become part of the conversation unless something failed. What came
+    /// before Ctrl-C is an answer.
     fn answer(&mut self, message: &str, listener: &Listener) -> Result<Ending> {
         let (args, model) = (self.args, self.model);
         let max_tokens = args.sampling.max_tokens(model, MAX_TOKENS);

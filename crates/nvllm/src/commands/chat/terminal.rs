@@ -1,15 +1,17 @@
 //! A terminal for the line editor that holds UTF-8 only.
 //!
-//! rustyline gives up a line, and what was typed after it, at the first byte that is not UTF-8. So it is given a terminal
-//! of its own, a pseudo-terminal in the place of standard input, and a thread hands over what is typed:
+//! rustyline gives up a line, and what was typed after it, at the first byte that is not UTF-8. So
+//! it is given a terminal of its own, a pseudo-terminal in the place of standard input, and a
+//! thread hands over what is typed:
 //!
 //! ```text
 //! keyboard -> terminal -> thread: other bytes become U+FFFD -> pseudo-terminal -> rustyline
 //! ```
 //!
-//! The pseudo-terminal only carries bytes. The terminal itself is raw while a line is edited; in between it is as it was
-//! found, so that Ctrl-C is a signal and what is typed ahead is shown, but for one thing: Ctrl-D is a byte like others. As
-//! the end of input it would become a NUL where the terminal is made raw before it is read.
+//! The pseudo-terminal only carries bytes. The terminal itself is raw while a line is edited; in
+//! between it is as it was found, so that Ctrl-C is a signal and what is typed ahead is shown, but
+//! for one thing: Ctrl-D is a byte like others. As the end of input it would become a NUL where the
+//! terminal is made raw before it is read.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -95,7 +97,8 @@ impl Terminal {
         std::thread::spawn(move || {
             for signal in signals.forever() {
                 terminal.restore();
-                // The line editor asks for marked pastes. Not by `std::io::stdout`, which an answer may have locked.
+                // The line editor asks for marked pastes. Not by `std::io::stdout`, which an answer
+                // may have locked.
                 let _ = rustix::io::write(rustix::stdio::stdout(), b"\x1b[?2004l\n");
                 let _ = emulate_default_handler(signal);
             }
