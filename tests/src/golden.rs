@@ -110,8 +110,8 @@ impl Fixture {
             session.clear();
             values.logits.push(session.logits(ids, positions));
             if sequence.seq == 0 {
-                let kept = |label: &String| session.exe.kept(label).expect("a kept value");
-                values.hidden = labels.iter().map(|l| kept(l).to_host().expect("host").to_f32()).collect();
+                let kept = |label: &String| session.exe.kept(label).expect("readable").expect("a kept value");
+                values.hidden = labels.iter().map(|l| kept(l).to_f32()).collect();
             }
             if !sequence.greedy_24.is_empty() {
                 session.clear();

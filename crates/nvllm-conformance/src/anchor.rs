@@ -12,7 +12,7 @@ use nvllm_core::program::Node;
 use nvllm_core::weight::InputQuant;
 use nvllm_core::{
     Backend, DType, Executable, HostTensor, KvLayer, Limits, Op, Program, Reference, Source, Step,
-    StepOutput, ValueId, Weight,
+    StepOutput, Tensor as _, ValueId, Weight,
 };
 
 use crate::bound::{Applied, History, RowAt, check_top_k};
@@ -131,12 +131,13 @@ pub(crate) fn kept(
 ) -> Result<HostTensor> {
     let tensor = exe
         .kept(label)
+        .doing("reading a kept value")?
         .ok_or_else(|| Mismatch::contract(format!("`kept` has no value `{label}`, which is marked keep")))?;
     if tensor.shape() != shape || tensor.dtype() != dtype {
         let problem = format!("is {:?} {}; {shape:?} {dtype} is right", tensor.shape(), tensor.dtype());
         return Err(Mismatch::contract(format!("the kept value `{label}` {problem}")));
     }
-    tensor.to_host().doing("reading a kept value")
+    Ok(tensor)
 }
 
 /// Slot and KV index of each row. The suite's anchored steps name both.

@@ -402,7 +402,8 @@ pub fn kept_values(backend: &dyn Backend, settings: &Settings) -> Result<()> {
         trial.spec.keep("logits").doing("keep")?;
         let mut exe = load(backend, &trial)?;
         run(&mut *exe, &trial.steps()[0])?;
-        if exe.kept("logits").is_none() || exe.kept("no such label").is_some() {
+        let kept = |label| exe.kept(label).doing("kept");
+        if kept("logits")?.is_none() || kept("no such label")?.is_some() {
             return Err(Mismatch::contract(
                 "`kept` must give the kept value `logits`, and nothing for other labels",
             ));

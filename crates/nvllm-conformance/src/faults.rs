@@ -408,7 +408,7 @@ impl Executable for FaultyRun {
         self.inner.kv_cache()
     }
 
-    fn kept(&self, label: &str) -> Option<Box<dyn Tensor>> {
+    fn kept(&self, label: &str) -> Result<Option<HostTensor>> {
         self.inner.kept(label)
     }
 

@@ -1,9 +1,9 @@
 //! The two traits that a backend implements.
 
 use crate::{
-    Activations, AdapterId, CoreError, DType, EntryId, KvCache, Limits, MemoryReport, ModelSpec, Numerics,
-    OpQuery, Plan, PlanRules, Program, RequestLimits, Result, SlotId, Step, StepOutput, StepProfile, Tensor,
-    Ticket, TokenMasks, WeightSource,
+    Activations, AdapterId, CoreError, DType, EntryId, HostTensor, KvCache, Limits, MemoryReport, ModelSpec,
+    Numerics, OpQuery, Plan, PlanRules, Program, RequestLimits, Result, SlotId, Step, StepOutput,
+    StepProfile, Ticket, TokenMasks, WeightSource,
 };
 
 /// Why a backend does not run an op in some shape, and what it takes.
@@ -137,8 +137,11 @@ pub trait Executable {
     fn program(&self, entry: EntryId) -> Option<&Program>;
     /// The physical KV cache.
     fn kv_cache(&mut self) -> &mut dyn KvCache;
-    /// The labelled, kept value as the last step left it, `[rows, cols]`.
-    fn kept(&self, label: &str) -> Option<Box<dyn Tensor>>;
+    /// The labelled, kept value as the last step left it, `[rows, cols]`; `None` if no value of that
+    /// label is kept.
+    ///
+    /// Errors if the device cannot hand it out.
+    fn kept(&self, label: &str) -> Result<Option<HostTensor>>;
     /// What is held.
     fn memory(&self) -> MemoryReport;
     /// Why nothing can run any more, once that is so: the model has to be loaded again.

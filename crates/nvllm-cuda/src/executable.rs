@@ -424,11 +424,12 @@ impl Executable for CudaExecutable {
         &mut self.held.kv
     }
 
-    fn kept(&self, label: &str) -> Option<Box<dyn Tensor>> {
-        let (entry, extents) = self.last?;
+    fn kept(&self, label: &str) -> Result<Option<HostTensor>> {
+        let Some((entry, extents)) = self.last else { return Ok(None) };
         let entry = &self.entries[entry];
-        let id = entry.program.labelled(label).filter(|&id| entry.program.value(id).keep)?;
-        Some(Box::new(self.read_value(entry, id, extents).ok()?))
+        let Some(id) = entry.program.kept(label) else { return Ok(None) };
+        self.device.bind()?;
+        Ok(Some(self.read_value(entry, id, extents)?))
     }
 
     fn input_bytes(&self) -> usize {

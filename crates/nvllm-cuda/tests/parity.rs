@@ -226,7 +226,7 @@ fn tensor_cores_sum_alike() {
         let step = Step { resets: vec![reset], seqs: vec![seq], ..Step::default() };
         let ticket = exe.submit(&step).expect("it fits");
         exe.collect(ticket).expect("it runs");
-        let kept = exe.kept("y").expect("it is kept").to_host().expect("it can be read");
+        let kept = exe.kept("y").expect("it can be read").expect("it is kept");
         kept.to_f32().iter().map(|x| x.to_bits()).collect::<Vec<_>>()
     };
     let four: Vec<u32> = rows_of(4);

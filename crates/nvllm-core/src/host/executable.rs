@@ -201,10 +201,10 @@ impl<F: Forward> Executable for HostExecutable<F> {
         self.forward.kv_cache()
     }
 
-    fn kept(&self, label: &str) -> Option<Box<dyn Tensor>> {
-        let program = &self.forward.programs()[self.last?];
-        let id = program.labelled(label).filter(|&id| program.value(id).keep)?;
-        Some(Box::new(self.forward.value(id)))
+    fn kept(&self, label: &str) -> Result<Option<HostTensor>> {
+        let program = self.last.map(|entry| &self.forward.programs()[entry]);
+        let id = program.and_then(|program| program.kept(label));
+        Ok(id.map(|id| self.forward.value(id)))
     }
 
     fn find_unusable(&mut self, step: &Step) -> Result<Option<String>> {

@@ -197,6 +197,11 @@ impl Program {
         Err(CoreError::step(step.id, problem))
     }
 
+    /// The value with this label, if it is kept.
+    pub fn kept(&self, label: &str) -> Option<ValueId> {
+        self.labelled(label).filter(|&id| self.value(id).keep)
+    }
+
     /// Keeps the labelled values alive to the end of every step. False if there is no such label.
     pub fn keep(&mut self, label: &str) -> bool {
         let Some(id) = self.labelled(label) else { return false };

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use nvllm_core::{
-    Activations, Backend, BackendInfo, EntryId, Executable, KvCache, MemoryReport, OpQuery, OrderId, Plan,
-    PlanRules, Program, Reason, Reference, RequestLimits, Result, Step, StepOutput, Tensor, Ticket, TokenId,
-    TokenMasks, WeightSource,
+    Activations, Backend, BackendInfo, EntryId, Executable, HostTensor, KvCache, MemoryReport, OpQuery,
+    OrderId, Plan, PlanRules, Program, Reason, Reference, RequestLimits, Result, Step, StepOutput, Ticket,
+    TokenId, TokenMasks, WeightSource,
 };
 use nvllm_engine::hub::ModelFiles;
 use nvllm_engine::{Engine, Event, Finished, LoadOptions, Model, Request};
@@ -88,7 +88,7 @@ impl<H: Hooks> Executable for HookedExecutable<H> {
         self.0.kv_cache()
     }
 
-    fn kept(&self, label: &str) -> Option<Box<dyn Tensor>> {
+    fn kept(&self, label: &str) -> Result<Option<HostTensor>> {
         self.0.kept(label)
     }
 
