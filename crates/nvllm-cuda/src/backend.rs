@@ -179,7 +179,12 @@ impl Backend for CudaBackend {
     }
 
     fn measure_read_bandwidth(&self) -> Option<f64> {
-        self.read_seconds().ok().map(|seconds| BANDWIDTH_BYTES as f64 / seconds)
+        let seconds = self.read_seconds();
+        let told = seconds.inspect_err(|error| {
+            // Beside a cache that takes all memory there is no room for what is to be read.
+            tracing::warn!(%error, "the read bandwidth cannot be measured");
+        });
+        told.ok().map(|seconds| BANDWIDTH_BYTES as f64 / seconds)
     }
 
     fn measure_matmul_rate(&self, weights: DType, activations: Activations) -> Option<f64> {
