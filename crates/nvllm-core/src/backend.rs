@@ -153,7 +153,7 @@ pub trait Executable {
         RequestLimits::default()
     }
     /// Does one piece of work that makes later steps faster and that loading does not wait for,
-    /// such as recording a graph: what the last step lacked, or with `idle` whatever is left. False
+    /// such as recording a graph: what a step has lacked, or with `idle` whatever is left. False
     /// if there was nothing to do.
     ///
     /// Called between steps. No result depends on it, and what fails here only stays slow; errors
@@ -166,7 +166,8 @@ pub trait Executable {
     /// NaN or infinity; `None` if none does, or the backend cannot tell. All tokens are named by
     /// the host, and no slot is reset.
     ///
-    /// Slots are as before, and the KV cache holds what it held. Slow: for the message of a request
+    /// Slots are as before, and the KV cache holds what it held; [`kept`](Self::kept) values are of
+    /// this pass. Slow: for the message of a request
     /// that ends by it.
     fn find_unusable(&mut self, step: &Step) -> Result<Option<String>> {
         let _ = step;

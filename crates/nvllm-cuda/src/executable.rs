@@ -442,6 +442,11 @@ impl Executable for CudaExecutable {
         self.device.bind().map_err(CoreError::from)?;
         let extents = key.extents();
         let captured = capture(&self.device, extents, |at| self.launch_all(key.entry, at));
+        if captured.is_err() {
+            // It may be the device that has failed, and not this one capture.
+            let alive = self.device.synchronize();
+            self.guard(alive)?;
+        }
         self.graphs.insert(key, captured);
         Ok(true)
     }

@@ -38,7 +38,7 @@ pub(crate) struct Graphs {
     todo: BTreeSet<GraphKey>,
     /// Rows of the largest.
     most: usize,
-    /// The graph that the last step lacked.
+    /// A graph that a step has lacked since the last capture.
     lacked: Option<GraphKey>,
     pub num_replays: usize,
 }
@@ -94,7 +94,6 @@ impl Graphs {
     /// remembered.
     pub(crate) fn find(&mut self, entry: usize, step: Extents) -> Option<GraphKey> {
         let Extents { tokens, outputs, seqs, prefill, chunks } = step;
-        self.lacked = None;
         if tokens == 0 || tokens != outputs || tokens != seqs || tokens > self.most {
             return None;
         }
@@ -102,7 +101,7 @@ impl Graphs {
         if self.captured.contains_key(&key) {
             return Some(key);
         }
-        self.lacked = self.todo.get(&key).copied();
+        self.lacked = self.todo.get(&key).copied().or(self.lacked);
         None
     }
 
@@ -161,14 +160,15 @@ mod tests {
 
     #[test]
     fn every_decode_has_a_graph_that_holds_it() {
-        let mut graphs = Graphs::new(&limits());
-        let largest = graphs.todo.last().copied().unwrap();
+        let largest = Graphs::new(&limits()).todo.last().copied().unwrap();
         for rows in 1..=300 {
+            let mut graphs = Graphs::new(&limits());
             assert_eq!(graphs.find(1, decode(rows)), None, "none is captured");
             let key = graphs.next(false);
             assert_eq!(key.is_some(), rows <= 200);
             assert!(key.is_none_or(|key| key.rows >= rows && key.rows < rows + 32 && key <= largest));
         }
+        let mut graphs = Graphs::new(&limits());
         let prefill = Extents { tokens: 5, outputs: 1, seqs: 1, prefill: true, chunks: true };
         assert_eq!((graphs.find(0, prefill), graphs.next(false)), (None, None));
     }

@@ -42,6 +42,8 @@ pub(crate) struct EngineLoop {
     in_flight: VecDeque<(Ticket, Step)>,
     active: Active,
     read_bandwidth: Option<f64>,
+    /// Whether it has been looked up once at which op logits stopped being numbers.
+    looked_for_unusable: bool,
     /// To the text stage.
     stage: Sender<Message>,
     shared: Arc<Shared>,
@@ -81,7 +83,17 @@ impl EngineLoop {
         };
         let _ = shared.loaded.set(Loaded { info, validator });
         let (in_flight, active) = (VecDeque::new(), Active::default());
-        Ok(Self { backend, exe, sched, in_flight, active, read_bandwidth: None, stage, shared })
+        Ok(Self {
+            backend,
+            exe,
+            sched,
+            in_flight,
+            active,
+            read_bandwidth: None,
+            looked_for_unusable: false,
+            stage,
+            shared,
+        })
     }
 
     /// Serves until told to stop.
@@ -191,8 +203,8 @@ impl EngineLoop {
         };
         let collected = self.exe.collect(ticket).map_err(|e| e.to_string());
         let committed = collected.and_then(|output| {
-            let spoiled = self.sched.spoiled(&step, &output);
-            let not_numbers = spoiled.map(|spoiled| self.not_numbers(&spoiled));
+            let unusable = self.sched.unusable_part(&step, &output);
+            let not_numbers = unusable.map(|part| self.not_numbers(&part));
             let events = self.sched.commit(step.id, output).map_err(|e| e.to_string())?;
             Ok((events, not_numbers))
         });
@@ -203,10 +215,16 @@ impl EngineLoop {
         true
     }
 
-    /// Why the sequences of `spoiled` end: their logits are no numbers, from some op on.
-    fn not_numbers(&mut self, spoiled: &Step) -> String {
-        match self.exe.find_unusable(spoiled) {
-            Ok(Some(op)) => format!("{NOT_NUMBERS}; the first op that makes them is `{op}`"),
+    /// Why the sequences of `part` end: their logits are no numbers. The first time it is looked up
+    /// from which op on: that runs the part once more and reads every value, and all others wait.
+    fn not_numbers(&mut self, part: &Step) -> String {
+        if std::mem::replace(&mut self.looked_for_unusable, true) {
+            return NOT_NUMBERS.into();
+        }
+        match self.exe.find_unusable(part) {
+            Ok(Some(op)) => {
+                format!("{NOT_NUMBERS}; in its last step the first op that made them is `{op}`")
+            }
             // What it takes to tell may fail, and the device with it: then the next step says so.
             Ok(None) | Err(_) => NOT_NUMBERS.into(),
         }

@@ -27,7 +27,7 @@ pub struct LoadOptions {
     pub kv_cache_dtype: Option<DType>,
     /// Summation-order promise.
     pub numerics: Numerics,
-    /// Steps out at once; as many as suit the backend if not given.
+    /// Steps in flight; the backend's default if not given.
     pub max_in_flight: Option<usize>,
     /// Requests that may wait for a slot, 1 or more; the next is refused with
     /// [`EngineError::QueueFull`].

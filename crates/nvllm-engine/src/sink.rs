@@ -32,8 +32,8 @@ use crate::Event;
 pub trait EventSink: Send {
     /// Takes the next event; after [`Event::Finished`] the sink is dropped.
     ///
-    /// Errors if nobody reads the events any more: the request ends then, and nothing is sent
-    /// again.
+    /// Errors if nobody reads the events any more: the request ends then. [`Event::Finished`] still
+    /// comes, and what is said to it is ignored.
     fn send(&mut self, event: Event) -> Result<(), Gone>;
 }
 

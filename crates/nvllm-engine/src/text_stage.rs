@@ -154,7 +154,8 @@ impl TextStage {
         for id in all {
             let failed = || Ending::failed(self.shared.failure.reason().unwrap_or("its thread has ended"));
             let ending = if reason == FinishReason::Failed { failed() } else { Ending::of(reason) };
-            self.end(id, ending);
+            // The device thread may live on after a panic of this one, and would run for nobody.
+            self.end_early(id, ending);
         }
     }
 }

@@ -29,26 +29,32 @@ impl Scheduler {
         self.totals.num_steps += 1;
         for part in parts {
             self.count_prompt(&part);
-            self.commit_part(&part, rows.by_ref().take(part.rows.len()), &mut events);
+            // All of its rows, whether they are looked at or not: the next sequence's follow them.
+            let rows = rows.by_ref().take(part.rows.len()).collect();
+            self.commit_part(&part, rows, &mut events);
             self.unpin(part.seq);
         }
         Ok(events)
     }
 
-    /// The part of a step in flight that made the rows of `output` that are
-    /// [unusable](RowOutput::unusable), to be run once more: its tokens named, which the host has
-    /// known since the step before was committed, and no slot reset. `None` if all rows are usable.
-    pub fn spoiled(&self, step: &Step, output: &StepOutput) -> Option<Step> {
+    /// The sequences of the oldest step in flight that are about to end because rows of `output` are
+    /// [unusable](RowOutput::unusable), as a step to be run once more: all tokens named, which the
+    /// host has known since the step before was committed, and no slot reset. `None` if there is no
+    /// such sequence.
+    pub fn unusable_part(&self, step: &Step, output: &StepOutput) -> Option<Step> {
         let flight = self.in_flight.iter().find(|flight| flight.id == step.id)?;
         let mut rows = output.rows.iter();
-        let mut spoiled = Step { id: step.id, entry: step.entry, ..Step::default() };
+        let mut part_of_step = Step { id: step.id, entry: step.entry, ..Step::default() };
         for (seq, part) in step.seqs.iter().zip(&flight.parts) {
+            // Those that have ended meanwhile need no reason.
+            let lives = |state: &&Sequence| state.finished.is_none();
             let unusable = rows.by_ref().take(seq.outputs.len()).filter(|row| row.unusable).count() > 0;
-            let Some(state) = self.seqs.get(&part.seq).filter(|_| unusable) else { continue };
+            let state = self.seqs.get(&part.seq).filter(|_| unusable).filter(lives);
+            let Some(state) = state else { continue };
             let tokens = (part.first..part.first + part.len).map(|index| state.token(index)).collect();
-            spoiled.seqs.push(SeqStep { tokens, ..seq.clone() });
+            part_of_step.seqs.push(SeqStep { tokens, ..seq.clone() });
         }
-        (!spoiled.seqs.is_empty()).then_some(spoiled)
+        (!part_of_step.seqs.is_empty()).then_some(part_of_step)
     }
 
     /// Gives up a step that the backend could not run, or whose output is lost: its sequences end
@@ -73,18 +79,9 @@ impl Scheduler {
         self.totals.num_prompt_tokens += computed as u64;
     }
 
-    fn commit_part(
-        &mut self,
-        part: &Part,
-        rows: impl Iterator<Item = RowOutput>,
-        events: &mut Vec<SeqEvent>,
-    ) {
+    fn commit_part(&mut self, part: &Part, rows: Vec<RowOutput>, events: &mut Vec<SeqEvent>) {
         let seq = part.seq;
-        let Some(state) = self.seqs.get_mut(&seq).filter(|s| s.finished.is_none()) else {
-            // Its rows are taken all the same: those of the next sequence follow them.
-            rows.for_each(drop);
-            return;
-        };
+        let Some(state) = self.seqs.get_mut(&seq).filter(|s| s.finished.is_none()) else { return };
         let mut reason = None;
         for (want, RowOutput { token, logprobs, values: logits, unusable }) in part.rows.iter().zip(rows) {
             let index = part.first + want.index as usize;

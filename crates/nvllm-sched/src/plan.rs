@@ -20,7 +20,7 @@ impl Scheduler {
     /// The next step, which is in flight from now on: run it, then [`commit`](Self::commit) it, or
     /// [`fail`](Self::fail) it.
     ///
-    /// `None` if `max_in_flight` steps are out, or if nothing can run before one of them is
+    /// `None` if `max_in_flight` steps are in flight, or if nothing can run before one of them is
     /// committed or a sequence is added.
     pub fn plan(&mut self) -> Option<Step> {
         self.admitted.clear();

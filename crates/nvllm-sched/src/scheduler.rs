@@ -173,7 +173,7 @@ impl Scheduler {
         Stats {
             num_waiting: self.waiting.len(),
             num_running: self.running.len(),
-            num_ending: self.seqs.values().filter(|s| s.finished.is_some()).count(),
+            num_ending: self.seqs.len() - self.waiting.len() - self.running.len(),
             num_in_flight: self.in_flight.len(),
             used_blocks: self.pools.iter().map(BlockPool::num_used).sum(),
             promised_blocks: (0..self.pools.len()).map(|group| self.promised(group)).sum(),

@@ -52,11 +52,12 @@ pub struct Sampled {
     pub score: f64,
 }
 
-/// Whether a row of logits can be sampled and scored: it holds neither NaN nor plus infinity.
-/// (Minus infinity is a token that the model rules out.)
+/// Whether a row of logits can be sampled and scored: it holds neither NaN nor plus infinity, nor
+/// only minus infinity, which is a token that the model rules out.
 pub fn is_usable(logits: &[f32]) -> bool {
     // Counted, and not up to the first: several at a time.
-    logits.iter().filter(|&&x| x.is_nan() || x == f32::INFINITY).count() == 0
+    let bad = logits.iter().filter(|&&x| x.is_nan() || x == f32::INFINITY).count();
+    bad == 0 && logits.iter().any(|&x| x > f32::NEG_INFINITY)
 }
 
 /// Draws from `logits` `[vocab]` the token at index `position` of its sequence.

@@ -14,8 +14,9 @@
 #define SPLITS 32
 #define MAX_TOP 32
 
-// `any` is a set: whether there is a best, and whether a logit among those looked at was NaN or plus infinity.
-enum Any { HAS_BEST = 1, UNUSABLE = 2 };
+// `any` is a set: whether there is a best; whether a logit among those looked at was NaN or plus infinity as the model made it; and
+// whether one was above minus infinity.
+enum Any { HAS_BEST = 1, UNUSABLE = 2, POSSIBLE = 4 };
 
 struct Best {
     double score;
@@ -91,17 +92,19 @@ extern "C" __global__ void __launch_bounds__(256) sample_scan(SAMPLING_PARAMS, B
     Row row = row_of(s, at);
     int len = split_len(vocab), start = blockIdx.x * len, end = min(start + len, vocab);
     Best best = {NEG_INF, 0, 0};
-    bool usable = true;
+    bool usable = true, possible = false;
     for (int t = start + threadIdx.x; t < end; t += blockDim.x) {
         float x = processed(row, t);
         usable &= row.logits[t] < POS_INF;
+        possible |= row.logits[t] > NEG_INF;
         // Not a number and minus infinity never win.
         if (x > NEG_INF) best = better(best, {(double)x, t, HAS_BEST});
     }
     best = block_best(best);
     usable = __syncthreads_and(usable);
+    possible = __syncthreads_or(possible);
     if (threadIdx.x == 0) {
-        if (!usable) best.any |= UNUSABLE;
+        best.any |= (usable ? 0 : UNUSABLE) | (possible ? POSSIBLE : 0);
         partials[at * SPLITS + blockIdx.x] = best;
     }
 }
@@ -120,7 +123,7 @@ extern "C" __global__ void __launch_bounds__(1024) sample_filter(SAMPLING_PARAMS
     Row row = row_of(s, at);
     Best top = highest(partials, at);
     u64 threshold = 0;
-    if (row.slot.temperature > 0.0f && top.any == HAS_BEST) {
+    if (row.slot.temperature > 0.0f && (top.any & (HAS_BEST | UNUSABLE)) == HAS_BEST) {
         double temperature = row.slot.temperature, max = top.score / temperature, floor = min_p_floor(row, max);
         if (row.slot.top_k > 0) {
             auto one = [&](int t, u64& key) -> u64 {
@@ -184,7 +187,7 @@ extern "C" __global__ void __launch_bounds__(32)
     int at = blockIdx.x;
     if (!samples(s, at) || threadIdx.x != 0) return;
     Slot* slot = slots + outputs[at].slot;
-    if (highest(partials, at).any & UNUSABLE) {
+    if ((highest(partials, at).any & (UNUSABLE | POSSIBLE)) != POSSIBLE) {
         // No token: the sequence ends, and a step that is already in flight must find one that exists.
         tokens[at] = -1;
         slot->last_token = 0;

@@ -1,5 +1,6 @@
 //! One request's client: its text, its sink, and when what came.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use nvllm_core::sampling::is_usable;
@@ -7,6 +8,7 @@ use nvllm_core::{HostTensor, Tensor, TokenId, TokenLogprobs};
 use nvllm_sched::FinishReason;
 
 use super::{NOT_NUMBERS, Output, TextStream};
+use crate::failure::panic_message;
 use crate::{Event, EventSink, Finished};
 
 /// Whom a request's events go to.
@@ -109,8 +111,13 @@ impl Client {
     }
 
     /// Sends the end, with the text that was held back.
-    pub(super) fn finish(mut self, ending: Ending) {
-        let text = self.text.take().map(TextStream::finish).unwrap_or_default();
+    pub(super) fn finish(mut self, mut ending: Ending) {
+        let stream = self.text.take();
+        let text = catch_unwind(AssertUnwindSafe(|| stream.map(TextStream::finish).unwrap_or_default()));
+        let text = text.unwrap_or_else(|payload| {
+            ending = Ending::panicked(panic_message(&*payload));
+            String::new()
+        });
         let since_submission = |at: Instant| at.saturating_duration_since(self.submitted);
         let finished = Finished {
             reason: ending.reason,

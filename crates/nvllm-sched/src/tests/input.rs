@@ -151,3 +151,28 @@ fn events_of_a_sequence_can_be_printed() {
     assert!(text.starts_with("[Token { seq: SeqId(1), index: 0, token: TokenId("), "{text}");
     assert!(text.contains("logits: None }, Finished { seq: SeqId(1), reason: StopToken(TokenId("), "{text}");
 }
+
+/// A sequence whose first of several rows is unusable ends alone: the next sequence of the step gets its own row.
+#[test]
+fn an_unusable_row_ends_its_sequence_and_shifts_no_other() {
+    let mut sched = Scheduler::new(config()).unwrap();
+    let scored = sched.add(NewSequence { prompt_logprobs: Some(0), ..prompt(3) }).unwrap();
+    let other = sched.add(prompt(2)).unwrap();
+    let step = sched.plan().unwrap();
+    let row = |token, unusable: bool| RowOutput {
+        token: (!unusable).then_some(TokenId(token)),
+        logprobs: (!unusable).then(TokenLogprobs::default),
+        values: None,
+        unusable,
+    };
+    let rows = vec![row(1, true), row(2, false), row(3, false), row(4, false)];
+    assert_eq!(step.num_outputs(), rows.len());
+    let output = StepOutput { rows };
+    let part = sched.unusable_part(&step, &output).unwrap();
+    assert_eq!((part.seqs.len(), part.seqs[0].slot, part.resets.len()), (1, step.seqs[0].slot, 0));
+    let events = sched.commit(step.id, output).unwrap();
+    let news: Vec<_> = events.iter().map(|event| (event.seq(), format!("{event:?}"))).collect();
+    assert!(news.len() == 2 && news[0].0 == scored && news[0].1.contains("Unusable"), "{news:?}");
+    assert!(news[1].0 == other && news[1].1.contains("TokenId(4)"), "{news:?}");
+    sched.check().unwrap();
+}
