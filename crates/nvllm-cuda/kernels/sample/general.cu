@@ -185,16 +185,22 @@ extern "C" __global__ void __launch_bounds__(32)
     take_turn();
     Sampling s = SAMPLING_ARGS;
     int at = blockIdx.x;
-    if (!samples(s, at) || threadIdx.x != 0) return;
+    if (!samples(s, at)) return;
     Slot* slot = slots + outputs[at].slot;
-    if ((highest(partials, at).any & (UNUSABLE | POSSIBLE)) != POSSIBLE) {
+    static_assert(SPLITS == 32, "a lane for each split");
+    Best best = partials[at * SPLITS + threadIdx.x];
+    u32 any = __reduce_or_sync(0xffffffffu, (u32)best.any);
+    if (slot->temperature > 0.0f) best = draws[at * SPLITS + threadIdx.x];
+    best = warp_best(best);
+    if (threadIdx.x != 0) return;
+    if ((any & (UNUSABLE | POSSIBLE)) != POSSIBLE) {
         // No token: the sequence ends, and a step that is already in flight must find one that exists.
         tokens[at] = -1;
         slot->last_token = 0;
         return;
     }
     // If nothing is left, the first token, so that the caller still gets one.
-    int token = highest(slot->temperature > 0.0f ? draws : partials, at).token;
+    int token = best.any & HAS_BEST ? best.token : 0;
     tokens[at] = token;
     slot->last_token = token;
     slot->output_len += 1;
