@@ -72,15 +72,13 @@ __device__ __forceinline__ bool samples(const Sampling& s, int at) {
     return (s.outputs[at].wants & (WANTS_SAMPLE | AWAITS_MASK)) == now;
 }
 
-// The row's best of sample_scan. Splits are joined in ascending order of tokens.
+// The best of a row's splits, and all of their flags: by a whole warp, a lane for each split.
+static_assert(SPLITS == 32, "a lane for each split");
 __device__ __forceinline__ Best highest(const Best* partials, int at) {
-    Best best = {NEG_INF, 0, 0};
-    int any = 0;
-    for (int i = 0; i < SPLITS; i++) {
-        best = better(best, partials[at * SPLITS + i]);
-        any |= partials[at * SPLITS + i].any;
-    }
-    best.any = any;
+    Best best = partials[at * SPLITS + threadIdx.x % 32];
+    u32 any = __reduce_or_sync(0xffffffffu, (u32)best.any);
+    best = warp_best(best);
+    best.any = (int)any;
     return best;
 }
 
@@ -187,11 +185,9 @@ extern "C" __global__ void __launch_bounds__(32)
     int at = blockIdx.x;
     if (!samples(s, at)) return;
     Slot* slot = slots + outputs[at].slot;
-    static_assert(SPLITS == 32, "a lane for each split");
-    Best best = partials[at * SPLITS + threadIdx.x];
-    u32 any = __reduce_or_sync(0xffffffffu, (u32)best.any);
-    if (slot->temperature > 0.0f) best = draws[at * SPLITS + threadIdx.x];
-    best = warp_best(best);
+    Best best = highest(partials, at);
+    int any = best.any;
+    if (slot->temperature > 0.0f) best = highest(draws, at);
     if (threadIdx.x != 0) return;
     if ((any & (UNUSABLE | POSSIBLE)) != POSSIBLE) {
         // No token: the sequence ends, and a step that is already in flight must find one that exists.
