@@ -55,9 +55,16 @@ pub struct Sampled {
 /// Whether a row of logits can be sampled and scored: it holds neither NaN nor plus infinity, nor
 /// only minus infinity, which is a token that the model rules out.
 pub fn is_usable(logits: &[f32]) -> bool {
-    // Counted, and not up to the first: several at a time.
-    let bad = logits.iter().filter(|&&x| x.is_nan() || x == f32::INFINITY).count();
-    bad == 0 && logits.iter().any(|&x| x > f32::NEG_INFINITY)
+    // Several at a time, and not up to the first that is bad: there hardly ever is one.
+    let mut lanes = [true; 16];
+    let (parts, rest) = logits.as_chunks::<16>();
+    for part in parts {
+        for (usable, &x) in lanes.iter_mut().zip(part) {
+            *usable &= x < f32::INFINITY;
+        }
+    }
+    let usable = lanes.iter().all(|&usable| usable) && rest.iter().all(|&x| x < f32::INFINITY);
+    usable && logits.iter().any(|&x| x > f32::NEG_INFINITY)
 }
 
 /// Draws from `logits` `[vocab]` the token at index `position` of its sequence.
