@@ -137,8 +137,8 @@ pub trait Executable {
     fn program(&self, entry: EntryId) -> Option<&Program>;
     /// The physical KV cache.
     fn kv_cache(&mut self) -> &mut dyn KvCache;
-    /// The labelled, kept value as the last step left it, `[rows, cols]`; `None` if no value of that
-    /// label is kept.
+    /// The labelled, kept value as the last step left it, `[rows, cols]`; `None` if no value of
+    /// that label is kept.
     ///
     /// Errors if the device cannot hand it out.
     fn kept(&self, label: &str) -> Result<Option<HostTensor>>;

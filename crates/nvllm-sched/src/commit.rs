@@ -37,10 +37,10 @@ impl Scheduler {
         Ok(events)
     }
 
-    /// The sequences of the oldest step in flight that are about to end because rows of `output` are
-    /// [unusable](RowOutput::unusable), as a step to be run once more: all tokens named, which the
-    /// host has known since the step before was committed, and no slot reset. `None` if there is no
-    /// such sequence.
+    /// The sequences of the oldest step in flight that are about to end because rows of `output`
+    /// are [unusable](RowOutput::unusable), as a step to be run once more: all tokens named, which
+    /// the host has known since the step before was committed, and no slot reset. `None` if there
+    /// is no such sequence.
     pub fn unusable_part(&self, step: &Step, output: &StepOutput) -> Option<Step> {
         let flight = self.in_flight.iter().find(|flight| flight.id == step.id)?;
         let mut rows = output.rows.iter();

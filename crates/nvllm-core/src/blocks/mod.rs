@@ -1,8 +1,8 @@
 //! Blocks that model families share: each declares its weights and records its ops.
 //!
 //! They know Hugging Face's tensor names and no family. A Llama-like family reads its config.json
-//! into their shapes, says what a layer is made of, and calls [`causal_lm()`]; what makes it another
-//! family (a norm inside, routed experts) is its own code.
+//! into their shapes, says what a layer is made of, and calls [`causal_lm()`]; what makes it
+//! another family (a norm inside, routed experts) is its own code.
 
 mod attention;
 mod causal_lm;

@@ -152,7 +152,8 @@ fn events_of_a_sequence_can_be_printed() {
     assert!(text.contains("logits: None }, Finished { seq: SeqId(1), reason: StopToken(TokenId("), "{text}");
 }
 
-/// A sequence whose first of several rows is unusable ends alone: the next sequence of the step gets its own row.
+/// A sequence whose first of several rows is unusable ends alone: the next sequence of the step
+/// gets its own row.
 #[test]
 fn an_unusable_row_ends_its_sequence_and_shifts_no_other() {
     let mut sched = Scheduler::new(config()).unwrap();
