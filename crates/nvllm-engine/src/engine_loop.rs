@@ -65,9 +65,9 @@ impl EngineLoop {
         let backend = backend()?;
         let plan = LoadPlan::new(options, model, backend.as_ref())?;
         plan.check()?;
-        let limits = plan.limits;
+        let limits = plan.plan.limits.clone();
         let source = Reading::new(model, progress)?;
-        let mut exe = backend.plan_and_load(&model.spec, &source, &limits).map_err(|e| options.named(e))?;
+        let mut exe = backend.load(plan.plan, &source).map_err(|e| options.named(e))?;
         let cache = exe.kv_cache();
         let num_blocks = (0..model.spec.kv.len()).map(|group| cache.geometry(group).num_blocks).collect();
         let config = SchedConfig::new(&limits, num_blocks, model.spec.max_positions);

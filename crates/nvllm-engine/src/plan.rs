@@ -2,7 +2,7 @@
 //! loading is held to.
 
 use nvllm_core::limits::MAX_BYTES;
-use nvllm_core::{Backend, BackendInfo, CoreError, Limits, MemoryReport};
+use nvllm_core::{Backend, BackendInfo, CoreError, Limits, MemoryReport, Plan};
 
 use crate::options::{kv_bytes, tokens_in};
 use crate::{LoadOptions, Model, Result};
@@ -12,10 +12,8 @@ use crate::{LoadOptions, Model, Result};
 pub struct LoadPlan {
     /// The device.
     pub backend: BackendInfo,
-    /// The limits.
-    pub limits: Limits,
-    /// What loading would hold.
-    pub need: MemoryReport,
+    /// How the model will be loaded, under which limits, and what that takes.
+    pub plan: Plan,
     /// Bytes of one block of the KV cache, over all its groups.
     pub block_bytes: usize,
     /// What to change, if it does not fit.
@@ -35,7 +33,8 @@ impl LoadPlan {
         if plan.fits() || tokens == 0 || options.max_model_len.is_some() || options.kv_cache_bytes.is_some() {
             return Ok(plan);
         }
-        let lower = LoadOptions { max_model_len: Some(tokens.min(plan.limits.context)), ..options.clone() };
+        let lower =
+            LoadOptions { max_model_len: Some(tokens.min(plan.plan.limits.context)), ..options.clone() };
         let lowered = Self::as_asked(&lower, model, backend).ok().filter(Self::fits);
         Ok(lowered.unwrap_or(plan))
     }
@@ -44,19 +43,18 @@ impl LoadPlan {
         let info = backend.info();
         let mut limits = options.limits(model, &info)?;
         let block_bytes = options.block_bytes(model, &limits)?;
-        let need = |limits: &Limits| {
-            let planned = backend.plan(&model.spec, model.source.as_ref(), limits);
-            planned.map(|plan| plan.memory).map_err(|e| options.named(e))
+        let planned = |limits: &Limits| {
+            let plan = backend.plan(&model.spec, model.source.as_ref(), limits);
+            plan.map_err(|e| options.named(e))
         };
-        let mut plan =
-            Self { need: need(&limits)?, backend: info, limits: limits.clone(), block_bytes, advice: None };
+        let mut plan = Self { plan: planned(&limits)?, backend: info, block_bytes, advice: None };
         if options.kv_cache_bytes.is_none() && !plan.fits() {
             // What fits, but no less than one sequence needs.
             limits.kv_bytes = plan.room().max(kv_bytes(1, &limits, block_bytes)).min(limits.kv_bytes);
-            plan = Self { need: need(&limits)?, limits, ..plan };
+            plan = Self { plan: planned(&limits)?, ..plan };
         }
         if !plan.fits() {
-            plan.advice = Some(plan.advice(options, &need));
+            plan.advice = Some(plan.advice(options, &|limits| Ok(planned(limits)?.memory)));
         }
         Ok(plan)
     }
@@ -64,7 +62,7 @@ impl LoadPlan {
     /// Whether the device has the memory.
     pub fn fits(&self) -> bool {
         // A sum past the largest allocation may be one that was cut short.
-        self.need.total() <= self.backend.memory_bytes.min(MAX_BYTES)
+        self.plan.memory.total() <= self.backend.memory_bytes.min(MAX_BYTES)
     }
 
     /// Errors if the device has not the memory, with what would fit.
@@ -72,36 +70,36 @@ impl LoadPlan {
         let Some(advice) = &self.advice else { return Ok(()) };
         let own_memory = self.backend.driver.is_some();
         let place = if own_memory { "the device" } else { "this machine" }.into();
-        let (need, available) = (self.need, self.backend.memory_bytes);
+        let (need, available) = (self.plan.memory, self.backend.memory_bytes);
         Err(CoreError::DoesNotFit { need, available, place, advice: advice.clone() }.into())
     }
 
     /// Tokens that the planned KV cache holds.
     pub fn kv_tokens(&self) -> usize {
-        tokens_in(self.limits.kv_bytes, &self.limits, self.block_bytes)
+        tokens_in(self.plan.limits.kv_bytes, &self.plan.limits, self.block_bytes)
     }
 
     /// Tokens of KV cache that fit beside all else.
     pub fn most_kv_tokens(&self) -> usize {
-        tokens_in(self.room(), &self.limits, self.block_bytes)
+        tokens_in(self.room(), &self.plan.limits, self.block_bytes)
     }
 
     /// Size of the KV cache, as limits count it, that fits beside all else.
     fn room(&self) -> usize {
-        let rest = MemoryReport { kv: 0, ..self.need }.total();
+        let rest = MemoryReport { kv: 0, ..self.plan.memory }.total();
         let left = self.backend.memory_bytes.saturating_sub(rest);
-        scaled(left, self.planned_kv(), self.need.kv)
+        scaled(left, self.planned_kv(), self.plan.memory.kv)
     }
 
     /// Bytes of the planned KV cache's blocks. A backend that stores elements wider than their
     /// dtype needs more.
     fn planned_kv(&self) -> usize {
-        self.limits.kv_bytes.checked_div(self.block_bytes).unwrap_or(0) * self.block_bytes
+        self.plan.limits.kv_bytes.checked_div(self.block_bytes).unwrap_or(0) * self.block_bytes
     }
 
     fn advice(&self, options: &LoadOptions, need: &dyn Fn(&Limits) -> Result<MemoryReport>) -> String {
-        let (limits, block, memory) = (&self.limits, self.block_bytes, self.backend.memory_bytes);
-        if self.need.weights >= memory {
+        let (limits, block, memory) = (&self.plan.limits, self.block_bytes, self.backend.memory_bytes);
+        if self.plan.memory.weights >= memory {
             return "the weights alone are more than that: use a smaller model".into();
         }
         let room = self.room();
@@ -112,7 +110,7 @@ impl LoadPlan {
         if limits.block_len > limits.context {
             return format!("give a --block-size of {} or less", limits.context);
         }
-        let least = scaled(kv_bytes(1, limits, block), self.need.kv, self.planned_kv());
+        let least = scaled(kv_bytes(1, limits, block), self.plan.memory.kv, self.planned_kv());
         let fits = |limits: &Limits| {
             let need = need(limits).map(|need| MemoryReport { kv: least, ..need }.total());
             need.is_ok_and(|total| total <= memory)

@@ -91,7 +91,7 @@ fn what_cannot_be_is_refused_by_its_option_before_memory_is_taken() {
 fn what_does_not_fit_says_what_would() {
     let model = model();
     let of = LoadOptions::default;
-    let needs = |options: LoadOptions| LoadPlan::new(&options, &model, &machine()).unwrap().need;
+    let needs = |options: LoadOptions| LoadPlan::new(&options, &model, &machine()).unwrap().plan.memory;
     let cases = [
         (LoadOptions { kv_cache_bytes: Some(1 << 30), ..of() }, 64 << 20, "give a --kv-cache-bytes of "),
         (LoadOptions { max_num_seqs: 1 << 30, ..of() }, 64 << 20, "give a --max-num-seqs of "),
@@ -126,15 +126,15 @@ fn a_context_that_nobody_asked_for_is_lowered_to_what_fits() {
     let model = model();
     let options = LoadOptions { max_num_batched_tokens: Some(1), max_num_seqs: 1, ..LoadOptions::default() };
     let full = LoadPlan::new(&options, &model, &machine()).unwrap();
-    assert_eq!(full.limits.context, model.spec.max_positions);
-    let memory_bytes = full.need.total() - full.block_bytes;
+    assert_eq!(full.plan.limits.context, model.spec.max_positions);
+    let memory_bytes = full.plan.memory.total() - full.block_bytes;
     assert_eq!(both(&model, &options, memory_bytes), (None, None));
     let lowered = LoadPlan::new(&options, &model, &Machine { memory_bytes }).unwrap();
     assert!(lowered.fits());
-    assert_eq!(lowered.limits.context, model.spec.max_positions - options.block_size);
+    assert_eq!(lowered.plan.limits.context, model.spec.max_positions - options.block_size);
     let asked = LoadOptions { max_model_len: Some(model.spec.max_positions), ..options.clone() };
     assert!(both(&model, &asked, memory_bytes).0.is_some());
-    let asked = LoadOptions { kv_cache_bytes: Some(full.limits.kv_bytes), ..options };
+    let asked = LoadOptions { kv_cache_bytes: Some(full.plan.limits.kv_bytes), ..options };
     assert!(both(&model, &asked, memory_bytes).0.is_some());
 }
 
@@ -143,7 +143,7 @@ fn a_step_holds_no_more_than_all_sequences_have() {
     let options =
         LoadOptions { max_num_batched_tokens: Some(1_000_000), max_num_seqs: 2, ..LoadOptions::default() };
     let options = LoadOptions { max_model_len: Some(48), ..options };
-    assert_eq!(LoadPlan::new(&options, &model(), &machine()).unwrap().limits.step_tokens, 96);
+    assert_eq!(LoadPlan::new(&options, &model(), &machine()).unwrap().plan.limits.step_tokens, 96);
 }
 
 /// Any number, with those more often that a product may trip over.
@@ -228,11 +228,11 @@ proptest! {
                 prop_assert!(given, "{text}");
             }
             Ok(plan) => {
-                let parts = [plan.need.weights, plan.need.kv, plan.need.arena, plan.need.scratch];
+                let parts = [plan.plan.memory.weights, plan.plan.memory.kv, plan.plan.memory.arena, plan.plan.memory.scratch];
                 let total: u128 = parts.iter().map(|&bytes| bytes as u128).sum();
                 prop_assert_eq!(plan.fits(), total <= memory_bytes.min(isize::MAX as usize) as u128);
                 prop_assert_eq!(plan.fits(), plan.check().is_ok());
-                prop_assert!(plan.kv_tokens() >= plan.limits.context);
+                prop_assert!(plan.kv_tokens() >= plan.plan.limits.context);
             }
         }
     }
@@ -270,9 +270,9 @@ proptest! {
                 let engine = engine.expect("it fits");
                 let info = engine.info().expect("it is loaded");
                 let held = info.memory;
-                prop_assert_eq!(&info.limits, &plan.limits);
-                prop_assert_eq!((held.weights, held.kv), (plan.need.weights, plan.need.kv));
-                prop_assert!(held.arena <= plan.need.arena);
+                prop_assert_eq!(&info.limits, &plan.plan.limits);
+                prop_assert_eq!((held.weights, held.kv), (plan.plan.memory.weights, plan.plan.memory.kv));
+                prop_assert!(held.arena <= plan.plan.memory.arena);
             }
         }
     }

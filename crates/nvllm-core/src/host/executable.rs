@@ -75,15 +75,23 @@ impl<F: Forward> HostExecutable<F> {
 }
 
 impl<F: Forward> HostExecutable<F> {
-    /// A forward pass.
-    fn pass(&mut self, entry: usize, batch: &Batch) -> Result<()> {
+    /// A forward pass, up to the first op after which `stop` holds: its node, if there is one.
+    fn pass(
+        &mut self,
+        entry: usize,
+        batch: &Batch,
+        stop: impl Fn(&F, usize) -> bool,
+    ) -> Result<Option<usize>> {
         self.last = Some(entry);
         self.forward.begin(entry, batch);
         for node in 0..self.forward.programs()[entry].nodes.len() {
             self.forward.run(node, batch)?;
             self.clock.lap(Some(node));
+            if stop(&self.forward, node) {
+                return Ok(Some(node));
+            }
         }
-        Ok(())
+        Ok(None)
     }
 
     /// The rows of a batch whose forward pass has just run. Those that await a mask are left empty.
@@ -134,7 +142,7 @@ impl<F: Forward> Executable for HostExecutable<F> {
         let batch = Batch::new(step, &self.slots, &self.limits, self.forward.geometries(), self.vocab_size)
             .and_then(|batch| {
                 self.clock.ready();
-                self.pass(step.entry.index(), &batch).map(|()| batch)
+                self.pass(step.entry.index(), &batch, |_, _| false).map(|_| batch)
             });
         let batch = match batch {
             Ok(batch) => batch,
@@ -210,17 +218,13 @@ impl<F: Forward> Executable for HostExecutable<F> {
     fn find_unusable(&mut self, step: &Step) -> Result<Option<String>> {
         let batch = Batch::new(step, &self.slots, &self.limits, self.forward.geometries(), self.vocab_size)?;
         let entry = step.entry.index();
-        self.last = Some(entry);
-        self.forward.begin(entry, &batch);
-        for node in 0..self.forward.programs()[entry].nodes.len() {
-            self.forward.run(node, &batch)?;
-            let program = &self.forward.programs()[entry];
-            let mut values = program.number_outputs(node).map(|id| self.forward.value(id));
-            if values.any(|value| !value.is_finite()) {
-                return Ok(Some(program.line(&program.nodes[node])));
-            }
-        }
-        Ok(None)
+        let not_finite = |forward: &F, node: usize| {
+            let mut values = forward.programs()[entry].number_outputs(node).map(|id| forward.value(id));
+            values.any(|value| !value.is_finite())
+        };
+        let node = self.pass(entry, &batch, not_finite)?;
+        let program = &self.forward.programs()[entry];
+        Ok(node.map(|node| program.line(&program.nodes[node])))
     }
 
     fn memory(&self) -> MemoryReport {

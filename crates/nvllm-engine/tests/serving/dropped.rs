@@ -1,9 +1,8 @@
 //! An engine that is dropped with requests in it.
 
-use crossbeam_channel::unbounded;
-use nvllm_engine::{Engine, FinishReason};
+use nvllm_engine::FinishReason;
 
-use crate::support::{PATIENCE, Plain, backend, end, in_time, model, options, request, start_held};
+use crate::support::{PATIENCE, end, in_time, options, request, spawn_loading, start_held};
 
 #[test]
 fn dropping_the_engine_ends_running_and_queued_requests() {
@@ -39,12 +38,7 @@ fn a_stream_outlives_its_engine() {
 #[test]
 fn an_engine_dropped_while_it_loads_ends_with_loading() {
     in_time(|| {
-        let (go, gone) = unbounded::<()>();
-        let factory = move || {
-            let _ = gone.recv();
-            Ok(backend(Plain))
-        };
-        let engine = Engine::builder(model(), factory).options(options()).spawn().unwrap();
+        let (engine, go) = spawn_loading();
         let dropping = std::thread::spawn(move || drop(engine));
         drop(go);
         dropping.join().unwrap();

@@ -2,20 +2,14 @@
 
 use std::time::Duration;
 
-use crossbeam_channel::unbounded;
 use nvllm_engine::{Engine, EngineError, FinishReason, Health};
 
-use crate::support::{PATIENCE, Plain, backend, end, in_time, model, options, request, start_held};
+use crate::support::{PATIENCE, end, in_time, model, options, request, spawn_loading, start_held};
 
 #[test]
 fn an_engine_loads_then_serves() {
     in_time(|| {
-        let (go, gone) = unbounded::<()>();
-        let factory = move || {
-            let _ = gone.recv();
-            Ok(backend(Plain))
-        };
-        let engine = Engine::builder(model(), factory).options(options()).spawn().unwrap();
+        let (engine, go) = spawn_loading();
         assert_eq!(engine.health(), Health::Loading);
         assert!(matches!(engine.stream(request(0, 1)).err(), Some(EngineError::Loading)));
         assert!(matches!(engine.info().err(), Some(EngineError::Loading)));

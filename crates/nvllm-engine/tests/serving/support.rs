@@ -130,6 +130,16 @@ pub(crate) fn start<H: Hooks>(hooks: H, options: LoadOptions) -> Engine {
     Engine::builder(model(), move || Ok(backend(hooks))).options(options).start().unwrap()
 }
 
+/// An engine that loads until the sender is dropped.
+pub(crate) fn spawn_loading() -> (Engine, Sender<()>) {
+    let (go, gone) = unbounded::<()>();
+    let factory = move || {
+        let _ = gone.recv();
+        Ok(backend(Plain))
+    };
+    (Engine::builder(model(), factory).options(options()).spawn().unwrap(), go)
+}
+
 /// An engine for one sequence at a time whose steps end when the test says so.
 pub(crate) fn start_held(options: &LoadOptions) -> (Engine, Held) {
     let (began, begun) = unbounded();

@@ -45,7 +45,7 @@ pub(super) fn run(args: &Plan) -> Result<()> {
     };
     let options = backends::load_options(&args.load, args.max_num_seqs);
     let plan = LoadPlan::new(&options, &model, device.as_ref())?;
-    let (info, limits, need) = (&plan.backend, &plan.limits, plan.need);
+    let (info, limits, need) = (&plan.backend, &plan.plan.limits, plan.plan.memory);
     models::note_context(&model, args.load.max_model_len, limits.context);
     let token_bytes = plan.block_bytes / limits.block_len;
     let most_tokens = plan.most_kv_tokens();
