@@ -133,6 +133,7 @@ impl Session {
             entry: EntryId::GENERATE,
             resets: resets.collect(),
             seqs: parts.iter().map(|part| self.seq_step(part)).collect(),
+            ..Step::default()
         };
         self.next_step += 1;
         for part in parts {

@@ -155,7 +155,8 @@ impl Stepper {
 
     fn next_step(&mut self, seqs: Vec<SeqStep>, resets: Vec<SlotReset>) -> Step {
         self.num_steps += 1;
-        Step { id: StepId(self.num_steps - 1), entry: EntryId::GENERATE, resets, seqs }
+        let (id, entry) = (StepId(self.num_steps - 1), EntryId::GENERATE);
+        Step { id, entry, resets, seqs, ..Step::default() }
     }
 
     /// Sequences from nothing in the first slots, in as few steps as the limits allow, the first

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use nvllm_core::{
-    Backend, BlockId, CoreError, DType, EntryId, HostTensor, KvCache, KvGeometry, OutputRow, SamplingParams,
-    SlotId, SlotReset, Source, Step, StepId, StepOutput, Tensor, TokenId,
+    Backend, BlockCopy, BlockId, CoreError, DType, EntryId, HostTensor, KvCache, KvGeometry, OutputRow,
+    SamplingParams, SlotId, SlotReset, Source, Step, StepId, StepOutput, Tensor, TokenId,
 };
 use proptest::prelude::*;
 
@@ -232,7 +232,7 @@ pub fn blocks_in_flight(backend: &dyn Backend, settings: &Settings) -> Result<()
 type Spoil = (&'static str, fn(&mut Step, &Trial));
 
 /// Steps that no executable may take.
-const SPOILED: [Spoil; 16] = [
+const SPOILED: [Spoil; 23] = [
     ("a token outside the vocabulary", |s, t| {
         s.seqs[0].tokens[0] = Source::Host(TokenId(t.spec.vocab_size as u32));
     }),
@@ -283,7 +283,18 @@ const SPOILED: [Spoil; 16] = [
         };
         s.resets = vec![reset(s.seqs[0].slot)];
     }),
+    ("a copy in a KV group that does not exist", |s, _| s.copies = copies(&[(1, 1, 2)])),
+    ("a copy of the null block", |s, _| s.copies = copies(&[(0, 0, 1)])),
+    ("a copy to the null block", |s, _| s.copies = copies(&[(0, 1, 0)])),
+    ("a copy to a block that does not exist", |s, _| s.copies = copies(&[(0, 1, u32::MAX)])),
+    ("a copy of a block to itself", |s, _| s.copies = copies(&[(0, 1, 1)])),
+    ("two copies to one block", |s, _| s.copies = copies(&[(0, 1, 3), (0, 2, 3)])),
+    ("a copy to a block that is copied", |s, _| s.copies = copies(&[(0, 1, 2), (0, 2, 3)])),
 ];
+
+fn copies(of: &[(usize, u32, u32)]) -> Vec<BlockCopy> {
+    of.iter().map(|&(group, from, to)| BlockCopy { group, from: BlockId(from), to: BlockId(to) }).collect()
+}
 
 /// A step that cannot be is refused with an error, and the executable goes on as if it had not
 /// been: slots that it would have reset, masks, lengths and the cache are as before.

@@ -13,7 +13,7 @@ use nvllm_core::reference::Observer;
 use nvllm_core::{
     Activations, Backend, BackendInfo, BlockId, EntryId, Executable, HostTensor, KvCache, Limits,
     MemoryReport, ModelSpec, Op, OpQuery, OrderId, Plan, PlanRules, Program, Reason, Reference,
-    RequestLimits, Result, Source, Step, StepOutput, Tensor, Ticket, TokenId, TokenMasks, Weight,
+    RequestLimits, Result, SeqStep, Source, Step, StepOutput, Tensor, Ticket, TokenId, TokenMasks, Weight,
     WeightSource,
 };
 
@@ -61,6 +61,16 @@ pub enum Fault {
     WrongGroup,
     /// The last KV group is found by the first group's block table.
     FirstTable,
+    /// Blocks that a step copies are not copied.
+    CopiesIgnored,
+    /// Blocks that a step copies are copied when its tokens have been run.
+    CopiesLate,
+    /// A slot that is taken anew begins with an empty cache, whatever its block table holds.
+    ForgetsPrefix,
+    /// The output that a slot begins with is not counted.
+    ForgetsOutput,
+    /// Positions before a window weigh 0, and what lies in their blocks is multiplied by it.
+    ReadsNull,
     /// Coded weights are misread, which this case ought to notice.
     Misread(&'static str, Misread),
     /// Coded weights are refused in a way that is none.
@@ -88,6 +98,11 @@ impl std::fmt::Display for Fault {
             Self::EntriesApart => f.write_str("entries: a cache for each"),
             Self::WrongGroup => f.write_str("kv_append: one wrong element in the second KV group"),
             Self::FirstTable => f.write_str("kv groups: one block table for all"),
+            Self::CopiesIgnored => f.write_str("step: blocks are not copied"),
+            Self::CopiesLate => f.write_str("step: blocks are copied after the tokens"),
+            Self::ForgetsPrefix => f.write_str("slots: a reset empties the blocks"),
+            Self::ForgetsOutput => f.write_str("slots: output from before is not counted"),
+            Self::ReadsNull => f.write_str("attention: the null block is read and weighs 0"),
             Self::Misread(case, misread) => write!(f, "{case}: {}", misread.text()),
             Self::Refused(refusal) => write!(f, "coded weights: {}", refusal.text()),
         }
@@ -135,6 +150,11 @@ impl Fault {
             Self::EntriesApart,
             Self::WrongGroup,
             Self::FirstTable,
+            Self::CopiesIgnored,
+            Self::CopiesLate,
+            Self::ForgetsPrefix,
+            Self::ForgetsOutput,
+            Self::ReadsNull,
         ]);
         let misread = |misread: Misread| misread.cases().iter().map(move |case| Self::Misread(case, misread));
         faults.extend(Misread::ALL.into_iter().flat_map(misread));
@@ -158,6 +178,10 @@ impl Fault {
             Self::DependsOnBatch => vec!["batch_invariance"],
             Self::EntriesApart => vec!["entries"],
             Self::WrongGroup | Self::FirstTable => vec!["kv_groups"],
+            Self::CopiesIgnored | Self::CopiesLate => vec!["block_copies"],
+            Self::ForgetsPrefix => vec!["shared_blocks"],
+            Self::ForgetsOutput => vec!["resumed_sequences"],
+            Self::ReadsNull => vec!["window_blocks"],
             Self::Misread(case, _) => vec![case],
             Self::Refused(_) => vec!["linear_formats"],
         }
@@ -289,7 +313,8 @@ impl Backend for Faulty {
             }
         });
         let inner = Reference::observed(observer).load(plan, &weights)?;
-        Ok(Box::new(FaultyRun { fault: self.0.clone(), inner, entry: EntryId::default(), seen, vocab_size }))
+        let (fault, entry) = (self.0.clone(), EntryId::default());
+        Ok(Box::new(FaultyRun { fault, inner, entry, seen, vocab_size, reads_null: false }))
     }
 }
 
@@ -303,6 +328,8 @@ struct FaultyRun {
     /// Shared with the observer.
     seen: Arc<Mutex<Seen>>,
     vocab_size: u32,
+    /// Whether the last step has read the null block.
+    reads_null: bool,
 }
 
 fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
@@ -321,6 +348,17 @@ impl FaultyRun {
             table.iter().try_for_each(|&id| cache.write_block(group, id, &block))?;
         }
         Ok(())
+    }
+
+    /// Whether a table of the step has the null block before its end and that is not a number.
+    fn null_is_read(&mut self, step: &Step) -> Result<bool> {
+        let cache = self.inner.kv_cache();
+        for (group, table) in step.seqs.iter().flat_map(|seq| seq.block_tables.iter().enumerate()) {
+            if table.first() == Some(&BlockId::NULL) && !cache.read_block(group, BlockId::NULL)?.is_finite() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn spoil_key(&mut self, step: &Step, group: usize) -> Result<()> {
@@ -360,6 +398,20 @@ impl Executable for FaultyRun {
                 }
             }
         }
+        let late = match self.fault {
+            Fault::CopiesIgnored | Fault::CopiesLate => std::mem::take(&mut step.copies),
+            _ => Vec::new(),
+        };
+        match self.fault {
+            Fault::ForgetsPrefix => {
+                let anew = |seq: &&SeqStep| step.resets.iter().any(|reset| reset.slot == seq.slot);
+                let seqs = step.seqs.iter().filter(anew).cloned().collect();
+                self.forget(&Step { seqs, ..Step::default() })?;
+            }
+            Fault::ForgetsOutput => step.resets.iter_mut().for_each(|reset| reset.output = [].into()),
+            Fault::ReadsNull => self.reads_null = self.null_is_read(&step)?,
+            _ => {}
+        }
         lock(&self.seen).begin(&step);
         let before = std::mem::replace(&mut self.entry, step.entry);
         if self.fault == Fault::EntriesApart && before != step.entry {
@@ -369,6 +421,10 @@ impl Executable for FaultyRun {
         match self.fault {
             Fault::WrongKey => self.spoil_key(&step, 0)?,
             Fault::WrongGroup => self.spoil_key(&step, 1)?,
+            Fault::CopiesLate => {
+                let cache = self.inner.kv_cache();
+                late.iter().try_for_each(|copy| cache.copy_blocks(copy.group, &[(copy.from, copy.to)]))?;
+            }
             _ => {}
         }
         Ok(ticket)
@@ -389,6 +445,12 @@ impl Executable for FaultyRun {
             Fault::ReversedRows => {
                 let values: Vec<_> = output.rows.iter_mut().rev().map(|row| row.values.take()).collect();
                 output.rows.iter_mut().zip(values).for_each(|(row, values)| row.values = values);
+            }
+            Fault::ReadsNull if self.reads_null => {
+                for values in output.rows.iter_mut().filter_map(|row| row.values.as_mut()) {
+                    let nothing = vec![f32::NAN; values.shape().iter().product()];
+                    *values = Box::new(HostTensor::from_f32(values.shape(), values.dtype(), &nothing));
+                }
             }
             Fault::HidesUnusable => output.rows.iter_mut().for_each(|row| row.unusable = false),
             Fault::WrongLogprobs => {

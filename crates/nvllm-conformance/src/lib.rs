@@ -48,10 +48,12 @@ mod metamorphic;
 mod models;
 mod ops;
 mod sampling;
+mod sharing;
 mod source;
 pub mod tolerance;
 mod trial;
 mod unusable;
+mod windows;
 
 use nvllm_core::Backend;
 
@@ -80,7 +82,9 @@ pub mod cases {
     pub use crate::models::{many_sequences, models_end_to_end, models_op_by_op};
     pub use crate::ops::*;
     pub use crate::sampling::{frequencies, logprobs, sample};
+    pub use crate::sharing::{block_copies, resumed_sequences, shared_blocks};
     pub use crate::unusable::unusable_rows;
+    pub use crate::windows::window_blocks;
 }
 
 /// Makes a test module `$module` with one `#[test]` a case, each on the backend that the closure
@@ -124,6 +128,7 @@ macro_rules! each_case {
             embed_formats linear_formats expert_linear_formats
             models_op_by_op models_end_to_end many_sequences batch_invariance chunk_invariance page_invariance moved_blocks
             slot_sources steps_in_flight blocks_in_flight refused_steps kept_values kv_cache kv_groups entries
+            block_copies shared_blocks resumed_sequences window_blocks
         }
     };
 }

@@ -81,11 +81,28 @@ impl Shape {
         2 * self.layers
     }
 
+    /// All layers in one KV group, every second one with the window.
     pub(crate) fn trial(&self, numbers: Numbers, layout: Layout) -> Trial {
         let mut sketch = Sketch::new(numbers);
-        let table = sketch.even_table("embed_tokens", self.vocab, self.hidden, 1.0);
         let kv = sketch.paged_kv(self.layers, self.num_kv, self.rope.head_dim, None);
-        let layers: Vec<_> = (0..self.layers).map(|i| self.layer(&mut sketch, i, kv(i))).collect();
+        let window = |i: usize| self.window.filter(|_| i.is_multiple_of(2));
+        let places: Vec<_> = (0..self.layers).map(|i| (kv(i), window(i))).collect();
+        self.layered(sketch, layout, &places)
+    }
+
+    /// Each layer in a KV group of its own, which has the layer's window.
+    pub(crate) fn grouped(&self, numbers: Numbers, layout: Layout, windows: &[Option<usize>]) -> Trial {
+        let mut sketch = Sketch::new(numbers);
+        let group = |&window| (sketch.paged_kv(1, self.num_kv, self.rope.head_dim, window)(0), window);
+        let places: Vec<_> = windows.iter().map(group).collect();
+        self.layered(sketch, layout, &places)
+    }
+
+    /// A layer for each place of its keys and values and its window.
+    fn layered(&self, mut sketch: Sketch, layout: Layout, places: &[(KvLayer, Option<usize>)]) -> Trial {
+        let table = sketch.even_table("embed_tokens", self.vocab, self.hidden, 1.0);
+        let layers: Vec<_> =
+            places.iter().enumerate().map(|(i, &place)| self.layer(&mut sketch, i, place)).collect();
         let last = sketch.vector("norm", self.hidden, 1.0, 0.2);
         let head = if self.tied { table } else { sketch.matrix("lm_head", self.vocab, self.hidden) };
         sketch.finish(self.vocab, layout, |p| {
@@ -101,7 +118,7 @@ impl Shape {
         })
     }
 
-    fn layer(&self, sketch: &mut Sketch, i: usize, kv: KvLayer) -> Layer {
+    fn layer(&self, sketch: &mut Sketch, i: usize, (kv, window): (KvLayer, Option<usize>)) -> Layer {
         let (d, hidden, num_heads) = (self.rope.head_dim, self.hidden, self.num_kv * self.group);
         let name = |part: &str| format!("layers.{i}.{part}");
         let width = (num_heads + 2 * self.num_kv) * d;
@@ -134,7 +151,7 @@ impl Shape {
                 num_kv_heads: self.num_kv,
                 head_dim: d,
                 scale: 1.0 / (d as f32).sqrt(),
-                window: self.window.filter(|_| i.is_multiple_of(2)),
+                window,
             },
             kv,
         }

@@ -164,7 +164,7 @@ pub trait Executable {
     }
     /// Runs the sequences of a collected `step` again, op by op, and names the first op that makes
     /// NaN or infinity; `None` if none does, or the backend cannot tell. All tokens are named by
-    /// the host, and no slot is reset.
+    /// the host; no slot is reset and no block copied.
     ///
     /// Slots are as before, and the KV cache holds what it held; [`kept`](Self::kept) values are of
     /// this pass. Slow: for the message of a request

@@ -36,8 +36,8 @@ id! {
     SeqId(u64);
     /// A place in the backend's per-sequence state, held from admission to end.
     SlotId(u32);
-    /// A physical KV block. Block 0 is the null block: it fills block tables past their end, and
-    /// nothing reads it.
+    /// A physical KV block. Block 0 is the null block: it fills block tables past their end and
+    /// before a sliding window, and nothing that lies in it reaches a result.
     BlockId(u32);
     /// One forward pass.
     StepId(u64);

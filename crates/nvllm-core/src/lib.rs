@@ -57,7 +57,8 @@ pub use sampling::SamplingParams;
 pub use spec::{ModelFamily, ModelSpec, SpecBuilder};
 pub use state::{KvCache, KvGeometry, KvLayer, PagedKv};
 pub use step::{
-    OutputRow, RowOutput, SeqStep, SlotReset, Source, Step, StepOutput, Ticket, TokenLogprobs, TokenMasks,
+    BlockCopy, OutputRow, RowOutput, SeqStep, SlotReset, Source, Step, StepOutput, Ticket, TokenLogprobs,
+    TokenMasks,
 };
 pub use tensor::{HostTensor, Tensor};
 pub use weight::{

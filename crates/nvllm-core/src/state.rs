@@ -53,6 +53,8 @@ pub struct KvGeometry {
     pub num_blocks: usize,
     /// Element type.
     pub dtype: DType,
+    /// As [`PagedKv::window`]: a sequence may give back blocks that lie wholly before it.
+    pub window: Option<usize>,
 }
 
 impl KvGeometry {
@@ -89,6 +91,7 @@ impl KvGeometry {
             block_len,
             num_blocks,
             dtype: limits.kv_dtype,
+            window: kv.window,
         };
         Ok(groups.iter().map(geometry).collect())
     }
@@ -110,6 +113,13 @@ impl KvGeometry {
             );
             CoreError::BadLimits { field: "block_len", problem }
         })
+    }
+
+    /// Blocks at the front of a block table that no new token of a sequence reads, if the sequence
+    /// has `kv_start` tokens in the cache: the token at KV index `q` sees `q - window < k <= q`.
+    pub fn num_unseen(&self, kv_start: usize) -> usize {
+        let sees = self.window.unwrap_or(usize::MAX).max(1);
+        (kv_start + 1).saturating_sub(sees) / self.block_len
     }
 
     /// Elements of one block of one layer, keys and values.

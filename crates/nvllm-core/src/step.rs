@@ -1,9 +1,10 @@
 //! One step: a ragged batch with no prefill or decode phases. Each sequence has computed tokens
 //! that catch up with its known tokens.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use crate::{BlockId, EntryId, SamplingParams, SlotId, StepId, Tensor, TokenId};
+use crate::{BlockId, EntryId, KvGeometry, SamplingParams, SlotId, StepId, Tensor, TokenId};
 
 /// A number that the host knows, or that only the device knows yet because the step before is still
 /// in flight.
@@ -27,6 +28,18 @@ pub struct SlotReset {
     pub output: Arc<[TokenId]>,
     /// How this sequence is sampled.
     pub sampling: Arc<SamplingParams>,
+}
+
+/// A KV block that is copied to another before the step's tokens are run: copy on write, as when
+/// two samples of one prompt part in its last, partly filled block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockCopy {
+    /// The KV group of both blocks.
+    pub group: usize,
+    /// Holds what every earlier step wrote.
+    pub from: BlockId,
+    /// Overwritten, all layers of it.
+    pub to: BlockId,
 }
 
 /// A row of the step whose result is wanted.
@@ -81,7 +94,9 @@ pub struct SeqStep {
     pub positions: Vec<Source<u32>>,
     /// KV index of the first new token: how many tokens the cache holds already.
     pub kv_start: Source<u32>,
-    /// One block table per KV group, covering every KV index up to the last new token.
+    /// One block table per KV group, covering every KV index up to the last new token. In a group
+    /// with a window, blocks that no new token sees ([`KvGeometry::num_unseen`]) may be the null
+    /// block.
     pub block_tables: Vec<Arc<[BlockId]>>,
     /// Rows whose results are wanted, ascending.
     pub outputs: Vec<OutputRow>,
@@ -96,6 +111,9 @@ pub struct Step {
     pub entry: EntryId,
     /// Slots taken anew.
     pub resets: Vec<SlotReset>,
+    /// Blocks copied after every earlier step and before this step's tokens. No block is written
+    /// twice, and none that is written is read, so their order does not matter.
+    pub copies: Vec<BlockCopy>,
     /// The sequences, each in a slot of its own.
     pub seqs: Vec<SeqStep>,
 }
@@ -104,6 +122,32 @@ impl Step {
     /// New tokens over all sequences.
     pub fn num_tokens(&self) -> usize {
         self.seqs.iter().map(|s| s.tokens.len()).sum()
+    }
+
+    /// Refuses copies that cannot be: what is wrong with the first such.
+    ///
+    /// Errors if a group or block does not exist, a block is the null block, or a destination is
+    /// another copy's destination or any copy's source.
+    pub fn check_copies(&self, kv: &[KvGeometry]) -> Result<(), String> {
+        let sources: HashSet<_> = self.copies.iter().map(|copy| (copy.group, copy.from)).collect();
+        let mut written = HashSet::new();
+        for &BlockCopy { group, from, to } in &self.copies {
+            let Some(geometry) = kv.get(group) else {
+                return Err(format!("copies a block of KV group {group}; {} exist", kv.len()));
+            };
+            let problem = |what: &str| Err(format!("copies block {from} of KV group {group} to {to}{what}"));
+            if [from, to].iter().any(|&block| block == BlockId::NULL || block.index() >= geometry.num_blocks)
+            {
+                return problem(&format!("; blocks 1 to {} exist", geometry.num_blocks - 1));
+            }
+            if sources.contains(&(group, to)) {
+                return problem(", from which it copies too");
+            }
+            if !written.insert((group, to)) {
+                return problem(" twice");
+            }
+        }
+        Ok(())
     }
 
     /// Whether some row waits for its mask.

@@ -202,6 +202,7 @@ impl CudaExecutable {
         let packed = inputs.layout.pack(own.staging()?, step, batch, [tokens, seqs]);
         self.input_bytes = packed.len;
         let arrived = own.upload(&self.device, packed.len)?;
+        self.held.kv.start_copies(&step.copies)?;
         inputs.spread(&self.device, &packed, arrived)?;
         self.held.slots.count(step, &packed.counted, arrived)?;
         match graph {

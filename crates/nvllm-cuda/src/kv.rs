@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use nvllm_core::{
-    BlockId, CoreError, HostTensor, KvCache, KvGeometry, KvLayer, Result as CoreResult, Tensor as _,
+    BlockCopy, BlockId, CoreError, HostTensor, KvCache, KvGeometry, KvLayer, Result as CoreResult,
+    Tensor as _,
 };
 
 use crate::device::Device;
@@ -36,6 +37,14 @@ impl Group {
     const fn num_parts(&self) -> usize {
         2 * self.geometry.num_layers
     }
+
+    /// Copies a block, in stream order and without waiting for it.
+    fn copy(&self, from: BlockId, to: BlockId) -> Result<()> {
+        (0..self.num_parts()).try_for_each(|part| {
+            let (to, from) = (self.at(part, to), self.at(part, from));
+            self.buffer.copy(to, &self.buffer, from, self.part())
+        })
+    }
 }
 
 impl CudaKv {
@@ -60,6 +69,11 @@ impl CudaKv {
 
     pub(crate) fn len(&self) -> usize {
         self.groups.iter().map(|group| group.buffer.len()).sum()
+    }
+
+    /// Starts the copies of a step, which have been checked.
+    pub(crate) fn start_copies(&self, copies: &[BlockCopy]) -> Result<()> {
+        copies.iter().try_for_each(|copy| self.groups[copy.group].copy(copy.from, copy.to))
     }
 
     fn check(&self, group: usize, block: BlockId) -> CoreResult<&Group> {
@@ -111,12 +125,8 @@ impl KvCache for CudaKv {
         for &(from, to) in pairs {
             self.check(group, from)?;
             let group = self.check(group, to)?;
-            if from == to {
-                continue;
-            }
-            for part in 0..group.num_parts() {
-                let (to, from) = (group.at(part, to), group.at(part, from));
-                group.buffer.copy(to, &group.buffer, from, group.part())?;
+            if from != to {
+                group.copy(from, to)?;
             }
         }
         Ok(())

@@ -180,6 +180,7 @@ mod tests {
             block_len: 16,
             num_blocks: 100,
             dtype: DType::F32,
+            window: None,
         };
         // A block takes 1,024 bytes.
         let need = MemoryReport { weights: 5_000, kv: 102_400, arena: 3_000, scratch: 2_000 };

@@ -224,6 +224,7 @@ mod tests {
         block_len: 4,
         num_blocks: 9,
         dtype: DType::F32,
+        window: None,
     };
 
     fn host(token: u32) -> Source<TokenId> {

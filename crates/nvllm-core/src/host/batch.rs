@@ -85,6 +85,7 @@ impl Batch {
         if let Some((what, n, limit)) = extents.into_iter().find(|(_, n, limit)| n > limit) {
             return Err(format!("has {n} {what}; the model was loaded for {limit}"));
         }
+        step.check_copies(kv)?;
         let mut batch =
             Self { tokens: Vec::new(), positions: Vec::new(), seqs: Vec::new(), outputs: Vec::new() };
         let mut taken = vec![false; slots.num_used()];
@@ -195,7 +196,11 @@ fn check_seq(
             return Err(format!("covers {covered} KV positions of slot {slot}; {end} are needed"));
         }
         let used = &table[..end.div_ceil(geometry.block_len)];
-        if let Some(block) = used.iter().find(|b| **b == BlockId::NULL || b.index() >= geometry.num_blocks) {
+        let unseen = geometry.num_unseen(seq.kv_start);
+        let is_block = |(at, block): (usize, BlockId)| {
+            if block == BlockId::NULL { at < unseen } else { block.index() < geometry.num_blocks }
+        };
+        if let Some((_, block)) = used.iter().copied().enumerate().find(|&entry| !is_block(entry)) {
             return Err(format!(
                 "maps slot {slot} to block {block}; blocks 1 to {} exist",
                 geometry.num_blocks - 1

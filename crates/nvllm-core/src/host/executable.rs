@@ -75,6 +75,12 @@ impl<F: Forward> HostExecutable<F> {
 }
 
 impl<F: Forward> HostExecutable<F> {
+    /// The copies of a step, which have been checked.
+    fn copy_blocks(&mut self, step: &Step) -> Result<()> {
+        let cache = self.forward.kv_cache();
+        step.copies.iter().try_for_each(|copy| cache.copy_blocks(copy.group, &[(copy.from, copy.to)]))
+    }
+
     /// A forward pass, up to the first op after which `stop` holds: its node, if there is one.
     fn pass(
         &mut self,
@@ -141,6 +147,7 @@ impl<F: Forward> Executable for HostExecutable<F> {
         }
         let batch = Batch::new(step, &self.slots, &self.limits, self.forward.geometries(), self.vocab_size)
             .and_then(|batch| {
+                self.copy_blocks(step)?;
                 self.clock.ready();
                 self.pass(step.entry.index(), &batch, |_, _| false).map(|_| batch)
             });

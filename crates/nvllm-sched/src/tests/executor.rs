@@ -49,6 +49,7 @@ impl Executor {
             block_len: config.block_len,
             num_blocks,
             dtype: DType::F32,
+            window: None,
         };
         Self {
             limits: Limits {
