@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use nvllm_core::host::Batch;
+use nvllm_core::host::{Batch, BatchSeq};
 use nvllm_core::{AttentionSpec, KvGeometry, Limits, Op, Program, Rows, RowsOf};
 
 use crate::device::Device;
@@ -44,6 +44,12 @@ impl Key {
 
     const fn tile_tokens(self) -> usize {
         TILE_ROWS / self.group
+    }
+
+    /// Chunks that the new rows of a sequence see: entries that it takes of the decode kernel's.
+    const fn chunks(self, seq: &BatchSeq) -> usize {
+        let window = if self.window > 0 { self.window } else { usize::MAX };
+        (seq.kv_start + seq.num_rows).div_ceil(CHUNK) - (seq.kv_start + 1).saturating_sub(window) / CHUNK
     }
 }
 
@@ -196,10 +202,9 @@ impl WorkLists {
         if self.plan.keys.is_empty() {
             return false;
         }
-        let chunks =
-            batch.seqs.iter().map(|seq| (seq.kv_start + seq.num_rows).div_ceil(CHUNK)).sum::<usize>();
+        let chunks = |key: &Key| batch.seqs.iter().map(|seq| key.chunks(seq)).sum::<usize>();
         !self.block_len.is_multiple_of(16)
             || batch.seqs.iter().any(|seq| seq.num_rows > 1)
-            || chunks > self.plan.entries
+            || self.plan.keys.iter().any(|key| chunks(key) > self.plan.entries)
     }
 }

@@ -5,6 +5,8 @@
 //   m' = max(m, max_j s_j); p_j = 2^(c s_j - c m') with c = scale log2(e), rounded to 16 bits; f = 2^(c m - c m');
 //   o = o f + sum_j p_j v_j and l = l f + sum_j p_j by the tensor core, 16 positions at a time, ascending.
 // A chunk starts from m = -inf, l = 0, o = 0. Chunks are folded in ascending order into a total (`fold`), and o / l is rounded once.
+// Positions that no query of an entry sees are loaded as zeros: their blocks may be given back or another's, and a weight of 0 does not
+// mask a value that is not a number.
 // A tile or chunk that a row does not see changes nothing, so a kernel may skip it or not. Rows of one mma do not see each other:
 // decode, prefill and any cut of a prompt into steps give the same bits.
 #pragma once

@@ -90,7 +90,7 @@ DEVICE void attention_decode(const elem* q, const elem* k, const elem* v, elem* 
   };
   auto load_stage = [&]() {
     if (load_unit < units) {
-      const int piece = tid % PIECES, end = load.item.kv_index + load.item.num_rows;
+      const int piece = tid % PIECES, end = load.item.kv_index + load.item.num_rows, first_kv = load.item.first_kv;
       const u32 to = ring + load_slot * STAGE;
       u32 rows16[4];                                           // rows of K and V at which each 16 positions begin
 #pragma unroll
@@ -102,8 +102,9 @@ DEVICE void attention_decode(const elem* q, const elem* k, const elem* v, elem* 
       for (int i = 0; i < TILE / ROWS_AT_ONCE; i++) {
         const int row = i * ROWS_AT_ONCE + tid / PIECES, position = load.tile * TILE + row;
         const u64 at = (u64)(rows16[i * ROWS_AT_ONCE / 16] + (row & 15)) * D + piece * 8;
-        copy_async_16(to + tile_at<D>(row, piece), k + at, position < end);
-        copy_async_16(to + TILE_BYTES + tile_at<D>(row, piece), v + at, position < end);
+        const bool seen = position >= first_kv && position < end;
+        copy_async_16(to + tile_at<D>(row, piece), k + at, seen);
+        copy_async_16(to + TILE_BYTES + tile_at<D>(row, piece), v + at, seen);
       }
       if (load_first) {
 #pragma unroll

@@ -9,7 +9,7 @@
 // Work: 4 * D operations a visible (query, position) pair, tiles of 128 packed rows (query heads of one KV head side by side) by 64
 //   positions. Bytes: K and V of all earlier positions once a tile, from L2. Bound: tensor cores, then the special-function unit (one
 //   exponential a pair).
-// spills: attention_prefill_d128 32: sm_80 alone, since pages of one position are taken too
+// spills: attention_prefill_d128 24: sm_86 and sm_89 alone, since pages of one position are taken too
 // Warp w holds rows 16w.. of the tile: scores, probabilities and two sets of sums (the chunk's and the total) stay in registers.
 #include "prelude.cuh"
 #include "attention_order.cuh"
@@ -56,9 +56,10 @@ DEVICE void attention_prefill(const elem* q, const elem* k, const elem* v, elem*
       for (int i = 0; i < TILE / ROWS_AT_ONCE; i++) {
         const int row = i * ROWS_AT_ONCE + row_in;
         const u64 at = (u64)rows[i] * D + piece * 8;
-        const bool inside = load_tile * TILE + row < kv_end;
-        copy_async_16(to + tile_at<D>(row, piece), k + at, inside);
-        copy_async_16(to + TILE_BYTES + tile_at<D>(row, piece), v + at, inside);
+        const int position = load_tile * TILE + row;
+        const bool seen = position >= first_kv && position < kv_end;
+        copy_async_16(to + tile_at<D>(row, piece), k + at, seen);
+        copy_async_16(to + TILE_BYTES + tile_at<D>(row, piece), v + at, seen);
       }
     }
     copy_async_commit();
