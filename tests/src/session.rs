@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use nvllm_core::{
-    Activations, Backend, BlockId, EntryId, Executable, Limits, ModelSpec, Numerics, OutputRow,
+    Activations, Backend, BlockId, EntryId, Executable, Limits, ModelSpec, Numerics, OutputRow, PagedKv,
     SamplingParams, SeqStep, SlotId, SlotReset, Source, Step, StepId, TokenId, WeightSource,
 };
 
@@ -32,8 +32,8 @@ const SLOTS: usize = 4;
 
 /// Limits that hold any fixture under `layout`.
 pub fn limits(spec: &ModelSpec, activations: Activations, layout: &Layout) -> Limits {
-    let kv = &spec.kv[0];
-    let token = 2 * kv.num_layers * kv.num_heads * kv.head_dim * activations.dtype().size();
+    let columns = |kv: &PagedKv| 2 * kv.num_layers * kv.num_heads * kv.head_dim;
+    let token = spec.kv.iter().map(columns).sum::<usize>() * activations.dtype().size();
     Limits {
         step_tokens: 512,
         step_outputs: 512,
@@ -54,6 +54,7 @@ pub struct Session {
     pub exe: Box<dyn Executable>,
     layout: Layout,
     vocab: usize,
+    num_groups: usize,
     /// Tokens in the cache, by slot.
     lens: [usize; SLOTS],
     next_step: u64,
@@ -84,7 +85,8 @@ impl Session {
             .plan_and_load(spec, source, &limits)
             .unwrap_or_else(|e| panic!("{}: {e}", backend.info().name));
         while exe.prepare(true).expect("the device works") {}
-        Self { exe, layout, vocab: spec.vocab_size, lens: [0; SLOTS], next_step: 0 }
+        let (vocab, num_groups) = (spec.vocab_size, spec.kv.len());
+        Self { exe, layout, vocab, num_groups, lens: [0; SLOTS], next_step: 0 }
     }
 
     /// Forgets the sequence in slot 0.
@@ -155,7 +157,7 @@ impl Session {
             tokens: part.tokens.iter().map(|&t| Source::Host(t)).collect(),
             positions: part.positions.iter().map(|&p| Source::Host(p)).collect(),
             kv_start: Source::Host(start as u32),
-            block_tables: vec![(0..num_blocks).map(block).collect()],
+            block_tables: vec![(0..num_blocks).map(block).collect(); self.num_groups],
             outputs: (0..part.tokens.len() as u32).map(OutputRow::values).collect(),
         }
     }

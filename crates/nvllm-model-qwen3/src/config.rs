@@ -84,11 +84,6 @@ impl Config {
         Ok(config)
     }
 
-    /// The window beyond which no layer looks back.
-    pub(crate) fn common_window(&self) -> Option<usize> {
-        self.windows.iter().copied().collect::<Option<Vec<_>>>()?.into_iter().max()
-    }
-
     fn check(&self) -> Result<()> {
         if self.num_layers > 4096 {
             let problem = format!("is {}; up to 4096 are supported", self.num_layers);

@@ -25,12 +25,7 @@ pub const FAMILY: ModelFamily =
 pub fn build(hf: &HfConfig) -> Result<ModelSpec> {
     let config = Config::read(hf)?;
     let mut b = SpecBuilder::new();
-    let kv = b.paged_kv(PagedKv {
-        num_layers: config.num_layers,
-        num_heads: config.num_kv_heads,
-        head_dim: config.head_dim,
-        window: config.common_window(),
-    });
+    let kv = kv_layers(&mut b, &config);
     let shape = CausalLmShape {
         vocab: config.vocab,
         hidden: config.hidden,
@@ -40,8 +35,30 @@ pub fn build(hf: &HfConfig) -> Result<ModelSpec> {
         max_positions: config.max_positions,
     };
     let name = if config.moe.is_some() { "Qwen3-MoE" } else { "Qwen3" };
-    let declare = |b: &mut SpecBuilder, i| Layer::declare(b, &config, i, kv(i));
+    let declare = |b: &mut SpecBuilder, i| Layer::declare(b, &config, i, kv[i]);
     causal_lm(name, &shape, b, declare, |layer, p, h| layer.record(p, h, config.eps))
+}
+
+/// Where each layer keeps its keys and values. Layers that see equally far back share a KV group:
+/// what none of them sees any more can be given back.
+fn kv_layers(b: &mut SpecBuilder, config: &Config) -> Vec<KvLayer> {
+    let mut places = vec![KvLayer { group: 0, layer: 0 }; config.num_layers];
+    let mut declared = Vec::new();
+    for &window in &config.windows {
+        if declared.contains(&window) {
+            continue;
+        }
+        declared.push(window);
+        let members: Vec<_> = (0..config.num_layers).filter(|&i| config.windows[i] == window).collect();
+        let kv = b.paged_kv(PagedKv {
+            num_layers: members.len(),
+            num_heads: config.num_kv_heads,
+            head_dim: config.head_dim,
+            window,
+        });
+        members.into_iter().enumerate().for_each(|(layer, i)| places[i] = kv(layer));
+    }
+    places
 }
 
 /// One layer.

@@ -2,7 +2,7 @@
 
 use nvllm_core::program::{Counts, MemoryPlan};
 use nvllm_core::{
-    Activations, DType, HfConfig, Limits, ModelSpec, Numerics, PlanRules, WeightFormat, WeightInfo,
+    Activations, DType, HfConfig, Limits, ModelSpec, Numerics, Op, PlanRules, WeightFormat, WeightInfo,
 };
 use nvllm_model_qwen3::build;
 use serde_json::{Value, json};
@@ -50,6 +50,31 @@ fn one_layer_fuses_its_residual_branches() {
     insta::assert_snapshot!("qwen3_0_6b_fused_head", first);
     let recorded = spec().programs[0].expand(|_| true).unwrap();
     assert_eq!(program.expand(|_| true).unwrap().nodes.len(), recorded.nodes.len());
+}
+
+/// Layers with a window keep keys and values in a group of their own, from which blocks can be
+/// given back; those that see everything share another, and each op names its layer's place.
+#[test]
+fn a_kv_group_for_each_window() {
+    let groups = |max_window_layers: usize| {
+        let mut config: Value = serde_json::from_str(CONFIG).unwrap();
+        config["use_sliding_window"] = json!(true);
+        config["sliding_window"] = json!(100);
+        config["max_window_layers"] = json!(max_window_layers);
+        let spec = build(&HfConfig::parse(config.to_string().as_bytes()).unwrap()).unwrap();
+        let places = spec.programs[0].nodes.iter().filter_map(|node| match &node.op {
+            Op::Attention { kv, .. } => Some((kv.group, kv.layer)),
+            _ => None,
+        });
+        let kv: Vec<_> = spec.kv.iter().map(|kv| (kv.num_layers, kv.window)).collect();
+        (kv, places.collect::<Vec<_>>())
+    };
+    let (kv, places) = groups(3);
+    assert_eq!(kv, [(3, None), (25, Some(100))]);
+    let expected: Vec<_> = (0..3).map(|i| (0, i)).chain((0..25).map(|i| (1, i))).collect();
+    assert_eq!(places, expected);
+    assert_eq!(groups(0).0, [(28, Some(100))]);
+    assert_eq!(groups(28).0, [(28, None)]);
 }
 
 #[test]
