@@ -13,7 +13,7 @@ use crate::check::{Settings, conforms, holds, load};
 use crate::draw::Draw;
 use crate::error::{Doing, Mismatch, Result};
 use crate::layout::Layout;
-use crate::models::{run, shapes};
+use crate::models::{load_in_flight, run, run_all, shapes};
 use crate::trial::{Sketch, Trial, numbers};
 
 /// Steps after the prompt.
@@ -186,6 +186,24 @@ pub fn steps_in_flight(backend: &dyn Backend, settings: &Settings) -> Result<()>
                 all.push(tokens(step, &exe.collect(ticket).doing("collect")?));
             }
             same(&format!("{max_in_flight} steps in flight"), &all, &one)?;
+        }
+        Ok(())
+    })
+}
+
+/// Spans of steps, where a device gives them: each begins before it ends, and none before the step
+/// before it has ended, however many are in flight.
+pub fn step_spans(backend: &dyn Backend, settings: &Settings) -> Result<()> {
+    holds("step_spans", settings, 0.3, dialogues(), |trial| {
+        let (mut exe, max_in_flight) = load_in_flight(backend, trial)?;
+        let outputs = run_all(&mut *exe, &steps(trial, Known::Slot), max_in_flight)?;
+        let spans: Vec<_> = outputs.iter().filter_map(|output| output.span).collect();
+        if !spans.is_empty() && spans.len() != outputs.len() {
+            return Err(Mismatch::contract("some steps come with a span and others without"));
+        }
+        let ordered = spans.iter().all(|span| span.began <= span.ended);
+        if !ordered || spans.windows(2).any(|pair| pair[1].began < pair[0].ended) {
+            return Err(Mismatch::contract(format!("spans of consecutive steps overlap: {spans:?}")));
         }
         Ok(())
     })

@@ -7,6 +7,7 @@ mod attention;
 mod coded;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use nvllm_core::program::Node;
 use nvllm_core::reference::Observer;
@@ -71,6 +72,8 @@ pub enum Fault {
     ForgetsOutput,
     /// Positions before a window weigh 0, and what lies in their blocks is multiplied by it.
     ReadsNull,
+    /// Every step is said to begin when the model was loaded.
+    StoppedClock,
     /// Coded weights are misread, which this case ought to notice.
     Misread(&'static str, Misread),
     /// Coded weights are refused in a way that is none.
@@ -103,6 +106,7 @@ impl std::fmt::Display for Fault {
             Self::ForgetsPrefix => f.write_str("slots: a reset empties the blocks"),
             Self::ForgetsOutput => f.write_str("slots: output from before is not counted"),
             Self::ReadsNull => f.write_str("attention: the null block is read and weighs 0"),
+            Self::StoppedClock => f.write_str("step: spans begin at loading"),
             Self::Misread(case, misread) => write!(f, "{case}: {}", misread.text()),
             Self::Refused(refusal) => write!(f, "coded weights: {}", refusal.text()),
         }
@@ -155,6 +159,7 @@ impl Fault {
             Self::ForgetsPrefix,
             Self::ForgetsOutput,
             Self::ReadsNull,
+            Self::StoppedClock,
         ]);
         let misread = |misread: Misread| misread.cases().iter().map(move |case| Self::Misread(case, misread));
         faults.extend(Misread::ALL.into_iter().flat_map(misread));
@@ -182,6 +187,7 @@ impl Fault {
             Self::ForgetsPrefix => vec!["shared_blocks"],
             Self::ForgetsOutput => vec!["resumed_sequences"],
             Self::ReadsNull => vec!["window_blocks"],
+            Self::StoppedClock => vec!["step_spans"],
             Self::Misread(case, _) => vec![case],
             Self::Refused(_) => vec!["linear_formats"],
         }
@@ -451,6 +457,9 @@ impl Executable for FaultyRun {
                     let nothing = vec![f32::NAN; values.shape().iter().product()];
                     *values = Box::new(HostTensor::from_f32(values.shape(), values.dtype(), &nothing));
                 }
+            }
+            Fault::StoppedClock => {
+                output.span.iter_mut().for_each(|span| span.began = Duration::ZERO);
             }
             Fault::HidesUnusable => output.rows.iter_mut().for_each(|row| row.unusable = false),
             Fault::WrongLogprobs => {

@@ -73,7 +73,8 @@ pub struct Case {
 /// The functions behind [`CASES`], by name.
 pub mod cases {
     pub use crate::contract::{
-        blocks_in_flight, entries, kept_values, kv_cache, refused_steps, slot_sources, steps_in_flight,
+        blocks_in_flight, entries, kept_values, kv_cache, refused_steps, slot_sources, step_spans,
+        steps_in_flight,
     };
     pub use crate::formats::{embed_formats, expert_linear_formats, linear_formats};
     pub use crate::hidden::hidden_states;
@@ -127,7 +128,7 @@ macro_rules! each_case {
             gather_rows top_k expert_linear weighted_sum all_reduce all_gather sample logprobs masks masks_in_flight frequencies hidden_states unusable_rows
             embed_formats linear_formats expert_linear_formats
             models_op_by_op models_end_to_end many_sequences batch_invariance chunk_invariance page_invariance moved_blocks
-            slot_sources steps_in_flight blocks_in_flight refused_steps kept_values kv_cache kv_groups entries
+            slot_sources steps_in_flight step_spans blocks_in_flight refused_steps kept_values kv_cache kv_groups entries
             block_copies shared_blocks resumed_sequences window_blocks
         }
     };

@@ -1,6 +1,8 @@
 //! Small random programs with the shape of a language model: what single ops cannot show is how
 //! they are put together.
 
+use std::collections::VecDeque;
+
 use nvllm_core::program::{QkNorm, Recorder};
 use nvllm_core::{
     Activations, AttentionSpec, Backend, DType, Executable, KvLayer, Reference, RopeScaling, RopeSpec,
@@ -271,6 +273,37 @@ pub(crate) fn run(exe: &mut dyn Executable, step: &Step) -> Result<StepOutput> {
     let output = exe.collect(ticket).doing("collect")?;
     exe.prepare(false).doing("prepare")?;
     Ok(output)
+}
+
+/// Runs the steps with up to `max_in_flight` in flight.
+pub(crate) fn run_all(
+    exe: &mut dyn Executable,
+    steps: &[Step],
+    max_in_flight: usize,
+) -> Result<Vec<StepOutput>> {
+    let (mut tickets, mut outputs) = (VecDeque::new(), Vec::new());
+    for step in steps {
+        if tickets.len() == max_in_flight {
+            outputs.extend(tickets.pop_front().map(|t| exe.collect(t).doing("collect")).transpose()?);
+        }
+        tickets.push_back(exe.submit(step).doing("submit")?);
+        exe.prepare(false).doing("prepare")?;
+    }
+    for ticket in tickets {
+        outputs.push(exe.collect(ticket).doing("collect")?);
+    }
+    Ok(outputs)
+}
+
+/// The executable with two steps in flight where the backend holds so many, else one.
+pub(crate) fn load_in_flight(backend: &dyn Backend, trial: &Trial) -> Result<(Box<dyn Executable>, usize)> {
+    let mut two = trial.clone();
+    two.limits.max_in_flight = 2;
+    match load(backend, &two) {
+        Ok(exe) => Ok((exe, 2)),
+        // `steps_in_flight` sees to it that a backend which holds fewer says so.
+        Err(_) => Ok((load(backend, trial)?, 1)),
+    }
 }
 
 /// The rows of logits that a step returned.

@@ -2,20 +2,19 @@
 //! copied on write, and what a sequence finds again after its preemption. Bit for bit what a
 //! sequence computes that shares nothing.
 
-use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
 use nvllm_core::{
-    Backend, BlockCopy, BlockId, Executable, OutputRow, RopeScaling, RopeSpec, SamplingParams, SeqStep,
-    SlotId, SlotReset, Source, Step, StepId, StepOutput, TokenId,
+    Backend, BlockCopy, BlockId, OutputRow, RopeScaling, RopeSpec, SamplingParams, SeqStep, SlotId,
+    SlotReset, Source, Step, StepId, TokenId,
 };
 use proptest::prelude::*;
 
 use crate::check::{Settings, holds, load};
-use crate::error::{Doing, Mismatch, Result};
+use crate::error::{Mismatch, Result};
 use crate::layout::Layout;
-use crate::models::{Shape, logits, run};
+use crate::models::{Shape, load_in_flight, logits, run, run_all};
 use crate::trial::{Trial, numbers};
 
 /// Tokens of each sequence after its prompt.
@@ -161,33 +160,6 @@ fn only(id: usize, seqs: Vec<SeqStep>) -> Step {
     Step { id: StepId(id as u64), seqs, ..Step::default() }
 }
 
-/// Runs the steps with up to `max_in_flight` in flight.
-fn run_all(exe: &mut dyn Executable, steps: &[Step], max_in_flight: usize) -> Result<Vec<StepOutput>> {
-    let (mut tickets, mut outputs) = (VecDeque::new(), Vec::new());
-    for step in steps {
-        if tickets.len() == max_in_flight {
-            outputs.extend(tickets.pop_front().map(|t| exe.collect(t).doing("collect")).transpose()?);
-        }
-        tickets.push_back(exe.submit(step).doing("submit")?);
-        exe.prepare(false).doing("prepare")?;
-    }
-    for ticket in tickets {
-        outputs.push(exe.collect(ticket).doing("collect")?);
-    }
-    Ok(outputs)
-}
-
-/// The executable with two steps in flight where the backend holds so many, else one.
-fn load_flying(backend: &dyn Backend, trial: &Trial) -> Result<(Box<dyn Executable>, usize)> {
-    let mut two = trial.clone();
-    two.limits.max_in_flight = 2;
-    match load(backend, &two) {
-        Ok(exe) => Ok((exe, 2)),
-        // `steps_in_flight` sees to it that a backend which holds fewer says so.
-        Err(_) => Ok((load(backend, trial)?, 1)),
-    }
-}
-
 /// Requires equal bits.
 fn same(what: &str, got: &[Vec<f32>], want: &[Vec<f32>]) -> Result<()> {
     let bits = |rows: &[Vec<f32>]| -> Vec<Vec<u32>> {
@@ -228,7 +200,7 @@ pub fn block_copies(backend: &dyn Backend, settings: &Settings) -> Result<()> {
             let seqs = goes_on.into_iter().chain(choices.iter().map(|choice| choice.step(at..at + 1)));
             steps.push(only(steps.len(), seqs.collect()));
         }
-        let (mut exe, max_in_flight) = load_flying(backend, &family.trial)?;
+        let (mut exe, max_in_flight) = load_in_flight(backend, &family.trial)?;
         let outputs = run_all(&mut *exe, &steps, max_in_flight)?;
         let mut rows = vec![Vec::new(); members.len()];
         for (step, output) in steps.iter().zip(&outputs) {
@@ -266,7 +238,7 @@ pub fn shared_blocks(backend: &dyn Backend, settings: &Settings) -> Result<()> {
         for at in end..end + DECODED {
             steps.push(only(steps.len(), heirs.iter().map(|heir| heir.step(at..at + 1)).collect()));
         }
-        let (mut exe, max_in_flight) = load_flying(backend, &family.trial)?;
+        let (mut exe, max_in_flight) = load_in_flight(backend, &family.trial)?;
         let outputs = run_all(&mut *exe, &steps, max_in_flight)?;
         let mut rows = vec![Vec::new(); heirs.len()];
         for (step, output) in steps.iter().zip(&outputs).skip(1) {

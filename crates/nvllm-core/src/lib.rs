@@ -10,8 +10,8 @@
 //! what every op means; all other backends are held to it. Sampling semantics live here too
 //! ([`sampling`]), once.
 //!
-//! Deliberately absent: threads, devices, async, clocks (but for the one that times ops on
-//! request), tokenizers, and any knowledge of a model family.
+//! Deliberately absent: threads, devices, async, clocks (but for those that time steps and, on
+//! request, ops), tokenizers, and any knowledge of a model family.
 
 pub mod backend;
 pub mod blocks;
@@ -57,8 +57,8 @@ pub use sampling::SamplingParams;
 pub use spec::{ModelFamily, ModelSpec, SpecBuilder};
 pub use state::{KvCache, KvGeometry, KvLayer, PagedKv};
 pub use step::{
-    BlockCopy, OutputRow, RowOutput, SeqStep, SlotReset, Source, Step, StepOutput, Ticket, TokenLogprobs,
-    TokenMasks,
+    BlockCopy, OutputRow, RowOutput, SeqStep, SlotReset, Source, Step, StepOutput, StepSpan, Ticket,
+    TokenLogprobs, TokenMasks,
 };
 pub use tensor::{HostTensor, Tensor};
 pub use weight::{

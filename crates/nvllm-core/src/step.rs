@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::{BlockId, EntryId, KvGeometry, SamplingParams, SlotId, StepId, Tensor, TokenId};
 
@@ -205,9 +206,21 @@ pub struct RowOutput {
     pub unusable: bool,
 }
 
+/// When the device worked on a step, on a clock of its own: only differences mean something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StepSpan {
+    /// The start of its first copy or kernel. Waiting for inputs to arrive is not work.
+    pub began: Duration,
+    /// The end of its last kernel, masked rows included: not before it began, and not after the
+    /// next step begins.
+    pub ended: Duration,
+}
+
 /// What a step made.
 #[derive(Default)]
 pub struct StepOutput {
     /// One for each output row, in step order.
     pub rows: Vec<RowOutput>,
+    /// When the device worked on it; `None` if the device cannot tell.
+    pub span: Option<StepSpan>,
 }

@@ -29,6 +29,7 @@ use crate::plan::{self, RULES, check_fits, partial_bytes};
 use crate::rope::RopeTables;
 use crate::sampler::{Sampler, result_bytes};
 use crate::slots::DeviceSlots;
+use crate::step_clock::StepClock;
 use crate::weights::Weights;
 use crate::work_lists::{CHUNK, WorkLists};
 
@@ -262,6 +263,7 @@ impl CudaBackend {
             graphs: if self.graphs { Graphs::new(&graphs) } else { Graphs::none() },
             held,
             lanes,
+            clock: StepClock::new(device)?,
         }))
     }
 

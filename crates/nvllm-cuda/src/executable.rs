@@ -10,8 +10,8 @@ use nvllm_core::program::MemoryPlan;
 use nvllm_core::sampling::top_logprobs;
 use nvllm_core::{
     CoreError, DType, EntryId, Executable, HostTensor, KvCache, KvGeometry, Limits, MemoryReport, Program,
-    RequestLimits, Result, RowOutput, Step, StepOutput, StepProfile, Tensor, Ticket, TokenId, TokenMasks,
-    ValueId,
+    RequestLimits, Result, RowOutput, Step, StepOutput, StepProfile, StepSpan, Tensor, Ticket, TokenId,
+    TokenMasks, ValueId,
 };
 
 use crate::device::Device;
@@ -27,6 +27,7 @@ use crate::profile::Timed;
 use crate::rope::RopeTables;
 use crate::sampler::{MAX_TOP, NO_TOKEN, Sampler, Sampling, Scored, scored_at};
 use crate::slots::{self, DeviceSlots};
+use crate::step_clock::StepClock;
 use crate::weights::Weights;
 use crate::work_lists::WorkLists;
 
@@ -78,6 +79,8 @@ pub struct CudaExecutable {
     graphs: Graphs,
     held: Held,
     lanes: Vec<Lane>,
+    /// What times steps, if the driver can.
+    clock: Option<StepClock>,
     /// Lengths and positions, which the host knows; tokens are the device's.
     slots: Slots,
     flights: VecDeque<Flight>,
@@ -103,11 +106,13 @@ pub(crate) struct Parts {
     pub graphs: Graphs,
     pub held: Held,
     pub lanes: Vec<Lane>,
+    pub clock: Option<StepClock>,
 }
 
 impl CudaExecutable {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { device, limits, vocab_size, geometries, entries, begin, graphs, held, lanes } = parts;
+        let Parts { device, limits, vocab_size, geometries, entries, begin, graphs, held, lanes, clock } =
+            parts;
         Self {
             device,
             slots: Slots::new(limits.seqs),
@@ -119,6 +124,7 @@ impl CudaExecutable {
             graphs,
             held,
             lanes,
+            clock,
             flights: VecDeque::new(),
             next_lane: 0,
             input_bytes: 0,
@@ -311,7 +317,7 @@ impl CudaExecutable {
     }
 
     /// A finished step's output, from its lane.
-    fn output(&self, flight: &Flight) -> Result<StepOutput> {
+    fn output(&self, flight: &Flight, span: Option<StepSpan>) -> Result<StepOutput> {
         let Entry { program, sampling, .. } = &self.entries[flight.entry];
         let shape = program.output.map(|output| self.row_shape(flight.entry, output.value()));
         let values = |i: usize| {
@@ -331,7 +337,8 @@ impl CudaExecutable {
                 let values = values(i).filter(|_| output.want.values).map(boxed);
                 RowOutput { values, ..RowOutput::default() }
             };
-            return Ok(StepOutput { rows: flight.batch.outputs.iter().enumerate().map(row).collect() });
+            let rows = flight.batch.outputs.iter().enumerate().map(row).collect();
+            return Ok(StepOutput { rows, span });
         }
         let results = self.lanes[flight.lane].fetched();
         let num = flight.batch.outputs.len();
@@ -356,7 +363,7 @@ impl CudaExecutable {
             Ok(RowOutput { token, logprobs, values: row.filter(|_| want.values).map(boxed), unusable })
         };
         let rows = flight.batch.outputs.iter().enumerate().map(row);
-        Ok(StepOutput { rows: rows.collect::<Result<_>>()? })
+        Ok(StepOutput { rows: rows.collect::<Result<_>>()?, span })
     }
 }
 
@@ -414,7 +421,9 @@ impl Executable for CudaExecutable {
         let results = self.results(flight.entry, &flight.batch);
         let fetched = self.lanes[flight.lane].fetch(&self.device, &results);
         self.guard(fetched)?;
-        self.output(&flight)
+        let span = self.clock.as_mut().map(|clock| self.lanes[flight.lane].span(clock)).transpose();
+        let span = self.guard(span)?;
+        self.output(&flight, span)
     }
 
     fn program(&self, entry: EntryId) -> Option<&Program> {

@@ -13,7 +13,7 @@
 //!
 //! 1. Submit: the host packs the inputs in pinned memory, and the copy stream brings them into the
 //!    lane: `arrived`.
-//! 2. The compute stream waits for `arrived`, spreads the lane's bytes to where kernels read, and
+//! 2. The compute stream waits for `arrived`, is then at `began`, spreads the lane's bytes to where kernels read, and
 //!    computes. It works in order, so that what the step before reads is not written before it is
 //!    done.
 //! 3. At the end of the step it copies the results into the lane: `computed`. The next step may
@@ -35,27 +35,33 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use cudarc::driver::CudaEvent;
+use nvllm_core::StepSpan;
 
 use crate::device::Device;
 use crate::error::{Doing, Result};
 use crate::memory::{Buffer, Pinned};
+use crate::step_clock::{StepClock, TIMED};
 
 /// What one step in flight uses: free again when the step has been collected.
 pub(crate) struct Lane {
     staging: Pinned,
     inputs: Buffer,
     results: Buffer,
+    /// The compute stream has the inputs and starts on the step.
+    began: CudaEvent,
     computed: CudaEvent,
     fetched: Pinned,
 }
 
 impl Lane {
     pub(crate) fn new(device: &Arc<Device>, input_bytes: usize, result_bytes: usize) -> Result<Self> {
-        let event = || device.context.new_event(None).doing("making an event");
+        let flags = TIMED.filter(|_| device.check_timing().is_ok());
+        let event = || device.context.new_event(flags).doing("making an event");
         Ok(Self {
             staging: Pinned::new(device, input_bytes)?,
             inputs: Buffer::new(device, input_bytes)?,
             results: Buffer::new(device, result_bytes)?,
+            began: event()?,
             computed: event()?,
             fetched: Pinned::new(device, result_bytes)?,
         })
@@ -76,6 +82,7 @@ impl Lane {
     pub(crate) fn upload(&mut self, device: &Device, len: usize) -> Result<&Buffer> {
         let arrived = self.staging.upload(&device.copies, std::iter::once(0..len), &self.inputs)?;
         device.stream.wait(arrived).doing("ordering two streams")?;
+        self.began.record(&device.stream).doing("recording an event")?;
         Ok(&self.inputs)
     }
 
@@ -91,6 +98,11 @@ impl Lane {
     pub(crate) fn fetch(&mut self, device: &Device, ranges: &[Range<usize>]) -> Result<()> {
         device.copies.wait(&self.computed).doing("ordering two streams")?;
         self.fetched.download(&device.copies, ranges, &self.results)
+    }
+
+    /// When the device worked on the step that was [fetched](Self::fetch).
+    pub(crate) fn span(&mut self, clock: &mut StepClock) -> Result<StepSpan> {
+        clock.span(&self.began, &mut self.computed)
     }
 
     /// What was fetched.

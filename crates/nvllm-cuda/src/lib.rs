@@ -41,6 +41,7 @@ mod profile;
 mod rope;
 mod sampler;
 mod slots;
+mod step_clock;
 mod tensor_map;
 mod weights;
 mod work_lists;

@@ -2,12 +2,13 @@
 //! pass.
 
 use std::collections::VecDeque;
+use std::time::Instant;
 
 use super::{Batch, BatchOutput, OpClock, Slots, sample_row};
 use crate::{
     CoreError, EntryId, Executable, HostTensor, KvCache, KvGeometry, Limits, MemoryReport, OutputRow,
-    Program, ProgramOutput, Result, RowOutput, Step, StepOutput, StepProfile, Tensor, Ticket, TokenMasks,
-    ValueId,
+    Program, ProgramOutput, Result, RowOutput, Step, StepOutput, StepProfile, StepSpan, Tensor, Ticket,
+    TokenMasks, ValueId,
 };
 
 /// What a host backend adds: running its programs on a resolved batch.
@@ -34,6 +35,7 @@ pub trait Forward {
 struct Pending {
     ticket: u64,
     state: State,
+    span: StepSpan,
 }
 
 enum State {
@@ -52,6 +54,8 @@ pub struct HostExecutable<F> {
     limits: Limits,
     vocab_size: usize,
     pending: VecDeque<Pending>,
+    /// From which spans of steps count.
+    epoch: Instant,
     clock: OpClock,
     profiling: bool,
     profiles: Vec<StepProfile>,
@@ -67,6 +71,7 @@ impl<F: Forward> HostExecutable<F> {
             limits: limits.clone(),
             vocab_size,
             pending: VecDeque::new(),
+            epoch: Instant::now(),
             clock: OpClock::default(),
             profiling: false,
             profiles: Vec::new(),
@@ -140,6 +145,7 @@ impl<F: Forward> Executable for HostExecutable<F> {
             let problem = format!("names entry program {}; {num_programs} exist", step.entry);
             return Err(CoreError::step(step.id, problem));
         }
+        let began = self.epoch.elapsed();
         self.forward.programs()[step.entry.index()].check_outputs(step)?;
         let replaced = self.slots.reset(step, self.vocab_size)?;
         if self.profiling {
@@ -173,13 +179,14 @@ impl<F: Forward> Executable for HostExecutable<F> {
         if let Some(ops) = self.clock.end() {
             self.profiles.push(StepProfile { step: step.id, entry: step.entry, ops });
         }
-        self.pending.push_back(Pending { ticket: step.id.0, state });
+        let span = StepSpan { began, ended: self.epoch.elapsed() };
+        self.pending.push_back(Pending { ticket: step.id.0, state, span });
         Ok(Ticket(step.id))
     }
 
     fn supply_masks(&mut self, ticket: &Ticket, masks: TokenMasks) -> Result<()> {
         let pending = self.pending.iter_mut().find(|p| p.ticket == ticket.0.0);
-        let Some(Pending { state: state @ State::Masked { .. }, .. }) = pending else {
+        let Some(Pending { state: state @ State::Masked { .. }, span, .. }) = pending else {
             return Err(CoreError::step(ticket.0, "does not await masks"));
         };
         let State::Masked { batch, logits, rows } = state else { return Ok(()) };
@@ -190,13 +197,14 @@ impl<F: Forward> Executable for HostExecutable<F> {
             }
         }
         *state = State::Sampled(std::mem::take(rows));
+        span.ended = self.epoch.elapsed();
         Ok(())
     }
 
     fn collect(&mut self, ticket: Ticket) -> Result<StepOutput> {
         match self.pending.pop_front() {
-            Some(Pending { ticket: oldest, state: State::Sampled(rows) }) if oldest == ticket.0.0 => {
-                Ok(StepOutput { rows })
+            Some(Pending { ticket: oldest, state: State::Sampled(rows), span }) if oldest == ticket.0.0 => {
+                Ok(StepOutput { rows, span: Some(span) })
             }
             other => {
                 let masked = other.as_ref().is_some_and(|p| p.ticket == ticket.0.0);

@@ -106,6 +106,7 @@ fn commits_must_fit_their_steps() {
         })
         .take(n)
         .collect(),
+        ..StepOutput::default()
     };
     let backend = "; this is a fault in the backend";
     assert_eq!(error(7, output(2)), "step 7 is not in flight; commit each planned step once");
@@ -113,7 +114,8 @@ fn commits_must_fit_their_steps() {
     assert_eq!(error(2, output(1)), order);
     assert_eq!(error(1, output(0)), format!("the output of step 1 has 0 rows; the step wants 2{backend}"));
     assert_eq!(error(1, output(2)), format!("the output of step 1 lacks the logits of row 0{backend}"));
-    let blind = StepOutput { rows: vec![RowOutput::default(), RowOutput::default()] };
+    let blind =
+        StepOutput { rows: vec![RowOutput::default(), RowOutput::default()], ..StepOutput::default() };
     assert!(error(1, blind).contains("lacks the"));
     let (id, output) = executor.collect().unwrap();
     assert_eq!(sched.commit(id, output).unwrap().len(), 2);
@@ -168,7 +170,7 @@ fn an_unusable_row_ends_its_sequence_and_shifts_no_other() {
     };
     let rows = vec![row(1, true), row(2, false), row(3, false), row(4, false)];
     assert_eq!(step.num_outputs(), rows.len());
-    let output = StepOutput { rows };
+    let output = StepOutput { rows, ..StepOutput::default() };
     let part = sched.unusable_part(&step, &output).unwrap();
     assert_eq!((part.seqs.len(), part.seqs[0].slot, part.resets.len()), (1, step.seqs[0].slot, 0));
     let events = sched.commit(step.id, output).unwrap();
