@@ -23,6 +23,12 @@ pub struct BackendInfo {
     pub device: String,
     /// Memory it can use, in bytes.
     pub memory_bytes: usize,
+    /// Default share of [`memory_bytes`](Self::memory_bytes) that a loaded model takes in all:
+    /// weights, values, scratch and KV cache. 0.9 of memory that is the device's own, 0.5 of the
+    /// host's, which others use too.
+    pub memory_share: f64,
+    /// Sequences at once that suit it, the default of `--max-num-seqs`.
+    pub seqs: usize,
     /// Tokens of a step that suit it: with more, a token hardly gets cheaper.
     pub step_tokens: usize,
     /// Default number of steps in flight: 2 if the device runs one step while the host handles the
@@ -32,6 +38,13 @@ pub struct BackendInfo {
     pub driver: Option<String>,
     /// The fastest clocks of such a device's cores and memory, in MHz.
     pub clocks_mhz: Option<[f64; 2]>,
+}
+
+impl BackendInfo {
+    /// [`memory_share`](Self::memory_share) of host backends.
+    pub const HOST_MEMORY_SHARE: f64 = 0.5;
+    /// [`seqs`](Self::seqs) of host backends: with more, each gets a token seldom.
+    pub const HOST_SEQS: usize = 16;
 }
 
 /// A device that can run programs.

@@ -36,6 +36,12 @@ use crate::work_lists::{CHUNK, WorkLists};
 /// Tokens of a step that fill the device's tensor cores many times over.
 pub(crate) const STEP_TOKENS: usize = 8192;
 
+/// Sequences that share a read of the weights in a decode step.
+pub(crate) const SEQS: usize = 256;
+
+/// Share of a GPU's memory that a model takes: the rest is for the driver and what else runs there.
+pub(crate) const MEMORY_SHARE: f64 = 0.9;
+
 /// What a bandwidth measurement reads: several times any last-level cache.
 const BANDWIDTH_BYTES: usize = 1 << 30;
 
@@ -168,6 +174,8 @@ impl Backend for CudaBackend {
             name: "cuda".into(),
             device: format!("GPU {}, {}, compute capability {major}.{minor}", facts.ordinal, facts.name),
             memory_bytes: self.free_bytes,
+            memory_share: MEMORY_SHARE,
+            seqs: SEQS,
             step_tokens: STEP_TOKENS,
             max_in_flight: 2,
             driver: Some(format!("CUDA {}", version(facts.driver))),

@@ -5,7 +5,7 @@ use nvllm_core::{
     Reason, Result, WeightSource,
 };
 
-use crate::backend::STEP_TOKENS;
+use crate::backend::{MEMORY_SHARE, SEQS, STEP_TOKENS};
 use crate::lower;
 use crate::plan::{self, RULES};
 
@@ -38,6 +38,8 @@ impl Backend for DeviceProfile {
             name: "cuda".into(),
             device: format!("{}, compute capability {major}.{minor}, not on this machine", self.name),
             memory_bytes: self.free_bytes,
+            memory_share: MEMORY_SHARE,
+            seqs: SEQS,
             step_tokens: STEP_TOKENS,
             max_in_flight: 2,
             driver: Some("none: a device profile".into()),

@@ -40,6 +40,8 @@ impl Backend for Reference {
             name: "reference".into(),
             device: "one thread, scalar".into(),
             memory_bytes: memory_bytes(),
+            memory_share: BackendInfo::HOST_MEMORY_SHARE,
+            seqs: BackendInfo::HOST_SEQS,
             step_tokens: 512,
             max_in_flight: 1,
             driver: None,

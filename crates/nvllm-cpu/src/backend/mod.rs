@@ -64,6 +64,8 @@ impl Backend for CpuBackend {
             name: "cpu".into(),
             device: format!("{}, {threads} threads, {}", machine::cpu_model(), self.kernels.isa()),
             memory_bytes: memory_bytes(),
+            memory_share: BackendInfo::HOST_MEMORY_SHARE,
+            seqs: BackendInfo::HOST_SEQS,
             step_tokens: 512,
             max_in_flight: 1,
             driver: None,
