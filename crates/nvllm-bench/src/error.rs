@@ -51,7 +51,7 @@ pub enum BenchError {
         /// What was compared.
         detail: String,
     },
-    /// Data that the crate brings along cannot be used.
+    /// Data that the crate embeds cannot be used.
     #[error("{file}: {problem}")]
     Data {
         /// The file.

@@ -2,12 +2,12 @@
 //! program.
 //!
 //! Three checks, on models whose answers are known whatever model is measured: golden fixtures (if
-//! the program brings them), the demo model's 16 greedy runs token for token under f32 activations,
+//! the caller has them), the demo model's 16 greedy runs token for token under f32 activations,
 //! and its perplexity of a text that it never saw under the activations that are measured.
 
 use std::sync::Arc;
 
-use nvllm_core::backend::Under;
+use nvllm_core::backend::WithNumerics;
 use nvllm_core::{Activations, Backend, Numerics, TokenId};
 use nvllm_engine::text::{EncodeOptions, SpecialText};
 use nvllm_engine::{Engine, Event, LoadOptions, Model, Request, RequestStream};
@@ -30,7 +30,7 @@ const TOLERANCE: f64 = 0.01;
 /// Tokens of a step whose rows are all scored.
 const STEP_TOKENS: usize = 512;
 
-/// A check that the program brings along.
+/// A check of the caller's own.
 pub type Fixtures = Box<dyn Fn(&dyn Backend) -> Correctness>;
 
 /// What the gate needs beside the crate's own data.
@@ -81,7 +81,7 @@ impl Gate {
         let mut details = Vec::new();
         let mut passed = true;
         if let Some(fixtures) = &self.fixtures {
-            let checked = fixtures(&Under { backend: factory()?.as_ref(), numerics });
+            let checked = fixtures(&WithNumerics { backend: factory()?.as_ref(), numerics });
             passed &= checked.passed;
             details.push(checked.detail);
         }

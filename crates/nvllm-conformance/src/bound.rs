@@ -75,7 +75,7 @@ impl Applied<'_> {
         self.slack[input].map_or(0.0, |slack| slack[i])
     }
 
-    /// The exponential's error, and those that gate and up bring along.
+    /// The exponential's error, and those of gate and up.
     fn silu_mul(&self, n: usize) -> Vec<f64> {
         let element = |(i, &y): (usize, &f32)| {
             let gate = i / n * 2 * n + i % n;

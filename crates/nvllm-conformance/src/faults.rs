@@ -18,8 +18,8 @@ use nvllm_core::{
     WeightSource,
 };
 
+pub use attention::AttentionFault;
 use attention::Seen;
-pub use attention::Way;
 pub use coded::{Misread, Refusal};
 
 use crate::{CASES, MemorySource, Settings};
@@ -32,8 +32,8 @@ pub enum Fault {
     Scale(&'static str, Activations),
     /// One element of this op's outputs is another element of the same output.
     OneWrong(&'static str),
-    /// Attention under this op's stem is computed in a way of its own.
-    Attention(&'static str, Way),
+    /// Attention under this op's stem is computed with this fault.
+    Attention(&'static str, AttentionFault),
     /// One element of a written KV block is wrong.
     WrongKey,
     /// Query head `h` reads the KV head of query head `heads - 1 - h`.
@@ -86,7 +86,7 @@ impl std::fmt::Display for Fault {
             Self::Scale(op, Activations::F32) => write!(f, "{op}: scaled by 1.001 in f32"),
             Self::Scale(op, Activations::Bf16) => write!(f, "{op}: scaled by 1.02 in bf16"),
             Self::OneWrong(op) => write!(f, "{op}: one wrong element"),
-            Self::Attention(op, way) => write!(f, "{op}: {}", way.text()),
+            Self::Attention(op, fault) => write!(f, "{op}: {}", fault.text()),
             Self::WrongKey => f.write_str("kv_append: one wrong element"),
             Self::SwappedHeads => f.write_str("model: swapped head map"),
             Self::NoQkNorm => f.write_str("model: dropped q/k norm"),
@@ -137,7 +137,7 @@ impl Fault {
         let scale = |op| [Activations::F32, Activations::Bf16].map(|a| Self::Scale(op, a));
         let mut faults: Vec<_> = ARITHMETIC.into_iter().chain(["top_k"]).flat_map(scale).collect();
         faults.extend(COPIES.into_iter().chain(["top_k"]).map(Self::OneWrong));
-        let attention = |op| Way::FAULTS.map(|way| Self::Attention(op, way));
+        let attention = |op| AttentionFault::ALL.map(|fault| Self::Attention(op, fault));
         faults.extend(["paged_attention", "attention"].into_iter().flat_map(attention));
         faults.extend([
             Self::WrongKey,
@@ -312,8 +312,8 @@ impl Backend for Faulty {
         let seen = Arc::new(Mutex::new(Seen::new(decoded.collect::<Result<_>>()?)));
         let observed = Arc::clone(&seen);
         let observer: Observer = Arc::new(move |program, node, outputs| {
-            if let Fault::Attention(op, way) = fault {
-                lock(&observed).node((op, way), &held, program, node, outputs);
+            if let Fault::Attention(op, instead) = fault {
+                lock(&observed).node((op, instead), &held, program, node, outputs);
             } else if !outputs.is_empty() {
                 fault.disturb(&held, program, node, outputs);
             }
@@ -525,7 +525,7 @@ mod tests {
     #[test]
     fn attention_rounded_as_kernels_may_passes() {
         for rounded_sum in [false, true] {
-            let backend = |op| Faulty(Fault::Attention(op, Way::Kernel { rounded_sum }));
+            let backend = |op| Faulty(Fault::Attention(op, AttentionFault::Kernel { rounded_sum }));
             crate::expect_conformance(cases::paged_attention, &backend("paged_attention"));
             crate::expect_conformance(cases::attention, &backend("attention"));
             crate::expect_conformance(cases::models_op_by_op, &backend("attention"));

@@ -21,8 +21,8 @@ use crate::models::logits;
 use crate::tolerance::{LOGPROB, MASS, SCORE, U};
 use crate::trial::{Numbers, Sketch, Trial, numbers};
 
-/// One sequence of a sampling trial: its parameters, its prompt, and output that it brings from
-/// before a preemption.
+/// One sequence of a sampling trial: its parameters, its prompt, and the output that it has
+/// from before a preemption.
 #[derive(Clone, Debug)]
 pub(crate) struct Voice {
     params: SamplingParams,

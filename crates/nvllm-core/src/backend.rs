@@ -97,16 +97,16 @@ pub trait Backend {
     }
 }
 
-/// A backend that loads every model under one promise on the order of sums, whatever the limits ask
-/// for: how checks that were written for one promise look at the other.
-pub struct Under<'a> {
-    /// What loads.
+/// A backend that plans every model with these `numerics`, whatever the limits say: checks that were
+/// written for one setting run under the other.
+pub struct WithNumerics<'a> {
+    /// The backend that plans and loads.
     pub backend: &'a dyn Backend,
-    /// The promise.
+    /// The setting.
     pub numerics: Numerics,
 }
 
-impl Backend for Under<'_> {
+impl Backend for WithNumerics<'_> {
     fn info(&self) -> BackendInfo {
         self.backend.info()
     }

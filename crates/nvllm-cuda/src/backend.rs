@@ -15,11 +15,10 @@ use crate::compile::{Images, KernelCache, Target};
 use crate::cublaslt::CublasLt;
 use crate::device::{Device, DeviceFacts, version};
 use crate::error::Result;
-use crate::executable::{CudaExecutable, Entry, Held, Parts};
+use crate::executable::{CudaExecutable, DeviceState, Entry, Parts};
 use crate::graphs::{GraphLimits, Graphs};
 use crate::inputs::Inputs;
 use crate::kv::CudaKv;
-use crate::lanes::Lane;
 use crate::launch::{Args, Dim, Extents, Launch};
 use crate::lower::{self, Lowering, Tuning, Vendor};
 use crate::matmul_rate::MatmulRate;
@@ -29,6 +28,7 @@ use crate::plan::{self, RULES, check_fits, partial_bytes};
 use crate::rope::RopeTables;
 use crate::sampler::{Sampler, result_bytes};
 use crate::slots::DeviceSlots;
+use crate::step_buffers::StepBuffers;
 use crate::step_clock::StepClock;
 use crate::weights::Weights;
 use crate::work_lists::{CHUNK, WorkLists};
@@ -235,7 +235,7 @@ impl CudaBackend {
         let weights = Weights::load(device, &plan.spec, source)?;
         let Plan { spec, limits, kv, values, memory, .. } = plan;
         let modules = self.modules()?;
-        let held = Held {
+        let state = DeviceState {
             arena: Buffer::new(device, memory.arena)?,
             weights,
             kv: CudaKv::new(device, &kv)?,
@@ -247,15 +247,17 @@ impl CudaBackend {
             partial: Buffer::new(device, partial)?,
             modules,
         };
-        let lanes = (0..limits.max_in_flight)
-            .map(|_| Lane::new(device, held.inputs.layout.packed_len, result_bytes(limits.step_outputs)))
+        let step_buffers = (0..limits.max_in_flight)
+            .map(|_| {
+                StepBuffers::new(device, state.inputs.layout.packed_len, result_bytes(limits.step_outputs))
+            })
             .collect::<Result<Vec<_>>>()?;
-        let begin = begin(&held, &limits)?;
+        let begin = begin(&state, &limits)?;
         let entries = spec
             .programs
             .into_iter()
             .zip(values)
-            .map(|entry| self.entry(&held, &limits, library.as_ref(), entry))
+            .map(|entry| self.entry(&state, &limits, library.as_ref(), entry))
             .collect::<Result<Vec<_>>>()?;
         device.synchronize()?;
         let rows = limits.step_tokens.min(limits.step_outputs).min(limits.seqs);
@@ -269,30 +271,30 @@ impl CudaBackend {
             entries,
             begin,
             graphs: if self.graphs { Graphs::new(&graphs) } else { Graphs::none() },
-            held,
-            lanes,
+            state,
+            step_buffers,
             clock: StepClock::new(device)?,
         }))
     }
 
     fn entry(
         &self,
-        held: &Held,
+        state: &DeviceState,
         limits: &Limits,
         library: Option<&Rc<CublasLt>>,
         (program, plan): (Program, MemoryPlan),
     ) -> Result<Entry> {
         let lowering = Lowering {
-            modules: &held.modules,
+            modules: &state.modules,
             program: &program,
             plan: &plan,
-            arena: held.arena.at(0),
-            weights: &held.weights,
-            inputs: &held.inputs,
-            kv: &held.kv,
-            ropes: &held.ropes,
-            lists: &held.lists,
-            partial: held.partial.at(0),
+            arena: state.arena.at(0),
+            weights: &state.weights,
+            inputs: &state.inputs,
+            kv: &state.kv,
+            ropes: &state.ropes,
+            lists: &state.lists,
+            partial: state.partial.at(0),
             limits,
         };
         let mut nodes = (0..program.nodes.len()).map(|at| lowering.node(at)).collect::<Result<Vec<_>>>()?;
@@ -304,7 +306,7 @@ impl CudaBackend {
             .logits()
             .map(|id| {
                 let logits = lowering.value(id);
-                held.sampler.lower(&held.modules, &held.inputs, &held.slots, logits.at, logits.cols)
+                state.sampler.lower(&state.modules, &state.inputs, &state.slots, logits.at, logits.cols)
             })
             .transpose()?;
         Ok(Entry { program, plan, nodes, sampling })
@@ -312,8 +314,8 @@ impl CudaBackend {
 }
 
 /// The launches that every step begins with.
-fn begin(held: &Held, limits: &Limits) -> Result<Vec<Launch>> {
-    let Held { inputs, modules, slots, ropes, lists, .. } = held;
+fn begin(state: &DeviceState, limits: &Limits) -> Result<Vec<Launch>> {
+    let DeviceState { inputs, modules, slots, ropes, lists, .. } = state;
     let layout = &inputs.layout;
     let resets = Args::new().ptr(inputs.at(0)).ptr(inputs.at(layout.resets)).ptr(slots.states.at(0));
     let tokens = Args::new()

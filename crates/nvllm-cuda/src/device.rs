@@ -21,7 +21,7 @@ pub(crate) struct Device {
     pub context: Arc<CudaContext>,
     /// Everything that steps compute, in order.
     pub stream: Arc<CudaStream>,
-    /// What goes between host and device beside it (`lanes.rs`).
+    /// Uploads and downloads, which overlap with it (`step_buffers.rs`).
     pub copies: Arc<CudaStream>,
     pub facts: DeviceFacts,
 }

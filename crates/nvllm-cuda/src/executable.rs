@@ -18,7 +18,6 @@ use crate::device::Device;
 use crate::graphs::{GraphKey, Graphs, capture};
 use crate::inputs::Inputs;
 use crate::kv::CudaKv;
-use crate::lanes::Lane;
 use crate::launch::{Extents, Launch};
 use crate::lower::Lowered;
 use crate::memory::Buffer;
@@ -27,6 +26,7 @@ use crate::profile::Timed;
 use crate::rope::RopeTables;
 use crate::sampler::{MAX_TOP, NO_TOKEN, Sampler, Sampling, Scored, scored_at};
 use crate::slots::{self, DeviceSlots};
+use crate::step_buffers::StepBuffers;
 use crate::step_clock::StepClock;
 use crate::weights::Weights;
 use crate::work_lists::WorkLists;
@@ -40,8 +40,9 @@ pub(crate) struct Entry {
     pub sampling: Option<Sampling>,
 }
 
-/// Everything that a loaded model holds on the device.
-pub(crate) struct Held {
+/// What a loaded model has on the device, its launches, graphs and the buffers of steps in flight
+/// aside.
+pub(crate) struct DeviceState {
     pub arena: Buffer,
     pub weights: Weights,
     pub kv: CudaKv,
@@ -59,7 +60,8 @@ pub(crate) struct Held {
 /// A submitted step.
 struct Flight {
     ticket: u64,
-    lane: usize,
+    /// Index into `step_buffers`.
+    buffers: usize,
     entry: usize,
     batch: Batch,
     /// Copies of all rows of the program's output, if one is wanted on the host.
@@ -77,19 +79,19 @@ pub struct CudaExecutable {
     /// What every step does first.
     begin: Vec<Launch>,
     graphs: Graphs,
-    held: Held,
-    lanes: Vec<Lane>,
+    state: DeviceState,
+    step_buffers: Vec<StepBuffers>,
     /// What times steps, if the driver can.
     clock: Option<StepClock>,
     /// Lengths and positions, which the host knows; tokens are the device's.
     slots: Slots,
     flights: VecDeque<Flight>,
-    next_lane: usize,
+    next_buffers: usize,
     /// Bytes of inputs that the last step uploaded.
     input_bytes: usize,
     /// Entry and extents of the last step, for kept values.
     pub(crate) last: Option<(usize, Extents)>,
-    /// Why nothing runs any more.
+    /// Set by the first error of the device; every later call returns it.
     failed: Option<String>,
     profiling: bool,
     timed: Vec<Timed>,
@@ -104,15 +106,25 @@ pub(crate) struct Parts {
     pub entries: Vec<Entry>,
     pub begin: Vec<Launch>,
     pub graphs: Graphs,
-    pub held: Held,
-    pub lanes: Vec<Lane>,
+    pub state: DeviceState,
+    pub step_buffers: Vec<StepBuffers>,
     pub clock: Option<StepClock>,
 }
 
 impl CudaExecutable {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { device, limits, vocab_size, geometries, entries, begin, graphs, held, lanes, clock } =
-            parts;
+        let Parts {
+            device,
+            limits,
+            vocab_size,
+            geometries,
+            entries,
+            begin,
+            graphs,
+            state,
+            step_buffers,
+            clock,
+        } = parts;
         Self {
             device,
             slots: Slots::new(limits.seqs),
@@ -122,11 +134,11 @@ impl CudaExecutable {
             entries,
             begin,
             graphs,
-            held,
-            lanes,
+            state,
+            step_buffers,
             clock,
             flights: VecDeque::new(),
-            next_lane: 0,
+            next_buffers: 0,
             input_bytes: 0,
             last: None,
             failed: None,
@@ -192,34 +204,40 @@ impl CudaExecutable {
             tokens: batch.tokens.len(),
             outputs: batch.outputs.len(),
             seqs: batch.seqs.len(),
-            prefill: self.held.lists.prefill(batch),
+            prefill: self.state.lists.prefill(batch),
             chunks: WorkLists::chunks(batch),
         }
     }
 
     /// Puts a checked step on the stream.
-    fn start(&mut self, step: &Step, batch: &Batch, lane: usize, rows: Option<&Buffer>) -> crate::Result<()> {
+    fn start(
+        &mut self,
+        step: &Step,
+        batch: &Batch,
+        buffers: usize,
+        rows: Option<&Buffer>,
+    ) -> crate::Result<()> {
         self.device.bind()?;
         let extents = self.extents(batch);
         self.last = Some((step.entry.index(), extents));
         let graph = if self.profiling { None } else { self.graphs.find(step.entry.index(), extents) };
         let Extents { tokens, seqs, .. } = graph.map_or(extents, GraphKey::extents);
-        let (own, inputs) = (&mut self.lanes[lane], &self.held.inputs);
+        let (own, inputs) = (&mut self.step_buffers[buffers], &self.state.inputs);
         let packed = inputs.layout.pack(own.staging()?, step, batch, [tokens, seqs]);
         self.input_bytes = packed.len;
         let arrived = own.upload(&self.device, packed.len)?;
-        self.held.kv.start_copies(&step.copies)?;
+        self.state.kv.start_copies(&step.copies)?;
         inputs.spread(&self.device, &packed, arrived)?;
-        self.held.slots.count(step, &packed.counted, arrived)?;
+        self.state.slots.count(step, &packed.counted, arrived)?;
         match graph {
             Some(graph) => self.graphs.replay(graph)?,
             None => self.compute(step, extents)?,
         }
         let Entry { program, plan, .. } = &self.entries[step.entry.index()];
         if let (Some(rows), Some(output)) = (rows, program.output) {
-            rows.copy(0, &self.held.arena, plan.place(output.value()).offset, rows.len())?;
+            rows.copy(0, &self.state.arena, plan.place(output.value()).offset, rows.len())?;
         }
-        if step.awaits_masks() { Ok(()) } else { self.finish(step.entry.index(), batch, lane) }
+        if step.awaits_masks() { Ok(()) } else { self.finish(step.entry.index(), batch, buffers) }
     }
 
     /// The forward pass, and the sampler of rows that await no mask, kernel by kernel.
@@ -251,8 +269,8 @@ impl CudaExecutable {
         self.device.synchronize()?;
         let extents = self.extents(batch);
         self.last = Some((step.entry.index(), extents));
-        // The next lane is free: fewer steps are in flight than there are lanes.
-        let (own, inputs) = (&mut self.lanes[self.next_lane], &self.held.inputs);
+        // The next buffers are free: fewer steps are in flight than there are buffers.
+        let (own, inputs) = (&mut self.step_buffers[self.next_buffers], &self.state.inputs);
         let packed = inputs.layout.pack(own.staging()?, step, batch, [extents.tokens, extents.seqs]);
         let arrived = own.upload(&self.device, packed.len)?;
         inputs.spread(&self.device, &packed, arrived)?;
@@ -274,12 +292,13 @@ impl CudaExecutable {
         let value = entry.program.value(id);
         let (dtype, rows) = (value.kind.dtype(&self.limits), extents.rows(value.rows));
         let mut bytes = vec![0; rows * value.cols * dtype.size()];
-        self.held.arena.read(&self.device.stream, entry.plan.place(id).offset, &mut bytes)?;
+        self.state.arena.read(&self.device.stream, entry.plan.place(id).offset, &mut bytes)?;
         Ok(HostTensor::from_bytes([rows, value.cols], dtype, bytes))
     }
 
-    /// Room for a copy of all rows of the program's output, if the host wants one of them.
-    fn room_for_rows(&self, entry: usize, batch: &Batch) -> crate::Result<Option<Arc<Buffer>>> {
+    /// Allocates memory for a copy of all rows of the program's output, if the host wants one of
+    /// them.
+    fn alloc_output_rows(&self, entry: usize, batch: &Batch) -> crate::Result<Option<Arc<Buffer>>> {
         let wanted = batch
             .outputs
             .iter()
@@ -308,15 +327,19 @@ impl CudaExecutable {
         if scores(batch) { vec![tokens, rows] } else { vec![tokens] }
     }
 
-    /// Scores rows and keeps the results for the host.
-    fn finish(&self, entry: usize, batch: &Batch, lane: usize) -> crate::Result<()> {
+    /// Scores rows and copies the results to where the next step does not write them.
+    fn finish(&self, entry: usize, batch: &Batch, buffers: usize) -> crate::Result<()> {
         if let Some(sampling) = self.entries[entry].sampling.as_ref().filter(|_| scores(batch)) {
             sampling.logprobs.run(&self.device, self.extents(batch))?;
         }
-        self.lanes[lane].keep(&self.device, &self.results(entry, batch), &self.held.sampler.results)
+        self.step_buffers[buffers].stage_results(
+            &self.device,
+            &self.results(entry, batch),
+            &self.state.sampler.results,
+        )
     }
 
-    /// A finished step's output, from its lane.
+    /// A finished step's output, from its buffers.
     fn output(&self, flight: &Flight, span: Option<StepSpan>) -> Result<StepOutput> {
         let Entry { program, sampling, .. } = &self.entries[flight.entry];
         let shape = program.output.map(|output| self.row_shape(flight.entry, output.value()));
@@ -340,7 +363,7 @@ impl CudaExecutable {
             let rows = flight.batch.outputs.iter().enumerate().map(row).collect();
             return Ok(StepOutput { rows, span });
         }
-        let results = self.lanes[flight.lane].fetched();
+        let results = self.step_buffers[flight.buffers].results_on_host();
         let num = flight.batch.outputs.len();
         let tokens: &[u32] = bytemuck::cast_slice(&results[..num * 4]);
         let at = scored_at(self.limits.step_outputs);
@@ -379,20 +402,20 @@ impl Executable for CudaExecutable {
             }
         };
         // Before anything is on the stream: what does not fit fails the step and not the model.
-        let rows = match self.room_for_rows(step.entry.index(), &batch) {
+        let rows = match self.alloc_output_rows(step.entry.index(), &batch) {
             Ok(rows) => rows,
             Err(error) => {
                 self.slots.restore(replaced);
                 return Err(error.into());
             }
         };
-        let lane = self.next_lane;
-        let started = self.start(step, &batch, lane, rows.as_deref());
+        let buffers = self.next_buffers;
+        let started = self.start(step, &batch, buffers, rows.as_deref());
         self.guard(started)?;
         self.slots.advance(&batch);
-        self.next_lane = (lane + 1) % self.lanes.len();
+        self.next_buffers = (buffers + 1) % self.step_buffers.len();
         let (entry, awaits_masks) = (step.entry.index(), step.awaits_masks());
-        self.flights.push_back(Flight { ticket: step.id.0, lane, entry, batch, rows, awaits_masks });
+        self.flights.push_back(Flight { ticket: step.id.0, buffers, entry, batch, rows, awaits_masks });
         Ok(Ticket(step.id))
     }
 
@@ -419,9 +442,9 @@ impl Executable for CudaExecutable {
         let Some(flight) = self.flights.pop_front() else { unreachable!("it was just looked at") };
         self.alive()?;
         let results = self.results(flight.entry, &flight.batch);
-        let fetched = self.lanes[flight.lane].fetch(&self.device, &results);
-        self.guard(fetched)?;
-        let span = self.clock.as_mut().map(|clock| self.lanes[flight.lane].span(clock)).transpose();
+        let downloaded = self.step_buffers[flight.buffers].download_results(&self.device, &results);
+        self.guard(downloaded)?;
+        let span = self.clock.as_mut().map(|clock| self.step_buffers[flight.buffers].span(clock)).transpose();
         let span = self.guard(span)?;
         self.output(&flight, span)
     }
@@ -431,7 +454,7 @@ impl Executable for CudaExecutable {
     }
 
     fn kv_cache(&mut self) -> &mut dyn KvCache {
-        &mut self.held.kv
+        &mut self.state.kv
     }
 
     fn kept(&self, label: &str) -> Result<Option<HostTensor>> {
@@ -497,9 +520,10 @@ impl Executable for CudaExecutable {
     }
 
     fn memory(&self) -> MemoryReport {
-        let Held { arena, weights, kv, inputs, slots, sampler, ropes, lists, partial, .. } = &self.held;
-        let lanes: usize = self.lanes.iter().map(Lane::bytes).sum();
-        let scratch = inputs.bytes() + lanes + slots.bytes() + sampler.bytes() + ropes.bytes();
+        let DeviceState { arena, weights, kv, inputs, slots, sampler, ropes, lists, partial, .. } =
+            &self.state;
+        let in_flight: usize = self.step_buffers.iter().map(StepBuffers::bytes).sum();
+        let scratch = inputs.bytes() + in_flight + slots.bytes() + sampler.bytes() + ropes.bytes();
         let scratch = scratch + lists.bytes() + partial.len();
         MemoryReport { weights: weights.bytes(), kv: kv.len(), arena: arena.len(), scratch }
     }
@@ -518,13 +542,13 @@ impl CudaExecutable {
 
     fn sample_masked(&mut self, flight: &Flight, masks: &TokenMasks) -> crate::Result<()> {
         self.device.bind()?;
-        self.held.sampler.upload_masks(&self.device, masks, &flight.batch)?;
+        self.state.sampler.upload_masks(&self.device, masks, &flight.batch)?;
         if let Some(sampling) = &self.entries[flight.entry].sampling {
             let extents = self.extents(&flight.batch);
             sampling.masked.iter().try_for_each(|launch| launch.run(&self.device, extents))?;
         }
-        self.held.sampler.masks_are_read(&self.device)?;
-        self.finish(flight.entry, &flight.batch, flight.lane)
+        self.state.sampler.masks_are_read(&self.device)?;
+        self.finish(flight.entry, &flight.batch, flight.buffers)
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a step brings to the device: packed bytes that are spread to the fixed places from which
+//! The inputs of a step: uploaded as packed bytes, then spread to the fixed places from which
 //! kernels read.
 //!
 //! Kernels take their extents from the counts, or run the rows of padding up to the bucket as well.

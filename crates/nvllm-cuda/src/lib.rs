@@ -14,9 +14,9 @@
 //! floating-point atomics. Tables in `lower/` say which kernel takes which shape: 16-bit operands
 //! go to tensor cores, and a general kernel takes what is left.
 //!
-//! **Absent on purpose.** No toolkit at build time or at run time beside NVRTC: kernels bring their
-//! own conversions. No allocation while serving, but for copies of logits that a request asks for
-//! and for graphs when their size is first met. No vendor library in the order-preserving mode; in
+//! **Absent on purpose.** No toolkit at build time or at run time beside NVRTC: kernels contain
+//! their own conversions. No allocation while serving, but for copies of logits that a request asks for
+//! and for graphs, which are captured between steps. No vendor library in the order-preserving mode; in
 //! the other one it runs what it measures faster at, and is not needed. No configuration from the
 //! environment.
 
@@ -30,7 +30,6 @@ mod executable;
 mod graphs;
 mod inputs;
 mod kv;
-mod lanes;
 mod launch;
 mod lower;
 mod matmul_rate;
@@ -41,6 +40,7 @@ mod profile;
 mod rope;
 mod sampler;
 mod slots;
+mod step_buffers;
 mod step_clock;
 mod tensor_map;
 mod weights;

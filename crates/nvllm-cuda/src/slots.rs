@@ -73,7 +73,7 @@ impl DeviceSlots {
         self.states.len() + self.seen.len()
     }
 
-    /// Counts the tokens that a step's resets bring, in stream order. They lie in `packed`; those
+    /// Counts the tokens of a step's resets, in stream order. They lie in `packed`; those
     /// that had no room there are uploaded here, and waited for: resets with more tokens in one
     /// step than one sequence has are rare.
     pub(crate) fn count(&self, step: &Step, lists: &[CountedTokens], packed: &Buffer) -> Result<()> {

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use nvllm_conformance::{CASES, MemorySource, expect_conformance};
-use nvllm_core::backend::Under;
+use nvllm_core::backend::WithNumerics;
 use nvllm_core::weight::{AxisRole, SyntheticSource};
 use nvllm_core::{
     Activations, Backend, DType, Executable, Limits, ModelSpec, Numerics, OutputRow, SeqStep, SlotId,
@@ -50,7 +50,7 @@ fn fast(vendor: Vendor) -> Option<CudaBackend> {
 #[test]
 fn fast_conforms_by_the_vendors_products() {
     let Some(backend) = fast(Vendor::Always) else { return };
-    let backend = Under { backend: &backend, numerics: Numerics::Fast };
+    let backend = WithNumerics { backend: &backend, numerics: Numerics::Fast };
     let cases: Vec<_> = CASES.iter().filter(|case| FAST.contains(&case.name)).collect();
     assert_eq!(cases.len(), FAST.len());
     cases.into_iter().for_each(|case| expect_conformance(case.run, &backend));
@@ -59,7 +59,7 @@ fn fast_conforms_by_the_vendors_products() {
 #[test]
 fn fast_conforms_by_what_is_faster() {
     let Some(backend) = fast(Vendor::IfFaster) else { return };
-    let backend = Under { backend: &backend, numerics: Numerics::Fast };
+    let backend = WithNumerics { backend: &backend, numerics: Numerics::Fast };
     let models = CASES.iter().filter(|case| case.name == "models_end_to_end");
     models.for_each(|case| expect_conformance(case.run, &backend));
 }

@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: the face of `nvllm-bench` for those who work on nvLLM.
 //!
-//! It brings what the crate may not know: the CPU backend, the golden fixtures, models of random
+//! It adds what the crate may not know: the CPU backend, the golden fixtures, models of random
 //! weights, the repository's commit, the peers' adapters, and the real program, freshly built.
 
 mod gate;

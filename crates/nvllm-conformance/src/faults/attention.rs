@@ -15,7 +15,7 @@ const CHUNK: usize = 64;
 
 /// A planted fault: how attention is computed instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum AttentionFault {
     /// The last chunk of positions is merged as if its maximum were the largest.
     WrongMaximum,
     /// A row does not see itself, unless it sees nothing else.
@@ -33,9 +33,9 @@ pub enum Way {
     },
 }
 
-impl Way {
-    /// Those that are wrong.
-    pub(super) const FAULTS: [Self; 4] =
+impl AttentionFault {
+    /// Those that a check must find.
+    pub(super) const ALL: [Self; 4] =
         [Self::WrongMaximum, Self::LostNewest, Self::LostOldest, Self::InterleavedHeads];
 
     /// What it says in a table.
@@ -71,11 +71,11 @@ impl Seen {
         self.rows = rows(step);
     }
 
-    /// Computes attention under the stem `op` in its own way, and remembers what later nodes may
+    /// Computes attention under the stem `op` with a fault, and remembers what later nodes may
     /// ask for.
     pub(super) fn node(
         &mut self,
-        (op, way): (&str, Way),
+        (op, fault): (&str, AttentionFault),
         limits: &Limits,
         program: &Program,
         node: &Node,
@@ -88,13 +88,13 @@ impl Seen {
                 let parts = [0, 1].map(|part| self.values[&node.inputs[part].0].as_slice());
                 append(&mut self.history, *kv, &self.rows, parts, width, limits.kv_dtype);
             }
-            Op::RmsNorm { weight, eps } if matches!(way, Way::Kernel { .. }) && inside() => {
+            Op::RmsNorm { weight, eps } if matches!(fault, AttentionFault::Kernel { .. }) && inside() => {
                 outputs[0] = norm(&self.values[&node.inputs[0].0], &self.weights[weight.index()], *eps);
             }
             Op::PagedAttention { spec, kv } if is(op, program, node) => {
                 let q = &self.values[&node.inputs[0].0];
-                let way = Rounded { way, activations: limits.activations };
-                outputs[0] = way.attention(spec, *kv, q, &self.rows, &self.history);
+                let rounded = Rounded { fault, activations: limits.activations };
+                outputs[0] = rounded.attention(spec, *kv, q, &self.rows, &self.history);
             }
             _ => {}
         }
@@ -114,10 +114,10 @@ fn norm(x: &[f32], weight: &[f32], eps: f32) -> Vec<f32> {
     x.chunks(weight.len()).flat_map(head).collect()
 }
 
-/// A way, under these activations.
+/// Attention with this fault under these activations.
 #[derive(Clone, Copy)]
 struct Rounded {
-    way: Way,
+    fault: AttentionFault,
     activations: Activations,
 }
 
@@ -135,14 +135,14 @@ impl Rounded {
         for (at, q) in rows.iter().zip(q.chunks(spec.num_heads * d)) {
             let mut first = spec.window.map_or(0, |w| (at.kv_index + 1).saturating_sub(w));
             let mut end = at.kv_index + 1;
-            match self.way {
-                Way::LostOldest if spec.window.is_some() && first + 1 < end => first += 1,
-                Way::LostNewest if first + 1 < end => end -= 1,
+            match self.fault {
+                AttentionFault::LostOldest if spec.window.is_some() && first + 1 < end => first += 1,
+                AttentionFault::LostNewest if first + 1 < end => end -= 1,
                 _ => {}
             }
             for (head, q) in q.chunks(d).enumerate() {
-                let kv_head = match self.way {
-                    Way::InterleavedHeads => head % spec.num_kv_heads,
+                let kv_head = match self.fault {
+                    AttentionFault::InterleavedHeads => head % spec.num_kv_heads,
                     _ => head / group,
                 };
                 let cached = history[&(kv, at.slot)].each_ref();
@@ -173,7 +173,7 @@ impl Rounded {
             let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             let larger = top.max(max);
             let (mut fade, mut grow) = ((top - larger).exp(), (max - larger).exp());
-            if self.way == Way::WrongMaximum && chunk == last && chunk > seen.start / CHUNK {
+            if self.fault == AttentionFault::WrongMaximum && chunk == last && chunk > seen.start / CHUNK {
                 (fade, grow) = (1.0, 1.0);
             }
             top = larger;
@@ -181,8 +181,8 @@ impl Rounded {
             out.iter_mut().for_each(|x| *x *= fade);
             for (j, score) in positions.zip(scores) {
                 let p = (score - max).exp();
-                let (p, counted) = match self.way {
-                    Way::Kernel { rounded_sum } if self.activations == Activations::Bf16 => {
+                let (p, counted) = match self.fault {
+                    AttentionFault::Kernel { rounded_sum } if self.activations == Activations::Bf16 => {
                         let rounded = DType::Bf16.round(p);
                         (rounded, if rounded_sum { rounded } else { p })
                     }

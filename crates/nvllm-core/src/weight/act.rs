@@ -32,7 +32,7 @@ pub enum ActQuant {
 }
 
 impl ActQuant {
-    /// Whether the tensor brings the scale.
+    /// Whether the scale is stored with the tensor.
     pub const fn is_static(self) -> bool {
         matches!(self, Self::StaticI8 | Self::StaticE4M3)
     }

@@ -139,7 +139,7 @@ pub struct WeightFormat {
     /// Offset kind.
     pub offset: Offset,
     /// Whether columns are stored in another order than the input has (GPTQ act-order): the tensor
-    /// brings the order.
+    /// has the order.
     pub permuted: bool,
     /// Input quantisation of a linear layer.
     pub act: Option<ActQuant>,

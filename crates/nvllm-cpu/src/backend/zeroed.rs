@@ -4,7 +4,7 @@ use std::alloc::{Layout, alloc_zeroed};
 
 use nvllm_core::{CoreError, Result};
 
-/// `len` zeroed bytes for `what`. The system brings pages when they are first touched.
+/// `len` zeroed bytes for `what`. The system provides pages when they are first touched.
 ///
 /// Errors if it has not so many: `vec![0; len]` would end the process.
 #[expect(clippy::same_length_and_capacity, reason = "that is what was allocated")]

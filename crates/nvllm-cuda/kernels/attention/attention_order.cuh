@@ -34,7 +34,7 @@ DEVICE float scaled_max(float m, float c) { return m == NEG_INF ? 0.0f : __fmul_
 DEVICE float rescale(float m, float c, float scaled) { return exp2_approx(__fsub_rn(__fmul_rn(m, c), scaled)); }
 DEVICE float weight(float s, float c, float scaled) { return exp2_approx(__fmaf_rn(s, c, -scaled)); }
 
-// total * a + chunk * b, where a and b bring both to the larger maximum.
+// total * a + chunk * b, where a and b scale both to the larger maximum.
 DEVICE float fold(float total, float a, float chunk, float b) { return __fmaf_rn(chunk, b, __fmul_rn(total, a)); }
 
 DEVICE bool visible(int position, int query, int window) {

@@ -203,7 +203,7 @@ extern "C" __global__ void __launch_bounds__(32)
     if (slot->uses_counts) seen[(i64)outputs[at].slot * vocab + token] += 1;
 }
 
-// Tokens that a sequence brings into its slot: `bit` 1 << 31 marks the prompt, 1 counts the output.
+// Tokens that a sequence has when it gets its slot: `bit` 1 << 31 marks the prompt, 1 counts the output.
 extern "C" __global__ void sample_count(const u32* tokens, int num_tokens, u32* seen, int in_prompt) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= num_tokens) return;

@@ -3,7 +3,7 @@
 // step_spread: one block a copy, of the words of one part of the inputs.
 // source [T]: a token id, or -1 - slot for the last token sampled in a slot.
 // step_begin: one thread a token or a reset.
-// A decode step brings some hundred bytes to some tens of kilobytes: all three are bound by their launch. A prompt of thousands of tokens
+// A decode step uploads some hundred bytes to some tens of kilobytes: all three are bound by their launch. A prompt of thousands of tokens
 // is a few copies of one block each, microseconds beside milliseconds of its step.
 #include "step.cuh"
 

@@ -5,7 +5,7 @@ use nvllm_core::{
     AttentionSpec, DType, KvGeometry, KvLayer, Limits, OrderId, RopeSpec, Rows, RowsOf, WeightId,
 };
 
-use super::choice::{Way, any_rows, ways};
+use super::choice::{KernelCandidate, any_rows, candidate_launches};
 use super::{LANES, Lowering, Operand, c_type, dtype_code};
 use crate::error::Result;
 use crate::launch::{Args, Dim, Launch};
@@ -36,9 +36,14 @@ const CHUNK256: OrderId = OrderId("attention.chunk256");
 const FUSED: OrderId = OrderId("norm.half_warp, attention.chunk256");
 
 /// Best first.
-static TABLE: [Way<PagedAttention>; 2] = [
-    Way { order: CHUNK256, takes: |a| a.list.is_some(), most_rows: any_rows, launch: tensor_core },
-    Way { order: LANES, takes: |_| true, most_rows: any_rows, launch: general },
+static TABLE: [KernelCandidate<PagedAttention>; 2] = [
+    KernelCandidate {
+        order: CHUNK256,
+        takes: |a| a.list.is_some(),
+        most_rows: any_rows,
+        launch: tensor_core,
+    },
+    KernelCandidate { order: LANES, takes: |_| true, most_rows: any_rows, launch: general },
 ];
 
 /// Whether the shape is one of the fast kernels'.
@@ -179,7 +184,7 @@ impl Lowering<'_> {
             tables: self.inputs.at(self.inputs.layout.tables[kv.group]),
             list: self.lists.list(spec, self.limits).filter(|_| attends_fast(spec, self.limits)),
         };
-        ways(self, &TABLE, &shape)
+        candidate_launches(self, &TABLE, &shape)
     }
 
     /// Norms, rotation and append in one kernel, queries where attention then writes its output: a

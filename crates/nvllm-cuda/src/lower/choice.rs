@@ -6,8 +6,8 @@ use super::Lowering;
 use crate::error::Result;
 use crate::launch::Launch;
 
-/// One kernel of an op, for shapes `S`: an entry of the op's table, best first.
-pub(crate) struct Way<S: 'static> {
+/// One kernel that an op may run, for shapes `S`: an entry of the op's table, best first.
+pub(crate) struct KernelCandidate<S: 'static> {
     /// The order in which it sums.
     pub order: OrderId,
     /// Whether it takes the shape.
@@ -18,38 +18,42 @@ pub(crate) struct Way<S: 'static> {
     pub launch: fn(&Lowering<'_>, &S) -> Result<Vec<Launch>>,
 }
 
-/// [`Way::most_rows`] of what takes any number.
+/// [`KernelCandidate::most_rows`] of what takes any number.
 pub(crate) fn any_rows<S>(_: &S) -> usize {
     usize::MAX
 }
 
-/// The entries that run `shape`, ascending in their number of rows.
+/// The candidates that run `shape`, ascending in their number of rows.
 ///
-/// Under `Invariant` all of them share one order: that of the first entry that takes any number of
-/// rows.
-pub(crate) fn choose<S>(table: &'static [Way<S>], shape: &S, numerics: Numerics) -> Vec<&'static Way<S>> {
-    let taking = || table.iter().filter(|way| (way.takes)(shape));
-    let most_rows = |way: &Way<S>| (way.most_rows)(shape);
-    let Some(any) = taking().find(|way| most_rows(way) == usize::MAX) else { return Vec::new() };
-    let mut chosen: Vec<&Way<S>> = Vec::new();
-    for way in taking().filter(|way| numerics == Numerics::Fast || way.order == any.order) {
+/// Under `Invariant` all of them share one order: that of the first candidate that takes any number
+/// of rows.
+pub(crate) fn choose<S>(
+    table: &'static [KernelCandidate<S>],
+    shape: &S,
+    numerics: Numerics,
+) -> Vec<&'static KernelCandidate<S>> {
+    let taking = || table.iter().filter(|candidate| (candidate.takes)(shape));
+    let most_rows = |candidate: &KernelCandidate<S>| (candidate.most_rows)(shape);
+    let Some(any) = taking().find(|candidate| most_rows(candidate) == usize::MAX) else { return Vec::new() };
+    let mut chosen: Vec<&KernelCandidate<S>> = Vec::new();
+    for candidate in taking().filter(|candidate| numerics == Numerics::Fast || candidate.order == any.order) {
         // Only what is better for fewer rows than everything before it takes.
-        if chosen.iter().all(|better| most_rows(better) < most_rows(way)) {
-            chosen.push(way);
+        if chosen.iter().all(|better| most_rows(better) < most_rows(candidate)) {
+            chosen.push(candidate);
         }
     }
     chosen
 }
 
-/// The launches of each chosen entry, by the rows that it takes at most.
-pub(crate) fn ways<S>(
+/// The launches of each chosen candidate, by the rows that it takes at most.
+pub(crate) fn candidate_launches<S>(
     lowering: &Lowering<'_>,
-    table: &'static [Way<S>],
+    table: &'static [KernelCandidate<S>],
     shape: &S,
 ) -> Result<Vec<(usize, Vec<Launch>)>> {
     choose(table, shape, lowering.limits.numerics)
         .into_iter()
-        .map(|way| Ok(((way.most_rows)(shape), (way.launch)(lowering, shape)?)))
+        .map(|candidate| Ok(((candidate.most_rows)(shape), (candidate.launch)(lowering, shape)?)))
         .collect()
 }
 
@@ -57,21 +61,25 @@ pub(crate) fn ways<S>(
 mod tests {
     use super::*;
 
-    const fn way(order: &'static str, most_rows: fn(&u32) -> usize, takes: fn(&u32) -> bool) -> Way<u32> {
-        Way { order: OrderId(order), takes, most_rows, launch: |_, _| Ok(Vec::new()) }
+    const fn candidate(
+        order: &'static str,
+        most_rows: fn(&u32) -> usize,
+        takes: fn(&u32) -> bool,
+    ) -> KernelCandidate<u32> {
+        KernelCandidate { order: OrderId(order), takes, most_rows, launch: |_, _| Ok(Vec::new()) }
     }
 
-    static TABLE: [Way<u32>; 5] = [
-        way("a", |_| 16, |_| true),
-        way("b", |&k| 8 * k as usize, |_| true),
-        way("a", |_| 8, |_| true),
-        way("a", any_rows, |&k| k % 8 == 0),
-        way("b", any_rows, |_| true),
+    static TABLE: [KernelCandidate<u32>; 5] = [
+        candidate("a", |_| 16, |_| true),
+        candidate("b", |&k| 8 * k as usize, |_| true),
+        candidate("a", |_| 8, |_| true),
+        candidate("a", any_rows, |&k| k % 8 == 0),
+        candidate("b", any_rows, |_| true),
     ];
 
     fn chosen(shape: u32, numerics: Numerics) -> Vec<(&'static str, usize)> {
         let chosen = choose(&TABLE, &shape, numerics).into_iter();
-        chosen.map(|way| (way.order.0, (way.most_rows)(&shape))).collect()
+        chosen.map(|candidate| (candidate.order.0, (candidate.most_rows)(&shape))).collect()
     }
 
     #[test]

@@ -42,28 +42,28 @@ pub(crate) struct Lowering<'a> {
     pub kv: &'a CudaKv,
     pub ropes: &'a RopeTables,
     pub lists: &'a WorkLists,
-    /// Room for partial sums of linear layers.
+    /// Memory for partial sums of linear layers.
     pub partial: Address,
     pub limits: &'a Limits,
 }
 
-/// The launches of one node: for each number of rows up to a bound.
+/// The launches of one node, by candidate: each runs every number of rows up to its bound.
 pub(crate) struct Lowered {
     rows: Rows,
     /// Ascending in their bound; the last takes any number.
-    ways: Vec<(usize, Vec<Launch>)>,
+    candidates: Vec<(usize, Vec<Launch>)>,
 }
 
 impl Lowered {
     /// What runs under these extents.
     pub(crate) fn launches(&self, extents: Extents) -> &[Launch] {
         let rows = extents.rows(self.rows);
-        self.ways.iter().find(|(most, _)| rows <= *most).map_or(&[], |(_, launches)| launches)
+        self.candidates.iter().find(|(most, _)| rows <= *most).map_or(&[], |(_, launches)| launches)
     }
 
     /// Whether the vendor's library runs it for some number of rows.
     pub(crate) fn uses_vendor(&self) -> bool {
-        let mut launches = self.ways.iter().flat_map(|(_, launches)| launches);
+        let mut launches = self.candidates.iter().flat_map(|(_, launches)| launches);
         launches.any(|launch| matches!(launch.work, Work::Product(_)))
     }
 }
@@ -112,16 +112,16 @@ impl Lowering<'_> {
         let (ins, outs) = (&node.inputs, &node.outputs);
         let anchor = outs.first().or(ins.first());
         let rows = anchor.map_or(Rows::TOKENS, |&id| self.program.value(id).rows);
-        let one = |launch: Launch| Ok(Lowered { rows, ways: vec![(usize::MAX, vec![launch])] });
+        let one = |launch: Launch| Ok(Lowered { rows, candidates: vec![(usize::MAX, vec![launch])] });
         match &node.op {
             Op::Embed { table } => one(self.embed(*table, self.value(outs[0]))?),
             Op::RmsNorm { weight, eps } => {
-                let ways = self.rms_norm(self.value(ins[0]), *weight, *eps, self.value(outs[0]))?;
+                let candidates = self.rms_norm(self.value(ins[0]), *weight, *eps, self.value(outs[0]))?;
                 let inside = self.norm_inside(at)?.map(|(most, _)| (most, Vec::new()));
-                Ok(Lowered { rows, ways: inside.into_iter().chain(ways).collect() })
+                Ok(Lowered { rows, candidates: inside.into_iter().chain(candidates).collect() })
             }
             Op::Linear { .. } | Op::LinearAdd { .. } | Op::LinearSiluMul { .. } => {
-                Ok(Lowered { rows, ways: self.linear(at)? })
+                Ok(Lowered { rows, candidates: self.linear(at)? })
             }
             Op::Add => one(self.add(self.value(ins[0]), self.value(ins[1]), self.value(outs[0]))?),
             Op::SiluMul => one(self.silu_mul(self.value(ins[0]), self.value(outs[0]))?),
@@ -135,8 +135,8 @@ impl Lowering<'_> {
             Op::Rope(spec) => one(self.rope(self.value(ins[0]), spec, self.value(outs[0]))?),
             Op::KvAppend { kv } => one(self.kv_append(self.value(ins[0]), self.value(ins[1]), *kv)?),
             Op::PagedAttention { spec, kv } => {
-                let ways = self.paged_attention(self.value(ins[0]), spec, *kv, self.value(outs[0]))?;
-                Ok(Lowered { rows, ways })
+                let candidates = self.paged_attention(self.value(ins[0]), spec, *kv, self.value(outs[0]))?;
+                Ok(Lowered { rows, candidates })
             }
             Op::GatherRows => one(self.gather_rows(self.value(ins[0]), self.value(outs[0]))?),
             Op::TopK { k, renormalize } => {
@@ -154,8 +154,8 @@ impl Lowering<'_> {
             }
             Op::Attention { norm, rope, spec, kv } => {
                 let (qkv, y) = (self.value(ins[0]), self.value(outs[0]));
-                let ways = self.attention(qkv, (norm.as_ref(), rope), spec, *kv, y)?;
-                Ok(Lowered { rows, ways })
+                let candidates = self.attention(qkv, (norm.as_ref(), rope), spec, *kv, y)?;
+                Ok(Lowered { rows, candidates })
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use nvllm_core::{DType, Limits, OrderId, RowsOf, WeightId};
 
-use super::choice::{Way, any_rows, ways};
+use super::choice::{KernelCandidate, any_rows, candidate_launches};
 use super::{LANES, Lowering, Operand, dtype_code};
 use crate::error::Result;
 use crate::launch::{Args, Dim, Launch};
@@ -27,9 +27,9 @@ pub(crate) struct RmsNorm {
 const BLOCK128: OrderId = OrderId("norm.block128");
 
 /// Best first.
-static NORMS: [Way<RmsNorm>; 2] = [
-    Way { order: BLOCK128, takes: RmsNorm::fast, most_rows: any_rows, launch: fast_norm },
-    Way { order: LANES, takes: |_| true, most_rows: any_rows, launch: general_norm },
+static NORMS: [KernelCandidate<RmsNorm>; 2] = [
+    KernelCandidate { order: BLOCK128, takes: RmsNorm::fast, most_rows: any_rows, launch: fast_norm },
+    KernelCandidate { order: LANES, takes: |_| true, most_rows: any_rows, launch: general_norm },
 ];
 
 impl RmsNorm {
@@ -97,7 +97,7 @@ impl Lowering<'_> {
         y: Operand,
     ) -> Result<Vec<(usize, Vec<Launch>)>> {
         let n = self.program.weights[weight.index()].num_rows();
-        ways(self, &NORMS, &RmsNorm { x, y, weight: self.weights.vector(weight), n, eps })
+        candidate_launches(self, &NORMS, &RmsNorm { x, y, weight: self.weights.vector(weight), n, eps })
     }
 
     pub(super) fn add(&self, a: Operand, b: Operand, y: Operand) -> Result<Launch> {

@@ -2,7 +2,7 @@
 //! only, since it sums in orders of its own.
 //!
 //! Shapes of layers and numbers of rows are few, so each pair is timed once a process, at the first
-//! load: both ways over the model's own layers one after another in a graph, so that weights come
+//! load: both kernels over the model's own layers one after another in a graph, so that weights come
 //! from memory as they do in a step.
 //!
 //! The library adds a residual as our kernels do. Gate and up it leaves for `silu_mul` to join,
@@ -15,7 +15,7 @@ use std::sync::{Mutex, PoisonError};
 use nvllm_core::program::Node;
 use nvllm_core::{Activations, DType, Limits, Numerics, Op, OrderId, Program, Rows};
 
-use super::linear::{End, Linear, NORM_ROWS};
+use super::linear::{Epilogue, Linear, NORM_ROWS};
 use super::{Lowered, Lowering, Operand};
 use crate::cublaslt::{Algorithm, CublasLt, Layout, Product, Shape, WORKSPACE_BYTES};
 use crate::device::Device;
@@ -57,7 +57,7 @@ const BUCKETS: [(usize, OrderId); 13] = [
 const MANY_ROWS: usize = 256;
 /// Layers that are timed with more rows than that.
 const FEW_LAYERS: usize = 4;
-/// Timed runs of each way, of which the fastest counts.
+/// Timed runs of each candidate, of which the fastest counts.
 const RUNS: usize = 3;
 
 /// The order of linear layers on `num_rows` rows, if it may depend on them.
@@ -162,15 +162,15 @@ impl Tuning<'_> {
 
     fn layer(&self, node: usize) -> Result<Option<Layer>> {
         let Some(layer) = self.lowering.layer(node) else { return Ok(None) };
-        let Linear { x, y, weight, n, end, dtype, bias, .. } = layer;
+        let Linear { x, y, weight, n, epilogue, dtype, bias, .. } = layer;
         if x.dtype != DType::Bf16 || dtype != DType::Bf16 || bias.is_some() || y.rows.times != 1 {
             return Ok(None);
         }
         let apart = Operand { at: self.lowering.partial + WORKSPACE_BYTES as Address, cols: n, ..y };
-        let (product, residual, join) = match end {
-            End::Plain => (y, 0, None),
-            End::Add(residual) => (y, residual, None),
-            End::SiluMul => (apart, 0, Some(self.lowering.silu_mul(apart, y)?)),
+        let (product, residual, join) = match epilogue {
+            Epilogue::Plain => (y, 0, None),
+            Epilogue::Add(residual) => (y, residual, None),
+            Epilogue::SiluMul => (apart, 0, Some(self.lowering.silu_mul(apart, y)?)),
         };
         let shape = Shape { k: x.cols, n, out: product.dtype };
         let form = Form { shape, adds: residual != 0, joins: join.is_some() };
@@ -196,7 +196,7 @@ impl Tuning<'_> {
                 (*high, product.map(|product| layer.launches(product, self.lowering.partial)))
             });
             let node = &mut nodes[layer.node];
-            node.ways = merged(&node.ways, &launches.collect::<Vec<_>>());
+            node.candidates = merged(&node.candidates, &launches.collect::<Vec<_>>());
         }
         Ok(())
     }
@@ -288,24 +288,24 @@ const fn extents(rows: usize) -> Extents {
     Extents { tokens: rows, outputs: rows, seqs: rows, prefill: true, chunks: true }
 }
 
-/// The ways of both: in each range of rows, given by its end, what was chosen for it, or `ours`
+/// The candidates to keep: in each range of rows, given by its end, what was chosen for it, or `ours`
 /// where nothing was.
 fn merged<T: Clone>(ours: &[(usize, T)], chosen: &[(usize, Option<T>)]) -> Vec<(usize, T)> {
-    let (mut ways, mut low) = (Vec::new(), 0);
+    let (mut candidates, mut low) = (Vec::new(), 0);
     for (high, theirs) in chosen {
         if let Some(theirs) = theirs {
-            ways.push((*high, theirs.clone()));
+            candidates.push((*high, theirs.clone()));
         } else {
             let inside = ours.iter().filter(|(most, _)| *most > low && most < high);
             let beyond = ours.iter().find(|(most, _)| most >= high);
-            ways.extend(inside.cloned().chain(beyond.map(|(_, way)| (*high, way.clone()))));
+            candidates.extend(inside.cloned().chain(beyond.map(|(_, launches)| (*high, launches.clone()))));
         }
         low = *high;
     }
-    if let Some((most, _)) = ways.last_mut() {
+    if let Some((most, _)) = candidates.last_mut() {
         *most = usize::MAX;
     }
-    ways
+    candidates
 }
 
 #[cfg(test)]

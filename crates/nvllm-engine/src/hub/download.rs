@@ -124,7 +124,7 @@ impl Download<'_> {
         }
     }
 
-    /// One request: appends what it brings.
+    /// One request: appends the bytes of its reply.
     fn transfer(&self, partial: &mut Partial, progress: &mut Progress<'_>) -> Result<(), Failure> {
         let response = self.client.get(self.id, self.url, self.what, partial.len)?;
         if !continues_at(&response, partial.len) {

@@ -18,7 +18,7 @@
 //! The HTTP side is `ureq`, and the protocol is written out here, because the crates that speak it
 //! leave out what a user notices: `hf-hub` 0.5 verifies no checksum, has no offline mode, sends the
 //! access token along when it asks a download host for a file's size, and names partial files its
-//! own way; 1.0 brings a hundred crates and a C build.
+//! own way; 1.0 depends on a hundred crates and a C build.
 //!
 //! Only what the engine reads is fetched: configuration, tokenizer, template, safetensors.
 
@@ -68,7 +68,7 @@ pub struct HubOptions {
     pub proxy: Option<String>,
     /// How failures that may pass are retried.
     pub retry: RetryPolicy,
-    /// A download that brings no byte for so long has failed (`HF_HUB_DOWNLOAD_TIMEOUT`).
+    /// A download without a byte for so long has failed (`HF_HUB_DOWNLOAD_TIMEOUT`).
     pub stall_timeout: Duration,
     /// A question about a repository or a file that is not answered for so long has failed
     /// (`HF_HUB_ETAG_TIMEOUT`).

@@ -16,7 +16,7 @@ fn a_cut_download_goes_on_where_it_stopped() {
     mock.resolve().unwrap(); // everything but the weights is there
     std::fs::remove_file(mock.blob(WEIGHTS)).unwrap();
     mock.cdn.take_log();
-    // More cuts than attempts: each one brings bytes, so that none is in vain.
+    // More cuts than attempts: bytes arrive in each one, so none counts as failed.
     for _ in 0..5 {
         mock.fault("CDN model.safetensors", Fault::CutAt(100_000));
     }

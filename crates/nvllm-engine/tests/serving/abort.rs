@@ -2,7 +2,7 @@
 
 use nvllm_engine::{Engine, Event, FinishReason, RequestStream};
 
-use crate::support::{Plain, end, eventually, in_time, options, request, start, start_held};
+use crate::support::{Plain, end, eventually, in_time, options, request, start, start_stepwise};
 
 /// Takes the end, which is to be an abort after `output_tokens`; whether it had a slot.
 fn aborted(stream: RequestStream, output_tokens: usize) -> bool {
@@ -20,15 +20,15 @@ fn is_idle(engine: &Engine) -> bool {
 #[test]
 fn no_call_waits_for_the_step_that_runs() {
     in_time(|| {
-        let (engine, held) = start_held(&options());
+        let (engine, steps) = start_stepwise(&options());
         let first = engine.stream(request(1, 2)).unwrap();
-        held.wait_for_step();
+        steps.wait_for_step();
         // The step ends below.
         let second = engine.stream(request(0, 2)).unwrap();
         assert!(engine.stream(request(20, 2)).is_err());
         assert_eq!((engine.stats().num_running, engine.stats().num_waiting), (1, 1));
         assert!(second.id() > first.id());
-        drop(held);
+        drop(steps);
         for stream in [first, second] {
             assert_eq!(end(stream).reason, FinishReason::Length);
         }
@@ -38,14 +38,14 @@ fn no_call_waits_for_the_step_that_runs() {
 #[test]
 fn an_abort_ends_a_request_in_the_queue() {
     in_time(|| {
-        let (engine, held) = start_held(&options());
+        let (engine, steps) = start_stepwise(&options());
         let first = engine.stream(request(1, 2)).unwrap();
-        held.wait_for_step();
+        steps.wait_for_step();
         let [second, third] = [0, 2].map(|i| engine.stream(request(i, 2)).unwrap());
         engine.abort(second.id());
         assert!(!aborted(second, 0), "it never had a slot");
         assert_eq!(engine.stats().finished.aborted, 1);
-        drop(held);
+        drop(steps);
         for stream in [first, third] {
             assert_eq!(end(stream).reason, FinishReason::Length);
         }
@@ -56,16 +56,16 @@ fn an_abort_ends_a_request_in_the_queue() {
 #[test]
 fn an_abort_ends_a_request_in_its_prompt_before_the_step_ends() {
     in_time(|| {
-        let (engine, held) = start_held(&options());
+        let (engine, steps) = start_stepwise(&options());
         // 48 tokens: three steps.
         let long = engine.stream(request(9, 2)).unwrap();
-        held.wait_for_step();
-        held.end_step();
-        held.wait_for_step();
+        steps.wait_for_step();
+        steps.end_step();
+        steps.wait_for_step();
         engine.abort(long.id());
         let next = engine.stream(request(0, 3)).unwrap();
         assert!(aborted(long, 0), "it had a slot");
-        drop(held);
+        drop(steps);
         assert_eq!(end(next).output_tokens, 3);
         eventually(|| is_idle(&engine));
         // The last third was never computed.
@@ -76,15 +76,15 @@ fn an_abort_ends_a_request_in_its_prompt_before_the_step_ends() {
 #[test]
 fn an_abort_ends_a_request_that_generates() {
     in_time(|| {
-        let (engine, held) = start_held(&options());
+        let (engine, steps) = start_stepwise(&options());
         let mut stream = engine.stream(request(1, 40)).unwrap();
-        held.wait_for_step();
-        held.end_step();
+        steps.wait_for_step();
+        steps.end_step();
         assert!(matches!(stream.next(), Some(Event::Token { .. })));
-        held.wait_for_step();
+        steps.wait_for_step();
         stream.abort();
         assert!(aborted(stream, 1));
-        drop(held);
+        drop(steps);
         eventually(|| is_idle(&engine));
         // What the last step made for it is counted and told to nobody.
         assert!(engine.stats().num_output_tokens <= 2, "{:?}", engine.stats());
@@ -110,12 +110,12 @@ fn an_abort_of_what_has_ended_or_never_was_is_no_error() {
 #[test]
 fn dropping_a_stream_aborts_its_request() {
     in_time(|| {
-        let (engine, held) = start_held(&options());
+        let (engine, steps) = start_stepwise(&options());
         let running = engine.stream(request(1, 40)).unwrap();
-        held.wait_for_step();
+        steps.wait_for_step();
         let waiting = engine.stream(request(1, 40)).unwrap();
         drop((running, waiting));
-        drop(held);
+        drop(steps);
         eventually(|| is_idle(&engine));
         assert_eq!((engine.stats().finished.aborted, engine.stats().finished.total()), (2, 2));
     });

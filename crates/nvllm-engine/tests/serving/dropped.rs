@@ -2,21 +2,21 @@
 
 use nvllm_engine::FinishReason;
 
-use crate::support::{PATIENCE, end, in_time, options, request, spawn_loading, start_held};
+use crate::support::{PATIENCE, end, in_time, options, request, spawn_loading, start_stepwise};
 
 #[test]
 fn dropping_the_engine_ends_running_and_queued_requests() {
     in_time(|| {
-        let (engine, held) = start_held(&options());
+        let (engine, steps) = start_stepwise(&options());
         let streams = [0, 1, 2].map(|i| engine.stream(request(i, 20)).unwrap());
-        held.wait_for_step();
+        steps.wait_for_step();
         let dropping = std::thread::spawn(move || drop(engine));
         // They hear it while the step still runs.
         for stream in streams {
             assert_eq!(end(stream).reason, FinishReason::Aborted);
         }
         assert!(!dropping.is_finished(), "the device thread is in a step");
-        drop(held);
+        drop(steps);
         dropping.join().unwrap();
     });
 }
@@ -24,9 +24,9 @@ fn dropping_the_engine_ends_running_and_queued_requests() {
 #[test]
 fn a_stream_outlives_its_engine() {
     in_time(|| {
-        let (engine, held) = start_held(&options());
+        let (engine, steps) = start_stepwise(&options());
         let mut stream = engine.stream(request(0, 1)).unwrap();
-        drop(held);
+        drop(steps);
         assert!(engine.wait_until_idle(PATIENCE));
         drop(engine);
         assert_eq!(end(stream.by_ref()).reason, FinishReason::Length);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nvllm_engine::{Engine, EngineError, FinishReason, Health};
 
-use crate::support::{PATIENCE, end, in_time, model, options, request, spawn_loading, start_held};
+use crate::support::{PATIENCE, end, in_time, model, options, request, spawn_loading, start_stepwise};
 
 #[test]
 fn an_engine_loads_then_serves() {
@@ -27,16 +27,16 @@ fn an_engine_loads_then_serves() {
 #[test]
 fn an_engine_that_drains_ends_what_it_has() {
     in_time(|| {
-        let (engine, held) = start_held(&options());
+        let (engine, steps) = start_stepwise(&options());
         let running = engine.stream(request(0, 2)).unwrap();
-        held.wait_for_step();
+        steps.wait_for_step();
         let waiting = engine.stream(request(1, 2)).unwrap();
         assert!(!engine.wait_until_idle(Duration::ZERO));
         engine.drain();
         assert_eq!(engine.health(), Health::Draining);
         assert!(matches!(engine.stream(request(0, 2)).err(), Some(EngineError::Draining)));
         assert!(!engine.wait_until_idle(Duration::from_millis(5)));
-        drop(held);
+        drop(steps);
         assert!(engine.wait_until_idle(PATIENCE));
         for stream in [running, waiting] {
             assert_eq!(end(stream).reason, FinishReason::Length);

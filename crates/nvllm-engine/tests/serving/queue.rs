@@ -2,21 +2,21 @@
 
 use nvllm_engine::{EngineError, FinishReason, LoadOptions};
 
-use crate::support::{end, in_time, options, request, start_held};
+use crate::support::{end, in_time, options, request, start_stepwise};
 
 #[test]
 fn a_full_queue_refuses_and_nobody_else_notices() {
     in_time(|| {
-        let (engine, held) = start_held(&LoadOptions { max_queued_requests: 2, ..options() });
+        let (engine, steps) = start_stepwise(&LoadOptions { max_queued_requests: 2, ..options() });
         let mut taken = vec![engine.stream(request(1, 2)).unwrap()];
-        held.wait_for_step();
+        steps.wait_for_step();
         taken.extend([0, 2].map(|i| engine.stream(request(i, 2)).unwrap()));
         match engine.stream(request(0, 2)).err() {
             Some(EngineError::QueueFull { requests: 2, max_requests: 2, tokens: 16, .. }) => {}
             other => panic!("{other:?}"),
         }
         assert_eq!((engine.stats().num_waiting, engine.stats().num_waiting_tokens), (2, 16));
-        drop(held);
+        drop(steps);
         for stream in taken {
             assert_eq!(end(stream).reason, FinishReason::Length);
         }
@@ -29,9 +29,9 @@ fn a_full_queue_refuses_and_nobody_else_notices() {
 #[test]
 fn an_aborted_request_leaves_its_place_in_the_queue() {
     in_time(|| {
-        let (engine, held) = start_held(&LoadOptions { max_queued_prompt_tokens: 10, ..options() });
+        let (engine, steps) = start_stepwise(&LoadOptions { max_queued_prompt_tokens: 10, ..options() });
         let running = engine.stream(request(1, 2)).unwrap();
-        held.wait_for_step();
+        steps.wait_for_step();
         // Longer than the bound, and the only one that waits.
         let long = engine.stream(request(3, 2)).unwrap();
         let refused = engine.stream(request(0, 2)).err();
@@ -40,11 +40,11 @@ fn an_aborted_request_leaves_its_place_in_the_queue() {
         };
         engine.abort(long.id());
         assert_eq!(end(long).reason, FinishReason::Aborted);
-        held.end_step();
+        steps.end_step();
         // After the step the device thread takes notice, before the next one.
-        held.wait_for_step();
+        steps.wait_for_step();
         let next = engine.stream(request(0, 2)).unwrap();
-        drop(held);
+        drop(steps);
         for stream in [running, next] {
             assert_eq!(end(stream).reason, FinishReason::Length);
         }

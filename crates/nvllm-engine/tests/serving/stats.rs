@@ -5,7 +5,7 @@ use std::time::Duration;
 use nvllm_core::SamplingParams;
 use nvllm_engine::{FinishReason, LoadOptions, Request};
 
-use crate::support::{Plain, end, eventually, in_time, options, request, start, start_held};
+use crate::support::{Plain, end, eventually, in_time, options, request, start, start_stepwise};
 
 #[test]
 fn a_snapshot_counts_what_was_done() {
@@ -53,19 +53,19 @@ fn ends_are_counted_by_their_reason() {
 #[test]
 fn an_end_says_how_long_its_request_waited() {
     in_time(|| {
-        let (engine, held) = start_held(&LoadOptions { max_num_seqs: 1, ..options() });
+        let (engine, steps) = start_stepwise(&LoadOptions { max_num_seqs: 1, ..options() });
         let first = engine.stream(request(0, 1)).unwrap();
-        held.wait_for_step();
+        steps.wait_for_step();
         let second = engine.stream(request(1, 1)).unwrap();
         let wait = Duration::from_millis(30);
         std::thread::sleep(wait);
-        drop(held);
+        drop(steps);
         let [first, second] = [first, second].map(end);
         for finished in [&first, &second] {
             assert!(finished.queue_time <= finished.time_to_first_token, "{finished:?}");
             assert_eq!(finished.cached_tokens, 0);
         }
-        // The first got its slot before it was held; the second, after the first had ended.
+        // The first got its slot before it was held back; the second, after the first had ended.
         assert!(first.time_to_first_token >= Some(wait) && second.queue_time >= Some(wait), "{second:?}");
         assert!(first.queue_time.unwrap() < second.queue_time.unwrap());
     });

@@ -8,7 +8,7 @@ use futures_core::Stream;
 use nvllm_core::TokenId;
 use nvllm_engine::{AsyncRequestStream, Engine, Event, FinishReason, Finished, Request, RequestStream};
 
-use crate::support::{Plain, eventually, in_time, options, request, start, start_held};
+use crate::support::{Plain, eventually, in_time, options, request, start, start_stepwise};
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().build().unwrap()
@@ -82,11 +82,11 @@ fn generate_gathers_scores_and_refuses_as_submit_does() {
 #[test]
 fn a_wait_with_a_timeout_ends() {
     in_time(|| {
-        let (engine, held) = start_held(&options());
+        let (engine, steps) = start_stepwise(&options());
         let mut stream = engine.stream(request(0, 1)).unwrap();
-        held.wait_for_step();
+        steps.wait_for_step();
         assert!(stream.next_timeout(Duration::from_millis(1)).is_none());
-        drop(held);
+        drop(steps);
         let mut events = Vec::new();
         eventually(|| {
             events.extend(stream.next_timeout(Duration::from_millis(1)));
@@ -100,14 +100,14 @@ fn a_wait_with_a_timeout_ends() {
 #[test]
 fn async_streams_wake_their_task_and_abort_when_dropped() {
     in_time(|| {
-        let (engine, held) = start_held(&options());
+        let (engine, steps) = start_stepwise(&options());
         let mut stream = engine.stream_async(request(0, 40)).unwrap();
         let mut idle = Context::from_waker(Waker::noop());
         assert!(Pin::new(&mut stream).poll_next(&mut idle).is_pending());
-        held.wait_for_step();
+        steps.wait_for_step();
         let step = std::thread::spawn(move || {
-            held.end_step();
-            held
+            steps.end_step();
+            steps
         });
         // No event is there yet or there is: the runtime sleeps until it is woken.
         assert!(matches!(runtime().block_on(stream.next()), Some(Event::Token { .. })));
@@ -121,14 +121,14 @@ fn async_streams_wake_their_task_and_abort_when_dropped() {
 #[test]
 fn dropping_the_future_of_generate_aborts_its_request() {
     in_time(|| {
-        let (engine, held) = start_held(&options());
+        let (engine, steps) = start_stepwise(&options());
         {
             let mut future = pin!(engine.generate_async(request(0, 40)));
             let mut context = Context::from_waker(Waker::noop());
             assert!(matches!(future.as_mut().poll(&mut context), Poll::Pending));
-            held.wait_for_step();
+            steps.wait_for_step();
         }
-        drop(held);
+        drop(steps);
         eventually(|| engine.stats().finished.aborted == 1 && engine.stats().num_running == 0);
     });
 }

@@ -141,20 +141,20 @@ pub(crate) fn spawn_loading() -> (Engine, Sender<()>) {
 }
 
 /// An engine for one sequence at a time whose steps end when the test says so.
-pub(crate) fn start_held(options: &LoadOptions) -> (Engine, Held) {
+pub(crate) fn start_stepwise(options: &LoadOptions) -> (Engine, StepControl) {
     let (began, begun) = unbounded();
     let (permits, permitted) = unbounded();
-    let engine = start(Holding { began, permitted }, LoadOptions { max_num_seqs: 1, ..options.clone() });
-    (engine, Held { begun, permits })
+    let engine = start(Stepwise { began, permitted }, LoadOptions { max_num_seqs: 1, ..options.clone() });
+    (engine, StepControl { begun, permits })
 }
 
 /// Lets steps end. Dropping it lets all end.
-pub(crate) struct Held {
+pub(crate) struct StepControl {
     begun: Receiver<()>,
     permits: Sender<()>,
 }
 
-impl Held {
+impl StepControl {
     /// Waits until the next step is being collected.
     pub(crate) fn wait_for_step(&self) {
         self.begun.recv_timeout(PATIENCE).expect("a step");
@@ -167,12 +167,12 @@ impl Held {
 }
 
 #[derive(Clone)]
-struct Holding {
+struct Stepwise {
     began: Sender<()>,
     permitted: Receiver<()>,
 }
 
-impl Hooks for Holding {
+impl Hooks for Stepwise {
     fn collect(&mut self, inner: &mut dyn Executable, ticket: Ticket) -> Result<StepOutput> {
         let output = inner.collect(ticket);
         let _ = self.began.send(());

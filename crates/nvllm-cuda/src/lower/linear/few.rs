@@ -3,7 +3,7 @@
 use nvllm_core::program::MemoryPlan;
 use nvllm_core::{Op, Program};
 
-use super::{Linear, Room, operands};
+use super::{DeviceLimits, Linear, operands};
 use crate::error::Result;
 use crate::launch::{Args, Dim, Launch};
 use crate::lower::Lowering;
@@ -32,7 +32,7 @@ impl Small {
         let x = 8 * tokens * range * 2;
         match self {
             Self::Resident(_) => 8 * (range / 64) * rows * 128 + partial + x,
-            Self::Stream => 8 * (if l.room.tight { 4 } else { 6 }) * rows * 128 + 2 * partial + x,
+            Self::Stream => 8 * (if l.device.tight { 4 } else { 6 }) * rows * 128 + 2 * partial + x,
         }
     }
 }
@@ -40,8 +40,8 @@ impl Small {
 /// The fewest rows with which one tile a multiprocessor covers W; otherwise W streams. None if not
 /// even that fits.
 pub(super) fn small(l: &Linear, tokens: usize) -> Option<Small> {
-    let fits = |way: &Small| way.shared(l, tokens) <= l.room.shared;
-    let covers = |rows: &usize| l.tiles(*rows) <= l.room.blocks;
+    let fits = |traversal: &Small| traversal.shared(l, tokens) <= l.device.shared;
+    let covers = |rows: &usize| l.tiles(*rows) <= l.device.blocks;
     let resident = [16, 32, 48].into_iter().filter(covers).map(Small::Resident).find(fits);
     resident.or_else(|| Some(Small::Stream).filter(fits))
 }
@@ -67,10 +67,10 @@ fn small_m_with(
     tokens: usize,
     norm: Option<Norm>,
 ) -> Result<Vec<Launch>> {
-    let way = small(l, tokens).unwrap_or(Small::Stream);
-    let shared = way.shared(l, tokens) as u32;
-    let tiles = l.tiles(way.tile_rows());
-    let how = match way {
+    let traversal = small(l, tokens).unwrap_or(Small::Stream);
+    let shared = traversal.shared(l, tokens) as u32;
+    let tiles = l.tiles(traversal.tile_rows());
+    let suffix = match traversal {
         Small::Resident(rows) => format!("r{rows}"),
         Small::Stream => "stream".into(),
     };
@@ -79,10 +79,10 @@ fn small_m_with(
         Some(_) if l.k() <= 1024 => "_norm1",
         Some(_) => "_norm4",
     };
-    let name = format!("linear_small_m{}_{how}{normed}_t{tokens}", l.form());
-    let grid = match way {
+    let name = format!("linear_small_m{}_{suffix}{normed}_t{tokens}", l.form());
+    let grid = match traversal {
         Small::Resident(_) => tiles,
-        Small::Stream => tiles.min(lowering.modules.blocks_at_once(&name, 256, shared)? * l.room.blocks),
+        Small::Stream => tiles.min(lowering.modules.blocks_at_once(&name, 256, shared)? * l.device.blocks),
     };
     let Norm { weight, eps } = norm.unwrap_or(Norm { weight: 0, eps: 0.0 });
     // y's type is the other flag.
@@ -108,9 +108,9 @@ impl Lowering<'_> {
         let (Op::RmsNorm { weight, eps }, Some(layer)) = (&norm.op, self.layer(at + 1)) else {
             return Ok(None);
         };
-        let room = Room { shared: layer.room.shared.saturating_sub(NORM_SHARED), ..layer.room };
+        let device = DeviceLimits { shared: layer.device.shared.saturating_sub(NORM_SHARED), ..layer.device };
         let normed_dtype = layer.x.dtype;
-        let layer = Linear { x: self.value(norm.inputs[0]), room, ..layer };
+        let layer = Linear { x: self.value(norm.inputs[0]), device, ..layer };
         let whole = self.program.weights[weight.index()].num_rows() == layer.k() && layer.k() <= NORM_COLS;
         let fast = layer.fast() && normed_dtype == layer.x.dtype && small(&layer, 8).is_some();
         let norm = Norm { weight: self.weights.vector(*weight).narrow, eps: *eps };

@@ -9,7 +9,7 @@ use crate::lower::Lowering;
 const TILE_ROWS: usize = 128;
 
 pub(super) fn tensor_core(lowering: &Lowering<'_>, l: &Linear, tokens: usize) -> Result<Vec<Launch>> {
-    let stages = if l.room.tight { 2 } else { 4 };
+    let stages = if l.device.tight { 2 } else { 4 };
     let shared = (stages * (TILE_ROWS + tokens) * 128 + 8 * 16 * 68 * 4) as u32;
     let name = format!("linear_tensor_core{}_t{tokens}", l.form());
     let function = lowering.modules.function_with(&name, shared)?;
@@ -19,7 +19,7 @@ pub(super) fn tensor_core(lowering: &Lowering<'_>, l: &Linear, tokens: usize) ->
 
 /// A block for each tile, no more than there are multiprocessors.
 fn blocks(l: &Linear, tokens: usize) -> Dim {
-    Dim::Tiles { rows: l.y.rows, cols: 1, per: tokens, each: l.tiles(TILE_ROWS), most: l.room.blocks }
+    Dim::Tiles { rows: l.y.rows, cols: 1, per: tokens, each: l.tiles(TILE_ROWS), most: l.device.blocks }
 }
 
 /// Rows at most for which tiles of `wgmma.cu` with 64 tokens are best: one for each multiprocessor,
@@ -28,7 +28,7 @@ fn blocks(l: &Linear, tokens: usize) -> Dim {
 /// A tile of 64 tokens takes some 0.7 of the time of one of 128 (bench/records/kernels/cuda.jsonl,
 /// run 2026-11-22T20:58Z), so it wins until it takes another turn of all multiprocessors.
 pub(super) fn single_rows(l: &Linear) -> usize {
-    64 * (l.room.blocks / l.tiles(TILE_ROWS)).max(1)
+    64 * (l.device.blocks / l.tiles(TILE_ROWS)).max(1)
 }
 
 /// Rows at most for which tiles with 128 tokens are best: with a short K those of 192 are better

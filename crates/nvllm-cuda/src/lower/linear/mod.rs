@@ -3,7 +3,7 @@
 use nvllm_core::program::Node;
 use nvllm_core::{DType, Limits, Op, OrderId, Program};
 
-use super::choice::{Way, any_rows, choose, ways};
+use super::choice::{KernelCandidate, any_rows, candidate_launches, choose};
 use super::{LANES, Lowering, Operand};
 use crate::compile::Target;
 use crate::error::Result;
@@ -36,18 +36,18 @@ pub(crate) struct Linear {
     pub weight: Address,
     /// Rows of W.
     pub n: usize,
-    pub end: End,
+    pub epilogue: Epilogue,
     pub dtype: DType,
     pub bias: Option<Vector>,
     /// Of W and of x, where the device's copy engine takes them.
     pub maps: Option<[TensorMap; 2]>,
-    pub room: Room,
+    pub device: DeviceLimits,
 }
 
-/// What becomes of the sums before they are rounded.
+/// What a kernel does to the sums before it rounds and stores them.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum End {
-    /// Nothing more.
+pub(crate) enum Epilogue {
+    /// Nothing.
     Plain,
     /// This residual is added.
     Add(Address),
@@ -55,10 +55,10 @@ pub(crate) enum End {
     SiluMul,
 }
 
-/// What the choice of a kernel asks of the device.
+/// What the device limits a kernel to, and the choice between kernels with it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Room {
-    /// Multiprocessors.
+pub(crate) struct DeviceLimits {
+    /// Multiprocessors: blocks that run at once, if each fills one.
     pub blocks: usize,
     /// Shared memory of one block, in bytes.
     pub shared: usize,
@@ -75,19 +75,23 @@ impl Linear {
 
     /// Tiles of so many rows of W, half of them of gate and half of up where those belong together.
     fn tiles(&self, rows: usize) -> usize {
-        if self.end == End::SiluMul { self.y.cols.div_ceil(rows / 2) } else { self.n.div_ceil(rows) }
+        if self.epilogue == Epilogue::SiluMul {
+            self.y.cols.div_ceil(rows / 2)
+        } else {
+            self.n.div_ceil(rows)
+        }
     }
 
-    /// What stands in the names of kernels that end so.
+    /// Part of the name of kernels with this epilogue.
     fn form(&self) -> &'static str {
-        if self.end == End::SiluMul { "_silu" } else { "" }
+        if self.epilogue == Epilogue::SiluMul { "_silu" } else { "" }
     }
 
     /// Address of what is added.
     const fn residual(&self) -> Address {
-        match self.end {
-            End::Add(at) => at,
-            End::Plain | End::SiluMul => 0,
+        match self.epilogue {
+            Epilogue::Add(at) => at,
+            Epilogue::Plain | Epilogue::SiluMul => 0,
         }
     }
 
@@ -108,7 +112,7 @@ impl Linear {
 
     /// Tensor maps of its operands: x as far as `most_rows`. None where no kernel would use them.
     fn maps(&self, most_rows: usize) -> Option<[TensorMap; 2]> {
-        let wanted = self.room.wgmma && self.fast();
+        let wanted = self.device.wgmma && self.fast();
         let map = |at, rows| TensorMap::new(at, rows, self.k());
         if wanted { Some([map(self.weight, self.n)?, map(self.x.at, most_rows)?]) } else { None }
     }
@@ -125,78 +129,79 @@ impl Linear {
 }
 
 /// Best first.
-static TABLE: [Way<Linear>; 11] = [
-    Way {
+static TABLE: [KernelCandidate<Linear>; 11] = [
+    KernelCandidate {
         order: SPLIT8,
         takes: |l| l.fast() && small(l, 8).is_some(),
         most_rows: |_| 8,
         launch: |lowering, l| small_m(lowering, l, 8),
     },
-    Way {
+    KernelCandidate {
         order: SPLIT8,
         takes: |l| l.fast() && small(l, 16).is_some(),
         most_rows: |_| 16,
         launch: |lowering, l| small_m(lowering, l, 16),
     },
-    Way {
+    KernelCandidate {
         order: SPLIT8,
         takes: |l| l.fast() && l.k() <= 2048 && l.n < 8192 && small(l, 32).is_some(),
         most_rows: |_| 32,
         launch: |lowering, l| small_m(lowering, l, 32),
     },
-    Way {
+    KernelCandidate {
         order: SPLIT8,
         takes: |l| l.fast() && l.y.cols.is_multiple_of(8) && l.n < WHOLE_ROWS,
         most_rows: |_| MID_ROWS,
         launch: mid_m_split,
     },
-    Way {
+    KernelCandidate {
         order: SPLIT8,
         takes: Linear::mapped,
         most_rows: single_rows,
         launch: |lowering, l| wgmma(lowering, l, 1),
     },
-    Way {
+    KernelCandidate {
         order: SPLIT8,
         takes: Linear::mapped,
         most_rows: double_rows,
         launch: |lowering, l| wgmma(lowering, l, 2),
     },
-    Way {
+    KernelCandidate {
         order: SPLIT8,
         takes: Linear::mapped,
         most_rows: any_rows,
         launch: |lowering, l| wgmma(lowering, l, 3),
     },
-    Way {
+    KernelCandidate {
         order: SPLIT8,
         takes: |l| l.fast() && l.y.cols.is_multiple_of(8),
         most_rows: |_| MID_ROWS,
         launch: mid_m,
     },
-    Way {
+    KernelCandidate {
         order: SPLIT8,
         takes: Linear::fast,
         most_rows: |_| 256,
         launch: |lowering, l| tensor_core(lowering, l, 64),
     },
-    Way {
+    KernelCandidate {
         order: SPLIT8,
         takes: Linear::fast,
         most_rows: any_rows,
         launch: |lowering, l| tensor_core(lowering, l, 128),
     },
-    Way { order: LANES, takes: |_| true, most_rows: any_rows, launch: general },
+    KernelCandidate { order: LANES, takes: |_| true, most_rows: any_rows, launch: general },
 ];
 
 /// The order of a model whose weights are stored as its activations are.
 pub(super) fn order(limits: &Limits) -> OrderId {
     let dtype = limits.activations.dtype();
     let operand = Operand { at: 0, dtype, rows: nvllm_core::Rows::TOKENS, cols: 1024 };
-    let room = Room { blocks: 1, shared: 0, tight: false, wgmma: false };
-    let (end, n) = (End::Plain, operand.cols);
-    let shape = Linear { x: operand, y: operand, weight: 0, n, end, dtype, bias: None, maps: None, room };
-    choose(&TABLE, &shape, limits.numerics).last().map_or(LANES, |way| way.order)
+    let device = DeviceLimits { blocks: 1, shared: 0, tight: false, wgmma: false };
+    let (epilogue, n) = (Epilogue::Plain, operand.cols);
+    let shape =
+        Linear { x: operand, y: operand, weight: 0, n, epilogue, dtype, bias: None, maps: None, device };
+    choose(&TABLE, &shape, limits.numerics).last().map_or(LANES, |candidate| candidate.order)
 }
 
 /// Bytes of partial sums that the linear layers of `program` may need.
@@ -229,34 +234,34 @@ impl Linear {
 }
 
 impl Lowering<'_> {
-    /// The linear layer of node `at`, plain or with what ends it.
+    /// The linear layer of node `at` with its epilogue.
     pub(super) fn linear(&self, at: usize) -> Result<Vec<(usize, Vec<Launch>)>> {
         let Some(mut shape) = self.layer(at) else { return Ok(Vec::new()) };
         shape.maps = shape.maps(shape.x.rows.max(self.limits));
         let norm = at.checked_sub(1).map_or(Ok(None), |norm| self.norm_inside(norm))?;
-        Ok(norm.into_iter().chain(ways(self, &TABLE, &shape)?).collect())
+        Ok(norm.into_iter().chain(candidate_launches(self, &TABLE, &shape)?).collect())
     }
 
     /// The linear layer with which node `at` begins, without its maps; None if it is another op.
     pub(super) fn layer(&self, at: usize) -> Option<Linear> {
         let node = self.program.nodes.get(at)?;
-        let (weight, bias, end) = match node.op {
-            Op::Linear { weight, bias } => (weight, bias, End::Plain),
-            Op::LinearAdd { weight, bias } => (weight, bias, End::Add(self.value(node.inputs[1]).at)),
-            Op::LinearSiluMul { weight, bias } => (weight, bias, End::SiluMul),
+        let (weight, bias, epilogue) = match node.op {
+            Op::Linear { weight, bias } => (weight, bias, Epilogue::Plain),
+            Op::LinearAdd { weight, bias } => (weight, bias, Epilogue::Add(self.value(node.inputs[1]).at)),
+            Op::LinearSiluMul { weight, bias } => (weight, bias, Epilogue::SiluMul),
             _ => return None,
         };
         let (x, y) = (self.value(node.inputs[0]), self.value(node.outputs[0]));
         let n = self.program.weights[weight.index()].num_rows();
         let (weight, dtype) = self.weights.get(weight);
         let bias = bias.map(|id| self.weights.vector(id));
-        Some(Linear { x, y, weight, n, end, dtype, bias, maps: None, room: self.room() })
+        Some(Linear { x, y, weight, n, epilogue, dtype, bias, maps: None, device: self.device_limits() })
     }
 
-    /// What the device has room for.
-    fn room(&self) -> Room {
+    /// The limits of the device that runs the model.
+    fn device_limits(&self) -> DeviceLimits {
         let facts = self.modules.facts();
-        Room {
+        DeviceLimits {
             blocks: facts.multiprocessors,
             shared: facts.block_shared_bytes,
             tight: self.modules.target().tight(),
@@ -274,17 +279,27 @@ mod tests {
     use super::*;
 
     /// An H100 or H200.
-    const HOPPER: Room = Room { blocks: 132, shared: 232_448, tight: false, wgmma: true };
+    const HOPPER: DeviceLimits = DeviceLimits { blocks: 132, shared: 232_448, tight: false, wgmma: true };
 
     fn layer(k: usize, n: usize, dtype: DType) -> Linear {
         let x = Operand { at: 0, dtype, rows: Rows::TOKENS, cols: k };
         let y = Operand { cols: n, ..x };
-        Linear { x, y, weight: 0, n, end: End::Plain, dtype, bias: None, maps: None, room: HOPPER }
+        Linear {
+            x,
+            y,
+            weight: 0,
+            n,
+            epilogue: Epilogue::Plain,
+            dtype,
+            bias: None,
+            maps: None,
+            device: HOPPER,
+        }
     }
 
     fn rows(l: &Linear) -> Vec<(&'static str, usize)> {
         let chosen = choose(&TABLE, l, Numerics::Invariant).into_iter();
-        chosen.map(|way| (way.order.0, (way.most_rows)(l))).collect()
+        chosen.map(|candidate| (candidate.order.0, (candidate.most_rows)(l))).collect()
     }
 
     #[test]
@@ -320,24 +335,24 @@ mod tests {
 
     #[test]
     fn fused_forms_have_the_order_of_the_plain_one() {
-        let most = |end, n: usize, cols: usize| {
+        let most = |epilogue, n: usize, cols: usize| {
             let l = layer(1024, n, DType::Bf16);
-            let all = rows(&Linear { end, y: Operand { cols, ..l.y }, ..l });
+            let all = rows(&Linear { epilogue, y: Operand { cols, ..l.y }, ..l });
             assert!(all.iter().all(|(order, _)| *order == SPLIT8.0));
             all.into_iter().map(|(_, most)| most).collect::<Vec<_>>()
         };
-        assert_eq!(most(End::Add(256), 1024, 1024), most(End::Plain, 1024, 1024));
-        assert_eq!(most(End::SiluMul, 6144, 3072), most(End::Plain, 6144, 6144));
+        assert_eq!(most(Epilogue::Add(256), 1024, 1024), most(Epilogue::Plain, 1024, 1024));
+        assert_eq!(most(Epilogue::SiluMul, 6144, 3072), most(Epilogue::Plain, 6144, 6144));
         // Half of them no run of 8.
-        assert_eq!(most(End::SiluMul, 2008, 1004), [8, 16, 32, 256, usize::MAX]);
+        assert_eq!(most(Epilogue::SiluMul, 2008, 1004), [8, 16, 32, 256, usize::MAX]);
     }
 
     #[test]
     fn weights_are_resident_where_one_tile_a_multiprocessor_covers_them() {
-        let way = |k, n| small(&layer(k, n, DType::Bf16), 8);
-        assert_eq!(way(2048, 1024), Some(Small::Resident(16)));
-        assert_eq!(way(1024, 4096), Some(Small::Resident(32)));
-        assert_eq!(way(1024, 6144), Some(Small::Resident(48)));
-        assert_eq!(way(1024, 151_936), Some(Small::Stream));
+        let traversal = |k, n| small(&layer(k, n, DType::Bf16), 8);
+        assert_eq!(traversal(2048, 1024), Some(Small::Resident(16)));
+        assert_eq!(traversal(1024, 4096), Some(Small::Resident(32)));
+        assert_eq!(traversal(1024, 6144), Some(Small::Resident(48)));
+        assert_eq!(traversal(1024, 151_936), Some(Small::Stream));
     }
 }

@@ -1,4 +1,4 @@
-//! Filters that bring a text to a length.
+//! Filters that wrap, cut or pad a text to a length.
 
 use std::sync::LazyLock;
 

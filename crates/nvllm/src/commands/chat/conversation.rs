@@ -13,16 +13,16 @@ const TURN: usize = 2;
 /// How much of the context an answer is kept free for, if it may be as long: a quarter.
 const ANSWER_SHARE: usize = 4;
 
-/// The tokens that there are.
+/// How many tokens a turn may take.
 #[derive(Clone, Copy)]
-pub(super) struct Room {
+pub(super) struct TokenBudget {
     /// Of prompt and answer together.
     pub context: usize,
     /// Of an answer; none is as many as fit.
     pub max_tokens: Option<usize>,
 }
 
-impl Room {
+impl TokenBudget {
     /// The most that a prompt takes while older turns can be left out.
     fn prompt(self) -> usize {
         let share = self.context / ANSWER_SHARE;
@@ -84,25 +84,25 @@ impl Conversation {
     /// Nothing is kept yet.
     ///
     /// Errors if the message does not even fit alone.
-    pub(super) fn prompt(&self, message: &str, model: &Model, room: Room) -> Result<Prompt> {
+    pub(super) fn prompt(&self, message: &str, model: &Model, budget: TokenBudget) -> Result<Prompt> {
         let turns = self.messages.len() / TURN;
         let whole = self.without(0, message, model)?;
-        if whole.ids.len() <= room.prompt() || turns == 0 && whole.ids.len() < room.context {
+        if whole.ids.len() <= budget.prompt() || turns == 0 && whole.ids.len() < budget.context {
             return Ok(whole);
         }
         let alone = self.without(turns, message, model)?;
-        if alone.ids.len() >= room.context {
+        if alone.ids.len() >= budget.context {
             bail!(
                 "the message is too long: it takes {} tokens{}, and the context holds {} with the answer; shorten it, or \
                  use a larger --max-model-len (the conversation is as before; /clear forgets it)",
                 alone.ids.len(),
                 if self.system.is_some() { " with the system message" } else { "" },
-                room.context
+                budget.context
             );
         }
         for dropped in 1..turns {
             let prompt = self.without(dropped, message, model)?;
-            if prompt.ids.len() <= room.prompt() {
+            if prompt.ids.len() <= budget.prompt() {
                 return Ok(prompt);
             }
         }

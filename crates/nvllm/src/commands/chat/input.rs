@@ -27,14 +27,14 @@ pub(super) enum Typed {
     /// Ctrl-C; what was typed is dropped.
     Interrupted,
     /// No more input.
-    End,
+    EndOfInput,
 }
 
 /// One line, as far as it goes.
 enum Line {
     Text(String),
     Interrupted,
-    End,
+    EndOfInput,
 }
 
 /// Where lines come from.
@@ -70,7 +70,7 @@ impl Input {
         let mut text = match self.line("> ")? {
             Line::Text(text) => text,
             Line::Interrupted => return Ok(Typed::Interrupted),
-            Line::End => return Ok(Typed::End),
+            Line::EndOfInput => return Ok(Typed::EndOfInput),
         };
         if !text.trim_start().starts_with(QUOTES) {
             self.remember(text.trim_end());
@@ -84,7 +84,7 @@ impl Input {
             match self.line("... ")? {
                 Line::Text(more) => text = text + "\n" + &more,
                 Line::Interrupted => return Ok(Typed::Interrupted),
-                Line::End => return Ok(Typed::Unfinished),
+                Line::EndOfInput => return Ok(Typed::Unfinished),
             }
         }
     }
@@ -119,7 +119,7 @@ fn plain_line(prompt: &str) -> Result<Line> {
     let mut bytes = Vec::new();
     let length = input.read_until(b'\n', &mut bytes).context("cannot read standard input")?;
     if length == 0 {
-        return Ok(Line::End);
+        return Ok(Line::EndOfInput);
     }
     let text = String::from_utf8_lossy(&bytes);
     let text = text.strip_suffix('\n').unwrap_or(&text);
@@ -163,7 +163,7 @@ impl Editor {
             return match self.inner.readline(prompt) {
                 Ok(text) => Ok(Line::Text(text)),
                 Err(ReadlineError::Interrupted) => Ok(Line::Interrupted),
-                Err(ReadlineError::Eof) => Ok(Line::End),
+                Err(ReadlineError::Eof) => Ok(Line::EndOfInput),
                 Err(ReadlineError::Signal(Signal::Resize)) => continue,
                 Err(ReadlineError::Io(e)) if e.kind() == std::io::ErrorKind::InvalidData => {
                     warn(format_args!("the line is not UTF-8 and was dropped"));
@@ -174,7 +174,7 @@ impl Editor {
                 Err(ReadlineError::Io(e))
                     if rustix::io::Errno::from_io_error(&e) == Some(rustix::io::Errno::IO) =>
                 {
-                    Ok(Line::End)
+                    Ok(Line::EndOfInput)
                 }
                 Err(e) => Err(e).context("cannot read from the terminal"),
             };

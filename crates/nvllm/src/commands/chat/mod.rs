@@ -18,7 +18,7 @@ use clap::Args;
 use nvllm_core::TokenId;
 use nvllm_engine::{Engine, Model, Request};
 
-use self::conversation::{Conversation, Room};
+use self::conversation::{Conversation, TokenBudget};
 use self::entry::{Command, Entry};
 use self::input::{Input, Typed};
 use self::thinking::Shown;
@@ -150,7 +150,7 @@ impl Session<'_> {
                     }
                     continue;
                 }
-                Typed::End => break,
+                Typed::EndOfInput => break,
             };
             messages += usize::from(!matches!(entry, Ok(Entry::Command(_))));
             let answered = match entry {
@@ -218,8 +218,8 @@ impl Session<'_> {
     fn answer(&mut self, message: &str, listener: &Listener) -> Result<Ending> {
         let (args, model) = (self.args, self.model);
         let max_tokens = args.sampling.max_tokens(model, MAX_TOKENS);
-        let room = Room { context: self.engine.info()?.limits.context, max_tokens };
-        let prompt = self.conversation.prompt(message, model, room)?;
+        let budget = TokenBudget { context: self.engine.info()?.limits.context, max_tokens };
+        let prompt = self.conversation.prompt(message, model, budget)?;
         if prompt.dropped > 0 {
             let turns = if prompt.dropped == 1 { "turn is" } else { "turns are" };
             note!("(the context is full: the oldest {} {turns} left out)", prompt.dropped);
