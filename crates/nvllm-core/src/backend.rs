@@ -1,9 +1,9 @@
 //! The two traits that a backend implements.
 
 use crate::{
-    Activations, AdapterId, CoreError, DType, EntryId, HostTensor, KvCache, Limits, MemoryReport, ModelSpec,
-    Numerics, OpQuery, Plan, PlanRules, Program, RequestLimits, Result, SlotId, Step, StepOutput,
-    StepProfile, Ticket, TokenMasks, WeightSource,
+    Activations, CoreError, DType, EntryId, HostTensor, KvCache, Limits, MemoryReport, ModelSpec, Numerics,
+    OpQuery, Plan, PlanRules, Program, RequestLimits, Result, Step, StepOutput, StepProfile, Ticket,
+    TokenMasks, WeightSource,
 };
 
 /// Why a backend does not run an op in some shape, and what it takes.
@@ -207,16 +207,5 @@ pub trait Executable {
     /// Profiles of the steps since the last call, in the order of submission.
     fn take_profiles(&mut self) -> Vec<StepProfile> {
         Vec::new()
-    }
-    /// Points a slot at a LoRA adapter.
-    fn set_adapter(&mut self, slot: SlotId, adapter: Option<AdapterId>) -> Result<()> {
-        match adapter {
-            None => Ok(()),
-            Some(id) => Err(CoreError::Unsupported {
-                backend: "this backend".into(),
-                op: format!("adapter {id} in slot {slot}"),
-                reason: "it loads no adapters".into(),
-            }),
-        }
     }
 }

@@ -43,8 +43,6 @@ id! {
     StepId(u64);
     /// An entry program, as an index into [`ModelSpec::programs`](crate::ModelSpec).
     EntryId(u32);
-    /// A loaded LoRA adapter.
-    AdapterId(u32);
     /// A weight of a [`ModelSpec`](crate::ModelSpec).
     WeightId(u32);
     /// A value of a [`Program`](crate::Program).

@@ -43,7 +43,7 @@ pub use dtype::DType;
 pub use error::{CoreError, Result};
 pub use hf_config::HfConfig;
 pub use hf_rope::HfRope;
-pub use ids::{AdapterId, BlockId, EntryId, SeqId, SlotId, StepId, TokenId, ValueId, WeightId};
+pub use ids::{BlockId, EntryId, SeqId, SlotId, StepId, TokenId, ValueId, WeightId};
 pub use limits::{Activations, Limits, Numerics, PlanRules};
 pub use memory_report::MemoryReport;
 pub use plan::{OpQuery, Plan};

@@ -5,12 +5,9 @@ use std::sync::Arc;
 
 use nvllm_core::weight::{AxisRole, SyntheticSource};
 use nvllm_core::{
-    Activations, Backend as _, CoreError, DType, Executable as _, Limits, ModelSpec, Numerics, Result,
-    SamplingParams, SeqStep, SlotId, SlotReset, Source, SpecBuilder, Step, TokenId,
+    Activations, Backend, CoreError, DType, Executable, Limits, ModelSpec, Numerics, Result, SamplingParams,
+    SeqStep, SlotId, SlotReset, Source, SpecBuilder, Step, TokenId,
 };
-
-use crate::backend::CudaBackend;
-use crate::executable::CudaExecutable;
 
 /// Columns of x and of y: many times what a tile covers.
 const WIDTH: usize = 4096;
@@ -25,7 +22,7 @@ const PRODUCTS: usize = 5;
 pub(crate) struct MatmulRate {
     /// Dtype of the weights, and what values are stored as.
     pub of: (DType, Activations),
-    exe: CudaExecutable,
+    exe: Box<dyn Executable>,
     step: Step,
 }
 
@@ -34,7 +31,7 @@ impl MatmulRate {
     ///
     /// # Errors
     /// As loading a model.
-    pub(crate) fn new(backend: &CudaBackend, weights: DType, activations: Activations) -> Result<Self> {
+    pub(crate) fn new(backend: &dyn Backend, weights: DType, activations: Activations) -> Result<Self> {
         let spec = spec()?;
         let fast = (weights, activations) == (DType::Bf16, Activations::Bf16);
         let rows = if fast { ROWS.0 } else { ROWS.1 };
@@ -51,8 +48,7 @@ impl MatmulRate {
             max_in_flight: 1,
         };
         let source = SyntheticSource::new(&spec.weights, weights, 0);
-        let plan = backend.plan(&spec, &source, &limits)?;
-        let mut exe = backend.load_plan(plan, &source)?;
+        let mut exe = backend.plan_and_load(&spec, &source, &limits)?;
         exe.set_profiling(true)?;
         Ok(Self { of: (weights, activations), exe, step: step(rows) })
     }

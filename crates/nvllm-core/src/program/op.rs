@@ -200,19 +200,6 @@ impl Op {
         matches!(self, Self::Attention { .. } | Self::LinearAdd { .. } | Self::LinearSiluMul { .. })
     }
 
-    /// Whether the op only moves values: any two backends agree bit for bit.
-    pub const fn is_copy(&self) -> bool {
-        matches!(
-            self,
-            Self::Embed { .. }
-                | Self::SliceCols { .. }
-                | Self::KvAppend { .. }
-                | Self::GatherRows
-                | Self::AllReduce
-                | Self::AllGather
-        )
-    }
-
     /// The weights that the op reads.
     pub fn weights(&self) -> Vec<WeightId> {
         match self {

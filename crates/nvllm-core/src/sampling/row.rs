@@ -207,11 +207,7 @@ fn argmax(scores: impl Iterator<Item = f64>) -> usize {
     best.0
 }
 
-/// Natural logarithm of the softmax at `token`, accumulated in f64.
-pub fn log_softmax_at(logits: &[f32], token: TokenId) -> f32 {
-    (f64::from(logits[token.index()]) - log_sum_exp(logits)) as f32
-}
-
+/// Accumulated in f64.
 fn log_sum_exp(logits: &[f32]) -> f64 {
     let max = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
     max + logits.iter().map(|&x| (f64::from(x) - max).exp()).sum::<f64>().ln()
