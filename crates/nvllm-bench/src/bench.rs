@@ -332,11 +332,17 @@ impl Bench {
 
     /// Measures the hardware's limits, now.
     pub(crate) fn roof(&self, backend: &dyn Backend) -> Roof {
+        let rate = |what: &str, measured: nvllm_core::Result<Option<f64>>| {
+            let measured = measured.unwrap_or_else(|error| {
+                (self.display.note)(&format!("warning: {what} cannot be measured: {error}"));
+                None
+            });
+            measured.unwrap_or(f64::INFINITY)
+        };
+        let matmul = backend.measure_matmul_rate(self.weights, self.settings.activations);
         Roof {
-            read: backend.measure_read_bandwidth().unwrap_or(f64::INFINITY),
-            matmul: backend
-                .measure_matmul_rate(self.weights, self.settings.activations)
-                .unwrap_or(f64::INFINITY),
+            read: rate("the memory's read bandwidth", backend.measure_read_bandwidth()),
+            matmul: rate("the rate of matrix products", matmul),
         }
     }
 

@@ -56,17 +56,20 @@ pub trait Backend {
     fn supports(&self, query: &OpQuery<'_>) -> Result<(), Reason>;
     /// The rate in bytes a second at which it reads memory now, measured by the call; `None` if it
     /// cannot tell.
-    fn measure_read_bandwidth(&self) -> Option<f64> {
-        None
+    ///
+    /// Errors if the measurement fails: beside a large KV cache there may be no memory for it.
+    fn measure_read_bandwidth(&self) -> Result<Option<f64>> {
+        Ok(None)
     }
     /// The rate in multiplications and additions a second at which the kernel of its own `linear`
     /// op, in a shape that suits it, multiplies weights of dtype `weights` under `activations` now,
     /// measured by the call; `None` if it cannot tell.
     ///
-    /// It bounds what a prefill can reach with these kernels, not what the device could.
-    fn measure_matmul_rate(&self, weights: DType, activations: Activations) -> Option<f64> {
+    /// It bounds what a prefill can reach with these kernels, not what the device could. Errors as
+    /// [`measure_read_bandwidth`](Self::measure_read_bandwidth).
+    fn measure_matmul_rate(&self, weights: DType, activations: Activations) -> Result<Option<f64>> {
         let _ = (weights, activations);
-        None
+        Ok(None)
     }
     /// What its memory allows.
     fn plan_rules(&self) -> PlanRules;

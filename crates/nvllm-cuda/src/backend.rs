@@ -187,21 +187,19 @@ impl Backend for CudaBackend {
         plan::supports(query)
     }
 
-    fn measure_read_bandwidth(&self) -> Option<f64> {
-        let seconds = self.read_seconds();
-        let told = seconds.inspect_err(|error| {
-            // Beside a cache that takes all memory there is no room for what is to be read.
-            tracing::warn!(%error, "the read bandwidth cannot be measured");
-        });
-        told.ok().map(|seconds| BANDWIDTH_BYTES as f64 / seconds)
+    fn measure_read_bandwidth(&self) -> nvllm_core::Result<Option<f64>> {
+        Ok(Some(BANDWIDTH_BYTES as f64 / self.read_seconds()?))
     }
 
-    fn measure_matmul_rate(&self, weights: DType, activations: Activations) -> Option<f64> {
+    fn measure_matmul_rate(
+        &self,
+        weights: DType,
+        activations: Activations,
+    ) -> nvllm_core::Result<Option<f64>> {
         if matches!(weights, DType::I32 | DType::U8) {
-            return None;
+            return Ok(None);
         }
-        let rate = self.matmul_rate(weights, activations);
-        rate.inspect_err(|error| tracing::warn!(%error, "no matrix product could be timed")).ok()
+        self.matmul_rate(weights, activations).map(Some)
     }
 
     fn plan_rules(&self) -> PlanRules {

@@ -218,13 +218,14 @@ impl Engine {
     /// The backend's read bandwidth in bytes a second, measured between steps by the first call;
     /// `None` if it cannot tell. Waits for the step that runs and for the measurement.
     ///
-    /// Errors while the model is being loaded, or if the engine has failed.
+    /// Errors while the model is being loaded, if the engine has failed, or if the measurement fails,
+    /// which harms no request.
     pub fn measure_read_bandwidth(&self) -> Result<Option<f64>> {
         self.shared.loaded()?;
         let (reply, answer) = bounded(1);
         let gone = || self.shared.failure.stopped("its thread has ended");
         self.commands.send(Command::Bandwidth { reply }).map_err(|_| gone())?;
-        answer.recv().map_err(|_| gone())
+        Ok(answer.recv().map_err(|_| gone())??)
     }
 
     fn subscription(&self, id: RequestId) -> Subscription {

@@ -29,7 +29,7 @@ pub(crate) enum Command {
     /// End a request whose client has its end already; it may have ended here too.
     Finish { id: RequestId, reason: FinishReason },
     /// Measure the backend's read bandwidth, in bytes a second.
-    Bandwidth { reply: Sender<Option<f64>> },
+    Bandwidth { reply: Sender<nvllm_core::Result<Option<f64>>> },
     /// End.
     Stop,
 }
@@ -154,11 +154,11 @@ impl EngineLoop {
     }
 
     /// Measured once: a conversation does not wait for it after every answer.
-    fn read_bandwidth(&mut self) -> Option<f64> {
+    fn read_bandwidth(&mut self) -> nvllm_core::Result<Option<f64>> {
         if self.read_bandwidth.is_none() {
-            self.read_bandwidth = self.backend.measure_read_bandwidth();
+            self.read_bandwidth = self.backend.measure_read_bandwidth()?;
         }
-        self.read_bandwidth
+        Ok(self.read_bandwidth)
     }
 
     fn submit(&mut self, id: RequestId, new: NewSequence) {

@@ -29,11 +29,19 @@ pub(crate) struct Rates {
 }
 
 impl Rates {
-    /// Measures the backend's device: half a second on a CPU.
-    pub(crate) fn measure(backend: &dyn Backend) -> Self {
+    /// Measures the backend's device: half a second on a CPU. A rate that cannot be measured is
+    /// absent, and `warn` is told why.
+    pub(crate) fn measure(backend: &dyn Backend, mut warn: impl FnMut(String)) -> Self {
+        let mut rate = |what: &str, measured: nvllm_core::Result<Option<f64>>| {
+            measured.unwrap_or_else(|error| {
+                warn(format!("warning: {what} cannot be measured: {error}"));
+                None
+            })
+        };
+        let matmul = backend.measure_matmul_rate(DType::Bf16, Activations::Bf16);
         Self {
-            read_bandwidth: backend.measure_read_bandwidth(),
-            matmul: backend.measure_matmul_rate(DType::Bf16, Activations::Bf16),
+            read_bandwidth: rate("the memory's read bandwidth", backend.measure_read_bandwidth()),
+            matmul: rate("the rate of bf16 matrix products", matmul),
             date: host::now(),
         }
     }
@@ -84,6 +92,11 @@ fn keep_in(path: &Path, device: &str, rates: &Rates) -> std::io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use nvllm_core::{
+        BackendInfo, CoreError, Executable, OpQuery, OrderId, Plan, PlanRules, Reason, Reference,
+        WeightSource,
+    };
+
     use super::*;
 
     fn rates(read_bandwidth: f64) -> Rates {
@@ -92,6 +105,45 @@ mod tests {
             matmul: Some(2e11),
             date: "2026-11-29T08:00:00Z".into(),
         }
+    }
+
+    /// A device without memory left for a measurement.
+    struct Full(Reference);
+
+    impl Backend for Full {
+        fn info(&self) -> BackendInfo {
+            self.0.info()
+        }
+
+        fn supports(&self, query: &OpQuery<'_>) -> Result<(), Reason> {
+            self.0.supports(query)
+        }
+
+        fn measure_read_bandwidth(&self) -> nvllm_core::Result<Option<f64>> {
+            Err(CoreError::OutOfMemory { bytes: 1 << 30, what: "a measurement" })
+        }
+
+        fn plan_rules(&self) -> PlanRules {
+            self.0.plan_rules()
+        }
+
+        fn order(&self, query: &OpQuery<'_>, num_rows: usize) -> OrderId {
+            self.0.order(query, num_rows)
+        }
+
+        fn load(&self, plan: Plan, weights: &dyn WeightSource) -> nvllm_core::Result<Box<dyn Executable>> {
+            self.0.load(plan, weights)
+        }
+    }
+
+    #[test]
+    fn a_rate_that_cannot_be_measured_is_absent_and_says_why() {
+        let mut warnings = Vec::new();
+        let rates = Rates::measure(&Full(Reference::default()), |line| warnings.push(line));
+        assert_eq!((rates.read_bandwidth, rates.matmul), (None, None));
+        let [line] = &warnings[..] else { panic!("{warnings:?}") };
+        assert!(line.starts_with("warning: the memory's read bandwidth cannot be measured: "), "{line}");
+        assert!(line.contains("no 1.0 GiB left"), "{line}");
     }
 
     #[test]

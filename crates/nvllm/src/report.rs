@@ -6,6 +6,7 @@ use nvllm_engine::{Engine, Model};
 use serde_json::{Map, Value, json};
 
 use crate::commands::answer::{Answer, Ending};
+use crate::output::note;
 
 /// What is said of one finished or interrupted answer.
 pub(crate) struct Report<'a> {
@@ -82,17 +83,17 @@ pub(crate) struct Roofline {
 
 impl Roofline {
     /// Measures the backend's read bandwidth now, after the answer. `None` if it or the answer's
-    /// rate cannot be told.
-    pub(crate) fn measure(
-        answer: &Answer,
-        engine: &Engine,
-        model: &Model,
-    ) -> nvllm_engine::Result<Option<Self>> {
-        let Some(rate) = decode_rate(answer) else { return Ok(None) };
-        let Some(read_bandwidth) = engine.measure_read_bandwidth()? else { return Ok(None) };
+    /// rate cannot be told; a measurement that fails costs a warning and not the answer.
+    pub(crate) fn measure(answer: &Answer, engine: &Engine, model: &Model) -> Option<Self> {
+        let rate = decode_rate(answer)?;
+        let measured = engine.measure_read_bandwidth().unwrap_or_else(|error| {
+            note!("warning: the memory's read bandwidth cannot be measured: {error}");
+            None
+        });
+        let (read_bandwidth, info) = (measured?, engine.info().ok()?);
         let context = answer.prompt_tokens + answer.tokens.len() / 2;
-        let bytes = bytes_per_token(&engine.info()?.limits, model, context);
-        Ok(Some(Self { share: rate * bytes / read_bandwidth, read_bandwidth }))
+        let bytes = bytes_per_token(&info.limits, model, context);
+        Some(Self { share: rate * bytes / read_bandwidth, read_bandwidth })
     }
 }
 

@@ -73,13 +73,18 @@ impl Backend for CpuBackend {
         }
     }
 
-    fn measure_read_bandwidth(&self) -> Option<f64> {
-        Some(measure_read_bandwidth(&self.pool, self.kernels, BANDWIDTH_BYTES, 3))
+    fn measure_read_bandwidth(&self) -> nvllm_core::Result<Option<f64>> {
+        Ok(Some(measure_read_bandwidth(&self.pool, self.kernels, BANDWIDTH_BYTES, 3)))
     }
 
-    fn measure_matmul_rate(&self, weights: DType, activations: Activations) -> Option<f64> {
-        let rate = measure_matmul_rate(&self.pool, self.kernels, elem(weights)?, ops::mode(activations), 3);
-        (rate > 0.0).then_some(rate)
+    fn measure_matmul_rate(
+        &self,
+        weights: DType,
+        activations: Activations,
+    ) -> nvllm_core::Result<Option<f64>> {
+        let Some(elem) = elem(weights) else { return Ok(None) };
+        let rate = measure_matmul_rate(&self.pool, self.kernels, elem, ops::mode(activations), 3);
+        Ok((rate > 0.0).then_some(rate))
     }
 
     fn supports(&self, query: &OpQuery<'_>) -> Result<(), Reason> {

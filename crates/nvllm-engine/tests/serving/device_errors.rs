@@ -189,3 +189,23 @@ fn a_request_that_fails_while_it_runs_is_an_error_of_generate() {
     assert_eq!(engine.generate(request(0, 8)).unwrap().tokens.len(), 8);
     assert_eq!(engine.health(), Health::Serving);
 }
+
+/// A device without memory left for a measurement.
+#[derive(Clone)]
+struct Full;
+
+impl Hooks for Full {
+    fn measure_read_bandwidth(&self) -> Result<Option<f64>> {
+        Err(CoreError::OutOfMemory { bytes: 1 << 30, what: "a measurement" })
+    }
+}
+
+#[test]
+fn a_measurement_that_fails_says_why_and_harms_no_request() {
+    in_time(|| {
+        let engine = support::start(Full, options());
+        let error = engine.measure_read_bandwidth().unwrap_err().to_string();
+        assert!(error.contains("no 1.0 GiB left for a measurement"), "{error}");
+        assert_eq!(end(engine.stream(request(0, 4)).unwrap()).reason, FinishReason::Length);
+    });
+}

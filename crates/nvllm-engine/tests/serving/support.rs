@@ -33,6 +33,10 @@ pub(crate) trait Hooks: Clone + Send + 'static {
     fn request_limits(&self) -> RequestLimits {
         RequestLimits::default()
     }
+
+    fn measure_read_bandwidth(&self) -> Result<Option<f64>> {
+        Ok(None)
+    }
 }
 
 /// The reference as it is.
@@ -60,6 +64,10 @@ impl<H: Hooks> Backend for Hooked<H> {
 
     fn order(&self, query: &OpQuery<'_>, num_rows: usize) -> OrderId {
         self.0.order(query, num_rows)
+    }
+
+    fn measure_read_bandwidth(&self) -> Result<Option<f64>> {
+        self.1.measure_read_bandwidth()
     }
 
     fn load(&self, plan: Plan, weights: &dyn WeightSource) -> Result<Box<dyn Executable>> {

@@ -64,7 +64,7 @@ impl Device {
     fn measure(backend: &dyn Backend) -> Self {
         let BackendInfo { name, device, memory_bytes, .. } = backend.info();
         let kept = rates::read(&device);
-        let rates = Rates::measure(backend);
+        let rates = Rates::measure(backend, |line| note!("{line}"));
         if let Err(e) = rates::keep(&device, &rates) {
             let cache = environment::cache_dir().unwrap_or_default();
             note!("warning: the measured rates cannot be kept in {}: {e}", cache.display());

@@ -248,7 +248,7 @@ impl Session<'_> {
             self.conversation.keep(prompt, &answer.text);
         }
         let measured = args.roofline && !self.stopped;
-        let roofline = if measured { Roofline::measure(&answer, self.engine, model)? } else { None };
+        let roofline = if measured { Roofline::measure(&answer, self.engine, model) } else { None };
         note!("{}", Report { answer: &answer, seed, roofline }.line());
         Ok(answer.ending)
     }
