@@ -6,6 +6,9 @@ use std::ffi::CString;
 use std::sync::Arc;
 
 use cudarc::driver::{result, sys};
+use object::LittleEndian;
+use object::elf::STT_FUNC;
+use object::read::elf::{ElfFile64, Sym as _};
 
 use crate::compile::{Images, Target, load_or_anew};
 use crate::device::{Device, DeviceFacts};
@@ -16,8 +19,7 @@ pub(crate) struct Modules {
     device: Arc<Device>,
     target: Target,
     loaded: Vec<sys::CUmodule>,
-    /// The module of each kernel, by place in `loaded`. Other names that stand in an image are here
-    /// too.
+    /// The module of each kernel, by place in `loaded`.
     names: HashMap<String, usize>,
     found: RefCell<HashMap<String, Function>>,
     /// Dynamic shared memory that kernels were allowed, in bytes.
@@ -64,7 +66,7 @@ impl Modules {
                 unsafe { result::module::load_data(image.as_ptr().cast()) }.doing("loading a kernel")
             };
             let module = load_or_anew(&image, load, || images.anew(source, target))?;
-            for name in names(&image, target) {
+            for name in names(&image, target)? {
                 modules.names.entry(name).or_insert(modules.loaded.len());
             }
             modules.loaded.push(module);
@@ -136,23 +138,40 @@ impl Modules {
     }
 }
 
-/// Names that may be kernels' in an image: what stands between zeros in machine code, whose string
-/// tables hold the kernels' names among others, and the entries of PTX. The driver is not asked,
-/// because a sanitizer counts a wrong guess as an error.
-fn names(image: &[u8], target: Target) -> Vec<String> {
-    let is_name = |text: &&[u8]| {
-        text.first().is_some_and(|c| !c.is_ascii_digit())
-            && text.iter().all(|c| c.is_ascii_alphanumeric() || *c == b'_')
-    };
-    let own = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
+/// Names of the kernels in an image: those that the symbol table of machine code marks as entries,
+/// or the entries of PTX. The driver is not asked, because a sanitizer counts a wrong guess as an
+/// error.
+fn names(image: &[u8], target: Target) -> Result<Vec<String>> {
     match target {
-        Target::Cubin(_) => image.split(|byte| *byte == 0).filter(is_name).map(own).collect(),
+        Target::Cubin(_) => entries(image)
+            .map_err(|cause| CudaError::Driver { what: "reading the symbols of a kernel image", cause }),
         Target::Ptx(_) => {
             let text = String::from_utf8_lossy(image);
             let entries = text.split(".entry ").skip(1);
-            entries.filter_map(|entry| Some(entry.split_once('(')?.0.trim().to_owned())).collect()
+            Ok(entries.filter_map(|entry| Some(entry.split_once('(')?.0.trim().to_owned())).collect())
         }
     }
+}
+
+/// `STO_CUDA_ENTRY`: the bit of a symbol's `st_other` that marks a `__global__` function.
+const CUDA_ENTRY: u8 = 0x10;
+
+/// The entries in the symbol table of an ELF file.
+///
+/// Errors if the file is damaged or has no such table.
+fn entries(image: &[u8]) -> Result<Vec<String>, String> {
+    let file = ElfFile64::<LittleEndian>::parse(image).map_err(|error| error.to_string())?;
+    let symbols = file.elf_symbol_table();
+    if symbols.is_empty() {
+        return Err("it has no symbol table".into());
+    }
+    let kernels = symbols.iter().filter(|s| s.st_type() == STT_FUNC && s.st_other().0 & CUDA_ENTRY != 0);
+    kernels
+        .map(|symbol| {
+            let name = symbol.name(LittleEndian, symbols.strings()).map_err(|error| error.to_string())?;
+            Ok(String::from_utf8_lossy(name).into_owned())
+        })
+        .collect()
 }
 
 impl Drop for Modules {
@@ -170,11 +189,60 @@ impl Drop for Modules {
 mod tests {
     use super::*;
 
+    /// An ELF file with these symbols: name and `st_other`. Its sections are a symbol table, if
+    /// there is a symbol, and the names of symbols and sections.
+    fn elf(symbols: &[(&str, u8)]) -> Vec<u8> {
+        const HEADER: usize = 64;
+        let mut strings = b"\0.symtab\0.strtab\0".to_vec();
+        let mut table = vec![0; 24];
+        for (name, other) in symbols {
+            table.extend((strings.len() as u32).to_le_bytes());
+            // STB_GLOBAL and STT_FUNC, section 1, no address, no size.
+            table.extend([0x12, *other, 1, 0]);
+            table.extend([0; 16]);
+            strings.extend(name.bytes().chain([0]));
+        }
+        let strings_at = HEADER + table.len();
+        let sections_at = strings_at + strings.len();
+        // Name, type, offset, size, link, entry size.
+        let section = |name: u32, kind: u32, at: usize, len: usize, link: u32, entry: u64| {
+            let mut section = [name, kind].map(u32::to_le_bytes).concat();
+            section.extend([0, 0, at as u64, len as u64].map(u64::to_le_bytes).concat());
+            section.extend([link, 1].map(u32::to_le_bytes).concat());
+            section.extend([1, entry].map(u64::to_le_bytes).concat());
+            section
+        };
+        let kind = if symbols.is_empty() { 1 } else { 2 };
+        let sections = [
+            vec![0; 64],
+            section(1, kind, HEADER, table.len(), 2, 24),
+            section(9, 3, strings_at, strings.len(), 0, 0),
+        ];
+        let mut image = b"\x7fELF\x02\x01\x01".to_vec();
+        image.resize(16, 0);
+        image.extend([2, 190].map(u16::to_le_bytes).concat());
+        image.extend(1_u32.to_le_bytes());
+        image.extend([0, 0, sections_at as u64].map(u64::to_le_bytes).concat());
+        image.extend(0_u32.to_le_bytes());
+        image.extend([64, 56, 0, 64, 3, 2_u16].map(u16::to_le_bytes).concat());
+        [image, table, strings, sections.concat()].concat()
+    }
+
     #[test]
-    fn kernels_are_found_by_name() {
-        let cubin = b"\x7fELF\0.text.embed\0embed\0\0rms_norm_f32\0\x90\xff\0";
-        assert_eq!(names(cubin, Target::Cubin(90)), ["embed", "rms_norm_f32"]);
+    fn kernels_are_the_entries_of_an_image() {
+        let cubin = elf(&[("embed", CUDA_ENTRY), ("helper", 0), ("rms_norm_f32", CUDA_ENTRY | 3)]);
+        assert_eq!(names(&cubin, Target::Cubin(90)).unwrap(), ["embed", "rms_norm_f32"]);
         let ptx = b".version 9.0\n.visible .entry embed(\n.param .u64 a)\n{ }\n.visible .entry add (\n)\0";
-        assert_eq!(names(ptx, Target::Ptx(80)), ["embed", "add"]);
+        assert_eq!(names(ptx, Target::Ptx(80)).unwrap(), ["embed", "add"]);
+    }
+
+    #[test]
+    fn a_damaged_image_or_one_without_symbols_is_an_error() {
+        let whole = elf(&[("embed", CUDA_ENTRY)]);
+        for len in 0..whole.len() {
+            assert!(names(&whole[..len], Target::Cubin(90)).is_err(), "{len} bytes");
+        }
+        let error = names(&elf(&[]), Target::Cubin(90)).unwrap_err().to_string();
+        assert!(error.contains("no symbol table"), "{error}");
     }
 }
