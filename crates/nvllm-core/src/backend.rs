@@ -100,8 +100,8 @@ pub trait Backend {
     }
 }
 
-/// A backend that plans every model with these `numerics`, whatever the limits say: checks that were
-/// written for one setting run under the other.
+/// A backend that plans every model with these `numerics`, whatever the limits say: checks that
+/// were written for one setting run under the other.
 pub struct WithNumerics<'a> {
     /// The backend that plans and loads.
     pub backend: &'a dyn Backend,

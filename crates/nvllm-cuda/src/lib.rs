@@ -15,10 +15,10 @@
 //! go to tensor cores, and a general kernel takes what is left.
 //!
 //! **Absent on purpose.** No toolkit at build time or at run time beside NVRTC: kernels contain
-//! their own conversions. No allocation while serving, but for copies of logits that a request asks for
-//! and for graphs, which are captured between steps. No vendor library in the order-preserving mode; in
-//! the other one it runs what it measures faster at, and is not needed. No configuration from the
-//! environment.
+//! their own conversions. No allocation while serving, but for copies of logits that a request asks
+//! for and for graphs, which are captured between steps. No vendor library in the order-preserving
+//! mode; in the other one it runs what it measures faster at, and is not needed. No configuration
+//! from the environment.
 
 mod backend;
 pub mod compile;

@@ -218,8 +218,8 @@ impl Engine {
     /// The backend's read bandwidth in bytes a second, measured between steps by the first call;
     /// `None` if it cannot tell. Waits for the step that runs and for the measurement.
     ///
-    /// Errors while the model is being loaded, if the engine has failed, or if the measurement fails,
-    /// which harms no request.
+    /// Errors while the model is being loaded, if the engine has failed, or if the measurement
+    /// fails, which harms no request.
     pub fn measure_read_bandwidth(&self) -> Result<Option<f64>> {
         self.shared.loaded()?;
         let (reply, answer) = bounded(1);

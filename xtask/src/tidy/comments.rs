@@ -1,7 +1,10 @@
 //! Comments wrap where a reader's eye does: docs/style.md.
 
 use super::Violation;
-use super::tree::Tree;
+use super::tree::{Tree, has_extension};
+
+/// Languages whose comments begin with two slashes.
+const LANGUAGES: [&str; 4] = ["rs", "cu", "cuh", "wgsl"];
 
 /// Columns of a line that is a comment.
 const MOST: usize = 100;
@@ -10,7 +13,8 @@ const MOST: usize = 100;
 /// aligned by hand: those with two spaces or more in them.
 pub(super) fn check(tree: &Tree) -> Vec<Violation> {
     let mut found = Vec::new();
-    for file in tree.rust() {
+    let is_checked = |path: &str| LANGUAGES.iter().any(|language| has_extension(path, language));
+    for file in tree.files.iter().filter(|file| is_checked(&file.path)) {
         let mut in_code = false;
         for (at, line) in file.text.lines().enumerate() {
             let Some(text) = line.trim_start().strip_prefix("//") else {
@@ -46,6 +50,13 @@ mod tests {
             let long = format!("{mark} {}\n", "a ".repeat(50));
             assert_eq!((of(&fits), of(&long)), (0, 1), "{mark}");
         }
+    }
+
+    #[test]
+    fn kernels_are_checked_too() {
+        let long = format!("// {}\nvoid f() {{}}\n", "a ".repeat(50));
+        let found = |path| check(&Tree::of(&[(path, &long)])).len();
+        assert_eq!(["k/a.cu", "k/a.cuh", "k/a.wgsl", "k/a.c"].map(found), [1, 1, 1, 0]);
     }
 
     #[test]

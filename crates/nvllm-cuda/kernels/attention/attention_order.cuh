@@ -1,13 +1,18 @@
-// Order id `attention.chunk256`: how softmax attention of one query row is summed, a function of the absolute KV positions alone.
+// Order id `attention.chunk256`: how softmax attention of one query row is summed, a function of
+// the absolute KV positions alone.
 //
-// Positions are cut into chunks of KV_CHUNK (256) and those into tiles of 64. Within a chunk, over its tiles in ascending order:
-//   s_j = q . k_j by the tensor core, 16 columns at a time, ascending; s_j = -inf outside causality and window;
-//   m' = max(m, max_j s_j); p_j = 2^(c s_j - c m') with c = scale log2(e), rounded to 16 bits; f = 2^(c m - c m');
-//   o = o f + sum_j p_j v_j and l = l f + sum_j p_j by the tensor core, 16 positions at a time, ascending.
-// A chunk starts from m = -inf, l = 0, o = 0. Chunks are folded in ascending order into a total (`fold`), and o / l is rounded once.
-// Positions that no query of an entry sees are loaded as zeros: their blocks may be given back or another's, and a weight of 0 does not
-// mask a value that is not a number.
-// A tile or chunk that a row does not see changes nothing, so a kernel may skip it or not. Rows of one mma do not see each other:
+// Positions are cut into chunks of KV_CHUNK (256) and those into tiles of 64. Within a chunk, over
+// its tiles in ascending order:
+//   s_j = q . k_j by the tensor core, 16 columns at a time, ascending; s_j = -inf outside causality
+//   and window; m' = max(m, max_j s_j); p_j = 2^(c s_j - c m') with c = scale log2(e), rounded to
+//   16 bits; f = 2^(c m - c m'); o = o f + sum_j p_j v_j and l = l f + sum_j p_j by the tensor
+//   core, 16 positions at a time, ascending.
+// A chunk starts from m = -inf, l = 0, o = 0. Chunks are folded in ascending order into a total
+// (`fold`), and o / l is rounded once. Positions that no query of an entry sees are loaded as
+// zeros: their blocks may be given back or another's, and a weight of 0 does not mask a value that
+// is not a number.
+// A tile or chunk that a row does not see changes nothing, so a kernel may skip it or not. Rows of
+// one mma do not see each other:
 // decode, prefill and any cut of a prompt into steps give the same bits.
 #pragma once
 
@@ -16,8 +21,8 @@
 #endif
 constexpr int TILE = 64, CHUNK_TILES = KV_CHUNK / TILE;
 
-// One entry of the device-side work list (work_list.cu): a chunk of a sequence's KV for its few new rows, or a tile of a
-// sequence's many new rows over all their KV.
+// One entry of the device-side work list (work_list.cu): a chunk of a sequence's KV for its few new
+// rows, or a tile of a sequence's many new rows over all their KV.
 struct WorkItem {
   int seq;
   int chunk;        // decode: which chunk; prefill: 0
@@ -41,7 +46,8 @@ DEVICE bool visible(int position, int query, int window) {
   return position <= query && (window <= 0 || position > query - window);
 }
 
-// Byte offset of 16-byte piece `piece` of row `row` in a tile of rows of D elements, swizzled for ldmatrix.
+// Byte offset of 16-byte piece `piece` of row `row` in a tile of rows of D elements, swizzled for
+// ldmatrix.
 template <int D> DEVICE u32 tile_at(int row, int piece) { return row * (D * 2) + ((piece ^ (row & 7)) << 4); }
 
 // Division by block_len without dividing: exact while n * block_len < 2^32.

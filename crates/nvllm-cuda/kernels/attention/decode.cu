@@ -1,20 +1,26 @@
-// Paged attention for sequences with few new rows (decode, verification of drafts): KV split into chunks over the device, query
-// heads of one KV head and rows of one sequence share every read of K and V.
+// Paged attention for sequences with few new rows (decode, verification of drafts): KV split into
+// chunks over the device, query heads of one KV head and rows of one sequence share every read of K
+// and V.
 //
-// Formula and order id attention.chunk256: attention_order.cuh. Layout: q, out [rows, num_heads, D]; K and V pages of one layer, each
-//   [num_blocks, kv_heads, block_len, D]; block_tables i32 [seqs, max_blocks]; all elements 16 bits. D 64 or 128, block_len a multiple
-//   of 16 (prefill.cu takes any), rows of a sequence times group = num_heads / kv_heads at most part_rows <= 16.
-// Launch: attention_decode_d64 / _d128: block (128), grid (g), any g; best 2 blocks a multiprocessor. Dynamic shared memory:
-//   3 * (256 + 32) * D + 2,560 bytes (d128: 113,152; d64: 57,856); 2 instead of 3 where TIGHT (prelude.cuh). Parameters: q, k, v, out; block_tables, max_blocks;
-//   items, counts (work_list.cu); num_heads, kv_heads, block_len; scale; window (0: none); partial f32 [entries, kv_heads, part_rows,
-//   D], partial_ml f32 [entries, kv_heads, part_rows, 2], part_rows.
-//   Then attention_fold_d64 / _d128, which writes the rows of sequences with several chunks (it may be left out where none has):
-//   block (128), grid (num_seqs, kv_heads), no dynamic shared memory. Parameters: partial, partial_ml, part_rows; out; items,
-//   first_entry (work_list.cu); num_heads, kv_heads; scale.
-// Bytes: KV once: positions * kv_heads * D * 4, and where a sequence has several chunks (D + 2) * 4 a row, head and chunk written and
-//   read. Bound: memory bandwidth; at batch 1 the latency of one chunk (its tiles in sequence) and of the fold.
-// A block takes every g-th (entry, KV head). Tiles of 64 positions flow through a ring of 3 stages; warp w scores positions 16w.. of
-//   a tile, then takes columns D/4 w.. of P V.
+// Formula and order id attention.chunk256: attention_order.cuh. Layout: q, out [rows, num_heads,
+//   D]; K and V pages of one layer, each [num_blocks, kv_heads, block_len, D]; block_tables i32
+//   [seqs, max_blocks]; all elements 16 bits. D 64 or 128, block_len a multiple of 16 (prefill.cu
+//   takes any), rows of a sequence times group = num_heads / kv_heads at most part_rows <= 16.
+// Launch: attention_decode_d64 / _d128: block (128), grid (g), any g; best 2 blocks a
+//   multiprocessor. Dynamic shared memory:
+//   3 * (256 + 32) * D + 2,560 bytes (d128: 113,152; d64: 57,856); 2 instead of 3 where TIGHT
+//   (prelude.cuh). Parameters: q, k, v, out; block_tables, max_blocks; items, counts
+//   (work_list.cu); num_heads, kv_heads, block_len; scale; window (0: none); partial f32 [entries,
+//   kv_heads, part_rows, D], partial_ml f32 [entries, kv_heads, part_rows, 2], part_rows.
+//   Then attention_fold_d64 / _d128, which writes the rows of sequences with several chunks (it may
+//   be left out where none has):
+//   block (128), grid (num_seqs, kv_heads), no dynamic shared memory. Parameters: partial,
+//   partial_ml, part_rows; out; items, first_entry (work_list.cu); num_heads, kv_heads; scale.
+// Bytes: KV once: positions * kv_heads * D * 4, and where a sequence has several chunks (D + 2) * 4
+//   a row, head and chunk written and read. Bound: memory bandwidth; at batch 1 the latency of one
+//   chunk (its tiles in sequence) and of the fold.
+// A block takes every g-th (entry, KV head). Tiles of 64 positions flow through a ring of 3 stages;
+//   warp w scores positions 16w.. of a tile, then takes columns D/4 w.. of P V.
 #include "prelude.cuh"
 #include "attention_order.cuh"
 
@@ -26,7 +32,8 @@ struct Work {
   int head, tile, end;
 };
 
-// Where row `r` of an entry's packed rows (token by token, the group's heads side by side) lies in q and out.
+// Where row `r` of an entry's packed rows (token by token, the group's heads side by side) lies in
+// q and out.
 template <int D> DEVICE u64 out_at(const WorkItem& item, int head, int r, int group, int num_heads) {
   return ((u64)(item.first_row + r / group) * num_heads + head * group + r % group) * D;
 }
@@ -57,8 +64,8 @@ DEVICE void attention_decode(const elem* q, const elem* k, const elem* v, elem* 
   wait_for_inputs();
   const int units = load_l2_i32(counts) * kv_heads;
 
-  // Loading runs two tiles ahead of computing. What it needs is asked for before: the page numbers of a tile one tile earlier, the
-  // entry of a unit one unit earlier.
+  // Loading runs two tiles ahead of computing. What it needs is asked for before: the page numbers
+  // of a tile one tile earlier, the entry of a unit one unit earlier.
   Work load, work;
   int load_unit = blockIdx.x, load_count = 0, load_slot = 0, pages[4];
   bool load_first = true;
@@ -150,7 +157,8 @@ DEVICE void attention_decode(const elem* q, const elem* k, const elem* v, elem* 
 #pragma unroll
         for (int i = 0; i < KC; i++) ldmatrix_x4(qf[i], qs + tile_at<D>(lane & 15, 2 * i + (lane >> 4)));
       }
-      // All of this warp's K, then its V: shared memory answers while the scores are made and the maxima exchanged.
+      // All of this warp's K, then its V: shared memory answers while the scores are made and the
+      // maxima exchanged.
       u32 kf[KC][4], vf[TILE / 16][NT / 2][4];
 #pragma unroll
       for (int i = 0; i < KC; i++)

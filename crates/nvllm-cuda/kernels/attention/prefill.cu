@@ -1,16 +1,21 @@
-// Paged attention for sequences with many new rows (prefill, chunks of prefill, mixed ragged batches) on tensor cores (mma.sync).
+// Paged attention for sequences with many new rows (prefill, chunks of prefill, mixed ragged
+// batches) on tensor cores (mma.sync).
 //
-// Formula and order id attention.chunk256: attention_order.cuh; the same bits as decode.cu for the same row. Layout: as in decode.cu; any number
-//   of rows a sequence, group = num_heads / kv_heads at most 64.
-// Launch: attention_prefill_d64 / _d128: block (256), grid (entries, kv_heads) where entries is any bound on counts[1] (blocks beyond
-//   it end at once). Dynamic shared memory: 1,024 * D bytes (d128: 131,072; d64: 65,536); 768 * D where
-//   TIGHT (prelude.cuh). Parameters: q, k, v, out; block_tables,
-//   max_blocks; items, counts (work_list.cu, tile_tokens = 128 / group); num_heads, kv_heads, block_len; scale; window (0: none).
-// Work: 4 * D operations a visible (query, position) pair, tiles of 128 packed rows (query heads of one KV head side by side) by 64
-//   positions. Bytes: K and V of all earlier positions once a tile, from L2. Bound: tensor cores, then the special-function unit (one
-//   exponential a pair).
-// spills: attention_prefill_d128 24: sm_86 and sm_89 alone, since pages of one position are taken too
-// Warp w holds rows 16w.. of the tile: scores, probabilities and two sets of sums (the chunk's and the total) stay in registers.
+// Formula and order id attention.chunk256: attention_order.cuh; the same bits as decode.cu for the
+//   same row. Layout: as in decode.cu; any number of rows a sequence, group = num_heads / kv_heads
+//   at most 64.
+// Launch: attention_prefill_d64 / _d128: block (256), grid (entries, kv_heads) where entries is any
+//   bound on counts[1] (blocks beyond it end at once). Dynamic shared memory: 1,024 * D bytes
+//   (d128: 131,072; d64: 65,536); 768 * D where TIGHT (prelude.cuh). Parameters: q, k, v, out;
+//   block_tables,
+//   max_blocks; items, counts (work_list.cu, tile_tokens = 128 / group); num_heads, kv_heads,
+//   block_len; scale; window (0: none).
+// Work: 4 * D operations a visible (query, position) pair, tiles of 128 packed rows (query heads of
+//   one KV head side by side) by 64 positions. Bytes: K and V of all earlier positions once a tile,
+//   from L2. Bound: tensor cores, then the special-function unit (one exponential a pair).
+// spills: attention_prefill_d128 24: sm_86, sm_89 alone, since pages of one position are taken too
+// Warp w holds rows 16w.. of the tile: scores, probabilities and two sets of sums (the chunk's and
+// the total) stay in registers.
 #include "prelude.cuh"
 #include "attention_order.cuh"
 

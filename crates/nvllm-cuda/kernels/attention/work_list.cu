@@ -1,15 +1,19 @@
-// The work lists of a step's attention, built on the device from lengths that only the device may know; one list serves all layers.
+// The work lists of a step's attention, built on the device from lengths that only the device may
+// know; one list serves all layers.
 //
-// For every sequence s with num_rows[s] new rows from KV index kv_start[s] on (its first row of the step: first_row[s]):
-//   num_rows * group <= decode_rows, while `most_entries` are enough: one entry of `decode` for each chunk of KV_CHUNK positions that any
-//   of its rows sees, ascending;
+// For every sequence s with num_rows[s] new rows from KV index kv_start[s] on (its first row of the
+// step: first_row[s]):
+//   num_rows * group <= decode_rows, while `most_entries` are enough: one entry of `decode` for
+//   each chunk of KV_CHUNK positions that any of its rows sees, ascending;
 //   otherwise: one entry of `prefill` for each tile of tile_tokens rows, the last (longest) first.
-// counts[0], counts[1]: entries of each. first_entry[s]: the first entry of s in `decode`, -1 for none. Sequences with no rows have no entries.
+// counts[0], counts[1]: entries of each. first_entry[s]: the first entry of s in `decode`, -1 for
+// none. Sequences with no rows have no entries.
 //
-// Launch: grid (1), block (256), no dynamic shared memory. Parameters: first_row, num_rows, kv_start [num_seqs] i32; num_seqs; group
-//   (query heads a KV head); decode_rows (at most 16); tile_tokens (128 / group); window (0: none); most_entries; decode, prefill:
-//   WorkItem arrays (8 i32 an entry) of most_entries, and of rows / tile_tokens + num_seqs; counts [2],
-//   first_entry [num_seqs] i32.
+// Launch: grid (1), block (256), no dynamic shared memory. Parameters: first_row, num_rows,
+//   kv_start [num_seqs] i32; num_seqs; group (query heads a KV head); decode_rows (at most 16);
+//   tile_tokens (128 / group); window (0: none); most_entries; decode, prefill:
+//   WorkItem arrays (8 i32 an entry) of most_entries, and of rows / tile_tokens + num_seqs; counts
+//   [2], first_entry [num_seqs] i32.
 // Bytes: a few KB; bound by latency. No floating point, no order id.
 #include "prelude.cuh"
 #include "attention_order.cuh"

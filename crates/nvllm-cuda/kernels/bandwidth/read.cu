@@ -1,4 +1,5 @@
-// bandwidth_read: reads a buffer once, 16 bytes a load, and writes nothing that depends on it unless it holds one impossible word.
+// bandwidth_read: reads a buffer once, 16 bytes a load, and writes nothing that depends on it
+// unless it holds one impossible word.
 //
 // What it measures is the limit of every kernel that streams weights.
 #include "dtype.cuh"

@@ -1,5 +1,6 @@
-// The one order in which a general kernel sums a product over k: lane l takes elements l, l + 32, .. in one f32 accumulator by fused
-// multiply-adds, and a butterfly joins the lanes. A function of k alone.
+// The one order in which a general kernel sums a product over k: lane l takes elements l, l + 32,
+// .. in one f32 accumulator by fused multiply-adds, and a butterfly joins the lanes. A function of
+// k alone.
 #pragma once
 
 #include "dtype.cuh"

@@ -1,4 +1,5 @@
-// Element types as bits: conversions in a few instructions, so that a kernel needs no header of the CUDA toolkit.
+// Element types as bits: conversions in a few instructions, so that a kernel needs no header of the
+// CUDA toolkit.
 //
 // Rounding to bf16 and f16 is to nearest, ties to even, as `DType::round` of nvllm-core has it.
 #pragma once
@@ -54,8 +55,8 @@ __device__ __forceinline__ void store_as(void* p, int dtype, i64 i, float x) {
     }
 }
 
-// Programmatic dependent launch (no effect where the launch does not ask for it): lets the next kernel start, and waits for what the one
-// before wrote.
+// Programmatic dependent launch (no effect where the launch does not ask for it): lets the next
+// kernel start, and waits for what the one before wrote.
 __device__ __forceinline__ void take_turn() {
 #if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.launch_dependents;" ::: "memory");

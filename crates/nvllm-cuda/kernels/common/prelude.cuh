@@ -1,8 +1,10 @@
-// What every fast kernel shares: types, conversions, and the few PTX instructions used, with no CUDA header.
+// What every fast kernel shares: types, conversions, and the few PTX instructions used, with no
+// CUDA header.
 //
 // Fast kernels include this and the `_order.cuh` of their op, by name alone.
 //
-// ELEM_F16 (a macro given on the command line) turns every 16-bit element from bf16 into f16; nothing else changes.
+// ELEM_F16 (a macro given on the command line) turns every 16-bit element from bf16 into f16;
+// nothing else changes.
 #pragma once
 
 typedef unsigned char u8;
@@ -11,8 +13,8 @@ typedef unsigned int u32;
 typedef unsigned long long u64;
 typedef u16 elem;   // one bf16 or f16, as bits
 
-// Where a block has 99 KB of shared memory and not 163 or more, rings are shorter. The launches' side says it on the command line, because
-// PTX for any device must be so too.
+// Where a block has 99 KB of shared memory and not 163 or more, rings are shorter. The launches'
+// side says it on the command line, because PTX for any device must be so too.
 #ifndef TIGHT
 #define TIGHT (__CUDA_ARCH__ == 860 || __CUDA_ARCH__ == 890 || __CUDA_ARCH__ >= 1200)
 #endif
@@ -47,7 +49,8 @@ DEVICE float silu(float z) { return __fdiv_rn(z, __fadd_rn(1.0f, exp2_approx(__f
 
 // ---- memory ----
 DEVICE u32 shared_address(const void* p) { return (u32)__cvta_generic_to_shared(p); }
-// Data that an earlier kernel of the same step wrote: read from L2, never from L1, and not hoisted over a wait.
+// Data that an earlier kernel of the same step wrote: read from L2, never from L1, and not hoisted
+// over a wait.
 DEVICE uint4 load_l2(const void* p) {
   uint4 v;
   asm volatile("ld.global.cg.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(p) : "memory");
@@ -69,7 +72,8 @@ DEVICE uint4 load_shared_16(u32 at) {
   asm volatile("ld.shared.v4.u32 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "r"(at) : "memory");
   return v;
 }
-// 16 bytes from global to shared memory without registers; zeros when `valid` is false (then `from` is not read).
+// 16 bytes from global to shared memory without registers; zeros when `valid` is false (then `from`
+// is not read).
 DEVICE void copy_async_16(u32 to, const void* from, bool valid) {
   asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" :: "r"(to), "l"(from), "r"(valid ? 16 : 0) : "memory");
 }
@@ -86,7 +90,8 @@ DEVICE void ldmatrix_x4_trans(u32 (&r)[4], u32 at) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(at) : "memory");
 }
-// d += a[16x16] b[16x8], fp32 accumulation. Lane l holds rows l/4 and l/4+8, columns 2(l%4) and 2(l%4)+1 of d.
+// d += a[16x16] b[16x8], fp32 accumulation. Lane l holds rows l/4 and l/4+8, columns 2(l%4) and
+// 2(l%4)+1 of d.
 DEVICE void mma(float (&d)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
   asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." MMA_TYPES ".f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
                : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
@@ -99,7 +104,8 @@ DEVICE void wait_for_inputs() {
   asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
 }
-// The next kernel may start; it still waits for this one to end before it reads what this one wrote.
+// The next kernel may start; it still waits for this one to end before it reads what this one
+// wrote.
 DEVICE void let_next_start() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");

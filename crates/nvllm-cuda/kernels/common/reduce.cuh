@@ -1,4 +1,5 @@
-// Sums and maxima over a warp, in one order whatever the launch: a butterfly gives every lane the same bits.
+// Sums and maxima over a warp, in one order whatever the launch: a butterfly gives every lane the
+// same bits.
 #pragma once
 
 __device__ __forceinline__ float warp_sum(float x) {

@@ -1,7 +1,8 @@
-// What a step is on the device. The mirror of nvllm-core's src/device: sizes are asserted on both sides.
+// What a step is on the device. The mirror of nvllm-core's src/device: sizes are asserted on both
+// sides.
 //
-// All extents are read from device memory, so that one captured launch serves every step of its bucket: a thread block whose rows
-// lie past the extent returns.
+// All extents are read from device memory, so that one captured launch serves every step of its
+// bucket: a thread block whose rows lie past the extent returns.
 #pragma once
 
 #include "dtype.cuh"

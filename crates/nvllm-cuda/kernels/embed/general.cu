@@ -1,6 +1,7 @@
 // embed: y[r, :] = table[token[r], :]. A copy, converted to the activation dtype.
 //
-// table [vocab, cols] in f32, f16 or bf16; y [T, cols]. Reads and writes each element once: bound by memory.
+// table [vocab, cols] in f32, f16 or bf16; y [T, cols]. Reads and writes each element once: bound
+// by memory.
 #include "step.cuh"
 
 extern "C" __global__ void embed_general(const int* counts, const int* tokens, const void* table, int table_dtype,

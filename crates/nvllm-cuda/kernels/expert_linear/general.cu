@@ -1,7 +1,8 @@
-// expert_linear: y[r, :] = x[r / share, :] W[ids[r]]^T. x [R / share, k], W [E, n, k], ids [R], y [R, n]. Any k, n.
+// expert_linear: y[r, :] = x[r / share, :] W[ids[r]]^T. x [R / share, k], W [E, n, k], ids [R], y
+// [R, n]. Any k, n.
 //
-// A warp makes one element of y, in the order of dot.cuh. Grid: (R, ceil(n / 8)), 256 threads. Bound by weight bytes, which are read
-// once for each row that chose the expert.
+// A warp makes one element of y, in the order of dot.cuh. Grid: (R, ceil(n / 8)), 256 threads.
+// Bound by weight bytes, which are read once for each row that chose the expert.
 #include "dot.cuh"
 
 template <typename X, typename W, typename Y>

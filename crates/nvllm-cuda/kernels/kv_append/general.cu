@@ -1,7 +1,8 @@
 // kv_append: stores the step's keys and values at their KV indices, rounded to the cache's dtype.
 //
-// k, v [T, heads * d]; caches [num_blocks, heads, block_len, d]; tables [S, max_blocks]; row_seq and row_kv [T]: the sequence of a
-// row and its KV index. Rows of padding are not written. Reads and writes each element once: bound by memory.
+// k, v [T, heads * d]; caches [num_blocks, heads, block_len, d]; tables [S, max_blocks]; row_seq
+// and row_kv [T]: the sequence of a row and its KV index. Rows of padding are not written. Reads
+// and writes each element once: bound by memory.
 #include "step.cuh"
 
 extern "C" __global__ void kv_append_general(const int* counts, const int* row_seq, const int* row_kv,

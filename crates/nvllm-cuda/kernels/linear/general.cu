@@ -1,8 +1,11 @@
-// linear: y = x W^T + b (+ r). x [R, k], W [n, k], b [n] f32 or null, r [R, n] or null, y [R, n]; and its gated form
-// y = silu(x Wg^T + bg) * (x Wu^T + bu), where W [2n, k] is Wg over Wu and b [2n] alike. Any k, n, R. One rounding at the end.
+// linear: y = x W^T + b (+ r). x [R, k], W [n, k], b [n] f32 or null, r [R, n] or null, y [R, n];
+// and its gated form y = silu(x Wg^T + bg) * (x Wu^T + bu), where W [2n, k] is Wg over Wu and b
+// [2n] alike. Any k, n, R. One rounding at the end.
 //
-// A warp makes one column of y for up to 4 rows, so a weight is read once for 4 rows; an element's order is that of dot.cuh. Grid:
-// (ceil(n / 8), ceil(R / 4)), 256 threads. Bound by weight bytes at few rows, by load instructions at many.
+// A warp makes one column of y for up to 4 rows, so a weight is read once for 4 rows; an element's
+// order is that of dot.cuh. Grid:
+// (ceil(n / 8), ceil(R / 4)), 256 threads. Bound by weight bytes at few rows, by load instructions
+// at many.
 #include "dot.cuh"
 
 template <bool SILU, typename X, typename W, typename Y>

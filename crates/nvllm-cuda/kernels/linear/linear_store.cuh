@@ -1,8 +1,9 @@
 // The end of the tensor-core kernels: fp32 sums in shared memory, one warp's own, to rows of y.
 #pragma once
 
-// Writes `tokens` rows of COLS sums (row pitch `PITCH` floats, `sums` 16-byte aligned) to y[token0 + i, n0 + j], with bias and
-// residual (`epilogue` of linear_order.cuh), rounded once. Rows from m and columns from n on are left alone. Called by a whole warp.
+// Writes `tokens` rows of COLS sums (row pitch `PITCH` floats, `sums` 16-byte aligned) to y[token0
+// + i, n0 + j], with bias and residual (`epilogue` of linear_order.cuh), rounded once. Rows from m
+// and columns from n on are left alone. Called by a whole warp.
 template <int COLS, int PITCH>
 DEVICE void store_rows(const float* sums, int tokens, int token0, int n0, int m, int n, const elem* bias, const elem* residual,
                        void* y, int out_f32) {

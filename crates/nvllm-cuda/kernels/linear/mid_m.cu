@@ -1,19 +1,22 @@
-// linear for some 17 to 128 rows, where tiles of 128 rows of W are too few to fill the device: 64 x 64 tiles, mma.sync, sm_80 and later.
-// y[M, N] = x[M, K] W[N, K]^T (+ bias[N]) (+ residual[M, N]), or with SILU y[M, N/2] = silu(x Wg^T) * (x Wu^T) where Wg = W[:N/2] and
-// Wu = W[N/2:].
+// linear for some 17 to 128 rows, where tiles of 128 rows of W are too few to fill the device: 64 x
+// 64 tiles, mma.sync, sm_80 and later. y[M, N] = x[M, K] W[N, K]^T (+ bias[N]) (+ residual[M, N]),
+// or with SILU y[M, N/2] = silu(x Wg^T) * (x Wu^T) where Wg = W[:N/2] and Wu = W[N/2:].
 //
-// Layout: x, W, bias, residual row-major 16-bit elements; y 16-bit or f32 (out_f32). K and N multiples of 8 (SILU: N of 16); pointers
-//   16-byte aligned. residual may be y.
+// Layout: x, W, bias, residual row-major 16-bit elements; y 16-bit or f32 (out_f32). K and N
+//   multiples of 8 (SILU: N of 16); pointers 16-byte aligned. residual may be y.
 // Two ways:
-//   whole: linear_mid_m / linear_mid_m_silu, one block a tile: block (128), grid (ceil(N / 64), ceil(M / 64)), dynamic shared memory
-//     65,536. For N of some 4,096 and more.
-//   split: linear_mid_m_split, one block a tile and range of K: block (128), grid (8 * ceil(N / 64), ceil(M / 64)), dynamic shared memory
-//     65,536, parameters (w, x, partial f32 [8, M, N], m, n, k); then linear_merge or linear_merge_silu: block (256), grid (ceil(M *
-//     outputs / 1,024)), outputs = N (SILU: N/2), no dynamic shared memory, parameters (partial, bias, residual, y, m, n, k, out_f32).
-//     For small N and long K (o, down).
+//   whole: linear_mid_m / linear_mid_m_silu, one block a tile: block (128), grid (ceil(N / 64),
+//     ceil(M / 64)), dynamic shared memory 65,536. For N of some 4,096 and more.
+//   split: linear_mid_m_split, one block a tile and range of K: block (128), grid (8 * ceil(N /
+//     64), ceil(M / 64)), dynamic shared memory 65,536, parameters (w, x, partial f32 [8, M, N], m,
+//     n, k); then linear_merge or linear_merge_silu: block (256), grid (ceil(M * outputs / 1,024)),
+//     outputs = N (SILU: N/2), no dynamic shared memory, parameters (partial, bias, residual, y, m,
+//     n, k, out_f32). For small N and long K (o, down).
 // Works with programmatic dependent launch: the first weights are on their way before the wait.
-// Bytes: N*K*2 a token tile (once from device memory), M*K*2 a tile of W from L2; split: 64*M*N more through L2. Bound: latency and L2.
-// Order id: linear.split8 (linear_order.cuh); weights are operand A, tokens operand B as in small_m.cu.
+// Bytes: N*K*2 a token tile (once from device memory), M*K*2 a tile of W from L2; split: 64*M*N
+//   more through L2. Bound: latency and L2.
+// Order id: linear.split8 (linear_order.cuh); weights are operand A, tokens operand B as in
+//   small_m.cu.
 #include "prelude.cuh"
 #include "linear_order.cuh"
 #include "linear_store.cuh"
@@ -42,7 +45,8 @@ DEVICE void linear_mid_m(const elem* __restrict__ w, const elem* x, const elem* 
     w_row[i] = SILU && (row & 8) ? out_n + out : out;
     x_row[i] = token < m ? token : m - 1;
   }
-  // Rows beyond M are zeros: reading the last row again and again would hold up all blocks at one place of L2.
+  // Rows beyond M are zeros: reading the last row again and again would hold up all blocks at one
+  // place of L2.
   auto load = [&](int step, const elem* from, const u32 (&rows)[4], int half) {
     if (step >= steps) return;
     const int col = k0 + step * 64 + piece * 8;

@@ -1,32 +1,41 @@
-// linear for few rows: y[M, N] = x[M, K] W[N, K]^T (+ bias[N]) (+ residual[M, N]), or with SILU the gated product
-// y[M, N/2] = silu(x Wg^T) * (x Wu^T) where Wg = W[:N/2] and Wu = W[N/2:].
+// linear for few rows: y[M, N] = x[M, K] W[N, K]^T (+ bias[N]) (+ residual[M, N]), or with SILU the
+// gated product y[M, N/2] = silu(x Wg^T) * (x Wu^T) where Wg = W[:N/2] and Wu = W[N/2:].
 //
-// .._norm1_.. and .._norm4_.. take the rows before their RMS norm: x is replaced by x / sqrt(mean(x^2) + eps) * norm (rounded to 16
-// bits), the same bits as rms_norm/fused.cu, made by every block for itself; K at most 1,024 and 4,096.
+// .._norm1_.. and .._norm4_.. take the rows before their RMS norm: x is replaced by x /
+// sqrt(mean(x^2) + eps) * norm (rounded to 16 bits), the same bits as rms_norm/fused.cu, made by
+// every block for itself; K at most 1,024 and 4,096.
 //
-// Layout: x, W, bias, residual row-major 16-bit elements; y 16-bit or f32. K a multiple of 8; pointers 16-byte aligned;
-//   M at most 8 (.._t8), 16 (.._t16) or 32 (.._t32); N any (N/2 any with SILU). residual may be y.
-// Two ways through W, both in tiles of R rows (16, 32 or 48; SILU: R/2 of gate and the R/2 of up that belong to them):
-//   resident (.._rR_..): one tile a block, all of it asked for at once, before the wait for x: a matrix that one tile a
-//     multiprocessor covers is on its way while the kernel before still runs (programmatic dependent launch);
-//   stream (.._stream_..): R = 16, a ring of 6 stages of 64 columns a warp (4 where TIGHT), a block takes every gridDim-th tile.
-// Launch: block (256). resident: grid (tiles), dynamic shared memory 8 * steps * R * 128 + PARTIAL + X bytes; stream: grid (g),
-//   1 <= g <= tiles, best all that fit the device at once, 8 * 6 * 16 * 128 + 2 * PARTIAL + X. There tiles = ceil(N / R), SILU
-//   ceil(N / R) of N/2 outputs by R/2; L = 64 * ceil(K / 512), steps = L / 64; PARTIAL = 32 * (R + 4) * tokens (8, 16 or 32);
-//   X = 8 * M * L * 2. The device's limit bounds M * K. Parameters: w, x, bias, residual, y, m, n, k, flags, norm [K], eps (the
-//   last two are read by the norm kernels alone); flags: 1 = y is f32, 2 = the next kernel may start only when x is here, so that its
-//   weights do not queue before x.
-// Bytes: N*K*2 once from device memory, M*K*2 a block from L2, M*N out. Bound: memory bandwidth; under some 10 MB by the latency of
-//   a dependent launch (wait, x from L2, 4 to 24 dependent mma, merge).
-// Order id: linear.split8 (linear_order.cuh). Warp s holds range s; weights are operand A, tokens operand B (n = 8), so an output's sum
-//   sees only its own row of W and of x; ranges meet in shared memory in ascending order.
+// Layout: x, W, bias, residual row-major 16-bit elements; y 16-bit or f32. K a multiple of 8;
+//   pointers 16-byte aligned; M at most 8 (.._t8), 16 (.._t16) or 32 (.._t32); N any (N/2 any with
+//   SILU). residual may be y.
+// Two ways through W, both in tiles of R rows (16, 32 or 48; SILU: R/2 of gate and the R/2 of up
+// that belong to them):
+//   resident (.._rR_..): one tile a block, all of it asked for at once, before the wait for x: a
+//     matrix that one tile a multiprocessor covers is on its way while the kernel before still runs
+//     (programmatic dependent launch);
+//   stream (.._stream_..): R = 16, a ring of 6 stages of 64 columns a warp (4 where TIGHT), a block
+//     takes every gridDim-th tile.
+// Launch: block (256). resident: grid (tiles), dynamic shared memory 8 * steps * R * 128 + PARTIAL
+//   + X bytes; stream: grid (g), 1 <= g <= tiles, best all that fit the device at once, 8 * 6 * 16
+//   * 128 + 2 * PARTIAL + X. There tiles = ceil(N / R), SILU ceil(N / R) of N/2 outputs by R/2; L =
+//   64 * ceil(K / 512), steps = L / 64; PARTIAL = 32 * (R + 4) * tokens (8, 16 or 32); X = 8 * M *
+//   L * 2. The device's limit bounds M * K. Parameters: w, x, bias, residual, y, m, n, k, flags,
+//   norm [K], eps (the last two are read by the norm kernels alone); flags: 1 = y is f32, 2 = the
+//   next kernel may start only when x is here, so that its weights do not queue before x.
+// Bytes: N*K*2 once from device memory, M*K*2 a block from L2, M*N out. Bound: memory bandwidth;
+//   under some 10 MB by the latency of a dependent launch (wait, x from L2, 4 to 24 dependent mma,
+//   merge).
+// Order id: linear.split8 (linear_order.cuh). Warp s holds range s; weights are operand A, tokens
+//   operand B (n = 8), so an output's sum sees only its own row of W and of x; ranges meet in
+//   shared memory in ascending order.
 #include "prelude.cuh"
 #include "linear_order.cuh"
 #include "norm_order.cuh"
 
 constexpr int RING = TIGHT ? 4 : 6;
 
-// Tiles of ROWS rows of W, TOKENS (a multiple of 8) columns of the product, NORM runs of 8 columns a thread in the norm (0: none).
+// Tiles of ROWS rows of W, TOKENS (a multiple of 8) columns of the product, NORM runs of 8 columns
+// a thread in the norm (0: none).
 template <int ROWS, int TOKENS, bool SILU, bool STREAM, int NORM>
 DEVICE void linear_small_m(const elem* __restrict__ w, const elem* x, const elem* __restrict__ bias, const elem* residual, void* y,
                            int m, int n, int k, int flags, const elem* __restrict__ norm, float eps) {
@@ -35,7 +44,8 @@ DEVICE void linear_small_m(const elem* __restrict__ w, const elem* x, const elem
   extern __shared__ __align__(128) char shared[];
   const int lane = threadIdx.x & 31, range = threadIdx.x >> 5;
   const int len = range_len(k), ranges = num_ranges(k), steps = len / 64, slots = STREAM ? RING : steps;
-  // Shared memory: W of all warps, partial sums of 8 ranges (two buffers where tiles follow each other), x of all ranges.
+  // Shared memory: W of all warps, partial sums of 8 ranges (two buffers where tiles follow each
+  //   other), x of all ranges.
   float* partial = (float*)(shared + 8 * slots * STAGE);
   const u32 ring = shared_address(shared) + range * slots * STAGE;
   const u32 xs = shared_address(shared) + 8 * slots * STAGE + (STREAM ? 2 : 1) * 8 * PARTIAL * 4 + range * m * len * 2;
@@ -45,8 +55,9 @@ DEVICE void linear_small_m(const elem* __restrict__ w, const elem* x, const elem
   const bool out_f32 = flags & 1, late = flags & 2;
   if (!late) let_next_start();
 
-  // One stage: ROWS x 64 columns of this warp's range; 16-byte pieces, swizzled so that ldmatrix meets no bank conflict. With
-  // SILU, every 8 rows of gate lie above the 8 matching rows of up: rows g and g + 8 of one mma, in one thread.
+  // One stage: ROWS x 64 columns of this warp's range; 16-byte pieces, swizzled so that ldmatrix
+  // meets no bank conflict. With SILU, every 8 rows of gate lie above the 8 matching rows of up:
+  // rows g and g + 8 of one mma, in one thread.
   int load_tile = blockIdx.x, load_step = 0, load_slot = 0;
   auto load_stage = [&]() {
     if (works && load_tile < num_tiles) {
@@ -128,7 +139,8 @@ DEVICE void linear_small_m(const elem* __restrict__ w, const elem* x, const elem
     }
   }
   copy_async_commit();
-  // The residual of this thread's first output, asked for now: it would be the last latency of the chain.
+  // The residual of this thread's first output, asked for now: it would be the last latency of the
+  // chain.
   float early = 0.0f;
   if (!STREAM && residual && threadIdx.x < OUT_ROWS * m) {
     const int out = blockIdx.x * OUT_ROWS + threadIdx.x % OUT_ROWS;

@@ -1,15 +1,20 @@
 // linear for many rows: y[M, N] = x[M, K] W[N, K]^T (+ bias[N]) (+ residual[M, N]), or with SILU
-// y[M, N/2] = silu(x Wg^T) * (x Wu^T) where Wg = W[:N/2] and Wu = W[N/2:]. mma.sync and cp.async: sm_80 and later.
+// y[M, N/2] = silu(x Wg^T) * (x Wu^T) where Wg = W[:N/2] and Wu = W[N/2:]. mma.sync and cp.async:
+// sm_80 and later.
 //
-// Layout: x, W, bias, residual row-major 16-bit elements; y 16-bit or f32 (out_f32). K a multiple of 8; pointers 16-byte aligned;
-//   M and N any (N even with SILU; N a multiple of 8 for 16-byte stores). residual may be y.
-// Launch: block (256), grid (g), 1 <= g <= tiles = ceil(M / tokens) * ceil(N / 128), best the number of multiprocessors (SILU:
-//   ceil(N / 128) counts gate and up rows together); .._t128 takes 128 tokens a tile, .._t64 64. Dynamic shared memory:
+// Layout: x, W, bias, residual row-major 16-bit elements; y 16-bit or f32 (out_f32). K a multiple
+//   of 8; pointers 16-byte aligned; M and N any (N even with SILU; N a multiple of 8 for 16-byte
+//   stores). residual may be y.
+// Launch: block (256), grid (g), 1 <= g <= tiles = ceil(M / tokens) * ceil(N / 128), best the
+//   number of multiprocessors (SILU:
+//   ceil(N / 128) counts gate and up rows together); .._t128 takes 128 tokens a tile, .._t64 64.
+//   Dynamic shared memory:
 //   4 * (128 + tokens) * 128 + 8 * 16 * 68 * 4 bytes (t128: 165,888; t64: 133,120);
 //   where TIGHT (prelude.cuh) 2 stages instead of 4 (t128: 100,352; t64: 83,968).
-// Bytes: each block reads 128 rows of W and `tokens` rows of x a tile from L2. Bound: tensor cores (mma.sync), then L2.
-// Order id: linear.split8 (linear_order.cuh). Weights are operand A, tokens B, as in small_m.cu; a second set of accumulators takes each
-//   range's sum as it ends.
+// Bytes: each block reads 128 rows of W and `tokens` rows of x a tile from L2. Bound: tensor cores
+//   (mma.sync), then L2.
+// Order id: linear.split8 (linear_order.cuh). Weights are operand A, tokens B, as in small_m.cu; a
+//   second set of accumulators takes each range's sum as it ends.
 #include "prelude.cuh"
 #include "linear_order.cuh"
 #include "linear_store.cuh"
@@ -30,7 +35,8 @@ DEVICE void linear_tensor_core(const elem* __restrict__ w, const elem* x, const 
   let_next_start();
   wait_for_inputs();
 
-  // Tiles go down 8 token tiles before the next weight tile, so that blocks at work share rows in L2.
+  // Tiles go down 8 token tiles before the next weight tile, so that blocks at work share rows in
+  // L2.
   auto place = [&](int tile, int& tm, int& tn) {
     int per_band = 8 * tiles_n, band = tile / per_band, in = tile % per_band;
     int height = tiles_m - band * 8 < 8 ? tiles_m - band * 8 : 8;

@@ -1,17 +1,21 @@
-// linear for many rows on Hopper (sm_90a): y[M, N] = x[M, K] W[N, K]^T (+ bias[N]) (+ residual[M, N]), or with SILU
-// y[M, N/2] = silu(x Wg^T) * (x Wu^T) where Wg = W[:N/2] and Wu = W[N/2:]. TMA loads, wgmma, one producer warp, C consumer
-// warpgroups of 64 tokens each, persistent.
+// linear for many rows on Hopper (sm_90a): y[M, N] = x[M, K] W[N, K]^T (+ bias[N]) (+ residual[M,
+// N]), or with SILU y[M, N/2] = silu(x Wg^T) * (x Wu^T) where Wg = W[:N/2] and Wu = W[N/2:]. TMA
+// loads, wgmma, one producer warp, C consumer warpgroups of 64 tokens each, persistent.
 //
-// Layout: x, W, bias, residual row-major 16-bit elements; y 16-bit or f32 (out_f32). K a multiple of 8; pointers 16-byte aligned;
-//   any M, N (N/2 with SILU). residual may be y.
-// Tensor maps (kernel parameters by value, 64-byte aligned): `w_map` over W: dims {K, N}, row pitch 2K bytes, box {64, 64}, swizzle
-//   128 B, out of bounds 0; `x_map` over x alike, dims {K, rows that may be read, at least M}.
-// Launch: .._cC: block (128 * (C + 1)), grid (g), 1 <= g <= tiles = ceil(M / 64C) * ceil(N / 128) (SILU: N counts gate and up
-//   together), best the number of multiprocessors. Dynamic shared memory: 1,024 + STAGES * (64C + 128) * 128 + C * 17,408 bytes,
-//   STAGES = 6, 5, 4 for C = 1, 2, 3 (c1: 165,888; c2: 199,680; c3: 217,088).
-// Bytes: each block reads 128 rows of W and 64C rows of x a tile from L2. Bound: tensor cores; at C = 1 the shared-memory reads.
-// Order id: linear.split8 (linear_order.cuh). Tokens are operand A here and weights operand B; that wgmma and mma.sync accumulate 16
-//   columns alike, whichever operand holds the weights, is a property of the chip that harness/linear.py (check) proves bit for bit.
+// Layout: x, W, bias, residual row-major 16-bit elements; y 16-bit or f32 (out_f32). K a multiple
+//   of 8; pointers 16-byte aligned; any M, N (N/2 with SILU). residual may be y.
+// Tensor maps (kernel parameters by value, 64-byte aligned): `w_map` over W: dims {K, N}, row pitch
+//   2K bytes, box {64, 64}, swizzle 128 B, out of bounds 0; `x_map` over x alike, dims {K, rows
+//   that may be read, at least M}.
+// Launch: .._cC: block (128 * (C + 1)), grid (g), 1 <= g <= tiles = ceil(M / 64C) * ceil(N / 128)
+//   (SILU: N counts gate and up together), best the number of multiprocessors. Dynamic shared
+//   memory: 1,024 + STAGES * (64C + 128) * 128 + C * 17,408 bytes, STAGES = 6, 5, 4 for C = 1, 2, 3
+//   (c1: 165,888; c2: 199,680; c3: 217,088).
+// Bytes: each block reads 128 rows of W and 64C rows of x a tile from L2. Bound: tensor cores; at C
+//   = 1 the shared-memory reads.
+// Order id: linear.split8 (linear_order.cuh). Tokens are operand A here and weights operand B; that
+//   wgmma and mma.sync accumulate 16 columns alike, whichever operand holds the weights, is a
+//   property of the chip that harness/linear.py (check) proves bit for bit.
 #include "prelude.cuh"
 #include "linear_order.cuh"
 #include "linear_store.cuh"

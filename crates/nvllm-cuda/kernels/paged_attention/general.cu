@@ -1,11 +1,13 @@
 // paged_attention: softmax attention of each query over its own sequence's cached keys and values.
 //
-// q, y [T, heads * d]; caches [num_blocks, kv_heads, block_len, d]; tables [S, max_blocks]. A query at KV index i sees keys j with
-// i - window < j <= i (window 0: all up to i). Any d up to 512, any group size, any block length.
+// q, y [T, heads * d]; caches [num_blocks, kv_heads, block_len, d]; tables [S, max_blocks]. A query
+// at KV index i sees keys j with i - window < j <= i (window 0: all up to i). Any d up to 512, any
+// group size, any block length.
 //
-// One block of 128 threads a row and head. Keys come in chunks of 64 that begin at multiples of 64 of the KV index, merged in ascending
-// order with a running maximum (Milakov and Gimelshein 2018): the order of every sum is a function of KV indices and d. Scores: a warp a
-// key, in the order of dot.cuh. Values: a thread a column, ascending keys.
+// One block of 128 threads a row and head. Keys come in chunks of 64 that begin at multiples of 64
+// of the KV index, merged in ascending order with a running maximum (Milakov and Gimelshein 2018):
+// the order of every sum is a function of KV indices and d. Scores: a warp a key, in the order of
+// dot.cuh. Values: a thread a column, ascending keys.
 // Reads the row's keys and values once for each query head: bound by cache bandwidth.
 #include "dot.cuh"
 #include "step.cuh"

@@ -1,19 +1,27 @@
-// RMS norm of query and key heads, rotary embedding, and the append of keys and values to their pages, in one pass over merged rows.
+// RMS norm of query and key heads, rotary embedding, and the append of keys and values to their
+// pages, in one pass over merged rows.
 //
-// Formula, a head of D columns at a time: y = x / sqrt(mean(x^2) + eps) * w (left out where w is null), then for i < D/2
-//   (y_i, y_{i+D/2}) -> (y_i cos - y_{i+D/2} sin, y_{i+D/2} cos + y_i sin); values are copied. fp32 throughout, one rounding at the end.
-// Layout: qkv [rows, (num_heads + 2 kv_heads) * D]: queries, keys, values; q_norm, k_norm [D] or both null; positions i32 [rows], or null:
-//   row i is at i; rotation f32 [positions, D/2, 2]: cos and sin of every position; q_out [rows, num_heads, D]; pages of K and V of one layer, each
-//   [num_blocks, kv_heads, block_len, D]; slots i32 [rows]: block * block_len + offset of the row's KV index, negative for none (a
-//   padding row: nothing is appended). 16-bit elements. D 64 or 128.
-// Launch: qk_norm_rope_append_d64 / _d128: block (256), no dynamic shared memory, grid (ceil(rows * ceil(heads / span) / 16)) where
-//   heads = num_heads + 2 kv_heads: 16 lanes take `span` (1 to 4) heads of one row. span 1 for few rows, 4 for many.
-// Bytes: (2 num_heads + 4 kv_heads) * D * 2 a row and 4 D of rotation. Bound: memory bandwidth; for few rows the latency of a launch.
-// Order id: norm.half_warp: lane i of 16 adds the squares of columns D/32 i.. and D/2 + D/32 i.., in turns, then lanes meet by
-//   exchanges at distance 8, 4, 2, 1. A head's result depends on that head alone.
+// Formula, a head of D columns at a time: y = x / sqrt(mean(x^2) + eps) * w (left out where w is
+//   null), then for i < D/2 (y_i, y_{i+D/2}) -> (y_i cos - y_{i+D/2} sin, y_{i+D/2} cos + y_i sin);
+//   values are copied. fp32 throughout, one rounding at the end.
+// Layout: qkv [rows, (num_heads + 2 kv_heads) * D]: queries, keys, values; q_norm, k_norm [D] or
+//   both null; positions i32 [rows], or null:
+//   row i is at i; rotation f32 [positions, D/2, 2]: cos and sin of every position; q_out [rows,
+//   num_heads, D]; pages of K and V of one layer, each [num_blocks, kv_heads, block_len, D]; slots
+//   i32 [rows]: block * block_len + offset of the row's KV index, negative for none (a padding row:
+//   nothing is appended). 16-bit elements. D 64 or 128.
+// Launch: qk_norm_rope_append_d64 / _d128: block (256), no dynamic shared memory, grid (ceil(rows *
+//   ceil(heads / span) / 16)) where heads = num_heads + 2 kv_heads: 16 lanes take `span` (1 to 4)
+//   heads of one row. span 1 for few rows, 4 for many.
+// Bytes: (2 num_heads + 4 kv_heads) * D * 2 a row and 4 D of rotation. Bound: memory bandwidth; for
+//   few rows the latency of a launch.
+// Order id: norm.half_warp: lane i of 16 adds the squares of columns D/32 i.. and D/2 + D/32 i..,
+//   in turns, then lanes meet by exchanges at distance 8, 4, 2, 1. A head's result depends on that
+//   head alone.
 #include "prelude.cuh"
 
-// What one lane of 16 holds of a head: columns col.. in `a` and D/2 + col.. in `b`, where col = D/32 times the lane.
+// What one lane of 16 holds of a head: columns col.. in `a` and D/2 + col.. in `b`, where col =
+// D/32 times the lane.
 template <int D> struct HeadPart {
   static constexpr int PAIRS = D / 32, WORDS = D / 64;
   u32 a[WORDS], b[WORDS];
@@ -39,7 +47,8 @@ template <int D> struct Turn {
   }
 };
 
-// y = x / sqrt(mean(x^2) + eps) * norm (left out where norm is null), then rotated; fp32 within, rounded once. Called by whole warps.
+// y = x / sqrt(mean(x^2) + eps) * norm (left out where norm is null), then rotated; fp32 within,
+// rounded once. Called by whole warps.
 template <int D> DEVICE void norm_and_turn(HeadPart<D>& part, const elem* norm, const Turn<D>& turn, int col, float eps) {
   constexpr int PAIRS = HeadPart<D>::PAIRS, WORDS = HeadPart<D>::WORDS;
   float x[PAIRS], y[PAIRS], sum = 0.0f;

@@ -1,10 +1,12 @@
-// rms_norm, alone or after an add: y = h / sqrt(mean(h^2) + eps) * w, where h = x, or h = x + r rounded to 16 bits and stored.
+// rms_norm, alone or after an add: y = h / sqrt(mean(h^2) + eps) * w, where h = x, or h = x + r
+// rounded to 16 bits and stored.
 //
-// Layout: x, r, h, y [rows, n], w [n], 16-bit elements, 16-byte aligned; n a multiple of 8, at most 16,384. r and h null: no add. h may
-//   be x or r.
-// Launch: rms_norm_1024, _4096, _16384 (the largest n each takes; all one order): block (128), grid (rows), no dynamic shared
-//   memory. One block a row, read once, kept in registers.
-// Bytes: 4 n a row (with the add 8 n) and w. Bound: memory bandwidth; for few rows the latency of a launch.
+// Layout: x, r, h, y [rows, n], w [n], 16-bit elements, 16-byte aligned; n a multiple of 8, at most
+//   16,384. r and h null: no add. h may be x or r.
+// Launch: rms_norm_1024, _4096, _16384 (the largest n each takes; all one order): block (128), grid
+//   (rows), no dynamic shared memory. One block a row, read once, kept in registers.
+// Bytes: 4 n a row (with the add 8 n) and w. Bound: memory bandwidth; for few rows the latency of a
+//   launch.
 // Order id: norm.block128 (norm_order.cuh).
 #include "prelude.cuh"
 #include "norm_order.cuh"

@@ -1,8 +1,9 @@
 // rms_norm: y = x / sqrt(mean(x^2) + eps) * w over each run of n columns.
 //
-// x, y [R, groups * n], w [n] f32. One block a run; its threads are a function of n alone (32 up to 256 columns, else 256), so
-// the order of the sum is too: strided partial sums, a butterfly in each warp, warps in ascending order.
-// Reads x twice (the second time from cache) and writes y: bound by memory.
+// x, y [R, groups * n], w [n] f32. One block a run; its threads are a function of n alone (32 up to
+// 256 columns, else 256), so the order of the sum is too: strided partial sums, a butterfly in each
+// warp, warps in ascending order. Reads x twice (the second time from cache) and writes y: bound by
+// memory.
 #include "dtype.cuh"
 #include "reduce.cuh"
 

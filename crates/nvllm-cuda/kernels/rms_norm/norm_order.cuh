@@ -1,6 +1,7 @@
-// Order id `norm.block128`: the mean square of a row of n columns, a function of n alone. Thread i of 128 adds the squares of the runs
-// of 8 columns i, i + 128, ... one by one in ascending order, lanes meet by exchanges at distance 16, 8, 4, 2, 1, the four warps'
-// sums are added in ascending order.
+// Order id `norm.block128`: the mean square of a row of n columns, a function of n alone. Thread i
+// of 128 adds the squares of the runs of 8 columns i, i + 128, ... one by one in ascending order,
+// lanes meet by exchanges at distance 16, 8, 4, 2, 1, the four warps' sums are added in ascending
+// order.
 #pragma once
 
 DEVICE float add_squares(float sum, uint4 run) {

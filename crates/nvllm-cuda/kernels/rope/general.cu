@@ -1,8 +1,10 @@
-// rope: rotary position embedding of each head, element i paired with i + d/2, by a table of rotations of the step's rows.
+// rope: rotary position embedding of each head, element i paired with i + d/2, by a table of
+// rotations of the step's rows.
 //
-// rope_table: rotations [T, d/2] as (cos, sin) f32. The angle is the f32 product position * inv_freq; cosine and sine are taken in
-// f64, times the attention factor, and rounded: exact to f32, as the reference has them. Once a step for each kind of rotation.
-// rope_general: x, y [T, heads * d]. Reads and writes each element once: bound by memory.
+// rope_table: rotations [T, d/2] as (cos, sin) f32. The angle is the f32 product position *
+// inv_freq; cosine and sine are taken in f64, times the attention factor, and rounded: exact to
+// f32, as the reference has them. Once a step for each kind of rotation. rope_general: x, y [T,
+// heads * d]. Reads and writes each element once: bound by memory.
 #include "step.cuh"
 
 extern "C" __global__ void rope_table(const int* counts, const int* positions, const float* inv_freq, double factor,

@@ -1,12 +1,16 @@
-// sample: temperature, min-p, top-k, top-p and the Gumbel-max draw, over [Outputs, vocab] logits, as nvllm-core's `sampling` defines.
+// sample: temperature, min-p, top-k, top-p and the Gumbel-max draw, over [Outputs, vocab] logits,
+// as nvllm-core's `sampling` defines.
 //
-// sample_scan: the largest processed logit, by SPLITS blocks a row: greedy's choice, and the reference of min-p and of all masses.
-// sample_filter: top-k and top-p as one threshold on (logit, token), one block a row. Masses are integers, 2^44 for the likeliest token:
+// sample_scan: the largest processed logit, by SPLITS blocks a row: greedy's choice, and the
+// reference of min-p and of all masses. sample_filter: top-k and top-p as one threshold on (logit,
+// token), one block a row. Masses are integers, 2^44 for the likeliest token:
 //   their sum has no order. Skipped where neither is asked.
-// sample_draw: the largest scaled logit plus Gumbel noise, by SPLITS blocks a row. Skipped for greedy rows.
-// sample_finish: joins the splits, and hands the token to the host and to the sequence's slot.
-// logprobs: log-sum-exp in f64, and the most likely tokens in no order, one block a row.
-// The scan reads the logits once: bound by memory. The filter reads them up to 16 times from cache: bound by shared-memory atomics.
+// sample_draw: the largest scaled logit plus Gumbel noise, by SPLITS blocks a row. Skipped for
+// greedy rows. sample_finish: joins the splits, and hands the token to the host and to the
+// sequence's slot. logprobs: log-sum-exp in f64, and the most likely tokens in no order, one block
+// a row.
+// The scan reads the logits once: bound by memory. The filter reads them up to 16 times from cache:
+// bound by shared-memory atomics.
 #include "philox.cuh"
 #include "row.cuh"
 #include "select.cuh"
@@ -14,8 +18,8 @@
 #define SPLITS 32
 #define MAX_TOP 32
 
-// `any` is a set: whether there is a best; whether a logit among those looked at was NaN or plus infinity as the model made it; and
-// whether one was above minus infinity.
+// `any` is a set: whether there is a best; whether a logit among those looked at was NaN or plus
+// infinity as the model made it; and whether one was above minus infinity.
 enum Any { HAS_BEST = 1, UNUSABLE = 2, POSSIBLE = 4 };
 
 struct Best {
@@ -190,7 +194,8 @@ extern "C" __global__ void __launch_bounds__(32)
     if (slot->temperature > 0.0f) best = highest(draws, at);
     if (threadIdx.x != 0) return;
     if ((any & (UNUSABLE | POSSIBLE)) != POSSIBLE) {
-        // No token: the sequence ends, and a step that is already in flight must find one that exists.
+        // No token: the sequence ends, and a step that is already in flight must find one that
+        //   exists.
         tokens[at] = -1;
         slot->last_token = 0;
         return;
@@ -203,7 +208,8 @@ extern "C" __global__ void __launch_bounds__(32)
     if (slot->uses_counts) seen[(i64)outputs[at].slot * vocab + token] += 1;
 }
 
-// Tokens that a sequence has when it gets its slot: `bit` 1 << 31 marks the prompt, 1 counts the output.
+// Tokens that a sequence has when it gets its slot: `bit` 1 << 31 marks the prompt, 1 counts the
+// output.
 extern "C" __global__ void sample_count(const u32* tokens, int num_tokens, u32* seen, int in_prompt) {
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= num_tokens) return;

@@ -1,11 +1,11 @@
-// One row of logits as the sampler sees it: steps 1 to 3 of nvllm-core's `sampling`, evaluated where a logit is read, so that the row
-// itself stays as the model made it.
+// One row of logits as the sampler sees it: steps 1 to 3 of nvllm-core's `sampling`, evaluated
+// where a logit is read, so that the row itself stays as the model made it.
 #pragma once
 
 #include "step.cuh"
 
-// Everything the sampler reads. `masks` [Outputs, ceil(vocab / 32)] is null for the rows that await none: those are sampled with the
-// forward pass, the others when their masks have come.
+// Everything the sampler reads. `masks` [Outputs, ceil(vocab / 32)] is null for the rows that await
+// none: those are sampled with the forward pass, the others when their masks have come.
 struct Sampling {
     const int* counts;
     const Output* outputs;
@@ -48,7 +48,8 @@ __device__ __forceinline__ Row row_of(const Sampling& s, int at) {
     return r;
 }
 
-// The logit of token t after mask, suppression, bias and penalties, each rounded as the definition on the host rounds it.
+// The logit of token t after mask, suppression, bias and penalties, each rounded as the definition
+// on the host rounds it.
 __device__ __forceinline__ float processed(const Row& r, int t) {
     float x = r.logits[t];
     if (r.plain) return x;
@@ -70,7 +71,8 @@ __device__ __forceinline__ float processed(const Row& r, int t) {
     return x;
 }
 
-// Larger logits, and of equals lower tokens, have larger keys: the order of `f32::total_cmp`, then of ids.
+// Larger logits, and of equals lower tokens, have larger keys: the order of `f32::total_cmp`, then
+// of ids.
 __device__ __forceinline__ u64 order_key(float x, int t) {
     u32 bits = __float_as_uint(x);
     bits ^= (bits >> 31) ? 0xffffffffu : 0x80000000u;

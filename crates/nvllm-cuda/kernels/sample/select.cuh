@@ -1,5 +1,6 @@
-// The smallest key of the shortest descending prefix whose weights reach a wanted sum: eight bits of the key at a time, by histograms
-// of integers, so that the result does not depend on the order in which threads add.
+// The smallest key of the shortest descending prefix whose weights reach a wanted sum: eight bits
+// of the key at a time, by histograms of integers, so that the result does not depend on the order
+// in which threads add.
 #pragma once
 
 #include "dtype.cuh"
@@ -9,8 +10,9 @@ struct Histogram {
     u64 wanted, prefix;
 };
 
-// `weight(t, key)` gives token t's key and weight (0: not among the candidates). `wanted(total)` the sum to reach. All threads of the
-// block call it; returns 0 if all candidates together do not reach the sum.
+// `weight(t, key)` gives token t's key and weight (0: not among the candidates). `wanted(total)`
+// the sum to reach. All threads of the block call it; returns 0 if all candidates together do not
+// reach the sum.
 template <typename Weight, typename Wanted>
 __device__ u64 select_prefix(Histogram& h, int vocab, Weight weight, Wanted wanted) {
     for (int shift = 56; shift >= 0; shift -= 8) {

@@ -1,6 +1,8 @@
-// slice_cols: y[r, :] = x[r, start .. start + cols]. A copy; with start 0 and all columns the collectives in a world of one.
+// slice_cols: y[r, :] = x[r, start .. start + cols]. A copy; with start 0 and all columns the
+// collectives in a world of one.
 //
-// x [R, x_cols], y [R, cols]. `count` rows times `times`. Reads and writes each element once: bound by memory.
+// x [R, x_cols], y [R, cols]. `count` rows times `times`. Reads and writes each element once: bound
+// by memory.
 #include "dtype.cuh"
 
 extern "C" __global__ void slice_cols_general(const int* count, int times, const void* x, int x_dtype, int x_cols,

@@ -1,10 +1,12 @@
-// step: what every step does first. Spreads its packed inputs, takes slots anew, and resolves tokens that only the device knows.
+// step: what every step does first. Spreads its packed inputs, takes slots anew, and resolves
+// tokens that only the device knows.
 //
 // step_spread: one block a copy, of the words of one part of the inputs.
 // source [T]: a token id, or -1 - slot for the last token sampled in a slot.
 // step_begin: one thread a token or a reset.
-// A decode step uploads some hundred bytes to some tens of kilobytes: all three are bound by their launch. A prompt of thousands of tokens
-// is a few copies of one block each, microseconds beside milliseconds of its step.
+// A decode step uploads some hundred bytes to some tens of kilobytes: all three are bound by their
+// launch. A prompt of thousands of tokens is a few copies of one block each, microseconds beside
+// milliseconds of its step.
 #include "step.cuh"
 
 struct WordCopy {

@@ -1,8 +1,9 @@
-// top_k: softmax over all experts, then the k largest in descending order (ties: lower id first), scaled to sum to 1 if asked.
+// top_k: softmax over all experts, then the k largest in descending order (ties: lower id first),
+// scaled to sum to 1 if asked.
 //
-// logits [T, experts]; ids [k * T] i32, weights [k * T] f32. One warp a token. The j-th choice is the best expert that comes
-// after the (j-1)-th in the order (logit descending, id ascending), so nothing is marked as taken. Reads the logits k + 2 times
-// from cache: bound by latency.
+// logits [T, experts]; ids [k * T] i32, weights [k * T] f32. One warp a token. The j-th choice is
+// the best expert that comes after the (j-1)-th in the order (logit descending, id ascending), so
+// nothing is marked as taken. Reads the logits k + 2 times from cache: bound by latency.
 #include "step.cuh"
 #include "reduce.cuh"
 

@@ -1,4 +1,5 @@
-// weighted_sum: y[t, :] = sum over j of weights[t * c + j] * x[t * c + j, :], in the order of j, in f32.
+// weighted_sum: y[t, :] = sum over j of weights[t * c + j] * x[t * c + j, :], in the order of j, in
+// f32.
 //
 // x [c * T, cols], weights [c * T] f32, y [T, cols]. Reads each element once: bound by memory.
 #include "dtype.cuh"

@@ -2,8 +2,8 @@
 //! only, since it sums in orders of its own.
 //!
 //! Shapes of layers and numbers of rows are few, so each pair is timed once a process, at the first
-//! load: both kernels over the model's own layers one after another in a graph, so that weights come
-//! from memory as they do in a step.
+//! load: both kernels over the model's own layers one after another in a graph, so that weights
+//! come from memory as they do in a step.
 //!
 //! The library adds a residual as our kernels do. Gate and up it leaves for `silu_mul` to join,
 //! which its time includes.
@@ -288,8 +288,8 @@ const fn extents(rows: usize) -> Extents {
     Extents { tokens: rows, outputs: rows, seqs: rows, prefill: true, chunks: true }
 }
 
-/// The candidates to keep: in each range of rows, given by its end, what was chosen for it, or `ours`
-/// where nothing was.
+/// The candidates to keep: in each range of rows, given by its end, what was chosen for it, or
+/// `ours` where nothing was.
 fn merged<T: Clone>(ours: &[(usize, T)], chosen: &[(usize, Option<T>)]) -> Vec<(usize, T)> {
     let (mut candidates, mut low) = (Vec::new(), 0);
     for (high, theirs) in chosen {
