@@ -168,6 +168,13 @@ pub enum EngineError {
         problem: String,
     },
 
+    /// The proxy's address is malformed. It may hold a password, so it is not shown.
+    #[error(
+        "the proxy's address is not of the form http://[user:password@]host:port; correct or unset HTTPS_PROXY, \
+         https_proxy or ALL_PROXY"
+    )]
+    BadProxy,
+
     /// The hub answered something that the protocol does not allow.
     #[error("{what}: {problem}; is the endpoint a Hugging Face hub?")]
     HubProtocol {
@@ -395,6 +402,7 @@ mod tests {
             EngineError::HubRefused { what: what(), problem: text("it does not exist (404)") },
             EngineError::HubUnreachable { what: what(), attempts: 5, problem: text("timed out") },
             EngineError::HubProtocol { what: what(), problem: text("sent no checksum") },
+            EngineError::BadProxy,
             EngineError::Checksum { what: what(), attempts: 2, expected: text("aa"), actual: text("bb") },
             EngineError::CacheUnwritable { path: "/cache".into(), cause: io() },
             EngineError::DiskFull { path: "/cache/x".into(), needed: 7 },
@@ -463,12 +471,13 @@ mod tests {
             EngineError::Draining => 31,
             EngineError::QueueFull { .. } => 32,
             EngineError::Generation { .. } => 33,
+            EngineError::BadProxy => 34,
         }
     }
 
     #[test]
     fn a_message_is_whole_and_says_nothing_twice() {
-        let mut seen = [false; 34];
+        let mut seen = [false; 35];
         for error in of_files().into_iter().chain(of_hub_and_device()) {
             seen[number(&error)] = true;
             assert!(error.source().is_none(), "{error}");
@@ -478,6 +487,6 @@ mod tests {
                 assert!(text.matches(cause).count() <= 1, "{text}");
             }
         }
-        assert_eq!(seen, [true; 34]);
+        assert_eq!(seen, [true; 35]);
     }
 }

@@ -21,14 +21,23 @@ use nvllm_engine::hub::HubOptions;
 /// # Errors
 /// If no variable names the cache and the user has no home directory; if a timeout is no number.
 pub(crate) fn hub_options() -> Result<HubOptions> {
-    Variables { get: &|name| std::env::var(name).ok(), home: home_dir() }.hub_options()
+    variables().hub_options()
+}
+
+/// The hub's cache, for commands that need no network: variables that only matter there are not
+/// read.
+pub(crate) fn hub_cache() -> Result<PathBuf> {
+    variables().hub_cache()
+}
+
+fn variables() -> Variables<'static> {
+    Variables { get: &|name| std::env::var(name).ok(), home: home_dir() }
 }
 
 /// Where this program keeps what it can make again: `XDG_CACHE_HOME/nvllm`, else `~/.cache/nvllm`.
 /// `None` without a home.
 pub(crate) fn cache_dir() -> Option<PathBuf> {
-    let variables = Variables { get: &|name| std::env::var(name).ok(), home: home_dir() };
-    Some(variables.cache_home().ok()?.join("nvllm"))
+    Some(variables().cache_home().ok()?.join("nvllm"))
 }
 
 /// A model's name with a leading `~` replaced by the home directory, where no shell has done it
@@ -48,10 +57,13 @@ struct Variables<'a> {
 }
 
 impl Variables<'_> {
-    fn hub_options(&self) -> Result<HubOptions> {
+    fn hub_cache(&self) -> Result<PathBuf> {
         let cache = self.path("HF_HUB_CACHE").or_else(|| self.path("HUGGINGFACE_HUB_CACHE"));
-        let cache = cache.map_or_else(|| Ok(self.hf_home()?.join("hub")), anyhow::Ok);
-        let mut options = HubOptions::new(cache?);
+        cache.map_or_else(|| Ok(self.hf_home()?.join("hub")), Ok)
+    }
+
+    fn hub_options(&self) -> Result<HubOptions> {
+        let mut options = HubOptions::new(self.hub_cache()?);
         if let Some(endpoint) = self.var("HF_ENDPOINT") {
             options.endpoint = endpoint.trim_end_matches('/').into();
         }

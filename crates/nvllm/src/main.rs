@@ -34,7 +34,10 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 fn main() -> ExitCode {
-    let cli = commands::Cli::parse();
+    let cli = match commands::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => return answered_by_clap(&e),
+    };
     if cli.quiet {
         output::set_quiet();
     }
@@ -51,6 +54,19 @@ fn main() -> ExitCode {
             output::warn(format_args!("error: {}", words::error_line(&e)));
             ExitCode::from(if e.is::<words::BadArgument>() { 2 } else { 1 })
         }
+    }
+}
+
+/// Prints what `clap` answers itself: help and the version on standard output, or what is wrong with
+/// the command line.
+fn answered_by_clap(answer: &clap::Error) -> ExitCode {
+    let code = u8::try_from(answer.exit_code()).unwrap_or(2);
+    match answer.print().and_then(|()| std::io::stdout().flush()).map_err(anyhow::Error::from) {
+        Err(e) if !answer.use_stderr() && !output::is_closed(&e) => {
+            output::warn(format_args!("error: {}", words::error_line(&e)));
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::from(code),
     }
 }
 

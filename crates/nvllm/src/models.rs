@@ -8,7 +8,7 @@ use anyhow::{Result, anyhow};
 use nvllm_engine::hub::{self, HubEvent, ModelFiles};
 use nvllm_engine::{Engine, EngineError, LoadOptions, LoadProgress, Model};
 
-use crate::flags::{LoadArgs, ModelArgs};
+use crate::flags::{LoadArgs, ModelArgs, SamplingArgs};
 use crate::output::note;
 use crate::progress::Progress;
 use crate::words::printable;
@@ -95,15 +95,30 @@ impl Fetching {
     }
 }
 
-/// Opens the model and loads it for `max_num_seqs` sequences.
-pub(crate) fn start(args: &ModelArgs, max_num_seqs: usize) -> Result<(Engine, Arc<Model>)> {
+/// Opens the model and loads it for `max_num_seqs` sequences. What `sampling` says of tokens that
+/// the model does not have is refused before its weights are read.
+pub(crate) fn start(
+    args: &ModelArgs,
+    sampling: &SamplingArgs,
+    max_num_seqs: usize,
+) -> Result<(Engine, Arc<Model>)> {
     let options = backends::load_options(&args.load, max_num_seqs);
-    start_with(args, options)
+    load(args, options, |model| Ok(sampling.check_tokens(model)?))
 }
 
-/// As [`start`], with options of the caller's making.
+/// As [`start`], without sampling and with options of the caller's making.
 pub(crate) fn start_with(args: &ModelArgs, options: LoadOptions) -> Result<(Engine, Arc<Model>)> {
+    load(args, options, |_| Ok(()))
+}
+
+/// Opens the model, has it checked, and loads its weights.
+fn load(
+    args: &ModelArgs,
+    options: LoadOptions,
+    check: impl FnOnce(&Model) -> Result<()>,
+) -> Result<(Engine, Arc<Model>)> {
     let mut model = open(args.model.as_deref())?;
+    check(&model)?;
     expand(&mut model, &args.load)?;
     let model = Arc::new(model);
     let bar = Progress::new("loading");

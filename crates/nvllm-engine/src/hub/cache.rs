@@ -34,14 +34,16 @@ impl RepoCache {
             id.revision().to_owned()
         } else {
             let path = self.repo.join("refs").join(id.revision());
-            let text = std::fs::read_to_string(&path).unwrap_or_default();
-            let commit = text.trim();
-            if !is_commit(commit) {
-                return Err(
-                    self.not_cached(id, format!("it was never completely fetched: no {}", path.display()))
-                );
-            }
-            commit.to_owned()
+            let shown = path.display();
+            let problem = match std::fs::read_to_string(&path) {
+                Ok(text) if is_commit(text.trim()) => Ok(text.trim().to_owned()),
+                Ok(_) => Err(format!("{shown} is damaged: it does not hold a commit")),
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                    Err(format!("it was never completely fetched: no {shown}"))
+                }
+                Err(e) => Err(format!("{shown} cannot be read: {e}")),
+            };
+            problem.map_err(|problem| self.not_cached(id, problem))?
         };
         self.snapshot_of_commit(id, &commit).map_err(|e| match e {
             EngineError::MissingFile { file, .. } => {

@@ -100,8 +100,7 @@ impl Client {
         let origin = endpoint.parse().ok().and_then(|uri| Origin::of(&uri));
         let origin = origin.ok_or_else(|| wrong("the endpoint is not an http:// or https:// address"))?;
         let proxy = options.proxy.as_deref().map(Proxy::new).transpose();
-        let proxy =
-            proxy.map_err(|_| wrong("the proxy is not of the form http://[user:password@]host:port"))?;
+        let proxy = proxy.map_err(|_| EngineError::BadProxy)?;
         let agent = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)

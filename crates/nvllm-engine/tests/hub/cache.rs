@@ -28,6 +28,12 @@ fn offline_needs_a_complete_snapshot() {
         resolve(&format!("{ID}@{}", "a".repeat(40)), &offline, &mut |_| {}).unwrap_err().to_string();
     assert!(message.contains("config.json of commit aaaa"), "{message}");
 
+    let reference = fetched.dir.join("../../refs/main");
+    std::fs::write(&reference, "not a commit").unwrap();
+    let message = resolve(ID, &offline, &mut |_| {}).unwrap_err().to_string();
+    assert!(message.contains("refs/main is damaged: it does not hold a commit"), "{message}");
+    std::fs::write(&reference, &commit).unwrap();
+
     std::fs::remove_file(mock.blob("model.safetensors")).unwrap();
     let message = resolve(ID, &offline, &mut |_| {}).unwrap_err().to_string();
     assert!(message.contains(&format!("model.safetensors of commit {commit} is missing")), "{message}");

@@ -213,7 +213,8 @@ fn endpoints_and_proxies_that_cannot_be() {
     }
     let options = HubOptions { proxy: Some("::".into()), ..HubOptions::new(cache.path()) };
     let message = resolve(ID, &options, &mut |_| {}).unwrap_err().to_string();
-    assert!(message.contains("the proxy is not of the form"), "{message}");
+    assert!(message.contains("the proxy's address is not of the form"), "{message}");
+    assert!(message.contains("HTTPS_PROXY") && !message.contains("is the endpoint"), "{message}");
 }
 
 #[test]

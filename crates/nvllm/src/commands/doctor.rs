@@ -144,7 +144,7 @@ fn find() -> Result<Findings> {
         cuda,
         unusable_gpu,
         embedded_model: built_in::open().ok().map(|_| built_in::NAME),
-        hub_cache: environment::hub_options().ok().map(|options| Folder::of(options.cache_dir)),
+        hub_cache: environment::hub_cache().ok().map(Folder::of),
         cache: environment::cache_dir().map(Folder::of),
     })
 }

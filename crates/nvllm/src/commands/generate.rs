@@ -67,7 +67,7 @@ pub(super) fn run(args: &Generate) -> Result<()> {
     args.sampling.check()?;
     let (prompts, many) = args.prompt.read()?;
     let num_seqs = args.max_num_seqs.unwrap_or(MAX_NUM_SEQS).min(prompts.len());
-    let (engine, model) = models::start(&args.model, num_seqs)?;
+    let (engine, model) = models::start(&args.model, &args.sampling, num_seqs)?;
     args.sampling.warn_of_defaults(&model);
     let sampling = params(&args.sampling, &model);
     let seed = sampling.seed;

@@ -21,7 +21,7 @@ pub(crate) struct List {
 }
 
 pub(super) fn run(args: &List) -> Result<()> {
-    let cache_dir = environment::hub_options()?.cache_dir;
+    let cache_dir = environment::hub_cache()?;
     let models = hub::list(&cache_dir);
     if args.json {
         let all: Vec<_> = built_in_json()?.into_iter().chain(models.iter().map(model_json)).collect();

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use nvllm_core::{Activations, TokenId};
 use nvllm_engine::{Event, Finished, LoadOptions, Request};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
@@ -21,10 +22,10 @@ pub(crate) struct Logits {
     #[command(flatten)]
     pub model: ModelArgs,
     /// Token ids: a list (`1,2,3`), or a file of them (JSON, or separated by spaces or commas).
-    #[arg(long, value_name = "LIST|FILE")]
+    #[arg(long, value_name = "LIST|FILE", value_parser = NonEmptyStringValueParser::new())]
     pub ids: String,
     /// Position ids, likewise; 0, 1, 2, .. if not given.
-    #[arg(long, value_name = "LIST|FILE")]
+    #[arg(long, value_name = "LIST|FILE", value_parser = NonEmptyStringValueParser::new())]
     pub positions: Option<String>,
     /// The safetensors file to write: tensor `logits` [tokens, vocabulary], f32; `-` is standard
     /// output.

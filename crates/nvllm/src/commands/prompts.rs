@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use serde_json::Value;
 
 /// Exactly one of these says what to continue.
@@ -12,10 +13,10 @@ use serde_json::Value;
 #[group(required = true, multiple = false)]
 pub(crate) struct PromptArgs {
     /// The text to continue; `-` reads standard input.
-    #[arg(value_name = "PROMPT")]
+    #[arg(value_name = "PROMPT", value_parser = NonEmptyStringValueParser::new())]
     text: Option<String>,
     /// The same as an option.
-    #[arg(short = 'p', long = "prompt", value_name = "PROMPT", allow_hyphen_values = true)]
+    #[arg(short = 'p', long = "prompt", value_name = "PROMPT", allow_hyphen_values = true, value_parser = NonEmptyStringValueParser::new())]
     option: Option<String>,
     /// Read the prompt from a file; `-` is standard input.
     #[arg(short, long, value_name = "FILE")]

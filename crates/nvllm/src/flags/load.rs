@@ -1,5 +1,6 @@
 //! Which model, and how it is loaded.
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum};
 use nvllm_core::Numerics;
 
@@ -33,7 +34,7 @@ impl Promise {
 pub(crate) struct ModelArgs {
     /// A directory in Hugging Face's layout, or a hub id (org/name or org/name@revision); the
     /// embedded demo model if not given.
-    #[arg(short, long, help_heading = "Loading")]
+    #[arg(short, long, help_heading = "Loading", value_parser = NonEmptyStringValueParser::new())]
     pub model: Option<String>,
     #[command(flatten)]
     pub load: LoadArgs,

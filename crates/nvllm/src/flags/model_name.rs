@@ -1,16 +1,17 @@
 //! Which model, for commands that take it as an argument.
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 
 /// Which model.
 #[derive(Args)]
 pub(crate) struct ModelName {
     /// A directory in Hugging Face's layout, or a hub id (org/name or org/name@revision); the
     /// embedded demo model if not given.
-    #[arg(value_name = "MODEL")]
+    #[arg(value_name = "MODEL", value_parser = NonEmptyStringValueParser::new())]
     argument: Option<String>,
     /// The same, as in the other commands.
-    #[arg(short, long, value_name = "MODEL", conflicts_with = "argument")]
+    #[arg(short, long, value_name = "MODEL", conflicts_with = "argument", value_parser = NonEmptyStringValueParser::new())]
     model: Option<String>,
 }
 

@@ -3,6 +3,7 @@
 use std::hash::{BuildHasher as _, RandomState};
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use nvllm_core::{SamplingParams, TokenId};
 use nvllm_engine::Model;
 
@@ -49,7 +50,7 @@ pub(crate) struct SamplingArgs {
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub seed: Option<OrNone<u64>>,
     /// Stop before this text; may be given several times.
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, value_parser = NonEmptyStringValueParser::new())]
     stop: Vec<String>,
     /// Go on past the model's end-of-text tokens.
     #[arg(long)]
@@ -94,6 +95,11 @@ impl SamplingArgs {
     pub(crate) fn check(&self) -> Result<(), BadArgument> {
         let ranges = self.over(SamplingParams::default()).check_ranges();
         ranges.map_err(|e| BadArgument(words::sampling(&e).unwrap_or_else(|| e.to_string())))
+    }
+
+    /// Refuses tokens that the model does not have, those of its own defaults included.
+    pub(crate) fn check_tokens(&self, model: &Model) -> nvllm_core::Result<()> {
+        params(self, model).check(model.spec.vocab_size)
     }
 
     /// The parameters that the flags ask for, and `given` for what they leave out.

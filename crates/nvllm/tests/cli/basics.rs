@@ -205,10 +205,35 @@ fn damaged_models_are_refused_by_file_and_field() {
 }
 
 #[test]
+fn an_empty_value_is_a_bad_command_line() {
+    for (args, flag) in [
+        (&["generate", ""][..], "PROMPT"),
+        (&["generate", "-p", ""], "--prompt"),
+        (&["generate", "x", "--stop", ""], "--stop"),
+        (&["chat", "x", "--stop", ""], "--stop"),
+        (&["generate", "x", "-m", ""], "--model"),
+        (&["info", "-m", ""], "--model"),
+        (&["info", ""], "MODEL"),
+        (&["logits", "--ids", "", "--out", "-"], "--ids"),
+        (&["logits", "--ids", "1", "--positions", "", "--out", "-"], "--positions"),
+    ] {
+        is_usage_error(args, &[flag]);
+    }
+}
+
+#[test]
+fn tokens_that_the_model_lacks_are_refused_before_it_is_loaded() {
+    // Loading would refuse so small a cache.
+    for command in ["generate", "chat"] {
+        let args = [command, "x", "--kv-cache-bytes", "1000", "--logit-bias", "99999=1"];
+        refuses(&args, &["--logit-bias is for token 99999"]);
+    }
+}
+
+#[test]
 fn bad_requests_are_refused_with_advice() {
     let a = fixture("a_qwen3_tied_gqa");
     let a = a.to_str().unwrap();
-    refuses(&["generate", ""], &["prompt is empty"]);
     refuses(&["generate", "x", "-m", "no/such"], &["no/such"]);
     refuses(&["generate", "x", "-m", "/no/such/directory"], &["/no/such/directory"]);
     refuses(&["generate", "x", "-m", a], &["tokenizer.json"]);

@@ -269,3 +269,11 @@ fn a_tokenizer_without_tokenizer_json_is_run_or_named() {
         .unwrap();
     refuses(&args, &["has no tokenizer.json", "vocab.json is not read for GPT2Tokenizer", "save_pretrained"]);
 }
+
+#[test]
+fn commands_that_need_no_network_do_not_read_its_variables() {
+    for name in ["HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"] {
+        let output = command(&["list"]).env(name, "soon").output().unwrap();
+        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
