@@ -104,6 +104,16 @@ impl Stepper {
     /// Puts a sequence of `context` cached tokens into each of the first `batch` slots. The next
     /// [`decode`](Self::decode) goes on from there.
     pub(crate) fn place(&mut self, batch: usize, context: usize) -> Result<f64> {
+        self.place_with(batch, context, &SamplingParams::default())
+    }
+
+    /// As [`place`](Self::place), with sampling parameters for every sequence.
+    pub(crate) fn place_with(
+        &mut self,
+        batch: usize,
+        context: usize,
+        sampling: &SamplingParams,
+    ) -> Result<f64> {
         let seqs = (0..batch).map(|slot| {
             let token = TokenId((slot % self.vocab_size) as u32);
             self.seq(
@@ -114,7 +124,9 @@ impl Stepper {
             )
         });
         let seqs = seqs.collect();
-        let resets = (0..batch).map(|slot| reset(slot, &[])).collect();
+        let resets =
+            (0..batch).map(|slot| SlotReset { sampling: Arc::new(sampling.clone()), ..reset(slot, &[]) });
+        let resets = resets.collect();
         self.step(seqs, resets)
     }
 

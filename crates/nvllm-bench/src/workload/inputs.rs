@@ -1,4 +1,8 @@
-//! S12: what the context that a model was loaded for costs a step that does not use it.
+//! S12: what the context that a model was loaded for costs a step that does not use it, and what
+//! the sampling parameters of its requests cost one.
+
+use nvllm_core::program::Counts;
+use nvllm_core::{Limits, SamplingParams, TokenId};
 
 use super::{Figures, Workload, limit, median_of};
 use crate::bench::{Measurement, Roof, roof_series, turns};
@@ -6,7 +10,8 @@ use crate::record::{Case, Record, Series, names};
 use crate::stepper::{self, Stepper};
 use crate::{Bench, Result};
 
-/// The same decode steps under a short and a long context limit, in turns.
+/// The same decode steps under a short and a long context limit, in turns; then under the short one
+/// with and without penalties, biases and a least number of tokens.
 pub(super) struct Inputs;
 
 /// Sequences, and tokens that each holds.
@@ -18,6 +23,9 @@ const LIMITS: [usize; 2] = [1024, 40_960];
 const ROUNDS: usize = 16;
 const QUICK_ROUNDS: usize = 4;
 const TURN_STEPS: usize = 8;
+/// Sequences of the steps with sampling parameters, and biases of each.
+const SAMPLED_SEQS: usize = 64;
+const BIASES: u32 = 16;
 
 impl Workload for Inputs {
     fn name(&self) -> &'static str {
@@ -30,7 +38,8 @@ impl Workload for Inputs {
 
     fn definition(&self) -> &'static str {
         "seconds of a greedy decode step of 256 sequences that hold 512 tokens each, and bytes of inputs that it copies to the device, \
-         with the model loaded for 1,024 and for 40,960 tokens a sequence and KV blocks for 1,024 under both, in turns"
+         with the model loaded for 1,024 and for 40,960 tokens a sequence and KV blocks for 1,024 under both, in turns; and of 64 \
+         sequences, greedy alone and with all penalties, 16 biases and min_tokens, in turns"
     }
 
     fn run(&self, bench: &mut Bench) -> Result<()> {
@@ -55,7 +64,7 @@ impl Workload for Inputs {
         let mut steppers = Vec::new();
         for context in limits {
             // Blocks for what is used: only the limit differs.
-            let limits = nvllm_core::Limits { context, ..short.clone() };
+            let limits = Limits { context, ..short.clone() };
             let mut stepper = Stepper::load(backend.as_ref(), &model, &limits)?;
             stepper.fill_cache()?;
             stepper.place(SEQS, HELD)?;
@@ -72,10 +81,29 @@ impl Workload for Inputs {
             }
         }
         let weights = stepper::weights(&model)?;
-        let counts = nvllm_core::program::Counts::decode(SEQS, HELD + rounds * (TURN_STEPS + 1) / 2);
+        let counts = Counts::decode(SEQS, HELD + rounds * (TURN_STEPS + 1) / 2);
         for ((context, stepper), seconds) in limits.into_iter().zip(&steppers).zip(seconds) {
             let state = Some(format!("limit {context}"));
             let case = Case { batch: Some(SEQS), context: Some(HELD), state, ..Case::default() };
+            let mut series = roof_series(&roofs);
+            series.push((names::STEP_SECONDS, Series::seconds(seconds)));
+            let values = vec![(names::INPUT_BYTES, stepper.input_bytes() as f64)];
+            let cost = Some(stepper::cost(&model, &short, &weights, &[counts]));
+            bench.keep(self, &case, Measurement { cost, series, values })?;
+        }
+        let Some(stepper) = steppers.first_mut() else { return Ok(()) };
+        let mut seconds = [Vec::new(), Vec::new()];
+        let params = [SamplingParams::default(), with_everything()];
+        for round in 0..rounds {
+            for at in turns(round, 2) {
+                stepper.place_with(SAMPLED_SEQS, HELD, &params[at])?;
+                seconds[at].extend(stepper.decode_run(SAMPLED_SEQS, TURN_STEPS)?);
+            }
+        }
+        let counts = Counts::decode(SAMPLED_SEQS, HELD + TURN_STEPS / 2);
+        for (state, seconds) in ["greedy", "penalties, biases, min_tokens"].into_iter().zip(seconds) {
+            let (batch, state) = (Some(SAMPLED_SEQS), Some(state.into()));
+            let case = Case { batch, context: Some(HELD), state, ..Case::default() };
             let mut series = roof_series(&roofs);
             series.push((names::STEP_SECONDS, Series::seconds(seconds)));
             let values = vec![(names::INPUT_BYTES, stepper.input_bytes() as f64)];
@@ -93,8 +121,23 @@ impl Workload for Inputs {
                 median_of(record, names::STEP_SECONDS),
                 bytes / 1e3
             ),
-            rate: record.median(names::STEP_SECONDS).map(|seconds| SEQS as f64 / seconds),
+            rate: record
+                .median(names::STEP_SECONDS)
+                .map(|seconds| record.case.batch.unwrap_or(SEQS) as f64 / seconds),
             limit: limit(record),
         }
+    }
+}
+
+/// Greedy, with every parameter that the sampler has to look up for each token.
+fn with_everything() -> SamplingParams {
+    SamplingParams {
+        repetition_penalty: 1.1,
+        presence_penalty: 0.1,
+        frequency_penalty: 0.1,
+        logit_bias: (0..BIASES).map(|id| (TokenId(id), -1.0)).collect(),
+        min_tokens: 1 << 20,
+        stop_tokens: vec![TokenId(BIASES)],
+        ..SamplingParams::default()
     }
 }

@@ -72,7 +72,14 @@ impl Workload for Startup {
             bench.skip("startup", "no nvllm program was given or found");
             return Ok(());
         };
-        let result = self.with(bench, &program);
+        let result = match bench.open() {
+            Ok(model) if model.tokenizer.is_none() => {
+                bench.skip("startup", "the model has no tokenizer, so the program takes no prompt");
+                Ok(())
+            }
+            Ok(_) => self.with(bench, &program),
+            Err(error) => Err(error),
+        };
         bench.settings.program = Some(program);
         result
     }

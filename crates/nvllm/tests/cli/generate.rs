@@ -38,7 +38,6 @@ fn a_prompt_comes_from_an_argument_an_option_a_file_or_a_pipe() {
     is_usage_error(&["generate"], &["PROMPT"]);
     is_usage_error(&["generate", "a", "-f", path], &["cannot be used with"]);
     refuses(&["generate", "-f", "/no/such/file"], &["cannot read /no/such/file"]);
-    refuses(&["generate", "-p", ""], &["prompt is empty"]);
 }
 
 #[test]
