@@ -57,8 +57,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Prints what `clap` answers itself: help and the version on standard output, or what is wrong with
-/// the command line.
+/// Prints what `clap` answers itself: help and the version on standard output, or what is wrong
+/// with the command line.
 fn answered_by_clap(answer: &clap::Error) -> ExitCode {
     let code = u8::try_from(answer.exit_code()).unwrap_or(2);
     match answer.print().and_then(|()| std::io::stdout().flush()).map_err(anyhow::Error::from) {
