@@ -104,14 +104,19 @@ fn tokens_do_not_depend_on_the_batch() {
         ..Request::default()
     };
     let alone: BTreeMap<u32, _> = {
-        let engine = start(&model, LoadOptions { max_num_seqs: 1, ..options() });
+        let engine = start(&model, LoadOptions { max_num_seqs: Some(1), ..options() });
         (0..6).map(|i| (i, run(&engine, request(i)).0)).collect()
     };
     for (max_num_seqs, max_num_batched_tokens, block_size, max_in_flight) in
         [(6, Some(64), 16, Some(1)), (3, Some(17), 5, Some(2))]
     {
-        let options =
-            LoadOptions { max_num_seqs, max_num_batched_tokens, block_size, max_in_flight, ..options() };
+        let options = LoadOptions {
+            max_num_seqs: Some(max_num_seqs),
+            max_num_batched_tokens,
+            block_size,
+            max_in_flight,
+            ..options()
+        };
         let engine = start(&model, options);
         let mut streams: Vec<_> = (0..6).map(|i| (i, engine.stream(request(i)).unwrap())).collect();
         for (i, stream) in &mut streams {

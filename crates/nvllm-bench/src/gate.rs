@@ -170,7 +170,7 @@ fn perplexity(
     let options = LoadOptions {
         activations: Some(activations),
         numerics,
-        max_num_seqs: 1,
+        max_num_seqs: Some(1),
         max_num_batched_tokens: Some(STEP_TOKENS),
         max_num_logits: STEP_TOKENS,
         max_model_len: Some(expected.window + 1),

@@ -1,7 +1,12 @@
 //! Who may come in: the bound of the queue, draining, and how many requests have not ended.
+//!
+//! The bound is divided between the tenants by their weights, so that one who floods the engine
+//! fills his own part of the queue.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use nvllm_sched::TenantId;
 
 use crate::{EngineError, LoadOptions, Result};
 
@@ -9,25 +14,54 @@ use crate::{EngineError, LoadOptions, Result};
 /// get slots and end.
 #[derive(Debug)]
 pub(crate) struct Backlog {
-    max_requests: usize,
-    max_tokens: usize,
+    /// One for each tenant.
+    bounds: Vec<Bounds>,
     counts: Mutex<Counts>,
     idle: Condvar,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    requests: usize,
+    tokens: usize,
+}
+
+#[derive(Debug)]
 struct Counts {
     draining: bool,
-    /// Taken, without a slot.
-    waiting: usize,
-    /// Tokens of their prompts.
-    waiting_tokens: usize,
+    /// Taken, without a slot, by tenant.
+    waiting: Vec<Waiting>,
     /// Taken, and their client has not been told the end.
     open: usize,
 }
 
+#[derive(Clone, Copy, Debug, Default)]
+struct Waiting {
+    requests: usize,
+    /// Of their prompts.
+    tokens: usize,
+}
+
+/// A request's place in the queue, which it leaves when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Queued {
+    backlog: Arc<Backlog>,
+    tenant: TenantId,
+    prompt_len: usize,
+}
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        let mut counts = self.backlog.lock();
+        let waiting = &mut counts.waiting[self.tenant.0 as usize];
+        waiting.requests = waiting.requests.saturating_sub(1);
+        waiting.tokens = waiting.tokens.saturating_sub(self.prompt_len);
+    }
+}
+
 impl Backlog {
-    /// Errors if `options` bound the queue so that nothing could ever come in.
+    /// Errors if `options` bound the queue so that nothing could ever come in, or name no tenant,
+    /// one twice, or one without weight.
     pub(crate) fn new(options: &LoadOptions) -> Result<Self> {
         let bounds = [
             ("max-queued-requests", options.max_queued_requests),
@@ -36,46 +70,54 @@ impl Backlog {
         if let Some(&(option, _)) = bounds.iter().find(|(_, bound)| *bound == 0) {
             return Err(EngineError::Option { option, problem: "is 0; give 1 or more".into() });
         }
-        let [max_requests, max_tokens] = bounds.map(|(_, bound)| bound);
-        Ok(Self { max_requests, max_tokens, counts: Mutex::default(), idle: Condvar::new() })
+        let refused = |problem: String| Err(EngineError::Option { option: "tenants", problem });
+        let mut names: Vec<&str> = options.tenants.iter().map(|tenant| tenant.name.as_str()).collect();
+        names.sort_unstable();
+        if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            return refused(format!("names {:?} twice; give each once", pair[0]));
+        }
+        if let Some(tenant) = options.tenants.iter().find(|tenant| tenant.weight == 0) {
+            return refused(format!("gives {:?} a weight of 0; give 1 or more", tenant.name));
+        }
+        let sum: u128 = options.tenants.iter().map(|tenant| u128::from(tenant.weight)).sum();
+        if sum == 0 {
+            return refused("is empty; give at least one".into());
+        }
+        // What remains of the division is nobody's.
+        let part = |bound: usize, weight: u32| (bound as u128 * u128::from(weight) / sum).max(1) as usize;
+        let [requests, tokens] = bounds.map(|(_, bound)| bound);
+        let bounds = options.tenants.iter().map(|tenant| Bounds {
+            requests: part(requests, tenant.weight),
+            tokens: part(tokens, tenant.weight),
+        });
+        let waiting = vec![Waiting::default(); options.tenants.len()];
+        let counts = Mutex::new(Counts { draining: false, waiting, open: 0 });
+        Ok(Self { bounds: bounds.collect(), counts, idle: Condvar::new() })
     }
 
     /// Takes a request into the queue.
     ///
-    /// Errors, with nothing counted, while the engine drains or if the queue is full. A prompt
-    /// longer than the bound alone is taken if it is the only one that waits, so that it can run at
-    /// all.
-    pub(crate) fn enter(&self, prompt_len: usize) -> Result<()> {
+    /// Errors, with nothing counted, while the engine drains or if the tenant's part of the queue is
+    /// full. A prompt longer than the bound alone is taken if it is the tenant's only one that
+    /// waits, so that it can run at all.
+    pub(crate) fn enter(self: &Arc<Self>, tenant: TenantId, prompt_len: usize) -> Result<Queued> {
         let mut counts = self.lock();
         if counts.draining {
             return Err(EngineError::Draining);
         }
-        let tokens = counts.waiting_tokens.saturating_add(prompt_len);
-        if counts.waiting >= self.max_requests || counts.waiting > 0 && tokens > self.max_tokens {
+        let (bounds, waiting) = (self.bounds[tenant.0 as usize], &mut counts.waiting[tenant.0 as usize]);
+        let tokens = waiting.tokens.saturating_add(prompt_len);
+        if waiting.requests >= bounds.requests || waiting.requests > 0 && tokens > bounds.tokens {
             return Err(EngineError::QueueFull {
-                requests: counts.waiting,
-                max_requests: self.max_requests,
-                tokens: counts.waiting_tokens,
-                max_tokens: self.max_tokens,
+                requests: waiting.requests,
+                max_requests: bounds.requests,
+                tokens: waiting.tokens,
+                max_tokens: bounds.tokens,
             });
         }
-        counts.waiting += 1;
-        counts.waiting_tokens = tokens;
+        *waiting = Waiting { requests: waiting.requests + 1, tokens };
         counts.open += 1;
-        Ok(())
-    }
-
-    /// A request has left the queue: it has a slot, or ended before.
-    pub(crate) fn leave_queue(&self, prompt_len: usize) {
-        let mut counts = self.lock();
-        counts.waiting = counts.waiting.saturating_sub(1);
-        counts.waiting_tokens = counts.waiting_tokens.saturating_sub(prompt_len);
-    }
-
-    /// Nothing waits any more: the queue is gone with the device thread.
-    pub(crate) fn clear_queue(&self) {
-        let mut counts = self.lock();
-        (counts.waiting, counts.waiting_tokens) = (0, 0);
+        Ok(Queued { backlog: Arc::clone(self), tenant, prompt_len })
     }
 
     /// A request's client was told the end, or is gone.
@@ -99,7 +141,8 @@ impl Backlog {
     /// Requests that wait for a slot, and the tokens of their prompts.
     pub(crate) fn waiting(&self) -> (usize, usize) {
         let counts = self.lock();
-        (counts.waiting, counts.waiting_tokens)
+        let sum = |of: fn(&Waiting) -> usize| counts.waiting.iter().map(of).sum();
+        (sum(|waiting| waiting.requests), sum(|waiting| waiting.tokens))
     }
 
     /// Waits until all requests have ended, `timeout` at most; whether they have.
@@ -126,31 +169,66 @@ impl Backlog {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Tenant;
 
-    fn backlog(max_queued_requests: usize, max_queued_prompt_tokens: usize) -> Result<Backlog> {
-        Backlog::new(&LoadOptions { max_queued_requests, max_queued_prompt_tokens, ..LoadOptions::default() })
+    const FIRST: TenantId = TenantId(0);
+
+    fn backlog(max_queued_requests: usize, max_queued_prompt_tokens: usize) -> Result<Arc<Backlog>> {
+        let options = LoadOptions { max_queued_requests, max_queued_prompt_tokens, ..LoadOptions::default() };
+        Backlog::new(&options).map(Arc::new)
+    }
+
+    fn tenants(tenants: &[(&str, u32)]) -> Result<Arc<Backlog>> {
+        let tenant = |&(name, weight): &(&str, u32)| Tenant { name: name.into(), weight };
+        let tenants = tenants.iter().map(tenant).collect();
+        let options = LoadOptions { max_queued_requests: 8, tenants, ..LoadOptions::default() };
+        Backlog::new(&options).map(Arc::new)
+    }
+
+    fn full(error: &EngineError) -> bool {
+        matches!(error, EngineError::QueueFull { .. })
     }
 
     #[test]
     fn the_queue_is_bounded_in_requests_and_in_prompt_tokens() {
         let queue = backlog(3, 10).unwrap();
-        let full = |error: EngineError| matches!(error, EngineError::QueueFull { .. });
         // Longer than the bound, and alone.
-        queue.enter(12).unwrap();
-        assert!(full(queue.enter(1).unwrap_err()));
-        queue.leave_queue(12);
-        queue.enter(4).unwrap();
-        assert!(full(queue.enter(7).unwrap_err()));
-        queue.enter(4).unwrap();
-        queue.enter(2).unwrap();
+        let long = queue.enter(FIRST, 12).unwrap();
+        assert!(full(&queue.enter(FIRST, 1).unwrap_err()));
+        drop(long);
+        let first = queue.enter(FIRST, 4).unwrap();
+        assert!(full(&queue.enter(FIRST, 7).unwrap_err()));
+        let _others = [4, 2].map(|len| queue.enter(FIRST, len).unwrap());
         assert_eq!(queue.waiting(), (3, 10));
-        let message = queue.enter(0).unwrap_err().to_string();
+        let message = queue.enter(FIRST, 0).unwrap_err().to_string();
         assert!(
             message.contains("3 of 3 requests") && message.contains("10 of 10 prompt tokens"),
             "{message}"
         );
-        queue.leave_queue(4);
-        queue.enter(1).unwrap();
+        drop(first);
+        assert_eq!(queue.waiting(), (2, 6));
+        queue.enter(FIRST, 1).unwrap();
+    }
+
+    #[test]
+    fn who_floods_fills_his_own_part() {
+        let queue = tenants(&[("a", 3), ("b", 1)]).unwrap();
+        let _a: Vec<_> = (0..6).map(|_| queue.enter(FIRST, 1).unwrap()).collect();
+        assert!(full(&queue.enter(FIRST, 1).unwrap_err()));
+        let _b: Vec<_> = (0..2).map(|_| queue.enter(TenantId(1), 1).unwrap()).collect();
+        let message = queue.enter(TenantId(1), 1).unwrap_err().to_string();
+        assert!(message.contains("2 of 2 requests"), "{message}");
+        // However small the part, one request fits.
+        let light = tenants(&[("a", 1_000_000), ("b", 1)]).unwrap();
+        light.enter(TenantId(1), 1 << 30).unwrap();
+    }
+
+    #[test]
+    fn tenants_have_names_and_weights() {
+        let message = |list: &[(&str, u32)]| tenants(list).unwrap_err().to_string();
+        assert_eq!(message(&[]), "--tenants is empty; give at least one");
+        assert_eq!(message(&[("a", 1), ("b", 1), ("a", 2)]), "--tenants names \"a\" twice; give each once");
+        assert_eq!(message(&[("a", 1), ("b", 0)]), "--tenants gives \"b\" a weight of 0; give 1 or more");
     }
 
     #[test]
@@ -166,9 +244,9 @@ mod tests {
     #[test]
     fn draining_takes_nothing_and_ends_when_all_have_ended() {
         let queue = backlog(3, 10).unwrap();
-        queue.enter(1).unwrap();
+        let _waits = queue.enter(FIRST, 1).unwrap();
         queue.drain();
-        assert!(matches!(queue.enter(1).unwrap_err(), EngineError::Draining));
+        assert!(matches!(queue.enter(FIRST, 1).unwrap_err(), EngineError::Draining));
         assert!(!queue.wait_until_idle(Duration::from_millis(1)));
         std::thread::scope(|scope| {
             let waiter = scope.spawn(|| queue.wait_until_idle(Duration::MAX));

@@ -12,6 +12,7 @@ use crate::engine_loop::Command;
 use crate::shared::Shared;
 use crate::stream::Subscription;
 use crate::text_stage::{Client, Message};
+use crate::validator::Checked;
 use crate::{
     AsyncRequestStream, EngineBuilder, EngineError, EngineStats, EventSink, Generated, Health, Model,
     Request, RequestId, RequestStream, Result,
@@ -105,19 +106,20 @@ impl Engine {
     /// [`EngineError::Loading`], [`EngineError::Draining`], [`EngineError::QueueFull`],
     /// [`EngineError::Stopped`] if the engine has failed; or if the request could never run: an
     /// empty or too long prompt, parameters out of range, lists longer than the backend takes, stop
-    /// strings without a tokenizer. The message names the field and its range. No other request
+    /// strings without a tokenizer, more choices than slots, an unknown tenant, a deadline that has
+    /// passed. The message names the field and its range. No other request
     /// notices.
     pub fn submit(&self, request: Request, sink: Box<dyn EventSink>) -> Result<RequestId> {
         let submitted = Instant::now();
-        let (new, text) = self.shared.loaded()?.validator.check(request)?;
+        let Checked { new, n, texts } = self.shared.loaded()?.validator.check(request, submitted)?;
         let prompt_len = new.prompt.len();
-        self.shared.backlog.enter(prompt_len)?;
+        let queued = self.shared.backlog.enter(new.tenant, prompt_len)?;
         let id = RequestId(NEXT_ID.fetch_add(1, Ordering::Relaxed));
         // The client first: the device thread may have news of it before the next line. If it is
         // gone, the text stage finds the reason, which was noted before, and tells the client.
-        let client = Client::new(sink, text, prompt_len, submitted);
+        let client = Client::new(sink, texts, prompt_len, submitted);
         let _ = self.stage.send(Message::Open(id, Box::new(client)));
-        let _ = self.commands.send(Command::Submit { id, new: Box::new(new) });
+        let _ = self.commands.send(Command::Submit { id, new: Box::new(new), n, queued });
         Ok(id)
     }
 
@@ -127,8 +129,9 @@ impl Engine {
     /// Errors as [`submit`](Self::submit) does.
     pub fn stream(&self, request: Request) -> Result<RequestStream> {
         let (sink, events) = unbounded();
+        let n = request.num_choices();
         let id = self.submit(request, Box::new(sink))?;
-        Ok(RequestStream::new(events, self.subscription(id)))
+        Ok(RequestStream::new(events, self.subscription(id, n)))
     }
 
     /// As [`stream`](Self::stream), for async tasks: on any runtime, as nothing here needs one.
@@ -165,28 +168,38 @@ impl Engine {
     /// ```
     pub fn stream_async(&self, request: Request) -> Result<AsyncRequestStream> {
         let (sink, events) = tokio::sync::mpsc::unbounded_channel();
+        let n = request.num_choices();
         let id = self.submit(request, Box::new(sink))?;
-        Ok(AsyncRequestStream::new(events, self.subscription(id)))
+        Ok(AsyncRequestStream::new(events, self.subscription(id, n)))
     }
 
-    /// Runs a request to its end.
+    /// Runs one choice of a request to its end.
     ///
     /// Errors as [`submit`](Self::submit) does, or if the request fails while it runs.
     pub fn generate(&self, request: Request) -> Result<Generated> {
-        let mut stream = self.stream(request)?;
-        let mut generated = Generated::new(stream.id());
-        stream.by_ref().for_each(|event| generated.push(event));
-        generated.checked()
+        let mut choices = self.generate_choices(Request { n: Some(1), ..request })?;
+        choices.pop().unwrap_or_else(|| unreachable!("one was asked for")).checked()
+    }
+
+    /// Runs all choices of a request to their ends, each of which may have failed.
+    ///
+    /// Errors as [`submit`](Self::submit) does.
+    pub fn generate_choices(&self, request: Request) -> Result<Vec<Generated>> {
+        let n = request.num_choices();
+        let stream = self.stream(request)?;
+        let mut choices = Generated::choices(stream.id(), n);
+        stream.for_each(|event| Generated::push(&mut choices, event));
+        Ok(choices)
     }
 
     /// As [`generate`](Self::generate), for async tasks. Dropping the future aborts the request.
     pub async fn generate_async(&self, request: Request) -> Result<Generated> {
-        let mut stream = self.stream_async(request)?;
-        let mut generated = Generated::new(stream.id());
+        let mut stream = self.stream_async(Request { n: Some(1), ..request })?;
+        let mut choices = Generated::choices(stream.id(), 1);
         while let Some(event) = stream.next().await {
-            generated.push(event);
+            Generated::push(&mut choices, event);
         }
-        generated.checked()
+        choices.pop().unwrap_or_else(|| unreachable!("one was asked for")).checked()
     }
 
     /// Ends a request, wherever it is: in the queue, in its prompt, or generating. Its client gets
@@ -228,8 +241,8 @@ impl Engine {
         Ok(answer.recv().map_err(|_| gone())??)
     }
 
-    fn subscription(&self, id: RequestId) -> Subscription {
-        Subscription::new(id, self.stage.clone(), Arc::clone(&self.shared))
+    fn subscription(&self, id: RequestId, num_choices: usize) -> Subscription {
+        Subscription::new(id, num_choices, self.stage.clone(), Arc::clone(&self.shared))
     }
 }
 

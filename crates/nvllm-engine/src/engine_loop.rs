@@ -12,11 +12,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender};
-use nvllm_core::{Backend, Executable, SeqId, Step, StepId, Ticket};
-use nvllm_sched::{FinishReason, NewSequence, SchedConfig, Scheduler, SeqEvent, Stats};
+use nvllm_core::{Backend, Executable, Step, StepId, Ticket};
+use nvllm_sched::{FinishReason, GroupConfig, NewSequence, SchedConfig, Scheduler, SeqEvent, Stats};
 
 use self::active::Active;
 use self::reading::Reading;
+use crate::backlog::Queued;
 use crate::shared::{Loaded, Shared};
 use crate::text_stage::{Message, NOT_NUMBERS, Output};
 use crate::validator::Validator;
@@ -25,9 +26,9 @@ use crate::{EngineInfo, LoadOptions, LoadPlan, LoadProgress, Model, RequestId, R
 /// What the device thread is asked, between steps.
 pub(crate) enum Command {
     /// Queue a request that was checked.
-    Submit { id: RequestId, new: Box<NewSequence> },
-    /// End a request whose client has its end already; it may have ended here too.
-    Finish { id: RequestId, reason: FinishReason },
+    Submit { id: RequestId, new: Box<NewSequence>, n: usize, queued: Queued },
+    /// End a choice, or all choices, whose client has the end already; it may have ended here too.
+    Finish { id: RequestId, choice: Option<usize>, reason: FinishReason },
     /// Measure the backend's read bandwidth, in bytes a second.
     Bandwidth { reply: Sender<nvllm_core::Result<Option<f64>>> },
     /// End.
@@ -41,6 +42,8 @@ pub(crate) struct EngineLoop {
     sched: Scheduler,
     in_flight: VecDeque<(Ticket, Step)>,
     active: Active,
+    /// Where deadlines are counted from.
+    epoch: Instant,
     read_bandwidth: Option<f64>,
     /// Whether it has been looked up once at which op logits stopped being numbers.
     looked_for_unusable: bool,
@@ -69,21 +72,32 @@ impl EngineLoop {
         let source = Reading::new(model, progress)?;
         let mut exe = backend.load(plan.plan, &source).map_err(|e| options.named(e))?;
         let cache = exe.kv_cache();
-        let num_blocks = (0..model.spec.kv.len()).map(|group| cache.geometry(group).num_blocks).collect();
-        let config = SchedConfig::new(&limits, num_blocks, model.spec.max_positions);
+        let groups = model.spec.kv.iter().enumerate().map(|(group, kv)| GroupConfig {
+            num_blocks: cache.geometry(group).num_blocks,
+            window: kv.window,
+        });
+        let config = SchedConfig {
+            prefix_cache: options.enable_prefix_caching,
+            tenant_weights: options.tenants.iter().map(|tenant| tenant.weight).collect(),
+            ..SchedConfig::new(&limits, groups.collect(), model.spec.max_positions)
+        };
         let sched = Scheduler::new(config.clone())?;
         shared.stats.publish(sched.stats());
         let request_limits = exe.request_limits();
+        let epoch = Instant::now();
         let info = EngineInfo { backend: backend.info(), limits, request_limits, memory: exe.memory() };
         let validator = Validator {
             vocab_size: model.spec.vocab_size,
             request_limits,
             sched: config,
+            tenants: options.tenants.iter().map(|tenant| tenant.name.clone()).collect(),
+            epoch,
             tokenizer: model.tokenizer.clone(),
         };
         let _ = shared.loaded.set(Loaded { info, validator });
         let (in_flight, active) = (VecDeque::new(), Active::default());
         Ok(Self {
+            epoch,
             backend,
             exe,
             sched,
@@ -114,6 +128,7 @@ impl EngineLoop {
                     return;
                 }
             }
+            self.expire();
             busy = self.step();
             if busy {
                 self.prepare(false);
@@ -140,13 +155,12 @@ impl EngineLoop {
     pub(crate) fn release(&self) {
         let gone = Stats { totals: self.sched.stats().totals, ..Stats::default() };
         self.shared.stats.publish(gone);
-        self.shared.backlog.clear_queue();
     }
 
     fn obey(&mut self, command: Command) -> ControlFlow<()> {
         match command {
-            Command::Submit { id, new } => self.submit(id, *new),
-            Command::Finish { id, reason } => self.finish(id, reason),
+            Command::Submit { id, new, n, queued } => self.submit(id, &new, n, queued),
+            Command::Finish { id, choice, reason } => self.finish(id, choice, reason),
             Command::Bandwidth { reply } => drop(reply.send(self.read_bandwidth())),
             Command::Stop => return ControlFlow::Break(()),
         }
@@ -161,26 +175,36 @@ impl EngineLoop {
         Ok(self.read_bandwidth)
     }
 
-    fn submit(&mut self, id: RequestId, new: NewSequence) {
-        let prompt_len = new.prompt.len();
+    fn submit(&mut self, id: RequestId, new: &NewSequence, n: usize, queued: Queued) {
         let added = match self.shared.failure.reason() {
             // It failed after the caller had looked.
             Some(reason) => Err(reason.to_owned()),
-            None => self.sched.add(new).map_err(|e| e.to_string()),
+            None => self.sched.add_choices(new, n).map_err(|e| e.to_string()),
         };
         match added {
-            Ok(seq) => self.active.insert(seq, id, prompt_len),
+            Ok(seqs) => self.active.insert(id, &seqs, queued),
             Err(error) => {
-                self.shared.backlog.leave_queue(prompt_len);
-                self.send(vec![(id, Output::Finished { reason: FinishReason::Failed, error: Some(error) })]);
+                let failed = |choice| {
+                    let error = Some(error.clone());
+                    (id, choice, Output::Finished { reason: FinishReason::Failed, error })
+                };
+                self.send((0..n).map(failed).collect());
             }
         }
     }
 
-    fn finish(&mut self, id: RequestId, reason: FinishReason) {
-        if let Some(seq) = self.active.seq(id) {
+    fn finish(&mut self, id: RequestId, choice: Option<usize>, reason: FinishReason) {
+        for seq in self.active.seqs_of(id, choice) {
             self.sched.finish(seq, reason);
-            self.forget(seq);
+            self.active.remove(seq);
+        }
+    }
+
+    /// Ends those whose deadline has passed.
+    fn expire(&mut self) {
+        let events = self.sched.expire(self.epoch.elapsed());
+        if !events.is_empty() {
+            self.report(events, None);
         }
     }
 
@@ -234,10 +258,10 @@ impl EngineLoop {
     fn note_admitted(&mut self) {
         let at = Instant::now();
         let mut outputs = Vec::new();
-        for admitted in self.sched.admitted() {
-            let Some((id, prompt_len)) = self.active.admit(admitted.seq) else { continue };
-            self.shared.backlog.leave_queue(prompt_len);
-            outputs.push((id, Output::Admitted { at, cached_tokens: admitted.cached_tokens }));
+        // Who was preempted had a slot before.
+        for admitted in self.sched.admitted().iter().filter(|admitted| !admitted.resumed) {
+            let Some((id, choice)) = self.active.admit(admitted.seq) else { continue };
+            outputs.push((id, choice, Output::Admitted { at, cached_tokens: admitted.cached_tokens }));
         }
         self.send(outputs);
     }
@@ -284,9 +308,10 @@ impl EngineLoop {
         let mut outputs = Vec::with_capacity(events.len());
         for event in events {
             let seq = event.seq();
-            let Some(id) = self.active.id(seq) else { continue };
+            let Some((id, choice)) = self.active.of(seq) else { continue };
             outputs.push((
                 id,
+                choice,
                 match event {
                     SeqEvent::PromptRow { index, logprobs, logits, .. } => {
                         Output::PromptRow { index, logprobs, logits }
@@ -295,12 +320,12 @@ impl EngineLoop {
                         Output::Token { token, logprobs, logits, at }
                     }
                     SeqEvent::Finished { reason: FinishReason::Unusable, .. } => {
-                        self.forget(seq);
+                        self.active.remove(seq);
                         let error = Some(error.unwrap_or(NOT_NUMBERS).into());
                         Output::Finished { reason: FinishReason::Failed, error }
                     }
                     SeqEvent::Finished { reason, .. } => {
-                        self.forget(seq);
+                        self.active.remove(seq);
                         let error = error.filter(|_| reason == FinishReason::Failed).map(String::from);
                         Output::Finished { reason, error }
                     }
@@ -312,13 +337,7 @@ impl EngineLoop {
         self.send(outputs);
     }
 
-    fn forget(&mut self, seq: SeqId) {
-        if let Some(prompt_len) = self.active.remove(seq) {
-            self.shared.backlog.leave_queue(prompt_len);
-        }
-    }
-
-    fn send(&self, outputs: Vec<(RequestId, Output)>) {
+    fn send(&self, outputs: Vec<(RequestId, usize, Output)>) {
         if !outputs.is_empty() {
             // The text stage ends before this thread only when the engine is dropped: then nobody
             // listens.

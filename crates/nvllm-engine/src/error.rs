@@ -260,6 +260,15 @@ pub enum EngineError {
         problem: String,
     },
 
+    /// A field of a request that cannot be met.
+    #[error("{field} {problem}")]
+    RequestField {
+        /// The field of [`Request`](crate::Request).
+        field: &'static str,
+        /// What it is and what it may be.
+        problem: String,
+    },
+
     /// A prompt with a token that the model does not have.
     #[error("the prompt holds token {token}; the model's vocabulary has tokens 0 to {}", vocab_size.saturating_sub(1))]
     PromptToken {
@@ -421,6 +430,10 @@ mod tests {
             EngineError::RemoveFile { path: "/cache/x".into(), cause: io() },
             EngineError::CacheInUse { model: text("o/n") },
             EngineError::Option { option: "max-model-len", problem: text("is 0; give at least 1") },
+            EngineError::RequestField {
+                field: "tenant",
+                problem: text("is \"x\"; those that are known: default"),
+            },
             EngineError::PromptToken { token: nvllm_core::TokenId(400), vocab_size: 320 },
             EngineError::Request(nvllm_sched::SchedError::EmptyPrompt),
             EngineError::Core(CoreError::Io { path: "/m/model.safetensors".into(), cause: io() }),
@@ -472,12 +485,13 @@ mod tests {
             EngineError::QueueFull { .. } => 32,
             EngineError::Generation { .. } => 33,
             EngineError::BadProxy => 34,
+            EngineError::RequestField { .. } => 35,
         }
     }
 
     #[test]
     fn a_message_is_whole_and_says_nothing_twice() {
-        let mut seen = [false; 35];
+        let mut seen = [false; 36];
         for error in of_files().into_iter().chain(of_hub_and_device()) {
             seen[number(&error)] = true;
             assert!(error.source().is_none(), "{error}");
@@ -487,6 +501,6 @@ mod tests {
                 assert!(text.matches(cause).count() <= 1, "{text}");
             }
         }
-        assert_eq!(seen, [true; 35]);
+        assert_eq!(seen, [true; 36]);
     }
 }

@@ -8,8 +8,8 @@ use crate::{EngineError, Model, Result};
 /// What a user may say about how a model is loaded. Names as in vLLM where it has them.
 #[derive(Clone, Debug)]
 pub struct LoadOptions {
-    /// Sequences at once.
-    pub max_num_seqs: usize,
+    /// Sequences at once; as many as suit the backend if not given.
+    pub max_num_seqs: Option<usize>,
     /// New tokens in one step; as many as suit the backend if not given.
     pub max_num_batched_tokens: Option<usize>,
     /// Rows whose logits one step may ask for, beside one a sequence.
@@ -35,12 +35,33 @@ pub struct LoadOptions {
     /// Tokens that the prompts of waiting requests may have together, 1 or more; the next request
     /// is refused likewise. A prompt that is longer is taken if no other waits.
     pub max_queued_prompt_tokens: usize,
+    /// Whether a prompt takes over the keys and values of a prefix that the KV cache still holds.
+    pub enable_prefix_caching: bool,
+    /// Who sends requests, 1 or more: requests of the same priority take turns by tenant, and each
+    /// tenant fills its own part of the queue.
+    pub tenants: Vec<Tenant>,
+}
+
+/// Somebody whose requests get a share of their own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tenant {
+    /// What requests call it.
+    pub name: String,
+    /// Its share of the tokens while others wait too, and of the queue, relative to the others'
+    /// weights; 1 or more.
+    pub weight: u32,
+}
+
+impl Default for Tenant {
+    fn default() -> Self {
+        Self { name: "default".into(), weight: 1 }
+    }
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
         Self {
-            max_num_seqs: 16,
+            max_num_seqs: None,
             max_num_batched_tokens: None,
             max_num_logits: 0,
             max_model_len: None,
@@ -54,6 +75,8 @@ impl Default for LoadOptions {
             // prompts.
             max_queued_requests: 4096,
             max_queued_prompt_tokens: 4 << 20,
+            enable_prefix_caching: true,
+            tenants: vec![Tenant::default()],
         }
     }
 }
@@ -61,6 +84,8 @@ impl Default for LoadOptions {
 /// The share of memory left beside the weights that the KV cache takes when nobody says otherwise,
 /// if one sequence needs no more.
 const KV_SHARE: f64 = 0.5;
+
+const DEFAULT_SEQS: usize = 16;
 
 impl LoadOptions {
     /// The limits under which `model` is loaded on the backend that `info` describes. Whether they
@@ -72,12 +97,13 @@ impl LoadOptions {
         let default = if model.dtype == DType::Bf16 { Activations::Bf16 } else { Activations::F32 };
         let activations = self.activations.unwrap_or(default);
         let context = self.context(model)?;
-        let all_tokens = context.saturating_mul(self.max_num_seqs);
+        let seqs = self.max_num_seqs.unwrap_or(DEFAULT_SEQS);
+        let all_tokens = context.saturating_mul(seqs);
         let step_tokens = self.max_num_batched_tokens.unwrap_or(info.step_tokens.min(all_tokens).max(1));
         let limits = Limits {
             step_tokens,
-            step_outputs: self.step_outputs(step_tokens, self.max_num_seqs),
-            seqs: self.max_num_seqs,
+            step_outputs: self.step_outputs(step_tokens, seqs),
+            seqs,
             context,
             block_len: self.block_size,
             kv_bytes: 0,
@@ -90,7 +116,7 @@ impl LoadOptions {
         let limits = Limits {
             // No step holds more than all tokens of all sequences.
             step_tokens: step_tokens.min(all_tokens),
-            step_outputs: self.step_outputs(step_tokens.min(all_tokens), self.max_num_seqs),
+            step_outputs: self.step_outputs(step_tokens.min(all_tokens), seqs),
             kv_bytes: self.kv_bytes(model, &limits, info)?,
             ..limits
         };
@@ -151,7 +177,7 @@ impl LoadOptions {
         // Steps of the default size are never what is too large.
         let logits = self.step_outputs(self.max_num_batched_tokens.unwrap_or(0), 0);
         let option = match field {
-            "step_outputs" if logits <= self.max_num_seqs => "max-num-seqs",
+            "step_outputs" if logits <= self.max_num_seqs.unwrap_or(DEFAULT_SEQS) => "max-num-seqs",
             "step_tokens" | "step_outputs" => "max-num-batched-tokens",
             "seqs" => "max-num-seqs",
             "context" => "max-model-len",

@@ -1,6 +1,6 @@
 //! What the engine's threads, its handle and its streams share.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use crate::backlog::Backlog;
 use crate::failure::Failure;
@@ -11,7 +11,7 @@ use crate::{EngineError, EngineInfo, Health, Result};
 /// Nothing here is waited for while a step runs: each lock is held for a few instructions.
 pub(crate) struct Shared {
     pub(crate) failure: Failure,
-    pub(crate) backlog: Backlog,
+    pub(crate) backlog: Arc<Backlog>,
     pub(crate) stats: Published,
     /// Set once, when loading has succeeded.
     pub(crate) loaded: OnceLock<Loaded>,
@@ -25,7 +25,12 @@ pub(crate) struct Loaded {
 
 impl Shared {
     pub(crate) fn new(backlog: Backlog) -> Self {
-        Self { failure: Failure::default(), backlog, stats: Published::default(), loaded: OnceLock::new() }
+        Self {
+            failure: Failure::default(),
+            backlog: Arc::new(backlog),
+            stats: Published::default(),
+            loaded: OnceLock::new(),
+        }
     }
 
     /// Errors if the engine has failed, or while it loads.

@@ -12,30 +12,34 @@ pub struct EngineStats {
     pub num_waiting: usize,
     /// Tokens of their prompts.
     pub num_waiting_tokens: usize,
-    /// Requests with a slot.
+    /// Choices of requests with a slot.
     pub num_running: usize,
     /// Steps planned and not yet committed.
     pub num_in_flight: usize,
     /// KV blocks in use, over all KV groups; those of a request that has ended too, until no step
     /// in flight uses them.
     pub used_blocks: usize,
-    /// Free KV blocks that running requests may yet need.
-    pub promised_blocks: usize,
     /// KV blocks that requests can use.
     pub total_blocks: usize,
     /// Steps run.
     pub num_steps: u64,
-    /// Prompt tokens computed.
+    /// Prompt tokens computed, again after a preemption.
     pub num_prompt_tokens: u64,
     /// Tokens sampled. A few more than clients saw, where a stop string or an abort was noticed a
     /// step late.
     pub num_output_tokens: u64,
-    /// Requests that have ended.
+    /// Prompt tokens of the choices that were admitted.
+    pub num_queried_tokens: u64,
+    /// Those of them whose keys and values were in the KV cache already.
+    pub num_cached_tokens: u64,
+    /// Choices that were preempted, to be computed again later.
+    pub num_preemptions: u64,
+    /// Choices that have ended.
     pub finished: FinishCounts,
 }
 
-/// Requests that have ended, by what their clients were told; a client that was gone counts as
-/// aborted.
+/// Choices of requests that have ended, by what their clients were told; a client that was gone
+/// counts as aborted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FinishCounts {
     /// At a stop token.
@@ -46,6 +50,8 @@ pub struct FinishCounts {
     pub length: u64,
     /// Aborted.
     pub aborted: u64,
+    /// At their deadline.
+    pub deadline: u64,
     /// With an error.
     pub failed: u64,
 }
@@ -53,7 +59,7 @@ pub struct FinishCounts {
 impl FinishCounts {
     /// All of them.
     pub const fn total(&self) -> u64 {
-        self.stop_token + self.stop_string + self.length + self.aborted + self.failed
+        self.stop_token + self.stop_string + self.length + self.aborted + self.deadline + self.failed
     }
 
     const fn of(&mut self, reason: FinishReason) -> &mut u64 {
@@ -62,6 +68,7 @@ impl FinishCounts {
             FinishReason::StopString => &mut self.stop_string,
             FinishReason::Length => &mut self.length,
             FinishReason::Aborted => &mut self.aborted,
+            FinishReason::Deadline => &mut self.deadline,
             FinishReason::Failed | FinishReason::Unusable => &mut self.failed,
         }
     }
@@ -90,11 +97,13 @@ impl Published {
             num_running: stats.num_running,
             num_in_flight: stats.num_in_flight,
             used_blocks: stats.used_blocks,
-            promised_blocks: stats.promised_blocks,
             total_blocks: stats.total_blocks,
             num_steps: stats.totals.num_steps,
             num_prompt_tokens: stats.totals.num_prompt_tokens,
             num_output_tokens: stats.totals.num_output_tokens,
+            num_queried_tokens: stats.totals.num_queried_tokens,
+            num_cached_tokens: stats.totals.num_cached_tokens,
+            num_preemptions: stats.totals.num_preemptions,
             finished,
         }
     }

@@ -9,8 +9,8 @@ use crate::shared::Shared;
 use crate::text_stage::Message;
 use crate::{Event, Finished, RequestId};
 
-/// The events of one request, in order, the last an [`Event::Finished`]. Each call waits for the
-/// next one. Dropping it aborts the request.
+/// The events of one request, in order, the last an [`Event::Finished`], one of which comes for each
+/// choice. Each call waits for the next event. Dropping the stream aborts the request.
 pub struct RequestStream {
     events: Receiver<Event>,
     subscription: Subscription,
@@ -56,16 +56,22 @@ pub(crate) struct Subscription {
     pub(crate) id: RequestId,
     stage: Sender<Message>,
     shared: Arc<Shared>,
-    is_over: bool,
+    /// Choices that have not ended.
+    num_open: usize,
 }
 
 impl Subscription {
-    pub(crate) fn new(id: RequestId, stage: Sender<Message>, shared: Arc<Shared>) -> Self {
-        Self { id, stage, shared, is_over: false }
+    pub(crate) fn new(
+        id: RequestId,
+        num_choices: usize,
+        stage: Sender<Message>,
+        shared: Arc<Shared>,
+    ) -> Self {
+        Self { id, stage, shared, num_open: num_choices }
     }
 
     pub(crate) fn abort(&self) {
-        if !self.is_over {
+        if self.num_open > 0 {
             let _ = self.stage.send(Message::Abort(self.id));
         }
     }
@@ -73,12 +79,13 @@ impl Subscription {
     /// What the reader gets for what the channel gave. A channel that closes before the end is an
     /// end too, with the reason as far as it is known.
     pub(crate) fn pass(&mut self, event: Option<Event>) -> Option<Event> {
-        let was_over = self.is_over;
-        self.is_over |= !matches!(event, Some(Event::Token { .. } | Event::PromptRow { .. }));
-        event.or_else(|| {
-            let reason = self.shared.failure.reason().unwrap_or("its events broke off");
-            (!was_over).then(|| Event::Finished(Finished::failed(reason)))
-        })
+        if let Some(event) = event {
+            self.num_open -= usize::from(matches!(event, Event::Finished(_)) && self.num_open > 0);
+            return Some(event);
+        }
+        let broke_off = std::mem::take(&mut self.num_open) > 0;
+        let reason = || self.shared.failure.reason().unwrap_or("its events broke off");
+        broke_off.then(|| Event::Finished(Finished::failed(reason())))
     }
 }
 

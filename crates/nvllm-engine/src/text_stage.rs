@@ -3,8 +3,8 @@
 //!
 //! It owns the clients. The device thread sends it what each step made and goes on; here tokens
 //! become text, stop strings are found, logits are copied to the host, and events go to the sinks.
-//! A request that ends here (a stop string, an abort, a reader that is gone) is over for its client
-//! at once; the device thread is told to [finish](Command::Finish) its sequence and does so after
+//! What ends here (a choice by a stop string, a request by an abort or a reader that is gone) is over
+//! for its client at once; the device thread is told to [finish](Command::Finish) its sequence and does so after
 //! the step that it runs. What that step still made for it is ignored, as nobody owns it any more.
 //!
 //! Every client is told an end. A panic in one client's part (its sink, its text) ends that client;
@@ -23,7 +23,7 @@ use nvllm_core::{Tensor, TokenId, TokenLogprobs};
 use nvllm_sched::FinishReason;
 
 pub(crate) use self::client::Client;
-use self::client::Ending;
+use self::client::{Ending, Ends};
 pub(crate) use self::text_stream::TextStream;
 use crate::RequestId;
 use crate::engine_loop::Command;
@@ -35,7 +35,7 @@ pub(crate) enum Message {
     /// A client, before the device thread has its request.
     Open(RequestId, Box<Client>),
     /// What the device thread has to say, in order.
-    Outputs(Vec<(RequestId, Output)>),
+    Outputs(Vec<(RequestId, usize, Output)>),
     /// The client wants no more.
     Abort(RequestId),
     /// The engine has failed, for the reason that is noted.
@@ -47,7 +47,7 @@ pub(crate) enum Message {
     Panic,
 }
 
-/// What the device thread says of one request.
+/// What the device thread says of one choice of a request.
 pub(crate) enum Output {
     /// It has a slot.
     Admitted { at: Instant, cached_tokens: usize },
@@ -93,8 +93,10 @@ impl TextStage {
         while let Ok(message) = inbox.recv() {
             match message {
                 Message::Open(id, client) => self.open(id, client),
-                Message::Outputs(outputs) => outputs.into_iter().for_each(|(id, out)| self.take_in(id, out)),
-                Message::Abort(id) => self.end_early(id, Ending::of(FinishReason::Aborted)),
+                Message::Outputs(outputs) => {
+                    outputs.into_iter().for_each(|(id, choice, output)| self.take_in(id, choice, output));
+                }
+                Message::Abort(id) => self.end_early(id, None, &Ending::of(FinishReason::Aborted)),
                 Message::Failed => self.end_all(FinishReason::Failed),
                 Message::Stop => {
                     self.end_all(FinishReason::Aborted);
@@ -110,43 +112,48 @@ impl TextStage {
         self.clients.insert(id, client);
         // The engine may have failed since the request was checked; then nobody else will end it.
         if let Some(reason) = self.shared.failure.reason() {
-            self.end(id, Ending::failed(reason));
+            self.end(id, None, &Ending::failed(reason));
         }
     }
 
-    /// Takes in one output. Its client may have ended meanwhile: then nobody wants it.
-    fn take_in(&mut self, id: RequestId, output: Output) {
-        let Some(client) = self.clients.get_mut(&id) else { return };
+    /// Takes in one output. Its choice may have ended meanwhile: then nobody wants it.
+    fn take_in(&mut self, id: RequestId, choice: usize, output: Output) {
+        let Some(client) = self.clients.get_mut(&id).filter(|client| client.is_open(choice)) else { return };
         if let Output::Finished { reason, error } = output {
-            return self.end(id, Ending { reason, error });
+            return self.end(id, Some(choice), &Ending { reason, error });
         }
-        match catch_unwind(AssertUnwindSafe(|| client.take_in(output))) {
+        match catch_unwind(AssertUnwindSafe(|| client.take_in(choice, output))) {
             Ok(None) => {}
-            Ok(Some(ending)) => self.end_early(id, ending),
+            Ok(Some(Ends::Choice(ending))) => self.end_early(id, Some(choice), &ending),
+            Ok(Some(Ends::Request(ending))) => self.end_early(id, None, &ending),
             Err(payload) => {
                 client.lose_text();
-                self.end_early(id, Ending::panicked(panic_message(&*payload)));
+                self.end_early(id, None, &Ending::panicked(panic_message(&*payload)));
             }
         }
     }
 
-    /// Ends a client whose sequence the device thread still runs.
-    fn end_early(&mut self, id: RequestId, ending: Ending) {
+    /// Ends a choice, or all of a request, whose sequences the device thread still runs.
+    fn end_early(&mut self, id: RequestId, choice: Option<usize>, ending: &Ending) {
         if self.clients.contains_key(&id) {
             // If the device thread is gone there is nothing to finish.
-            let _ = self.commands.send(Command::Finish { id, reason: ending.reason });
-            self.end(id, ending);
+            let _ = self.commands.send(Command::Finish { id, choice, reason: ending.reason });
+            self.end(id, choice, ending);
         }
     }
 
-    /// Tells a client its end.
-    fn end(&mut self, id: RequestId, ending: Ending) {
-        let Some(client) = self.clients.remove(&id) else { return };
-        // Counted first: whoever is told may look.
-        self.shared.stats.count_end(ending.reason);
-        // A client that panics here has heard all that it will hear.
-        let _ = catch_unwind(AssertUnwindSafe(|| client.finish(ending)));
-        self.shared.backlog.close();
+    /// Tells a client the end of a choice, or of all that have not ended.
+    fn end(&mut self, id: RequestId, choice: Option<usize>, ending: &Ending) {
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        for choice in choice.map_or_else(|| client.open_choices(), |choice| vec![choice]) {
+            // Counted first: whoever is told may look.
+            self.shared.stats.count_end(ending.reason);
+            if client.finish(choice, ending.clone()) {
+                self.clients.remove(&id);
+                self.shared.backlog.close();
+                return;
+            }
+        }
     }
 
     fn end_all(&mut self, reason: FinishReason) {
@@ -155,7 +162,7 @@ impl TextStage {
             let failed = || Ending::failed(self.shared.failure.reason().unwrap_or("its thread has ended"));
             let ending = if reason == FinishReason::Failed { failed() } else { Ending::of(reason) };
             // The device thread may live on after a panic of this one, and would run for nobody.
-            self.end_early(id, ending);
+            self.end_early(id, None, &ending);
         }
     }
 }
@@ -179,7 +186,7 @@ mod tests {
         let mut events = Vec::new();
         for id in 0..3 {
             let (sink, received) = unbounded();
-            let client = Client::new(Box::new(sink), None, 1, Instant::now());
+            let client = Client::new(Box::new(sink), vec![None], 1, Instant::now());
             messages(id, Box::new(client)).into_iter().for_each(|message| stage.send(message).unwrap());
             events.push(received);
         }
@@ -191,7 +198,7 @@ mod tests {
 
     fn token(id: u64) -> Message {
         let token = Output::Token { token: TokenId(7), logprobs: None, logits: None, at: Instant::now() };
-        Message::Outputs(vec![(RequestId(id), token)])
+        Message::Outputs(vec![(RequestId(id), 0, token)])
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! What may be submitted: every refusal of a request, made on the caller's thread.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use nvllm_core::RequestLimits;
-use nvllm_sched::{NewSequence, SchedConfig};
+use nvllm_sched::{NewSequence, SchedConfig, TenantId};
 
+use crate::request::MAX_SALT_LEN;
 use crate::text::Tokenizer;
 use crate::text_stage::TextStream;
 use crate::{EngineError, Request, Result};
@@ -15,34 +17,64 @@ pub(crate) struct Validator {
     pub(crate) vocab_size: usize,
     pub(crate) request_limits: RequestLimits,
     pub(crate) sched: SchedConfig,
+    /// Their names, in the order of the scheduler's weights.
+    pub(crate) tenants: Vec<String>,
+    /// Where the scheduler counts deadlines from.
+    pub(crate) epoch: Instant,
     pub(crate) tokenizer: Option<Arc<Tokenizer>>,
 }
 
+/// A request that can run.
+pub(crate) struct Checked {
+    pub(crate) new: NewSequence,
+    /// Choices.
+    pub(crate) n: usize,
+    /// The text that comes of each choice; `None` if the model has no tokenizer.
+    pub(crate) texts: Vec<Option<TextStream>>,
+}
+
 impl Validator {
-    /// The sequence that `request` asks for, and the text that comes of it if the model has a
-    /// tokenizer.
+    /// What `request`, submitted at `now`, asks for.
     ///
     /// Errors if the request could not run even alone. What passes, the scheduler takes, and no
     /// step is refused for it: a step that the backend refuses would fail every request in it.
-    pub(crate) fn check(&self, request: Request) -> Result<(NewSequence, Option<TextStream>)> {
+    pub(crate) fn check(&self, request: Request, now: Instant) -> Result<Checked> {
         self.request_limits.check(&request.sampling)?;
         request.sampling.check(self.vocab_size)?;
-        let text = TextStream::new(self.tokenizer.as_ref(), &request)?;
         let vocab_size = self.vocab_size;
         if let Some(&token) = request.prompt.iter().find(|t| t.index() >= vocab_size) {
             return Err(EngineError::PromptToken { token, vocab_size });
         }
-        let new = NewSequence {
-            prompt: request.prompt.into(),
-            sampling: Arc::new(request.sampling),
-            max_tokens: request.max_tokens,
-            logprobs: request.logprobs,
-            prompt_logprobs: request.prompt_logprobs,
-            logits: request.logits,
-            priority: request.priority,
-            positions: request.positions.map(Into::into),
+        let refused = |field, problem: String| Err(EngineError::RequestField { field, problem });
+        if let Some(salt) = request.cache_salt.as_ref().filter(|s| s.is_empty() || s.len() > MAX_SALT_LEN) {
+            return refused("cache_salt", format!("has {} bytes; give 1 to {MAX_SALT_LEN}", salt.len()));
+        }
+        if let Some(late) = request.deadline.and_then(|at| now.checked_duration_since(at)) {
+            return refused("deadline", format!("passed {} s ago; give one to come", late.as_secs_f64()));
+        }
+        let tenant = match &request.tenant {
+            None => 0,
+            Some(name) => match self.tenants.iter().position(|tenant| tenant == name) {
+                Some(tenant) => tenant,
+                None => {
+                    let known = self.tenants.join(", ");
+                    return refused("tenant", format!("is {name:?}; those that are known: {known}"));
+                }
+            },
         };
-        new.max_tokens(&self.sched)?;
-        Ok((new, text))
+        let n = request.num_choices();
+        let mut new = NewSequence::new(request.prompt.as_slice(), Arc::new(request.sampling.clone()));
+        new.max_tokens = request.max_tokens;
+        new.logprobs = request.logprobs;
+        new.prompt_logprobs = request.prompt_logprobs;
+        new.logits = request.logits;
+        new.priority = request.priority;
+        new.positions = request.positions.as_deref().map(Into::into);
+        new.tenant = TenantId(tenant as u32);
+        new.cache_salt = request.cache_salt.as_deref().map(Into::into);
+        new.deadline = request.deadline.map(|at| at.saturating_duration_since(self.epoch));
+        new.check(n, &self.sched)?;
+        let texts = (0..n).map(|_| TextStream::new(self.tokenizer.as_ref(), &request));
+        Ok(Checked { new, n, texts: texts.collect::<Result<_>>()? })
     }
 }

@@ -69,7 +69,7 @@ fn what_cannot_be_is_refused_by_its_option_before_memory_is_taken() {
     let huge = [1 << 31, 1 << 52, 1 << 62, 1 << 63, usize::MAX];
     let mut cases = Vec::new();
     for n in huge.into_iter().chain([0]) {
-        cases.push(("--max-num-seqs is ", LoadOptions { max_num_seqs: n, ..of() }));
+        cases.push(("--max-num-seqs is ", LoadOptions { max_num_seqs: Some(n), ..of() }));
         cases.push(("--block-size is ", LoadOptions { block_size: n, ..of() }));
         cases.push(("--max-num-batched-tokens is ", LoadOptions { max_num_batched_tokens: Some(n), ..of() }));
         cases.push(("--max-model-len is ", LoadOptions { max_model_len: Some(n), ..of() }));
@@ -94,7 +94,7 @@ fn what_does_not_fit_says_what_would() {
     let needs = |options: LoadOptions| LoadPlan::new(&options, &model, &machine()).unwrap().plan.memory;
     let cases = [
         (LoadOptions { kv_cache_bytes: Some(1 << 30), ..of() }, 64 << 20, "give a --kv-cache-bytes of "),
-        (LoadOptions { max_num_seqs: 1 << 30, ..of() }, 64 << 20, "give a --max-num-seqs of "),
+        (LoadOptions { max_num_seqs: Some(1 << 30), ..of() }, 64 << 20, "give a --max-num-seqs of "),
         (LoadOptions { block_size: 1 << 24, ..of() }, 64 << 20, "give a --block-size of "),
         (of(), needs(of()).weights, "the weights alone are more than that"),
         (
@@ -105,11 +105,12 @@ fn what_does_not_fit_says_what_would() {
         (
             LoadOptions {
                 max_num_batched_tokens: Some(1),
-                max_num_seqs: 1,
+                max_num_seqs: Some(1),
                 max_model_len: Some(model.spec.max_positions),
                 ..of()
             },
-            needs(LoadOptions { max_num_batched_tokens: Some(1), max_num_seqs: 1, ..of() }).total() - 5000,
+            needs(LoadOptions { max_num_batched_tokens: Some(1), max_num_seqs: Some(1), ..of() }).total()
+                - 5000,
             "give a --max-model-len of ",
         ),
     ];
@@ -124,7 +125,8 @@ fn what_does_not_fit_says_what_would() {
 #[test]
 fn a_context_that_nobody_asked_for_is_lowered_to_what_fits() {
     let model = model();
-    let options = LoadOptions { max_num_batched_tokens: Some(1), max_num_seqs: 1, ..LoadOptions::default() };
+    let options =
+        LoadOptions { max_num_batched_tokens: Some(1), max_num_seqs: Some(1), ..LoadOptions::default() };
     let full = LoadPlan::new(&options, &model, &machine()).unwrap();
     assert_eq!(full.plan.limits.context, model.spec.max_positions);
     let memory_bytes = full.plan.memory.total() - full.block_bytes;
@@ -140,8 +142,11 @@ fn a_context_that_nobody_asked_for_is_lowered_to_what_fits() {
 
 #[test]
 fn a_step_holds_no_more_than_all_sequences_have() {
-    let options =
-        LoadOptions { max_num_batched_tokens: Some(1_000_000), max_num_seqs: 2, ..LoadOptions::default() };
+    let options = LoadOptions {
+        max_num_batched_tokens: Some(1_000_000),
+        max_num_seqs: Some(2),
+        ..LoadOptions::default()
+    };
     let options = LoadOptions { max_model_len: Some(48), ..options };
     assert_eq!(LoadPlan::new(&options, &model(), &machine()).unwrap().plan.limits.step_tokens, 96);
 }
@@ -170,7 +175,7 @@ fn options() -> impl Strategy<Value = LoadOptions> {
             kv,
         )| {
             LoadOptions {
-                max_num_seqs,
+                max_num_seqs: Some(max_num_seqs),
                 block_size,
                 max_num_logits,
                 max_num_batched_tokens,
@@ -200,7 +205,7 @@ fn advised(options: &LoadOptions, text: &str) -> Option<LoadOptions> {
             "kv-cache-bytes" => next.kv_cache_bytes = Some(number),
             "max-model-len" => next.max_model_len = Some(number),
             "block-size" => next.block_size = number,
-            "max-num-seqs" => next.max_num_seqs = number,
+            "max-num-seqs" => next.max_num_seqs = Some(number),
             "max-num-batched-tokens" => next.max_num_batched_tokens = Some(number),
             other => panic!("{other} is no option: {text}"),
         }

@@ -1,9 +1,9 @@
 //! What came back.
 
-use nvllm_core::{RowOutput, SeqId, SeqStep, Step, StepId, StepOutput};
+use nvllm_core::{BlockId, RowOutput, SeqStep, Step, StepId, StepOutput};
 
-use crate::scheduler::{InFlight, Part};
-use crate::sequence::Sequence;
+use crate::scheduler::{InFlight, Key, Part};
+use crate::sequence::Phase;
 use crate::{FinishReason, Result, SchedError, Scheduler, SeqEvent};
 
 impl Scheduler {
@@ -23,17 +23,18 @@ impl Scheduler {
         if let Some(front) = self.in_flight.front() {
             check_output(front, &output).map_err(|problem| SchedError::BadOutput { step, problem })?;
         }
-        let parts = self.in_flight.pop_front().map_or_else(Vec::new, |front| front.parts);
+        let Some(flight) = self.in_flight.pop_front() else { return Err(SchedError::UnknownStep { step }) };
         let mut rows = output.rows.into_iter();
-        let mut events = Vec::new();
+        let mut events = Vec::with_capacity(flight.parts.len());
         self.totals.num_steps += 1;
-        for part in parts {
-            self.count_prompt(&part);
+        for part in &flight.parts {
+            self.count_prompt(part);
             // All of its rows, whether they are looked at or not: the next sequence's follow them.
-            let rows = rows.by_ref().take(part.rows.len()).collect();
-            self.commit_part(&part, rows, &mut events);
-            self.unpin(part.seq);
+            self.commit_part(part, &mut rows.by_ref().take(part.rows.len()), &mut events);
+            self.publish(part);
+            self.unpin(part.key);
         }
+        self.release_copied(&flight);
         Ok(events)
     }
 
@@ -46,11 +47,12 @@ impl Scheduler {
         let mut rows = output.rows.iter();
         let mut part_of_step = Step { id: step.id, entry: step.entry, ..Step::default() };
         for (seq, part) in step.seqs.iter().zip(&flight.parts) {
-            // Those that have ended meanwhile need no reason.
-            let lives = |state: &&Sequence| state.finished.is_none();
             let unusable = rows.by_ref().take(seq.outputs.len()).filter(|row| row.unusable).count() > 0;
-            let state = self.seqs.get(&part.seq).filter(|_| unusable).filter(lives);
-            let Some(state) = state else { continue };
+            let state = &self.seqs[part.key];
+            // Those that have ended meanwhile need no reason.
+            if !unusable || state.is_finished() {
+                continue;
+            }
             let tokens = (part.first..part.first + part.len).map(|index| state.token(index)).collect();
             part_of_step.seqs.push(SeqStep { tokens, ..seq.clone() });
         }
@@ -65,34 +67,46 @@ impl Scheduler {
         let at = self.in_flight.iter().position(|f| f.id == step);
         let failed = at.and_then(|at| self.in_flight.remove(at)).ok_or(SchedError::UnknownStep { step })?;
         let mut events = Vec::new();
-        for part in failed.parts {
-            events.extend(self.finish(part.seq, FinishReason::Failed));
-            self.unpin(part.seq);
+        for part in &failed.parts {
+            events.extend(self.finish_key(part.key, FinishReason::Failed));
+            self.unpin(part.key);
         }
+        self.release_copied(&failed);
         Ok(events)
     }
 
     /// Counts the prompt tokens that a committed step computed for a sequence.
     fn count_prompt(&mut self, part: &Part) {
-        let prompt_len = self.seqs.get(&part.seq).map_or(0, Sequence::prompt_len);
+        let prompt_len = self.seqs[part.key].prompt_len();
         let computed = (part.first + part.len).min(prompt_len) - part.first.min(prompt_len);
         self.totals.num_prompt_tokens += computed as u64;
     }
 
-    fn commit_part(&mut self, part: &Part, rows: Vec<RowOutput>, events: &mut Vec<SeqEvent>) {
-        let seq = part.seq;
-        let Some(state) = self.seqs.get_mut(&seq).filter(|s| s.finished.is_none()) else { return };
+    /// Takes in the rows of a part. The iterator has exactly those, and is used up.
+    fn commit_part(
+        &mut self,
+        part: &Part,
+        rows: &mut dyn Iterator<Item = RowOutput>,
+        events: &mut Vec<SeqEvent>,
+    ) {
+        let state = &mut self.seqs[part.key];
+        if state.is_finished() {
+            return rows.for_each(drop);
+        }
+        let seq = state.id;
         let mut reason = None;
-        for (want, RowOutput { token, logprobs, values: logits, unusable }) in part.rows.iter().zip(rows) {
+        let num_before = state.output.len();
+        for (want, row) in part.rows.iter().zip(&mut *rows) {
+            let RowOutput { token, logprobs, values: logits, unusable } = row;
             let index = part.first + want.index as usize;
             if unusable {
                 reason = Some(FinishReason::Unusable);
                 break;
             }
+            state.reported = index + 1;
             if let Some(token) = token.filter(|_| want.sample) {
                 let logprobs = logprobs.filter(|_| want.top_logprobs.is_some());
                 state.output.push(token);
-                self.totals.num_output_tokens += 1;
                 events.push(SeqEvent::Token { seq, index, token, logprobs, logits });
                 if state.new.sampling.stop_tokens.contains(&token) {
                     reason = Some(FinishReason::StopToken(token));
@@ -102,19 +116,57 @@ impl Scheduler {
                 events.push(SeqEvent::PromptRow { seq, index, logprobs, logits });
             }
         }
+        rows.for_each(drop);
+        let num_new = state.output.len() - num_before;
         let prompt_done = part.first + part.len >= state.prompt_len();
         if reason.is_none() && prompt_done && state.output.len() >= state.max_tokens {
             reason = Some(FinishReason::Length);
         }
-        events.extend(reason.and_then(|reason| self.finish(seq, reason)));
+        self.totals.num_output_tokens += num_new as u64;
+        self.queue.charge(state.place(), num_new);
+        events.extend(reason.and_then(|reason| self.finish_key(part.key, reason)));
+    }
+
+    /// Lets other sequences find the blocks that a committed step has filled and, when that was the
+    /// end of the prompt, the other choices share them; gives those back that no later row sees.
+    fn publish(&mut self, part: &Part) {
+        let Self { config, pools, seqs, .. } = self;
+        let seq = &mut seqs[part.key];
+        // What was computed from numbers that are none, or by a step that failed, is not kept.
+        if matches!(seq.phase, Phase::Finished(FinishReason::Failed | FinishReason::Unusable)) {
+            return;
+        }
+        let end = part.first + part.len;
+        seq.committed = end;
+        // A sequence that has ended may have run on from tokens that nobody knows.
+        let num_full = end.min(seq.prompt_len() + seq.output.len()) / config.block_len;
+        if config.prefix_cache && seq.new.positions.is_none() && num_full > seq.num_published {
+            seq.hash_blocks(num_full, config.block_len);
+            let tables = seq.allocation.iter().flat_map(|held| &held.tables);
+            for (pool, table) in pools.iter_mut().zip(tables) {
+                let full = table.iter().zip(&seq.hashes).take(num_full).skip(seq.num_published);
+                let full = full.filter(|(block, _)| **block != BlockId::NULL);
+                full.for_each(|(block, hash)| pool.publish(*block, *hash));
+            }
+            seq.num_published = num_full;
+        }
+        let prompt_done = end >= seq.prompt_len();
+        self.give_back(part.key, end);
+        if prompt_done {
+            self.enqueue_followers(part.key);
+        }
     }
 
     /// Takes note that a step with this sequence is over.
-    fn unpin(&mut self, seq: SeqId) {
-        if let Some(state) = self.seqs.get_mut(&seq) {
-            state.in_flight = state.in_flight.saturating_sub(1);
-        }
-        self.forget_if_unpinned(seq);
+    fn unpin(&mut self, key: Key) {
+        let seq = &mut self.seqs[key];
+        seq.in_flight = seq.in_flight.saturating_sub(1);
+        self.settle(key);
+    }
+
+    /// Gives back the blocks that a step copied from.
+    fn release_copied(&mut self, flight: &InFlight) {
+        flight.copied.iter().for_each(|(group, block)| self.pools[*group].release(&[*block]));
     }
 }
 

@@ -4,6 +4,15 @@ use nvllm_core::Limits;
 
 use crate::{Result, SchedError};
 
+/// The blocks of one KV group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupConfig {
+    /// Physical blocks, the null block included. The backend's geometry knows the number.
+    pub num_blocks: usize,
+    /// Keys older than this many positions are never read: their blocks are given back.
+    pub window: Option<usize>,
+}
+
 /// Budgets of a step and sizes of what sequences hold. Equal to what the model was loaded with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SchedConfig {
@@ -19,17 +28,20 @@ pub struct SchedConfig {
     pub max_positions: usize,
     /// KV positions in one block.
     pub block_len: usize,
-    /// Physical blocks of each KV group, the null block included. The backend's geometry knows the
-    /// number.
-    pub num_blocks: Vec<usize>,
+    /// The KV groups.
+    pub groups: Vec<GroupConfig>,
     /// Steps planned and not yet committed.
     pub max_in_flight: usize,
+    /// Whether a prompt takes the keys and values of a prefix that the cache still holds.
+    pub prefix_cache: bool,
+    /// The weight of each tenant: shares of the tokens where several have sequences waiting.
+    pub tenant_weights: Vec<u32>,
 }
 
 impl SchedConfig {
-    /// The configuration for a model loaded under `limits`, with `num_blocks` blocks in each of its
-    /// KV groups (the null block included) and `max_positions` position ids.
-    pub fn new(limits: &Limits, num_blocks: Vec<usize>, max_positions: usize) -> Self {
+    /// The configuration for a model loaded under `limits`, with its KV `groups` and
+    /// `max_positions` position ids: one tenant, prefixes reused.
+    pub fn new(limits: &Limits, groups: Vec<GroupConfig>, max_positions: usize) -> Self {
         Self {
             step_tokens: limits.step_tokens,
             step_outputs: limits.step_outputs,
@@ -37,8 +49,10 @@ impl SchedConfig {
             context: limits.context,
             max_positions,
             block_len: limits.block_len,
-            num_blocks,
+            groups,
             max_in_flight: limits.max_in_flight,
+            prefix_cache: true,
+            tenant_weights: vec![1],
         }
     }
 
@@ -53,21 +67,25 @@ impl SchedConfig {
             ("max_positions", self.max_positions),
             ("block_len", self.block_len),
             ("max_in_flight", self.max_in_flight),
+            ("tenant_weights", self.tenant_weights.len()),
+            ("tenant_weights", self.tenant_weights.iter().copied().min().unwrap_or(0) as usize),
+            ("window", self.groups.iter().filter_map(|g| g.window).min().unwrap_or(1)),
         ];
         let ids = [("seqs", self.seqs), ("max_positions", self.max_positions)];
         let bad = |field, value, remedy| Err(SchedError::BadConfig { field, value, remedy });
         if let Some(&(field, value)) = nonzero.iter().find(|(_, value)| *value == 0) {
             return bad(field, value, "give at least 1");
         }
-        if let Some(&value) = self.num_blocks.iter().find(|n| **n < 2) {
+        let num_blocks = || self.groups.iter().map(|g| g.num_blocks);
+        if let Some(value) = num_blocks().find(|n| *n < 2) {
             return bad("num_blocks", value, "give at least 2: the null block and one to use");
         }
         let too_big = |value: usize| u32::try_from(value).is_err();
         if let Some(&(field, value)) = ids.iter().find(|(_, value)| too_big(*value)) {
             return bad(field, value, "ids have 32 bits");
         }
-        match self.num_blocks.iter().find(|n| too_big(**n)) {
-            Some(&value) => bad("num_blocks", value, "ids have 32 bits"),
+        match num_blocks().find(|n| too_big(*n)) {
+            Some(value) => bad("num_blocks", value, "ids have 32 bits"),
             None => Ok(()),
         }
     }
@@ -77,9 +95,28 @@ impl SchedConfig {
         len.div_ceil(self.block_len)
     }
 
-    /// KV positions that one sequence can have with the cache to itself; `None` if the model has no
-    /// KV cache.
+    /// Blocks that a sequence of `len` positions must be able to hold in a group at once, to get
+    /// there one step after another: all, or a window, the block that it begins in, and the block
+    /// that it goes on in.
+    pub(crate) fn blocks_at_once(&self, group: &GroupConfig, len: usize) -> usize {
+        let all = self.blocks_for(len);
+        group.window.map_or(all, |window| all.min(self.blocks_for(window - 1) + 2))
+    }
+
+    /// The first of the blocks that rows from KV index `index` on see; those before it are not
+    /// read any more.
+    pub(crate) fn first_block_seen(&self, group: &GroupConfig, index: usize) -> usize {
+        group.window.map_or(0, |window| (index + 1).saturating_sub(window) / self.block_len)
+    }
+
+    /// KV positions that one sequence can have with the cache to itself; `None` if the cache does
+    /// not bound them.
     pub(crate) fn cache_positions(&self) -> Option<usize> {
-        self.num_blocks.iter().map(|n| (n - 1).saturating_mul(self.block_len)).min()
+        let bound = |group: &GroupConfig| {
+            let available = group.num_blocks - 1;
+            let bounded = self.blocks_at_once(group, usize::MAX) > available;
+            bounded.then(|| available.saturating_mul(self.block_len))
+        };
+        self.groups.iter().filter_map(bound).min()
     }
 }

@@ -57,6 +57,22 @@ pub enum SchedError {
         /// KV positions in one block.
         block_len: usize,
     },
+    /// More choices than can run at once, or none.
+    #[error("n is {n}; give 1 to {slots}, the sequences that run at once")]
+    BadChoices {
+        /// Choices asked for.
+        n: usize,
+        /// Slots there are.
+        slots: usize,
+    },
+    /// A tenant that the configuration does not have.
+    #[error("tenant {tenant} is not known; there are {num_tenants}, counted from 0")]
+    UnknownTenant {
+        /// The tenant's index.
+        tenant: u32,
+        /// How many there are.
+        num_tenants: usize,
+    },
     /// A step that was never planned, or is committed already.
     #[error("step {step} is not in flight; commit each planned step once")]
     UnknownStep {
@@ -114,6 +130,8 @@ mod tests {
             },
             SchedError::BadPositions { problem: "3 are given".into() },
             SchedError::NeverFits { prompt_len: 5, max_tokens: 2, needed: 3, available: 1, block_len: 2 },
+            SchedError::BadChoices { n: 0, slots: 4 },
+            SchedError::UnknownTenant { tenant: 1, num_tenants: 1 },
             SchedError::UnknownStep { step },
             SchedError::OutOfOrder { step, first: StepId(2) },
             SchedError::BadOutput { step, problem: "has no tokens".into() },
@@ -126,12 +144,14 @@ mod tests {
             SchedError::PromptTooLong { .. } => 2,
             SchedError::BadPositions { .. } => 3,
             SchedError::NeverFits { .. } => 4,
-            SchedError::UnknownStep { .. } => 5,
-            SchedError::OutOfOrder { .. } => 6,
-            SchedError::BadOutput { .. } => 7,
-            SchedError::Broken { .. } => 8,
+            SchedError::BadChoices { .. } => 5,
+            SchedError::UnknownTenant { .. } => 6,
+            SchedError::UnknownStep { .. } => 7,
+            SchedError::OutOfOrder { .. } => 8,
+            SchedError::BadOutput { .. } => 9,
+            SchedError::Broken { .. } => 10,
         };
-        assert!(all.iter().map(number).eq(0..9));
+        assert!(all.iter().map(number).eq(0..11));
         for error in all {
             assert!(error.source().is_none(), "{error}");
         }

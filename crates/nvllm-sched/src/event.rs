@@ -15,6 +15,8 @@ pub enum FinishReason {
     Aborted,
     /// The backend could not run one of its steps.
     Failed,
+    /// Its deadline has passed.
+    Deadline,
     /// The model's logits were NaN or infinite where a token was to be sampled or scored.
     Unusable,
 }
@@ -24,8 +26,11 @@ pub enum FinishReason {
 pub struct Admitted {
     /// The sequence.
     pub seq: SeqId,
-    /// Tokens of its prompt whose keys and values were in the cache already: 0, as none are reused.
+    /// Tokens whose keys and values were in the cache already, left there by other sequences, by
+    /// another choice of the same prompt, or by itself before it was preempted.
     pub cached_tokens: usize,
+    /// Whether it was preempted before: it had a slot already.
+    pub resumed: bool,
 }
 
 /// One piece of news of a sequence. Within a sequence events come in the order of its tokens, and

@@ -13,39 +13,52 @@
 //! host always knows them. A stop that is found late discards what later steps made for the
 //! sequence, and its slot and blocks stay pinned until the last of those steps is committed.
 //!
-//! **Policy.** Sequences that hold a slot go first: the one that has waited longest, then those
+//! **Turns.** Sequences that hold a slot go first: the one that has waited longest, then those
 //! that need a single token, then those in mid-prompt. What they leave of the step's tokens and
-//! output rows goes to waiting sequences, by priority and then arrival; nobody overtakes the head
-//! of the queue, so a large request is not starved by small ones. A sequence is admitted only if
-//! the KV blocks of its prompt *and* of all tokens that it may yet generate are neither used nor
-//! promised to another. That is the simplest policy that needs no preemption and cannot deadlock:
-//! whoever runs can finish. It costs concurrency when `max_tokens` is far above what is generated;
-//! give an honest `max_tokens`. Physical blocks are taken only when a step first writes to them.
+//! output rows goes to waiting sequences: by priority, then by turns of the tenants (deficit round
+//! robin on tokens, in `queue.rs`), then by arrival. Nobody overtakes the head of the queue, so a
+//! large request is not starved by small ones.
+//!
+//! **Blocks.** A sequence is admitted when there are free KV blocks for the tokens that it knows,
+//! not for those that it may yet generate, less a watermark. When a running sequence needs a block
+//! and none is free, the last one is preempted and computes its tokens again later (`preempt.rs`).
+//! Whoever ranks first always gets what it needs, so there is always somebody who gets on.
+//!
+//! **Prefixes.** Full blocks can be found by a hash of their tokens and all tokens before them
+//! (`prefix.rs`), from the commit of the step that filled them until they are overwritten, which
+//! happens to the block that has been free longest. A new sequence takes over the longest prefix
+//! that is still there, but computes its last token in any case: the next is sampled from it. The
+//! choices of one prompt share its blocks, the last of them as a [copy](nvllm_core::BlockCopy),
+//! since each writes its own tokens there. Blocks behind a sliding window are given back.
 //!
 //! **Pure logic.** No clock, no device, no thread, no randomness: equal calls give equal steps, so
 //! that a trace can be a snapshot and a million random interleavings a unit test.
 //! [`Scheduler::check`] states every invariant.
 //!
-//! Deliberately absent, and admitted by the types: prefix reuse (the pool counts references),
-//! preemption (a slot's reset carries output so far, and whether a row samples depends on what is
-//! known and not on a phase), fairness between tenants, speculative steps, grammar masks. Text is
-//! absent for good: stop strings are the engine's, which calls [`Scheduler::finish`].
+//! Deliberately absent, and admitted by the types: speculative steps, grammar masks, adapters (whose
+//! name will be part of a prefix's root hash, beside the salt). Text is absent for good: stop
+//! strings are the engine's, which calls [`Scheduler::finish`].
 
+mod admit;
 mod check;
 mod commit;
 mod config;
 mod error;
 mod event;
+mod free_list;
 mod plan;
 mod pool;
+mod preempt;
+mod prefix;
+mod queue;
 mod scheduler;
 mod sequence;
 
 #[cfg(test)]
 mod tests;
 
-pub use config::SchedConfig;
+pub use config::{GroupConfig, SchedConfig};
 pub use error::{Result, SchedError};
 pub use event::{Admitted, FinishReason, SeqEvent};
 pub use scheduler::{Scheduler, Stats, Totals};
-pub use sequence::NewSequence;
+pub use sequence::{NewSequence, TenantId};

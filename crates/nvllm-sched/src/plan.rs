@@ -1,19 +1,19 @@
 //! What runs next.
 
-use std::sync::Arc;
+use nvllm_core::{OutputRow, SeqStep, Source, Step};
 
-use nvllm_core::{OutputRow, SeqId, SeqStep, SlotReset, Source, Step};
-
-use crate::scheduler::{InFlight, Part};
-use crate::sequence::{Held, Sequence};
-use crate::{Admitted, Scheduler};
+use crate::Scheduler;
+use crate::scheduler::{InFlight, Key, Part};
+use crate::sequence::{Phase, Sequence};
 
 /// A step in the making.
-struct Draft {
-    step: Step,
-    parts: Vec<Part>,
-    tokens_left: usize,
-    outputs_left: usize,
+pub(crate) struct Draft {
+    pub(crate) step: Step,
+    pub(crate) parts: Vec<Part>,
+    pub(crate) tokens_left: usize,
+    pub(crate) outputs_left: usize,
+    /// Whether a running sequence sits out for want of blocks.
+    pub(crate) starved: bool,
 }
 
 impl Scheduler {
@@ -29,23 +29,21 @@ impl Scheduler {
         }
         let mut draft = Draft {
             step: Step { id: self.next_step, ..Step::default() },
-            parts: Vec::new(),
+            parts: Vec::with_capacity(self.running.len()),
             tokens_left: self.config.step_tokens,
             outputs_left: self.config.step_outputs,
+            starved: false,
         };
+        draft.step.seqs.reserve(self.running.len());
         self.plan_running(&mut draft);
         self.admit(&mut draft);
         if draft.parts.is_empty() {
             return None;
         }
         self.next_step.0 += 1;
-        self.in_flight.push_back(InFlight { id: draft.step.id, parts: draft.parts });
+        let copied = draft.step.copies.iter().map(|copy| (copy.group, copy.from)).collect();
+        self.in_flight.push_back(InFlight { id: draft.step.id, parts: draft.parts, copied });
         Some(draft.step)
-    }
-
-    /// The sequences that the last call of [`plan`](Self::plan) gave a slot.
-    pub fn admitted(&self) -> &[Admitted] {
-        &self.admitted
     }
 
     /// Sequences that hold a slot, by turns: who was passed over in the step before goes first, so
@@ -54,56 +52,47 @@ impl Scheduler {
     ///
     /// The order is kept (the sort is stable), so that those who take turns go round.
     fn plan_running(&mut self, draft: &mut Draft) {
-        let seqs = &self.seqs;
-        self.running.sort_by_key(|id| seqs.get(id).map(|seq| (seq.last_step, seq.num_pending() > 1)));
-        for id in self.running.clone() {
-            self.push(id, draft);
+        let turn = |&key: &Key| {
+            (self.seqs[key].last_step, self.seqs[key].num_pending(self.seqs[key].computed) > 1, key)
+        };
+        let mut turns: Vec<_> = self.running.iter().map(turn).collect();
+        turns.sort_by_key(|&(last_step, is_chunk, _)| (last_step, is_chunk));
+        self.running.clear();
+        self.running.extend(turns.iter().map(|(_, _, key)| key));
+        for (_, _, key) in turns {
+            // It may have been preempted for one that went before it.
+            if self.seqs[key].phase == Phase::Running {
+                self.push(key, draft);
+            }
         }
     }
 
-    /// Waiting sequences, while there is a slot, and blocks for all that they may become.
-    fn admit(&mut self, draft: &mut Draft) {
-        let unpromised = |group: usize| self.pools[group].num_free().saturating_sub(self.promised(group));
-        let mut unpromised: Vec<usize> = (0..self.pools.len()).map(unpromised).collect();
-        while let Some(&(priority, id)) = self.waiting.first() {
-            let (Some(&slot), Some(seq)) = (self.free_slots.first(), self.seqs.get_mut(&id)) else { return };
-            let needed = self.config.blocks_for(seq.max_kv_len());
-            let room = unpromised.iter().all(|n| *n >= needed);
-            if !room || chunk(seq, draft.tokens_left, draft.outputs_left).0 == 0 {
+    /// Adds as much of a sequence to the step as budgets and blocks allow.
+    pub(crate) fn push(&mut self, key: Key, draft: &mut Draft) {
+        let (mut len, mut rows) =
+            chunk(&self.seqs[key], self.seqs[key].computed, draft.tokens_left, draft.outputs_left);
+        if len == 0 {
+            return;
+        }
+        let room = self.make_room(key, len, draft);
+        if room < len {
+            draft.starved = true;
+            (len, rows) = chunk(&self.seqs[key], self.seqs[key].computed, room, draft.outputs_left);
+            if len == 0 {
                 return;
             }
-            unpromised.iter_mut().for_each(|n| *n -= needed);
-            seq.held = Some(Held { slot, tables: vec![Arc::default(); self.pools.len()] });
-            draft.step.resets.push(SlotReset {
-                slot,
-                prompt: Arc::clone(&seq.new.prompt),
-                output: seq.output.as_slice().into(),
-                sampling: Arc::clone(&seq.new.sampling),
-            });
-            self.waiting.remove(&(priority, id));
-            self.free_slots.remove(&slot);
-            self.running.push(id);
-            self.admitted.push(Admitted { seq: id, cached_tokens: 0 });
-            self.push(id, draft);
         }
-    }
-
-    /// Adds as much of a sequence to the step as budgets allow.
-    fn push(&mut self, id: SeqId, draft: &mut Draft) {
-        let Some(seq) = self.seqs.get_mut(&id) else { return };
-        let (len, rows) = chunk(seq, draft.tokens_left, draft.outputs_left);
-        let Some(held) = seq.held.as_mut().filter(|_| len > 0) else { return };
+        let seq = &mut self.seqs[key];
         let (first, end) = (seq.computed, seq.computed + len);
         let num_blocks = self.config.blocks_for(end);
+        let Some(held) = seq.allocation.as_mut() else { return };
         for (pool, table) in self.pools.iter_mut().zip(&mut held.tables) {
             let num_new = num_blocks.saturating_sub(table.len());
-            if num_new == 0 {
-                continue;
+            if num_new > 0 {
+                // There is room, so this cannot fail; if it did, the sequence would sit out.
+                let Some(new) = pool.alloc(num_new) else { return };
+                *table = table.iter().copied().chain(new).collect();
             }
-            // Admission promised these blocks, so this cannot fail; if it did, the sequence would
-            // sit out the step.
-            let Some(new) = pool.alloc(num_new) else { return };
-            *table = table.iter().copied().chain(new).collect();
         }
         let (slot, block_tables) = (held.slot, held.tables.clone());
         draft.step.seqs.push(SeqStep {
@@ -120,17 +109,22 @@ impl Scheduler {
         seq.num_sampled += rows.iter().filter(|row| row.sample).count();
         seq.in_flight += 1;
         seq.last_step = draft.step.id;
-        draft.parts.push(Part { seq: id, first, len, rows });
+        draft.parts.push(Part { key, first, len, rows });
     }
 }
 
-/// The next tokens of `seq` within `max_tokens`, stopping before the row that would be one output
-/// too many.
-fn chunk(seq: &Sequence, max_tokens: usize, max_outputs: usize) -> (usize, Vec<OutputRow>) {
-    let len = seq.num_pending().min(max_tokens);
+/// The next tokens of `seq` from index `first` on within `max_tokens`, stopping before the row that
+/// would be one output too many.
+pub(crate) fn chunk(
+    seq: &Sequence,
+    first: usize,
+    max_tokens: usize,
+    max_outputs: usize,
+) -> (usize, Vec<OutputRow>) {
+    let len = seq.num_pending(first).min(max_tokens);
     let mut rows = Vec::new();
     for at in 0..len {
-        let row = seq.output_row(seq.computed + at, at);
+        let row = seq.output_row(first + at, at);
         if row.is_some() && rows.len() == max_outputs {
             return (at, rows);
         }

@@ -1,17 +1,24 @@
 //! The scheduler's state, and how sequences enter and leave it.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
 
-use nvllm_core::{OutputRow, SeqId, SlotId, StepId};
+use nvllm_core::{BlockId, OutputRow, SamplingParams, SeqId, SlotId, StepId};
+use slab::Slab;
 
 use crate::pool::BlockPool;
-use crate::sequence::Sequence;
+use crate::queue::Queue;
+use crate::sequence::{Phase, Sequence};
 use crate::{Admitted, FinishReason, NewSequence, Result, SchedConfig, SeqEvent};
+
+/// Where a sequence is in [`Scheduler::seqs`].
+pub(crate) type Key = usize;
 
 /// One sequence's part of an uncommitted step.
 #[derive(Clone, Debug)]
 pub(crate) struct Part {
-    pub(crate) seq: SeqId,
+    pub(crate) key: Key,
     /// Index in the sequence of the step's first new token.
     pub(crate) first: usize,
     /// New tokens.
@@ -24,23 +31,23 @@ pub(crate) struct Part {
 pub(crate) struct InFlight {
     pub(crate) id: StepId,
     pub(crate) parts: Vec<Part>,
+    /// Blocks that it copies from, by KV group, held for that.
+    pub(crate) copied: Vec<(usize, BlockId)>,
 }
 
 /// Counts for metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Sequences without a slot.
+    /// Sequences that wait for a slot, preempted ones too.
     pub num_waiting: usize,
     /// Sequences with a slot that are not finished.
     pub num_running: usize,
-    /// Finished sequences whose last step is not yet committed.
+    /// Finished or preempted sequences whose last step is not yet committed.
     pub num_ending: usize,
     /// Steps planned and not yet committed.
     pub num_in_flight: usize,
     /// KV blocks that sequences hold, all groups.
     pub used_blocks: usize,
-    /// Free KV blocks that running sequences may yet need, all groups.
-    pub promised_blocks: usize,
     /// KV blocks there are, all groups, null blocks not counted.
     pub total_blocks: usize,
     /// Totals since the scheduler was made.
@@ -52,10 +59,16 @@ pub struct Stats {
 pub struct Totals {
     /// Committed steps.
     pub num_steps: u64,
-    /// Prompt tokens that they computed.
+    /// Prompt tokens that they computed, again after a preemption.
     pub num_prompt_tokens: u64,
     /// Tokens that they sampled, less those that came after their sequence's end.
     pub num_output_tokens: u64,
+    /// Tokens of the prompts that were admitted.
+    pub num_queried_tokens: u64,
+    /// Those of them whose keys and values were in the cache.
+    pub num_cached_tokens: u64,
+    /// Sequences preempted.
+    pub num_preemptions: u64,
 }
 
 /// Decides what runs. See the [crate] for the policy.
@@ -66,11 +79,16 @@ pub struct Scheduler {
     /// Slots that nobody holds.
     pub(crate) free_slots: BTreeSet<SlotId>,
     /// All sequences that are not forgotten.
-    pub(crate) seqs: BTreeMap<SeqId, Sequence>,
-    /// Those without a slot. Ids ascend, so they stand for arrival.
-    pub(crate) waiting: BTreeSet<(i32, SeqId)>,
-    /// Those with a slot that are not finished, in order of turns.
-    pub(crate) running: Vec<SeqId>,
+    pub(crate) seqs: Slab<Sequence>,
+    pub(crate) keys: HashMap<SeqId, Key>,
+    /// Those in phase `Waiting`.
+    pub(crate) queue: Queue,
+    /// Those in phase `Running`, in order of turns.
+    pub(crate) running: Vec<Key>,
+    /// Finished and preempted ones, whose steps in flight pin what they hold.
+    pub(crate) num_pinned: usize,
+    /// Those that end by the clock.
+    pub(crate) deadlines: BTreeSet<(Duration, SeqId)>,
     pub(crate) in_flight: VecDeque<InFlight>,
     /// Those that the last call of `plan` gave a slot.
     pub(crate) admitted: Vec<Admitted>,
@@ -84,11 +102,15 @@ impl Scheduler {
     pub fn new(config: SchedConfig) -> Result<Self> {
         config.check()?;
         Ok(Self {
-            pools: config.num_blocks.iter().map(|&n| BlockPool::new(n)).collect(),
+            pools: config.groups.iter().map(|group| BlockPool::new(group.num_blocks)).collect(),
             free_slots: (0..config.seqs).map(|i| SlotId(i as u32)).collect(),
-            seqs: BTreeMap::new(),
-            waiting: BTreeSet::new(),
+            seqs: Slab::new(),
+            keys: HashMap::new(),
+            // A turn of a tenant is what fills one step.
+            queue: Queue::new(&config.tenant_weights, config.step_tokens),
             running: Vec::new(),
+            num_pinned: 0,
+            deadlines: BTreeSet::new(),
             in_flight: VecDeque::new(),
             admitted: Vec::new(),
             totals: Totals::default(),
@@ -104,63 +126,136 @@ impl Scheduler {
         &self.config
     }
 
-    /// Puts a sequence into the queue.
-    ///
-    /// Errors if it could not run even alone: an empty prompt, one that leaves no room in the
-    /// context or the model's positions, position ids that do not fit the prompt, more KV blocks
-    /// than there are.
+    /// Queues a sequence. Errors, with nothing changed, if it could never run.
     pub fn add(&mut self, new: NewSequence) -> Result<SeqId> {
-        let max_tokens = new.max_tokens(&self.config)?;
-        let id = self.next_seq;
-        self.next_seq.0 += 1;
-        self.waiting.insert((new.priority, id));
-        self.seqs.insert(id, Sequence::new(new, max_tokens));
-        Ok(id)
+        let max_tokens = new.check(1, &self.config)?;
+        let key = self.insert(new, max_tokens);
+        self.enqueue(key);
+        Ok(self.seqs[key].id)
     }
 
-    /// Ends a sequence that its client no longer wants: [`finish`](Self::finish) with
-    /// [`FinishReason::Aborted`].
+    /// Queues `n` choices of one prompt, which is computed once: choices after the first share its
+    /// blocks. They differ by [`SamplingParams::choice`], counted up from that of `new`; rows of
+    /// the prompt are reported by the first only.
+    ///
+    /// Errors, with nothing changed, if they could never run together.
+    pub fn add_choices(&mut self, new: &NewSequence, n: usize) -> Result<Vec<SeqId>> {
+        let max_tokens = new.check(n, &self.config)?;
+        let first = self.insert(new.clone(), max_tokens);
+        for i in 1..n {
+            let choice = new.sampling.choice.wrapping_add(i as u32);
+            let sampling = Arc::new(SamplingParams { choice, ..(*new.sampling).clone() });
+            let key = self.insert(NewSequence { sampling, ..new.clone() }, max_tokens);
+            let leader = self.seqs[first].id;
+            let follower = &mut self.seqs[key];
+            follower.phase = Phase::Following;
+            follower.leader = Some(leader);
+            follower.reported = follower.prompt_len() - 1;
+            self.seqs[first].followers.push(key);
+        }
+        self.enqueue(first);
+        let ids = std::iter::once(first).chain(self.seqs[first].followers.iter().copied());
+        Ok(ids.map(|key| self.seqs[key].id).collect())
+    }
+
+    fn insert(&mut self, new: NewSequence, max_tokens: usize) -> Key {
+        let id = self.next_seq;
+        self.next_seq.0 += 1;
+        self.deadlines.extend(new.deadline.map(|at| (at, id)));
+        let key = self.seqs.insert(Sequence::new(id, new, max_tokens));
+        self.keys.insert(id, key);
+        key
+    }
+
+    fn enqueue(&mut self, key: Key) {
+        let seq = &mut self.seqs[key];
+        seq.phase = Phase::Waiting;
+        self.queue.push(seq.place(), seq.id);
+    }
+
+    /// Queues the choices that wait for a sequence's prompt: it is computed, or will not be.
+    pub(crate) fn enqueue_followers(&mut self, key: Key) {
+        for follower in std::mem::take(&mut self.seqs[key].followers) {
+            self.enqueue(follower);
+        }
+    }
+
+    /// Ends a sequence on behalf of its client; see [`finish`](Self::finish).
     pub fn abort(&mut self, seq: SeqId) -> Option<SeqEvent> {
         self.finish(seq, FinishReason::Aborted)
     }
 
-    /// Ends a sequence for a reason that the scheduler cannot see, such as a stop string. What
-    /// uncommitted steps made for it is discarded.
+    /// Ends all sequences whose deadline is not after `now`, on the clock that their deadlines were
+    /// read from.
+    pub fn expire(&mut self, now: Duration) -> Vec<SeqEvent> {
+        let mut events = Vec::new();
+        while let Some((_, seq)) = self.deadlines.first().copied().filter(|(at, _)| *at <= now) {
+            events.extend(self.finish(seq, FinishReason::Deadline));
+        }
+        events
+    }
+
+    /// Ends a sequence wherever it is. What it holds stays pinned until the last step that it is
+    /// part of is committed, and what steps made for it is discarded.
     ///
     /// Returns its last event, or `None` if it has ended already or never was: a client may give up
     /// at any time.
     pub fn finish(&mut self, seq: SeqId, reason: FinishReason) -> Option<SeqEvent> {
-        let state = self.seqs.get_mut(&seq)?;
-        if state.finished.is_some() {
+        let key = *self.keys.get(&seq)?;
+        self.finish_key(key, reason)
+    }
+
+    pub(crate) fn finish_key(&mut self, key: Key, reason: FinishReason) -> Option<SeqEvent> {
+        let state = &mut self.seqs[key];
+        let (seq, phase) = (state.id, state.phase);
+        if state.is_finished() {
             return None;
         }
-        state.finished = Some(reason);
-        self.waiting.remove(&(state.new.priority, seq));
-        self.running.retain(|running| *running != seq);
-        self.forget_if_unpinned(seq);
+        state.phase = Phase::Finished(reason);
+        if let Some(at) = state.new.deadline {
+            self.deadlines.remove(&(at, seq));
+        }
+        match phase {
+            Phase::Waiting => self.queue.remove(state.place(), seq),
+            Phase::Following => {
+                let leader = state.leader.and_then(|leader| self.keys.get(&leader).copied());
+                leader.into_iter().for_each(|leader| self.seqs[leader].followers.retain(|k| *k != key));
+            }
+            Phase::Running => {
+                self.running.retain(|running| *running != key);
+                self.num_pinned += 1;
+            }
+            Phase::Preempted | Phase::Finished(_) => {}
+        }
+        self.enqueue_followers(key);
+        self.settle(key);
         Some(SeqEvent::Finished { seq, reason })
     }
 
-    /// Takes back what a finished sequence holds, once no uncommitted step uses it.
-    pub(crate) fn forget_if_unpinned(&mut self, seq: SeqId) {
-        if !self.seqs.get(&seq).is_some_and(|s| s.finished.is_some() && s.in_flight == 0) {
+    /// Takes back what a finished or preempted sequence holds, once no uncommitted step uses it.
+    /// The finished one is forgotten, and the preempted one waits again.
+    pub(crate) fn settle(&mut self, key: Key) {
+        let seq = &mut self.seqs[key];
+        let phase = seq.phase;
+        if seq.in_flight > 0 || !matches!(phase, Phase::Finished(_) | Phase::Preempted) {
             return;
         }
-        let Some(held) = self.seqs.remove(&seq).and_then(|s| s.held) else { return };
-        self.free_slots.insert(held.slot);
-        for (pool, table) in self.pools.iter_mut().zip(&held.tables) {
-            pool.release(table);
+        if let Some(held) = seq.allocation.take() {
+            self.num_pinned -= 1;
+            self.free_slots.insert(held.slot);
+            for (pool, table) in self.pools.iter_mut().zip(&held.tables) {
+                pool.release(table);
+            }
         }
-    }
-
-    /// Free blocks of `group` that running sequences may yet need: those of all their tokens, less
-    /// those that they hold.
-    pub(crate) fn promised(&self, group: usize) -> usize {
-        let outstanding = |s: &Sequence| {
-            let held = s.held.as_ref().map_or(0, |held| held.tables[group].len());
-            self.config.blocks_for(s.max_kv_len()).saturating_sub(held)
-        };
-        self.running.iter().filter_map(|id| self.seqs.get(id)).map(outstanding).sum()
+        if phase == Phase::Preempted {
+            (seq.computed, seq.committed) = (0, 0);
+            seq.num_published = 0;
+            seq.phase = Phase::Waiting;
+            self.queue.resume(seq.place(), seq.id);
+        } else {
+            self.keys.remove(&seq.id);
+            self.seqs.remove(key);
+        }
     }
 
     /// Whether there is nothing to do and nothing to wait for.
@@ -171,12 +266,11 @@ impl Scheduler {
     /// Counts for metrics.
     pub fn stats(&self) -> Stats {
         Stats {
-            num_waiting: self.waiting.len(),
+            num_waiting: self.seqs.len() - self.running.len() - self.num_pinned,
             num_running: self.running.len(),
-            num_ending: self.seqs.len() - self.waiting.len() - self.running.len(),
+            num_ending: self.num_pinned,
             num_in_flight: self.in_flight.len(),
             used_blocks: self.pools.iter().map(BlockPool::num_used).sum(),
-            promised_blocks: (0..self.pools.len()).map(|group| self.promised(group)).sum(),
             total_blocks: self.pools.iter().map(BlockPool::num_total).sum(),
             totals: self.totals,
         }

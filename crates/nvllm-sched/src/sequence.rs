@@ -1,10 +1,24 @@
 //! A sequence: what was asked for, and how far it has come.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use nvllm_core::{BlockId, OutputRow, SamplingParams, SlotId, Source, StepId, TokenId};
+use nvllm_core::{BlockId, OutputRow, SamplingParams, SeqId, SlotId, Source, StepId, TokenId};
 
-use crate::{FinishReason, Result, SchedConfig, SchedError};
+use crate::prefix::BlockHash;
+use crate::queue::Place;
+use crate::scheduler::Key;
+use crate::{FinishReason, GroupConfig, Result, SchedConfig, SchedError};
+
+/// A tenant: an index into [`SchedConfig::tenant_weights`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TenantId(pub u32);
+
+impl TenantId {
+    pub(crate) const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
 
 /// What a sequence is to do.
 #[derive(Clone, Debug)]
@@ -16,8 +30,7 @@ pub struct NewSequence {
     /// an end-of-text token, leave it out.
     pub sampling: Arc<SamplingParams>,
     /// Tokens to sample at most. More than the context has room for is clamped to that; `None` is
-    /// as many as context and KV cache have room for, and reserves them. 0 only computes the
-    /// prompt.
+    /// as many as context and KV cache have room for. 0 only computes the prompt.
     pub max_tokens: Option<usize>,
     /// Log-probabilities of each sampled token and of this many of the most likely ones.
     pub logprobs: Option<u16>,
@@ -31,6 +44,14 @@ pub struct NewSequence {
     /// Position ids of the prompt's tokens instead of 0, 1, 2, ..; sampled tokens count up from the
     /// last.
     pub positions: Option<Arc<[u32]>>,
+    /// Whose it is: tenants of one priority take turns.
+    pub tenant: TenantId,
+    /// Keys and values are shared only between sequences with the same salt.
+    pub cache_salt: Option<Arc<str>>,
+    /// When it ends at the latest, by the clock that [`Scheduler::expire`] is told.
+    ///
+    /// [`Scheduler::expire`]: crate::Scheduler::expire
+    pub deadline: Option<Duration>,
 }
 
 impl NewSequence {
@@ -45,14 +66,28 @@ impl NewSequence {
             logits: false,
             priority: 0,
             positions: None,
+            tenant: TenantId::default(),
+            cache_salt: None,
+            deadline: None,
         }
     }
 
-    /// Tokens that it may sample under `config`: what is asked for, clamped to what context,
-    /// positions and KV cache have room for.
+    /// Errors if `n` choices of it could not run, even with nothing else running.
     ///
-    /// Errors if it could not run even alone, as [`Scheduler::add`](crate::Scheduler::add) does.
-    pub fn max_tokens(&self, config: &SchedConfig) -> Result<usize> {
+    /// Returns the tokens that each may sample: what is asked for, clamped to what context,
+    /// positions and KV cache have room for.
+    pub fn check(&self, n: usize, config: &SchedConfig) -> Result<usize> {
+        if n == 0 || n > config.seqs {
+            return Err(SchedError::BadChoices { n, slots: config.seqs });
+        }
+        if self.tenant.index() >= config.tenant_weights.len() {
+            let (tenant, num_tenants) = (self.tenant.0, config.tenant_weights.len());
+            return Err(SchedError::UnknownTenant { tenant, num_tenants });
+        }
+        self.max_tokens(config)
+    }
+
+    fn max_tokens(&self, config: &SchedConfig) -> Result<usize> {
         let prompt_len = self.prompt.len();
         if prompt_len == 0 {
             return Err(SchedError::EmptyPrompt);
@@ -91,12 +126,16 @@ impl NewSequence {
                 config.cache_positions().map_or(room, |n| room.min((n + 1).saturating_sub(prompt_len)).max(1))
             }
         };
-        let needed = config.blocks_for(kv_len(prompt_len, max_tokens));
-        match config.num_blocks.iter().map(|n| n - 1).find(|available| *available < needed) {
-            Some(available) => {
-                let block_len = config.block_len;
-                Err(SchedError::NeverFits { prompt_len, max_tokens, needed, available, block_len })
-            }
+        let kv_len = kv_len(prompt_len, max_tokens);
+        let lacking = |group: &&GroupConfig| config.blocks_at_once(group, kv_len) > group.num_blocks - 1;
+        match config.groups.iter().find(lacking) {
+            Some(group) => Err(SchedError::NeverFits {
+                prompt_len,
+                max_tokens,
+                needed: config.blocks_at_once(group, kv_len),
+                available: group.num_blocks - 1,
+                block_len: config.block_len,
+            }),
             None => Ok(max_tokens),
         }
     }
@@ -121,17 +160,38 @@ const fn kv_len(prompt_len: usize, max_tokens: usize) -> usize {
     prompt_len + max_tokens.saturating_sub(1)
 }
 
-/// What a sequence holds from its admission to its end.
+/// What a sequence holds while it runs.
 #[derive(Clone, Debug)]
-pub(crate) struct Held {
+pub(crate) struct Allocation {
     pub(crate) slot: SlotId,
     /// One block table per KV group, no longer than `computed` needs.
     pub(crate) tables: Vec<Arc<[BlockId]>>,
+    /// How many blocks at the beginning of each table were given back, as no later row sees them:
+    /// these entries are null.
+    pub(crate) given_back: Vec<usize>,
+}
+
+/// Where a sequence is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// In the queue.
+    Waiting,
+    /// Outside of the queue: another choice of its prompt is being computed, which this one will
+    /// share.
+    Following,
+    /// It has a slot, and takes part in steps.
+    Running,
+    /// Preempted. Its slot and blocks are free, and it waits again, once no step in flight uses
+    /// them.
+    Preempted,
+    /// At its end. What it holds stays pinned while a step in flight uses it.
+    Finished(FinishReason),
 }
 
 /// A sequence that was added and is not yet forgotten.
 #[derive(Clone, Debug)]
 pub(crate) struct Sequence {
+    pub(crate) id: SeqId,
     pub(crate) new: NewSequence,
     /// Tokens that it samples at most: what was asked for, clamped.
     pub(crate) max_tokens: usize,
@@ -141,29 +201,61 @@ pub(crate) struct Sequence {
     pub(crate) num_sampled: usize,
     /// Tokens whose keys and values are in the cache, or will be when all planned steps have run.
     pub(crate) computed: usize,
-    /// Slot and blocks; `None` while it waits.
-    pub(crate) held: Option<Held>,
+    /// Those of them whose steps are committed: others may read them.
+    pub(crate) committed: usize,
+    /// Rows below this index have been reported, by this sequence or, for another choice of its
+    /// prompt, by the first: they are not asked for again.
+    pub(crate) reported: usize,
+    pub(crate) phase: Phase,
+    /// Slot and blocks, from admission to the end or to preemption.
+    pub(crate) allocation: Option<Allocation>,
     /// Uncommitted steps that it is part of.
     pub(crate) in_flight: usize,
     /// The last step that it was part of, for turns.
     pub(crate) last_step: StepId,
-    /// Set at its end; what it holds stays pinned while `in_flight` is above 0.
-    pub(crate) finished: Option<FinishReason>,
+    /// Hashes of its full blocks, as far as they were needed.
+    pub(crate) hashes: Vec<BlockHash>,
+    /// Full blocks that other sequences can find.
+    pub(crate) num_published: usize,
+    /// Other choices of its prompt that wait for it to be computed.
+    pub(crate) followers: Vec<Key>,
+    /// The choice whose blocks it shares, if that still runs at its admission.
+    pub(crate) leader: Option<SeqId>,
 }
 
 impl Sequence {
-    pub(crate) fn new(new: NewSequence, max_tokens: usize) -> Self {
+    pub(crate) fn new(id: SeqId, new: NewSequence, max_tokens: usize) -> Self {
         Self {
+            id,
             new,
             max_tokens,
             output: Vec::new(),
             num_sampled: 0,
             computed: 0,
-            held: None,
+            committed: 0,
+            reported: 0,
+            phase: Phase::Waiting,
+            allocation: None,
             in_flight: 0,
             last_step: StepId(0),
-            finished: None,
+            hashes: Vec::new(),
+            num_published: 0,
+            followers: Vec::new(),
+            leader: None,
         }
+    }
+
+    pub(crate) const fn place(&self) -> Place {
+        Place { priority: self.new.priority, tenant: self.new.tenant }
+    }
+
+    /// Who is preempted last: more urgent first, then earlier.
+    pub(crate) const fn rank(&self) -> (i32, SeqId) {
+        (self.new.priority, self.id)
+    }
+
+    pub(crate) const fn is_finished(&self) -> bool {
+        matches!(self.phase, Phase::Finished(_))
     }
 
     pub(crate) fn prompt_len(&self) -> usize {
@@ -175,10 +267,14 @@ impl Sequence {
         self.prompt_len() + self.num_sampled
     }
 
-    /// Tokens that wait to be run. The last of `max_tokens` never is.
-    pub(crate) fn num_pending(&self) -> usize {
-        let runnable = kv_len(self.prompt_len(), self.max_tokens).min(self.known_len());
-        if self.finished.is_some() { 0 } else { runnable - self.computed }
+    /// Tokens from index `first` on that wait to be run. The last of `max_tokens` never is.
+    pub(crate) fn num_pending(&self, first: usize) -> usize {
+        if self.is_finished() { 0 } else { self.known_kv_len() - first }
+    }
+
+    /// KV positions of all tokens that are known, the last of `max_tokens` aside.
+    pub(crate) fn known_kv_len(&self) -> usize {
+        self.known_len().min(self.max_kv_len())
     }
 
     /// KV positions that it may come to need.
@@ -203,8 +299,42 @@ impl Sequence {
         }
     }
 
+    /// The token at `index`, if the host knows it.
+    pub(crate) fn host_token(&self, index: usize) -> Option<TokenId> {
+        match index.checked_sub(self.prompt_len()) {
+            None => self.new.prompt.get(index).copied(),
+            Some(at) => self.output.get(at).copied(),
+        }
+    }
+
+    /// Tokens from the first on that a prefix found in the cache may stand for: not the last, which
+    /// the next one is sampled from, and no row that is wanted.
+    pub(crate) fn skippable(&self) -> usize {
+        let last = self.known_len() - 1;
+        if self.new.positions.is_some() {
+            return 0;
+        }
+        let wanted = |index: &usize| self.output_row(*index, 0).is_some();
+        let rows_wanted = self.new.logits || self.new.prompt_logprobs.is_some();
+        if rows_wanted { (self.reported..last).find(wanted).unwrap_or(last) } else { last }
+    }
+
+    /// Brings `hashes` to those of the first `num` full blocks, whose tokens the host knows.
+    pub(crate) fn hash_blocks(&mut self, num: usize, block_len: usize) {
+        while self.hashes.len() < num {
+            let before = self.hashes.last().copied();
+            let before = before.unwrap_or_else(|| BlockHash::root(self.new.cache_salt.as_deref()));
+            let first = self.hashes.len() * block_len;
+            let tokens = (first..first + block_len).map_while(|index| self.host_token(index));
+            self.hashes.push(before.next(tokens));
+        }
+    }
+
     /// What is wanted of the row at `index`; `at` is its place among the step's new tokens.
     pub(crate) fn output_row(&self, index: usize, at: usize) -> Option<OutputRow> {
+        if index < self.reported {
+            return None;
+        }
         let sample = index + 1 == self.known_len() && self.num_sampled < self.max_tokens;
         let scored = self.new.prompt_logprobs.filter(|_| index + 1 < self.prompt_len());
         let target = scored.map(|_| self.new.prompt[index + 1]);

@@ -54,7 +54,7 @@ fn cuda(args: &DeviceArgs) -> nvllm_engine::Result<Box<dyn Backend>> {
 }
 
 /// The load options that the flags ask for.
-pub(crate) fn load_options(args: &LoadArgs, max_num_seqs: usize) -> LoadOptions {
+pub(crate) fn load_options(args: &LoadArgs, max_num_seqs: Option<usize>) -> LoadOptions {
     LoadOptions {
         max_num_seqs,
         max_num_batched_tokens: args.max_num_batched_tokens,

@@ -102,7 +102,7 @@ pub(crate) fn start(
     sampling: &SamplingArgs,
     max_num_seqs: usize,
 ) -> Result<(Engine, Arc<Model>)> {
-    let options = backends::load_options(&args.load, max_num_seqs);
+    let options = backends::load_options(&args.load, Some(max_num_seqs));
     load(args, options, |model| Ok(sampling.check_tokens(model)?))
 }
 

@@ -229,7 +229,7 @@ fn start(bench: &Bench, model: &Arc<Model>, set: &Set) -> Result<Engine> {
     let limits = bench.limits(model, seqs, set.longest(), bench.step_tokens.max(seqs))?;
     let free = bench.free_bytes().saturating_sub(model.weight_bytes()?);
     let options = LoadOptions {
-        max_num_seqs: seqs,
+        max_num_seqs: Some(seqs),
         max_num_batched_tokens: Some(bench.step_tokens.max(seqs)),
         max_model_len: Some(set.longest()),
         kv_cache_bytes: Some(limits.kv_bytes.min(free / 2)),

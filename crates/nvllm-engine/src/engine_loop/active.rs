@@ -1,51 +1,64 @@
-//! Which sequence is whose request.
+//! Which sequence is which choice of whose request.
 
 use std::collections::HashMap;
 
 use nvllm_core::SeqId;
 
 use crate::RequestId;
+use crate::backlog::Queued;
 
 /// Requests that the scheduler has and that have not ended.
 #[derive(Default)]
 pub(super) struct Active {
-    by_seq: HashMap<SeqId, Entry>,
-    by_request: HashMap<RequestId, SeqId>,
+    by_seq: HashMap<SeqId, (RequestId, usize)>,
+    by_request: HashMap<RequestId, Entry>,
 }
 
 struct Entry {
-    id: RequestId,
-    /// Tokens that it counts for in the queue; `None` once it has a slot.
-    queued: Option<usize>,
+    /// One for each choice; `None` for those that have ended.
+    seqs: Vec<Option<SeqId>>,
+    /// Its place in the queue; `None` once a choice has a slot.
+    queued: Option<Queued>,
 }
 
 impl Active {
-    /// A sequence that waits for a slot.
-    pub(super) fn insert(&mut self, seq: SeqId, id: RequestId, prompt_len: usize) {
-        self.by_seq.insert(seq, Entry { id, queued: Some(prompt_len) });
-        self.by_request.insert(id, seq);
+    /// A request whose choices wait for slots.
+    pub(super) fn insert(&mut self, id: RequestId, seqs: &[SeqId], queued: Queued) {
+        self.by_seq.extend(seqs.iter().enumerate().map(|(choice, seq)| (*seq, (id, choice))));
+        let seqs = seqs.iter().copied().map(Some).collect();
+        self.by_request.insert(id, Entry { seqs, queued: Some(queued) });
     }
 
-    /// The sequence has a slot: its request, and the tokens of its prompt. `None` if it had one
-    /// before.
+    /// A sequence has a slot: its request, and which choice of it that is.
     pub(super) fn admit(&mut self, seq: SeqId) -> Option<(RequestId, usize)> {
-        let entry = self.by_seq.get_mut(&seq)?;
-        Some((entry.id, entry.queued.take()?))
+        let (id, choice) = self.of(seq)?;
+        self.by_request.get_mut(&id)?.queued = None;
+        Some((id, choice))
     }
 
-    /// The sequence has ended. The tokens of its prompt if it still waited.
-    pub(super) fn remove(&mut self, seq: SeqId) -> Option<usize> {
-        let entry = self.by_seq.remove(&seq)?;
-        self.by_request.remove(&entry.id);
-        entry.queued
+    /// The sequence has ended.
+    pub(super) fn remove(&mut self, seq: SeqId) {
+        let Some((id, choice)) = self.by_seq.remove(&seq) else { return };
+        if let Some(entry) = self.by_request.get_mut(&id) {
+            entry.seqs[choice] = None;
+            if entry.seqs.iter().all(Option::is_none) {
+                self.by_request.remove(&id);
+            }
+        }
     }
 
-    pub(super) fn id(&self, seq: SeqId) -> Option<RequestId> {
-        self.by_seq.get(&seq).map(|entry| entry.id)
+    /// The request, and which choice of it the sequence is.
+    pub(super) fn of(&self, seq: SeqId) -> Option<(RequestId, usize)> {
+        self.by_seq.get(&seq).copied()
     }
 
-    pub(super) fn seq(&self, id: RequestId) -> Option<SeqId> {
-        self.by_request.get(&id).copied()
+    /// The sequences of a choice, or of all choices, that have not ended.
+    pub(super) fn seqs_of(&self, id: RequestId, choice: Option<usize>) -> Vec<SeqId> {
+        let seqs = self.by_request.get(&id).map_or(&[][..], |entry| &entry.seqs);
+        match choice {
+            None => seqs.iter().copied().flatten().collect(),
+            Some(choice) => seqs.get(choice).copied().flatten().into_iter().collect(),
+        }
     }
 
     /// All of them.

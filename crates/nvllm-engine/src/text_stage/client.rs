@@ -1,4 +1,4 @@
-//! One request's client: its text, its sink, and when what came.
+//! One request's client: the text of each choice, its sink, and when what came.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
@@ -14,18 +14,26 @@ use crate::{Event, EventSink, Finished};
 /// Whom a request's events go to.
 pub(crate) struct Client {
     sink: Box<dyn EventSink>,
-    /// `None` if the model has no tokenizer.
-    text: Option<TextStream>,
     prompt_tokens: usize,
     cached_tokens: usize,
-    output_tokens: usize,
     submitted: Instant,
     admitted: Option<Instant>,
+    /// `None` for those that have ended.
+    choices: Vec<Option<Choice>>,
+}
+
+/// One answer to the prompt.
+#[derive(Default)]
+struct Choice {
+    /// `None` if the model has no tokenizer.
+    text: Option<TextStream>,
+    output_tokens: usize,
     first_token: Option<Instant>,
     last_token: Option<Instant>,
 }
 
-/// How a request ends.
+/// How a choice, or a whole request, ends.
+#[derive(Clone)]
 pub(super) struct Ending {
     pub(super) reason: FinishReason,
     pub(super) error: Option<String>,
@@ -45,74 +53,90 @@ impl Ending {
     }
 }
 
+/// What ends by an output.
+pub(super) enum Ends {
+    /// The choice that it belongs to.
+    Choice(Ending),
+    /// All of the request.
+    Request(Ending),
+}
+
 impl Client {
-    /// A client whose request was submitted at `submitted`.
+    /// A client whose request was submitted at `submitted`, with the text of each of its choices.
     pub(crate) fn new(
         sink: Box<dyn EventSink>,
-        text: Option<TextStream>,
+        texts: Vec<Option<TextStream>>,
         prompt_tokens: usize,
         submitted: Instant,
     ) -> Self {
-        Self {
-            sink,
-            text,
-            prompt_tokens,
-            cached_tokens: 0,
-            output_tokens: 0,
-            submitted,
-            admitted: None,
-            first_token: None,
-            last_token: None,
-        }
+        let choice = |text| Some(Choice { text, ..Choice::default() });
+        let choices = texts.into_iter().map(choice).collect();
+        Self { sink, prompt_tokens, cached_tokens: 0, submitted, admitted: None, choices }
     }
 
-    /// Takes in an output other than the end; an ending if the request ends by it.
-    pub(super) fn take_in(&mut self, output: Output) -> Option<Ending> {
+    /// The choices that have not ended.
+    pub(super) fn open_choices(&self) -> Vec<usize> {
+        (0..self.choices.len()).filter(|&choice| self.is_open(choice)).collect()
+    }
+
+    pub(super) fn is_open(&self, choice: usize) -> bool {
+        self.choices.get(choice).is_some_and(Option::is_some)
+    }
+
+    /// Takes in an output other than the end of a choice that has not ended; what ends by it.
+    pub(super) fn take_in(&mut self, choice: usize, output: Output) -> Option<Ends> {
         let result = match output {
             Output::Admitted { at, cached_tokens } => {
-                self.admitted.get_or_insert(at);
-                self.cached_tokens = cached_tokens;
+                // The first one's say: the others share what it computes.
+                if self.admitted.is_none() {
+                    self.admitted = Some(at);
+                    self.cached_tokens = cached_tokens;
+                }
                 Ok(None)
             }
             Output::PromptRow { index, logprobs, logits } => {
                 to_host(logits).map(|logits| self.send(Event::PromptRow { index, logprobs, logits }))
             }
-            Output::Token { token, logprobs, logits, at } => self.token(token, logprobs, logits, at),
-            Output::Finished { reason, error } => return Some(Ending { reason, error }),
+            Output::Token { token, logprobs, logits, at } => {
+                to_host(logits).map(|logits| self.token(choice, token, logprobs, logits, at))
+            }
+            Output::Finished { reason, error } => return Some(Ends::Choice(Ending { reason, error })),
         };
-        result.unwrap_or_else(|error| Some(Ending::failed(error)))
+        result.unwrap_or_else(|error| Some(Ends::Choice(Ending::failed(error))))
     }
 
     fn token(
         &mut self,
+        choice: usize,
         token: TokenId,
         logprobs: Option<TokenLogprobs>,
-        logits: Option<Box<dyn Tensor>>,
+        logits: Option<HostTensor>,
         at: Instant,
-    ) -> Result<Option<Ending>, String> {
-        let logits = to_host(logits)?;
-        self.first_token.get_or_insert(at);
-        self.last_token = Some(at);
-        self.output_tokens += 1;
+    ) -> Option<Ends> {
+        let state = self.choices.get_mut(choice)?.as_mut()?;
+        state.first_token.get_or_insert(at);
+        state.last_token = Some(at);
+        state.output_tokens += 1;
         let mut text = String::new();
-        let stopped = self.text.as_mut().is_some_and(|stream| stream.push(token, &mut text));
-        let gone = self.send(Event::Token { token, text, logprobs, logits, at });
-        Ok(gone.or_else(|| stopped.then(|| Ending::of(FinishReason::StopString))))
+        let stopped = state.text.as_mut().is_some_and(|stream| stream.push(token, &mut text));
+        let gone = self.send(Event::Token { choice, token, text, logprobs, logits, at });
+        gone.or_else(|| stopped.then(|| Ends::Choice(Ending::of(FinishReason::StopString))))
     }
 
     /// Sends an event; a reader that is gone ends the request.
-    fn send(&mut self, event: Event) -> Option<Ending> {
-        self.sink.send(event).err().map(|_| Ending::of(FinishReason::Aborted))
+    fn send(&mut self, event: Event) -> Option<Ends> {
+        self.sink.send(event).err().map(|_| Ends::Request(Ending::of(FinishReason::Aborted)))
     }
 
     /// Forgets text that a panic may have left half made.
     pub(super) fn lose_text(&mut self) {
-        self.text = None;
+        self.choices.iter_mut().flatten().for_each(|choice| choice.text = None);
     }
 
-    /// Sends the end, with the text that was held back.
-    pub(super) fn finish(mut self, mut ending: Ending) {
-        let stream = self.text.take();
+    /// Sends the end of a choice, with the text that was held back. True if it was the last.
+    pub(super) fn finish(&mut self, choice: usize, mut ending: Ending) -> bool {
+        let Some(state) = self.choices.get_mut(choice).and_then(Option::take) else { return false };
+        let Choice { text: stream, output_tokens, first_token, last_token } = state;
         let text = catch_unwind(AssertUnwindSafe(|| stream.map(TextStream::finish).unwrap_or_default()));
         let text = text.unwrap_or_else(|payload| {
             ending = Ending::panicked(panic_message(&*payload));
@@ -120,18 +144,21 @@ impl Client {
         });
         let since_submission = |at: Instant| at.saturating_duration_since(self.submitted);
         let finished = Finished {
+            choice,
             reason: ending.reason,
             error: ending.error,
             text,
             prompt_tokens: self.prompt_tokens,
             cached_tokens: self.cached_tokens,
-            output_tokens: self.output_tokens,
+            output_tokens,
             queue_time: self.admitted.map(since_submission),
-            time_to_first_token: self.first_token.map(since_submission),
-            decode_time: self.first_token.zip(self.last_token).map(|(a, b)| b - a).unwrap_or_default(),
+            time_to_first_token: first_token.map(since_submission),
+            decode_time: first_token.zip(last_token).map(|(a, b)| b - a).unwrap_or_default(),
         };
-        // Nobody is left to care if it cannot be sent.
-        let _ = self.sink.send(Event::Finished(finished));
+        // A sink that panics has heard all that it will hear, and nobody is left to care if the
+        // event cannot be sent.
+        let _ = catch_unwind(AssertUnwindSafe(|| self.sink.send(Event::Finished(finished))));
+        self.choices.iter().all(Option::is_none)
     }
 }
 

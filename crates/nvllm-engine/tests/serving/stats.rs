@@ -53,7 +53,7 @@ fn ends_are_counted_by_their_reason() {
 #[test]
 fn an_end_says_how_long_its_request_waited() {
     in_time(|| {
-        let (engine, steps) = start_stepwise(&LoadOptions { max_num_seqs: 1, ..options() });
+        let (engine, steps) = start_stepwise(&LoadOptions { max_num_seqs: Some(1), ..options() });
         let first = engine.stream(request(0, 1)).unwrap();
         steps.wait_for_step();
         let second = engine.stream(request(1, 1)).unwrap();

@@ -128,7 +128,7 @@ pub(crate) fn options() -> LoadOptions {
     LoadOptions {
         max_model_len: Some(64),
         max_num_batched_tokens: Some(16),
-        max_num_seqs: 3,
+        max_num_seqs: Some(3),
         activations: Some(Activations::F32),
         ..LoadOptions::default()
     }
@@ -152,7 +152,7 @@ pub(crate) fn spawn_loading() -> (Engine, Sender<()>) {
 pub(crate) fn start_stepwise(options: &LoadOptions) -> (Engine, StepControl) {
     let (began, begun) = unbounded();
     let (permits, permitted) = unbounded();
-    let engine = start(Stepwise { began, permitted }, LoadOptions { max_num_seqs: 1, ..options.clone() });
+    let engine = start(Stepwise { began, permitted }, LoadOptions { max_num_seqs: Some(1), ..options.clone() });
     (engine, StepControl { begun, permits })
 }
 

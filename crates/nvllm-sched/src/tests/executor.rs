@@ -3,30 +3,32 @@
 //! block tables.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use nvllm_core::host::{Batch, BatchSeq, Slots};
 use nvllm_core::{
     Activations, BlockId, DType, HostTensor, KvGeometry, Limits, Numerics, RowOutput, SlotId, Step, StepId,
-    StepOutput, Tensor,
+    StepOutput, Tensor, TokenId,
 };
 
 use super::model::{Hash, VOCAB};
-use crate::SchedConfig;
+use crate::{GroupConfig, SchedConfig};
 
 /// What one KV position of one block holds.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 struct Cell {
-    /// Which use of which slot wrote it.
-    epoch: u64,
     kv_index: usize,
-    token: nvllm_core::TokenId,
+    token: TokenId,
     position: u32,
+    /// Of this token and all before it.
+    tokens: Hash,
 }
 
 struct Submitted {
     id: StepId,
     output: StepOutput,
     slots: BTreeSet<SlotId>,
+    /// What its sequences may read: KV group, block, and which use of which slot reads it.
     blocks: BTreeSet<(usize, BlockId, u64)>,
 }
 
@@ -42,14 +44,14 @@ pub(super) struct Executor {
 
 impl Executor {
     pub(super) fn new(config: &SchedConfig) -> Self {
-        let geometry = |&num_blocks: &usize| KvGeometry {
+        let geometry = |group: &GroupConfig| KvGeometry {
             num_layers: 1,
             num_heads: 1,
             head_dim: 1,
             block_len: config.block_len,
-            num_blocks,
+            num_blocks: group.num_blocks,
             dtype: DType::F32,
-            window: None,
+            window: group.window,
         };
         Self {
             limits: Limits {
@@ -64,11 +66,15 @@ impl Executor {
                 numerics: Numerics::Invariant,
                 max_in_flight: config.max_in_flight,
             },
-            kv: config.num_blocks.iter().map(geometry).collect(),
+            kv: config.groups.iter().map(geometry).collect(),
             slots: Slots::new(config.seqs),
             epochs: vec![0; config.seqs],
             next_epoch: 0,
-            cells: config.num_blocks.iter().map(|n| vec![None; n * config.block_len]).collect(),
+            cells: config
+                .groups
+                .iter()
+                .map(|group| vec![None; group.num_blocks * config.block_len])
+                .collect(),
             submitted: VecDeque::new(),
         }
     }
@@ -90,6 +96,7 @@ impl Executor {
         }
         let batch = Batch::new(step, &self.slots, &self.limits, &self.kv, VOCAB as usize)
             .map_err(|e| e.to_string())?;
+        self.copy(step)?;
         let mut submitted = Submitted {
             id: step.id,
             output: StepOutput::default(),
@@ -115,63 +122,88 @@ impl Executor {
         self.submitted.pop_front().map(|s| (s.id, s.output))
     }
 
+    /// Block copies, before anything is written.
+    fn copy(&mut self, step: &Step) -> Result<(), String> {
+        for copy in &step.copies {
+            self.check_unused(copy.group, copy.to, None)?;
+            let len = self.limits.block_len;
+            let cells = &mut self.cells[copy.group];
+            let from = copy.from.index() * len;
+            cells.copy_within(from..from + len, copy.to.index() * len);
+        }
+        Ok(())
+    }
+
+    /// Errors if a step in flight may read a block for a sequence other than `epoch`'s.
+    fn check_unused(&self, group: usize, block: BlockId, epoch: Option<u64>) -> Result<(), String> {
+        let used =
+            |s: &Submitted| s.blocks.iter().any(|&(g, b, e)| (g, b) == (group, block) && Some(e) != epoch);
+        match self.submitted.iter().any(used) {
+            true => Err(format!("writes block {block}, which a step in flight uses for another sequence")),
+            false => Ok(()),
+        }
+    }
+
     fn write(&mut self, batch: &Batch, seq: &BatchSeq, submitted: &mut Submitted) -> Result<(), String> {
         let epoch = self.epochs[seq.slot.index()];
-        let kv_len = self.slots.get(seq.slot).map_or(0, |s| s.kv_len as usize);
-        if seq.kv_start != kv_len {
-            return Err(format!("writes from KV index {}; the cache holds {kv_len}", seq.kv_start));
-        }
+        let before = self.tokens_before(seq)?;
         for group in 0..self.kv.len() {
+            let mut tokens = before;
             for row in 0..seq.num_rows {
                 let kv_index = seq.kv_start + row;
                 let (block, offset) = seq.locate(group, kv_index, self.limits.block_len);
-                let pinned =
-                    |s: &Submitted| s.blocks.iter().any(|&(g, b, e)| (g, b) == (group, block) && e != epoch);
-                if self.submitted.iter().any(pinned) {
-                    return Err(format!(
-                        "writes block {block}, which a step in flight uses for another sequence"
-                    ));
-                }
-                let cell = &mut self.cells[group][block.index() * self.limits.block_len + offset];
-                if let Some(old) = cell.filter(|old| old.epoch == epoch) {
-                    return Err(format!("writes KV index {kv_index} over {}", old.kv_index));
-                }
+                self.check_unused(group, block, Some(epoch))?;
                 let (token, position) =
                     (batch.tokens[seq.first_row + row], batch.positions[seq.first_row + row]);
-                *cell = Some(Cell { epoch, kv_index, token, position });
+                tokens = tokens.push(token, position);
+                let cell = &mut self.cells[group][block.index() * self.limits.block_len + offset];
+                *cell = Some(Cell { kv_index, token, position, tokens });
             }
-            let used =
-                &seq.block_tables[group][..(seq.kv_start + seq.num_rows).div_ceil(self.limits.block_len)];
+            let end = (seq.kv_start + seq.num_rows).div_ceil(self.limits.block_len);
+            let used = &seq.block_tables[group][self.kv[group].num_unseen(seq.kv_start)..end];
             submitted.blocks.extend(used.iter().map(|&block| (group, block, epoch)));
         }
         Ok(())
     }
 
-    /// What each row from the first on depends on, read back through the tables; all groups must
-    /// agree.
-    fn read(&self, seq: &BatchSeq) -> Result<Vec<Hash>, String> {
-        let epoch = self.epochs[seq.slot.index()];
-        let seed = self.slots.get(seq.slot).map_or(0, |s| s.sampling.seed);
-        let mut all: Option<Vec<Hash>> = None;
-        for group in 0..self.kv.len() {
-            let mut hash = Hash::new(seed);
-            let mut hashes = Vec::new();
-            for kv_index in 0..seq.kv_start + seq.num_rows {
-                let (block, offset) = seq.locate(group, kv_index, self.limits.block_len);
-                let cell = self.cells[group][block.index() * self.limits.block_len + offset];
-                let own = cell.filter(|c| c.epoch == epoch && c.kv_index == kv_index);
-                let own = own.ok_or_else(|| {
-                    format!("reads KV index {kv_index} in block {block}, which is not its own")
-                })?;
-                hash = hash.push(own.token, own.position);
-                hashes.push(hash);
-            }
-            if all.as_ref().is_some_and(|all| *all != hashes) {
-                return Err("KV groups disagree".into());
-            }
-            all = Some(hashes);
+    /// The tokens whose keys and values a sequence finds: all of them written for this prefix, in
+    /// group 0, which has no window.
+    fn tokens_before(&self, seq: &BatchSeq) -> Result<Hash, String> {
+        let mut tokens = Hash::START;
+        for kv_index in 0..seq.kv_start {
+            tokens = self.cell(seq, 0, kv_index, tokens)?;
         }
-        all.ok_or_else(|| "there is no KV group".into())
+        Ok(tokens)
+    }
+
+    /// The tokens up to `kv_index` by what is stored there, which must follow `before`.
+    fn cell(&self, seq: &BatchSeq, group: usize, kv_index: usize, before: Hash) -> Result<Hash, String> {
+        let (block, offset) = seq.locate(group, kv_index, self.limits.block_len);
+        let cell = self.cells[group][block.index() * self.limits.block_len + offset];
+        let follows = |c: &Cell| c.kv_index == kv_index && c.tokens == before.push(c.token, c.position);
+        let cell = cell.filter(follows).ok_or_else(|| {
+            format!("reads KV index {kv_index} in block {block}, which holds something else")
+        })?;
+        Ok(cell.tokens)
+    }
+
+    /// What each row from the first on depends on, read back through the tables; all groups must
+    /// agree on what a row sees.
+    fn read(&self, seq: &BatchSeq) -> Result<Vec<Hash>, String> {
+        let sampling = self.slots.get(seq.slot).map(|s| Arc::clone(&s.sampling)).unwrap_or_default();
+        let mut all = vec![Hash::START];
+        for kv_index in 0..seq.kv_start + seq.num_rows {
+            all.push(self.cell(seq, 0, kv_index, all[kv_index])?);
+        }
+        for group in 1..self.kv.len() {
+            for row in seq.kv_start..seq.kv_start + seq.num_rows {
+                let first = self.kv[group].window.map_or(0, |window| (row + 1).saturating_sub(window));
+                for kv_index in first..=row {
+                    self.cell(seq, group, kv_index, all[kv_index])?;
+                }
+            }
+        }
+        Ok(all[1..].iter().map(|tokens| tokens.sampled_by(&sampling)).collect())
     }
 
     fn emit(&mut self, slot: SlotId, want: &nvllm_core::OutputRow, hash: Hash, out: &mut StepOutput) {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use nvllm_core::{BlockId, SeqStep, Source, Step, StepOutput, TokenId};
 
 use super::walk::Walk;
+use crate::prefix::BlockHash;
 use crate::sequence::Sequence;
 use crate::{Scheduler, SeqEvent};
 
@@ -24,13 +25,19 @@ pub(super) enum Fault {
     SkipToken,
     LoseSequence,
     ForgetPinned,
-    OverPromise,
+    MiscountPinned,
+    LoseFollower,
+    LoseDeadline,
+    WrongHash,
+    PublishOpen,
+    GiveBackSeen,
     WrongToken,
     WrongPosition,
     WrongKvStart,
     SwapBlocks,
     NullBlock,
     NoReset,
+    NoCopy,
     ShortTable,
     NoSample,
     SwapRows,
@@ -40,7 +47,7 @@ pub(super) enum Fault {
     SwapEvents,
 }
 
-const IN_STATE: [Fault; 12] = [
+const IN_STATE: [Fault; 17] = [
     Fault::LeakBlock,
     Fault::FreeEarly,
     Fault::ShareBlock,
@@ -52,16 +59,22 @@ const IN_STATE: [Fault; 12] = [
     Fault::SkipToken,
     Fault::LoseSequence,
     Fault::ForgetPinned,
-    Fault::OverPromise,
+    Fault::MiscountPinned,
+    Fault::LoseFollower,
+    Fault::LoseDeadline,
+    Fault::WrongHash,
+    Fault::PublishOpen,
+    Fault::GiveBackSeen,
 ];
 
-const ELSEWHERE: [Fault; 13] = [
+const ELSEWHERE: [Fault; 14] = [
     Fault::WrongToken,
     Fault::WrongPosition,
     Fault::WrongKvStart,
     Fault::SwapBlocks,
     Fault::NullBlock,
     Fault::NoReset,
+    Fault::NoCopy,
     Fault::ShortTable,
     Fault::NoSample,
     Fault::SwapRows,
@@ -75,9 +88,9 @@ impl Fault {
     /// Plants it between two calls, if there is something to get wrong.
     pub(super) fn in_state(self, sched: &mut Scheduler) -> bool {
         if self == Self::ForgetPinned {
-            let pinned = sched.seqs.iter_mut().find(|(_, s)| s.finished.is_some());
-            let Some(id) = pinned.map(|(id, s)| (s.in_flight = 0, *id).1) else { return false };
-            sched.forget_if_unpinned(id);
+            let pinned = sched.seqs.iter_mut().find(|(_, s)| s.is_finished());
+            let Some(key) = pinned.map(|(key, s)| (s.in_flight = 0, key).1) else { return false };
+            sched.settle(key);
             return true;
         }
         self.in_blocks(sched) || self.in_counts(sched)
@@ -86,17 +99,20 @@ impl Fault {
     fn in_blocks(self, sched: &mut Scheduler) -> bool {
         let Scheduler { pools, seqs, .. } = sched;
         let block_len = sched.config.block_len;
-        let mut holders = seqs.values_mut().filter(|s| s.computed > 0);
+        let mut holders = seqs.iter_mut().map(|(_, s)| s).filter(|s| s.computed > 0);
         match self {
             Self::LeakBlock => pools[0].alloc(1).is_some(),
             Self::FreeEarly => {
-                let table =
-                    holders.next().and_then(|s| s.held.as_ref()).map(|held| Arc::clone(&held.tables[0]));
+                let table = holders
+                    .next()
+                    .and_then(|s| s.allocation.as_ref())
+                    .map(|held| Arc::clone(&held.tables[0]));
                 table.inspect(|table| pools[0].release(&table[table.len() - 1..])).is_some()
             }
             Self::ShareBlock => {
-                let block = holders.next().and_then(|s| s.held.as_ref()).map(|held| held.tables[0][0]);
-                let other = holders.next().and_then(|s| s.held.as_mut()).map(|held| &mut held.tables[0]);
+                let block = holders.next().and_then(|s| s.allocation.as_ref()).map(|held| held.tables[0][0]);
+                let other =
+                    holders.next().and_then(|s| s.allocation.as_mut()).map(|held| &mut held.tables[0]);
                 block
                     .zip(other)
                     .map(|(block, table)| *table = replaced(table, table.len() - 1, block))
@@ -106,28 +122,48 @@ impl Fault {
                 let mut full = holders.filter(|s| s.computed.is_multiple_of(block_len));
                 full.next().map(|s| s.computed += 1).is_some()
             }
-            Self::OverPromise => {
-                let mut live = holders.filter(|s| s.finished.is_none());
-                live.next().map(|s| s.max_tokens += 2 * pools[0].num_total() * block_len).is_some()
+            // Of a block that others may find.
+            Self::WrongHash => {
+                let found = |s: &&mut Sequence| {
+                    let table = s.allocation.as_ref().map(|held| &held.tables[0]);
+                    table.is_some_and(|table| pools[0].hash_of(table[0]).is_some()) && !s.hashes.is_empty()
+                };
+                let hash = BlockHash::root(Some("another"));
+                holders.find(found).map(|s| s.hashes[0] = hash).is_some()
+            }
+            Self::PublishOpen => {
+                let mut open = holders.filter(|s| s.num_published * block_len + block_len > s.computed);
+                open.next().map(|s| s.num_published += 1).is_some()
+            }
+            Self::GiveBackSeen => {
+                let held = holders.next().and_then(|s| s.allocation.as_mut());
+                let Some(held) = held.filter(|held| held.given_back[0] < held.tables[0].len()) else {
+                    return false;
+                };
+                let at = held.given_back[0];
+                pools[0].release(&held.tables[0][at..=at]);
+                held.tables[0] = replaced(&held.tables[0], at, BlockId::NULL);
+                held.given_back[0] += 1;
+                true
             }
             _ => false,
         }
     }
 
     fn in_counts(self, sched: &mut Scheduler) -> bool {
-        let Scheduler { seqs, free_slots, running, .. } = sched;
+        let Scheduler { seqs, free_slots, running, num_pinned, deadlines, .. } = sched;
         let block_len = sched.config.block_len;
-        let mut holders = seqs.values_mut().filter(|s| s.computed > 0);
+        let mut holders = seqs.iter_mut().map(|(_, s)| s).filter(|s| s.computed > 0);
         match self {
             Self::LeakSlot => free_slots.pop_first().is_some(),
             Self::ShareSlot => {
-                let slot = holders.next().and_then(|s| s.held.as_ref()).map(|held| held.slot);
-                let other = holders.next().and_then(|s| s.held.as_mut());
+                let slot = holders.next().and_then(|s| s.allocation.as_ref()).map(|held| held.slot);
+                let other = holders.next().and_then(|s| s.allocation.as_mut());
                 slot.zip(other).map(|(slot, held)| held.slot = slot).is_some()
             }
             Self::MiscountSteps => holders.find(|s| s.in_flight > 0).map(|s| s.in_flight -= 1).is_some(),
             Self::MiscountSamples => {
-                let live = |s: &&mut Sequence| s.finished.is_none() && s.num_sampled < s.max_tokens;
+                let live = |s: &&mut Sequence| !s.is_finished() && s.num_sampled < s.max_tokens;
                 holders.find(live).map(|s| s.num_sampled += 1).is_some()
             }
             Self::SkipToken => {
@@ -135,6 +171,15 @@ impl Fault {
                 holders.find(inside).map(|s| s.computed -= 1).is_some()
             }
             Self::LoseSequence => running.pop().is_some(),
+            Self::MiscountPinned => {
+                *num_pinned += 1;
+                true
+            }
+            Self::LoseFollower => {
+                let mut leaders = seqs.iter_mut().filter(|(_, s)| !s.followers.is_empty());
+                leaders.next().and_then(|(_, s)| s.followers.pop()).is_some()
+            }
+            Self::LoseDeadline => deadlines.pop_first().is_some(),
             _ => false,
         }
     }
@@ -183,6 +228,7 @@ impl Fault {
             // A reset that follows another use of the slot; without it the slot still is the
             // other's.
             Self::NoReset => step.resets.pop().is_some(),
+            Self::NoCopy => step.copies.pop().is_some(),
             _ => false,
         }
     }

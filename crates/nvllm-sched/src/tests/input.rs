@@ -5,11 +5,11 @@ use std::sync::Arc;
 use nvllm_core::{RowOutput, StepId, StepOutput, TokenId, TokenLogprobs};
 
 use super::executor::Executor;
-use super::turns::{CONFIG, prompt};
-use crate::{NewSequence, SchedConfig, SchedError, Scheduler};
+use super::turns::{prompt, running, with_blocks};
+use crate::{GroupConfig, NewSequence, SchedConfig, SchedError, Scheduler, TenantId};
 
 fn config() -> SchedConfig {
-    SchedConfig { num_blocks: vec![5], max_in_flight: 2, ..CONFIG }
+    SchedConfig { max_in_flight: 2, ..with_blocks(5) }
 }
 
 fn refusal(config: SchedConfig, new: NewSequence) -> String {
@@ -47,6 +47,20 @@ fn sequences_that_cannot_run_are_refused() {
 }
 
 #[test]
+fn choices_and_tenants_must_exist() {
+    let tenant = NewSequence { tenant: TenantId(2), ..prompt(2) };
+    let two = SchedConfig { tenant_weights: vec![1, 1], ..config() };
+    assert_eq!(refusal(two, tenant), "tenant 2 is not known; there are 2, counted from 0");
+    let mut sched = Scheduler::new(config()).unwrap();
+    for (n, message) in [(0, "n is 0; give 1 to 4"), (5, "n is 5; give 1 to 4")] {
+        let error = sched.add_choices(&prompt(2), n).unwrap_err().to_string();
+        assert_eq!(error, format!("{message}, the sequences that run at once"));
+        assert!(sched.is_idle());
+    }
+    assert_eq!(sched.add_choices(&prompt(2), 4).unwrap().len(), 4);
+}
+
+#[test]
 fn positions_must_fit_prompt_and_model() {
     let with = |positions: &[u32]| NewSequence { positions: Some(positions.into()), ..prompt(2) };
     let error = refusal(config(), with(&[1]));
@@ -60,13 +74,13 @@ fn what_just_fits_is_taken_and_clamped() {
     let mut sched = Scheduler::new(config()).unwrap();
     let max_tokens = |sched: &mut Scheduler, new: NewSequence| {
         let seq = sched.add(new).unwrap();
-        sched.seqs[&seq].max_tokens
+        sched.seqs[sched.keys[&seq]].max_tokens
     };
     // 16 KV positions: the last token is never run.
     assert_eq!(max_tokens(&mut sched, prompt(13)), 4);
     assert_eq!(max_tokens(&mut sched, NewSequence { max_tokens: None, ..prompt(13) }), 4);
     assert_eq!(max_tokens(&mut sched, NewSequence { max_tokens: Some(0), ..prompt(16) }), 0);
-    let mut large = Scheduler::new(SchedConfig { num_blocks: vec![100], ..config() }).unwrap();
+    let mut large = Scheduler::new(SchedConfig { groups: with_blocks(100).groups, ..config() }).unwrap();
     assert_eq!(max_tokens(&mut large, NewSequence { max_tokens: Some(usize::MAX), ..prompt(30) }), 2);
     assert_eq!(max_tokens(&mut large, NewSequence { max_tokens: None, ..prompt(31) }), 1);
     assert_eq!(max_tokens(&mut large, NewSequence { max_tokens: Some(0), ..prompt(32) }), 0);
@@ -77,11 +91,19 @@ fn configurations_that_run_nothing_are_refused() {
     let error = |config: SchedConfig| Scheduler::new(config).unwrap_err().to_string();
     let zero = SchedConfig { step_outputs: 0, ..config() };
     assert_eq!(error(zero), "scheduler configuration: `step_outputs` is 0; give at least 1");
-    let null = SchedConfig { num_blocks: vec![9, 1], ..config() };
+    let null = SchedConfig { groups: [with_blocks(9).groups, with_blocks(1).groups].concat(), ..config() };
     let wanted = "scheduler configuration: `num_blocks` is 1; give at least 2: the null block and one to use";
     assert_eq!(error(null), wanted);
     let huge = SchedConfig { max_positions: usize::MAX, ..config() };
     assert!(error(huge).ends_with("ids have 32 bits"));
+    let blocks = SchedConfig { groups: with_blocks(1 << 33).groups, ..config() };
+    assert_eq!(error(blocks), "scheduler configuration: `num_blocks` is 8589934592; ids have 32 bits");
+    let nobody = SchedConfig { tenant_weights: Vec::new(), ..config() };
+    assert_eq!(error(nobody), "scheduler configuration: `tenant_weights` is 0; give at least 1");
+    let weightless = SchedConfig { tenant_weights: vec![2, 0], ..config() };
+    assert_eq!(error(weightless), "scheduler configuration: `tenant_weights` is 0; give at least 1");
+    let blind = SchedConfig { groups: vec![GroupConfig { num_blocks: 9, window: Some(0) }], ..config() };
+    assert_eq!(error(blind), "scheduler configuration: `window` is 0; give at least 1");
 }
 
 #[test]
@@ -137,7 +159,7 @@ fn a_failed_step_ends_its_sequences_and_no_others() {
     let (id, output) = executor.collect().unwrap();
     assert!(sched.commit(id, output).unwrap().is_empty());
     sched.check().unwrap();
-    assert!(sched.plan().is_some() && sched.running == [spared]);
+    assert!(sched.plan().is_some() && running(&sched) == [spared]);
 }
 
 #[test]

@@ -7,3 +7,5 @@ mod model;
 mod trace;
 mod turns;
 mod walk;
+
+pub(crate) use model::Rng;

@@ -1,39 +1,39 @@
 //! A model that is a hash: each row's result depends on every token and position before it, and on
-//! the sampling seed.
+//! the sampling seed and choice.
 
 use std::collections::BTreeSet;
 
 use nvllm_core::sampling::philox4x32;
-use nvllm_core::{SeqId, TokenId, TokenLogprobs};
+use nvllm_core::{SamplingParams, SeqId, TokenId, TokenLogprobs};
 
-use crate::{FinishReason, NewSequence, SchedConfig, SeqEvent};
+use crate::{FinishReason, GroupConfig, NewSequence, SchedConfig, SeqEvent};
 
 pub(super) const VOCAB: u32 = 17;
 
 /// Numbers that a failed walk can be repeated from.
-pub(super) struct Rng {
+pub(crate) struct Rng {
     seed: u64,
     drawn: u32,
 }
 
 impl Rng {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self { seed, drawn: 0 }
     }
 
     /// A number below `n`.
-    pub(super) fn below(&mut self, n: usize) -> usize {
+    pub(crate) fn below(&mut self, n: usize) -> usize {
         self.drawn += 1;
         philox4x32(self.seed, [self.drawn, 0, 0, 0])[0] as usize % n
     }
 
     /// A number of `range`.
-    pub(super) fn range(&mut self, range: std::ops::RangeInclusive<usize>) -> usize {
+    pub(crate) fn range(&mut self, range: std::ops::RangeInclusive<usize>) -> usize {
         range.start() + self.below(range.end() - range.start() + 1)
     }
 
     /// True once in `n`.
-    pub(super) fn one_in(&mut self, n: usize) -> bool {
+    pub(crate) fn one_in(&mut self, n: usize) -> bool {
         self.below(n) == 0
     }
 }
@@ -43,8 +43,12 @@ impl Rng {
 pub(super) struct Hash(u64);
 
 impl Hash {
-    pub(super) fn new(seed: u64) -> Self {
-        Self(mix(seed))
+    /// Before the first token.
+    pub(super) const START: Self = Self(0x5EED);
+
+    /// The result of a row that depends on the tokens of `self`, sampled by `sampling`.
+    pub(super) fn sampled_by(self, sampling: &SamplingParams) -> Self {
+        Self(mix(self.0 ^ mix(sampling.seed ^ u64::from(sampling.choice) << 32)))
     }
 
     pub(super) fn push(self, token: TokenId, position: u32) -> Self {
@@ -109,10 +113,10 @@ pub(super) fn expected_max_tokens(new: &NewSequence, config: &SchedConfig) -> Op
     if prompt_len == 0 || !good_positions {
         return None;
     }
-    let cache = config.num_blocks.iter().map(|n| (n - 1) * config.block_len).min().expect("a KV group");
     let fits = |max: &usize| {
         let total_fits = prompt_len + max <= config.context && next + max <= config.max_positions;
-        total_fits && prompt_len + max.saturating_sub(1) <= cache
+        total_fits
+            && config.groups.iter().all(|group| fits_group(group, prompt_len + max.saturating_sub(1), config))
     };
     match new.max_tokens {
         Some(0) => Some(0).filter(fits),
@@ -126,23 +130,35 @@ pub(super) fn expected_max_tokens(new: &NewSequence, config: &SchedConfig) -> Op
     }
 }
 
-/// Every event of an undisturbed sequence.
-pub(super) fn expected_events(new: &NewSequence, max_tokens: usize) -> Vec<Seen> {
+/// Whether a KV group has the blocks that `len` positions take with nothing else running: a window
+/// reaches into the blocks around those that it fills.
+fn fits_group(group: &GroupConfig, len: usize, config: &SchedConfig) -> bool {
+    let blocks = |len: usize| len / config.block_len + usize::from(!len.is_multiple_of(config.block_len));
+    let most = group.window.map_or(usize::MAX, |window| blocks(window - 1) + 2);
+    blocks(len).min(most) < group.num_blocks
+}
+
+/// Every event of an undisturbed choice of a sequence.
+pub(super) fn expected_events(new: &NewSequence, choice: u32, max_tokens: usize) -> Vec<Seen> {
     let mut events = Vec::new();
-    let mut hash = Hash::new(new.sampling.seed);
+    let sampling = SamplingParams { choice, ..(*new.sampling).clone() };
+    let mut tokens = Hash::START;
     let mut position = 0;
     let logit = |hash: Hash| new.logits.then(|| hash.logit());
     for (index, &token) in new.prompt.iter().enumerate() {
         position = new.positions.as_ref().map_or(index as u32, |p| p[index]);
-        hash = hash.push(token, position);
+        tokens = tokens.push(token, position);
+        let hash = tokens.sampled_by(&sampling);
         let target = new.prompt.get(index + 1);
         let logprobs = new.prompt_logprobs.zip(target).map(|(n, &target)| hash.logprobs(target, n));
         let sampled_from = target.is_none() && max_tokens > 0;
-        if !sampled_from && (logprobs.is_some() || new.logits) {
+        let reported = choice > 0 && target.is_some();
+        if !sampled_from && !reported && (logprobs.is_some() || new.logits) {
             events.push(Seen::Row { index, token: None, logprobs, logit: logit(hash) });
         }
     }
     for n in 0..max_tokens {
+        let hash = tokens.sampled_by(&sampling);
         let token = hash.next_token();
         let logprobs = new.logprobs.map(|n| hash.logprobs(token, n));
         events.push(Seen::Row {
@@ -156,7 +172,7 @@ pub(super) fn expected_events(new: &NewSequence, max_tokens: usize) -> Vec<Seen>
             return events;
         }
         position += 1;
-        hash = hash.push(token, position);
+        tokens = tokens.push(token, position);
     }
     events.push(Seen::Finished(FinishReason::Length));
     events
@@ -165,10 +181,13 @@ pub(super) fn expected_events(new: &NewSequence, max_tokens: usize) -> Vec<Seen>
 /// The model must tell sequences apart, or the walks prove nothing.
 #[test]
 fn hashes_differ() {
-    let hash = |tokens: &[u32]| tokens.iter().fold(Hash::new(1), |h, &t| h.push(TokenId(t), 0));
+    let hash = |tokens: &[u32]| tokens.iter().fold(Hash::START, |h, &t| h.push(TokenId(t), 0));
     let all: BTreeSet<u64> = (0..500).map(|i| hash(&[i % 20, i / 20]).0).collect();
     assert_eq!(all.len(), 500);
     assert_ne!(hash(&[1, 2]), hash(&[2, 1]));
-    assert_ne!(Hash::new(1).push(TokenId(1), 1), Hash::new(1).push(TokenId(1), 2));
-    assert_ne!(Hash::new(1).push(TokenId(1), 1), Hash::new(2).push(TokenId(1), 1));
+    assert_ne!(Hash::START.push(TokenId(1), 1), Hash::START.push(TokenId(1), 2));
+    let sampled =
+        |seed, choice| hash(&[1]).sampled_by(&SamplingParams { seed, choice, ..SamplingParams::default() });
+    assert_ne!(sampled(1, 0), sampled(2, 0));
+    assert_ne!(sampled(1, 0), sampled(1, 1));
 }

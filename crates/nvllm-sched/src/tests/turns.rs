@@ -5,7 +5,7 @@ use std::sync::Arc;
 use nvllm_core::{SamplingParams, SeqId, Source, Step, TokenId};
 
 use super::executor::Executor;
-use crate::{NewSequence, SchedConfig, Scheduler, Totals};
+use crate::{GroupConfig, NewSequence, SchedConfig, Scheduler, Totals};
 
 pub(super) const CONFIG: SchedConfig = SchedConfig {
     step_tokens: 8,
@@ -14,9 +14,17 @@ pub(super) const CONFIG: SchedConfig = SchedConfig {
     context: 32,
     max_positions: 32,
     block_len: 4,
-    num_blocks: Vec::new(),
+    groups: Vec::new(),
     max_in_flight: 1,
+    prefix_cache: true,
+    tenant_weights: Vec::new(),
 };
+
+/// [`CONFIG`] with one KV group and one tenant.
+pub(super) fn with_blocks(num_blocks: usize) -> SchedConfig {
+    let groups = vec![GroupConfig { num_blocks, window: None }];
+    SchedConfig { groups, tenant_weights: vec![1], ..CONFIG }
+}
 
 pub(super) fn prompt(len: u32) -> NewSequence {
     let tokens: Vec<TokenId> = (0..len).map(|i| TokenId(i % 10)).collect();
@@ -24,13 +32,19 @@ pub(super) fn prompt(len: u32) -> NewSequence {
     NewSequence { max_tokens: Some(4), ..new }
 }
 
-fn scheduler(config: &SchedConfig, num_blocks: usize) -> (Scheduler, Executor) {
-    let config = SchedConfig { num_blocks: vec![num_blocks], ..config.clone() };
+/// Who runs, in order of turns.
+pub(super) fn running(sched: &Scheduler) -> Vec<SeqId> {
+    sched.running.iter().map(|key| sched.seqs[*key].id).collect()
+}
+
+pub(super) fn scheduler(config: &SchedConfig, num_blocks: usize) -> (Scheduler, Executor) {
+    let SchedConfig { groups, tenant_weights, .. } = with_blocks(num_blocks);
+    let config = SchedConfig { groups, tenant_weights, ..config.clone() };
     (Scheduler::new(config.clone()).unwrap(), Executor::new(&config))
 }
 
 /// Runs one step to its end and returns it.
-fn turn((sched, executor): &mut (Scheduler, Executor)) -> Option<Step> {
+pub(super) fn turn((sched, executor): &mut (Scheduler, Executor)) -> Option<Step> {
     let step = sched.plan()?;
     executor.submit(&step).unwrap();
     let (id, output) = executor.collect().unwrap();
@@ -43,8 +57,9 @@ fn turn((sched, executor): &mut (Scheduler, Executor)) -> Option<Step> {
 #[test]
 fn nobody_is_passed_over_twice_in_a_row() {
     let mut pair = scheduler(&SchedConfig { step_outputs: 2, seqs: 3, ..CONFIG }, 40);
-    for _ in 0..3 {
-        pair.0.add(NewSequence { max_tokens: Some(12), ..prompt(5) }).unwrap();
+    for salt in ["a", "b", "c"] {
+        let cache_salt = Some(salt.into());
+        pair.0.add(NewSequence { max_tokens: Some(12), cache_salt, ..prompt(5) }).unwrap();
     }
     while pair.0.running.len() < 3 {
         turn(&mut pair).expect("work");
@@ -87,25 +102,22 @@ fn output_rows_bound_a_chunk() {
 
 #[test]
 fn the_queue_is_by_priority_then_arrival_and_nobody_overtakes_its_head() {
-    // 5 blocks of 4. The first holds one and is promised another; the large one needs 4 and waits;
+    // 5 blocks of 4. The first holds one and needs another soon; the large one needs 4 and waits;
     // one would do for the late one, which waits behind it.
     let mut pair = scheduler(&CONFIG, 6);
     let first = pair.0.add(prompt(4)).unwrap();
     turn(&mut pair);
     let late = pair.0.add(NewSequence { priority: 1, ..prompt(1) }).unwrap();
-    let large = pair.0.add(prompt(13)).unwrap();
+    let large = pair.0.add(NewSequence { cache_salt: Some("own".into()), ..prompt(13) }).unwrap();
     let stats = pair.0.stats();
-    assert_eq!(
-        (stats.num_waiting, stats.used_blocks, stats.promised_blocks, stats.total_blocks),
-        (2, 1, 1, 5)
-    );
-    while pair.0.running == [first] {
+    assert_eq!((stats.num_waiting, stats.used_blocks, stats.total_blocks), (2, 1, 5));
+    while running(&pair.0) == [first] {
         assert_eq!(turn(&mut pair).unwrap().seqs.len(), 1);
     }
     turn(&mut pair).unwrap();
-    assert_eq!(pair.0.running, [large], "it takes the whole step");
+    assert_eq!(running(&pair.0), [large], "it takes the whole step");
     turn(&mut pair).unwrap();
-    assert_eq!(pair.0.running, [large, late]);
+    assert_eq!(running(&pair.0), [large, late]);
 }
 
 #[test]
@@ -153,6 +165,12 @@ fn totals_count_what_was_committed() {
     }
     assert_eq!(admitted, seqs.map(|seq| (seq, 0)));
     // The long prompt takes two steps, and the last of four tokens is sampled three steps later.
-    let totals = Totals { num_steps: 5, num_prompt_tokens: 11, num_output_tokens: 8 };
+    let totals = Totals {
+        num_steps: 5,
+        num_prompt_tokens: 11,
+        num_output_tokens: 8,
+        num_queried_tokens: 11,
+        ..Totals::default()
+    };
     assert_eq!(pair.0.stats().totals, totals);
 }

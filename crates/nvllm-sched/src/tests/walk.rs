@@ -1,16 +1,17 @@
-//! Random walks: any interleaving of add, abort, finish, plan, commit and failed steps, with all
-//! invariants checked after every call and every event compared with what the sequence would do
-//! alone.
+//! Random walks: any interleaving of add, abort, finish, expire, plan, commit and failed steps, with
+//! all invariants checked after every call and every event compared with what the sequence would do
+//! alone: preemption, reused prefixes, shared blocks and windows must not show.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use nvllm_core::{SamplingParams, SeqId, Step, StepId, TokenId};
 
 use super::executor::Executor;
 use super::faults::Fault;
 use super::model::{Rng, Seen, VOCAB, expected_events, expected_max_tokens};
-use crate::{FinishReason, NewSequence, SchedConfig, Scheduler, SeqEvent};
+use crate::{FinishReason, GroupConfig, NewSequence, SchedConfig, Scheduler, SeqEvent, TenantId};
 
 /// What is still to come of a sequence.
 type Coming = BTreeMap<SeqId, VecDeque<Seen>>;
@@ -25,6 +26,13 @@ pub(super) struct Walk {
     /// Whether it was.
     pub(super) planted: bool,
     admitted: BTreeSet<SeqId>,
+    /// Deadlines of those that live, and the time.
+    deadlines: BTreeMap<SeqId, Duration>,
+    now: Duration,
+    /// What was asked for, to tell whose prefix a prefix is.
+    news: BTreeMap<SeqId, NewSequence>,
+    /// Salts and tokens of all prefixes that may be in the cache.
+    prefixes: HashSet<(Option<Arc<str>>, Vec<TokenId>)>,
     /// Tokens that events brought.
     num_tokens: u64,
     counts: Counts,
@@ -33,6 +41,7 @@ pub(super) struct Walk {
 /// What a walk came across, so that a test can say that the walks go everywhere.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counts {
+    moves: usize,
     sequences: usize,
     refused: usize,
     steps: usize,
@@ -42,19 +51,43 @@ pub(super) struct Counts {
     queued: usize,
     stopped: usize,
     ended_early: usize,
+    expired: usize,
+    preempted: usize,
+    cached: usize,
+    resumed_from_cache: usize,
+    copied: usize,
+    windowed: usize,
+}
+
+impl Counts {
+    fn all(&mut self) -> [&mut usize; 16] {
+        let Self { moves, sequences, refused, steps, failed, from_slot, chunked, queued, .. } = self;
+        let Self { stopped, ended_early, expired, preempted, cached, resumed_from_cache, .. } = self;
+        let Self { copied, windowed, .. } = self;
+        [
+            moves,
+            sequences,
+            refused,
+            steps,
+            failed,
+            from_slot,
+            chunked,
+            queued,
+            stopped,
+            ended_early,
+            expired,
+            preempted,
+            cached,
+            resumed_from_cache,
+            copied,
+            windowed,
+        ]
+    }
 }
 
 impl std::ops::AddAssign for Counts {
-    fn add_assign(&mut self, other: Self) {
-        self.sequences += other.sequences;
-        self.refused += other.refused;
-        self.steps += other.steps;
-        self.failed += other.failed;
-        self.from_slot += other.from_slot;
-        self.chunked += other.chunked;
-        self.queued += other.queued;
-        self.stopped += other.stopped;
-        self.ended_early += other.ended_early;
+    fn add_assign(&mut self, mut other: Self) {
+        self.all().into_iter().zip(other.all()).for_each(|(sum, more)| *sum += *more);
     }
 }
 
@@ -74,6 +107,10 @@ impl Walk {
             fault,
             planted: false,
             admitted: BTreeSet::new(),
+            deadlines: BTreeMap::new(),
+            now: Duration::ZERO,
+            news: BTreeMap::new(),
+            prefixes: HashSet::new(),
             num_tokens: 0,
             counts: Counts::default(),
         };
@@ -83,11 +120,12 @@ impl Walk {
 
     fn walk(&mut self) -> Result<(), String> {
         for _ in 0..self.rng.range(10..=80) {
-            match self.rng.below(16) {
+            match self.rng.below(18) {
                 0..=3 => self.add()?,
                 4..=9 => self.plan()?,
-                10..=13 => self.commit()?,
-                14 => self.end(FinishReason::Aborted)?,
+                10..=14 => self.commit()?,
+                15 => self.end(FinishReason::Aborted)?,
+                16 => self.expire()?,
                 _ => self.end(FinishReason::StopString)?,
             }
             self.check()?;
@@ -101,6 +139,7 @@ impl Walk {
             if self.sched.is_idle() {
                 let unfinished = self.coming.iter().find(|(_, events)| !events.is_empty());
                 let used = self.sched.stats().used_blocks;
+                self.counts.preempted = self.sched.stats().totals.num_preemptions as usize;
                 return match unfinished {
                     Some((seq, events)) => Err(format!("sequence {seq} is forgotten before {:?}", events[0])),
                     None if used > 0 => Err(format!("{used} blocks are used when idle")),
@@ -125,6 +164,7 @@ impl Walk {
     }
 
     fn check(&mut self) -> Result<(), String> {
+        self.counts.moves += 1;
         if let Some(fault) = self.fault.filter(|_| !self.planted) {
             self.planted = fault.in_state(&mut self.sched);
         }
@@ -132,12 +172,25 @@ impl Walk {
     }
 
     fn add(&mut self) -> Result<(), String> {
-        let new = random_sequence(&mut self.rng, self.sched.config());
-        let expected = expected_max_tokens(&new, self.sched.config());
-        match (self.sched.add(new.clone()), expected) {
-            (Ok(seq), Some(max_tokens)) => {
-                self.counts.sequences += 1;
-                self.coming.insert(seq, expected_events(&new, max_tokens).into());
+        let new = random_sequence(&mut self.rng, self.sched.config(), self.now);
+        let n = if self.rng.one_in(6) { self.rng.below(4) } else { 1 };
+        let possible = (1..=self.sched.config().seqs).contains(&n)
+            && new.tenant.index() < self.sched.config().tenant_weights.len();
+        let expected = expected_max_tokens(&new, self.sched.config()).filter(|_| possible);
+        let added = match n {
+            1 => self.sched.add(new.clone()).map(|seq| vec![seq]),
+            n => self.sched.add_choices(&new, n),
+        };
+        match (added, expected) {
+            (Ok(seqs), Some(max_tokens)) if seqs.len() == n => {
+                for (choice, seq) in (0..).zip(seqs) {
+                    self.counts.sequences += 1;
+                    let events = expected_events(&new, choice, max_tokens);
+                    self.note_prefixes(&new, &events);
+                    self.coming.insert(seq, events.into());
+                    self.deadlines.extend(new.deadline.map(|at| (seq, at)));
+                    self.news.insert(seq, new.clone());
+                }
             }
             (Err(_), None) => self.counts.refused += 1,
             (got, expected) => return Err(format!("add gave {got:?}, expected {expected:?} for {new:?}")),
@@ -145,12 +198,57 @@ impl Walk {
         Ok(())
     }
 
-    fn plan(&mut self) -> Result<(), String> {
-        let Some(mut step) = self.sched.plan() else { return Ok(()) };
+    /// All that may be found in the cache once this sequence has run.
+    fn note_prefixes(&mut self, new: &NewSequence, events: &[Seen]) {
+        let sampled = events.iter().filter_map(|seen| match seen {
+            Seen::Row { token, .. } => *token,
+            Seen::Finished(_) => None,
+        });
+        let tokens: Vec<TokenId> = new.prompt.iter().copied().chain(sampled).collect();
+        if new.positions.is_none() {
+            let prefixes = (1..=tokens.len()).map(|len| (new.cache_salt.clone(), tokens[..len].to_vec()));
+            self.prefixes.extend(prefixes);
+        }
+    }
+
+    /// Whoever is admitted has a slot of its own, and has got nothing from others that is not its
+    /// prefix under its salt.
+    fn check_admitted(&mut self, step: &Step) -> Result<(), String> {
         let admitted = self.sched.admitted();
-        if admitted.len() != step.resets.len() || !admitted.iter().all(|a| self.admitted.insert(a.seq)) {
+        if admitted.len() != step.resets.len() {
             return Err(format!("{admitted:?} were admitted with {} slots", step.resets.len()));
         }
+        for (admitted, reset) in admitted.iter().zip(&step.resets) {
+            if self.admitted.insert(admitted.seq) == admitted.resumed {
+                return Err(format!("{admitted:?} for the first time or not"));
+            }
+            let tokens: Vec<TokenId> = reset.prompt.iter().chain(reset.output.iter()).copied().collect();
+            let cached = tokens.get(..admitted.cached_tokens).filter(|cached| cached.len() < tokens.len());
+            let Some(cached) = cached else {
+                return Err(format!("{admitted:?} has nothing left of {} tokens", tokens.len()));
+            };
+            let new = &self.news[&admitted.seq];
+            let is_copy = step.copies.iter().any(|_| admitted.cached_tokens > 0);
+            if !cached.is_empty() && !is_copy && !self.sched.config().prefix_cache {
+                let shared = admitted.cached_tokens == reset.prompt.len() - 1;
+                if !shared {
+                    return Err(format!("{admitted:?} although prefixes are not kept"));
+                }
+            }
+            let own = new.positions.is_some();
+            let found = own || self.prefixes.contains(&(new.cache_salt.clone(), cached.to_vec()));
+            if !cached.is_empty() && !found {
+                return Err(format!("{admitted:?} got a prefix that is not its own"));
+            }
+            self.counts.cached += usize::from(!cached.is_empty() && !admitted.resumed);
+            self.counts.resumed_from_cache += usize::from(!cached.is_empty() && admitted.resumed);
+        }
+        Ok(())
+    }
+
+    fn plan(&mut self) -> Result<(), String> {
+        let Some(mut step) = self.sched.plan() else { return Ok(()) };
+        self.check_admitted(&step)?;
         self.counts.steps += 1;
         self.counts.queued += self.sched.stats().num_waiting;
         self.count(&step);
@@ -185,6 +283,24 @@ impl Walk {
             self.see_end(event, FinishReason::Failed)?;
         }
         Ok(())
+    }
+
+    /// Lets time pass: exactly those end whose deadline has come.
+    fn expire(&mut self) -> Result<(), String> {
+        self.now += Duration::from_millis(self.rng.below(40) as u64);
+        for event in self.sched.expire(self.now) {
+            let due = self.deadlines.get(&event.seq()).is_some_and(|at| *at <= self.now);
+            if !due {
+                return Err(format!("sequence {} ends before its deadline", event.seq()));
+            }
+            self.counts.expired += 1;
+            self.see_end(event, FinishReason::Deadline)?;
+        }
+        let late = |(seq, at): &(&SeqId, &Duration)| **at <= self.now && !self.coming[seq].is_empty();
+        match self.deadlines.iter().find(late) {
+            Some((seq, at)) => Err(format!("sequence {seq} lives at {:?}, after {at:?}", self.now)),
+            None => Ok(()),
+        }
     }
 
     /// Ends a random sequence, which may have ended already.
@@ -230,6 +346,9 @@ impl Walk {
         self.counts.from_slot += step.seqs.iter().flat_map(|s| &s.tokens).filter(slot).count();
         let chunk = |s: &&nvllm_core::SeqStep| s.tokens.len() > 1 && !s.outputs.iter().any(|o| o.sample);
         self.counts.chunked += step.seqs.iter().filter(chunk).count();
+        self.counts.copied += step.copies.len();
+        let null = |table: &&Arc<[nvllm_core::BlockId]>| table.contains(&nvllm_core::BlockId::NULL);
+        self.counts.windowed += step.seqs.iter().flat_map(|s| &s.block_tables).filter(null).count();
     }
 }
 
@@ -242,16 +361,29 @@ fn random_config(rng: &mut Rng) -> SchedConfig {
         context,
         max_positions: context + rng.below(6),
         block_len: rng.range(1..=5),
-        num_blocks: (0..rng.range(1..=2)).map(|_| rng.range(2..=30)).collect(),
+        groups: (0..rng.range(1..=2)).map(|group| random_group(rng, group)).collect(),
         max_in_flight: rng.range(1..=3),
+        prefix_cache: !rng.one_in(8),
+        tenant_weights: (0..rng.range(1..=3)).map(|_| rng.range(1..=4) as u32).collect(),
     }
 }
 
-fn random_sequence(rng: &mut Rng, config: &SchedConfig) -> NewSequence {
+/// The executor takes the tokens of a sequence from the first group, which has no window.
+fn random_group(rng: &mut Rng, group: usize) -> GroupConfig {
+    let window = (group > 0 && rng.one_in(2)).then(|| rng.range(1..=9));
+    GroupConfig { num_blocks: rng.range(2..=30), window }
+}
+
+/// Prompts begin alike, so that there are prefixes to be found.
+fn random_sequence(rng: &mut Rng, config: &SchedConfig, now: Duration) -> NewSequence {
     let prompt_len = if rng.one_in(20) { rng.below(60) } else { rng.range(1..=config.context.min(16)) };
-    let prompt: Vec<TokenId> = (0..prompt_len).map(|_| TokenId(rng.below(VOCAB as usize) as u32)).collect();
+    let (family, own) = (rng.below(3), rng.below(prompt_len + 1));
+    let token = |rng: &mut Rng, at: usize| if at < own { 7 * family + at } else { rng.below(VOCAB as usize) };
+    let prompt: Vec<TokenId> =
+        (0..prompt_len).map(|at| TokenId((token(rng, at) % VOCAB as usize) as u32)).collect();
     let stop_tokens = (0..rng.below(3)).map(|_| TokenId(rng.below(VOCAB as usize) as u32)).collect();
     let sampling = SamplingParams { seed: rng.below(1000) as u64, stop_tokens, ..SamplingParams::default() };
+    let num_tenants = if rng.one_in(20) { 4 } else { config.tenant_weights.len() };
     let positions = |rng: &mut Rng| (0..prompt_len).map(|_| rng.below(config.context) as u32).collect();
     NewSequence {
         prompt: prompt.into(),
@@ -262,6 +394,9 @@ fn random_sequence(rng: &mut Rng, config: &SchedConfig) -> NewSequence {
         logits: rng.one_in(4),
         priority: rng.below(3) as i32 - 1,
         positions: if rng.one_in(6) { Some(positions(rng)) } else { None },
+        tenant: TenantId(rng.below(num_tenants) as u32),
+        cache_salt: rng.one_in(4).then(|| "a".into()),
+        deadline: rng.one_in(6).then(|| now + Duration::from_millis(rng.below(200) as u64)),
     }
 }
 
@@ -269,12 +404,13 @@ fn random_sequence(rng: &mut Rng, config: &SchedConfig) -> NewSequence {
 #[test]
 fn sequences_do_in_any_company_what_they_do_alone() {
     let mut total = Counts::default();
-    for seed in 0..4000 {
+    for seed in 0..NUM_WALKS {
         let (_, result) = Walk::run(seed, None);
         total += result.unwrap_or_else(|e| panic!("{e}"));
     }
-    let Counts { sequences, refused, steps, failed, from_slot, chunked, queued, stopped, ended_early } =
-        total;
-    let counts = [sequences, refused, steps, failed, from_slot, chunked, queued, stopped, ended_early];
-    assert!(counts.iter().all(|n| *n > 1000), "the walks miss something: {total:?}");
+    assert!(total.moves > 1_000_000, "{} moves", total.moves);
+    assert!(total.all().iter().all(|n| **n > 1000), "the walks miss something: {total:?}");
 }
+
+/// More than a million moves.
+const NUM_WALKS: u64 = 12_000;

@@ -136,7 +136,10 @@ impl Receiving {
             FinishReason::StopString => Ending::StopString,
             FinishReason::Length if Some(finished.output_tokens) == self.max_tokens => Ending::MaxTokens,
             FinishReason::Length => Ending::ContextFull,
-            FinishReason::Aborted | FinishReason::Failed | FinishReason::Unusable => Ending::Interrupted,
+            FinishReason::Aborted
+            | FinishReason::Deadline
+            | FinishReason::Failed
+            | FinishReason::Unusable => Ending::Interrupted,
         })
     }
 }

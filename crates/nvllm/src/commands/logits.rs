@@ -37,7 +37,7 @@ pub(super) fn run(args: &Logits) -> Result<()> {
     let ids = numbers(&args.ids).context("--ids")?;
     let positions = args.positions.as_deref().map(numbers).transpose().context("--positions")?;
     let out = OutFile::check(&args.out)?;
-    let options = backends::load_options(&args.model.load, 1);
+    let options = backends::load_options(&args.model.load, Some(1));
     let step_tokens = options.max_num_batched_tokens.unwrap_or(STEP_TOKENS);
     let options = LoadOptions {
         max_num_batched_tokens: Some(step_tokens),

@@ -21,9 +21,9 @@ pub(crate) struct Plan {
     pub model: ModelName,
     #[command(flatten)]
     pub load: LoadArgs,
-    /// Sequences at once.
-    #[arg(long, default_value_t = 16, value_parser = number::positive)]
-    pub max_num_seqs: usize,
+    /// Sequences at once [default: as many as suit the backend].
+    #[arg(long, value_parser = number::positive)]
+    pub max_num_seqs: Option<usize>,
     /// Plan for a GPU of this kind with nothing else on it; none has to be here.
     #[arg(long, value_enum, conflicts_with = "gpu")]
     pub device_profile: Option<DeviceProfile>,
