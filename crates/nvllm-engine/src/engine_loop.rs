@@ -19,6 +19,7 @@ use self::active::Active;
 use self::reading::Reading;
 use crate::backlog::Queued;
 use crate::shared::{Loaded, Shared};
+use crate::stats::DeviceTime;
 use crate::text_stage::{Message, NOT_NUMBERS, Output};
 use crate::validator::Validator;
 use crate::{EngineInfo, LoadOptions, LoadPlan, LoadProgress, Model, RequestId, Result};
@@ -44,6 +45,7 @@ pub(crate) struct EngineLoop {
     active: Active,
     /// Where deadlines are counted from.
     epoch: Instant,
+    device_time: DeviceTime,
     read_bandwidth: Option<f64>,
     /// Whether it has been looked up once at which op logits stopped being numbers.
     looked_for_unusable: bool,
@@ -72,17 +74,15 @@ impl EngineLoop {
         let source = Reading::new(model, progress)?;
         let mut exe = backend.load(plan.plan, &source).map_err(|e| options.named(e))?;
         let cache = exe.kv_cache();
-        let groups = model.spec.kv.iter().enumerate().map(|(group, kv)| GroupConfig {
-            num_blocks: cache.geometry(group).num_blocks,
-            window: kv.window,
-        });
+        let geometries = (0..model.spec.kv.len()).map(|group| cache.geometry(group));
+        let groups = geometries.map(|kv| GroupConfig { num_blocks: kv.num_blocks, window: kv.window });
         let config = SchedConfig {
             prefix_cache: options.enable_prefix_caching,
             tenant_weights: options.tenants.iter().map(|tenant| tenant.weight).collect(),
             ..SchedConfig::new(&limits, groups.collect(), model.spec.max_positions)
         };
         let sched = Scheduler::new(config.clone())?;
-        shared.stats.publish(sched.stats());
+        shared.stats.publish(sched.stats(), DeviceTime::default());
         let request_limits = exe.request_limits();
         let epoch = Instant::now();
         let info = EngineInfo { backend: backend.info(), limits, request_limits, memory: exe.memory() };
@@ -98,6 +98,7 @@ impl EngineLoop {
         let (in_flight, active) = (VecDeque::new(), Active::default());
         Ok(Self {
             epoch,
+            device_time: DeviceTime::default(),
             backend,
             exe,
             sched,
@@ -118,6 +119,8 @@ impl EngineLoop {
             // comes there is time to prepare.
             if !busy {
                 while inbox.is_empty() && self.prepare(true) {}
+                // What the device waits for now is not the host.
+                self.device_time.pause();
                 let Ok(command) = inbox.recv() else { return };
                 if self.obey(command).is_break() {
                     return;
@@ -154,7 +157,7 @@ impl EngineLoop {
     /// What is held for requests goes with this thread.
     pub(crate) fn release(&self) {
         let gone = Stats { totals: self.sched.stats().totals, ..Stats::default() };
-        self.shared.stats.publish(gone);
+        self.shared.stats.publish(gone, self.device_time);
     }
 
     fn obey(&mut self, command: Command) -> ControlFlow<()> {
@@ -215,20 +218,21 @@ impl EngineLoop {
             planned = true;
             self.note_admitted();
             // Before the step: on the host it runs to its end within the call.
-            self.shared.stats.publish(self.sched.stats());
+            self.shared.stats.publish(self.sched.stats(), self.device_time);
             match self.exe.submit(&step) {
                 Ok(ticket) => self.in_flight.push_back((ticket, step)),
                 Err(e) => self.fail(step.id, &e.to_string()),
             }
         }
         let Some((ticket, step)) = self.in_flight.pop_front() else {
-            self.shared.stats.publish(self.sched.stats());
+            self.shared.stats.publish(self.sched.stats(), self.device_time);
             return planned;
         };
         let collected = self.exe.collect(ticket).map_err(|e| e.to_string());
         let committed = collected.and_then(|output| {
             let unusable = self.sched.unusable_part(&step, &output);
             let not_numbers = unusable.map(|part| self.not_numbers(&part));
+            self.device_time.count(output.span);
             let events = self.sched.commit(step.id, output).map_err(|e| e.to_string())?;
             Ok((events, not_numbers))
         });
@@ -333,7 +337,7 @@ impl EngineLoop {
             ));
         }
         // Before the clients hear of it: who looks then finds it counted.
-        self.shared.stats.publish(self.sched.stats());
+        self.shared.stats.publish(self.sched.stats(), self.device_time);
         self.send(outputs);
     }
 

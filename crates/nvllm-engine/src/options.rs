@@ -16,8 +16,9 @@ pub struct LoadOptions {
     pub max_num_logits: usize,
     /// Tokens of one sequence; the model's own maximum, or what fits, if not given.
     pub max_model_len: Option<usize>,
-    /// Bytes of KV cache; as much as `max_num_seqs` full sequences, up to a share of memory, if not
-    /// given.
+    /// Bytes of KV cache. If not given: as much as `max_num_seqs` full sequences need, but no more
+    /// than the backend's [share](BackendInfo::memory_share) of memory leaves beside all else, and no
+    /// less than one sequence needs.
     pub kv_cache_bytes: Option<usize>,
     /// KV positions in a block.
     pub block_size: usize,
@@ -81,12 +82,6 @@ impl Default for LoadOptions {
     }
 }
 
-/// The share of memory left beside the weights that the KV cache takes when nobody says otherwise,
-/// if one sequence needs no more.
-const KV_SHARE: f64 = 0.5;
-
-const DEFAULT_SEQS: usize = 16;
-
 impl LoadOptions {
     /// The limits under which `model` is loaded on the backend that `info` describes. Whether they
     /// fit its memory a [`LoadPlan`](crate::LoadPlan) says.
@@ -97,7 +92,7 @@ impl LoadOptions {
         let default = if model.dtype == DType::Bf16 { Activations::Bf16 } else { Activations::F32 };
         let activations = self.activations.unwrap_or(default);
         let context = self.context(model)?;
-        let seqs = self.max_num_seqs.unwrap_or(DEFAULT_SEQS);
+        let seqs = self.max_num_seqs.unwrap_or(info.seqs);
         let all_tokens = context.saturating_mul(seqs);
         let step_tokens = self.max_num_batched_tokens.unwrap_or(info.step_tokens.min(all_tokens).max(1));
         let limits = Limits {
@@ -141,16 +136,14 @@ impl LoadOptions {
         }
     }
 
-    /// Bytes of KV cache: those asked for, or for all sequences if that is no more than a share of
-    /// memory; at least for one.
+    /// Bytes of KV cache: those asked for, at least for one sequence, or for all sequences.
     fn kv_bytes(&self, model: &Model, limits: &Limits, info: &BackendInfo) -> Result<usize> {
         let block = self.block_bytes(model, limits)?;
         let bytes = |seqs| kv_bytes(seqs, limits, block);
         let one = bytes(1);
         let Some(given) = self.kv_cache_bytes else {
-            let free = info.memory_bytes.saturating_sub(model.weight_bytes()?);
             let most = (MAX_EXTENT / limits.block_len).saturating_mul(block);
-            return Ok(bytes(limits.seqs).min((free as f64 * KV_SHARE) as usize).min(most).max(one));
+            return Ok(bytes(limits.seqs).min(info.memory_bytes).min(most).max(one));
         };
         if given >= one {
             return Ok(given);
@@ -177,7 +170,7 @@ impl LoadOptions {
         // Steps of the default size are never what is too large.
         let logits = self.step_outputs(self.max_num_batched_tokens.unwrap_or(0), 0);
         let option = match field {
-            "step_outputs" if logits <= self.max_num_seqs.unwrap_or(DEFAULT_SEQS) => "max-num-seqs",
+            "step_outputs" if logits <= self.max_num_seqs.unwrap_or(1) => "max-num-seqs",
             "step_tokens" | "step_outputs" => "max-num-batched-tokens",
             "seqs" => "max-num-seqs",
             "context" => "max-model-len",

@@ -48,9 +48,11 @@ impl LoadPlan {
             plan.map_err(|e| options.named(e))
         };
         let mut plan = Self { plan: planned(&limits)?, backend: info, block_bytes, advice: None };
-        if options.kv_cache_bytes.is_none() && !plan.fits() {
-            // What fits, but no less than one sequence needs.
-            limits.kv_bytes = plan.room().max(kv_bytes(1, &limits, block_bytes)).min(limits.kv_bytes);
+        let share = (plan.backend.memory_bytes as f64 * plan.backend.memory_share) as usize;
+        if options.kv_cache_bytes.is_none() && plan.plan.memory.total() > share {
+            // What the share leaves, but no less than one sequence needs.
+            let room = plan.room_in(share);
+            limits.kv_bytes = room.max(kv_bytes(1, &limits, block_bytes)).min(limits.kv_bytes);
             plan = Self { plan: planned(&limits)?, ..plan };
         }
         if !plan.fits() {
@@ -86,9 +88,13 @@ impl LoadPlan {
 
     /// Size of the KV cache, as limits count it, that fits beside all else.
     fn room(&self) -> usize {
+        self.room_in(self.backend.memory_bytes)
+    }
+
+    /// The same in `bytes` of memory.
+    fn room_in(&self, bytes: usize) -> usize {
         let rest = MemoryReport { kv: 0, ..self.plan.memory }.total();
-        let left = self.backend.memory_bytes.saturating_sub(rest);
-        scaled(left, self.planned_kv(), self.plan.memory.kv)
+        scaled(bytes.saturating_sub(rest), self.planned_kv(), self.plan.memory.kv)
     }
 
     /// Bytes of the planned KV cache's blocks. A backend that stores elements wider than their

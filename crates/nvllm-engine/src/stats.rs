@@ -1,7 +1,9 @@
 //! Counts for metrics: a snapshot that the engine's threads publish, read without waiting for them.
 
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
+use nvllm_core::StepSpan;
 use nvllm_sched::{FinishReason, Stats};
 
 /// What an engine has done and is doing, as of its last step. Counts of tokens, steps and requests
@@ -34,8 +36,21 @@ pub struct EngineStats {
     pub num_cached_tokens: u64,
     /// Choices that were preempted, to be computed again later.
     pub num_preemptions: u64,
+    /// How long the device has worked on steps, as far as the backend can tell.
+    pub device_busy: Duration,
+    /// How long it has waited for the host between two steps while there was work.
+    pub device_waited: Duration,
     /// Choices that have ended.
     pub finished: FinishCounts,
+}
+
+impl EngineStats {
+    /// The share of the time with work in which the device waited for the host; none before the
+    /// first steps, or if the backend does not tell.
+    pub fn device_wait_share(&self) -> Option<f64> {
+        let (busy, waited) = (self.device_busy.as_secs_f64(), self.device_waited.as_secs_f64());
+        (busy > 0.0).then(|| waited / (busy + waited))
+    }
 }
 
 /// Choices of requests that have ended, by what their clients were told; a client that was gone
@@ -77,20 +92,29 @@ impl FinishCounts {
 /// The snapshot. Each part has one writer: the device thread the scheduler's counts, the text
 /// thread the ends.
 #[derive(Debug, Default)]
-pub(crate) struct Published(Mutex<(Stats, FinishCounts)>);
+pub(crate) struct Published(Mutex<Snapshot>);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Snapshot {
+    sched: Stats,
+    device: DeviceTime,
+    finished: FinishCounts,
+}
 
 impl Published {
-    pub(crate) fn publish(&self, stats: Stats) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).0 = stats;
+    pub(crate) fn publish(&self, sched: Stats, device: DeviceTime) {
+        let mut snapshot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        (snapshot.sched, snapshot.device) = (sched, device);
     }
 
     pub(crate) fn count_end(&self, reason: FinishReason) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner).1.of(reason) += 1;
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner).finished.of(reason) += 1;
     }
 
     /// The snapshot, beside `waiting` requests and tokens of their prompts.
     pub(crate) fn read(&self, (num_waiting, num_waiting_tokens): (usize, usize)) -> EngineStats {
-        let (stats, finished) = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Snapshot { sched: stats, device, finished } =
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         EngineStats {
             num_waiting,
             num_waiting_tokens,
@@ -104,7 +128,56 @@ impl Published {
             num_queried_tokens: stats.totals.num_queried_tokens,
             num_cached_tokens: stats.totals.num_cached_tokens,
             num_preemptions: stats.totals.num_preemptions,
+            device_busy: device.busy,
+            device_waited: device.waited,
             finished,
         }
+    }
+}
+
+/// What the device did with its time, from the spans of its steps.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct DeviceTime {
+    busy: Duration,
+    waited: Duration,
+    /// When the last step ended, if there has been work since.
+    last_ended: Option<Duration>,
+}
+
+impl DeviceTime {
+    /// Counts the next step.
+    pub(crate) fn count(&mut self, span: Option<StepSpan>) {
+        let Some(StepSpan { began, ended }) = span else { return };
+        self.busy += ended.saturating_sub(began);
+        self.waited += self.last_ended.map_or(Duration::ZERO, |last| began.saturating_sub(last));
+        self.last_ended = Some(ended);
+    }
+
+    /// There is no work until the next step.
+    pub(crate) fn pause(&mut self) {
+        self.last_ended = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_device_waits_between_steps_and_not_between_requests() {
+        let span = |began, ended| {
+            Some(StepSpan { began: Duration::from_millis(began), ended: Duration::from_millis(ended) })
+        };
+        let mut time = DeviceTime::default();
+        time.count(span(100, 110));
+        time.count(span(112, 120));
+        time.count(None);
+        time.pause();
+        time.count(span(500, 520));
+        assert_eq!((time.busy, time.waited), (Duration::from_millis(38), Duration::from_millis(2)));
+        let published = Published::default();
+        assert_eq!(published.read((0, 0)).device_wait_share(), None);
+        published.publish(Stats::default(), time);
+        assert_eq!(published.read((0, 0)).device_wait_share(), Some(0.05));
     }
 }
