@@ -21,7 +21,7 @@ const TABLE: [(&str, &[&str]); 17] = [
     ("nvllm-model-llama", &["nvllm-core"]),
     ("nvllm-sched", &["nvllm-core"]),
     ("nvllm-engine", &["nvllm-core", "nvllm-sched", "nvllm-quant", "nvllm-model-qwen3", "nvllm-model-llama"]),
-    ("nvllm-bench", &["nvllm-core", "nvllm-engine"]),
+    ("nvllm-bench", &["nvllm-core", "nvllm-engine", "nvllm-sched"]),
     ("nvllm-serve", &["nvllm-engine"]),
     ("nvllm", ALL),
     ("nvllm-tests", ALL),

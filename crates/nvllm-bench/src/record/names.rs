@@ -27,6 +27,16 @@ pub const FIRST_TOKEN_SECONDS: &str = "first_token_seconds";
 /// Series: seconds of the same prompt again in the same process.
 pub const AGAIN_SECONDS: &str = "again_seconds";
 
+/// Series: seconds of host time to plan a step.
+pub const PLAN_SECONDS: &str = "plan_seconds";
+/// Series: seconds of host time to commit a step's results.
+pub const COMMIT_SECONDS: &str = "commit_seconds";
+
+/// Value: tokens of each prompt that were computed, and not found in the KV cache.
+pub const COMPUTED_TOKENS: &str = "computed_tokens";
+/// Value: share of the time between the first and the last step in which the device waited for the
+/// host.
+pub const DEVICE_WAIT_SHARE: &str = "device_wait_share";
 /// Value: bytes of inputs that the last step copied to the device.
 pub const INPUT_BYTES: &str = "input_bytes";
 /// Value: bytes of weights, KV cache, arena and scratch that the backend reports.

@@ -8,6 +8,8 @@ mod memory;
 mod nano;
 mod ops;
 mod prefill;
+mod prefix;
+mod sched;
 mod startup;
 
 pub(crate) use nano::SetTimes;
@@ -43,7 +45,7 @@ pub struct Figures {
 
 /// Every workload, in the order in which they run: the first two look at a process that has nothing
 /// loaded yet.
-pub static REGISTRY: [&dyn Workload; 9] = [
+pub static REGISTRY: [&dyn Workload; 11] = [
     &startup::Startup,
     &memory::Memory,
     &accuracy::Accuracy,
@@ -51,6 +53,8 @@ pub static REGISTRY: [&dyn Workload; 9] = [
     &prefill::Prefill,
     &ops::Ops,
     &inputs::Inputs,
+    &sched::Sched,
+    &prefix::Prefix,
     &nano::Nano,
     &busy::Busy,
 ];

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use nvllm_core::TokenId;
 use nvllm_core::program::Counts;
-use nvllm_engine::{Engine, Event, LoadOptions, Model, Request};
+use nvllm_engine::{Engine, EngineStats, Event, LoadOptions, Model, Request};
 use rand_mt::Mt;
 
 use super::{Figures, Workload, median_of};
@@ -152,6 +152,7 @@ impl Nano {
         };
         let what = format!("nano, {case}");
         let engine = start(bench, &model, &set)?;
+        let before = engine.stats();
         let rounds = if bench.settings.quick { 1 } else { ROUNDS };
         let mut ours: Vec<SetTimes> = Vec::new();
         let mut theirs: Vec<Result<Vec<SetTimes>, String>> =
@@ -174,7 +175,9 @@ impl Nano {
             }
         }
         roofs.push(bench.roof(backend.as_ref()));
-        bench.keep(self, &case, measurement(&set, &ours, &roofs))?;
+        let mut measured = measurement(&set, &ours, &roofs);
+        measured.values.extend(wait_share(&before, &engine.stats()));
+        bench.keep(self, &case, measured)?;
         for (peer, times) in peers.iter().zip(theirs) {
             match times {
                 Ok(times) => bench.keep_peer(self, &case, peer, measurement(&set, &times, &roofs))?,
@@ -235,6 +238,8 @@ fn start(bench: &Bench, model: &Arc<Model>, set: &Set) -> Result<Engine> {
         kv_cache_bytes: Some(limits.kv_bytes.min(free / 2)),
         activations: Some(activations),
         numerics: bench.settings.numerics,
+        // Every round computes all prompts.
+        enable_prefix_caching: false,
         ..LoadOptions::default()
     };
     let factory = bench.factory();
@@ -277,6 +282,14 @@ fn run_ours(engine: &Engine, set: &Set) -> Result<SetTimes> {
         e2el: times.iter().filter_map(RequestTimes::e2el).collect(),
         itl: times.iter().flat_map(RequestTimes::itl).collect(),
     })
+}
+
+/// The share of the time of steps between two looks in which the device waited for the host.
+fn wait_share(before: &EngineStats, after: &EngineStats) -> Option<(&'static str, f64)> {
+    let [busy, waited] = [after.device_busy - before.device_busy, after.device_waited - before.device_waited];
+    // A record holds positive numbers only: less than a nanosecond is as good as none.
+    let share = waited.as_secs_f64().max(1e-9) / (busy + waited).as_secs_f64();
+    (!busy.is_zero()).then_some((names::DEVICE_WAIT_SHARE, share))
 }
 
 fn measurement(set: &Set, runs: &[SetTimes], roofs: &[Roof]) -> Measurement {
