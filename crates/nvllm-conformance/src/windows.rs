@@ -60,7 +60,7 @@ fn trials() -> impl Strategy<Value = Trial> {
 fn unseen(g: &KvGeometry, kv_start: usize) -> usize {
     let seen =
         |block: &usize| g.window.is_none_or(|window| (block + 1) * g.block_len + window > kv_start + 1);
-    (0..).find(seen).unwrap_or(0)
+    (0..=kv_start).find(seen).unwrap_or(0)
 }
 
 fn kv_start(source: Source<u32>) -> usize {
