@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use nvllm_core::{
-    Activations, Backend, BlockId, EntryId, Executable, Limits, ModelSpec, Numerics, OutputRow, PagedKv,
-    SamplingParams, SeqStep, SlotId, SlotReset, Source, Step, StepId, TokenId, WeightSource,
+    Activations, Backend, BlockId, EntryId, Executable, InlineVec, Limits, ModelSpec, Numerics, OutputRow,
+    PagedKv, SamplingParams, SeqStep, SlotId, SlotReset, Source, Step, StepId, TokenId, WeightSource,
 };
 
 /// Where a sequence's KV positions lie, and how its prompt is cut.
@@ -157,7 +157,7 @@ impl Session {
             tokens: part.tokens.iter().map(|&t| Source::Host(t)).collect(),
             positions: part.positions.iter().map(|&p| Source::Host(p)).collect(),
             kv_start: Source::Host(start as u32),
-            block_tables: vec![(0..num_blocks).map(block).collect(); self.num_groups],
+            block_tables: InlineVec::from_elem((0..num_blocks).map(block).collect(), self.num_groups),
             outputs: (0..part.tokens.len() as u32).map(OutputRow::values).collect(),
         }
     }

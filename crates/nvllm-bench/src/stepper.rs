@@ -8,9 +8,9 @@ use std::time::Instant;
 use nvllm_core::program::Counts;
 use nvllm_core::sampling::philox4x32;
 use nvllm_core::{
-    Backend, BlockId, CoreError, DType, EntryId, Executable, HostTensor, KvGeometry, Limits, MemoryReport,
-    OutputRow, Program, SamplingParams, SeqStep, SlotId, SlotReset, Source, Step, StepId, StepProfile,
-    Ticket, TokenId, WeightInfo,
+    Backend, BlockId, CoreError, DType, EntryId, Executable, HostTensor, InlineVec, KvGeometry, Limits,
+    MemoryReport, OutputRow, Program, SamplingParams, SeqStep, SlotId, SlotReset, Source, Step, StepId,
+    StepProfile, Ticket, TokenId, WeightInfo,
 };
 use nvllm_engine::Model;
 
@@ -118,9 +118,9 @@ impl Stepper {
             let token = TokenId((slot % self.vocab_size) as u32);
             self.seq(
                 slot,
-                vec![Source::Host(token)],
+                [Source::Host(token)].into(),
                 Source::Host(context as u32),
-                vec![OutputRow::sample(0)],
+                [OutputRow::sample(0)].into(),
             )
         });
         let seqs = seqs.collect();
@@ -161,8 +161,8 @@ impl Stepper {
     }
 
     fn decoding(&self, batch: usize) -> Vec<SeqStep> {
-        let outputs = || vec![OutputRow::sample(0)];
-        (0..batch).map(|slot| self.seq(slot, vec![Source::Slot], Source::Slot, outputs())).collect()
+        let outputs = || [OutputRow::sample(0)].into();
+        (0..batch).map(|slot| self.seq(slot, [Source::Slot].into(), Source::Slot, outputs())).collect()
     }
 
     fn next_step(&mut self, seqs: Vec<SeqStep>, resets: Vec<SlotReset>) -> Step {
@@ -192,7 +192,7 @@ impl Stepper {
             }
             let seqs = parts.iter().map(|(slot, range)| {
                 let last = OutputRow { values: logits, ..OutputRow::sample(range.len() as u32 - 1) };
-                let outputs = if range.end == lens[*slot] { vec![last] } else { Vec::new() };
+                let outputs = if range.end == lens[*slot] { [last].into() } else { InlineVec::new() };
                 let tokens = prompts[*slot][range.clone()].iter().map(|&token| Source::Host(token)).collect();
                 self.seq(*slot, tokens, Source::Host(range.start as u32), outputs)
             });
@@ -210,22 +210,22 @@ impl Stepper {
     fn seq(
         &self,
         slot: usize,
-        tokens: Vec<Source<TokenId>>,
+        tokens: InlineVec<Source<TokenId>>,
         kv_start: Source<u32>,
-        outputs: Vec<OutputRow>,
+        outputs: InlineVec<OutputRow>,
     ) -> SeqStep {
         let per_seq = self.seq_blocks;
         let table: Arc<[BlockId]> = (0..per_seq).map(|i| BlockId((1 + slot * per_seq + i) as u32)).collect();
         let positions = match kv_start {
             Source::Host(start) => (0..tokens.len() as u32).map(|i| Source::Host(start + i)).collect(),
-            Source::Slot => vec![Source::Slot; tokens.len()],
+            Source::Slot => InlineVec::from_elem(Source::Slot, tokens.len()),
         };
         SeqStep {
             slot: SlotId(slot as u32),
             tokens,
             positions,
             kv_start,
-            block_tables: vec![table; self.num_groups],
+            block_tables: InlineVec::from_elem(table, self.num_groups),
             outputs,
         }
     }

@@ -54,10 +54,10 @@ fn steps(trial: &Trial, known: Known) -> Vec<Step> {
             reset.sampling = Arc::new(params);
         }
         for seq in &mut step.seqs {
-            seq.outputs = vec![OutputRow::sample(seq.tokens.len() as u32 - 1)];
+            seq.outputs = [OutputRow::sample(seq.tokens.len() as u32 - 1)].into();
             if at > 0 && known == Known::Slot {
-                seq.tokens = vec![Source::Slot];
-                seq.positions = vec![Source::Slot];
+                seq.tokens = [Source::Slot].into();
+                seq.positions = [Source::Slot].into();
                 seq.kv_start = Source::Slot;
             }
         }
@@ -70,7 +70,7 @@ fn feed(step: &mut Step, before: &Step, output: &StepOutput) {
     for seq in &mut step.seqs {
         let row = before.seqs.iter().position(|s| s.slot == seq.slot);
         if let Some(token) = row.and_then(|row| output.rows.get(row)?.token) {
-            seq.tokens = vec![Source::Host(token)];
+            seq.tokens = [Source::Host(token)].into();
         }
     }
 }
@@ -261,34 +261,34 @@ const SPOILED: [Spoil; 23] = [
     }),
     ("more tokens than the limit", |s, t| {
         let n = t.limits.step_tokens + 1;
-        s.seqs[0].tokens = vec![Source::Host(TokenId(0)); n];
+        s.seqs[0].tokens = vec![Source::Host(TokenId(0)); n].into();
         s.seqs[0].positions = (0..n as u32).map(Source::Host).collect();
     }),
     ("fewer positions than tokens", |s, _| s.seqs[0].positions.clear()),
     ("more outputs than the limit", |s, t| {
-        s.seqs[0].outputs = vec![OutputRow::sample(0); t.limits.step_outputs + 1];
+        s.seqs[0].outputs = vec![OutputRow::sample(0); t.limits.step_outputs + 1].into();
     }),
     ("a slot that does not exist", |s, t| s.seqs[0].slot = SlotId(t.limits.seqs as u32)),
     ("a slot twice", |s, _| s.seqs.push(s.seqs[0].clone())),
     ("no block table", |s, _| s.seqs[0].block_tables.clear()),
-    ("an empty block table", |s, _| s.seqs[0].block_tables = vec![Arc::new([])]),
+    ("an empty block table", |s, _| s.seqs[0].block_tables = [Arc::from([])].into()),
     ("the null block", |s, _| {
         let null = vec![BlockId::NULL; s.seqs[0].block_tables[0].len()];
-        s.seqs[0].block_tables = vec![null.into()];
+        s.seqs[0].block_tables = [null.into()].into();
     }),
     ("a block that does not exist", |s, _| {
         let beyond = vec![BlockId(u32::MAX); s.seqs[0].block_tables[0].len()];
-        s.seqs[0].block_tables = vec![beyond.into()];
+        s.seqs[0].block_tables = [beyond.into()].into();
     }),
     ("an output row beyond the tokens", |s, _| {
-        s.seqs[0].outputs = vec![OutputRow::sample(s.seqs[0].tokens.len() as u32)];
+        s.seqs[0].outputs = [OutputRow::sample(s.seqs[0].tokens.len() as u32)].into();
     }),
     ("output rows out of order", |s, _| {
-        s.seqs[0].outputs = vec![OutputRow::sample(0), OutputRow::sample(0)];
+        s.seqs[0].outputs = vec![OutputRow::sample(0), OutputRow::sample(0)].into();
     }),
     ("more context than the limit", |s, t| {
         s.seqs[0].kv_start = Source::Host(t.limits.context as u32);
-        s.seqs[0].block_tables = vec![vec![BlockId(1); 2 * t.limits.context + 2].into()];
+        s.seqs[0].block_tables = [vec![BlockId(1); 2 * t.limits.context + 2].into()].into();
     }),
     ("an entry program that does not exist", |s, _| s.entry = EntryId(1)),
     ("a reset with an impossible parameter", |s, _| {

@@ -36,7 +36,7 @@ pub fn hidden_states(backend: &dyn Backend, settings: &Settings) -> Result<()> {
                 return Err(Mismatch::contract(problem));
             }
             let mut sampled = step.clone();
-            sampled.seqs[0].outputs = vec![OutputRow::sample(0)];
+            sampled.seqs[0].outputs = [OutputRow::sample(0)].into();
             if exe.submit(&sampled).is_ok() {
                 return Err(Mismatch::contract("a row of hidden states was sampled"));
             }

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use nvllm_core::{
-    BlockId, OutputRow, SamplingParams, SeqStep, SlotId, SlotReset, Source, Step, StepId, TokenId,
+    BlockId, InlineVec, OutputRow, SamplingParams, SeqStep, SlotId, SlotReset, Source, Step, StepId, TokenId,
 };
 use proptest::prelude::*;
 
@@ -217,11 +217,11 @@ impl Layout {
             .collect()
     }
 
-    fn wanted(&self, draw: &mut Draw, len: usize) -> Vec<OutputRow> {
+    fn wanted(&self, draw: &mut Draw, len: usize) -> InlineVec<OutputRow> {
         let row = |index| OutputRow { values: self.logits, ..OutputRow::new(index) };
         let rows = 0..len as u32;
         match self.outputs {
-            Outputs::None => Vec::new(),
+            Outputs::None => InlineVec::new(),
             Outputs::Last => rows.map(row).skip(len - 1).collect(),
             Outputs::Some => rows.filter(|_| draw.below(3) == 0).map(row).collect(),
             Outputs::All => rows.map(row).collect(),

@@ -25,7 +25,7 @@ pub fn masks(backend: &dyn Backend, settings: &Settings) -> Result<()> {
                 ..OutputRow::sample(f.pending.len() as u32 - 1)
             };
             let seqs: Vec<_> =
-                followed.iter().enumerate().map(|(i, f)| f.seq_step(vec![row((i, f))])).collect();
+                followed.iter().enumerate().map(|(i, f)| f.seq_step([row((i, f))].into())).collect();
             let mut mask = || -> Vec<u32> {
                 let allowed = draw.below(trial.spec.vocab_size);
                 let mut words: Vec<u32> =
@@ -79,7 +79,7 @@ pub fn masks_in_flight(backend: &dyn Backend, settings: &Settings) -> Result<()>
         let (mut followed, resets) = follow(trial, voices);
         let last = |f: &Followed| OutputRow::sample(f.pending.len() as u32 - 1);
         let row = |f: &Followed| OutputRow { values: true, ..last(f) };
-        let seqs = followed.iter().map(|f| f.seq_step(vec![row(f)])).collect();
+        let seqs = followed.iter().map(|f| f.seq_step([row(f)].into())).collect();
         let first = Step { id: StepId(0), resets, seqs, ..Step::default() };
         let mut seqs: Vec<_> = first.seqs.iter().map(after).collect();
         for (i, seq) in seqs.iter_mut().enumerate() {
@@ -102,10 +102,10 @@ pub fn masks_in_flight(backend: &dyn Backend, settings: &Settings) -> Result<()>
 /// The step of a token that only the device knows.
 fn after(seq: &SeqStep) -> SeqStep {
     SeqStep {
-        tokens: vec![Source::Slot],
-        positions: vec![Source::Slot],
+        tokens: [Source::Slot].into(),
+        positions: [Source::Slot].into(),
         kv_start: Source::Slot,
-        outputs: vec![OutputRow::sample(0)],
+        outputs: [OutputRow::sample(0)].into(),
         ..seq.clone()
     }
 }

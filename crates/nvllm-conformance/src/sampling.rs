@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use nvllm_core::sampling::{TokenCounts, processed, sample as draw_token, top_logprobs, uniform};
 use nvllm_core::{
-    Backend, Executable, OutputRow, SamplingParams, SeqStep, SlotId, SlotReset, Source, Step, StepId,
-    StepOutput, TokenId, TokenLogprobs, TokenMasks,
+    Backend, Executable, InlineVec, OutputRow, SamplingParams, SeqStep, SlotId, SlotReset, Source, Step,
+    StepId, StepOutput, TokenId, TokenLogprobs, TokenMasks,
 };
 use proptest::prelude::*;
 
@@ -109,14 +109,14 @@ pub(crate) struct Followed {
 }
 
 impl Followed {
-    pub(crate) fn seq_step(&self, outputs: Vec<OutputRow>) -> SeqStep {
+    pub(crate) fn seq_step(&self, outputs: InlineVec<OutputRow>) -> SeqStep {
         let positions = (0..self.pending.len()).map(|i| Source::Host((self.start + i) as u32)).collect();
         SeqStep {
             slot: self.slot,
             tokens: self.pending.iter().map(|&t| Source::Host(t)).collect(),
             positions,
             kv_start: Source::Host(self.start as u32),
-            block_tables: Vec::new(),
+            block_tables: InlineVec::new(),
             outputs,
         }
     }
@@ -409,11 +409,11 @@ pub fn frequencies(backend: &dyn Backend, settings: &Settings) -> Result<()> {
             let seqs = (0..SLOTS as u32)
                 .map(|slot| SeqStep {
                     slot: SlotId(slot),
-                    tokens: vec![Source::Host(TokenId(0))],
-                    positions: vec![Source::Host(at)],
+                    tokens: [Source::Host(TokenId(0))].into(),
+                    positions: [Source::Host(at)].into(),
                     kv_start: Source::Host(at),
-                    block_tables: Vec::new(),
-                    outputs: vec![OutputRow { values: true, ..OutputRow::sample(0) }],
+                    block_tables: InlineVec::new(),
+                    outputs: [OutputRow { values: true, ..OutputRow::sample(0) }].into(),
                 })
                 .collect();
             let step = Step {

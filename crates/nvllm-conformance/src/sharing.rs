@@ -98,7 +98,7 @@ impl Member {
             tokens: self.tokens[range.clone()].iter().map(|&token| Source::Host(token)).collect(),
             positions: range.clone().map(|at| Source::Host(at as u32)).collect(),
             kv_start: Source::Host(range.start as u32),
-            block_tables: self.tables.clone(),
+            block_tables: self.tables.iter().cloned().collect(),
             outputs: (0..range.len() as u32).map(OutputRow::values).collect(),
         }
     }
@@ -314,7 +314,7 @@ fn sampled(
             resets.push(SlotReset { slot: member.slot, prompt: Arc::clone(&prompt), output, sampling });
         }
         let mut seq = member.step(next..member.tokens.len());
-        seq.outputs = vec![OutputRow::sample(seq.tokens.len() as u32 - 1)];
+        seq.outputs = [OutputRow::sample(seq.tokens.len() as u32 - 1)].into();
         next = member.tokens.len();
         let step = Step { resets, ..only(output.len(), vec![seq]) };
         let token = run(&mut *exe, &step)?.rows[0].token;

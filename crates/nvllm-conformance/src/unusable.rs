@@ -6,7 +6,8 @@ use std::sync::Arc;
 use nvllm_core::program::Projection;
 use nvllm_core::sampling::is_usable;
 use nvllm_core::{
-    Backend, OutputRow, RowOutput, SamplingParams, SeqStep, SlotId, SlotReset, Source, Step, StepId, TokenId,
+    Backend, InlineVec, OutputRow, RowOutput, SamplingParams, SeqStep, SlotId, SlotReset, Source, Step,
+    StepId, TokenId,
 };
 use proptest::prelude::*;
 
@@ -104,15 +105,16 @@ fn step(shift: u64) -> Step {
         let wants = OutputRow { values: true, ..OutputRow::sample(0) };
         SeqStep {
             slot: SlotId(slot),
-            tokens: vec![Source::Host(TokenId((slot + shift as u32) % NUM_ROWS as u32))],
-            positions: vec![Source::Host(shift as u32)],
+            tokens: [Source::Host(TokenId((slot + shift as u32) % NUM_ROWS as u32))].into(),
+            positions: [Source::Host(shift as u32)].into(),
             kv_start: Source::Host(shift as u32),
-            block_tables: Vec::new(),
-            outputs: vec![match slot % 3 {
+            block_tables: InlineVec::new(),
+            outputs: [match slot % 3 {
                 0 => wants,
                 1 => OutputRow { top_logprobs: Some(3), ..wants },
                 _ => OutputRow { sample: false, target: Some(TokenId(1)), ..wants },
-            }],
+            }]
+            .into(),
         }
     };
     Step {

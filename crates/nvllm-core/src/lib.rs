@@ -57,8 +57,8 @@ pub use sampling::SamplingParams;
 pub use spec::{ModelFamily, ModelSpec, SpecBuilder};
 pub use state::{KvCache, KvGeometry, KvLayer, PagedKv};
 pub use step::{
-    BlockCopy, OutputRow, RowOutput, SeqStep, SlotReset, Source, Step, StepOutput, StepSpan, Ticket,
-    TokenLogprobs, TokenMasks,
+    BlockCopy, InlineVec, OutputRow, RowOutput, SeqStep, SlotReset, Source, Step, StepOutput, StepSpan,
+    Ticket, TokenLogprobs, TokenMasks,
 };
 pub use tensor::{HostTensor, Tensor};
 pub use weight::{

@@ -5,6 +5,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
 use crate::{BlockId, EntryId, KvGeometry, SamplingParams, SlotId, StepId, Tensor, TokenId};
 
 /// A number that the host knows, or that only the device knows yet because the step before is still
@@ -84,23 +86,27 @@ impl OutputRow {
     }
 }
 
+/// A list that is stored inline while it has one item, as most do in a step that decodes: such a
+/// step allocates nothing for its sequences.
+pub type InlineVec<T> = SmallVec<[T; 1]>;
+
 /// One sequence's part of a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SeqStep {
     /// Its slot.
     pub slot: SlotId,
     /// New tokens, at least one.
-    pub tokens: Vec<Source<TokenId>>,
+    pub tokens: InlineVec<Source<TokenId>>,
     /// Position id of each new token (for rope), apart from its KV index.
-    pub positions: Vec<Source<u32>>,
+    pub positions: InlineVec<Source<u32>>,
     /// KV index of the first new token: how many tokens the cache holds already.
     pub kv_start: Source<u32>,
     /// One block table per KV group, covering every KV index up to the last new token. In a group
     /// with a window, blocks that no new token sees ([`KvGeometry::num_unseen`]) may be the null
     /// block.
-    pub block_tables: Vec<Arc<[BlockId]>>,
+    pub block_tables: InlineVec<Arc<[BlockId]>>,
     /// Rows whose results are wanted, ascending.
-    pub outputs: Vec<OutputRow>,
+    pub outputs: InlineVec<OutputRow>,
 }
 
 /// One forward pass.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use nvllm_core::weight::{AxisRole, SyntheticSource};
 use nvllm_core::{
-    Activations, Backend, CoreError, DType, Executable, Limits, ModelSpec, Numerics, Result, SamplingParams,
-    SeqStep, SlotId, SlotReset, Source, SpecBuilder, Step, TokenId,
+    Activations, Backend, CoreError, DType, Executable, InlineVec, Limits, ModelSpec, Numerics, Result,
+    SamplingParams, SeqStep, SlotId, SlotReset, Source, SpecBuilder, Step, TokenId,
 };
 
 /// Columns of x and of y: many times what a tile covers.
@@ -102,8 +102,8 @@ fn step(rows: usize) -> Step {
         tokens: (0..rows).map(|i| Source::Host(TokenId((i % TABLE_ROWS) as u32))).collect(),
         positions: (0..rows as u32).map(Source::Host).collect(),
         kv_start: Source::Host(0),
-        block_tables: Vec::new(),
-        outputs: Vec::new(),
+        block_tables: InlineVec::new(),
+        outputs: InlineVec::new(),
     };
     Step { resets: vec![reset], seqs: vec![seq], ..Step::default() }
 }

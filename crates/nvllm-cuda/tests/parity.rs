@@ -8,8 +8,8 @@ use nvllm_conformance::{CASES, MemorySource, expect_conformance};
 use nvllm_core::backend::WithNumerics;
 use nvllm_core::weight::{AxisRole, SyntheticSource};
 use nvllm_core::{
-    Activations, Backend, DType, Executable, Limits, ModelSpec, Numerics, OutputRow, SeqStep, SlotId,
-    SlotReset, Source, SpecBuilder, Step, StepId, TokenId,
+    Activations, Backend, DType, Executable, InlineVec, Limits, ModelSpec, Numerics, OutputRow, SeqStep,
+    SlotId, SlotReset, Source, SpecBuilder, Step, StepId, TokenId,
 };
 use nvllm_cuda::{CudaBackend, CudaError, CudaExecutable, CudaOptions, Vendor, cublaslt_version};
 
@@ -136,11 +136,11 @@ fn graphs_are_captured_between_steps() {
         };
         let seq = |slot| SeqStep {
             slot: SlotId(slot),
-            tokens: vec![Source::Host(TokenId(slot))],
-            positions: vec![Source::Host(0)],
+            tokens: [Source::Host(TokenId(slot))].into(),
+            positions: [Source::Host(0)].into(),
             kv_start: Source::Host(0),
-            block_tables: Vec::new(),
-            outputs: vec![OutputRow::new(0)],
+            block_tables: InlineVec::new(),
+            outputs: [OutputRow::new(0)].into(),
         };
         num_steps += 1;
         let step = Step {
@@ -218,8 +218,8 @@ fn tensor_cores_sum_alike() {
             tokens: tokens.collect(),
             positions: (0..num_rows).map(Source::Host).collect(),
             kv_start: Source::Host(0),
-            block_tables: Vec::new(),
-            outputs: Vec::new(),
+            block_tables: InlineVec::new(),
+            outputs: InlineVec::new(),
         };
         let reset =
             SlotReset { slot: SlotId(0), prompt: [].into(), output: [].into(), sampling: Arc::default() };

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nvllm_core::{BlockCopy, BlockId, SlotId, SlotReset};
+use nvllm_core::{BlockCopy, BlockId, InlineVec, SlotId, SlotReset};
 
 use crate::plan::{Draft, chunk};
 use crate::scheduler::Key;
@@ -173,8 +173,7 @@ impl Scheduler {
         let Self { config, pools, seqs, totals, .. } = self;
         let seq = &mut seqs[key];
         let resumed = seq.last_step.0 > 0;
-        let mut tables: Vec<Arc<[BlockId]>> = Vec::with_capacity(pools.len());
-        let mut given_back = Vec::with_capacity(pools.len());
+        let (mut tables, mut given_back) = (InlineVec::new(), InlineVec::new());
         for (group, pool) in pools.iter_mut().enumerate() {
             let mut table = reuse.shared[group].clone();
             let num_null = table.iter().take_while(|block| **block == BlockId::NULL).count();
@@ -187,7 +186,7 @@ impl Scheduler {
                 draft.step.copies.push(BlockCopy { group, from, to });
                 table.push(to);
             }
-            tables.push(table.into());
+            tables.push(Arc::from(table));
             given_back.push(num_null);
         }
         seq.allocation = Some(Allocation { slot, tables, given_back });

@@ -1,6 +1,6 @@
 //! What runs next.
 
-use nvllm_core::{OutputRow, SeqStep, Source, Step};
+use nvllm_core::{InlineVec, OutputRow, SeqStep, Source, Step};
 
 use crate::Scheduler;
 use crate::scheduler::{InFlight, Key, Part};
@@ -120,9 +120,9 @@ pub(crate) fn chunk(
     first: usize,
     max_tokens: usize,
     max_outputs: usize,
-) -> (usize, Vec<OutputRow>) {
+) -> (usize, InlineVec<OutputRow>) {
     let len = seq.num_pending(first).min(max_tokens);
-    let mut rows = Vec::new();
+    let mut rows = InlineVec::new();
     for at in 0..len {
         let row = seq.output_row(first + at, at);
         if row.is_some() && rows.len() == max_outputs {

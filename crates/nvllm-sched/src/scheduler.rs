@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nvllm_core::{BlockId, OutputRow, SamplingParams, SeqId, SlotId, StepId};
+use nvllm_core::{BlockId, InlineVec, OutputRow, SamplingParams, SeqId, SlotId, StepId};
 use slab::Slab;
 
 use crate::pool::BlockPool;
@@ -23,7 +23,7 @@ pub(crate) struct Part {
     pub(crate) first: usize,
     /// New tokens.
     pub(crate) len: usize,
-    pub(crate) rows: Vec<OutputRow>,
+    pub(crate) rows: InlineVec<OutputRow>,
 }
 
 /// An uncommitted step.

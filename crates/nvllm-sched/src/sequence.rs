@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use nvllm_core::{BlockId, OutputRow, SamplingParams, SeqId, SlotId, Source, StepId, TokenId};
+use nvllm_core::{BlockId, InlineVec, OutputRow, SamplingParams, SeqId, SlotId, Source, StepId, TokenId};
 
 use crate::prefix::BlockHash;
 use crate::queue::Place;
@@ -165,10 +165,10 @@ const fn kv_len(prompt_len: usize, max_tokens: usize) -> usize {
 pub(crate) struct Allocation {
     pub(crate) slot: SlotId,
     /// One block table per KV group, no longer than `computed` needs.
-    pub(crate) tables: Vec<Arc<[BlockId]>>,
+    pub(crate) tables: InlineVec<Arc<[BlockId]>>,
     /// How many blocks at the beginning of each table were given back, as no later row sees them:
     /// these entries are null.
-    pub(crate) given_back: Vec<usize>,
+    pub(crate) given_back: InlineVec<usize>,
 }
 
 /// Where a sequence is.

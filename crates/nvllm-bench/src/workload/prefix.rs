@@ -107,7 +107,10 @@ impl Workload for Prefix {
     fn figures(&self, record: &Record) -> Figures {
         let computed = record.values.get(names::COMPUTED_TOKENS).copied().unwrap_or(f64::NAN);
         Figures {
-            headline: format!("{} to the first token, {computed} computed", median_of(record, names::TTFT_SECONDS)),
+            headline: format!(
+                "{} to the first token, {computed} computed",
+                median_of(record, names::TTFT_SECONDS)
+            ),
             rate: None,
             limit: "-".into(),
         }

@@ -57,7 +57,10 @@ impl Workload for Sched {
     fn figures(&self, record: &Record) -> Figures {
         let [plan, commit] = [names::PLAN_SECONDS, names::COMMIT_SECONDS].map(|name| median_of(record, name));
         Figures {
-            headline: format!("{} a step: plan {plan}, commit {commit}", median_of(record, names::STEP_SECONDS)),
+            headline: format!(
+                "{} a step: plan {plan}, commit {commit}",
+                median_of(record, names::STEP_SECONDS)
+            ),
             rate: None,
             limit: "-".into(),
         }
@@ -86,7 +89,8 @@ fn time(batch: usize, steps: usize) -> Result<[Vec<f64>; 2]> {
     let mut sched = Scheduler::new(config).map_err(refused)?;
     for seq in 0..batch {
         let prompt: Vec<_> = (0..PROMPT_LEN).map(|at| TokenId((at * 31 + seq * 7) as u32 % 5000)).collect();
-        let sampling = Arc::new(SamplingParams { stop_tokens: vec![TokenId(1)], ..SamplingParams::default() });
+        let sampling =
+            Arc::new(SamplingParams { stop_tokens: vec![TokenId(1)], ..SamplingParams::default() });
         let new = NewSequence { max_tokens: Some(output_len), ..NewSequence::new(prompt, sampling) };
         sched.add(new).map_err(refused)?;
     }

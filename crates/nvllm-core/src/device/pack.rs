@@ -235,10 +235,10 @@ mod tests {
         SeqStep {
             slot: SlotId(slot),
             positions: (0..tokens.len() as u32).map(|i| Source::Host(100 + i)).collect(),
-            outputs: vec![OutputRow::sample(tokens.len() as u32 - 1)],
-            tokens,
+            outputs: [OutputRow::sample(tokens.len() as u32 - 1)].into(),
+            tokens: tokens.into(),
             kv_start: Source::Host(start),
-            block_tables: vec![table.map(BlockId).into()],
+            block_tables: [table.map(BlockId).into()].into(),
         }
     }
 
@@ -356,8 +356,8 @@ mod tests {
             ..SamplingParams::default()
         };
         let sequence = |slot: u32| SeqStep {
-            outputs: vec![OutputRow::values(0), OutputRow::sample(1)],
-            block_tables: vec![[1, 2, 3].map(BlockId).into()],
+            outputs: vec![OutputRow::values(0), OutputRow::sample(1)].into(),
+            block_tables: [[1, 2, 3].map(BlockId).into()].into(),
             ..seq(slot, vec![host(1), host(2)], 8, [1, 2])
         };
         let step = Step {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::Slots;
 use crate::program::Counts;
 use crate::{
-    BlockId, CoreError, KvGeometry, Limits, OutputRow, Result, SlotId, Source, Step, StepId, TokenId,
-    TokenMasks,
+    BlockId, CoreError, InlineVec, KvGeometry, Limits, OutputRow, Result, SlotId, Source, Step, StepId,
+    TokenId, TokenMasks,
 };
 
 /// One sequence of a batch.
@@ -21,7 +21,7 @@ pub struct BatchSeq {
     /// KV index of its first new token.
     pub kv_start: usize,
     /// One block table per KV group.
-    pub block_tables: Vec<Arc<[BlockId]>>,
+    pub block_tables: InlineVec<Arc<[BlockId]>>,
 }
 
 impl BatchSeq {

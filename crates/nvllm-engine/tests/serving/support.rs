@@ -152,7 +152,8 @@ pub(crate) fn spawn_loading() -> (Engine, Sender<()>) {
 pub(crate) fn start_stepwise(options: &LoadOptions) -> (Engine, StepControl) {
     let (began, begun) = unbounded();
     let (permits, permitted) = unbounded();
-    let engine = start(Stepwise { began, permitted }, LoadOptions { max_num_seqs: Some(1), ..options.clone() });
+    let engine =
+        start(Stepwise { began, permitted }, LoadOptions { max_num_seqs: Some(1), ..options.clone() });
     (engine, StepControl { begun, permits })
 }
 

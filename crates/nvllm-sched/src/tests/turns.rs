@@ -126,12 +126,12 @@ fn steps_overlap_and_take_the_last_token_from_the_slot() {
     sched.add(prompt(3)).unwrap();
     let steps: Vec<Step> = std::iter::from_fn(|| sched.plan()).collect();
     assert_eq!(steps.len(), 2);
-    assert_eq!(steps[1].seqs[0].tokens, [Source::Slot]);
-    assert_eq!(steps[1].seqs[0].positions, [Source::Host(3)]);
+    assert_eq!(steps[1].seqs[0].tokens[..], [Source::Slot]);
+    assert_eq!(steps[1].seqs[0].positions[..], [Source::Host(3)]);
     steps.iter().for_each(|step| executor.submit(step).unwrap());
     let (id, output) = executor.collect().unwrap();
     sched.commit(id, output).unwrap();
-    assert_eq!(sched.plan().unwrap().seqs[0].tokens, [Source::Slot], "the last token is still in flight");
+    assert_eq!(sched.plan().unwrap().seqs[0].tokens[..], [Source::Slot], "the last token is still in flight");
 }
 
 #[test]
