@@ -4,14 +4,17 @@
 //! ([`support`]).
 
 mod abort;
+mod choices;
 mod company;
 mod device_errors;
 mod dropped;
 mod health;
 mod queue;
 mod request_limits;
+mod reuse;
 mod sinks;
 mod stats;
 mod streams;
 mod support;
+mod tenants;
 mod unusable;
