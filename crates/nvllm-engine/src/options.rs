@@ -10,6 +10,9 @@ use crate::{EngineError, Model, Result};
 pub struct LoadOptions {
     /// Sequences at once; as many as suit the backend if not given.
     pub max_num_seqs: Option<usize>,
+    /// Requests that there will be at once at most, each of one choice, if that is known: the model
+    /// is not loaded for more sequences than that.
+    pub expected_requests: Option<usize>,
     /// New tokens in one step; as many as suit the backend if not given.
     pub max_num_batched_tokens: Option<usize>,
     /// Rows whose logits one step may ask for, beside one a sequence.
@@ -63,6 +66,7 @@ impl Default for LoadOptions {
     fn default() -> Self {
         Self {
             max_num_seqs: None,
+            expected_requests: None,
             max_num_batched_tokens: None,
             max_num_logits: 0,
             max_model_len: None,
@@ -92,7 +96,8 @@ impl LoadOptions {
         let default = if model.dtype == DType::Bf16 { Activations::Bf16 } else { Activations::F32 };
         let activations = self.activations.unwrap_or(default);
         let context = self.context(model)?;
-        let seqs = self.max_num_seqs.unwrap_or(info.seqs);
+        let expected = self.expected_requests.unwrap_or(usize::MAX).max(1);
+        let seqs = self.max_num_seqs.unwrap_or(info.seqs).min(expected);
         let all_tokens = context.saturating_mul(seqs);
         let step_tokens = self.max_num_batched_tokens.unwrap_or(info.step_tokens.min(all_tokens).max(1));
         let limits = Limits {

@@ -95,14 +95,17 @@ impl Fetching {
     }
 }
 
-/// Opens the model and loads it for `max_num_seqs` sequences. What `sampling` says of tokens that
-/// the model does not have is refused before its weights are read.
+/// Opens the model and loads it for so many of `num_requests` at once as `max_num_seqs` or the
+/// backend's default says. What `sampling` says of tokens that the model does not have is refused
+/// before its weights are read.
 pub(crate) fn start(
     args: &ModelArgs,
     sampling: &SamplingArgs,
-    max_num_seqs: usize,
+    max_num_seqs: Option<usize>,
+    num_requests: usize,
 ) -> Result<(Engine, Arc<Model>)> {
-    let options = backends::load_options(&args.load, Some(max_num_seqs));
+    let options = backends::load_options(&args.load, max_num_seqs);
+    let options = LoadOptions { expected_requests: Some(num_requests), ..options };
     load(args, options, |model| Ok(sampling.check_tokens(model)?))
 }
 

@@ -20,9 +20,6 @@ use crate::report::{Report, Roofline};
 /// Tokens of an answer if nobody says otherwise.
 const MAX_TOKENS: usize = 256;
 
-/// Sequences at once if nobody says otherwise.
-const MAX_NUM_SEQS: usize = 16;
-
 #[derive(Args)]
 #[command(after_help = "Examples:
   nvllm generate \"Once upon a time\"
@@ -48,7 +45,8 @@ pub(crate) struct Generate {
     /// --jsonl).
     #[arg(long, value_name = "K")]
     logprobs: Option<u16>,
-    /// Prompts of --prompts that run at once [default: 16].
+    /// Prompts of --prompts that run at once [default: as many as suit the
+    /// backend].
     #[arg(long, value_name = "N", requires = "prompts", value_parser = number::positive)]
     max_num_seqs: Option<usize>,
     /// Measure the memory's read bandwidth afterwards, and say how near decoding came to it.
@@ -66,8 +64,7 @@ pub(super) fn run(args: &Generate) -> Result<()> {
     }
     args.sampling.check()?;
     let (prompts, many) = args.prompt.read()?;
-    let num_seqs = args.max_num_seqs.unwrap_or(MAX_NUM_SEQS).min(prompts.len());
-    let (engine, model) = models::start(&args.model, &args.sampling, num_seqs)?;
+    let (engine, model) = models::start(&args.model, &args.sampling, args.max_num_seqs, prompts.len())?;
     args.sampling.warn_of_defaults(&model);
     let sampling = params(&args.sampling, &model);
     let seed = sampling.seed;

@@ -75,7 +75,7 @@ pub(crate) struct Chat {
 pub(super) fn run(args: &Chat) -> Result<()> {
     args.sampling.check()?;
     let message = args.message.as_deref().map(message).transpose()?;
-    let (engine, model) = models::start(&args.model, &args.sampling, 1)?;
+    let (engine, model) = models::start(&args.model, &args.sampling, None, 1)?;
     model.chat_template()?;
     args.sampling.warn_of_defaults(&model);
     let conversation = Conversation::new(args.system.clone(), args.thinking);
