@@ -102,6 +102,7 @@ mod stream;
 pub mod text;
 mod text_stage;
 mod validator;
+pub mod verify;
 
 pub use async_stream::AsyncRequestStream;
 pub use builder::EngineBuilder;
