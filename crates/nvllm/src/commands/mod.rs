@@ -13,6 +13,7 @@ mod plan;
 mod prompts;
 mod pull;
 mod rm;
+mod verify;
 
 use anyhow::Result;
 use clap::error::ErrorKind;
@@ -66,6 +67,8 @@ pub(crate) enum Command {
     Rm(rm::Rm),
     /// Measure a model on this machine, against the limits of its hardware.
     Bench(bench::Bench),
+    /// Prove that a request's tokens do not depend on what runs beside it.
+    Verify(verify::Verify),
     /// Say what this machine has for running models, and what is missing.
     Doctor(doctor::Doctor),
     /// Print a completion script for a shell.
@@ -90,6 +93,7 @@ pub(crate) fn run(command: Command) -> Result<()> {
         Command::List(args) => list::run(&args),
         Command::Rm(args) => rm::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Verify(args) => verify::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => completions::run(&args, Cli::command()),
     }

@@ -11,6 +11,7 @@ mod limits;
 mod models;
 mod out;
 mod support;
+mod verify;
 mod words;
 
 // The hub that the engine's own tests fetch from.
