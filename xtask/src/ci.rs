@@ -17,7 +17,7 @@ struct Step {
 
 /// Everything before the tests. Lints and documentation read the same metadata of dependencies; the
 /// tests build them.
-const CHECKS: [Step; 3] = [
+const CHECKS: [Step; 4] = [
     Step { name: "fmt", cargo: &["fmt", "--all", "--check"], env: &[] },
     Step {
         name: "clippy",
@@ -28,6 +28,19 @@ const CHECKS: [Step; 3] = [
         name: "doc",
         cargo: &["doc", "--workspace", "--no-deps", "--document-private-items", "--locked", "--quiet"],
         env: &[("RUSTDOCFLAGS", "-D warnings")],
+    },
+    // A workspace of its own, with the dependencies' builds of this one; a quarter of the trials.
+    Step {
+        name: "toy backend",
+        cargo: &[
+            "test",
+            "--manifest-path",
+            "examples/toy-backend/Cargo.toml",
+            "--target-dir",
+            "target",
+            "--quiet",
+        ],
+        env: &[("PROPTEST_CASES", "6")],
     },
 ];
 

@@ -9,7 +9,7 @@ use super::tree::{File, Tree};
 const ALL: &[&str] = &["*"];
 
 /// Each crate with the crates it may depend on. `ARCHITECTURE.md` says why.
-const TABLE: [(&str, &[&str]); 17] = [
+const TABLE: [(&str, &[&str]); 18] = [
     ("nvllm-core", &[]),
     ("nvllm-conformance", &["nvllm-core"]),
     ("nvllm-cpu-kernels", &[]),
@@ -26,6 +26,7 @@ const TABLE: [(&str, &[&str]); 17] = [
     ("nvllm", ALL),
     ("nvllm-tests", ALL),
     ("nvllm-fuzz", ALL),
+    ("toy-backend", &["nvllm-core"]),
     // `golden` and `synth` drive models themselves.
     ("xtask", &["nvllm-bench", "nvllm-core", "nvllm-cpu", "nvllm-cuda", "nvllm-engine", "nvllm-tests"]),
 ];
