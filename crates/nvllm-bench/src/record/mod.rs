@@ -92,7 +92,7 @@ pub struct Case {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub op: Option<String>,
     /// `cold` or `warm` page cache; `prefix` or `whole` of a text; `limit N`: the tokens of a
-    /// sequence that the model was loaded for.
+    /// sequence that the model was loaded for; what `nvllm verify` varied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
 }

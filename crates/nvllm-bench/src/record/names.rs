@@ -65,5 +65,9 @@ pub const SCORED_TOKENS: &str = "scored_tokens";
 pub const GOLDEN_EQUAL: &str = "golden_equal";
 /// Value: greedy runs compared.
 pub const GOLDEN_RUNS: &str = "golden_runs";
+/// Value: 1 if every token and log-probability that was compared is equal, bit for bit, else 0.
+pub const EQUAL: &str = "equal";
+/// Value: tokens that were compared with their log-probabilities.
+pub const COMPARED_TOKENS: &str = "compared_tokens";
 /// Value: median bytes that a start read from storage and not from the page cache.
 pub const STORAGE_BYTES: &str = "storage_bytes";

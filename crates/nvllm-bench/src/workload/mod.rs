@@ -11,6 +11,7 @@ mod prefill;
 mod prefix;
 mod sched;
 mod startup;
+mod verify;
 
 pub(crate) use nano::SetTimes;
 
@@ -45,10 +46,11 @@ pub struct Figures {
 
 /// Every workload, in the order in which they run: the first two look at a process that has nothing
 /// loaded yet.
-pub static REGISTRY: [&dyn Workload; 11] = [
+pub static REGISTRY: [&dyn Workload; 12] = [
     &startup::Startup,
     &memory::Memory,
     &accuracy::Accuracy,
+    &verify::Verify,
     &decode::Decode,
     &prefill::Prefill,
     &ops::Ops,
