@@ -23,9 +23,9 @@ pub struct BackendInfo {
     pub device: String,
     /// Memory it can use, in bytes.
     pub memory_bytes: usize,
-    /// Default share of [`memory_bytes`](Self::memory_bytes) that a loaded model takes in all:
-    /// weights, values, scratch and KV cache. 0.9 of memory that is the device's own, 0.5 of the
-    /// host's, which others use too.
+    /// Default share of [`memory_bytes`](Self::memory_bytes) that a loaded model takes, if one full
+    /// sequence needs no more. Of a device's own memory 0.9, for weights, values, scratch and KV
+    /// cache; of the host's 0.5 of what the others leave, for the KV cache.
     pub memory_share: f64,
     /// Sequences at once that suit it, the default of `--max-num-seqs`.
     pub seqs: usize,

@@ -118,8 +118,7 @@ impl KvGeometry {
     /// Blocks at the front of a block table that no new token of a sequence reads, if the sequence
     /// has `kv_start` tokens in the cache: the token at KV index `q` sees `q - window < k <= q`.
     pub fn num_unseen(&self, kv_start: usize) -> usize {
-        let sees = self.window.unwrap_or(usize::MAX).max(1);
-        (kv_start + 1).saturating_sub(sees) / self.block_len
+        num_unseen_blocks(self.window, self.block_len, kv_start)
     }
 
     /// Elements of one block of one layer, keys and values.
@@ -146,6 +145,13 @@ impl KvGeometry {
     pub fn block_shape(&self) -> Vec<usize> {
         vec![self.num_layers, 2, self.num_heads, self.block_len, self.head_dim]
     }
+}
+
+/// Blocks at the front of a block table that the token at KV index `index`, and those after it, do
+/// not see: it sees `index - window < k <= index`.
+pub fn num_unseen_blocks(window: Option<usize>, block_len: usize, index: usize) -> usize {
+    let sees = window.unwrap_or(usize::MAX).max(1);
+    index.saturating_add(1).saturating_sub(sees) / block_len
 }
 
 /// The physical side of a paged KV cache: what a swap space, a peer or a test sees of it.

@@ -173,12 +173,13 @@ impl Engine {
         Ok(AsyncRequestStream::new(events, self.subscription(id, n)))
     }
 
-    /// Runs one choice of a request to its end.
+    /// Runs a request of one choice to its end.
     ///
-    /// Errors as [`submit`](Self::submit) does, or if the request fails while it runs.
+    /// Errors as [`submit`](Self::submit) does, if more choices are asked for, or if the request
+    /// fails while it runs.
     pub fn generate(&self, request: Request) -> Result<Generated> {
-        let mut choices = self.generate_choices(Request { n: Some(1), ..request })?;
-        choices.pop().unwrap_or_else(|| unreachable!("one was asked for")).checked()
+        request.check_one_choice()?;
+        self.generate_choices(request)?.swap_remove(0).checked()
     }
 
     /// Runs all choices of a request to their ends, each of which may have failed.
@@ -194,12 +195,20 @@ impl Engine {
 
     /// As [`generate`](Self::generate), for async tasks. Dropping the future aborts the request.
     pub async fn generate_async(&self, request: Request) -> Result<Generated> {
-        let mut stream = self.stream_async(Request { n: Some(1), ..request })?;
-        let mut choices = Generated::choices(stream.id(), 1);
+        request.check_one_choice()?;
+        self.generate_choices_async(request).await?.swap_remove(0).checked()
+    }
+
+    /// As [`generate_choices`](Self::generate_choices), for async tasks. Dropping the future aborts
+    /// the request.
+    pub async fn generate_choices_async(&self, request: Request) -> Result<Vec<Generated>> {
+        let n = request.num_choices();
+        let mut stream = self.stream_async(request)?;
+        let mut choices = Generated::choices(stream.id(), n);
         while let Some(event) = stream.next().await {
             Generated::push(&mut choices, event);
         }
-        choices.pop().unwrap_or_else(|| unreachable!("one was asked for")).checked()
+        Ok(choices)
     }
 
     /// Ends a request, wherever it is: in the queue, in its prompt, or generating. Its client gets

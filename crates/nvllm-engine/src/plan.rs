@@ -7,6 +7,9 @@ use nvllm_core::{Backend, BackendInfo, CoreError, Limits, MemoryReport, Plan};
 use crate::options::{kv_bytes, tokens_in};
 use crate::{LoadOptions, Model, Result};
 
+/// Sequences below which their number is not lowered for want of memory.
+const FEW_SEQS: usize = 16;
+
 /// A model on a device, under the limits that options ask for.
 #[derive(Clone, Debug)]
 pub struct LoadPlan {
@@ -28,7 +31,14 @@ impl LoadPlan {
     /// Errors if the options cannot be met on any device, or the checkpoint does not fit the model.
     /// What is only too much for this device is a plan that [does not fit](Self::fits).
     pub fn new(options: &LoadOptions, model: &Model, backend: &dyn Backend) -> Result<Self> {
-        let plan = Self::as_asked(options, model, backend)?;
+        let may_halve = options.max_num_seqs.is_none();
+        let mut options = options.clone();
+        let mut plan = Self::as_asked(&options, model, backend)?;
+        // What goes with each sequence may be too much for a small device.
+        while may_halve && !plan.fits() && plan.plan.limits.seqs > FEW_SEQS {
+            options.max_num_seqs = Some(plan.plan.limits.seqs / 2);
+            plan = Self::as_asked(&options, model, backend)?;
+        }
         let tokens = plan.most_kv_tokens();
         if plan.fits() || tokens == 0 || options.max_model_len.is_some() || options.kv_cache_bytes.is_some() {
             return Ok(plan);
@@ -48,10 +58,9 @@ impl LoadPlan {
             plan.map_err(|e| options.named(e))
         };
         let mut plan = Self { plan: planned(&limits)?, backend: info, block_bytes, advice: None };
-        let share = (plan.backend.memory_bytes as f64 * plan.backend.memory_share) as usize;
-        if options.kv_cache_bytes.is_none() && plan.plan.memory.total() > share {
+        if options.kv_cache_bytes.is_none() && plan.plan.memory.total() > plan.share() {
             // What the share leaves, but no less than one sequence needs.
-            let room = plan.room_in(share);
+            let room = plan.room_in(plan.share());
             limits.kv_bytes = room.max(kv_bytes(1, &limits, block_bytes)).min(limits.kv_bytes);
             plan = Self { plan: planned(&limits)?, ..plan };
         }
@@ -84,6 +93,15 @@ impl LoadPlan {
     /// Tokens of KV cache that fit beside all else.
     pub fn most_kv_tokens(&self) -> usize {
         tokens_in(self.room(), &self.plan.limits, self.block_bytes)
+    }
+
+    /// Bytes that the model takes in all, if nobody says otherwise.
+    fn share(&self) -> usize {
+        let BackendInfo { memory_bytes, memory_share, .. } = self.backend;
+        let rest = MemoryReport { kv: 0, ..self.plan.memory }.total().min(memory_bytes);
+        // The host's memory is others' too, but weights that are there need a cache beside them.
+        let taken = if self.backend.driver.is_some() { 0 } else { rest };
+        taken + ((memory_bytes - taken) as f64 * memory_share) as usize
     }
 
     /// Size of the KV cache, as limits count it, that fits beside all else.

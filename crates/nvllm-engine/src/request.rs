@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use nvllm_core::{HostTensor, SamplingParams, TokenId, TokenLogprobs};
 use nvllm_sched::FinishReason;
 
+use crate::{EngineError, Result};
+
 /// A request that an engine has taken. No two requests of a process have the same, whatever engine
 /// they went to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,10 +49,11 @@ pub struct Request {
     pub logits: bool,
     /// Position ids of the prompt's tokens instead of 0, 1, 2, ..
     pub positions: Option<Vec<u32>>,
-    /// How many answers to the prompt, which is computed once; 1 if not given, as many as there are
+    /// How many answers to the prompt, whose blocks they share; 1 if not given, as many as there are
     /// slots at most. They differ by [`SamplingParams::choice`], counted up from that of `sampling`.
     pub n: Option<usize>,
-    /// Smaller is admitted earlier.
+    /// Smaller is admitted earlier, and preempts running requests of a larger number where slots or
+    /// memory are lacking.
     pub priority: i32,
     /// Whose request it is: the name of one of [`LoadOptions::tenants`](crate::LoadOptions), the
     /// first of them if not given. Where requests of several wait, they take turns.
@@ -67,6 +70,17 @@ impl Request {
     /// Choices that it asks for.
     pub(crate) fn num_choices(&self) -> usize {
         self.n.unwrap_or(1)
+    }
+
+    /// Errors if it asks for several choices where there is one answer.
+    pub(crate) fn check_one_choice(&self) -> Result<()> {
+        match self.num_choices() {
+            1 => Ok(()),
+            n => Err(EngineError::RequestField {
+                field: "n",
+                problem: format!("is {n}; give 1 here, or ask for all choices"),
+            }),
+        }
     }
 }
 

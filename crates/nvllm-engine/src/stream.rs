@@ -57,7 +57,7 @@ pub(crate) struct Subscription {
     stage: Sender<Message>,
     shared: Arc<Shared>,
     /// Choices that have not ended.
-    num_open: usize,
+    open: Vec<usize>,
 }
 
 impl Subscription {
@@ -67,11 +67,11 @@ impl Subscription {
         stage: Sender<Message>,
         shared: Arc<Shared>,
     ) -> Self {
-        Self { id, stage, shared, num_open: num_choices }
+        Self { id, stage, shared, open: (0..num_choices).rev().collect() }
     }
 
     pub(crate) fn abort(&self) {
-        if self.num_open > 0 {
+        if !self.open.is_empty() {
             let _ = self.stage.send(Message::Abort(self.id));
         }
     }
@@ -79,13 +79,14 @@ impl Subscription {
     /// What the reader gets for what the channel gave. A channel that closes before the end is an
     /// end too, with the reason as far as it is known.
     pub(crate) fn pass(&mut self, event: Option<Event>) -> Option<Event> {
-        if let Some(event) = event {
-            self.num_open -= usize::from(matches!(event, Event::Finished(_)) && self.num_open > 0);
-            return Some(event);
+        if let Some(Event::Finished(finished)) = &event {
+            self.open.retain(|choice| *choice != finished.choice);
         }
-        let broke_off = std::mem::take(&mut self.num_open) > 0;
-        let reason = || self.shared.failure.reason().unwrap_or("its events broke off");
-        broke_off.then(|| Event::Finished(Finished::failed(reason())))
+        event.or_else(|| {
+            let choice = self.open.pop()?;
+            let reason = self.shared.failure.reason().unwrap_or("its events broke off");
+            Some(Event::Finished(Finished { choice, ..Finished::failed(reason) }))
+        })
     }
 }
 

@@ -34,14 +34,15 @@ impl Scheduler {
     /// room in the step. Nobody overtakes the head of the queue. One that is more urgent than
     /// somebody who runs preempts it.
     pub(crate) fn admit(&mut self, draft: &mut Draft) {
-        // Who runs goes first: blocks that are missed are not given to others.
-        while !draft.starved
-            && draft.tokens_left > 0
-            && let Some((priority, id)) = self.queue.head()
+        while draft.tokens_left > 0
+            && let Some((_, id)) = self.queue.head()
         {
             let key = self.keys[&id];
-            let Some(&slot) = self.free_slots.first() else { return self.yield_to(priority) };
-            let Some(reuse) = self.fitting(key) else { return self.yield_to(priority) };
+            // Who runs goes first: blocks that are missed are not given to others.
+            let slot = self.free_slots.first().copied().filter(|_| !draft.starved);
+            let Some((slot, reuse)) = slot.and_then(|slot| Some((slot, self.fitting(key)?))) else {
+                return self.yield_to(key);
+            };
             if chunk(&self.seqs[key], reuse.num_tokens, draft.tokens_left, draft.outputs_left).0 == 0 {
                 return;
             }
@@ -52,20 +53,36 @@ impl Scheduler {
         }
     }
 
-    /// Preempts somebody who is less urgent than `priority`, which waits, if nobody is about to
-    /// leave anyway. Among equals one who runs is never stopped for one who waits.
-    fn yield_to(&mut self, priority: i32) {
-        let last = self.running.iter().copied().max_by_key(|key| self.seqs[*key].rank());
-        let less_urgent = last.filter(|key| self.seqs[*key].new.priority > priority);
-        if let Some(victim) = less_urgent.filter(|_| self.num_pinned == 0) {
-            self.preempt(victim);
+    /// Preempts one who is less urgent than the head of the queue, if giving up all of those lets it
+    /// in and nobody is about to leave anyway. Among equals one who runs is never stopped for one
+    /// who waits.
+    fn yield_to(&mut self, key: Key) {
+        let waiting = &self.seqs[key];
+        let is_less_urgent = |key: &Key| self.seqs[*key].new.priority > waiting.new.priority;
+        let last = self.running.iter().copied().filter(is_less_urgent).max_by_key(|k| self.seqs[*k].rank());
+        let lets_in = |group: usize| {
+            let pool = &self.pools[group];
+            let (less_urgent, others): (Vec<Key>, Vec<Key>) =
+                self.running.iter().partition(|k| is_less_urgent(k));
+            let tables = less_urgent.iter().filter_map(|key| self.seqs[*key].allocation.as_ref());
+            let given_up = tables.flat_map(|held| held.tables[group].iter().skip(held.given_back[group]));
+            let given_up = given_up.filter(|block| pool.num_holders(**block) == 1).count();
+            let needed = self.config.blocks_at_once(&self.config.groups[group], waiting.known_kv_len());
+            let others: usize = others.iter().map(|key| self.lacking(*key, group)).sum();
+            needed + others <= pool.num_free() + given_up
+        };
+        if let Some(last) = last
+            && self.num_pinned == 0
+            && (0..self.pools.len()).all(lets_in)
+        {
+            self.preempt(last);
         }
     }
 
     /// What a waiting sequence takes over, if there are free blocks for all other tokens that it
     /// knows, beside what the running ones need for theirs.
     fn fitting(&mut self, key: Key) -> Option<Reuse> {
-        let spare: Vec<usize> = (0..self.pools.len()).map(|group| self.spare(group)).collect();
+        let spare: Vec<usize> = (0..self.pools.len()).map(|group| self.spare(key, group)).collect();
         // At least the last token is computed, in a block of its own.
         if spare.contains(&0) {
             return None;
@@ -82,23 +99,31 @@ impl Scheduler {
     }
 
     /// Free blocks of `group` that nobody who runs needs for the tokens that it knows, less the
-    /// watermark.
-    fn spare(&self, group: usize) -> usize {
+    /// watermark: unless nobody runs, or somebody who would be preempted before the one who waits.
+    fn spare(&self, key: Key, group: usize) -> usize {
         let pool = &self.pools[group];
-        let watermark =
-            if self.running.is_empty() { 0 } else { (pool.num_total() as f64 * WATERMARK) as usize };
+        let priority = self.seqs[key].new.priority;
+        let less_urgent = self.running.iter().any(|key| self.seqs[*key].new.priority > priority);
+        let watermark = if less_urgent || self.running.is_empty() {
+            0
+        } else {
+            (pool.num_total() as f64 * WATERMARK) as usize
+        };
         pool.num_free().saturating_sub(self.outstanding(group) + watermark)
     }
 
     /// Free blocks of `group` that running sequences need for the tokens that they know.
-    fn outstanding(&self, group: usize) -> usize {
-        let config = &self.config.groups[group];
-        let lacking = |key: &Key| {
-            let seq = &self.seqs[*key];
-            let held = seq.allocation.as_ref().map_or(0, |a| a.tables[group].len() - a.given_back[group]);
-            self.config.blocks_at_once(config, seq.known_kv_len()).saturating_sub(held)
-        };
-        self.running.iter().map(lacking).sum()
+    pub(crate) fn outstanding(&self, group: usize) -> usize {
+        self.running.iter().map(|key| self.lacking(*key, group)).sum()
+    }
+
+    /// Blocks of `group` that a running sequence needs at once for the tokens that it knows, beside
+    /// those that it holds.
+    pub(crate) fn lacking(&self, key: Key, group: usize) -> usize {
+        let seq = &self.seqs[key];
+        let held = seq.allocation.as_ref().map_or(0, |a| a.tables[group].len() - a.given_back[group]);
+        let needed = self.config.blocks_at_once(&self.config.groups[group], seq.known_kv_len());
+        needed.saturating_sub(held)
     }
 
     /// The prompt's blocks of the choice that was computed first, if it runs and still has them.

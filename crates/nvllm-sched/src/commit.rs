@@ -3,7 +3,6 @@
 use nvllm_core::{BlockId, RowOutput, SeqStep, Step, StepId, StepOutput};
 
 use crate::scheduler::{InFlight, Key, Part};
-use crate::sequence::Phase;
 use crate::{FinishReason, Result, SchedError, Scheduler, SeqEvent};
 
 impl Scheduler {
@@ -68,6 +67,7 @@ impl Scheduler {
         let failed = at.and_then(|at| self.in_flight.remove(at)).ok_or(SchedError::UnknownStep { step })?;
         let mut events = Vec::new();
         for part in &failed.parts {
+            self.seqs[part.key].is_lost = true;
             events.extend(self.finish_key(part.key, FinishReason::Failed));
             self.unpin(part.key);
         }
@@ -91,7 +91,7 @@ impl Scheduler {
     ) {
         let state = &mut self.seqs[part.key];
         if state.is_finished() {
-            return rows.for_each(drop);
+            return rows.for_each(|row| state.is_lost |= row.unusable);
         }
         let seq = state.id;
         let mut reason = None;
@@ -100,6 +100,7 @@ impl Scheduler {
             let RowOutput { token, logprobs, values: logits, unusable } = row;
             let index = part.first + want.index as usize;
             if unusable {
+                state.is_lost = true;
                 reason = Some(FinishReason::Unusable);
                 break;
             }
@@ -132,8 +133,7 @@ impl Scheduler {
     fn publish(&mut self, part: &Part) {
         let Self { config, pools, seqs, .. } = self;
         let seq = &mut seqs[part.key];
-        // What was computed from numbers that are none, or by a step that failed, is not kept.
-        if matches!(seq.phase, Phase::Finished(FinishReason::Failed | FinishReason::Unusable)) {
+        if seq.is_lost {
             return;
         }
         let end = part.first + part.len;

@@ -71,7 +71,8 @@ impl SchedConfig {
             ("tenant_weights", self.tenant_weights.iter().copied().min().unwrap_or(0) as usize),
             ("window", self.groups.iter().filter_map(|g| g.window).min().unwrap_or(1)),
         ];
-        let ids = [("seqs", self.seqs), ("max_positions", self.max_positions)];
+        let ids =
+            [("step_tokens", self.step_tokens), ("seqs", self.seqs), ("max_positions", self.max_positions)];
         let bad = |field, value, remedy| Err(SchedError::BadConfig { field, value, remedy });
         if let Some(&(field, value)) = nonzero.iter().find(|(_, value)| *value == 0) {
             return bad(field, value, "give at least 1");
@@ -82,10 +83,10 @@ impl SchedConfig {
         }
         let too_big = |value: usize| u32::try_from(value).is_err();
         if let Some(&(field, value)) = ids.iter().find(|(_, value)| too_big(*value)) {
-            return bad(field, value, "ids have 32 bits");
+            return bad(field, value, "ids and counts have 32 bits");
         }
         match num_blocks().find(|n| too_big(*n)) {
-            Some(value) => bad("num_blocks", value, "ids have 32 bits"),
+            Some(value) => bad("num_blocks", value, "ids and counts have 32 bits"),
             None => Ok(()),
         }
     }
@@ -96,17 +97,16 @@ impl SchedConfig {
     }
 
     /// Blocks that a sequence of `len` positions must be able to hold in a group at once, to get
-    /// there one step after another: all, or a window, the block that it begins in, and the block
-    /// that it goes on in.
+    /// there token by token: all, or those that a window reaches into.
     pub(crate) fn blocks_at_once(&self, group: &GroupConfig, len: usize) -> usize {
         let all = self.blocks_for(len);
-        group.window.map_or(all, |window| all.min(self.blocks_for(window - 1) + 2))
+        group.window.map_or(all, |window| all.min(self.blocks_for(window - 1) + 1))
     }
 
     /// The first of the blocks that rows from KV index `index` on see; those before it are not
     /// read any more.
     pub(crate) fn first_block_seen(&self, group: &GroupConfig, index: usize) -> usize {
-        group.window.map_or(0, |window| (index + 1).saturating_sub(window) / self.block_len)
+        nvllm_core::state::num_unseen_blocks(group.window, self.block_len, index)
     }
 
     /// KV positions that one sequence can have with the cache to itself; `None` if the cache does

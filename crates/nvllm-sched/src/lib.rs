@@ -16,8 +16,8 @@
 //! **Turns.** Sequences that hold a slot go first: the one that has waited longest, then those
 //! that need a single token, then those in mid-prompt. What they leave of the step's tokens and
 //! output rows goes to waiting sequences: by priority, then by turns of the tenants (deficit round
-//! robin on tokens, in `queue.rs`), then by arrival. Nobody overtakes the head of the queue, so a
-//! large request is not starved by small ones.
+//! robin on tokens, in `queue.rs`), then by arrival. No sequence overtakes an earlier one of its
+//! tenant, so a large request is not starved by small ones.
 //!
 //! **Blocks.** A sequence is admitted when there are free KV blocks for the tokens that it knows,
 //! not for those that it may yet generate, less a watermark. When a running sequence needs a block
@@ -27,7 +27,8 @@
 //! **Prefixes.** Full blocks can be found by a hash of their tokens and all tokens before them
 //! (`prefix.rs`), from the commit of the step that filled them until they are overwritten, which
 //! happens to the block that has been free longest. A new sequence takes over the longest prefix
-//! that is still there, but computes its last token in any case: the next is sampled from it. The
+//! that is still there, but computes the block of its last token in any case: the next is sampled from
+//! there. The
 //! choices of one prompt share its blocks, the last of them as a [copy](nvllm_core::BlockCopy),
 //! since each writes its own tokens there. Blocks behind a sliding window are given back.
 //!

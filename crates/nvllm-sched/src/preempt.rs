@@ -2,8 +2,8 @@
 //!
 //! A sequence is preempted by recompute: it gives up its slot and its blocks, waits ahead of all
 //! new ones of its priority, and computes its tokens again when it is admitted again, as far as the
-//! prefix cache has not kept them. What it has sampled stays. The least urgent of those that were
-//! added last goes first, and nobody is preempted for one that would go before him: the first of
+//! prefix cache has not kept them. What it has sampled stays. The one added last among the least
+//! urgent goes first, and nobody is preempted for one that would go before him: the first of
 //! all always gets what it needs, so somebody always gets on.
 
 use nvllm_core::BlockId;
@@ -19,8 +19,7 @@ impl Scheduler {
     pub(crate) fn make_room(&mut self, key: Key, len: usize, draft: &Draft) -> usize {
         loop {
             let room = self.room(key).min(len);
-            // Blocks that are on their way back are waited for.
-            if room > 0 || self.num_pinned > 0 {
+            if room > 0 || self.blocks_are_coming() {
                 return room;
             }
             match self.victim(key, draft) {
@@ -30,15 +29,35 @@ impl Scheduler {
         }
     }
 
+    /// Whether steps in flight pin blocks that are free once they are committed: those are waited
+    /// for, and nobody is preempted meanwhile.
+    fn blocks_are_coming(&self) -> bool {
+        let windows = self.config.groups.iter().any(|group| group.window.is_some());
+        self.num_pinned > 0 || windows && !self.in_flight.is_empty()
+    }
+
     /// How many tokens a sequence can go on by with the blocks that it holds and those that are
     /// free.
     fn room(&self, key: Key) -> usize {
         let seq = &self.seqs[key];
         let Some(held) = &seq.allocation else { return 0 };
-        let tables = self.pools.iter().zip(&held.tables);
-        let room = tables
-            .map(|(pool, table)| (table.len() + pool.num_free()) * self.config.block_len - seq.computed);
-        room.min().unwrap_or(usize::MAX)
+        let room = |group: usize| {
+            let table_len = held.tables[group].len();
+            (table_len + self.available(key, group)) * self.config.block_len - seq.computed
+        };
+        (0..self.pools.len()).map(room).min().unwrap_or(usize::MAX)
+    }
+
+    /// Free blocks of `group` that a running sequence may take: all, but of those that its window
+    /// will give back soon after, none that others need.
+    fn available(&self, key: Key, group: usize) -> usize {
+        let num_free = self.pools[group].num_free();
+        if self.config.groups[group].window.is_none() || num_free == 0 {
+            return num_free;
+        }
+        let own = self.lacking(key, group);
+        let others = self.outstanding(group) - own;
+        num_free.min(own.max(num_free.saturating_sub(others)))
     }
 
     /// The last of those who run, if it ranks behind `key` and is not part of the step in the
@@ -56,7 +75,6 @@ impl Scheduler {
         self.seqs[key].phase = Phase::Preempted;
         self.num_pinned += 1;
         self.totals.num_preemptions += 1;
-        self.enqueue_followers(key);
         self.settle(key);
     }
 

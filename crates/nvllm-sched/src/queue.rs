@@ -88,7 +88,7 @@ impl Queue {
         }
     }
 
-    /// The next sequence. The same one until the queue changes.
+    /// The next sequence. The same one until the queue changes or a tenant is charged.
     pub(crate) fn head(&mut self) -> Option<(i32, SeqId)> {
         let (weights, quantum) = (&self.weights, self.quantum);
         let (priority, class) = self.classes.iter_mut().next()?;
@@ -128,7 +128,7 @@ impl Class {
 
     /// The next sequence of the tenant whose turn it is.
     fn next(&mut self, weights: &[u32], quantum: i64) -> Option<SeqId> {
-        let share = |tenant: usize| i64::from(weights[tenant]) * quantum;
+        let share = |tenant: usize| i64::from(weights[tenant]).saturating_mul(quantum);
         let waiting: Vec<usize> = (0..self.lines.len()).filter(|&i| !self.lines[i].seqs.is_empty()).collect();
         let rounds = |&tenant: &usize| {
             let lacking = (1 - self.lines[tenant].credit).max(0);
@@ -136,7 +136,8 @@ impl Class {
         };
         let rounds = waiting.iter().map(rounds).min()?;
         for &tenant in &waiting {
-            self.lines[tenant].credit += rounds * share(tenant);
+            let credit = &mut self.lines[tenant].credit;
+            *credit = credit.saturating_add(rounds.saturating_mul(share(tenant)));
         }
         let num = self.lines.len();
         let ready = |tenant: &usize| {

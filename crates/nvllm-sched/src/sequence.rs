@@ -38,8 +38,9 @@ pub struct NewSequence {
     pub prompt_logprobs: Option<u16>,
     /// The logits of every row, prompt and output.
     pub logits: bool,
-    /// Smaller is admitted earlier; equal is by arrival. Urgent sequences without end keep others
-    /// waiting without end.
+    /// Smaller is admitted earlier, and preempts running sequences of a larger number where slots or
+    /// blocks are lacking; among equals tenants take turns, and each tenant's go by arrival. Urgent
+    /// sequences without end keep others waiting without end.
     pub priority: i32,
     /// Position ids of the prompt's tokens instead of 0, 1, 2, ..; sampled tokens count up from the
     /// last.
@@ -211,6 +212,9 @@ pub(crate) struct Sequence {
     pub(crate) allocation: Option<Allocation>,
     /// Uncommitted steps that it is part of.
     pub(crate) in_flight: usize,
+    /// Whether a step that it was part of failed, or made no numbers: what later steps computed from
+    /// that is worth nothing to others.
+    pub(crate) is_lost: bool,
     /// The last step that it was part of, for turns.
     pub(crate) last_step: StepId,
     /// Hashes of its full blocks, as far as they were needed.
@@ -237,6 +241,7 @@ impl Sequence {
             phase: Phase::Waiting,
             allocation: None,
             in_flight: 0,
+            is_lost: false,
             last_step: StepId(0),
             hashes: Vec::new(),
             num_published: 0,

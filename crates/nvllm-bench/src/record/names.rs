@@ -27,6 +27,8 @@ pub const FIRST_TOKEN_SECONDS: &str = "first_token_seconds";
 /// Series: seconds of the same prompt again in the same process.
 pub const AGAIN_SECONDS: &str = "again_seconds";
 
+/// Series: seconds of host time to plan a step and to commit it.
+pub const HOST_SECONDS: &str = "host_seconds";
 /// Series: seconds of host time to plan a step.
 pub const PLAN_SECONDS: &str = "plan_seconds";
 /// Series: seconds of host time to commit a step's results.

@@ -162,7 +162,7 @@ impl Nano {
                 let who = if turn == 0 { "nvllm" } else { &peers[turn - 1].engine.name };
                 bench.progress(&format!("{what}: {} of {rounds}, {who}", round + 1));
                 if turn == 0 {
-                    ours.push(run_ours(&engine, &set)?);
+                    ours.push(run_ours(&engine, &set, round)?);
                     continue;
                 }
                 settle();
@@ -238,23 +238,24 @@ fn start(bench: &Bench, model: &Arc<Model>, set: &Set) -> Result<Engine> {
         kv_cache_bytes: Some(limits.kv_bytes.min(free / 2)),
         activations: Some(activations),
         numerics: bench.settings.numerics,
-        // Every round computes all prompts.
-        enable_prefix_caching: false,
         ..LoadOptions::default()
     };
     let factory = bench.factory();
     let engine = Engine::builder(Arc::clone(model), move || factory()).options(options).start()?;
     // Pages and scratch are there before the clock runs.
-    run_ours(&engine, &Set { prompts: vec![set.prompts[0].clone()], output_lens: vec![2] })?;
+    run_ours(&engine, &Set { prompts: vec![set.prompts[0].clone()], output_lens: vec![2] }, ROUNDS)?;
     Ok(engine)
 }
 
 /// Submits everything at once and waits for the last token.
-fn run_ours(engine: &Engine, set: &Set) -> Result<SetTimes> {
+fn run_ours(engine: &Engine, set: &Set, round: usize) -> Result<SetTimes> {
     let begin = Instant::now();
     let mut streams = Vec::new();
     for (prompt, &len) in set.prompts.iter().zip(&set.output_lens) {
-        let request = Request { prompt: prompt.clone(), max_tokens: Some(len), ..Request::default() };
+        // Every round computes all prompts.
+        let cache_salt = Some(format!("round {round}"));
+        let request =
+            Request { prompt: prompt.clone(), max_tokens: Some(len), cache_salt, ..Request::default() };
         streams.push((Instant::now(), engine.stream(request)?));
     }
     let mut times = Vec::new();

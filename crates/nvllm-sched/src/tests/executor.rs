@@ -30,6 +30,8 @@ struct Submitted {
     slots: BTreeSet<SlotId>,
     /// What its sequences may read: KV group, block, and which use of which slot reads it.
     blocks: BTreeSet<(usize, BlockId, u64)>,
+    /// Cells that it wrote, by KV group.
+    written: Vec<(usize, usize)>,
 }
 
 pub(super) struct Executor {
@@ -40,6 +42,10 @@ pub(super) struct Executor {
     next_epoch: u64,
     cells: Vec<Vec<Option<Cell>>>,
     submitted: VecDeque<Submitted>,
+    /// Cells that the last collected step wrote.
+    written: Vec<(usize, usize)>,
+    /// The last block tables of each slot.
+    tables: Vec<Vec<Arc<[BlockId]>>>,
 }
 
 impl Executor {
@@ -76,6 +82,8 @@ impl Executor {
                 .map(|group| vec![None; group.num_blocks * config.block_len])
                 .collect(),
             submitted: VecDeque::new(),
+            written: Vec::new(),
+            tables: vec![Vec::new(); config.seqs],
         }
     }
 
@@ -96,12 +104,14 @@ impl Executor {
         }
         let batch = Batch::new(step, &self.slots, &self.limits, &self.kv, VOCAB as usize)
             .map_err(|e| e.to_string())?;
+        self.check_tables(step)?;
         self.copy(step)?;
         let mut submitted = Submitted {
             id: step.id,
             output: StepOutput::default(),
             slots: step.seqs.iter().map(|s| s.slot).collect(),
             blocks: BTreeSet::new(),
+            written: Vec::new(),
         };
         for (at, seq) in batch.seqs.iter().enumerate() {
             self.write(&batch, seq, &mut submitted)
@@ -119,7 +129,30 @@ impl Executor {
 
     /// The results of the oldest step.
     pub(super) fn collect(&mut self) -> Option<(StepId, StepOutput)> {
-        self.submitted.pop_front().map(|s| (s.id, s.output))
+        let step = self.submitted.pop_front()?;
+        self.written = step.written;
+        Some((step.id, step.output))
+    }
+
+    /// Forgets what the step that was collected last has written: it failed.
+    pub(super) fn lose(&mut self) {
+        std::mem::take(&mut self.written).into_iter().for_each(|(group, at)| self.cells[group][at] = None);
+    }
+
+    /// Block tables only grow, but for blocks that are given back.
+    fn check_tables(&mut self, step: &Step) -> Result<(), String> {
+        step.resets.iter().for_each(|reset| self.tables[reset.slot.index()].clear());
+        for seq in &step.seqs {
+            let last = &mut self.tables[seq.slot.index()];
+            for (before, now) in last.iter().zip(&seq.block_tables) {
+                let kept = |(before, now): (&BlockId, &BlockId)| before == now || *now == BlockId::NULL;
+                if before.len() > now.len() || !before.iter().zip(&**now).all(kept) {
+                    return Err(format!("step {}, slot {}: {before:?} became {now:?}", step.id, seq.slot));
+                }
+            }
+            *last = seq.block_tables.to_vec();
+        }
+        Ok(())
     }
 
     /// Block copies, before anything is written.
@@ -156,8 +189,9 @@ impl Executor {
                 let (token, position) =
                     (batch.tokens[seq.first_row + row], batch.positions[seq.first_row + row]);
                 tokens = tokens.push(token, position);
-                let cell = &mut self.cells[group][block.index() * self.limits.block_len + offset];
-                *cell = Some(Cell { kv_index, token, position, tokens });
+                let at = block.index() * self.limits.block_len + offset;
+                self.cells[group][at] = Some(Cell { kv_index, token, position, tokens });
+                submitted.written.push((group, at));
             }
             let end = (seq.kv_start + seq.num_rows).div_ceil(self.limits.block_len);
             let used = &seq.block_tables[group][self.kv[group].num_unseen(seq.kv_start)..end];

@@ -95,9 +95,12 @@ fn configurations_that_run_nothing_are_refused() {
     let wanted = "scheduler configuration: `num_blocks` is 1; give at least 2: the null block and one to use";
     assert_eq!(error(null), wanted);
     let huge = SchedConfig { max_positions: usize::MAX, ..config() };
-    assert!(error(huge).ends_with("ids have 32 bits"));
+    assert!(error(huge).ends_with("ids and counts have 32 bits"));
     let blocks = SchedConfig { groups: with_blocks(1 << 33).groups, ..config() };
-    assert_eq!(error(blocks), "scheduler configuration: `num_blocks` is 8589934592; ids have 32 bits");
+    assert_eq!(
+        error(blocks),
+        "scheduler configuration: `num_blocks` is 8589934592; ids and counts have 32 bits"
+    );
     let nobody = SchedConfig { tenant_weights: Vec::new(), ..config() };
     assert_eq!(error(nobody), "scheduler configuration: `tenant_weights` is 0; give at least 1");
     let weightless = SchedConfig { tenant_weights: vec![2, 0], ..config() };

@@ -134,7 +134,7 @@ pub(super) fn expected_max_tokens(new: &NewSequence, config: &SchedConfig) -> Op
 /// reaches into the blocks around those that it fills.
 fn fits_group(group: &GroupConfig, len: usize, config: &SchedConfig) -> bool {
     let blocks = |len: usize| len / config.block_len + usize::from(!len.is_multiple_of(config.block_len));
-    let most = group.window.map_or(usize::MAX, |window| blocks(window - 1) + 2);
+    let most = group.window.map_or(usize::MAX, |window| blocks(window - 1) + 1);
     blocks(len).min(most) < group.num_blocks
 }
 

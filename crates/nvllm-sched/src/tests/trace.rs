@@ -161,8 +161,8 @@ fn steps_in_flight() {
     insta::assert_snapshot!(trace.finish());
 }
 
-/// The whole prompt is in the cache, in blocks that nobody holds: its last token is computed all
-/// the same. With another salt nothing is found.
+/// The whole prompt is in the cache, in blocks that nobody holds: the block of its last token is
+/// computed all the same. With another salt nothing is found.
 #[test]
 fn full_prefix_hit() {
     let mut trace = Trace::new(&with_blocks(12));
@@ -218,8 +218,7 @@ fn abort_while_prefilling() {
     insta::assert_snapshot!(trace.finish());
 }
 
-/// Prompts and decoding sequences fill the tokens and the rows of a step to the last, and the cache
-/// to its last block.
+/// Prompts and decoding sequences fill the tokens and the rows of a step to the last.
 #[test]
 fn budget_exactly_met() {
     let config = SchedConfig { step_tokens: 8, step_outputs: 2, seqs: 3, ..with_blocks(5) };
@@ -251,12 +250,7 @@ fn slots_full() {
 fn a_tenant_that_floods() {
     let config = SchedConfig { step_tokens: 8, seqs: 1, tenant_weights: vec![1, 1], ..with_blocks(12) };
     let mut trace = Trace::new(&config);
-    let short = |len, tenant| NewSequence {
-        max_tokens: Some(2),
-        tenant: TenantId(tenant),
-        cache_salt: Some("none".into()),
-        ..prompt(len)
-    };
+    let short = |len, tenant| NewSequence { max_tokens: Some(2), tenant: TenantId(tenant), ..prompt(len) };
     for _ in 0..5 {
         trace.add(short(3, 0));
     }

@@ -1,8 +1,9 @@
 //! Policy: who goes first, who waits, and that steps overlap.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use nvllm_core::{SamplingParams, SeqId, Source, Step, TokenId};
+use nvllm_core::{RowOutput, SamplingParams, SeqId, Source, Step, StepOutput, TokenId};
 
 use super::executor::Executor;
 use crate::{GroupConfig, NewSequence, SchedConfig, Scheduler, Totals};
@@ -173,4 +174,100 @@ fn totals_count_what_was_committed() {
         ..Totals::default()
     };
     assert_eq!(pair.0.stats().totals, totals);
+}
+
+/// What a failed step should have written is found by nobody, whoever had ended before it failed.
+#[test]
+fn blocks_of_a_failed_step_are_not_published() {
+    let config = SchedConfig { max_in_flight: 2, ..CONFIG };
+    let (mut sched, mut executor) = scheduler(&config, 40);
+    let seq = sched.add(prompt(17)).unwrap();
+    let steps: Vec<Step> = std::iter::from_fn(|| sched.plan()).collect();
+    steps.iter().for_each(|step| executor.submit(step).unwrap());
+    sched.abort(seq).unwrap();
+    sched.fail(executor.collect().unwrap().0).unwrap();
+    let (id, output) = executor.collect().unwrap();
+    sched.commit(id, output).unwrap();
+    sched.add(prompt(17)).unwrap();
+    sched.plan().unwrap();
+    assert_eq!(sched.admitted()[0].cached_tokens, 0);
+}
+
+/// Chunks of a prompt take no block that another sequence goes on in, although their own windows
+/// would give it back soon.
+#[test]
+fn a_prompt_behind_a_window_preempts_nobody() {
+    let groups = vec![GroupConfig { num_blocks: 21, window: Some(4) }];
+    let config = SchedConfig {
+        step_tokens: 64,
+        seqs: 3,
+        context: 2100,
+        max_positions: 2100,
+        groups,
+        max_in_flight: 3,
+        prefix_cache: false,
+        ..with_blocks(21)
+    };
+    let mut sched = Scheduler::new(config).unwrap();
+    for len in [8, 8, 2000] {
+        sched.add(NewSequence { max_tokens: Some(60), ..prompt(len) }).unwrap();
+    }
+    let mut steps: VecDeque<Step> = VecDeque::new();
+    let mut num_steps = 0;
+    while !sched.is_idle() {
+        steps.extend(std::iter::from_fn(|| sched.plan()));
+        let step = steps.pop_front().expect("a step");
+        let row = || RowOutput { token: Some(TokenId(1)), ..RowOutput::default() };
+        let rows = std::iter::repeat_with(row).take(step.num_outputs()).collect();
+        let output = StepOutput { rows, ..StepOutput::default() };
+        sched.commit(step.id, output).unwrap();
+        sched.check().unwrap();
+        num_steps += 1;
+        assert!(num_steps < 1000, "{:?}", sched.stats());
+    }
+    assert_eq!(sched.stats().totals.num_preemptions, 0);
+}
+
+/// Admission leaves a hundredth of the blocks to those who run, and none if nobody does.
+#[test]
+fn a_watermark_is_kept_for_those_who_run() {
+    // 300 blocks: 3 are kept, 100 are held, and one is needed next.
+    let config = SchedConfig { context: 2000, max_positions: 2000, step_tokens: 2000, ..CONFIG };
+    let own = |len: u32, salt: &str| NewSequence { cache_salt: Some(salt.into()), ..prompt(len) };
+    for (len, admitted) in [(4 * 196, true), (4 * 197, false)] {
+        let mut pair = scheduler(&config, 301);
+        pair.0.add(own(4 * 100, "a")).unwrap();
+        pair.0.add(own(len, "b")).unwrap();
+        turn(&mut pair).unwrap();
+        assert_eq!(pair.0.running.len() == 2, admitted, "{len}");
+    }
+    let mut alone = scheduler(&config, 301);
+    alone.0.add(own(4 * 300 - 3, "a")).unwrap();
+    turn(&mut alone).unwrap();
+    assert_eq!(alone.0.running.len(), 1);
+}
+
+/// An urgent sequence that would not fit even without the less urgent ones stops none of them.
+#[test]
+fn nobody_is_preempted_in_vain() {
+    let config = SchedConfig { context: 400, max_positions: 400, step_tokens: 400, seqs: 4, ..CONFIG };
+    let with = |priority, len: u32, salt: &str| NewSequence {
+        priority,
+        cache_salt: Some(salt.into()),
+        max_tokens: Some(20),
+        ..prompt(len)
+    };
+    // 100 blocks: 51 are an equal's, 11 each of two less urgent ones'.
+    let mut pair = scheduler(&config, 101);
+    for new in [with(0, 200, "a"), with(5, 40, "b"), with(5, 40, "c")] {
+        pair.0.add(new).unwrap();
+        turn(&mut pair).unwrap();
+    }
+    for (len, num_preempted) in [(4 * 60, 0), (4 * 30, 1)] {
+        let urgent = pair.0.add(with(0, len, "d")).unwrap();
+        turn(&mut pair).unwrap();
+        turn(&mut pair).unwrap();
+        assert_eq!(pair.0.stats().totals.num_preemptions, num_preempted, "{len}");
+        pair.0.abort(urgent);
+    }
 }

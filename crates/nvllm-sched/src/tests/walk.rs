@@ -228,12 +228,9 @@ impl Walk {
                 return Err(format!("{admitted:?} has nothing left of {} tokens", tokens.len()));
             };
             let new = &self.news[&admitted.seq];
-            let is_copy = step.copies.iter().any(|_| admitted.cached_tokens > 0);
-            if !cached.is_empty() && !is_copy && !self.sched.config().prefix_cache {
-                let shared = admitted.cached_tokens == reset.prompt.len() - 1;
-                if !shared {
-                    return Err(format!("{admitted:?} although prefixes are not kept"));
-                }
+            let is_shared = admitted.cached_tokens == reset.prompt.len() - 1;
+            if !cached.is_empty() && !is_shared && !self.sched.config().prefix_cache {
+                return Err(format!("{admitted:?} although prefixes are not kept"));
             }
             let own = new.positions.is_some();
             let found = own || self.prefixes.contains(&(new.cache_salt.clone(), cached.to_vec()));
@@ -266,6 +263,7 @@ impl Walk {
         let Some((id, mut output)) = self.executor.collect() else { return Ok(()) };
         if self.rng.one_in(100) {
             self.counts.failed += 1;
+            self.executor.lose();
             return self.fail(id);
         }
         if let Some(fault) = self.fault.filter(|_| !self.planted) {
