@@ -135,7 +135,8 @@ impl Scheduler {
         if seq.num_sampled > seq.output.len() && computed + 1 != known {
             return Err(format!("samples with {computed} of {known} tokens computed"));
         }
-        if seq.reported > known {
+        // A row that samples makes one more token known, and the row of the last one ends the sequence.
+        if seq.reported >= known {
             return Err(format!("has reported {} rows of {known}", seq.reported));
         }
         if seq.prompt_len() + seq.max_tokens > self.config.context {

@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use nvllm_core::{BlockId, SeqStep, Source, Step, StepOutput, TokenId};
+use nvllm_core::{BlockId, SeqId, SeqStep, SlotId, Source, Step, StepOutput, TokenId};
 
 use super::walk::Walk;
 use crate::prefix::BlockHash;
-use crate::sequence::Sequence;
+use crate::sequence::{Phase, Sequence};
 use crate::{Scheduler, SeqEvent};
 
 /// One thing to get wrong.
@@ -31,6 +31,27 @@ pub(super) enum Fault {
     WrongHash,
     PublishOpen,
     GiveBackSeen,
+    LoseWaiting,
+    KeepEnded,
+    LoseAllocation,
+    WrongId,
+    ExtraId,
+    TooManySteps,
+    RepeatStepId,
+    ComputeUnknown,
+    RunLast,
+    SampleTooMany,
+    OutputTooMuch,
+    ReportUnknown,
+    ExceedContext,
+    ComputeWaiting,
+    ExtraTable,
+    ExtraGivenBack,
+    NullInTable,
+    PublishUncommitted,
+    CommitUncomputed,
+    ForeignSlot,
+    ForgetCopied,
     WrongToken,
     WrongPosition,
     WrongKvStart,
@@ -47,24 +68,46 @@ pub(super) enum Fault {
     SwapEvents,
 }
 
-const IN_STATE: [Fault; 17] = [
-    Fault::LeakBlock,
-    Fault::FreeEarly,
-    Fault::ShareBlock,
-    Fault::MissBlock,
-    Fault::LeakSlot,
-    Fault::ShareSlot,
-    Fault::MiscountSteps,
-    Fault::MiscountSamples,
-    Fault::SkipToken,
-    Fault::LoseSequence,
-    Fault::ForgetPinned,
-    Fault::MiscountPinned,
-    Fault::LoseFollower,
-    Fault::LoseDeadline,
-    Fault::WrongHash,
-    Fault::PublishOpen,
-    Fault::GiveBackSeen,
+/// Each with words of the message that names it.
+const IN_STATE: [(Fault, &str); 38] = [
+    (Fault::LeakBlock, "counted 1 times"),
+    (Fault::FreeEarly, "and counted"),
+    (Fault::ShareBlock, ""),
+    (Fault::MissBlock, "tokens"),
+    (Fault::LeakSlot, "slots leaked"),
+    (Fault::ShareSlot, "is held twice"),
+    (Fault::MiscountSteps, "steps in flight and counts"),
+    (Fault::MiscountSamples, "samples"),
+    (Fault::SkipToken, "tokens computed"),
+    (Fault::LoseSequence, "take turns"),
+    (Fault::ForgetPinned, "with a step in flight"),
+    (Fault::MiscountPinned, "are pinned and counted"),
+    (Fault::LoseFollower, "are followers"),
+    (Fault::LoseDeadline, "deadlines are not"),
+    (Fault::WrongHash, "found by another hash"),
+    (Fault::PublishOpen, "has published"),
+    (Fault::GiveBackSeen, "that no row sees"),
+    (Fault::LoseWaiting, "are queued"),
+    (Fault::KeepEnded, "is not forgotten"),
+    (Fault::LoseAllocation, "should not hold"),
+    (Fault::WrongId, "by their ids"),
+    (Fault::ExtraId, "by their ids"),
+    (Fault::TooManySteps, "steps are in flight"),
+    (Fault::RepeatStepId, "out of order"),
+    (Fault::ComputeUnknown, "has computed"),
+    (Fault::RunLast, "has computed"),
+    (Fault::SampleTooMany, "samples"),
+    (Fault::OutputTooMuch, "samples"),
+    (Fault::ReportUnknown, "has reported"),
+    (Fault::ExceedContext, "more than the context"),
+    (Fault::ComputeWaiting, "waits with"),
+    (Fault::ExtraTable, "block tables for"),
+    (Fault::ExtraGivenBack, "block tables for"),
+    (Fault::NullInTable, "that no row sees"),
+    (Fault::PublishUncommitted, "has published"),
+    (Fault::CommitUncomputed, "has published"),
+    (Fault::ForeignSlot, "does not exist"),
+    (Fault::ForgetCopied, "and counted"),
 ];
 
 const ELSEWHERE: [Fault; 14] = [
@@ -93,7 +136,7 @@ impl Fault {
             sched.settle(key);
             return true;
         }
-        self.in_blocks(sched) || self.in_counts(sched)
+        self.in_blocks(sched) || self.in_counts(sched) || self.in_lists(sched) || self.in_numbers(sched)
     }
 
     fn in_blocks(self, sched: &mut Scheduler) -> bool {
@@ -180,6 +223,92 @@ impl Fault {
                 leaders.next().and_then(|(_, s)| s.followers.pop()).is_some()
             }
             Self::LoseDeadline => deadlines.pop_first().is_some(),
+            _ => false,
+        }
+    }
+
+    /// In what finds sequences and steps.
+    fn in_lists(self, sched: &mut Scheduler) -> bool {
+        let Scheduler { seqs, keys, queue, in_flight, config, next_step, .. } = sched;
+        match self {
+            Self::LoseWaiting => {
+                let waiting = seqs.iter().map(|(_, s)| s).find(|s| s.phase == Phase::Waiting);
+                waiting.map(|s| queue.remove(s.place(), s.id)).is_some()
+            }
+            Self::KeepEnded => {
+                let ended = seqs.iter_mut().map(|(_, s)| s).find(|s| s.is_finished());
+                ended.map(|s| s.in_flight = 0).is_some()
+            }
+            Self::WrongId => {
+                let first = seqs.iter().next().map(|(key, s)| (key, s.id));
+                first.map(|(key, id)| (keys.remove(&id), keys.insert(SeqId(0), key))).is_some()
+            }
+            Self::ExtraId => keys.insert(SeqId(0), 0).is_none(),
+            Self::TooManySteps if !in_flight.is_empty() => {
+                config.max_in_flight = in_flight.len() - 1;
+                true
+            }
+            Self::RepeatStepId => in_flight.back().map(|last| *next_step = last.id).is_some(),
+            Self::ForgetCopied => in_flight.iter_mut().any(|flight| flight.copied.pop().is_some()),
+            _ => false,
+        }
+    }
+
+    /// In one sequence's numbers and in what it holds.
+    fn in_numbers(self, sched: &mut Scheduler) -> bool {
+        let Scheduler { pools, seqs, config, .. } = sched;
+        let mut all = seqs.iter_mut().map(|(_, s)| s);
+        let holds = |s: &&mut Sequence| s.computed > 0;
+        match self {
+            Self::LoseAllocation => {
+                let mut running = all.filter(|s| s.phase == Phase::Running);
+                running.next().map(|s| s.allocation = None).is_some()
+            }
+            Self::ComputeUnknown => {
+                let more_to_come = |s: &&mut Sequence| s.computed > 0 && s.known_len() < s.max_kv_len();
+                all.find(more_to_come).map(|s| s.computed = s.known_len() + 1).is_some()
+            }
+            Self::RunLast => {
+                let at_its_end = |s: &&mut Sequence| s.computed > 0 && s.known_len() > s.max_kv_len();
+                all.find(at_its_end).map(|s| s.computed = s.known_len()).is_some()
+            }
+            Self::SampleTooMany => {
+                let resumed = |s: &&mut Sequence| s.num_sampled > 0 && s.computed + 2 <= s.known_len();
+                all.find(resumed).map(|s| s.max_tokens = s.num_sampled - 1).is_some()
+            }
+            Self::OutputTooMuch => {
+                let ended = all.find(|s| s.is_finished());
+                ended.map(|s| s.output.resize(s.num_sampled + 1, TokenId(0))).is_some()
+            }
+            Self::ReportUnknown => all.next().map(|s| s.reported = s.known_len()).is_some(),
+            Self::ExceedContext => {
+                all.next().map(|s| s.max_tokens = config.context - s.prompt_len() + 1).is_some()
+            }
+            Self::ComputeWaiting => all.find(|s| s.phase == Phase::Waiting).map(|s| s.computed = 1).is_some(),
+            Self::ExtraTable => {
+                let held = all.find_map(|s| s.allocation.as_mut());
+                held.map(|held| held.tables.push(Arc::from([]))).is_some()
+            }
+            Self::ExtraGivenBack => {
+                let held = all.find_map(|s| s.allocation.as_mut());
+                held.map(|held| held.given_back.push(0)).is_some()
+            }
+            Self::NullInTable => {
+                let Some(held) = all.find(holds).and_then(|s| s.allocation.as_mut()) else { return false };
+                let at = held.tables[0].len() - 1;
+                pools[0].release(&held.tables[0][at..]);
+                held.tables[0] = replaced(&held.tables[0], at, BlockId::NULL);
+                true
+            }
+            Self::PublishUncommitted => {
+                let published = all.find(|s| s.num_published > 0);
+                published.map(|s| s.committed = s.num_published * config.block_len - 1).is_some()
+            }
+            Self::CommitUncomputed => all.find(holds).map(|s| s.committed = s.computed + 1).is_some(),
+            Self::ForeignSlot => {
+                let held = all.find_map(|s| s.allocation.as_mut());
+                held.map(|held| held.slot = SlotId(config.seqs as u32)).is_some()
+            }
             _ => false,
         }
     }
@@ -284,12 +413,13 @@ fn plant(fault: Fault) -> (usize, Vec<String>) {
 /// `check` sees a broken invariant at once, whatever happens later.
 #[test]
 fn check_finds_every_fault_in_the_state() {
-    for fault in IN_STATE {
+    for (fault, words) in IN_STATE {
         let (planted, messages) = plant(fault);
         assert!(planted >= 10, "{fault:?} was planted in {planted} walks");
         assert_eq!(messages.len(), planted, "{fault:?} was missed");
-        let elsewhere = messages.iter().find(|m| !m.starts_with("scheduler invariant broken: "));
-        assert_eq!(elsewhere, None, "{fault:?} was not found by check");
+        let by_check = |m: &&String| m.starts_with("scheduler invariant broken: ") && m.contains(words);
+        let elsewhere = messages.iter().find(|m| !by_check(m));
+        assert_eq!(elsewhere, None, "{fault:?} was not found by the check for it");
     }
 }
 
