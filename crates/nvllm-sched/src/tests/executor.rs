@@ -127,6 +127,11 @@ impl Executor {
         Ok(())
     }
 
+    /// Steps whose results wait.
+    pub(super) fn num_submitted(&self) -> usize {
+        self.submitted.len()
+    }
+
     /// The results of the oldest step.
     pub(super) fn collect(&mut self) -> Option<(StepId, StepOutput)> {
         let step = self.submitted.pop_front()?;

@@ -1,5 +1,6 @@
 //! Random walks against an executor without a model, planted faults, a trace to read, and errors.
 
+mod admission;
 mod executor;
 mod faults;
 mod input;

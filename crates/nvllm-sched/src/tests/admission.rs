@@ -1,0 +1,138 @@
+//! Who is admitted when, and what of the cache it takes over, to the block.
+
+use nvllm_core::{BlockId, Step};
+
+use super::executor::Executor;
+use super::model::Rng;
+use super::turns::{CONFIG, prompt, running, scheduler, turn, with_blocks};
+use crate::{GroupConfig, NewSequence, SchedConfig, Scheduler, SeqEvent, TenantId};
+
+/// A prompt that brings as many tokens into each step as that has output rows.
+fn slow(len: u32) -> NewSequence {
+    NewSequence { logits: true, max_tokens: Some(0), ..prompt(len) }
+}
+
+fn salted(len: u32) -> NewSequence {
+    NewSequence { cache_salt: Some("own".into()), ..prompt(len) }
+}
+
+/// Of 200 blocks one is held, three are needed by the sequence that holds it, and two are the
+/// watermark.
+#[test]
+fn admission_leaves_the_blocks_that_running_sequences_need_and_the_watermark() {
+    let num_admitted = |num_blocks: u32| {
+        let config = SchedConfig { context: 1000, max_positions: 1000, ..with_blocks(201) };
+        let mut sched = Scheduler::new(config).unwrap();
+        sched.add(slow(16)).unwrap();
+        sched.add(salted(4 * num_blocks)).unwrap();
+        sched.plan().unwrap();
+        sched.check().unwrap();
+        sched.admitted().len()
+    };
+    assert_eq!([194, 195].map(num_admitted), [2, 1]);
+}
+
+/// A window of 6 reaches into 3 blocks of 4. After 12 tokens, one in each step, the running sequence
+/// has had 3 and given 1 back, so that it needs one more; the other one needs 3.
+#[test]
+fn blocks_behind_a_window_are_not_counted_as_held() {
+    let num_admitted = |num_blocks| {
+        let window = GroupConfig { num_blocks, window: Some(6) };
+        let groups = [with_blocks(40).groups, vec![window]].concat();
+        let config = SchedConfig { groups, step_outputs: 1, ..with_blocks(40) };
+        let mut pair = (Scheduler::new(config.clone()).unwrap(), Executor::new(&config));
+        pair.0.add(slow(24)).unwrap();
+        (0..11).for_each(|_| assert!(turn(&mut pair).is_some()));
+        pair.0.add(salted(12)).unwrap();
+        turn(&mut pair).unwrap();
+        pair.0.admitted().len()
+    };
+    assert_eq!([7, 6].map(num_admitted), [1, 0]);
+}
+
+#[test]
+fn a_prefix_is_taken_over_without_the_blocks_that_a_window_has_passed() {
+    let window = GroupConfig { num_blocks: 20, window: Some(5) };
+    let config = SchedConfig { groups: [with_blocks(20).groups, vec![window]].concat(), ..with_blocks(20) };
+    let mut pair = (Scheduler::new(config.clone()).unwrap(), Executor::new(&config));
+    pair.0.add(prompt(13)).unwrap();
+    while turn(&mut pair).is_some() {}
+    pair.0.add(prompt(13)).unwrap();
+    let step: Step = turn(&mut pair).unwrap();
+    let null = |table: &[BlockId]| table.iter().map(|block| *block == BlockId::NULL).collect::<Vec<_>>();
+    assert_eq!(pair.0.admitted()[0].cached_tokens, 12);
+    let tables = &step.seqs[0].block_tables;
+    assert_eq!([null(&tables[0]), null(&tables[1])], [[false; 4], [true, true, false, false]]);
+}
+
+/// A model without KV groups has nothing that a prefix could be found in.
+#[test]
+fn nothing_is_cached_where_there_is_no_cache() {
+    let mut sched = Scheduler::new(SchedConfig { tenant_weights: vec![1], ..CONFIG }).unwrap();
+    sched.add(prompt(8)).unwrap();
+    sched.plan().unwrap();
+    assert_eq!(sched.admitted()[0].cached_tokens, 0);
+}
+
+/// Running sequences go first: an urgent one preempts only where the step has tokens left for it.
+#[test]
+fn a_full_step_preempts_nobody() {
+    let mut pair = scheduler(&SchedConfig { step_tokens: 1, seqs: 1, ..CONFIG }, 40);
+    let first = pair.0.add(prompt(1)).unwrap();
+    turn(&mut pair).unwrap();
+    pair.0.add(NewSequence { priority: -1, ..salted(1) }).unwrap();
+    turn(&mut pair).unwrap();
+    assert_eq!((running(&pair.0), pair.0.stats().totals.num_preemptions), (vec![first], 0));
+}
+
+/// Tenants that always wait are served by their weights, whatever prompts, cached prefixes and
+/// outputs their sequences have, and every sequence ends. Output tokens are charged when they are
+/// committed: those of all running sequences may still be missing.
+#[test]
+fn tenants_are_served_by_their_weights() {
+    let (longest, most) = (14, 6);
+    for seed in 0..60 {
+        let mut rng = Rng::new(seed);
+        let weights: Vec<u32> = (0..rng.range(2..=3)).map(|_| rng.range(1..=3) as u32).collect();
+        let seqs = rng.range(1..=3);
+        let config = SchedConfig { seqs, tenant_weights: weights.clone(), ..with_blocks(60) };
+        let mut pair = (Scheduler::new(config.clone()).unwrap(), Executor::new(&config));
+        let (mut owners, mut served) = (Vec::new(), vec![0; weights.len()]);
+        let mut waiting = vec![0; weights.len()];
+        let mut num_ended = 0;
+        for _ in 0..1000 {
+            for (tenant, waiting) in waiting.iter_mut().enumerate() {
+                while *waiting <= seqs {
+                    // The first tenant's prompts begin alike.
+                    let cache_salt = (tenant > 0).then(|| format!("{}", owners.len()).into());
+                    let len = if tenant > 0 { rng.range(1..=longest) } else { longest };
+                    let max_tokens = Some(rng.range(1..=most));
+                    let tenant_id = TenantId(tenant as u32);
+                    let new = NewSequence { max_tokens, cache_salt, tenant: tenant_id, ..prompt(len as u32) };
+                    pair.0.add(new).unwrap();
+                    owners.push((tenant, len));
+                    *waiting += 1;
+                }
+            }
+            let owner = |seq: nvllm_core::SeqId| owners[seq.0 as usize - 1];
+            pair.1.submit(&pair.0.plan().unwrap()).unwrap();
+            for admitted in pair.0.admitted() {
+                let (tenant, len) = owner(admitted.seq);
+                waiting[tenant] -= 1;
+                served[tenant] += len - admitted.cached_tokens;
+            }
+            let (id, output) = pair.1.collect().unwrap();
+            for event in pair.0.commit(id, output).unwrap() {
+                served[owner(event.seq()).0] += usize::from(matches!(event, SeqEvent::Token { .. }));
+                num_ended += usize::from(matches!(event, SeqEvent::Finished { .. }));
+            }
+            let shares = || served.iter().zip(&weights).map(|(n, weight)| *n as f64 / f64::from(*weight));
+            let (least, largest) = (shares().fold(f64::MAX, f64::min), shares().fold(0.0, f64::max));
+            let bound = (config.step_tokens + 2 * (longest + seqs * most)) as f64;
+            assert!(largest - least <= bound, "seed {seed}: {served:?} by {weights:?}");
+        }
+        let alive = waiting.iter().sum::<usize>() + pair.0.stats().num_running;
+        assert_eq!(num_ended + alive, owners.len(), "seed {seed}");
+        assert_eq!(pair.0.stats().totals.num_preemptions, 0);
+    }
+}
