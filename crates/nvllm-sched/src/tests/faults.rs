@@ -31,6 +31,7 @@ pub(super) enum Fault {
     WrongHash,
     PublishOpen,
     GiveBackSeen,
+    WriteShared,
     LoseWaiting,
     KeepEnded,
     LoseAllocation,
@@ -69,7 +70,7 @@ pub(super) enum Fault {
 }
 
 /// Each with words of the message that names it.
-const IN_STATE: [(Fault, &str); 38] = [
+const IN_STATE: [(Fault, &str); 39] = [
     (Fault::LeakBlock, "counted 1 times"),
     (Fault::FreeEarly, "and counted"),
     (Fault::ShareBlock, ""),
@@ -87,6 +88,7 @@ const IN_STATE: [(Fault, &str); 38] = [
     (Fault::WrongHash, "found by another hash"),
     (Fault::PublishOpen, "has published"),
     (Fault::GiveBackSeen, "that no row sees"),
+    (Fault::WriteShared, "which others hold"),
     (Fault::LoseWaiting, "are queued"),
     (Fault::KeepEnded, "is not forgotten"),
     (Fault::LoseAllocation, "should not hold"),
@@ -173,6 +175,12 @@ impl Fault {
                 };
                 let hash = BlockHash::root(Some("another"));
                 holders.find(found).map(|s| s.hashes[0] = hash).is_some()
+            }
+            Self::WriteShared => {
+                let open = holders.find(|s| !s.computed.is_multiple_of(block_len));
+                let held = open.and_then(|s| s.allocation.as_ref());
+                let last = held.and_then(|held| held.tables[0].last());
+                last.map(|block| pools[0].hold(*block)).is_some()
             }
             Self::PublishOpen => {
                 let mut open = holders.filter(|s| s.num_published * block_len + block_len > s.computed);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nvllm_core::{RowOutput, StepId, StepOutput, TokenId, TokenLogprobs};
+use nvllm_core::{RowOutput, Source, Step, StepId, StepOutput, TokenId, TokenLogprobs};
 
 use super::executor::Executor;
 use super::turns::{prompt, running, with_blocks};
@@ -186,7 +186,7 @@ fn an_unusable_row_ends_its_sequence_and_shifts_no_other() {
     let mut sched = Scheduler::new(config()).unwrap();
     let scored = sched.add(NewSequence { prompt_logprobs: Some(0), ..prompt(3) }).unwrap();
     let other = sched.add(prompt(2)).unwrap();
-    let step = sched.plan().unwrap();
+    let step = Step { entry: nvllm_core::EntryId(2), ..sched.plan().unwrap() };
     let row = |token, unusable: bool| RowOutput {
         token: (!unusable).then_some(TokenId(token)),
         logprobs: (!unusable).then(TokenLogprobs::default),
@@ -198,6 +198,8 @@ fn an_unusable_row_ends_its_sequence_and_shifts_no_other() {
     let output = StepOutput { rows, ..StepOutput::default() };
     let part = sched.unusable_part(&step, &output).unwrap();
     assert_eq!((part.seqs.len(), part.seqs[0].slot, part.resets.len()), (1, step.seqs[0].slot, 0));
+    assert_eq!((part.id, part.entry), (step.id, step.entry));
+    assert_eq!(part.seqs[0].tokens[..], [0, 1, 2].map(|token| Source::Host(TokenId(token))));
     let events = sched.commit(step.id, output).unwrap();
     let news: Vec<_> = events.iter().map(|event| (event.seq(), format!("{event:?}"))).collect();
     assert!(news.len() == 2 && news[0].0 == scored && news[0].1.contains("Unusable"), "{news:?}");
