@@ -271,3 +271,24 @@ fn nobody_is_preempted_in_vain() {
         pair.0.abort(urgent);
     }
 }
+
+/// Three sequences fill the cache and one of them ends: the others wait for its block.
+#[test]
+fn nobody_is_preempted_while_blocks_are_on_their_way_back() {
+    let config = SchedConfig { step_tokens: 12, max_in_flight: 2, ..CONFIG };
+    let mut pair = scheduler(&config, 4);
+    let seqs = ["a", "b", "c"].map(|salt| {
+        let new = NewSequence { cache_salt: Some(salt.into()), ..prompt(3) };
+        pair.0.add(new).unwrap()
+    });
+    turn(&mut pair).unwrap();
+    let (mut sched, mut executor) = pair;
+    executor.submit(&sched.plan().unwrap()).unwrap();
+    assert!(sched.abort(seqs[2]).is_some());
+    assert!(sched.plan().is_none());
+    assert_eq!((running(&sched), sched.stats().totals.num_preemptions), (seqs[..2].to_vec(), 0));
+    let (id, output) = executor.collect().unwrap();
+    sched.commit(id, output).unwrap();
+    assert_eq!(sched.plan().unwrap().seqs.len(), 1);
+    sched.check().unwrap();
+}
