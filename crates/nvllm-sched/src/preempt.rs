@@ -50,7 +50,7 @@ impl Scheduler {
 
     /// Free blocks of `group` that a running sequence may take: all, but of those that its window
     /// will give back soon after, none that others need.
-    fn available(&self, key: Key, group: usize) -> usize {
+    pub(crate) fn available(&self, key: Key, group: usize) -> usize {
         let num_free = self.pools[group].num_free();
         if self.config.groups[group].window.is_none() || num_free == 0 {
             return num_free;

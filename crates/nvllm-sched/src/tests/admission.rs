@@ -52,6 +52,20 @@ fn blocks_behind_a_window_are_not_counted_as_held() {
     assert_eq!([7, 6].map(num_admitted), [1, 0]);
 }
 
+/// Without a window all free blocks; with one, those that the other sequence will need stay.
+#[test]
+fn a_chunk_behind_a_window_leaves_others_the_blocks_that_they_need() {
+    let window = GroupConfig { num_blocks: 9, window: Some(6) };
+    let groups = [with_blocks(40).groups, vec![window]].concat();
+    let mut sched = Scheduler::new(SchedConfig { groups, step_outputs: 2, ..with_blocks(40) }).unwrap();
+    sched.add(slow(24)).unwrap();
+    sched.add(salted(24)).unwrap();
+    let step = sched.plan().unwrap();
+    assert_eq!(step.seqs.iter().map(|seq| seq.tokens.len()).collect::<Vec<_>>(), [2, 6]);
+    // They hold 1 and 2 blocks, and need 3 of the second group at once.
+    assert_eq!([0, 1].map(|group| sched.available(sched.running[0], group)), [36, 4]);
+}
+
 #[test]
 fn a_prefix_is_taken_over_without_the_blocks_that_a_window_has_passed() {
     let window = GroupConfig { num_blocks: 20, window: Some(5) };
