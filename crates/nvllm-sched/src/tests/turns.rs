@@ -193,6 +193,20 @@ fn blocks_of_a_failed_step_are_not_published() {
     assert_eq!(sched.admitted()[0].cached_tokens, 0);
 }
 
+/// Nor is what was computed from numbers that are none, though its sequence had ended before.
+#[test]
+fn blocks_of_an_unusable_row_are_not_published() {
+    let (mut sched, _) = scheduler(&CONFIG, 40);
+    let seq = sched.add(prompt(8)).unwrap();
+    let step = sched.plan().unwrap();
+    sched.abort(seq).unwrap();
+    let rows = vec![RowOutput { unusable: true, ..RowOutput::default() }];
+    sched.commit(step.id, StepOutput { rows, ..StepOutput::default() }).unwrap();
+    sched.add(prompt(9)).unwrap();
+    sched.plan().unwrap();
+    assert_eq!(sched.admitted()[0].cached_tokens, 0);
+}
+
 /// Chunks of a prompt take no block that another sequence goes on in, although their own windows
 /// would give it back soon.
 #[test]
