@@ -135,7 +135,7 @@ impl Scheduler {
         if seq.num_sampled > seq.output.len() && computed + 1 != known {
             return Err(format!("samples with {computed} of {known} tokens computed"));
         }
-        // A row that samples makes one more token known, and the row of the last one ends the sequence.
+        // A row that samples makes one more token known; that of the last token ends the sequence.
         if seq.reported >= known {
             return Err(format!("has reported {} rows of {known}", seq.reported));
         }

@@ -34,8 +34,8 @@ fn admission_leaves_the_blocks_that_running_sequences_need_and_the_watermark() {
     assert_eq!([195, 196].map(|num_blocks| is_admitted(-1, num_blocks)), [true, false]);
 }
 
-/// A window of 6 reaches into 3 blocks of 4. After 12 tokens, one in each step, the running sequence
-/// has had 3 and given 1 back, so that it needs one more; the other one needs 3.
+/// A window of 6 reaches into 3 blocks of 4. After 12 tokens, one in each step, the running
+/// sequence has had 3 and given 1 back, so that it needs one more; the other one needs 3.
 #[test]
 fn blocks_behind_a_window_are_not_counted_as_held() {
     let num_admitted = |num_blocks| {
