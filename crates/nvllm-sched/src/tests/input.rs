@@ -37,6 +37,9 @@ fn sequences_that_cannot_run_are_refused() {
         "the prompt has 8 tokens, which leaves no room for one more: the model has 8 positions and 8 are behind it; \
          shorten it"
     );
+    let few_positions = SchedConfig { max_positions: 8, ..config() };
+    let behind = "9 tokens, more than there is room for: the model has 8 positions and 9 are behind it";
+    assert!(refusal(few_positions, prompt(9)).contains(behind));
     let never = "a prompt of 15 tokens and up to 4 more take 5 KV blocks of 4 positions; the cache has 4: \
                  generate fewer tokens, shorten the prompt, or load the model with a larger KV cache";
     assert_eq!(refusal(config(), prompt(15)), never);
