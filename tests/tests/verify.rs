@@ -1,7 +1,7 @@
 //! `nvllm verify`'s proof through scheduler and engine: company changes no bit, on every backend,
 //! for dense models, sliding windows and routed experts.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 use nvllm_core::{Activations, Backend, Reference};
@@ -24,12 +24,12 @@ const CUDA: Factory = || match nvllm_tests::cuda(true) {
     Err(reason) => Err(EngineError::Backend { reason: reason.to_string() }),
 };
 
-fn report(dir: PathBuf, backend: Factory, options: &VerifyOptions) -> VerifyReport {
-    let model = Arc::new(Model::open(&ModelFiles::in_directory(&dir).unwrap()).unwrap());
+fn report(dir: &Path, backend: Factory, options: &VerifyOptions) -> VerifyReport {
+    let model = Arc::new(Model::open(&ModelFiles::in_directory(dir).unwrap()).unwrap());
     verify(&model, &Arc::new(backend), options, &mut |_| {}).unwrap()
 }
 
-fn check(dir: PathBuf, backend: Factory, activations: Activations, quick: bool) -> VerifyReport {
+fn check(dir: &Path, backend: Factory, activations: Activations, quick: bool) -> VerifyReport {
     let load = LoadOptions { activations: Some(activations), ..LoadOptions::default() };
     let report = report(dir, backend, &VerifyOptions { load, quick, ..VerifyOptions::default() });
     assert!(report.is_equal(), "{} {activations:?} on {}:\n{report}", report.model, report.backend);
@@ -38,16 +38,16 @@ fn check(dir: PathBuf, backend: Factory, activations: Activations, quick: bool) 
 
 fn check_all(backend: Factory) {
     for name in FIXTURES {
-        check(golden_dir().join(name), backend, Activations::F32, true);
-        check(golden_dir().join(name), backend, Activations::Bf16, true);
+        check(&golden_dir().join(name), backend, Activations::F32, true);
+        check(&golden_dir().join(name), backend, Activations::Bf16, true);
     }
-    check(model_dir(), backend, Activations::Bf16, false);
+    check(&model_dir(), backend, Activations::Bf16, false);
 }
 
 #[test]
 fn on_the_reference() {
     for name in FIXTURES {
-        check(golden_dir().join(name), REFERENCE, Activations::F32, true);
+        check(&golden_dir().join(name), REFERENCE, Activations::F32, true);
     }
 }
 
@@ -64,7 +64,7 @@ fn on_cuda() {
 /// Counts in the evidence that hang on when a request came are left out.
 #[test]
 fn the_table_reads_well() {
-    let mut report = check(model_dir(), CPU, Activations::Bf16, true);
+    let mut report = check(&model_dir(), CPU, Activations::Bf16, true);
     for row in &mut report.rows {
         row.evidence = row.evidence.replace(|c: char| c.is_ascii_digit(), "");
     }

@@ -73,8 +73,8 @@ impl Backlog {
         let refused = |problem: String| Err(EngineError::Option { option: "tenants", problem });
         let mut names: Vec<&str> = options.tenants.iter().map(|tenant| tenant.name.as_str()).collect();
         names.sort_unstable();
-        if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-            return refused(format!("names {:?} twice; give each once", pair[0]));
+        if let Some((name, _)) = names.iter().zip(names.iter().skip(1)).find(|(a, b)| a == b) {
+            return refused(format!("names {name:?} twice; give each once"));
         }
         if let Some(tenant) = options.tenants.iter().find(|tenant| tenant.weight == 0) {
             return refused(format!("gives {:?} a weight of 0; give 1 or more", tenant.name));

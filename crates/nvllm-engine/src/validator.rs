@@ -38,7 +38,7 @@ impl Validator {
     ///
     /// Errors if the request could not run even alone. What passes, the scheduler takes, and no
     /// step is refused for it: a step that the backend refuses would fail every request in it.
-    pub(crate) fn check(&self, request: Request, now: Instant) -> Result<Checked> {
+    pub(crate) fn check(&self, mut request: Request, now: Instant) -> Result<Checked> {
         self.request_limits.check(&request.sampling)?;
         request.sampling.check(self.vocab_size)?;
         let vocab_size = self.vocab_size;
@@ -52,26 +52,22 @@ impl Validator {
         if let Some(late) = request.deadline.and_then(|at| now.checked_duration_since(at)) {
             return refused("deadline", format!("passed {} s ago; give one to come", late.as_secs_f64()));
         }
-        let tenant = match &request.tenant {
-            None => 0,
-            Some(name) => match self.tenants.iter().position(|tenant| tenant == name) {
-                Some(tenant) => tenant,
-                None => {
-                    let known = self.tenants.join(", ");
-                    return refused("tenant", format!("is {name:?}; those that are known: {known}"));
-                }
-            },
+        let position = |name: &String| self.tenants.iter().position(|tenant| tenant == name);
+        let Some(tenant) = request.tenant.as_ref().map_or(Some(0), position) else {
+            let (name, known) = (request.tenant.as_deref().unwrap_or_default(), self.tenants.join(", "));
+            return refused("tenant", format!("is {name:?}; those that are known: {known}"));
         };
         let n = request.num_choices();
-        let mut new = NewSequence::new(request.prompt.as_slice(), Arc::new(request.sampling.clone()));
+        let prompt = std::mem::take(&mut request.prompt);
+        let mut new = NewSequence::new(prompt, Arc::new(request.sampling.clone()));
         new.max_tokens = request.max_tokens;
         new.logprobs = request.logprobs;
         new.prompt_logprobs = request.prompt_logprobs;
         new.logits = request.logits;
         new.priority = request.priority;
-        new.positions = request.positions.as_deref().map(Into::into);
+        new.positions = request.positions.take().map(Into::into);
         new.tenant = TenantId(tenant as u32);
-        new.cache_salt = request.cache_salt.as_deref().map(Into::into);
+        new.cache_salt = request.cache_salt.take().map(Into::into);
         new.deadline = request.deadline.map(|at| at.saturating_duration_since(self.epoch));
         new.check(n, &self.sched)?;
         let texts = (0..n).map(|_| TextStream::new(self.tokenizer.as_ref(), &request));

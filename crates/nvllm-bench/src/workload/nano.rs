@@ -287,7 +287,8 @@ fn run_ours(engine: &Engine, set: &Set, round: usize) -> Result<SetTimes> {
 
 /// The share of the time of steps between two looks in which the device waited for the host.
 fn wait_share(before: &EngineStats, after: &EngineStats) -> Option<(&'static str, f64)> {
-    let [busy, waited] = [after.device_busy - before.device_busy, after.device_waited - before.device_waited];
+    let busy = after.device_busy.saturating_sub(before.device_busy);
+    let waited = after.device_waited.saturating_sub(before.device_waited);
     // A record holds positive numbers only: less than a nanosecond is as good as none.
     let share = waited.as_secs_f64().max(1e-9) / (busy + waited).as_secs_f64();
     (!busy.is_zero()).then_some((names::DEVICE_WAIT_SHARE, share))

@@ -176,10 +176,10 @@ impl Executor {
     fn check_unused(&self, group: usize, block: BlockId, epoch: Option<u64>) -> Result<(), String> {
         let used =
             |s: &Submitted| s.blocks.iter().any(|&(g, b, e)| (g, b) == (group, block) && Some(e) != epoch);
-        match self.submitted.iter().any(used) {
-            true => Err(format!("writes block {block}, which a step in flight uses for another sequence")),
-            false => Ok(()),
+        if self.submitted.iter().any(used) {
+            return Err(format!("writes block {block}, which a step in flight uses for another sequence"));
         }
+        Ok(())
     }
 
     fn write(&mut self, batch: &Batch, seq: &BatchSeq, submitted: &mut Submitted) -> Result<(), String> {
@@ -231,14 +231,16 @@ impl Executor {
     fn read(&self, seq: &BatchSeq) -> Result<Vec<Hash>, String> {
         let sampling = self.slots.get(seq.slot).map(|s| Arc::clone(&s.sampling)).unwrap_or_default();
         let mut all = vec![Hash::START];
+        let mut tokens = Hash::START;
         for kv_index in 0..seq.kv_start + seq.num_rows {
-            all.push(self.cell(seq, 0, kv_index, all[kv_index])?);
+            tokens = self.cell(seq, 0, kv_index, tokens)?;
+            all.push(tokens);
         }
         for group in 1..self.kv.len() {
             for row in seq.kv_start..seq.kv_start + seq.num_rows {
                 let first = self.kv[group].window.map_or(0, |window| (row + 1).saturating_sub(window));
-                for kv_index in first..=row {
-                    self.cell(seq, group, kv_index, all[kv_index])?;
+                for (kv_index, before) in all.iter().enumerate().take(row + 1).skip(first) {
+                    self.cell(seq, group, kv_index, *before)?;
                 }
             }
         }

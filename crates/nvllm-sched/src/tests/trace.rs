@@ -28,8 +28,8 @@ impl Trace {
         self.text.push('\n');
     }
 
-    fn add(&mut self, new: NewSequence) -> SeqId {
-        self.add_choices(&new, 1)[0]
+    fn add(&mut self, new: &NewSequence) -> SeqId {
+        self.add_choices(new, 1)[0]
     }
 
     fn add_choices(&mut self, new: &NewSequence, n: usize) -> Vec<SeqId> {
@@ -150,9 +150,9 @@ fn steps_in_flight() {
     let mut trace = Trace::new(&config);
     let stop_tokens = (0..8).map(Into::into).collect();
     let stops = Arc::new(SamplingParams { stop_tokens, seed: 4, ..SamplingParams::default() });
-    trace.add(prompt(9));
-    trace.add(NewSequence { sampling: stops, max_tokens: Some(6), ..prompt(2) });
-    trace.add(NewSequence {
+    trace.add(&prompt(9));
+    trace.add(&NewSequence { sampling: stops, max_tokens: Some(6), ..prompt(2) });
+    trace.add(&NewSequence {
         prompt_logprobs: Some(1),
         max_tokens: Some(1),
         cache_salt: Some("own".into()),
@@ -166,13 +166,13 @@ fn steps_in_flight() {
 #[test]
 fn full_prefix_hit() {
     let mut trace = Trace::new(&with_blocks(12));
-    trace.add(NewSequence { max_tokens: Some(2), ..prompt(8) });
+    trace.add(&NewSequence { max_tokens: Some(2), ..prompt(8) });
     while !trace.sched.is_idle() {
         trace.turn();
     }
-    trace.add(NewSequence { max_tokens: Some(2), ..prompt(8) });
-    trace.add(NewSequence { max_tokens: Some(1), ..prompt(10) });
-    trace.add(NewSequence { max_tokens: Some(1), cache_salt: Some("other".into()), ..prompt(8) });
+    trace.add(&NewSequence { max_tokens: Some(2), ..prompt(8) });
+    trace.add(&NewSequence { max_tokens: Some(1), ..prompt(10) });
+    trace.add(&NewSequence { max_tokens: Some(1), cache_salt: Some("other".into()), ..prompt(8) });
     insta::assert_snapshot!(trace.finish());
 }
 
@@ -181,8 +181,8 @@ fn full_prefix_hit() {
 #[test]
 fn preempt_and_resume() {
     let mut trace = Trace::new(&SchedConfig { max_in_flight: 2, ..with_blocks(6) });
-    trace.add(NewSequence { max_tokens: Some(9), ..prompt(7) });
-    trace.add(NewSequence { max_tokens: Some(7), cache_salt: Some("other".into()), ..prompt(7) });
+    trace.add(&NewSequence { max_tokens: Some(9), ..prompt(7) });
+    trace.add(&NewSequence { max_tokens: Some(7), cache_salt: Some("other".into()), ..prompt(7) });
     insta::assert_snapshot!(trace.finish());
 }
 
@@ -190,11 +190,11 @@ fn preempt_and_resume() {
 #[test]
 fn urgent_preempts() {
     let mut trace = Trace::new(&SchedConfig { seqs: 1, ..with_blocks(10) });
-    trace.add(NewSequence { priority: 5, max_tokens: Some(4), ..prompt(6) });
+    trace.add(&NewSequence { priority: 5, max_tokens: Some(4), ..prompt(6) });
     trace.turn();
     trace.turn();
-    trace.add(NewSequence { priority: 5, max_tokens: Some(1), ..prompt(1) });
-    trace.add(NewSequence {
+    trace.add(&NewSequence { priority: 5, max_tokens: Some(1), ..prompt(1) });
+    trace.add(&NewSequence {
         priority: -1,
         max_tokens: Some(2),
         cache_salt: Some("other".into()),
@@ -209,8 +209,8 @@ fn urgent_preempts() {
 fn abort_while_prefilling() {
     let config = SchedConfig { step_tokens: 4, seqs: 1, max_in_flight: 2, ..with_blocks(6) };
     let mut trace = Trace::new(&config);
-    let first = trace.add(prompt(13));
-    trace.add(NewSequence { max_tokens: Some(1), ..prompt(9) });
+    let first = trace.add(&prompt(13));
+    trace.add(&NewSequence { max_tokens: Some(1), ..prompt(9) });
     trace.plan();
     let event = trace.sched.abort(first).unwrap();
     trace.say(&format!("abort seq {first}"));
@@ -223,9 +223,9 @@ fn abort_while_prefilling() {
 fn budget_exactly_met() {
     let config = SchedConfig { step_tokens: 8, step_outputs: 2, seqs: 3, ..with_blocks(5) };
     let mut trace = Trace::new(&config);
-    trace.add(NewSequence { max_tokens: Some(2), ..prompt(5) });
-    trace.add(NewSequence { max_tokens: Some(2), cache_salt: Some("b".into()), ..prompt(3) });
-    trace.add(NewSequence { max_tokens: Some(2), cache_salt: Some("c".into()), ..prompt(6) });
+    trace.add(&NewSequence { max_tokens: Some(2), ..prompt(5) });
+    trace.add(&NewSequence { max_tokens: Some(2), cache_salt: Some("b".into()), ..prompt(3) });
+    trace.add(&NewSequence { max_tokens: Some(2), cache_salt: Some("c".into()), ..prompt(6) });
     insta::assert_snapshot!(trace.finish());
 }
 
@@ -234,9 +234,9 @@ fn budget_exactly_met() {
 #[test]
 fn slots_full() {
     let mut trace = Trace::new(&SchedConfig { seqs: 1, ..with_blocks(12) });
-    trace.add(NewSequence { max_tokens: Some(3), ..prompt(3) });
-    trace.add(NewSequence { deadline: Some(Duration::from_secs(5)), ..prompt(2) });
-    trace.add(NewSequence { max_tokens: Some(1), ..prompt(4) });
+    trace.add(&NewSequence { max_tokens: Some(3), ..prompt(3) });
+    trace.add(&NewSequence { deadline: Some(Duration::from_secs(5)), ..prompt(2) });
+    trace.add(&NewSequence { max_tokens: Some(1), ..prompt(4) });
     trace.turn();
     trace.turn();
     trace.say("5 seconds have passed");
@@ -252,10 +252,10 @@ fn a_tenant_that_floods() {
     let mut trace = Trace::new(&config);
     let short = |len, tenant| NewSequence { max_tokens: Some(2), tenant: TenantId(tenant), ..prompt(len) };
     for _ in 0..5 {
-        trace.add(short(3, 0));
+        trace.add(&short(3, 0));
     }
     for _ in 0..2 {
-        trace.add(short(3, 1));
+        trace.add(&short(3, 1));
     }
     insta::assert_snapshot!(trace.finish());
 }
@@ -275,6 +275,6 @@ fn windows_give_blocks_back() {
     let groups =
         vec![GroupConfig { num_blocks: 12, window: None }, GroupConfig { num_blocks: 5, window: Some(5) }];
     let mut trace = Trace::new(&SchedConfig { groups, ..with_blocks(12) });
-    trace.add(NewSequence { max_tokens: Some(6), ..prompt(12) });
+    trace.add(&NewSequence { max_tokens: Some(6), ..prompt(12) });
     insta::assert_snapshot!(trace.finish());
 }
