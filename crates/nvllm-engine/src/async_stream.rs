@@ -9,8 +9,8 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use crate::stream::Subscription;
 use crate::{Event, RequestId};
 
-/// The events of one request, in order, the last an [`Event::Finished`], one of which comes for each
-/// choice. Dropping it aborts the request.
+/// The events of one request, in order, the last an [`Event::Finished`], one of which comes for
+/// each choice. Dropping it aborts the request.
 ///
 /// It needs no runtime of its own: any executor can poll it.
 pub struct AsyncRequestStream {

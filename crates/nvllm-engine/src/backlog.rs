@@ -97,8 +97,8 @@ impl Backlog {
 
     /// Takes a request into the queue.
     ///
-    /// Errors, with nothing counted, while the engine drains or if the tenant's part of the queue is
-    /// full. A prompt longer than the bound alone is taken if it is the tenant's only one that
+    /// Errors, with nothing counted, while the engine drains or if the tenant's part of the queue
+    /// is full. A prompt longer than the bound alone is taken if it is the tenant's only one that
     /// waits, so that it can run at all.
     pub(crate) fn enter(self: &Arc<Self>, tenant: TenantId, prompt_len: usize) -> Result<Queued> {
         let mut counts = self.lock();

@@ -20,8 +20,8 @@ pub struct LoadOptions {
     /// Tokens of one sequence; the model's own maximum, or what fits, if not given.
     pub max_model_len: Option<usize>,
     /// Bytes of KV cache. If not given: as much as `max_num_seqs` full sequences need, but no more
-    /// than the backend's [share](BackendInfo::memory_share) of memory leaves beside all else, and no
-    /// less than one sequence needs.
+    /// than the backend's [share](BackendInfo::memory_share) of memory leaves beside all else, and
+    /// no less than one sequence needs.
     pub kv_cache_bytes: Option<usize>,
     /// KV positions in a block.
     pub block_size: usize,

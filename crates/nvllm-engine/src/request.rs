@@ -49,8 +49,9 @@ pub struct Request {
     pub logits: bool,
     /// Position ids of the prompt's tokens instead of 0, 1, 2, ..
     pub positions: Option<Vec<u32>>,
-    /// How many answers to the prompt, whose blocks they share; 1 if not given, as many as there are
-    /// slots at most. They differ by [`SamplingParams::choice`], counted up from that of `sampling`.
+    /// How many answers to the prompt, whose blocks they share; 1 if not given, as many as there
+    /// are slots at most. They differ by [`SamplingParams::choice`], counted up from that of
+    /// `sampling`.
     pub n: Option<usize>,
     /// Smaller is admitted earlier, and preempts running requests of a larger number where slots or
     /// memory are lacking.

@@ -9,8 +9,8 @@ use crate::shared::Shared;
 use crate::text_stage::Message;
 use crate::{Event, Finished, RequestId};
 
-/// The events of one request, in order, the last an [`Event::Finished`], one of which comes for each
-/// choice. Each call waits for the next event. Dropping the stream aborts the request.
+/// The events of one request, in order, the last an [`Event::Finished`], one of which comes for
+/// each choice. Each call waits for the next event. Dropping the stream aborts the request.
 pub struct RequestStream {
     events: Receiver<Event>,
     subscription: Subscription,

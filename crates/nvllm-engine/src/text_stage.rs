@@ -3,9 +3,10 @@
 //!
 //! It owns the clients. The device thread sends it what each step made and goes on; here tokens
 //! become text, stop strings are found, logits are copied to the host, and events go to the sinks.
-//! What ends here (a choice by a stop string, a request by an abort or a reader that is gone) is over
-//! for its client at once; the device thread is told to [finish](Command::Finish) its sequence and does so after
-//! the step that it runs. What that step still made for it is ignored, as nobody owns it any more.
+//! What ends here (a choice by a stop string, a request by an abort or a reader that is gone) is
+//! over for its client at once; the device thread is told to [finish](Command::Finish) its sequence
+//! and does so after the step that it runs. What that step still made for it is ignored, as nobody
+//! owns it any more.
 //!
 //! Every client is told an end. A panic in one client's part (its sink, its text) ends that client;
 //! a panic of the device thread, or of this one elsewhere, ends all with the reason.

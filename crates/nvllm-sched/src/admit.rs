@@ -53,9 +53,9 @@ impl Scheduler {
         }
     }
 
-    /// Preempts one who is less urgent than the head of the queue, if giving up all of those lets it
-    /// in and nobody is about to leave anyway. Among equals one who runs is never stopped for one
-    /// who waits.
+    /// Preempts one who is less urgent than the head of the queue, if giving up all of those lets
+    /// it in and nobody is about to leave anyway. Among equals one who runs is never stopped for
+    /// one who waits.
     fn yield_to(&mut self, key: Key) {
         let waiting = &self.seqs[key];
         let is_less_urgent = |key: &Key| self.seqs[*key].new.priority > waiting.new.priority;

@@ -207,8 +207,8 @@ impl Scheduler {
         }
     }
 
-    /// Each block is free or held as often as it is counted: by block tables, and by steps in flight
-    /// that copy from it.
+    /// Each block is free or held as often as it is counted: by block tables, and by steps in
+    /// flight that copy from it.
     fn check_blocks(&self) -> Result<()> {
         for (group, pool) in self.pools.iter().enumerate() {
             let tables = self.seqs.iter().filter_map(|(_, seq)| seq.allocation.as_ref());

@@ -27,18 +27,18 @@
 //! **Prefixes.** Full blocks can be found by a hash of their tokens and all tokens before them
 //! (`prefix.rs`), from the commit of the step that filled them until they are overwritten, which
 //! happens to the block that has been free longest. A new sequence takes over the longest prefix
-//! that is still there, but computes the block of its last token in any case: the next is sampled from
-//! there. The
-//! choices of one prompt share its blocks, the last of them as a [copy](nvllm_core::BlockCopy),
-//! since each writes its own tokens there. Blocks behind a sliding window are given back.
+//! that is still there, but computes the block of its last token in any case: the next is sampled
+//! from there. The choices of one prompt share its blocks, the last of them as a
+//! [copy](nvllm_core::BlockCopy), since each writes its own tokens there. Blocks behind a sliding
+//! window are given back.
 //!
 //! **Pure logic.** No clock, no device, no thread, no randomness: equal calls give equal steps, so
 //! that a trace can be a snapshot and a million random interleavings a unit test.
 //! [`Scheduler::check`] states every invariant.
 //!
-//! Deliberately absent, and admitted by the types: speculative steps, grammar masks, adapters (whose
-//! name will be part of a prefix's root hash, beside the salt). Text is absent for good: stop
-//! strings are the engine's, which calls [`Scheduler::finish`].
+//! Deliberately absent, and admitted by the types: speculative steps, grammar masks, adapters
+//! (whose name will be part of a prefix's root hash, beside the salt). Text is absent for good:
+//! stop strings are the engine's, which calls [`Scheduler::finish`].
 
 mod admit;
 mod check;

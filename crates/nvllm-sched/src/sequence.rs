@@ -38,9 +38,9 @@ pub struct NewSequence {
     pub prompt_logprobs: Option<u16>,
     /// The logits of every row, prompt and output.
     pub logits: bool,
-    /// Smaller is admitted earlier, and preempts running sequences of a larger number where slots or
-    /// blocks are lacking; among equals tenants take turns, and each tenant's go by arrival. Urgent
-    /// sequences without end keep others waiting without end.
+    /// Smaller is admitted earlier, and preempts running sequences of a larger number where slots
+    /// or blocks are lacking; among equals tenants take turns, and each tenant's go by arrival.
+    /// Urgent sequences without end keep others waiting without end.
     pub priority: i32,
     /// Position ids of the prompt's tokens instead of 0, 1, 2, ..; sampled tokens count up from the
     /// last.
@@ -212,8 +212,8 @@ pub(crate) struct Sequence {
     pub(crate) allocation: Option<Allocation>,
     /// Uncommitted steps that it is part of.
     pub(crate) in_flight: usize,
-    /// Whether a step that it was part of failed, or made no numbers: what later steps computed from
-    /// that is worth nothing to others.
+    /// Whether a step that it was part of failed, or made no numbers: what later steps computed
+    /// from that is worth nothing to others.
     pub(crate) is_lost: bool,
     /// The last step that it was part of, for turns.
     pub(crate) last_step: StepId,

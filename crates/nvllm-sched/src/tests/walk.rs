@@ -1,6 +1,6 @@
-//! Random walks: any interleaving of add, abort, finish, expire, plan, commit and failed steps, with
-//! all invariants checked after every call and every event compared with what the sequence would do
-//! alone: preemption, reused prefixes, shared blocks and windows must not show.
+//! Random walks: any interleaving of add, abort, finish, expire, plan, commit and failed steps,
+//! with all invariants checked after every call and every event compared with what the sequence
+//! would do alone: preemption, reused prefixes, shared blocks and windows must not show.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
