@@ -18,7 +18,7 @@ impl Scheduler {
     /// preempting others if there are none at all.
     pub(crate) fn make_room(&mut self, key: Key, len: usize, draft: &Draft) -> usize {
         loop {
-            let room = self.room(key).min(len);
+            let room = self.room(key, len).min(len);
             if room > 0 || self.blocks_are_coming() {
                 return room;
             }
@@ -36,26 +36,31 @@ impl Scheduler {
         self.num_pinned > 0 || windows && !self.in_flight.is_empty()
     }
 
-    /// How many tokens a sequence can go on by with the blocks that it holds and those that are
-    /// free.
-    fn room(&self, key: Key) -> usize {
+    /// How many of the next `len` tokens, or more, a sequence can go on by with the blocks that it
+    /// holds and those that it may take.
+    fn room(&self, key: Key, len: usize) -> usize {
         let seq = &self.seqs[key];
         let Some(held) = &seq.allocation else { return 0 };
         let room = |group: usize| {
             let table_len = held.tables[group].len();
-            (table_len + self.available(key, group)) * self.config.block_len - seq.computed
+            let wanted = self.config.blocks_for(seq.computed + len).saturating_sub(table_len);
+            (table_len + self.available(key, group, wanted)) * self.config.block_len - seq.computed
         };
         (0..self.pools.len()).map(room).min().unwrap_or(usize::MAX)
     }
 
-    /// Free blocks of `group` that a running sequence may take: all, but of those that its window
-    /// will give back soon after, none that others need.
-    pub(crate) fn available(&self, key: Key, group: usize) -> usize {
+    /// Free blocks of `group` that a running sequence may take if it wants `wanted`: all, but of
+    /// those that its window will give back soon after, none that others need.
+    pub(crate) fn available(&self, key: Key, group: usize, wanted: usize) -> usize {
         let num_free = self.pools[group].num_free();
         if self.config.groups[group].window.is_none() || num_free == 0 {
             return num_free;
         }
         let own = self.lacking(key, group);
+        // So it is in decoding: no look at all the others for each.
+        if wanted <= own {
+            return num_free;
+        }
         let others = self.outstanding(group) - own;
         num_free.min(own.max(num_free.saturating_sub(others)))
     }

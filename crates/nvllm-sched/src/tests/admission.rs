@@ -63,7 +63,7 @@ fn a_chunk_behind_a_window_leaves_others_the_blocks_that_they_need() {
     let step = sched.plan().unwrap();
     assert_eq!(step.seqs.iter().map(|seq| seq.tokens.len()).collect::<Vec<_>>(), [2, 6]);
     // They hold 1 and 2 blocks, and need 3 of the second group at once.
-    assert_eq!([0, 1].map(|group| sched.available(sched.running[0], group)), [36, 4]);
+    assert_eq!([0, 1].map(|group| sched.available(sched.running[0], group, usize::MAX)), [36, 4]);
 }
 
 #[test]
