@@ -78,6 +78,25 @@ enum Ffn {
 }
 
 impl Shape {
+    /// A small dense model in which attention is what matters: `num_kv` key/value heads of
+    /// `head_dim`, each shared by `group` query heads.
+    pub(crate) fn of_heads(layers: usize, [head_dim, num_kv, group]: [usize; 3], norm: bool) -> Self {
+        Self {
+            vocab: 61,
+            hidden: 16,
+            layers,
+            num_kv,
+            group,
+            ffn: 9,
+            norm,
+            bias: false,
+            tied: true,
+            window: None,
+            routing: None,
+            rope: RopeSpec { head_dim, theta: 1e4, scaling: RopeScaling::None },
+        }
+    }
+
     /// Op applications that one logit depends on, roughly: two residual branches a layer.
     pub(crate) fn depth(&self) -> usize {
         2 * self.layers

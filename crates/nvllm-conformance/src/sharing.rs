@@ -6,8 +6,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use nvllm_core::{
-    Backend, BlockCopy, BlockId, OutputRow, RopeScaling, RopeSpec, SamplingParams, SeqStep, SlotId,
-    SlotReset, Source, Step, StepId, TokenId,
+    Backend, BlockCopy, BlockId, OutputRow, SamplingParams, SeqStep, SlotId, SlotReset, Source, Step, StepId,
+    TokenId,
 };
 use proptest::prelude::*;
 
@@ -51,21 +51,7 @@ fn families() -> impl Strategy<Value = Family> {
     (numbers(), shape, windows, blocks, 1..65_usize, 2..=MOST_SEQS, any::<[u64; 2]>()).prop_map(
         |(numbers, (head_dim, num_kv, group, norm), windows, (block_len, whole), part, num_seqs, seeds)| {
             let prompt_len = block_len * whole + 1 + part % block_len;
-            let rope = RopeSpec { head_dim, theta: 1e4, scaling: RopeScaling::None };
-            let shape = Shape {
-                vocab: 61,
-                hidden: 16,
-                layers: windows.len(),
-                num_kv,
-                group,
-                ffn: 9,
-                norm,
-                bias: false,
-                tied: true,
-                window: None,
-                routing: None,
-                rope,
-            };
+            let shape = Shape::of_heads(windows.len(), [head_dim, num_kv, group], norm);
             let [content, placement] = seeds;
             let seqs = vec![vec![prompt_len + DECODED]; num_seqs];
             let whole = Layout::whole(&[1], content);

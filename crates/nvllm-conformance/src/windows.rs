@@ -1,6 +1,6 @@
 //! KV groups with a sliding window: blocks that no token sees any more are given back.
 
-use nvllm_core::{Backend, BlockId, HostTensor, KvGeometry, RopeScaling, RopeSpec, Source, Step};
+use nvllm_core::{Backend, BlockId, HostTensor, KvGeometry, Source, Step};
 use proptest::prelude::*;
 
 use crate::check::{Settings, holds, load};
@@ -35,20 +35,7 @@ fn trials() -> impl Strategy<Value = Trial> {
     let shape = (prop_oneof![Just(8_usize), Just(64), Just(128)], 1..3_usize, 1..4_usize);
     (numbers(), layouts, block_len, windows, shape).prop_map(
         |(numbers, layout, block_len, windows, (head_dim, num_kv, group))| {
-            let shape = Shape {
-                vocab: 61,
-                hidden: 16,
-                layers: windows.len(),
-                num_kv,
-                group,
-                ffn: 9,
-                norm: true,
-                bias: false,
-                tied: true,
-                window: None,
-                routing: None,
-                rope: RopeSpec { head_dim, theta: 1e4, scaling: RopeScaling::None },
-            };
+            let shape = Shape::of_heads(windows.len(), [head_dim, num_kv, group], true);
             let layout = Layout { block_len, outputs: Outputs::All, logits: true, ..layout };
             shape.grouped(numbers.for_heads(head_dim), layout, &windows)
         },
