@@ -24,9 +24,9 @@ pub struct LoadPlan {
 }
 
 impl LoadPlan {
-    /// Plans `model` on `backend`. Without a word on the size of the KV cache it gets what is left,
-    /// if that holds a sequence; without a word on the context either, that is lowered to what then
-    /// fits.
+    /// Plans `model` on `backend`. If nobody says otherwise, the KV cache gets the backend's share
+    /// of memory, or what one sequence needs; what still does not fit is planned for fewer
+    /// sequences, and then for a shorter context.
     ///
     /// Errors if the options cannot be met on any device, or the checkpoint does not fit the model.
     /// What is only too much for this device is a plan that [does not fit](Self::fits).
