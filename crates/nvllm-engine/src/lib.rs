@@ -111,7 +111,7 @@ pub use error::EngineError;
 pub use generated::Generated;
 pub use health::Health;
 pub use model::{Model, ModelBytes};
-pub use nvllm_sched::FinishReason;
+pub use nvllm_sched::{FinishReason, SchedError};
 pub use options::{LoadOptions, Tenant};
 pub use plan::LoadPlan;
 pub use request::{Event, Finished, MAX_SALT_LEN, Request, RequestId};

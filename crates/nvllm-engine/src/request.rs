@@ -18,6 +18,12 @@ impl RequestId {
     pub const fn get(self) -> u64 {
         self.0
     }
+
+    /// An id of a request that no engine of this process has: for what stands in an engine's place
+    /// and counts for itself.
+    pub const fn from_number(number: u64) -> Self {
+        Self(number)
+    }
 }
 
 impl fmt::Display for RequestId {

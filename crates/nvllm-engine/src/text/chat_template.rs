@@ -60,7 +60,7 @@ pub struct ChatInput<'a> {
 }
 
 /// A model's chat template (or its several named ones), compiled.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ChatTemplate {
     env: Environment<'static>,
     special_tokens: Vec<(String, Value)>,
@@ -117,13 +117,12 @@ impl ChatTemplate {
         if templates.is_empty() {
             return Ok(None);
         }
-        let mut env = environment().map_err(|e| failure(&origin, &e))?;
+        let env = environment().map_err(|e| failure(&origin, &e))?;
+        let mut compiled = Self { env, special_tokens, origin };
         for (name, source) in templates {
-            let source = jinja::prepare(&source)
-                .map_err(|problem| EngineError::ChatTemplate { origin: origin.clone(), problem })?;
-            env.add_template_owned(name, source).map_err(|e| failure(&origin, &e))?;
+            compiled.add(name, &source)?;
         }
-        Ok(Some(Self { env, special_tokens, origin }))
+        Ok(Some(compiled))
     }
 
     /// Names of the model's templates, sorted; usually only `default`.
@@ -131,6 +130,26 @@ impl ChatTemplate {
         let mut names: Vec<&str> = self.env.templates().map(|(name, _)| name).collect();
         names.sort_unstable();
         names
+    }
+
+    /// The special tokens that templates see: their variables' names and their texts.
+    pub fn special_tokens(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.special_tokens.iter().filter_map(|(name, text)| Some((name.as_str(), text.as_str()?)))
+    }
+
+    /// The same model's, with `source` as its default template.
+    ///
+    /// Errors if it does not parse.
+    pub fn with_default(mut self, source: &str, origin: &str) -> Result<Self> {
+        self.origin = origin.to_owned();
+        self.add(DEFAULT.into(), source)?;
+        Ok(self)
+    }
+
+    fn add(&mut self, name: String, source: &str) -> Result<()> {
+        let source = jinja::prepare(source)
+            .map_err(|problem| EngineError::ChatTemplate { origin: self.origin.clone(), problem })?;
+        self.env.add_template_owned(name, source).map_err(|e| failure(&self.origin, &e))
     }
 
     /// Renders a conversation. The result holds special tokens as text and is encoded with

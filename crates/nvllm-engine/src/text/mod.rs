@@ -4,6 +4,7 @@
 //! Token ids are plain `u32` here, as the vocabulary files have them.
 
 mod bpe_files;
+mod chat_prompt;
 mod chat_template;
 mod contained;
 mod decoder;

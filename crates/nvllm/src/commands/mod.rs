@@ -13,6 +13,7 @@ mod plan;
 mod prompts;
 mod pull;
 mod rm;
+mod serve;
 mod verify;
 
 use anyhow::Result;
@@ -53,6 +54,8 @@ pub(crate) enum Command {
     Generate(generate::Generate),
     /// Talk to a model.
     Chat(chat::Chat),
+    /// Serve a model over HTTP, as OpenAI's API.
+    Serve(serve::Serve),
     /// Write a model's logits for given token ids to a safetensors file.
     Logits(logits::Logits),
     /// Describe a model: architecture, parameters, bytes by kind.
@@ -86,6 +89,7 @@ pub(crate) fn run(command: Command) -> Result<()> {
     match command {
         Command::Generate(args) => generate::run(&args),
         Command::Chat(args) => chat::run(&args),
+        Command::Serve(args) => serve::run(&args),
         Command::Logits(args) => logits::run(&args),
         Command::Info(args) => info::run(&args),
         Command::Plan(args) => plan::run(&args),

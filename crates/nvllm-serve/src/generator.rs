@@ -1,0 +1,50 @@
+//! What the server asks of an engine.
+
+use nvllm_engine::{Engine, EngineError, EngineInfo, EngineStats, EventSink, Health, Request, RequestId};
+
+/// What generates the tokens that the server sends: an [`Engine`] of this process, or what stands
+/// in its place (a recorded one, one that injects faults, one that is elsewhere).
+///
+/// No call waits. What takes time is told to the request's [`EventSink`], as an engine does it:
+/// every request that is taken ends with one [`Event::Finished`](nvllm_engine::Event::Finished) for
+/// each of its choices, unless its sink says [`Gone`](nvllm_engine::Gone) before.
+pub trait Generator: Send + Sync {
+    /// Whether requests are taken.
+    fn health(&self) -> Health;
+    /// What was loaded, under which limits; `None` before that.
+    fn info(&self) -> Option<&EngineInfo>;
+    /// Counts for metrics.
+    fn stats(&self) -> EngineStats;
+    /// Takes a request, or errors as [`Engine::submit`] does.
+    fn submit(&self, request: Request, sink: Box<dyn EventSink>) -> Result<RequestId, EngineError>;
+    /// Ends a request, wherever it is; one that has ended is left as it is.
+    fn abort(&self, id: RequestId);
+    /// Takes no requests from now on; those that were taken run to their end.
+    fn drain(&self);
+}
+
+impl Generator for Engine {
+    fn health(&self) -> Health {
+        self.health()
+    }
+
+    fn info(&self) -> Option<&EngineInfo> {
+        self.info().ok()
+    }
+
+    fn stats(&self) -> EngineStats {
+        self.stats()
+    }
+
+    fn submit(&self, request: Request, sink: Box<dyn EventSink>) -> Result<RequestId, EngineError> {
+        self.submit(request, sink)
+    }
+
+    fn abort(&self, id: RequestId) {
+        self.abort(id);
+    }
+
+    fn drain(&self) {
+        self.drain();
+    }
+}

@@ -1,0 +1,64 @@
+//! From what a client sent to a prompt's tokens.
+
+use nvllm_core::TokenId;
+use nvllm_engine::text::{ChatInput, EncodeOptions, SpecialText};
+
+use crate::error::ApiError;
+use crate::served::Served;
+use crate::valid::chat::Conversation;
+use crate::valid::completions::Prompt;
+use crate::valid::sampling::Truncate;
+
+impl Served {
+    /// The prompt of a conversation's next answer.
+    pub(crate) fn chat_prompt(&self, conversation: &Conversation) -> Result<Vec<TokenId>, ApiError> {
+        let input = ChatInput {
+            messages: &conversation.messages,
+            documents: conversation.documents.as_deref(),
+            add_generation_prompt: conversation.add_generation_prompt,
+            template: conversation.template.as_deref(),
+            kwargs: Some(&conversation.kwargs),
+            ..ChatInput::default()
+        };
+        let continues = conversation.continue_final_message;
+        let ids = self.template()?.encode(&input, continues, self.special_text, self.tokenizer()?)?;
+        Ok(ids.into_iter().map(TokenId).collect())
+    }
+
+    /// The tokens of a prompt that is to be continued.
+    pub(crate) fn text_prompt(
+        &self,
+        prompt: Prompt,
+        add_special_tokens: Option<bool>,
+    ) -> Result<Vec<TokenId>, ApiError> {
+        let ids = match prompt {
+            Prompt::Tokens(ids) => ids,
+            Prompt::Text(text) => {
+                let options = EncodeOptions {
+                    add_special_tokens: add_special_tokens.unwrap_or(true),
+                    // Who writes a raw prompt writes the model's own format.
+                    special_text: SpecialText::Parse,
+                };
+                self.tokenizer()?.encode(&text, options)?
+            }
+        };
+        Ok(ids.into_iter().map(TokenId).collect())
+    }
+}
+
+/// Keeps a prompt's end only: `max_tokens` of it, or what leaves room for an answer in a context of
+/// `max_model_len`.
+pub(crate) fn truncated(
+    mut prompt: Vec<TokenId>,
+    truncate: Option<Truncate>,
+    max_model_len: usize,
+    max_tokens: Option<usize>,
+) -> Vec<TokenId> {
+    let keep = match truncate {
+        None => return prompt,
+        Some(Truncate::To(keep)) => keep,
+        Some(Truncate::ToContext) => max_model_len.saturating_sub(max_tokens.unwrap_or(1)).max(1),
+    };
+    prompt.drain(..prompt.len().saturating_sub(keep));
+    prompt
+}

@@ -1,0 +1,195 @@
+//! `/v1/chat/completions`: events to chunks, and to a whole answer.
+
+use nvllm_core::TokenId;
+use nvllm_engine::{Event, Finished};
+use serde_json::Value;
+
+use super::{Frames, Head, StreamRenderer, UsageCount};
+use crate::ending::Ending;
+use crate::error::ApiError;
+use crate::scores::TokenNames;
+use crate::submission::{News, Submission};
+use crate::valid::sampling::ValidStream;
+use crate::wire::chat::{Answer, ChatChoice, ChatChunk, ChatCompletion, ChatLogprobs, ChunkChoice, Delta};
+
+/// What is fixed for a chat's answer.
+pub(crate) struct ChatRenderer {
+    pub(crate) head: Head,
+    pub(crate) names: TokenNames,
+    pub(crate) eos: Vec<TokenId>,
+    pub(crate) prompt: Vec<TokenId>,
+    /// Text that every answer begins with.
+    pub(crate) echo: String,
+    /// Of how many of the likeliest tokens log-probabilities are shown.
+    pub(crate) top_logprobs: usize,
+    pub(crate) return_token_ids: bool,
+    pub(crate) prompt_logprobs: bool,
+    pub(crate) usage: UsageCount,
+    /// Whether a choice has begun.
+    begun: Vec<bool>,
+    /// Rows of the prompt.
+    prompt_rows: Vec<Value>,
+}
+
+impl ChatRenderer {
+    pub(crate) fn new(head: Head, names: TokenNames, prompt: Vec<TokenId>, n: usize) -> Self {
+        Self {
+            head,
+            names,
+            eos: Vec::new(),
+            usage: UsageCount::new([prompt.len()], n),
+            prompt,
+            echo: String::new(),
+            top_logprobs: 0,
+            return_token_ids: false,
+            prompt_logprobs: false,
+            begun: vec![false; n],
+            prompt_rows: Vec::new(),
+        }
+    }
+
+    /// What an event adds to its choice. Errors if the choice failed.
+    fn pieces(&mut self, news: News) -> Result<Vec<ChunkChoice>, ApiError> {
+        self.usage.count(&news);
+        let index = news.choice;
+        let mut pieces = Vec::new();
+        match news.event {
+            Event::PromptRow { index, logprobs, .. } => {
+                if let Some((token, scores)) = self.prompt.get(index + 1).zip(logprobs.as_ref()) {
+                    self.prompt_rows.push(self.names.prompt_row(*token, scores));
+                }
+            }
+            Event::Token { token, text, logprobs, .. } => {
+                self.begin(index, &mut pieces);
+                let content = logprobs.map(|scores| self.names.chat(token, &scores, self.top_logprobs));
+                if !text.is_empty() || content.is_some() || self.return_token_ids {
+                    pieces.push(ChunkChoice {
+                        index,
+                        delta: Delta { role: None, content: Some(text) },
+                        logprobs: content.map(|token| ChatLogprobs { content: vec![token], refusal: None }),
+                        token_ids: self.return_token_ids.then(|| vec![token.0]),
+                        ..ChunkChoice::default()
+                    });
+                }
+            }
+            Event::Finished(finished) => {
+                self.begin(index, &mut pieces);
+                self.finish(index, finished, &mut pieces)?;
+            }
+        }
+        Ok(pieces)
+    }
+
+    /// The role, in a choice's first piece and in no other: clients join them.
+    fn begin(&mut self, index: usize, pieces: &mut Vec<ChunkChoice>) {
+        if let Some(begun) = self.begun.get_mut(index).filter(|begun| !**begun) {
+            *begun = true;
+            let delta = Delta { role: Some("assistant"), content: Some(self.echo.clone()) };
+            pieces.push(ChunkChoice { index, delta, ..ChunkChoice::default() });
+        }
+    }
+
+    fn finish(
+        &self,
+        index: usize,
+        finished: Finished,
+        pieces: &mut Vec<ChunkChoice>,
+    ) -> Result<(), ApiError> {
+        let Ending { finish_reason, stop_reason } = Ending::of(&finished, &self.eos)?;
+        if !finished.text.is_empty() {
+            let delta = Delta { role: None, content: Some(finished.text) };
+            pieces.push(ChunkChoice { index, delta, ..ChunkChoice::default() });
+        }
+        let finish_reason = Some(finish_reason);
+        pieces.push(ChunkChoice { index, finish_reason, stop_reason, ..ChunkChoice::default() });
+        Ok(())
+    }
+
+    /// The whole answer. Errors if a choice fails.
+    pub(crate) async fn whole(mut self, mut submission: Submission) -> Result<ChatCompletion, ApiError> {
+        let empty = |index| ChatChoice {
+            index,
+            message: Answer { role: "assistant", content: String::new(), refusal: None },
+            logprobs: None,
+            finish_reason: None,
+            stop_reason: None,
+            token_ids: self.return_token_ids.then(Vec::new),
+        };
+        let mut choices: Vec<_> = (0..self.begun.len()).map(empty).collect();
+        while let Some(news) = submission.next().await {
+            for piece in self.pieces(news)? {
+                if let Some(choice) = choices.get_mut(piece.index) {
+                    choice.push(piece);
+                }
+            }
+        }
+        let rows = std::mem::take(&mut self.prompt_rows);
+        Ok(ChatCompletion {
+            id: self.head.id,
+            object: "chat.completion",
+            created: self.head.created,
+            model: self.head.model,
+            choices,
+            service_tier: None,
+            system_fingerprint: None,
+            usage: self.usage.usage(),
+            prompt_logprobs: self.prompt_logprobs.then(|| [Value::Null].into_iter().chain(rows).collect()),
+            prompt_token_ids: self.return_token_ids.then(|| self.prompt.iter().map(|id| id.0).collect()),
+        })
+    }
+}
+
+impl ChatChoice {
+    fn push(&mut self, piece: ChunkChoice) {
+        self.message.content += piece.delta.content.as_deref().unwrap_or_default();
+        if let Some(logprobs) = piece.logprobs {
+            self.logprobs.get_or_insert_default().content.extend(logprobs.content);
+        }
+        if let (Some(ids), Some(new)) = (&mut self.token_ids, piece.token_ids) {
+            ids.extend(new);
+        }
+        self.finish_reason = self.finish_reason.or(piece.finish_reason);
+        self.stop_reason = self.stop_reason.take().or(piece.stop_reason);
+    }
+}
+
+/// A chat's answer as a stream.
+pub(crate) struct ChatStream {
+    pub(crate) renderer: ChatRenderer,
+    pub(crate) options: ValidStream,
+    /// The prompt's tokens, for the first chunk.
+    pub(crate) prompt_token_ids: Option<Vec<u32>>,
+}
+
+impl ChatStream {
+    fn chunk(&mut self, choices: Vec<ChunkChoice>, with_usage: bool, frames: &mut Frames) {
+        let ids = self.prompt_token_ids.take();
+        let head = &self.renderer.head;
+        frames.data(&ChatChunk {
+            id: &head.id,
+            object: "chat.completion.chunk",
+            created: head.created,
+            model: &head.model,
+            choices,
+            usage: with_usage.then(|| self.renderer.usage.usage()),
+            prompt_token_ids: ids.as_deref(),
+        });
+    }
+}
+
+impl StreamRenderer for ChatStream {
+    fn news(&mut self, news: News, frames: &mut Frames) -> Result<(), ApiError> {
+        for piece in self.renderer.pieces(news)? {
+            self.chunk(vec![piece], self.options.continuous_usage, frames);
+        }
+        Ok(())
+    }
+
+    /// The chunk with the usage is the last: some clients forget it when another follows.
+    fn end(&mut self, frames: &mut Frames) {
+        if self.options.usage {
+            self.chunk(Vec::new(), true, frames);
+        }
+        frames.done();
+    }
+}

@@ -1,0 +1,50 @@
+//! Tokens that a submission took, counted as its events come.
+
+use nvllm_engine::Event;
+
+use crate::submission::News;
+use crate::wire::shared::{PromptTokensDetails, Usage};
+
+/// The usage so far.
+#[derive(Clone, Debug)]
+pub(crate) struct UsageCount {
+    prompt_tokens: usize,
+    completion_tokens: usize,
+    /// Of each prompt, as its choices tell it.
+    cached_tokens: Vec<usize>,
+    n: usize,
+}
+
+impl UsageCount {
+    /// For prompts of these lengths, `n` choices each.
+    pub(crate) fn new(prompt_lens: impl IntoIterator<Item = usize>, n: usize) -> Self {
+        let lens: Vec<_> = prompt_lens.into_iter().collect();
+        Self {
+            prompt_tokens: lens.iter().sum(),
+            completion_tokens: 0,
+            cached_tokens: vec![0; lens.len()],
+            n: n.max(1),
+        }
+    }
+
+    pub(crate) fn count(&mut self, news: &News) {
+        match &news.event {
+            Event::Token { .. } => self.completion_tokens += 1,
+            Event::Finished(finished) => {
+                if let Some(cached) = self.cached_tokens.get_mut(news.choice / self.n) {
+                    *cached = finished.cached_tokens;
+                }
+            }
+            Event::PromptRow { .. } => {}
+        }
+    }
+
+    pub(crate) fn usage(&self) -> Usage {
+        Usage {
+            prompt_tokens: self.prompt_tokens,
+            completion_tokens: self.completion_tokens,
+            total_tokens: self.prompt_tokens + self.completion_tokens,
+            prompt_tokens_details: PromptTokensDetails { cached_tokens: self.cached_tokens.iter().sum() },
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! `GET /v1/models`.
+
+use axum::Json;
+use axum::extract::{Path, State};
+
+use crate::app::App;
+use crate::error::ApiError;
+use crate::wire::models::{ModelCard, ModelList};
+
+fn card(app: &App, name: &str) -> ModelCard {
+    ModelCard {
+        id: name.to_owned(),
+        object: "model",
+        created: app.created,
+        owned_by: "nvllm",
+        root: app.served.root.clone(),
+        parent: None,
+        max_model_len: app.max_model_len(),
+    }
+}
+
+pub(crate) async fn list(State(app): State<App>) -> Json<ModelList> {
+    let data = app.served.names.iter().map(|name| card(&app, name)).collect();
+    Json(ModelList { object: "list", data })
+}
+
+pub(crate) async fn get(
+    State(app): State<App>,
+    Path(model): Path<String>,
+) -> Result<Json<ModelCard>, ApiError> {
+    app.served.check_name(Some(&model))?;
+    Ok(Json(card(&app, &model)))
+}

@@ -1,0 +1,72 @@
+//! `POST /tokenize`, `POST /detokenize`, `GET /tokenizer_info`: for routers, which ask before each
+//! request, and for evaluation harnesses.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::State;
+use serde_json::{Map, Value, json};
+
+use crate::app::App;
+use crate::body::Body;
+use crate::error::ApiError;
+use crate::valid::chat::Conversation;
+use crate::valid::completions::Prompt;
+use crate::wire::chat::ChatFields;
+use crate::wire::tokenize::{DetokenizeRequest, Detokenized, TokenizeRequest, Tokenized};
+
+pub(crate) async fn tokenize(State(app): State<App>, bytes: Bytes) -> Result<Json<Tokenized>, ApiError> {
+    let wire: TokenizeRequest = Body::parse(&bytes)?.read()?;
+    app.served.check_name(wire.model.as_deref())?;
+    let tokens = match (wire.prompt, wire.messages) {
+        (Some(prompt), None) => app.served.text_prompt(Prompt::Text(prompt), wire.add_special_tokens)?,
+        (None, Some(messages)) => {
+            let chat = ChatFields {
+                messages: Some(messages),
+                add_generation_prompt: wire.add_generation_prompt,
+                continue_final_message: wire.continue_final_message,
+                chat_template_kwargs: wire.chat_template_kwargs,
+                ..ChatFields::default()
+            };
+            app.served.chat_prompt(&Conversation::new(chat, &app.served)?)?
+        }
+        _ => return Err(ApiError::bad("prompt", "or messages must be given, one of the two")),
+    };
+    let tokens: Vec<u32> = tokens.into_iter().map(|token| token.0).collect();
+    let tokenizer = app.served.tokenizer()?;
+    let names = || tokens.iter().map(|&id| tokenizer.token(id).unwrap_or_default()).collect();
+    Ok(Json(Tokenized {
+        count: tokens.len(),
+        max_model_len: app.max_model_len(),
+        token_strs: (wire.return_token_strs == Some(true)).then(names),
+        tokens,
+    }))
+}
+
+pub(crate) async fn detokenize(State(app): State<App>, bytes: Bytes) -> Result<Json<Detokenized>, ApiError> {
+    let wire: DetokenizeRequest = Body::parse(&bytes)?.read()?;
+    app.served.check_name(wire.model.as_deref())?;
+    let tokens = wire.tokens.ok_or_else(|| ApiError::bad("tokens", "is missing; give token ids"))?;
+    let vocab_size = app.served.vocab_size;
+    if let Some(at) = tokens.iter().position(|&id| id as usize >= vocab_size) {
+        let problem = format!("is {}; the model has tokens 0 to {}", tokens[at], vocab_size - 1);
+        return Err(ApiError::bad(format!("tokens[{at}]"), problem));
+    }
+    Ok(Json(Detokenized { prompt: app.served.tokenizer()?.decode(&tokens, false) }))
+}
+
+/// The tokenizer's special tokens. lm-eval scores on the server only if it finds `eos_token` here.
+pub(crate) async fn info(State(app): State<App>) -> Result<Json<Value>, ApiError> {
+    let tokenizer = app.served.tokenizer()?;
+    let mut info: Map<String, Value> = app.served.template().map_or_else(
+        |_| Map::new(),
+        |template| {
+            let named = template.special_tokens();
+            named.map(|(name, text)| (name.to_owned(), text.into())).collect()
+        },
+    );
+    let eos = app.served.eos.first().and_then(|token| tokenizer.token(token.0));
+    info.entry("eos_token").or_insert_with(|| json!(eos));
+    info.insert("vocab_size".into(), json!(tokenizer.vocab_size()));
+    info.insert("model_max_length".into(), json!(app.max_model_len()));
+    Ok(Json(info.into()))
+}

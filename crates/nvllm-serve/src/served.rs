@@ -1,0 +1,144 @@
+//! The model that is served: its names, and its conventions for text and sampling.
+
+use std::sync::Arc;
+
+use nvllm_core::{SamplingParams, TokenId};
+use nvllm_engine::Model;
+use nvllm_engine::text::{ChatTemplate, SpecialText, Tokenizer};
+use serde_json::{Map, Value};
+
+use crate::error::ApiError;
+
+/// Whose defaults apply where a request says nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Defaults {
+    /// The model's generation_config.json, then `OpenAI`'s.
+    #[default]
+    Model,
+    /// `OpenAI`'s.
+    OpenAi,
+}
+
+/// How the model is presented.
+#[derive(Clone, Debug, Default)]
+pub struct ServedOptions {
+    /// Names that requests may use, the first of which answers carry; the model's own if empty.
+    pub names: Vec<String>,
+    /// Whose defaults apply where a request says nothing.
+    pub defaults: Defaults,
+    /// Whether a request that spells out exactly temperature 1, top_p 1, top_k -1, min_p 0 and
+    /// repetition_penalty 1 counts as one that says nothing: some routers fill these in.
+    pub neutral_is_absent: bool,
+    /// Whether the name of a special token in a message's content is that token, as with others.
+    pub parse_special_tokens: bool,
+    /// Arguments of the chat template where a request gives none.
+    pub chat_template_kwargs: Map<String, Value>,
+    /// A template in place of the model's own.
+    pub chat_template: Option<String>,
+}
+
+/// A model as the routes see it: everything but its weights.
+pub(crate) struct Served {
+    pub(crate) names: Vec<String>,
+    /// The model's directory or hub id.
+    pub(crate) root: String,
+    pub(crate) vocab_size: usize,
+    /// Sampling where a request says nothing.
+    pub(crate) sampling: SamplingParams,
+    /// Tokens of an answer where a request says nothing.
+    pub(crate) max_tokens: Option<usize>,
+    /// Texts at which the model's authors let it end.
+    pub(crate) stop_strings: Vec<String>,
+    pub(crate) eos: Vec<TokenId>,
+    pub(crate) special_text: SpecialText,
+    pub(crate) neutral_is_absent: bool,
+    pub(crate) chat_template_kwargs: Map<String, Value>,
+    tokenizer: Option<Arc<Tokenizer>>,
+    template: Option<ChatTemplate>,
+    /// Why there is no tokenizer or no template.
+    missing: String,
+}
+
+impl Served {
+    /// Errors if a chat template that was given cannot be read.
+    pub(crate) fn new(model: &Model, options: ServedOptions) -> nvllm_engine::Result<Self> {
+        let names = if options.names.is_empty() { vec![short_name(&model.name)] } else { options.names };
+        let own = options.defaults == Defaults::Model;
+        let open_ai = SamplingParams { temperature: 1.0, ..SamplingParams::default() };
+        let sampling = if own { model.sampling() } else { open_ai };
+        let sampling = SamplingParams { stop_tokens: Vec::new(), ..sampling };
+        let template = match options.chat_template {
+            Some(text) => Some(replaced(model.chat_template.clone(), &text)?),
+            None => model.chat_template.clone(),
+        };
+        Ok(Self {
+            names,
+            root: model.name.clone(),
+            vocab_size: model.spec.vocab_size,
+            sampling,
+            max_tokens: model.generation.max_new_tokens.filter(|_| own),
+            stop_strings: if own { model.generation.stop_strings.clone() } else { Vec::new() },
+            eos: model.eos.clone(),
+            special_text: if options.parse_special_tokens {
+                SpecialText::Parse
+            } else {
+                SpecialText::Literal
+            },
+            neutral_is_absent: options.neutral_is_absent,
+            chat_template_kwargs: options.chat_template_kwargs,
+            tokenizer: model.tokenizer.clone(),
+            template,
+            missing: model.chat_template().err().map(|e| e.to_string()).unwrap_or_default(),
+        })
+    }
+
+    /// The name that answers carry.
+    pub(crate) fn name(&self) -> &str {
+        self.names.first().map_or("", String::as_str)
+    }
+
+    /// Errors if a request asks for another model.
+    pub(crate) fn check_name(&self, asked: Option<&str>) -> Result<(), ApiError> {
+        match asked {
+            Some(name) if !self.names.iter().any(|known| known == name) => Err(ApiError {
+                status: axum::http::StatusCode::NOT_FOUND,
+                message: format!(
+                    "model {name:?} is not served here; this server has {}",
+                    self.names.join(", ")
+                ),
+                param: Some("model".into()),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Errors if the model has no tokenizer.
+    pub(crate) fn tokenizer(&self) -> Result<&Arc<Tokenizer>, ApiError> {
+        self.tokenizer.as_ref().ok_or_else(|| ApiError::bad_request("model", &self.missing))
+    }
+
+    /// Errors if the model has no tokenizer or no template.
+    pub(crate) fn template(&self) -> Result<&ChatTemplate, ApiError> {
+        self.template.as_ref().ok_or_else(|| ApiError::bad_request("messages", &self.missing))
+    }
+}
+
+/// A template in place of the model's own.
+fn replaced(own: Option<ChatTemplate>, text: &str) -> nvllm_engine::Result<ChatTemplate> {
+    let origin = "--chat-template";
+    if let Some(own) = own {
+        return own.with_default(text, origin);
+    }
+    let made = ChatTemplate::from_parts(Some((text.as_bytes(), std::path::Path::new(origin))), None)?;
+    made.ok_or_else(|| nvllm_engine::EngineError::ChatTemplate {
+        origin: origin.into(),
+        problem: "is empty".into(),
+    })
+}
+
+/// The last part of a model's directory, or its hub id.
+fn short_name(name: &str) -> String {
+    let path = std::path::Path::new(name);
+    let last = path.is_dir().then(|| path.file_name()).flatten();
+    last.map_or_else(|| name.to_owned(), |last| last.to_string_lossy().into_owned())
+}

@@ -1,0 +1,112 @@
+//! Requests on their way through the engine: submitted together, their events in one channel.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use nvllm_engine::{Event, EventSink, FinishReason, Finished, Gone, Request, RequestId};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+
+use crate::error::ApiError;
+use crate::generator::Generator;
+
+/// Events that a client may fall behind by, for each of its choices. Then its request ends: the
+/// memory of a server must not grow with its slowest reader.
+const EVENTS_BEHIND: usize = 1024;
+/// Events of one submission that wait at most, however many choices it has.
+const MAX_EVENTS_BEHIND: usize = 65_536;
+
+/// News of one choice, counted over all prompts of a submission.
+#[derive(Debug)]
+pub(crate) struct News {
+    pub(crate) choice: usize,
+    pub(crate) event: Event,
+}
+
+/// What the client has asked for in one HTTP request. Dropping it aborts what has not ended.
+pub(crate) struct Submission {
+    events: Receiver<(usize, Event)>,
+    generator: Arc<dyn Generator>,
+    ids: Vec<RequestId>,
+    /// Choices of each prompt.
+    n: usize,
+    /// Choices that have not ended.
+    open: BTreeSet<usize>,
+}
+
+/// The sink of one of several prompts.
+struct PromptSink {
+    prompt: usize,
+    events: Sender<(usize, Event)>,
+}
+
+impl EventSink for PromptSink {
+    fn send(&mut self, event: Event) -> Result<(), Gone> {
+        self.events.try_send((self.prompt, event)).map_err(|_| Gone)
+    }
+}
+
+impl Submission {
+    /// Submits one request for each prompt, `n` choices each.
+    ///
+    /// Errors as [`Generator::submit`] does, if any is refused; then none of them runs.
+    pub(crate) fn new(generator: &Arc<dyn Generator>, requests: Vec<Request>) -> Result<Self, ApiError> {
+        let n = requests.first().and_then(|request| request.n).unwrap_or(1);
+        let num_choices = requests.len().saturating_mul(n);
+        let behind = num_choices.saturating_mul(EVENTS_BEHIND).clamp(1, MAX_EVENTS_BEHIND);
+        let prompt_rows = requests.iter().filter(|request| request.prompt_logprobs.is_some());
+        let rows: usize = prompt_rows.map(|request| request.prompt.len()).sum();
+        let (sender, events) = channel(behind + rows);
+        let mut submission =
+            Self { events, generator: Arc::clone(generator), ids: Vec::new(), n, open: BTreeSet::new() };
+        for (prompt, request) in requests.into_iter().enumerate() {
+            let sink = Box::new(PromptSink { prompt, events: sender.clone() });
+            let id = generator.submit(request, sink)?;
+            submission.ids.push(id);
+            submission.open.extend(prompt * n..(prompt + 1) * n);
+        }
+        Ok(submission)
+    }
+
+    /// The next event; `None` once all choices have ended.
+    pub(crate) async fn next(&mut self) -> Option<News> {
+        let choice = *self.open.first()?;
+        let Some((prompt, event)) = self.events.recv().await else {
+            // The sinks are gone before the end: the engine found this reader too slow.
+            self.open.remove(&choice);
+            return Some(News { choice, event: Event::Finished(too_slow(choice % self.n)) });
+        };
+        let of = match &event {
+            Event::PromptRow { .. } => 0,
+            Event::Token { choice, .. } => *choice,
+            Event::Finished(finished) => finished.choice,
+        };
+        let choice = prompt * self.n + of;
+        if matches!(event, Event::Finished(_)) {
+            self.open.remove(&choice);
+        }
+        Some(News { choice, event })
+    }
+}
+
+impl Drop for Submission {
+    fn drop(&mut self) {
+        if !self.open.is_empty() {
+            self.ids.iter().for_each(|id| self.generator.abort(*id));
+        }
+    }
+}
+
+fn too_slow(choice: usize) -> Finished {
+    Finished {
+        choice,
+        reason: FinishReason::Failed,
+        error: Some("its reader fell too far behind".into()),
+        text: String::new(),
+        prompt_tokens: 0,
+        cached_tokens: 0,
+        output_tokens: 0,
+        queue_time: None,
+        time_to_first_token: None,
+        decode_time: std::time::Duration::ZERO,
+    }
+}

@@ -1,0 +1,139 @@
+//! Fields that are known and cannot be followed: refused by name where they ask for something.
+
+use serde_json::{Map, Value};
+
+use crate::error::ApiError;
+
+/// Fields that change the answer elsewhere and that nothing here follows, with what to do.
+const REFUSED: [(&str, &str); 28] = [
+    ("tools", TOOLS),
+    ("functions", TOOLS),
+    ("function_call", TOOLS),
+    ("tool_choice", TOOLS),
+    ("response_format", STRUCTURED),
+    ("structured_outputs", STRUCTURED),
+    ("guided_json", STRUCTURED),
+    ("guided_regex", STRUCTURED),
+    ("guided_choice", STRUCTURED),
+    ("guided_grammar", STRUCTURED),
+    ("json_schema", STRUCTURED),
+    ("regex", STRUCTURED),
+    ("ebnf", STRUCTURED),
+    ("grammar", STRUCTURED),
+    ("use_beam_search", "is not supported; sample n answers instead"),
+    ("length_penalty", "is for beam search, which is not supported; leave it out"),
+    ("watermarking", "is not supported; leave it out"),
+    ("repetition_detection", "is not supported; leave it out, or use repetition_penalty"),
+    ("thinking_token_budget", "is not supported; leave it out, or turn thinking off"),
+    ("logprob_token_ids", "is not supported; ask for top_logprobs"),
+    ("return_hidden_states", "is not supported; leave it out"),
+    ("kv_transfer_params", "is for split prefill and decoding, which is off; leave it out"),
+    ("ec_transfer_params", "is for split encoding, which is off; leave it out"),
+    ("lora_path", "names an adapter; adapters are not supported"),
+    ("modalities", "may only be [\"text\"]"),
+    ("audio", "is not supported; this model makes text"),
+    ("prediction", "is not supported; leave it out"),
+    ("suffix", "is not supported; leave it out"),
+];
+
+const TOOLS: &str = "is not supported yet; leave it out";
+const STRUCTURED: &str = "asks for structured output, which is not supported yet; leave it out";
+
+/// Fields that change nothing here: for others' statistics, caches, billing, or for what routers
+/// fill in. Known, so that nobody is warned of them.
+const WITHOUT_EFFECT: [&str; 30] = [
+    "user",
+    "store",
+    "metadata",
+    "service_tier",
+    "parallel_tool_calls",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "safety_identifier",
+    "verbosity",
+    "session_id",
+    "session_params",
+    "rid",
+    "stream_interval",
+    "stream_reasoning",
+    "separate_reasoning",
+    "include_reasoning",
+    "no_stop_trim",
+    "spaces_between_special_tokens",
+    "truncation_side",
+    "truncation",
+    "media_io_kwargs",
+    "mm_processor_kwargs",
+    "vllm_xargs",
+    "return_prompt_text",
+    "return_token_offsets",
+    "data_parallel_rank",
+    "routed_experts_prompt_start",
+    "bootstrap_host",
+    "bootstrap_port",
+    "bootstrap_room",
+];
+
+/// Errors if a field asks for what there is not.
+pub(crate) fn check(fields: &Map<String, Value>) -> Result<(), ApiError> {
+    for (name, problem) in REFUSED {
+        if fields.get(name).is_some_and(|value| !asks_for_nothing(name, value)) {
+            return Err(ApiError::bad(name, problem));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a field is known to have no effect, or was refused if it had one.
+pub(crate) fn is_known(name: &str) -> bool {
+    WITHOUT_EFFECT.contains(&name) || REFUSED.iter().any(|(known, _)| *known == name)
+}
+
+fn asks_for_nothing(name: &str, value: &Value) -> bool {
+    match (name, value) {
+        (_, Value::Null | Value::Bool(false)) => true,
+        (_, Value::Array(list)) if list.is_empty() => true,
+        ("tool_choice" | "function_call", Value::String(choice)) => choice == "none" || choice == "auto",
+        ("response_format", Value::Object(format)) => format.get("type").is_some_and(|kind| kind == "text"),
+        ("length_penalty", Value::Number(penalty)) => penalty.as_f64() == Some(1.0),
+        ("modalities", Value::Array(kinds)) => kinds.iter().all(|kind| kind == "text"),
+        (_, Value::String(text)) => text.is_empty(),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn refused(fields: &Value) -> Option<String> {
+        check(fields.as_object().unwrap()).err().and_then(|error| error.param)
+    }
+
+    #[test]
+    fn what_asks_for_something_is_refused_by_name() {
+        for (fields, param) in [
+            (json!({"tools": [{"type": "function"}]}), "tools"),
+            (json!({"tool_choice": "required"}), "tool_choice"),
+            (json!({"response_format": {"type": "json_object"}}), "response_format"),
+            (json!({"use_beam_search": true}), "use_beam_search"),
+            (json!({"suffix": "end"}), "suffix"),
+            (json!({"length_penalty": 2}), "length_penalty"),
+        ] {
+            assert_eq!(refused(&fields).as_deref(), Some(param), "{fields}");
+        }
+    }
+
+    #[test]
+    fn what_asks_for_nothing_passes() {
+        for fields in [
+            json!({"tools": [], "tool_choice": "auto", "response_format": {"type": "text"}, "suffix": null}),
+            json!({"use_beam_search": false, "length_penalty": 1, "modalities": ["text"], "guided_json": null}),
+            json!({"return_hidden_states": false, "anything": 5}),
+        ] {
+            assert_eq!(refused(&fields), None, "{fields}");
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! `/tokenize`, `/detokenize`, `/tokenizer_info`.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use super::chat::Message;
+
+/// A text, or a conversation, to be made tokens of.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, ToSchema)]
+pub(crate) struct TokenizeRequest {
+    pub(crate) model: Option<String>,
+    pub(crate) prompt: Option<String>,
+    pub(crate) messages: Option<Vec<Message>>,
+    /// Add what the tokenizer puts around a text; by default for prompts and not for messages.
+    pub(crate) add_special_tokens: Option<bool>,
+    pub(crate) add_generation_prompt: Option<bool>,
+    pub(crate) continue_final_message: Option<bool>,
+    #[schema(value_type = Option<Object>)]
+    pub(crate) chat_template_kwargs: Option<Map<String, Value>>,
+    /// Whether the answer has the tokens' names as well.
+    pub(crate) return_token_strs: Option<bool>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Tokenized {
+    pub(crate) count: usize,
+    pub(crate) max_model_len: Option<usize>,
+    pub(crate) tokens: Vec<u32>,
+    pub(crate) token_strs: Option<Vec<String>>,
+}
+
+/// Tokens to be made text of.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, ToSchema)]
+pub(crate) struct DetokenizeRequest {
+    pub(crate) model: Option<String>,
+    pub(crate) tokens: Option<Vec<u32>>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Detokenized {
+    pub(crate) prompt: String,
+}

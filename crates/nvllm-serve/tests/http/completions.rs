@@ -1,0 +1,68 @@
+//! `/v1/completions`.
+
+use serde_json::{Value, json};
+
+use crate::support::{Script, post, server, tokens};
+
+const PATH: &str = "/v1/completions";
+
+#[tokio::test]
+async fn prompts_of_every_kind_are_continued_in_order() {
+    let (router, engine) = server(Script::default());
+    let ids: Vec<u32> = tokens("Once upon").iter().map(|token| token.0).collect();
+    for (prompt, num_choices) in [
+        (json!("Once upon"), 2),
+        (json!(ids), 2),
+        (json!(["Once upon", "a time"]), 4),
+        (json!([ids, ids, ids]), 6),
+    ] {
+        let answer = post(&router, PATH, &json!({ "prompt": prompt, "n": 2 })).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let body = answer.json();
+        let choices = body["choices"].as_array().unwrap();
+        let indices: Vec<_> = choices.iter().map(|choice| choice["index"].as_u64().unwrap()).collect();
+        assert_eq!(indices, (0..num_choices).collect::<Vec<_>>());
+        assert!(choices.iter().all(|choice| choice["text"] == "It is Paris."));
+        assert_eq!(engine.last().max_tokens, Some(16));
+    }
+}
+
+#[tokio::test]
+async fn an_echo_has_prompt_and_answer_with_scores() {
+    let (router, _) = server(Script::default());
+    let body = json!({ "prompt": "Once upon a time", "echo": true, "logprobs": 1, "max_tokens": 1, "temperature": 0, "seed": 1234 });
+    let whole = post(&router, PATH, &body).await.json();
+    let choice = &whole["choices"][0];
+    let (prompt, answer) = (tokens("Once upon a time"), tokens("It is Paris."));
+    let logprobs = &choice["logprobs"];
+    assert_eq!(logprobs["tokens"].as_array().unwrap().len(), prompt.len() + 1);
+    assert_eq!(logprobs["token_logprobs"][0], Value::Null);
+    assert_eq!(logprobs["top_logprobs"][0], Value::Null);
+    for at in 1..=prompt.len() {
+        let name = logprobs["tokens"][at].as_str().unwrap();
+        let likeliest = logprobs["top_logprobs"][at].as_object().unwrap();
+        assert_eq!(likeliest[name].to_string(), logprobs["token_logprobs"][at].to_string());
+    }
+    let text = choice["text"].as_str().unwrap();
+    assert!(text.starts_with("Once upon a time") && text.len() > "Once upon a time".len(), "{text}");
+    let offsets: Vec<usize> = serde_json::from_value(logprobs["text_offset"].clone()).unwrap();
+    assert_eq!((offsets[0], offsets[prompt.len()]), (0, "Once upon a time".len()));
+    assert_eq!(choice["finish_reason"], if answer.len() > 1 { "length" } else { "stop" });
+    // Streamed, the same.
+    let mut body = body;
+    body["stream"] = json!(true);
+    let chunks = post(&router, PATH, &body).await.chunks();
+    let streamed: String = chunks.iter().map(|chunk| chunk["choices"][0]["text"].as_str().unwrap()).collect();
+    assert_eq!(streamed, text);
+}
+
+#[tokio::test]
+async fn prompt_scores_are_shown_apart_if_asked_for() {
+    let (router, _) = server(Script::default());
+    let body = post(&router, PATH, &json!({ "prompt": "Once upon", "prompt_logprobs": 1 })).await.json();
+    let rows = body["choices"][0]["prompt_logprobs"].as_array().unwrap();
+    let prompt = tokens("Once upon");
+    assert_eq!((rows.len(), &rows[0]), (prompt.len(), &Value::Null));
+    let row = &rows[1][prompt[1].to_string()];
+    assert_eq!((row["logprob"].as_f64(), row["rank"].as_u64()), (Some(-0.25), Some(1)));
+}

@@ -1,0 +1,8 @@
+//! The server as its clients meet it, over a scripted engine and without a socket: what is read,
+//! what is refused, what is sent, byte for byte where clients care.
+
+mod chat;
+mod completions;
+mod errors;
+mod support;
+mod tokenize;
