@@ -130,6 +130,9 @@ pub struct Finished {
     pub reason: FinishReason,
     /// What failed: given exactly if the reason is [`FinishReason::Failed`].
     pub error: Option<String>,
+    /// The stop string that was found: given exactly if the reason is
+    /// [`FinishReason::StopString`].
+    pub stop_string: Option<String>,
     /// Text that was held back until now.
     pub text: String,
     /// Tokens of the prompt.
@@ -155,6 +158,7 @@ impl Finished {
             choice: 0,
             reason: FinishReason::Failed,
             error: Some(error.into()),
+            stop_string: None,
             text: String::new(),
             prompt_tokens: 0,
             cached_tokens: 0,
