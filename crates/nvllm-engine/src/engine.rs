@@ -220,6 +220,14 @@ impl Engine {
         let _ = self.stage.send(Message::Abort(id));
     }
 
+    /// Forgets every prefix that the KV cache has: requests that are submitted from now on compute
+    /// their prompts anew. Those that run keep what they have computed, and nobody else finds it.
+    /// Returns at once; it happens after the step that runs.
+    pub fn reset_prefix_cache(&self) {
+        // If the device thread is gone, so is the cache.
+        let _ = self.commands.send(Command::ResetPrefixCache);
+    }
+
     /// Counts for metrics, as of the last step. Costs a lock that is held for a copy.
     pub fn stats(&self) -> EngineStats {
         self.shared.stats.read(self.shared.backlog.waiting())

@@ -30,6 +30,8 @@ pub(crate) enum Command {
     Submit { id: RequestId, new: Box<NewSequence>, n: usize, queued: Queued },
     /// End a choice, or all choices, whose client has the end already; it may have ended here too.
     Finish { id: RequestId, choice: Option<usize>, reason: FinishReason },
+    /// Forget what the prefix cache has.
+    ResetPrefixCache,
     /// Measure the backend's read bandwidth, in bytes a second.
     Bandwidth { reply: Sender<nvllm_core::Result<Option<f64>>> },
     /// End.
@@ -164,6 +166,7 @@ impl EngineLoop {
         match command {
             Command::Submit { id, new, n, queued } => self.submit(id, &new, n, queued),
             Command::Finish { id, choice, reason } => self.finish(id, choice, reason),
+            Command::ResetPrefixCache => self.sched.reset_prefix_cache(),
             Command::Bandwidth { reply } => drop(reply.send(self.read_bandwidth())),
             Command::Stop => return ControlFlow::Break(()),
         }

@@ -135,6 +135,9 @@ impl Scheduler {
         if leader.phase != Phase::Running || leader.committed <= num_tokens || !seq.output.is_empty() {
             return None;
         }
+        if leader.is_private {
+            return None;
+        }
         let held = leader.allocation.as_ref()?;
         let num_shared = num_tokens / self.config.block_len;
         let is_partial = !num_tokens.is_multiple_of(self.config.block_len);

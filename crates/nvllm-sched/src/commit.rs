@@ -140,7 +140,8 @@ impl Scheduler {
         seq.committed = end;
         // A sequence that has ended may have run on from tokens that nobody knows.
         let num_full = end.min(seq.prompt_len() + seq.output.len()) / config.block_len;
-        if config.prefix_cache && seq.new.positions.is_none() && num_full > seq.num_published {
+        let is_shared = config.prefix_cache && !seq.is_private && seq.new.positions.is_none();
+        if is_shared && num_full > seq.num_published {
             seq.hash_blocks(num_full, config.block_len);
             let tables = seq.allocation.iter().flat_map(|held| &held.tables);
             for (pool, table) in pools.iter_mut().zip(tables) {

@@ -96,6 +96,11 @@ impl BlockPool {
         self.cache.find(hash)
     }
 
+    /// Lets no block be found by what it holds now.
+    pub(crate) fn forget_all(&mut self) {
+        self.cache.clear();
+    }
+
     pub(crate) fn hash_of(&self, block: BlockId) -> Option<&BlockHash> {
         self.cache.hash_of(block)
     }

@@ -64,6 +64,12 @@ impl PrefixCache {
         }
     }
 
+    /// Forgets what all blocks hold.
+    pub(crate) fn clear(&mut self) {
+        self.by_hash.clear();
+        self.of_block.fill(None);
+    }
+
     /// Whether both directions agree.
     pub(crate) fn check(&self) -> Result<(), String> {
         let listed = self.of_block.iter().flatten().count();
@@ -116,6 +122,10 @@ mod tests {
         assert_eq!(cache.find(&a), Some(BlockId(1)));
         cache.forget(BlockId(1));
         assert_eq!((cache.find(&a), cache.hash_of(BlockId(1))), (None, None));
+        cache.check().unwrap();
+        cache.publish(BlockId(2), b);
+        cache.clear();
+        assert_eq!((cache.find(&b), cache.hash_of(BlockId(2))), (None, None));
         cache.check().unwrap();
     }
 

@@ -250,11 +250,22 @@ impl Scheduler {
         if phase == Phase::Preempted {
             (seq.computed, seq.committed) = (0, 0);
             seq.num_published = 0;
+            seq.is_private = false;
             seq.phase = Phase::Waiting;
             self.queue.resume(seq.place(), seq.id);
         } else {
             self.keys.remove(&seq.id);
             self.seqs.remove(key);
+        }
+    }
+
+    /// Forgets all prefixes: no sequence that is admitted from now on finds what was computed
+    /// before. Those that run keep their blocks, which others no longer find, and what they go on
+    /// to compute from them is not found either.
+    pub fn reset_prefix_cache(&mut self) {
+        self.pools.iter_mut().for_each(BlockPool::forget_all);
+        for (_, seq) in &mut self.seqs {
+            seq.is_private = seq.allocation.is_some();
         }
     }
 

@@ -221,6 +221,9 @@ pub(crate) struct Sequence {
     pub(crate) hashes: Vec<BlockHash>,
     /// Full blocks that other sequences can find.
     pub(crate) num_published: usize,
+    /// Whether it holds keys and values from before the prefix cache was reset: no other sequence
+    /// is to find what it computes from them.
+    pub(crate) is_private: bool,
     /// Other choices of its prompt that wait for it to be computed.
     pub(crate) followers: Vec<Key>,
     /// The choice whose blocks it shares, if that still runs at its admission.
@@ -245,6 +248,7 @@ impl Sequence {
             last_step: StepId(0),
             hashes: Vec::new(),
             num_published: 0,
+            is_private: false,
             followers: Vec::new(),
             leader: None,
         }

@@ -1,6 +1,7 @@
-//! Random walks: any interleaving of add, abort, finish, expire, plan, commit and failed steps,
-//! with all invariants checked after every call and every event compared with what the sequence
-//! would do alone: preemption, reused prefixes, shared blocks and windows must not show.
+//! Random walks: any interleaving of add, abort, finish, expire, plan, commit, failed steps and
+//! resets of the prefix cache, with all invariants checked after every call and every event compared
+//! with what the sequence would do alone: preemption, reused prefixes, shared blocks and windows
+//! must not show.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
@@ -31,6 +32,8 @@ pub(super) struct Walk {
     now: Duration,
     /// What was asked for, to tell whose prefix a prefix is.
     news: BTreeMap<SeqId, NewSequence>,
+    /// All tokens that a sequence has in the end.
+    tokens: BTreeMap<SeqId, Vec<TokenId>>,
     /// Salts and tokens of all prefixes that may be in the cache.
     prefixes: HashSet<(Option<Arc<str>>, Vec<TokenId>)>,
     /// What the scheduler should have counted, preemptions aside.
@@ -60,13 +63,14 @@ pub(super) struct Counts {
     resumed_from_cache: usize,
     copied: usize,
     windowed: usize,
+    forgotten: usize,
 }
 
 impl Counts {
-    fn all(&mut self) -> [&mut usize; 16] {
+    fn all(&mut self) -> [&mut usize; 17] {
         let Self { moves, sequences, refused, steps, failed, from_slot, chunked, queued, .. } = self;
         let Self { stopped, ended_early, expired, preempted, cached, resumed_from_cache, .. } = self;
-        let Self { copied, windowed, .. } = self;
+        let Self { copied, windowed, forgotten, .. } = self;
         [
             moves,
             sequences,
@@ -84,6 +88,7 @@ impl Counts {
             resumed_from_cache,
             copied,
             windowed,
+            forgotten,
         ]
     }
 }
@@ -113,6 +118,7 @@ impl Walk {
             deadlines: BTreeMap::new(),
             now: Duration::ZERO,
             news: BTreeMap::new(),
+            tokens: BTreeMap::new(),
             prefixes: HashSet::new(),
             totals: Totals::default(),
             prompt_tokens: BTreeMap::new(),
@@ -125,7 +131,7 @@ impl Walk {
 
     fn walk(&mut self) -> Result<(), String> {
         for _ in 0..self.rng.range(10..=80) {
-            match self.rng.below(18) {
+            match self.rng.below(19) {
                 0..=3 => self.add()?,
                 4..=9 => self.plan()?,
                 10..=14 => self.commit()?,
@@ -217,10 +223,15 @@ impl Walk {
                 for (choice, seq) in (0..).zip(seqs) {
                     self.counts.sequences += 1;
                     let events = expected_events(&new, choice, max_tokens);
-                    self.note_prefixes(&new, &events);
+                    let sampled = events.iter().filter_map(|seen| match seen {
+                        Seen::Row { token, .. } => *token,
+                        Seen::Finished(_) => None,
+                    });
+                    self.tokens.insert(seq, new.prompt.iter().copied().chain(sampled).collect());
                     self.coming.insert(seq, events.into());
                     self.deadlines.extend(new.deadline.map(|at| (seq, at)));
                     self.news.insert(seq, new.clone());
+                    self.note_prefixes(seq);
                 }
             }
             (Err(_), None) => self.counts.refused += 1,
@@ -230,12 +241,8 @@ impl Walk {
     }
 
     /// All that may be found in the cache once this sequence has run.
-    fn note_prefixes(&mut self, new: &NewSequence, events: &[Seen]) {
-        let sampled = events.iter().filter_map(|seen| match seen {
-            Seen::Row { token, .. } => *token,
-            Seen::Finished(_) => None,
-        });
-        let tokens: Vec<TokenId> = new.prompt.iter().copied().chain(sampled).collect();
+    fn note_prefixes(&mut self, seq: SeqId) {
+        let (new, tokens) = (&self.news[&seq], &self.tokens[&seq]);
         if new.positions.is_none() {
             let prefixes = (1..=tokens.len()).map(|len| (new.cache_salt.clone(), tokens[..len].to_vec()));
             self.prefixes.extend(prefixes);
@@ -275,6 +282,9 @@ impl Walk {
             self.counts.cached += usize::from(!cached.is_empty() && !admitted.resumed);
             self.counts.resumed_from_cache += usize::from(!cached.is_empty() && admitted.resumed);
         }
+        let resumed = self.sched.admitted().iter().filter(|admitted| admitted.resumed);
+        let resumed: Vec<SeqId> = resumed.map(|admitted| admitted.seq).collect();
+        resumed.into_iter().for_each(|seq| self.note_prefixes(seq));
         Ok(())
     }
 
