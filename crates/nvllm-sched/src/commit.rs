@@ -68,11 +68,23 @@ impl Scheduler {
         let mut events = Vec::new();
         for part in &failed.parts {
             self.seqs[part.key].is_lost = true;
-            events.extend(self.finish_key(part.key, FinishReason::Failed));
+            self.finish_broken(part.key, FinishReason::Failed, &mut events);
             self.unpin(part.key);
         }
         self.release_copied(&failed);
         Ok(events)
+    }
+
+    /// Ends a sequence that cannot go on, and with it the choices that wait for its prompt if rows
+    /// of that are wanted which it has not reported: nobody else would.
+    fn finish_broken(&mut self, key: Key, reason: FinishReason, events: &mut Vec<SeqEvent>) {
+        let seq = &self.seqs[key];
+        let wanted = seq.new.logits || seq.new.prompt_logprobs.is_some();
+        let lacks = wanted && seq.reported + 1 < seq.prompt_len();
+        let followers = if lacks { seq.followers.clone() } else { Vec::new() };
+        for key in std::iter::once(key).chain(followers) {
+            events.extend(self.finish_key(key, reason));
+        }
     }
 
     /// Counts the prompt tokens that a committed step computed for a sequence.
@@ -125,7 +137,10 @@ impl Scheduler {
         }
         self.totals.num_output_tokens += num_new as u64;
         self.queue.charge(state.place(), num_new);
-        events.extend(reason.and_then(|reason| self.finish_key(part.key, reason)));
+        match reason {
+            Some(FinishReason::Unusable) => self.finish_broken(part.key, FinishReason::Unusable, events),
+            reason => events.extend(reason.and_then(|reason| self.finish_key(part.key, reason))),
+        }
     }
 
     /// Lets other sequences find the blocks that a committed step has filled and, when that was the

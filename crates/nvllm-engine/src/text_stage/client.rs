@@ -99,9 +99,12 @@ impl Client {
                 }
                 Ok(None)
             }
-            Output::PromptRow { index, logprobs, logits } => {
-                to_host(logits).map(|logits| self.send(Event::PromptRow { index, logprobs, logits }))
-            }
+            Output::PromptRow { index, logprobs, logits } => match to_host(logits) {
+                Ok(logits) => Ok(self.send(Event::PromptRow { index, logprobs, logits })),
+                // The first choice reports the rows for all.
+                Err(error) if choice == 0 => return Some(Ends::Request(Ending::failed(error))),
+                Err(error) => Err(error),
+            },
             Output::Token { token, logprobs, logits, at } => {
                 to_host(logits).map(|logits| self.token(choice, token, logprobs, logits, at))
             }
