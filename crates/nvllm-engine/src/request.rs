@@ -35,6 +35,12 @@ pub struct Request {
     pub sampling: SamplingParams,
     /// Tokens to generate at most; as many as there is room for if not given.
     pub max_tokens: Option<usize>,
+    /// The only tokens that may be sampled, at least one; all if not given.
+    pub allowed_tokens: Option<Vec<TokenId>>,
+    /// Token sequences that the output never holds: where it ends with all but the last token of
+    /// one, that token is not sampled. The prompt is not looked at. A choice that no token is left
+    /// for ends with [`FinishReason::Failed`].
+    pub bad_words: Vec<Vec<TokenId>>,
     /// Texts that end it.
     pub stop: Vec<String>,
     /// Whether the stop string or stop token is part of the text.

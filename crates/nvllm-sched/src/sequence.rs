@@ -38,6 +38,10 @@ pub struct NewSequence {
     pub prompt_logprobs: Option<u16>,
     /// The logits of every row, prompt and output.
     pub logits: bool,
+    /// Whether each token that it samples awaits a mask: see [`Scheduler::masked_rows`].
+    ///
+    /// [`Scheduler::masked_rows`]: crate::Scheduler::masked_rows
+    pub masked: bool,
     /// Smaller is admitted earlier, and preempts running sequences of a larger number where slots
     /// or blocks are lacking; among equals tenants take turns, and each tenant's go by arrival.
     /// Urgent sequences without end keep others waiting without end.
@@ -65,6 +69,7 @@ impl NewSequence {
             logprobs: None,
             prompt_logprobs: None,
             logits: false,
+            masked: false,
             priority: 0,
             positions: None,
             tenant: TenantId::default(),
@@ -349,7 +354,9 @@ impl Sequence {
         let target = scored.map(|_| self.new.prompt[index + 1]);
         let top_logprobs = if sample { self.new.logprobs } else { scored };
         let values = self.new.logits;
-        let row = OutputRow { sample, target, top_logprobs, values, ..OutputRow::new(at as u32) };
+        let awaits_mask = sample && self.new.masked;
+        let row =
+            OutputRow { sample, awaits_mask, target, top_logprobs, values, ..OutputRow::new(at as u32) };
         (sample || target.is_some() || values).then_some(row)
     }
 }

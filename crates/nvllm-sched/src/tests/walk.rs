@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nvllm_core::{SamplingParams, SeqId, SlotId, Source, Step, StepId, TokenId};
+use nvllm_core::{SamplingParams, SeqId, SlotId, Source, Step, StepId, StepOutput, TokenId};
 
 use super::executor::Executor;
 use super::faults::Fault;
@@ -64,13 +64,14 @@ pub(super) struct Counts {
     copied: usize,
     windowed: usize,
     forgotten: usize,
+    masked: usize,
 }
 
 impl Counts {
-    fn all(&mut self) -> [&mut usize; 17] {
+    fn all(&mut self) -> [&mut usize; 18] {
         let Self { moves, sequences, refused, steps, failed, from_slot, chunked, queued, .. } = self;
         let Self { stopped, ended_early, expired, preempted, cached, resumed_from_cache, .. } = self;
-        let Self { copied, windowed, forgotten, .. } = self;
+        let Self { copied, windowed, forgotten, masked, .. } = self;
         [
             moves,
             sequences,
@@ -89,6 +90,7 @@ impl Counts {
             copied,
             windowed,
             forgotten,
+            masked,
         ]
     }
 }
@@ -137,6 +139,7 @@ impl Walk {
                 10..=14 => self.commit()?,
                 15 => self.end(FinishReason::Aborted)?,
                 16 => self.expire()?,
+                17 => self.reset_prefix_cache(),
                 _ => self.end(FinishReason::StopString)?,
             }
             self.check()?;
@@ -249,6 +252,16 @@ impl Walk {
         }
     }
 
+    /// From now on only those leave prefixes that compute all of their tokens anew.
+    fn reset_prefix_cache(&mut self) {
+        self.sched.reset_prefix_cache();
+        self.counts.forgotten += self.prefixes.len();
+        self.prefixes.clear();
+        let waiting = self.sched.seqs.iter().map(|(_, seq)| seq).filter(|seq| seq.allocation.is_none());
+        let waiting: Vec<SeqId> = waiting.map(|seq| seq.id).collect();
+        waiting.into_iter().for_each(|seq| self.note_prefixes(seq));
+    }
+
     /// Whoever is admitted has a slot of its own, and has got nothing from others that is not its
     /// prefix under its salt.
     fn check_admitted(&mut self, step: &Step) -> Result<(), String> {
@@ -291,6 +304,7 @@ impl Walk {
     fn plan(&mut self) -> Result<(), String> {
         let Some(mut step) = self.sched.plan() else { return Ok(()) };
         self.check_admitted(&step)?;
+        self.check_masks(&step)?;
         self.note_prompt_tokens(&step);
         self.counts.steps += 1;
         self.counts.queued += self.sched.stats().num_waiting;
@@ -312,16 +326,47 @@ impl Walk {
             self.executor.lose();
             return self.fail(id);
         }
+        let masked = self.check_masked_rows(id, &output)?;
         if let Some(fault) = self.fault.filter(|_| !self.planted) {
             self.planted = fault.in_output(&mut output);
         }
         let mut events = self.sched.commit(id, output).map_err(|e| e.to_string())?;
+        let tokens = events.iter().filter(|event| matches!(event, SeqEvent::Token { .. }));
+        if let Some(event) = tokens.clone().find(|e| masked.contains(&e.seq()) != self.news[&e.seq()].masked)
+        {
+            return Err(format!("sequence {} is masked or is not to be", event.seq()));
+        }
         self.totals.num_steps += 1;
         self.totals.num_prompt_tokens += self.prompt_tokens[&id] as u64;
         if let Some(fault) = self.fault.filter(|_| !self.planted) {
             self.planted = fault.in_events(&mut events);
         }
         events.into_iter().try_for_each(|event| self.see(event))
+    }
+
+    /// The scheduler can say whose rows of a new step await masks.
+    fn check_masks(&mut self, step: &Step) -> Result<(), String> {
+        let awaits = step.seqs.iter().flat_map(|seq| &seq.outputs).map(|row| row.awaits_mask);
+        let awaits = awaits.enumerate().filter_map(|(row, awaits)| awaits.then_some(row));
+        if !awaits.eq(self.sched.masked_rows(step.id).map(|masked| masked.row)) {
+            return Err(format!("step {} awaits other masks than are said", step.id));
+        }
+        self.counts.masked += self.sched.masked_rows(step.id).count();
+        Ok(())
+    }
+
+    /// The masks of the oldest step are for the next tokens of exactly the masked sequences.
+    fn check_masked_rows(&self, step: StepId, output: &StepOutput) -> Result<BTreeSet<SeqId>, String> {
+        let is_token = |seen: &&Seen| matches!(seen, Seen::Row { token: Some(_), .. });
+        for masked in self.sched.masked_rows(step) {
+            let sampled = &self.tokens[&masked.seq][self.news[&masked.seq].prompt.len()..];
+            let seen = sampled.len() - self.coming[&masked.seq].iter().filter(is_token).count();
+            let next = output.rows.get(masked.row).and_then(|row| row.token);
+            if masked.output != &sampled[..seen] || next.is_none() || next != sampled.get(seen).copied() {
+                return Err(format!("step {step}: {masked:?}, with {sampled:?} to come and {next:?} next"));
+            }
+        }
+        Ok(self.sched.masked_rows(step).map(|masked| masked.seq).collect())
     }
 
     fn fail(&mut self, step: StepId) -> Result<(), String> {
@@ -438,6 +483,7 @@ fn random_sequence(rng: &mut Rng, config: &SchedConfig, now: Duration) -> NewSeq
         logprobs: rng.one_in(4).then(|| rng.below(3) as u16),
         prompt_logprobs: rng.one_in(4).then(|| rng.below(3) as u16),
         logits: rng.one_in(4),
+        masked: rng.one_in(4),
         priority: rng.below(3) as i32 - 1,
         positions: if rng.one_in(6) { Some(positions(rng)) } else { None },
         tenant: TenantId(rng.below(num_tenants) as u32),
