@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nvllm_core::{BlockId, InlineVec, OutputRow, SamplingParams, SeqId, SlotId, Source, StepId, TokenId};
-
 use smallvec::SmallVec;
 
 use crate::prefix::BlockHash;
