@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use nvllm_core::{BlockCopy, BlockId, InlineVec, SlotId, SlotReset};
 
-use crate::plan::{Draft, chunk};
+use crate::plan::{Draft, chunk_len};
 use crate::scheduler::Key;
 use crate::sequence::{Allocation, Phase};
 use crate::{Admitted, GroupConfig, Scheduler};
@@ -43,7 +43,7 @@ impl Scheduler {
             let Some((slot, reuse)) = slot.and_then(|slot| Some((slot, self.fitting(key)?))) else {
                 return self.yield_to(key);
             };
-            if chunk(&self.seqs[key], reuse.num_tokens, draft.tokens_left, draft.outputs_left).0 == 0 {
+            if chunk_len(&self.seqs[key], reuse.num_tokens, draft.tokens_left, draft.outputs_left) == 0 {
                 return;
             }
             self.allocate(key, slot, &reuse, draft);

@@ -20,9 +20,11 @@ impl Scheduler {
     /// The rows of a step in flight that await a mask, ascending. Those of sequences that have
     /// ended since are left out: their tokens are discarded, whatever they are.
     pub fn masked_rows(&self, step: StepId) -> impl Iterator<Item = MaskedRow<'_>> {
-        let parts = self.in_flight.iter().find(|flight| flight.id == step).map(|flight| &flight.parts);
-        let rows = parts.into_iter().flatten().flat_map(|part| part.rows.iter().map(|row| (part.key, row)));
-        rows.enumerate().filter_map(|(row, (key, want))| {
+        let flight = self.in_flight.iter().find(|flight| flight.id == step);
+        let keys = flight.into_iter().flat_map(|flight| &flight.parts);
+        let keys = keys.flat_map(|part| std::iter::repeat_n(part.key, part.num_rows));
+        let rows = flight.into_iter().flat_map(|flight| &flight.rows);
+        keys.zip(rows).enumerate().filter_map(|(row, (key, want))| {
             let seq = &self.seqs[key];
             let awaits = want.awaits_mask && !seq.is_finished();
             awaits.then_some(MaskedRow { row, seq: seq.id, output: &seq.output })

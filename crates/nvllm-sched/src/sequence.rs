@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nvllm_core::{BlockId, InlineVec, OutputRow, SamplingParams, SeqId, SlotId, Source, StepId, TokenId};
+use smallvec::SmallVec;
 
 use crate::prefix::BlockHash;
 use crate::queue::Place;
@@ -201,6 +202,8 @@ pub(crate) struct Sequence {
     pub(crate) new: NewSequence,
     /// Tokens that it samples at most: what was asked for, clamped.
     pub(crate) max_tokens: usize,
+    /// Those of its sampling parameters, close at hand: every sampled token is compared with them.
+    pub(crate) stop_tokens: SmallVec<[TokenId; 4]>,
     /// Sampled and committed.
     pub(crate) output: Vec<TokenId>,
     /// Number of sampled tokens, including those of steps in flight.
@@ -239,6 +242,7 @@ impl Sequence {
     pub(crate) fn new(id: SeqId, new: NewSequence, max_tokens: usize) -> Self {
         Self {
             id,
+            stop_tokens: new.sampling.stop_tokens.as_slice().into(),
             new,
             max_tokens,
             output: Vec::new(),
@@ -313,12 +317,11 @@ impl Sequence {
         }
     }
 
-    /// The token at `index`, if the host knows it.
-    pub(crate) fn host_token(&self, index: usize) -> Option<TokenId> {
-        match index.checked_sub(self.prompt_len()) {
-            None => self.new.prompt.get(index).copied(),
-            Some(at) => self.output.get(at).copied(),
-        }
+    /// The tokens from index `first` on that the host knows.
+    fn host_tokens(&self, first: usize) -> impl Iterator<Item = &TokenId> {
+        let prompt = self.new.prompt.get(first..).unwrap_or_default();
+        let output = self.output.get(first.saturating_sub(self.prompt_len())..).unwrap_or_default();
+        prompt.iter().chain(output)
     }
 
     /// Tokens from the first on that a prefix found in the cache may stand for: not the last, which
@@ -339,8 +342,7 @@ impl Sequence {
             let before = self.hashes.last().copied();
             let before = before.unwrap_or_else(|| BlockHash::root(self.new.cache_salt.as_deref()));
             let first = self.hashes.len() * block_len;
-            let tokens = (first..first + block_len).map_while(|index| self.host_token(index));
-            self.hashes.push(before.next(tokens));
+            self.hashes.push(before.next(self.host_tokens(first).take(block_len).copied()));
         }
     }
 

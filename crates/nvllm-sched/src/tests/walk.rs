@@ -12,6 +12,7 @@ use nvllm_core::{SamplingParams, SeqId, SlotId, Source, Step, StepId, StepOutput
 use super::executor::Executor;
 use super::faults::Fault;
 use super::model::{Rng, Seen, VOCAB, expected_events, expected_max_tokens};
+use crate::sequence::{Phase, Sequence};
 use crate::{FinishReason, GroupConfig, NewSequence, SchedConfig, Scheduler, SeqEvent, TenantId, Totals};
 
 /// What is still to come of a sequence.
@@ -41,6 +42,8 @@ pub(super) struct Walk {
     /// Prompt tokens of each step in flight, and the prompt's length for each slot.
     prompt_tokens: BTreeMap<StepId, usize>,
     prompt_lens: BTreeMap<SlotId, usize>,
+    /// The head of the queue that the last step passed over, and how many more may.
+    head: Option<(SeqId, usize)>,
     counts: Counts,
 }
 
@@ -65,13 +68,14 @@ pub(super) struct Counts {
     windowed: usize,
     forgotten: usize,
     masked: usize,
+    passed_over: usize,
 }
 
 impl Counts {
-    fn all(&mut self) -> [&mut usize; 18] {
+    fn all(&mut self) -> [&mut usize; 19] {
         let Self { moves, sequences, refused, steps, failed, from_slot, chunked, queued, .. } = self;
         let Self { stopped, ended_early, expired, preempted, cached, resumed_from_cache, .. } = self;
-        let Self { copied, windowed, forgotten, masked, .. } = self;
+        let Self { copied, windowed, forgotten, masked, passed_over, .. } = self;
         [
             moves,
             sequences,
@@ -91,6 +95,7 @@ impl Counts {
             windowed,
             forgotten,
             masked,
+            passed_over,
         ]
     }
 }
@@ -125,6 +130,7 @@ impl Walk {
             totals: Totals::default(),
             prompt_tokens: BTreeMap::new(),
             prompt_lens: BTreeMap::new(),
+            head: None,
             counts: Counts::default(),
         };
         let result = walk.walk();
@@ -301,10 +307,72 @@ impl Walk {
         Ok(())
     }
 
+    /// Who was admitted first of all overtook nobody of its tenant and nobody more urgent.
+    fn check_order(&self) -> Result<(), String> {
+        let waits = |seq: &&Sequence| seq.phase == Phase::Waiting && !self.admitted.contains(&seq.id);
+        let waiting: Vec<_> = self.sched.seqs.iter().map(|(_, seq)| seq).filter(waits).collect();
+        for admitted in self.sched.admitted().iter().filter(|admitted| !admitted.resumed) {
+            let new = &self.news[&admitted.seq];
+            let is_overtaken = |seq: &&&Sequence| {
+                let earlier = seq.new.tenant == new.tenant && seq.id < admitted.seq;
+                seq.new.priority < new.priority || seq.new.priority == new.priority && earlier
+            };
+            if let Some(overtaken) = waiting.iter().find(is_overtaken) {
+                return Err(format!("sequence {} overtakes {}", admitted.seq, overtaken.id));
+            }
+        }
+        Ok(())
+    }
+
+    /// The head of the queue: a copy is asked, as looking at it hands out credit.
+    fn head(&self) -> Option<SeqId> {
+        self.sched.queue.clone().head().map(|(_, seq)| seq)
+    }
+
+    fn running(&self) -> Vec<SeqId> {
+        self.sched.running.iter().map(|key| self.sched.seqs[*key].id).collect()
+    }
+
+    /// The head of the queue before a step was planned is not passed over too often; `running` ran
+    /// before that.
+    ///
+    /// How long it waits is not bounded by a number of plans, as among equals nobody who runs is
+    /// stopped for it, but by the work of those who run. While it is the head nobody else is
+    /// admitted, so they become no more, and each step computes a token of theirs at least: there
+    /// are no more steps than they have tokens left. When they have none they are about to end, and
+    /// it is admitted next. Counting begins anew with one that is preempted and resumed within one
+    /// plan, as it may have tokens to compute again; whoever it was preempted for got on.
+    ///
+    /// Who is behind the head comes to be it: those of its tenant before it do not get more, the
+    /// more urgent and the preempted go first, and other tenants get their share only, which the
+    /// tests of the queue bound.
+    fn check_passed_over(&mut self, head: Option<SeqId>, running: &[SeqId]) -> Result<(), String> {
+        let before = self.head.take();
+        let Some(head) = head.filter(|head| Some(*head) == self.head()) else { return Ok(()) };
+        if let Some(admitted) = self.sched.admitted().iter().find(|a| !running.contains(&a.seq)) {
+            return Err(format!("sequence {} overtakes the head of the queue, {head}", admitted.seq));
+        }
+        self.counts.passed_over += 1;
+        let is_same = |before: &(SeqId, usize)| before.0 == head && self.sched.admitted().is_empty();
+        let steps_left = match before.filter(is_same) {
+            Some((_, 0)) => return Err(format!("sequence {head} is passed over once too often")),
+            Some((_, steps_left)) => steps_left - 1,
+            None => {
+                let running = self.sched.running.iter().map(|key| &self.sched.seqs[*key]);
+                running.map(|seq| seq.max_kv_len() - seq.computed).sum()
+            }
+        };
+        self.head = Some((head, steps_left));
+        Ok(())
+    }
+
     fn plan(&mut self) -> Result<(), String> {
+        let (head, running) = (self.head(), self.running());
         let Some(mut step) = self.sched.plan() else { return Ok(()) };
         self.check_admitted(&step)?;
         self.check_masks(&step)?;
+        self.check_order()?;
+        self.check_passed_over(head, &running)?;
         self.note_prompt_tokens(&step);
         self.counts.steps += 1;
         self.counts.queued += self.sched.stats().num_waiting;
