@@ -100,6 +100,7 @@ fn too_slow(choice: usize) -> Finished {
     Finished {
         choice,
         reason: FinishReason::Failed,
+        stop_string: None,
         error: Some("its reader fell too far behind".into()),
         text: String::new(),
         prompt_tokens: 0,

@@ -117,6 +117,7 @@ pub(crate) fn finished(
     Finished {
         choice,
         reason,
+        stop_string: (reason == FinishReason::StopString).then(|| request.stop[0].clone()),
         error,
         text: String::new(),
         prompt_tokens: request.prompt.len(),
