@@ -107,6 +107,15 @@ fn shared_blocks_that_are_held_already_take_no_free_ones() {
     assert_eq!(pair.0.stats().used_blocks, 5);
 }
 
+#[test]
+fn choices_wait_until_the_last_chunk_of_their_prompt_is_computed() {
+    let mut pair = scheduler(&CONFIG, 40);
+    pair.0.add_choices(&prompt(20), 2).unwrap();
+    let lens = |step: Step| step.seqs.iter().map(|seq| seq.tokens.len()).collect::<Vec<_>>();
+    let steps: Vec<_> = (0..4).map(|_| lens(turn(&mut pair).unwrap())).collect();
+    assert_eq!(steps, [vec![8], vec![8], vec![4], vec![1, 1]]);
+}
+
 /// A model without KV groups has nothing that a prefix could be found in.
 #[test]
 fn nothing_is_cached_where_there_is_no_cache() {
