@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use axum::Router;
+use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 use nvllm_engine::{EngineError, Health, Request};
 
 use crate::error::ApiError;
 use crate::generator::Generator;
+use crate::metrics::{self, Metrics};
 use crate::render::now;
 use crate::routes;
 use crate::served::Served;
@@ -18,13 +20,14 @@ use crate::submission::Submission;
 pub(crate) struct App {
     pub(crate) served: Arc<Served>,
     pub(crate) generator: Arc<dyn Generator>,
+    pub(crate) metrics: Arc<Metrics>,
     /// Seconds since 1970 when it was made.
     pub(crate) created: u64,
 }
 
 impl App {
-    pub(crate) fn new(served: Served, generator: Arc<dyn Generator>) -> Self {
-        Self { served: Arc::new(served), generator, created: now() }
+    pub(crate) fn new(served: Served, generator: Arc<dyn Generator>, metrics: Metrics) -> Self {
+        Self { served: Arc::new(served), generator, metrics: Arc::new(metrics), created: now() }
     }
 
     /// Errors if no request would be taken now: said before a body is looked at, as routers send
@@ -45,7 +48,7 @@ impl App {
 
     /// Submits one request for each prompt, under `param`'s name if the prompt is at fault.
     pub(crate) fn submit(&self, requests: Vec<Request>, param: &str) -> Result<Submission, ApiError> {
-        Submission::new(&self.generator, requests).map_err(|error| {
+        Submission::new(&self.generator, requests, &self.metrics).map_err(|error| {
             if error.status == axum::http::StatusCode::BAD_REQUEST { error.about(param) } else { error }
         })
     }
@@ -67,7 +70,17 @@ pub(crate) fn router(app: App) -> Router {
         .route("/health/ready", get(routes::health::ready))
         .route("/ping", get(routes::health::live).post(routes::health::live))
         .route("/version", get(routes::health::version))
+        .route("/metrics", get(routes::metrics::metrics))
+        .route("/load", get(routes::metrics::load))
+        .route("/v1/loads", get(routes::metrics::loads))
+        .route("/server_info", get(routes::info::server_info))
+        .route("/get_server_info", get(routes::info::get_server_info))
+        .route("/model_info", get(routes::info::model_info))
+        .route("/get_model_info", get(routes::info::get_model_info))
+        .route("/reset_prefix_cache", post(routes::info::reset_prefix_cache))
+        .route("/flush_cache", get(routes::info::flush_cache).post(routes::info::flush_cache))
         .fallback(routes::not_found)
         .method_not_allowed_fallback(routes::method_not_allowed)
+        .layer(from_fn_with_state(app.clone(), metrics::http::count))
         .with_state(app)
 }

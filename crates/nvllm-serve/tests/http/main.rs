@@ -4,5 +4,7 @@
 mod chat;
 mod completions;
 mod errors;
+mod info;
+mod metrics;
 mod support;
 mod tokenize;
