@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{get, post};
 use nvllm_engine::{EngineError, Health, Request};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::error::ApiError;
 use crate::generator::Generator;
 use crate::metrics::{self, Metrics};
+use crate::openapi;
 use crate::render::now;
 use crate::routes;
 use crate::served::Served;
@@ -54,31 +56,38 @@ impl App {
     }
 }
 
-/// All routes.
+/// All routes, with their description.
+pub(crate) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::with_openapi(openapi::head())
+        .routes(routes!(routes::chat::create))
+        .routes(routes!(routes::chat::render))
+        .routes(routes!(routes::completions::create))
+        .routes(routes!(routes::completions::render))
+        .routes(routes!(routes::models::list))
+        .routes(routes!(routes::models::get))
+        .routes(routes!(routes::tokenize::tokenize))
+        .routes(routes!(routes::tokenize::detokenize))
+        .routes(routes!(routes::tokenize::info))
+        .routes(routes!(routes::health::live))
+        .routes(routes!(routes::health::ready))
+        .routes(routes!(routes::health::ping))
+        .routes(routes!(routes::health::version))
+        .routes(routes!(routes::metrics::metrics))
+        .routes(routes!(routes::metrics::load))
+        .routes(routes!(routes::metrics::loads))
+        .routes(routes!(routes::info::server_info))
+        .routes(routes!(routes::info::get_server_info))
+        .routes(routes!(routes::info::model_info))
+        .routes(routes!(routes::info::get_model_info))
+        .routes(routes!(routes::info::reset_prefix_cache))
+        .routes(routes!(routes::info::flush_cache))
+        .routes(routes!(openapi::document))
+        .routes(routes!(openapi::docs))
+}
+
+/// What answers requests.
 pub(crate) fn router(app: App) -> Router {
-    Router::new()
-        .route("/v1/chat/completions", post(routes::chat::create))
-        .route("/v1/chat/completions/render", post(routes::chat::render))
-        .route("/v1/completions", post(routes::completions::create))
-        .route("/v1/completions/render", post(routes::completions::render))
-        .route("/v1/models", get(routes::models::list))
-        .route("/v1/models/{*model}", get(routes::models::get))
-        .route("/tokenize", post(routes::tokenize::tokenize))
-        .route("/detokenize", post(routes::tokenize::detokenize))
-        .route("/tokenizer_info", get(routes::tokenize::info))
-        .route("/health", get(routes::health::live))
-        .route("/health/ready", get(routes::health::ready))
-        .route("/ping", get(routes::health::live).post(routes::health::live))
-        .route("/version", get(routes::health::version))
-        .route("/metrics", get(routes::metrics::metrics))
-        .route("/load", get(routes::metrics::load))
-        .route("/v1/loads", get(routes::metrics::loads))
-        .route("/server_info", get(routes::info::server_info))
-        .route("/get_server_info", get(routes::info::get_server_info))
-        .route("/model_info", get(routes::info::model_info))
-        .route("/get_model_info", get(routes::info::get_model_info))
-        .route("/reset_prefix_cache", post(routes::info::reset_prefix_cache))
-        .route("/flush_cache", get(routes::info::flush_cache).post(routes::info::flush_cache))
+    Router::from(routes())
         .fallback(routes::not_found)
         .method_not_allowed_fallback(routes::method_not_allowed)
         .layer(from_fn_with_state(app.clone(), metrics::http::count))

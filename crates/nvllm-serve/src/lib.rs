@@ -23,6 +23,7 @@ mod ending;
 mod error;
 mod generator;
 mod metrics;
+mod openapi;
 mod prompt;
 mod render;
 mod request_id;

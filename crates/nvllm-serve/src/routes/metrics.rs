@@ -7,20 +7,33 @@ use axum::response::IntoResponse;
 
 use crate::app::App;
 use crate::error::ApiError;
+use crate::openapi::Errors;
 use crate::wire::info::{Load, Loads, ServerLoad};
 
 /// All metrics, for Prometheus.
+#[utoipa::path(
+    get, path = "/metrics", operation_id = "metrics", tag = "server",
+    responses((status = 200, description = "Prometheus' text format.", body = String, content_type = "text/plain"), Errors),
+)]
 pub(crate) async fn metrics(State(app): State<App>) -> Result<impl IntoResponse, ApiError> {
     let text = app.metrics.text(&*app.generator).map_err(|e| ApiError::internal(e.to_string()))?;
     Ok(([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], text))
 }
 
 /// Requests that are being answered.
+#[utoipa::path(
+    get, path = "/load", operation_id = "load", tag = "server",
+    responses((status = 200, description = "The load.", body = ServerLoad), Errors),
+)]
 pub(crate) async fn load(State(app): State<App>) -> Json<ServerLoad> {
     Json(ServerLoad { server_load: app.metrics.num_open() })
 }
 
 /// The load in figures that SMG chooses a worker by.
+#[utoipa::path(
+    get, path = "/v1/loads", operation_id = "loads", tag = "server",
+    responses((status = 200, description = "The load.", body = Loads), Errors),
+)]
 pub(crate) async fn loads(State(app): State<App>) -> Json<Loads> {
     let stats = app.generator.stats();
     let limits = app.generator.info().map(|info| &info.limits);

@@ -3,6 +3,22 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
+/// The server's version.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Version {
+    pub(crate) version: &'static str,
+}
+
+/// Whether requests are taken.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Readiness {
+    /// `ready`, `loading`, `draining` or `failed`.
+    pub(crate) status: &'static str,
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) reason: Option<String>,
+}
+
 /// How much there is to do.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ServerLoad {

@@ -6,5 +6,6 @@ mod completions;
 mod errors;
 mod info;
 mod metrics;
+mod openapi;
 mod support;
 mod tokenize;
