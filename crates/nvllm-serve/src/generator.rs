@@ -47,7 +47,7 @@ impl Generator for Engine {
     }
 
     fn reset_prefix_cache(&self) {
-        // Nothing, until the engine can.
+        self.reset_prefix_cache();
     }
 
     fn drain(&self) {
