@@ -22,6 +22,8 @@ mod body;
 mod ending;
 mod error;
 mod generator;
+mod metrics;
+mod openapi;
 mod prompt;
 mod render;
 mod request_id;
@@ -34,6 +36,7 @@ mod valid;
 mod wire;
 
 pub use generator::Generator;
+pub use metrics::Alias;
 pub use served::{Defaults, ServedOptions};
 pub use server::serve;
 
@@ -50,6 +53,8 @@ pub fn router(
     options: ServedOptions,
     generator: Arc<dyn Generator>,
 ) -> nvllm_engine::Result<Router> {
+    let alias = options.metrics_alias;
     let served = served::Served::new(model, options)?;
-    Ok(app::router(app::App::new(served, generator)))
+    let metrics = metrics::Metrics::new(served.name(), model.spec.max_positions, alias);
+    Ok(app::router(app::App::new(served, generator, metrics)))
 }

@@ -5,12 +5,12 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use nvllm_engine::Request;
-use serde_json::{Value, json};
 
 use super::warn_of_unknown;
 use crate::app::App;
 use crate::body::Body;
 use crate::error::ApiError;
+use crate::openapi::Errors;
 use crate::prompt::truncated;
 use crate::render::chat::{ChatRenderer, ChatStream};
 use crate::render::{Head, stream};
@@ -18,6 +18,8 @@ use crate::request_id::request_id;
 use crate::scores::TokenNames;
 use crate::valid::chat::ValidChat;
 use crate::valid::unsupported;
+use crate::wire::chat::{ChatCompletion, ChatRequest};
+use crate::wire::tokenize::Rendered;
 
 fn read(bytes: &[u8], app: &App) -> Result<ValidChat, ApiError> {
     let mut body = Body::parse(bytes)?;
@@ -36,6 +38,16 @@ fn request(valid: &ValidChat, app: &App) -> Result<Request, ApiError> {
     Ok(Request { prompt, ..asked.request.clone() })
 }
 
+/// Answer a conversation.
+#[utoipa::path(
+    post, path = "/v1/chat/completions", operation_id = "chat_completions", tag = "generate",
+    request_body = ChatRequest,
+    responses(
+        (status = 200, description = "The answer; as server-sent events if `stream` is true.",
+            content((ChatCompletion = "application/json"), (String = "text/event-stream"))),
+        Errors,
+    ),
+)]
 pub(crate) async fn create(State(app): State<App>, bytes: Bytes) -> Result<Response, ApiError> {
     app.check_ready()?;
     let valid = read(&bytes, &app)?;
@@ -65,16 +77,21 @@ pub(crate) async fn create(State(app): State<App>, bytes: Bytes) -> Result<Respo
     }
 }
 
-/// What a conversation is rendered to, for routers that choose a worker by its tokens: as cheap as
-/// it can be, and known to nobody but this thread.
-pub(crate) async fn render(State(app): State<App>, bytes: Bytes) -> Result<Json<Value>, ApiError> {
+// As cheap as it can be, and known to nobody but this thread: routers ask before each request.
+/// The tokens that a conversation becomes, for routers that choose a worker by them.
+#[utoipa::path(
+    post, path = "/v1/chat/completions/render", operation_id = "render_chat", tag = "tokens",
+    request_body = ChatRequest,
+    responses((status = 200, description = "The prompt.", body = Rendered), Errors),
+)]
+pub(crate) async fn render(State(app): State<App>, bytes: Bytes) -> Result<Json<Rendered>, ApiError> {
     let valid = read(&bytes, &app)?;
     let request = request(&valid, &app)?;
     Ok(Json(rendered(&request, &app)))
 }
 
 /// A request's prompt as others' `render` routes show it.
-pub(super) fn rendered(request: &Request, app: &App) -> Value {
+pub(super) fn rendered(request: &Request, app: &App) -> Rendered {
     let token_ids: Vec<u32> = request.prompt.iter().map(|token| token.0).collect();
-    json!({ "model": app.served.name(), "token_ids": token_ids, "max_tokens": request.max_tokens })
+    Rendered { model: app.served.name().to_owned(), token_ids, max_tokens: request.max_tokens }
 }

@@ -3,6 +3,8 @@
 pub(crate) mod chat;
 pub(crate) mod completions;
 pub(crate) mod health;
+pub(crate) mod info;
+pub(crate) mod metrics;
 pub(crate) mod models;
 pub(crate) mod tokenize;
 

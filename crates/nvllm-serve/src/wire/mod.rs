@@ -5,6 +5,7 @@
 
 pub(crate) mod chat;
 pub(crate) mod completions;
+pub(crate) mod info;
 pub(crate) mod models;
 pub(crate) mod sampling;
 pub(crate) mod shared;

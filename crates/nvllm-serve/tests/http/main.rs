@@ -4,5 +4,8 @@
 mod chat;
 mod completions;
 mod errors;
+mod info;
+mod metrics;
+mod openapi;
 mod support;
 mod tokenize;

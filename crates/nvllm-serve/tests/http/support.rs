@@ -10,7 +10,9 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, Request as HttpRequest, StatusCode};
 use http_body_util::BodyExt as _;
-use nvllm_core::{TokenId, TokenLogprobs};
+use nvllm_core::{
+    Activations, BackendInfo, DType, Limits, MemoryReport, Numerics, RequestLimits, TokenId, TokenLogprobs,
+};
 use nvllm_engine::hub::ModelFiles;
 use nvllm_engine::{
     EngineError, EngineInfo, EngineStats, Event, EventSink, FinishReason, Finished, Health, Model, Request,
@@ -67,6 +69,11 @@ pub(crate) struct Scripted {
     /// Requests without an end, by id.
     pub(crate) open: Mutex<BTreeMap<u64, Box<dyn EventSink>>>,
     pub(crate) aborted: Mutex<Vec<u64>>,
+    /// What it says that it has counted.
+    pub(crate) stats: Mutex<EngineStats>,
+    /// How often its prefix cache was reset.
+    pub(crate) num_resets: AtomicU64,
+    info: EngineInfo,
     next_id: AtomicU64,
 }
 
@@ -77,6 +84,9 @@ impl Scripted {
             asked: Mutex::default(),
             open: Mutex::default(),
             aborted: Mutex::default(),
+            stats: Mutex::default(),
+            num_resets: AtomicU64::new(0),
+            info: info(),
             next_id: AtomicU64::new(1),
         })
     }
@@ -129,17 +139,48 @@ pub(crate) fn finished(
     }
 }
 
+/// What a loaded engine says of itself: room for all that the tests ask for.
+fn info() -> EngineInfo {
+    EngineInfo {
+        backend: BackendInfo {
+            name: "scripted".into(),
+            device: "none".into(),
+            memory_bytes: 1 << 30,
+            memory_share: 0.5,
+            seqs: 8,
+            step_tokens: 512,
+            max_in_flight: 1,
+            driver: None,
+            clocks_mhz: None,
+        },
+        limits: Limits {
+            step_tokens: 512,
+            step_outputs: 8,
+            seqs: 8,
+            context: 4096,
+            block_len: 16,
+            kv_bytes: 1 << 20,
+            kv_dtype: DType::F32,
+            activations: Activations::F32,
+            numerics: Numerics::Invariant,
+            max_in_flight: 1,
+        },
+        request_limits: RequestLimits::default(),
+        memory: MemoryReport { weights: 0, kv: 1 << 20, arena: 0, scratch: 0 },
+    }
+}
+
 impl Generator for Scripted {
     fn health(&self) -> Health {
         self.script.health.clone()
     }
 
     fn info(&self) -> Option<&EngineInfo> {
-        None
+        (self.script.health != Health::Loading).then_some(&self.info)
     }
 
     fn stats(&self) -> EngineStats {
-        EngineStats::default()
+        *self.stats.lock().unwrap()
     }
 
     fn submit(&self, request: Request, mut sink: Box<dyn EventSink>) -> Result<RequestId, EngineError> {
@@ -168,6 +209,10 @@ impl Generator for Scripted {
     fn abort(&self, id: RequestId) {
         self.aborted.lock().unwrap().push(id.get());
         self.open.lock().unwrap().remove(&id.get());
+    }
+
+    fn reset_prefix_cache(&self) {
+        self.num_resets.fetch_add(1, Ordering::Relaxed);
     }
 
     fn drain(&self) {}

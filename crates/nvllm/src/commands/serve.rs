@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use clap::Args;
 use nvllm_engine::Engine;
-use nvllm_serve::{Generator, ServedOptions};
+use nvllm_serve::{Alias, Generator, ServedOptions};
 
 use crate::flags::{ModelArgs, number};
 use crate::output::note;
@@ -26,6 +26,9 @@ pub(crate) struct Serve {
     /// Sequences that run at once [default: as many as suit the backend].
     #[arg(long, value_name = "N", value_parser = number::positive)]
     max_num_seqs: Option<usize>,
+    /// Serve every metric under the name that it has in vLLM as well.
+    #[arg(long, value_name = "NAME", value_parser = ["vllm"])]
+    metrics_alias: Option<String>,
     #[command(flatten)]
     model: ModelArgs,
 }
@@ -40,7 +43,11 @@ pub(super) fn run(args: &Serve) -> Result<()> {
         .options(options)
         .spawn()?;
     let engine: Arc<dyn Generator> = Arc::new(engine);
-    let served = ServedOptions { names: args.served_model_name.clone(), ..ServedOptions::default() };
+    let served = ServedOptions {
+        names: args.served_model_name.clone(),
+        metrics_alias: args.metrics_alias.as_ref().map_or(Alias::Nothing, |_| Alias::Vllm),
+        ..ServedOptions::default()
+    };
     let router = nvllm_serve::router(&model, served, engine)?;
     note!("serving {} on http://{}", model.name, listener.local_addr()?);
     nvllm_serve::serve(router, listener, std::future::pending()).context("the server has stopped")
