@@ -69,6 +69,21 @@ impl ApiError {
         Self { param: self.param.or_else(|| Some(param.to_owned())), ..self }
     }
 
+    /// The same about `to`, if it is about `from` or a part of it: what one route calls `messages`
+    /// is another's `input`.
+    pub(crate) fn renamed(mut self, from: &str, to: &str) -> Self {
+        let rest = self.param.as_deref().and_then(|param| param.strip_prefix(from));
+        if let Some(rest) = rest.filter(|rest| rest.is_empty() || rest.starts_with(['.', '['])) {
+            let param = format!("{to}{rest}");
+            // A message that begins otherwise does not name it.
+            if let Some(problem) = self.message.strip_prefix(from) {
+                self.message = format!("{to}{problem}");
+            }
+            self.param = Some(param);
+        }
+        self
+    }
+
     /// The kind of error that `OpenAI` and Anthropic call it.
     pub(crate) fn kind(&self) -> &'static str {
         match self.status.as_u16() {

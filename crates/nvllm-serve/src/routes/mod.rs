@@ -4,6 +4,7 @@ pub(crate) mod chat;
 pub(crate) mod completions;
 pub(crate) mod health;
 pub(crate) mod models;
+pub(crate) mod responses;
 pub(crate) mod tokenize;
 
 use axum::http::{Method, StatusCode, Uri};

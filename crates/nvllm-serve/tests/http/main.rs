@@ -4,5 +4,6 @@
 mod chat;
 mod completions;
 mod errors;
+mod responses;
 mod support;
 mod tokenize;
