@@ -63,6 +63,8 @@ pub(crate) fn router(app: App) -> Router {
         .route("/v1/responses/{id}", get(routes::responses::not_stored).delete(routes::responses::not_stored))
         .route("/v1/responses/{id}/cancel", post(routes::responses::not_stored))
         .route("/v1/responses/{id}/input_items", get(routes::responses::not_stored))
+        .route("/v1/messages", post(routes::messages::create))
+        .route("/v1/messages/count_tokens", post(routes::messages::count_tokens))
         .route("/v1/models", get(routes::models::list))
         .route("/v1/models/{*model}", get(routes::models::get))
         .route("/tokenize", post(routes::tokenize::tokenize))
@@ -74,5 +76,6 @@ pub(crate) fn router(app: App) -> Router {
         .route("/version", get(routes::health::version))
         .fallback(routes::not_found)
         .method_not_allowed_fallback(routes::method_not_allowed)
+        .layer(axum::middleware::from_fn(routes::messages::errors_in_own_form))
         .with_state(app)
 }

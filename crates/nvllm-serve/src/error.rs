@@ -12,8 +12,8 @@ use utoipa::ToSchema;
 /// whole seconds up to 60, and ignore or give up at more.
 const RETRY_AFTER: u32 = 1;
 
-/// A refusal or a failure. A server has one form for all of its routes: `OpenAI`'s, which
-/// [`into_response`](IntoResponse::into_response) makes; routes of other forms make their own.
+/// A refusal or a failure. [`into_response`](IntoResponse::into_response) makes `OpenAI`'s form of
+/// it, whatever makes the error; the routes of another form make theirs of the response's extension.
 #[derive(Clone, Debug)]
 pub(crate) struct ApiError {
     pub(crate) status: StatusCode,
@@ -121,7 +121,10 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        self.response(&self.body())
+        let mut response = self.response(&self.body());
+        // For the routes that have another form.
+        response.extensions_mut().insert(self);
+        response
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub(crate) mod chat;
 pub(crate) mod completions;
+pub(crate) mod messages;
 pub(crate) mod models;
 pub(crate) mod responses;
 pub(crate) mod sampling;

@@ -4,6 +4,7 @@
 mod chat;
 mod completions;
 mod errors;
+mod messages;
 mod responses;
 mod support;
 mod tokenize;
