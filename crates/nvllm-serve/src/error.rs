@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 const RETRY_AFTER: u32 = 1;
 
 /// A refusal or a failure. [`into_response`](IntoResponse::into_response) makes `OpenAI`'s form of
-/// it, whatever makes the error; the routes of another form make theirs of the response's extension.
+/// it, on every route; those of another form make theirs of the response's extension.
 #[derive(Clone, Debug)]
 pub(crate) struct ApiError {
     pub(crate) status: StatusCode,

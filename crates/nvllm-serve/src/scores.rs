@@ -10,8 +10,8 @@ use crate::wire::completions::CompletionLogprobs;
 /// What stands for minus infinity, which JSON cannot write.
 const FLOOR: f32 = -9999.0;
 
-/// A log-probability as a JSON value that is written as its f32 is elsewhere: clients compare the two
-/// as text or as f64, and a value holds an f64, which has more digits.
+/// A log-probability as a JSON value that is written as its f32 is elsewhere: clients compare the
+/// two, and a value holds an f64, which would have more digits.
 fn number(logprob: f32) -> Value {
     let logprob = logprob.max(FLOOR);
     json!(logprob.to_string().parse().unwrap_or(f64::from(logprob)))

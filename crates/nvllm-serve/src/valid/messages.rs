@@ -54,8 +54,8 @@ impl ValidMessages {
         };
         let chat = ValidChat::new(chat, sampling, served);
         let mut chat = chat.map_err(|error| error.renamed("stop", "stop_sequences"))?;
-        if let Some(system) = wire.system {
-            let text = system_text(system)?;
+        let system = wire.system.map(system_text).transpose()?;
+        if let Some(text) = system.filter(|text| !text.is_empty()) {
             chat.conversation.messages.insert(0, json!({ "role": "system", "content": text }));
         }
         Ok(Self { chat, stop_sequences })

@@ -62,7 +62,7 @@ impl ValidResponse {
             ..ChatFields::default()
         };
         let mut chat = ValidChat::new(chat, sampling, served).map_err(in_own_words)?;
-        if let Some(text) = &wire.instructions {
+        if let Some(text) = wire.instructions.as_ref().filter(|text| !text.is_empty()) {
             chat.conversation.messages.insert(0, json!({ "role": "system", "content": text }));
         }
         let Request { sampling, max_tokens, logprobs, .. } = &chat.sampling.request;

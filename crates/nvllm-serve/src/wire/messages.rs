@@ -94,6 +94,7 @@ pub(crate) struct TextBlock {
 
 /// What a request took, in tokens. The prompt is the sum of the input's three numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[expect(clippy::struct_field_names, reason = "as they are on the wire")]
 pub(crate) struct MessagesUsage {
     /// Those that were not in the KV cache.
     pub(crate) input_tokens: usize,

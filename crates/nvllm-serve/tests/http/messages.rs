@@ -154,6 +154,17 @@ async fn tokens_are_counted_without_max_tokens() {
 }
 
 #[tokio::test]
+async fn an_empty_system_message_is_none() {
+    let (router, engine) = server(Script::default());
+    for fields in [json!({}), json!({ "system": "" }), json!({ "system": [] })] {
+        post(&router, PATH, &with(&fields)).await;
+    }
+    post(&router, "/v1/responses", &json!({ "input": "Hello", "instructions": "" })).await;
+    let asked = engine.asked.lock().unwrap();
+    assert!(asked.len() == 4 && asked.iter().all(|request| request.prompt == asked[0].prompt));
+}
+
+#[tokio::test]
 async fn an_assistants_last_message_is_gone_on_with() {
     let (router, engine) = server(Script::default());
     for content in [json!("I think"), json!([{ "type": "text", "text": "I think" }])] {
