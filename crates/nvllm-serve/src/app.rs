@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::{get, post};
 use nvllm_engine::{EngineError, Health, Request};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -63,6 +64,10 @@ pub(crate) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(routes::chat::render))
         .routes(routes!(routes::completions::create))
         .routes(routes!(routes::completions::render))
+        .routes(routes!(routes::responses::create))
+        .routes(routes!(routes::responses::input_tokens))
+        .routes(routes!(routes::messages::create))
+        .routes(routes!(routes::messages::count_tokens))
         .routes(routes!(routes::models::list))
         .routes(routes!(routes::models::get))
         .routes(routes!(routes::tokenize::tokenize))
@@ -87,9 +92,15 @@ pub(crate) fn routes() -> OpenApiRouter<App> {
 
 /// What answers requests.
 pub(crate) fn router(app: App) -> Router {
+    let not_stored = routes::responses::not_stored;
     Router::from(routes())
+        // Not described: they say that there is nothing here.
+        .route("/v1/responses/{id}", get(not_stored).delete(not_stored))
+        .route("/v1/responses/{id}/cancel", post(not_stored))
+        .route("/v1/responses/{id}/input_items", get(not_stored))
         .fallback(routes::not_found)
         .method_not_allowed_fallback(routes::method_not_allowed)
+        .layer(from_fn(routes::messages::errors_in_own_form))
         .layer(from_fn_with_state(app.clone(), metrics::http::count))
         .with_state(app)
 }

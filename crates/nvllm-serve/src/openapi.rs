@@ -7,9 +7,10 @@ use std::sync::LazyLock;
 use axum::Json;
 use axum::response::Html;
 use utoipa::openapi::{Content, InfoBuilder, OpenApi, OpenApiBuilder, Ref, RefOr, Response, ResponseBuilder};
-use utoipa::{IntoResponses, ToSchema as _};
+use utoipa::{IntoResponses, PartialSchema as _, ToSchema as _};
 
 use crate::error::ErrorBody;
+use crate::wire::messages::MessagesError;
 
 static DOCUMENT: LazyLock<OpenApi> = LazyLock::new(|| {
     let mut document = crate::app::routes().into_openapi();
@@ -27,7 +28,9 @@ pub(crate) fn head() -> OpenApi {
         .version(env!("CARGO_PKG_VERSION"));
     let mut schemas = Vec::new();
     ErrorBody::schemas(&mut schemas);
-    schemas.push((ErrorBody::name().into_owned(), <ErrorBody as utoipa::PartialSchema>::schema()));
+    MessagesError::schemas(&mut schemas);
+    schemas.push((ErrorBody::name().into_owned(), ErrorBody::schema()));
+    schemas.push((MessagesError::name().into_owned(), MessagesError::schema()));
     let components = utoipa::openapi::ComponentsBuilder::new().schemas_from_iter(schemas).build();
     OpenApiBuilder::new().info(info.build()).components(Some(components)).build()
 }
@@ -56,25 +59,37 @@ pub(crate) async fn docs() -> Html<&'static str> {
 /// The errors that any route may answer with.
 pub(crate) struct Errors;
 
+/// The same in Anthropic's form.
+pub(crate) struct MessagesErrors;
+
 impl IntoResponses for Errors {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        let error = |(status, description): (&str, &str)| {
-            let schema = Ref::from_schema_name(ErrorBody::name());
-            let content = Content::new(Some(schema));
-            let response =
-                ResponseBuilder::new().description(description).content("application/json", content);
-            (status.to_owned(), RefOr::T(response.build()))
-        };
-        [
-            ("400", "A parameter cannot be met; `param` names it."),
-            ("401", "The API key is missing or wrong."),
-            ("404", "There is no such model."),
-            ("413", "The body is too large."),
-            ("429", "The queue is full; try again after `Retry-After` seconds."),
-            ("500", "The server failed."),
-            ("503", "The server takes no requests now; try again after `Retry-After` seconds."),
-        ]
-        .map(error)
-        .into()
+        errors(&ErrorBody::name())
     }
+}
+
+impl IntoResponses for MessagesErrors {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        errors(&MessagesError::name())
+    }
+}
+
+/// Every status of an error, with a body of this schema.
+fn errors(schema: &str) -> BTreeMap<String, RefOr<Response>> {
+    let error = |(status, description): (&str, &str)| {
+        let content = Content::new(Some(Ref::from_schema_name(schema)));
+        let response = ResponseBuilder::new().description(description).content("application/json", content);
+        (status.to_owned(), RefOr::T(response.build()))
+    };
+    [
+        ("400", "A parameter cannot be met; the message names it."),
+        ("401", "The API key is missing or wrong."),
+        ("404", "There is no such model."),
+        ("413", "The body is too large."),
+        ("429", "The queue is full; try again after `Retry-After` seconds."),
+        ("500", "The server failed."),
+        ("503", "The server takes no requests now; try again after `Retry-After` seconds."),
+    ]
+    .map(error)
+    .into()
 }

@@ -16,6 +16,7 @@ use crate::render::chat::{ChatRenderer, ChatStream};
 use crate::render::{Head, stream};
 use crate::request_id::request_id;
 use crate::scores::TokenNames;
+use crate::submission::Submission;
 use crate::valid::chat::ValidChat;
 use crate::valid::unsupported;
 use crate::wire::chat::{ChatCompletion, ChatRequest};
@@ -30,12 +31,37 @@ fn read(bytes: &[u8], app: &App) -> Result<ValidChat, ApiError> {
 }
 
 /// The engine's request, whose prompt is the conversation.
-fn request(valid: &ValidChat, app: &App) -> Result<Request, ApiError> {
+pub(super) fn request(valid: &ValidChat, app: &App) -> Result<Request, ApiError> {
     let prompt = app.served.chat_prompt(&valid.conversation)?;
     let context = app.max_model_len().unwrap_or(usize::MAX);
     let asked = &valid.sampling;
     let prompt = truncated(prompt, asked.truncate, context, asked.request.max_tokens);
     Ok(Request { prompt, ..asked.request.clone() })
+}
+
+/// Submits a conversation under `param`'s name, with what renders its answer under `id`.
+pub(super) fn start(
+    valid: &ValidChat,
+    app: &App,
+    id: String,
+    param: &str,
+) -> Result<(Submission, ChatRenderer), ApiError> {
+    let asked = &valid.sampling;
+    let request = request(valid, app)?;
+    let (prompt, n) = (request.prompt.clone(), request.n.unwrap_or(1));
+    let top_logprobs = request.logprobs.map_or(0, usize::from);
+    let prompt_logprobs = request.prompt_logprobs.is_some();
+    let submission = app.submit(vec![request], param)?;
+    let names = TokenNames { tokenizer: app.served.tokenizer()?.clone(), as_ids: asked.tokens_as_ids };
+    let mut renderer = ChatRenderer::new(Head::new(id, app.served.name()), names, prompt, n);
+    renderer.eos.clone_from(&app.served.eos);
+    renderer.top_logprobs = top_logprobs;
+    renderer.prompt_logprobs = prompt_logprobs;
+    renderer.return_token_ids = asked.return_token_ids;
+    if valid.echo {
+        valid.conversation.last_text().clone_into(&mut renderer.echo);
+    }
+    Ok((submission, renderer))
 }
 
 /// Answer a conversation.
@@ -51,23 +77,9 @@ fn request(valid: &ValidChat, app: &App) -> Result<Request, ApiError> {
 pub(crate) async fn create(State(app): State<App>, bytes: Bytes) -> Result<Response, ApiError> {
     app.check_ready()?;
     let valid = read(&bytes, &app)?;
-    let asked = &valid.sampling;
-    let request = request(&valid, &app)?;
-    let (prompt, n) = (request.prompt.clone(), request.n.unwrap_or(1));
-    let top_logprobs = request.logprobs.map_or(0, usize::from);
-    let prompt_logprobs = request.prompt_logprobs.is_some();
-    let submission = app.submit(vec![request], "messages")?;
-    let head = Head::new(request_id("chatcmpl", asked.request_id.as_deref()), app.served.name());
-    let names = TokenNames { tokenizer: app.served.tokenizer()?.clone(), as_ids: asked.tokens_as_ids };
-    let mut renderer = ChatRenderer::new(head, names, prompt, n);
-    renderer.eos.clone_from(&app.served.eos);
-    renderer.top_logprobs = top_logprobs;
-    renderer.prompt_logprobs = prompt_logprobs;
-    renderer.return_token_ids = asked.return_token_ids;
-    if valid.echo {
-        valid.conversation.last_text().clone_into(&mut renderer.echo);
-    }
-    match asked.stream {
+    let id = request_id("chatcmpl", valid.sampling.request_id.as_deref());
+    let (submission, renderer) = start(&valid, &app, id, "messages")?;
+    match valid.sampling.stream {
         None => Ok(Json(renderer.whole(submission).await?).into_response()),
         Some(options) => {
             let ids = renderer.prompt.iter().map(|token| token.0).collect();

@@ -102,7 +102,8 @@ impl Scripted {
         let all = tokens(&self.script.text);
         let said = &all[..most.min(all.len())];
         for (at, &token) in said.iter().enumerate() {
-            let logprob = -0.5 - at as f32;
+            // No number that f32 and f64 write alike.
+            let logprob = -0.3 - at as f32;
             let top = [(token, logprob), (TokenId(0), logprob - 1.0)].into_iter();
             let logprobs =
                 request.logprobs.map(|k| TokenLogprobs { logprob, top: top.take(usize::from(k)).collect() });
@@ -191,8 +192,8 @@ impl Generator for Scripted {
         self.asked.lock().unwrap().push(request.clone());
         if request.prompt_logprobs.is_some() {
             for index in 0..request.prompt.len() - 1 {
-                let top = vec![(request.prompt[index + 1], -0.25)];
-                let logprobs = Some(TokenLogprobs { logprob: -0.25, top });
+                let top = vec![(request.prompt[index + 1], -0.7)];
+                let logprobs = Some(TokenLogprobs { logprob: -0.7, top });
                 let _ = sink.send(Event::PromptRow { index, logprobs, logits: None });
             }
         }
