@@ -14,6 +14,12 @@ use crate::wire::messages::MessagesError;
 
 static DOCUMENT: LazyLock<OpenApi> = LazyLock::new(|| {
     let mut document = crate::app::routes().into_openapi();
+    // Routes that take GET and POST alike have one handler, and so one id.
+    for item in document.paths.paths.values_mut().filter(|item| item.get.is_some()) {
+        if let Some(id) = item.post.as_mut().and_then(|post| post.operation_id.as_mut()) {
+            id.push_str("_post");
+        }
+    }
     // OpenAPI has no word for a parameter that takes the rest of a path.
     let paths = std::mem::take(&mut document.paths.paths);
     document.paths.paths = paths.into_iter().map(|(path, item)| (path.replace("{*", "{"), item)).collect();

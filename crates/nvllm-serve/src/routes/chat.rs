@@ -67,7 +67,16 @@ pub(super) fn start(
 /// Answer a conversation.
 #[utoipa::path(
     post, path = "/v1/chat/completions", operation_id = "chat_completions", tag = "generate",
-    request_body = ChatRequest,
+    request_body(content = ChatRequest, examples(
+        ("whole" = (value = json!({
+            "messages": [{ "role": "user", "content": "Where is the Eiffel Tower?" }],
+            "max_tokens": 8, "logprobs": true, "top_logprobs": 2, "n": 2, "return_token_ids": true,
+        }))),
+        ("streamed" = (value = json!({
+            "messages": [{ "role": "user", "content": "Hello" }],
+            "max_tokens": 8, "stream": true, "stream_options": { "include_usage": true },
+        }))),
+    )),
     responses(
         (status = 200, description = "The answer; as server-sent events if `stream` is true.",
             content((ChatCompletion = "application/json"), (String = "text/event-stream"))),
@@ -93,7 +102,16 @@ pub(crate) async fn create(State(app): State<App>, bytes: Bytes) -> Result<Respo
 /// The tokens that a conversation becomes, for routers that choose a worker by them.
 #[utoipa::path(
     post, path = "/v1/chat/completions/render", operation_id = "render_chat", tag = "tokens",
-    request_body = ChatRequest,
+    request_body(content = ChatRequest, examples(
+        ("whole" = (value = json!({
+            "messages": [{ "role": "user", "content": "Where is the Eiffel Tower?" }],
+            "max_tokens": 8, "logprobs": true, "top_logprobs": 2, "n": 2, "return_token_ids": true,
+        }))),
+        ("streamed" = (value = json!({
+            "messages": [{ "role": "user", "content": "Hello" }],
+            "max_tokens": 8, "stream": true, "stream_options": { "include_usage": true },
+        }))),
+    )),
     responses((status = 200, description = "The prompt.", body = Rendered), Errors),
 )]
 pub(crate) async fn render(State(app): State<App>, bytes: Bytes) -> Result<Json<Rendered>, ApiError> {

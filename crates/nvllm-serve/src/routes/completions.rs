@@ -45,7 +45,13 @@ fn requests(valid: &ValidCompletion, app: &App) -> Result<Vec<Request>, ApiError
 /// Continue prompts.
 #[utoipa::path(
     post, path = "/v1/completions", operation_id = "completions", tag = "generate",
-    request_body = CompletionRequest,
+    request_body(content = CompletionRequest, examples(
+        ("whole" = (value = json!({
+            "prompt": ["Once upon", "a time"], "max_tokens": 8, "echo": true, "logprobs": 2,
+            "prompt_logprobs": 1, "return_token_ids": true,
+        }))),
+        ("streamed" = (value = json!({ "prompt": "Once upon", "max_tokens": 8, "stream": true }))),
+    )),
     responses(
         (status = 200, description = "The answers; as server-sent events if `stream` is true.",
             content((Completion = "application/json"), (String = "text/event-stream"))),
@@ -77,7 +83,13 @@ pub(crate) async fn create(State(app): State<App>, bytes: Bytes) -> Result<Respo
 /// The tokens that prompts become: a list, as there may be several.
 #[utoipa::path(
     post, path = "/v1/completions/render", operation_id = "render_completions", tag = "tokens",
-    request_body = CompletionRequest,
+    request_body(content = CompletionRequest, examples(
+        ("whole" = (value = json!({
+            "prompt": ["Once upon", "a time"], "max_tokens": 8, "echo": true, "logprobs": 2,
+            "prompt_logprobs": 1, "return_token_ids": true,
+        }))),
+        ("streamed" = (value = json!({ "prompt": "Once upon", "max_tokens": 8, "stream": true }))),
+    )),
     responses((status = 200, description = "The prompts.", body = Vec<Rendered>), Errors),
 )]
 pub(crate) async fn render(State(app): State<App>, bytes: Bytes) -> Result<Json<Vec<Rendered>>, ApiError> {

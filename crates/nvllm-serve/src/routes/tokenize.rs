@@ -17,7 +17,8 @@ use crate::wire::tokenize::{DetokenizeRequest, Detokenized, TokenizeRequest, Tok
 
 /// The tokens of a text or of a conversation.
 #[utoipa::path(
-    post, path = "/tokenize", tag = "tokens", request_body = TokenizeRequest,
+    post, path = "/tokenize", tag = "tokens", 
+    request_body(content = TokenizeRequest, example = json!({ "prompt": "Once upon", "return_token_strs": true })),
     responses((status = 200, description = "The tokens.", body = Tokenized), Errors),
 )]
 pub(crate) async fn tokenize(State(app): State<App>, bytes: Bytes) -> Result<Json<Tokenized>, ApiError> {
@@ -50,7 +51,8 @@ pub(crate) async fn tokenize(State(app): State<App>, bytes: Bytes) -> Result<Jso
 
 /// The text of tokens.
 #[utoipa::path(
-    post, path = "/detokenize", tag = "tokens", request_body = DetokenizeRequest,
+    post, path = "/detokenize", tag = "tokens", 
+    request_body(content = DetokenizeRequest, example = json!({ "tokens": [1, 2, 3] })),
     responses((status = 200, description = "The text.", body = Detokenized), Errors),
 )]
 pub(crate) async fn detokenize(State(app): State<App>, bytes: Bytes) -> Result<Json<Detokenized>, ApiError> {

@@ -183,3 +183,20 @@ async fn every_reference_points_at_something() {
     check(&document, &document);
     assert!(get(&router, "/docs").await.text().contains("openapi.json"));
 }
+
+#[tokio::test]
+async fn the_examples_are_taken() {
+    let (router, _) = server(Script::default());
+    let document = document(&router).await;
+    let mut num_examples = 0;
+    for (path, _, operation) in operations(&document) {
+        let content = &operation["requestBody"]["content"]["application/json"];
+        let named = content["examples"].as_object().into_iter().flat_map(Map::values);
+        for example in named.map(|example| &example["value"]).chain(content.get("example")) {
+            let answer = post(&router, &path, example).await;
+            assert_eq!(answer.status, 200, "{path} {example}: {}", answer.text());
+            num_examples += 1;
+        }
+    }
+    assert!(num_examples >= 6, "{num_examples}");
+}
