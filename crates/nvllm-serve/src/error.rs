@@ -110,6 +110,16 @@ impl IntoResponse for ApiError {
     }
 }
 
+/// The answer to a request for `path` that never came to its route, in the form of that route:
+/// `OpenAI`'s, or Anthropic's under its own path.
+pub(crate) fn refusal(path: &str, error: &ApiError) -> Response {
+    if path == "/v1/messages" || path.starts_with("/v1/messages/") {
+        let detail = serde_json::json!({ "type": error.kind(), "message": error.message });
+        return error.response(&serde_json::json!({ "type": "error", "error": detail }));
+    }
+    error.response(&error.body())
+}
+
 impl From<EngineError> for ApiError {
     fn from(error: EngineError) -> Self {
         let message = error.to_string();

@@ -18,10 +18,17 @@
 //! and any policy about who may run when, which is the scheduler's.
 
 mod app;
+mod auth;
 mod body;
+mod context;
 mod ending;
 mod error;
+mod gate;
 mod generator;
+mod in_flight;
+mod keys;
+mod limits;
+mod observe;
 mod prompt;
 mod render;
 mod request_id;
@@ -30,12 +37,16 @@ mod scores;
 mod served;
 mod server;
 mod submission;
+mod traces;
 mod valid;
 mod wire;
 
 pub use generator::Generator;
+pub use in_flight::InFlight;
+pub use keys::ApiKeys;
 pub use served::{Defaults, ServedOptions};
-pub use server::serve;
+pub use server::{Drained, Server, ServerOptions, TlsFiles, bind};
+pub use traces::Traces;
 
 use std::sync::Arc;
 

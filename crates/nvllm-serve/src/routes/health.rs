@@ -22,10 +22,18 @@ pub(crate) async fn live(State(app): State<App>) -> Result<StatusCode, ApiError>
 pub(crate) async fn ready(State(app): State<App>) -> Response {
     let status = match app.generator.health() {
         Health::Serving => return Json(json!({ "status": "ready" })).into_response(),
-        Health::Loading => json!({ "status": "loading" }),
+        Health::Loading => return loading(app.generator.load_progress()),
         Health::Draining => json!({ "status": "draining" }),
         Health::Failed(reason) => json!({ "status": "failed", "reason": reason }),
     };
+    (StatusCode::SERVICE_UNAVAILABLE, Json(status)).into_response()
+}
+
+/// The answer while the model is being loaded, of which the share `progress` is done.
+pub(crate) fn loading(progress: f32) -> Response {
+    // Two digits are what a person or a probe can use.
+    let progress = (f64::from(progress.clamp(0.0, 1.0)) * 100.0).floor() / 100.0;
+    let status = json!({ "status": "loading", "progress": progress });
     (StatusCode::SERVICE_UNAVAILABLE, Json(status)).into_response()
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
@@ -67,6 +67,7 @@ pub(crate) struct Scripted {
     /// Requests without an end, by id.
     pub(crate) open: Mutex<BTreeMap<u64, Box<dyn EventSink>>>,
     pub(crate) aborted: Mutex<Vec<u64>>,
+    draining: AtomicBool,
     next_id: AtomicU64,
 }
 
@@ -77,6 +78,7 @@ impl Scripted {
             asked: Mutex::default(),
             open: Mutex::default(),
             aborted: Mutex::default(),
+            draining: AtomicBool::new(false),
             next_id: AtomicU64::new(1),
         })
     }
@@ -130,7 +132,8 @@ pub(crate) fn finished(
 
 impl Generator for Scripted {
     fn health(&self) -> Health {
-        self.script.health.clone()
+        let is_draining = self.draining.load(Ordering::SeqCst);
+        if is_draining { Health::Draining } else { self.script.health.clone() }
     }
 
     fn info(&self) -> Option<&EngineInfo> {
@@ -144,6 +147,9 @@ impl Generator for Scripted {
     fn submit(&self, request: Request, mut sink: Box<dyn EventSink>) -> Result<RequestId, EngineError> {
         if let Some(refusal) = self.script.refusal {
             return Err(refusal());
+        }
+        if self.draining.load(Ordering::SeqCst) {
+            return Err(EngineError::Draining);
         }
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         self.asked.lock().unwrap().push(request.clone());
@@ -166,10 +172,16 @@ impl Generator for Scripted {
 
     fn abort(&self, id: RequestId) {
         self.aborted.lock().unwrap().push(id.get());
-        self.open.lock().unwrap().remove(&id.get());
+        let sink = self.open.lock().unwrap().remove(&id.get());
+        let request = self.asked.lock().unwrap().get(id.get() as usize - 1).cloned();
+        if let (Some(mut sink), Some(request)) = (sink, request) {
+            let _ = sink.send(Event::Finished(finished(&request, 0, FinishReason::Aborted, None, 0)));
+        }
     }
 
-    fn drain(&self) {}
+    fn drain(&self) {
+        self.draining.store(true, Ordering::SeqCst);
+    }
 }
 
 /// A server with this script.
