@@ -82,6 +82,10 @@ impl EngineBuilder {
     ) {
         let Self { model, backend, options, progress } = self;
         let (to_stage, noted) = (stage.clone(), Arc::clone(&shared));
+        let progress = |read: LoadProgress| {
+            noted.note_progress(read);
+            progress(read);
+        };
         let load = || EngineLoop::load(backend, &model, &options, &progress, stage, shared);
         let mut engine_loop = match catch_unwind(AssertUnwindSafe(load)) {
             Ok(Ok(engine_loop)) => engine_loop,

@@ -86,6 +86,11 @@ impl Engine {
         self.shared.health()
     }
 
+    /// How far loading has come, from 0 to 1; 1 once requests are taken.
+    pub fn load_progress(&self) -> f32 {
+        self.shared.load_progress()
+    }
+
     /// What was loaded.
     ///
     /// Errors while the model is being loaded, or if that failed.

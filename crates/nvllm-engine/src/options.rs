@@ -23,6 +23,10 @@ pub struct LoadOptions {
     /// than the backend's [share](BackendInfo::memory_share) of memory leaves beside all else, and
     /// no less than one sequence needs.
     pub kv_cache_bytes: Option<usize>,
+    /// Share of the device's memory that the model takes at most if `kv_cache_bytes` is not given,
+    /// above 0 and up to 1; the [backend's](BackendInfo::memory_share) if not given. A host's is
+    /// counted of what the weights leave.
+    pub gpu_memory_utilization: Option<f64>,
     /// KV positions in a block.
     pub block_size: usize,
     /// Storage of values between ops; bf16 for models saved in bf16, else f32, if not given.
@@ -71,6 +75,7 @@ impl Default for LoadOptions {
             max_num_logits: 0,
             max_model_len: None,
             kv_cache_bytes: None,
+            gpu_memory_utilization: None,
             block_size: 16,
             activations: None,
             kv_cache_dtype: None,
@@ -93,6 +98,10 @@ impl LoadOptions {
     /// Errors if a wish cannot be met on any device: it exceeds the model, or a KV cache of that
     /// size holds no full sequence.
     pub fn limits(&self, model: &Model, info: &BackendInfo) -> Result<Limits> {
+        if let Some(share) = self.gpu_memory_utilization.filter(|share| !(*share > 0.0 && *share <= 1.0)) {
+            let problem = format!("is {share}; give a share of memory above 0 and up to 1");
+            return Err(EngineError::Option { option: "gpu-memory-utilization", problem });
+        }
         let default = if model.dtype == DType::Bf16 { Activations::Bf16 } else { Activations::F32 };
         let activations = self.activations.unwrap_or(default);
         let context = self.context(model)?;

@@ -51,6 +51,8 @@ impl LoadPlan {
 
     fn as_asked(options: &LoadOptions, model: &Model, backend: &dyn Backend) -> Result<Self> {
         let info = backend.info();
+        let memory_share = options.gpu_memory_utilization.unwrap_or(info.memory_share);
+        let info = BackendInfo { memory_share, ..info };
         let mut limits = options.limits(model, &info)?;
         let block_bytes = options.block_bytes(model, &limits)?;
         let planned = |limits: &Limits| {

@@ -77,6 +77,10 @@ fn what_cannot_be_is_refused_by_its_option_before_memory_is_taken() {
     for n in [0, 1, 100, 1 << 62, usize::MAX] {
         cases.push(("--kv-cache-bytes is ", LoadOptions { kv_cache_bytes: Some(n), ..of() }));
     }
+    for share in [0.0, -0.5, 1.1, f64::NAN] {
+        let options = LoadOptions { gpu_memory_utilization: Some(share), ..of() };
+        cases.push(("--gpu-memory-utilization is ", options));
+    }
     cases.push(("--kv-cache-dtype is ", LoadOptions { kv_cache_dtype: Some(DType::I32), ..of() }));
     cases.push(("--max-model-len is ", LoadOptions { max_model_len: Some(positions + 1), ..of() }));
     for (start, options) in cases {
@@ -120,6 +124,20 @@ fn what_does_not_fit_says_what_would() {
         assert!(text.starts_with("the model does not fit: ") && text.contains(advice), "{options:?}: {text}");
         assert_eq!(planned, loaded, "{options:?}");
     }
+}
+
+#[test]
+fn the_kv_cache_takes_no_more_than_the_share_that_is_asked_for() {
+    let model = model();
+    let kv = |share: Option<f64>| {
+        let options = LoadOptions { gpu_memory_utilization: share, ..LoadOptions::default() };
+        // All sequences together need most of the memory.
+        let options = LoadOptions { max_num_seqs: Some(256), ..options };
+        let plan = LoadPlan::new(&options, &model, &machine()).unwrap();
+        plan.plan.memory.kv
+    };
+    assert_eq!(kv(Some(BackendInfo::HOST_MEMORY_SHARE)), kv(None));
+    assert!(kv(Some(0.25)) < kv(None) && kv(None) < kv(Some(0.9)), "{:?}", kv(None));
 }
 
 #[test]

@@ -11,6 +11,10 @@ use nvllm_engine::{Engine, EngineError, EngineInfo, EngineStats, EventSink, Heal
 pub trait Generator: Send + Sync {
     /// Whether requests are taken.
     fn health(&self) -> Health;
+    /// How far loading has come, from 0 to 1.
+    fn load_progress(&self) -> f32 {
+        if self.info().is_some() { 1.0 } else { 0.0 }
+    }
     /// What was loaded, under which limits; `None` before that.
     fn info(&self) -> Option<&EngineInfo>;
     /// Counts for metrics.
@@ -28,6 +32,10 @@ pub trait Generator: Send + Sync {
 impl Generator for Engine {
     fn health(&self) -> Health {
         self.health()
+    }
+
+    fn load_progress(&self) -> f32 {
+        self.load_progress()
     }
 
     fn info(&self) -> Option<&EngineInfo> {

@@ -18,11 +18,18 @@
 //! and any policy about who may run when, which is the scheduler's.
 
 mod app;
+mod auth;
 mod body;
+mod context;
 mod ending;
 mod error;
+mod gate;
 mod generator;
+mod in_flight;
+mod keys;
+mod limits;
 mod metrics;
+mod observe;
 mod openapi;
 mod prompt;
 mod render;
@@ -32,13 +39,17 @@ mod scores;
 mod served;
 mod server;
 mod submission;
+mod traces;
 mod valid;
 mod wire;
 
 pub use generator::Generator;
+pub use in_flight::InFlight;
+pub use keys::ApiKeys;
 pub use metrics::Alias;
 pub use served::{Defaults, ServedOptions};
-pub use server::serve;
+pub use server::{Drained, Server, ServerOptions, TlsFiles, bind};
+pub use traces::Traces;
 
 use std::sync::Arc;
 

@@ -1,19 +1,20 @@
-//! Ids that answers carry.
+//! Ids that answers carry: the one in the body, else the HTTP request's, as in logs, else a new one.
 
 use uuid::Uuid;
 
-/// `PREFIX_` and the client's id, or a new one, as newer routes write ids.
-pub(crate) fn underscored_id(prefix: &str, asked: Option<&str>) -> String {
-    match asked {
-        Some(id) => format!("{prefix}_{id}"),
-        None => format!("{prefix}_{}", Uuid::new_v4().simple()),
-    }
+use crate::context;
+
+/// `PREFIX-` and the id.
+pub(crate) fn request_id(prefix: &str, asked: Option<&str>) -> String {
+    format!("{prefix}-{}", id(asked))
 }
 
-/// `PREFIX-` and the client's id, or a new one.
-pub(crate) fn request_id(prefix: &str, asked: Option<&str>) -> String {
-    match asked {
-        Some(id) => format!("{prefix}-{id}"),
-        None => format!("{prefix}-{}", Uuid::new_v4().simple()),
-    }
+/// `PREFIX_` and the id, as newer routes write ids.
+pub(crate) fn underscored_id(prefix: &str, asked: Option<&str>) -> String {
+    format!("{prefix}_{}", id(asked))
+}
+
+fn id(asked: Option<&str>) -> String {
+    let own = || context::current().map(|request| request.id.to_string());
+    asked.map(str::to_owned).or_else(own).unwrap_or_else(|| Uuid::new_v4().simple().to_string())
 }

@@ -65,6 +65,12 @@ impl Listener {
     }
 }
 
+/// Whether Ctrl-C was pressed while somebody listens, for who cannot hold the listener.
+#[cfg(not(unix))]
+pub(crate) fn is_pressed() -> bool {
+    PRESSED.load(Ordering::SeqCst)
+}
+
 impl Drop for Listener {
     fn drop(&mut self) {
         LISTENING.store(false, Ordering::SeqCst);

@@ -34,14 +34,15 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 fn main() -> ExitCode {
-    let cli = match commands::Cli::try_parse() {
+    let args = commands::serve::with_config(std::env::args_os().collect());
+    let cli = match args.and_then(commands::Cli::try_parse_from) {
         Ok(cli) => cli,
         Err(e) => return answered_by_clap(&e),
     };
     if cli.quiet {
         output::set_quiet();
     }
-    show_messages(cli.quiet, cli.verbose);
+    commands::serve::show_messages(&cli);
     let result = interrupt::install()
         .and_then(|()| commands::run(cli.command))
         // What is still buffered belongs to the result.
@@ -68,25 +69,4 @@ fn answered_by_clap(answer: &clap::Error) -> ExitCode {
         }
         _ => ExitCode::from(code),
     }
-}
-
-/// What the libraries say goes to standard error, a line each: warnings, and more with each `-v`.
-fn show_messages(quiet: bool, verbose: u8) {
-    use tracing_subscriber::filter::LevelFilter;
-    let level = match (quiet, verbose) {
-        (true, _) => LevelFilter::ERROR,
-        (false, 0) => LevelFilter::WARN,
-        (false, 1) => LevelFilter::INFO,
-        (false, 2) => LevelFilter::DEBUG,
-        (false, _) => LevelFilter::TRACE,
-    };
-    tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .with_ansi(false)
-        .without_time()
-        // A message that standard error does not take is dropped, and not panicked about.
-        .log_internal_errors(false)
-        .init();
 }

@@ -6,10 +6,16 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 static QUIET: AtomicBool = AtomicBool::new(false);
+static AS_MESSAGES: AtomicBool = AtomicBool::new(false);
 
 /// Drops all notices from now on (`--quiet`).
 pub(crate) fn set_quiet() {
     QUIET.store(true, Ordering::Relaxed);
+}
+
+/// Makes notices and errors messages like those of the libraries from now on: a log has one form.
+pub(crate) fn set_notices_as_messages() {
+    AS_MESSAGES.store(true, Ordering::Relaxed);
 }
 
 /// Whether notices are dropped.
@@ -41,6 +47,12 @@ pub(crate) use {note, outln};
 pub(crate) fn warn(line: std::fmt::Arguments) {
     use std::io::Write as _;
     let line = crate::words::printable(&line.to_string());
+    if AS_MESSAGES.load(Ordering::Relaxed) {
+        return match line.strip_prefix("error: ") {
+            Some(error) => tracing::error!("{error}"),
+            None => tracing::info!("{line}"),
+        };
+    }
     // Nowhere is left to report to if standard error fails.
     let _ = writeln!(std::io::stderr(), "{line}");
 }

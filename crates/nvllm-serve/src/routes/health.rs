@@ -43,12 +43,20 @@ pub(crate) async fn ping(state: State<App>) -> Result<StatusCode, ApiError> {
 pub(crate) async fn ready(State(app): State<App>) -> Response {
     let (status, reason) = match app.generator.health() {
         Health::Serving => ("ready", None),
-        Health::Loading => ("loading", None),
+        Health::Loading => return loading(app.generator.load_progress()),
         Health::Draining => ("draining", None),
         Health::Failed(reason) => ("failed", Some(reason)),
     };
     let code = if status == "ready" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (code, Json(Readiness { status, reason })).into_response()
+    (code, Json(Readiness { status, reason, progress: None })).into_response()
+}
+
+/// The answer while the model is being loaded, of which the share `progress` is done.
+pub(crate) fn loading(progress: f32) -> Response {
+    // Two digits are what a person or a probe can use.
+    let progress = (f64::from(progress.clamp(0.0, 1.0)) * 100.0).floor() / 100.0;
+    let readiness = Readiness { status: "loading", reason: None, progress: Some(progress) };
+    (StatusCode::SERVICE_UNAVAILABLE, Json(readiness)).into_response()
 }
 
 // Routers that find it take the server for one that speaks as vLLM does.

@@ -17,6 +17,9 @@ pub(crate) struct Readiness {
     /// Why it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<String>,
+    /// The share of the model that is loaded, 0 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) progress: Option<f64>,
 }
 
 /// How much there is to do.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
@@ -74,6 +74,7 @@ pub(crate) struct Scripted {
     /// How often its prefix cache was reset.
     pub(crate) num_resets: AtomicU64,
     info: EngineInfo,
+    draining: AtomicBool,
     next_id: AtomicU64,
 }
 
@@ -87,6 +88,7 @@ impl Scripted {
             stats: Mutex::default(),
             num_resets: AtomicU64::new(0),
             info: info(),
+            draining: AtomicBool::new(false),
             next_id: AtomicU64::new(1),
         })
     }
@@ -173,7 +175,8 @@ fn info() -> EngineInfo {
 
 impl Generator for Scripted {
     fn health(&self) -> Health {
-        self.script.health.clone()
+        let is_draining = self.draining.load(Ordering::SeqCst);
+        if is_draining { Health::Draining } else { self.script.health.clone() }
     }
 
     fn info(&self) -> Option<&EngineInfo> {
@@ -187,6 +190,9 @@ impl Generator for Scripted {
     fn submit(&self, request: Request, mut sink: Box<dyn EventSink>) -> Result<RequestId, EngineError> {
         if let Some(refusal) = self.script.refusal {
             return Err(refusal());
+        }
+        if self.draining.load(Ordering::SeqCst) {
+            return Err(EngineError::Draining);
         }
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         self.asked.lock().unwrap().push(request.clone());
@@ -209,14 +215,20 @@ impl Generator for Scripted {
 
     fn abort(&self, id: RequestId) {
         self.aborted.lock().unwrap().push(id.get());
-        self.open.lock().unwrap().remove(&id.get());
+        let sink = self.open.lock().unwrap().remove(&id.get());
+        let request = self.asked.lock().unwrap().get(id.get() as usize - 1).cloned();
+        if let (Some(mut sink), Some(request)) = (sink, request) {
+            let _ = sink.send(Event::Finished(finished(&request, 0, FinishReason::Aborted, None, 0)));
+        }
     }
 
     fn reset_prefix_cache(&self) {
         self.num_resets.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn drain(&self) {}
+    fn drain(&self) {
+        self.draining.store(true, Ordering::SeqCst);
+    }
 }
 
 /// A server with this script.

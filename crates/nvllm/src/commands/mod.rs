@@ -13,7 +13,7 @@ mod plan;
 mod prompts;
 mod pull;
 mod rm;
-mod serve;
+pub(crate) mod serve;
 mod verify;
 
 use anyhow::Result;
@@ -27,11 +27,12 @@ use clap::{ArgAction, CommandFactory as _, Parser, Subcommand};
     max_term_width = 100,
     disable_help_flag = true,
     after_help = "Examples:
+  nvllm                              serve the demo model over HTTP
   nvllm generate \"Once upon a time\"
   nvllm chat
   nvllm COMMAND --help
 
-Without --model a small demo model answers, which is part of the program.
+Without a command it is serve. Without --model a small demo model answers, which is part of the program.
 Exit codes: 0 done, 1 failed, 2 bad command line, 130 ended by Ctrl-C."
 )]
 pub(crate) struct Cli {
@@ -55,7 +56,7 @@ pub(crate) enum Command {
     /// Talk to a model.
     Chat(chat::Chat),
     /// Serve a model over HTTP, as OpenAI's API.
-    Serve(serve::Serve),
+    Serve(Box<serve::Serve>),
     /// Write a model's logits for given token ids to a safetensors file.
     Logits(logits::Logits),
     /// Describe a model: architecture, parameters, bytes by kind.

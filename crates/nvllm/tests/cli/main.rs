@@ -10,6 +10,7 @@ mod generate;
 mod limits;
 mod models;
 mod out;
+mod serve;
 mod support;
 mod verify;
 mod words;

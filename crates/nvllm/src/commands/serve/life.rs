@@ -1,0 +1,215 @@
+//! A server from its socket to its exit code.
+
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+
+use anyhow::{Context as _, Result};
+use nvllm_engine::{Engine, LoadOptions, LoadProgress, Model};
+use nvllm_serve::{Generator, InFlight, Server};
+
+use super::args::Serve;
+use super::notify::{self, State};
+use crate::flags::LoadArgs;
+use crate::interrupt::{Interrupted, Listener};
+use crate::output::note;
+use crate::progress::Progress;
+use crate::{backends, human, models};
+
+/// What happens while a server lives.
+enum Happening {
+    /// The model is known, and its weights are being read.
+    Opened { model: Arc<Model>, in_flight: Arc<InFlight> },
+    /// Requests are taken.
+    Loaded { model: Arc<Model> },
+    /// There will be no model.
+    Failed(anyhow::Error),
+    /// Somebody wants the server to end.
+    Told { by_ctrl_c: bool },
+}
+
+pub(crate) fn run(args: &Serve) -> Result<()> {
+    // What can be wrong without a model is said before one is fetched.
+    let served = args.served_options()?;
+    let options = args.server_options()?;
+    let names = options.api_keys.names();
+    let address = address(&args.address.host, args.address.port)?;
+    let listener = nvllm_serve::bind(address)
+        .with_context(|| format!("cannot listen on {address}; give another --port or --host"))?;
+    allow_many_connections();
+    let server = Server::start(listener, options)?;
+    let url = format!("{}://{}", args.scheme(), reachable(server.address()));
+    let (sender, happenings) = channel();
+    let _listener = Listener::start();
+    watch_signals(&sender)?;
+    notify::notify(&[State::Status("loading the model")]);
+    note!("listening on {url}, loading the model");
+    let loading = Loading {
+        model: args.model_name().map(str::to_owned),
+        args: args.model.load.clone(),
+        options: args.load_options(&names),
+    };
+    std::thread::Builder::new()
+        .name("nvllm-load".into())
+        .spawn(move || loading.run(&sender))
+        .context("a thread cannot be started")?;
+    let mut served = Some(served);
+    let mut requests = None;
+    loop {
+        match happenings.recv().context("the thread that loads the model has failed")? {
+            Happening::Opened { model, in_flight } => {
+                let generator: Arc<dyn Generator> = Arc::clone(&in_flight) as _;
+                let router = nvllm_serve::router(&model, served.take().unwrap_or_default(), generator)?;
+                server.open(router);
+                requests = Some(in_flight);
+            }
+            Happening::Loaded { model } => {
+                welcome(&model, &url);
+                let status = format!("serving {} on {url}", model.name);
+                notify::notify(&[State::Ready, State::Status(&status)]);
+            }
+            Happening::Failed(error) => return Err(error),
+            Happening::Told { by_ctrl_c } => {
+                notify::notify(&[State::Stopping, State::Status("waiting for requests to end")]);
+                let Some(in_flight) = requests else {
+                    // Nothing was promised to anybody.
+                    return if by_ctrl_c { Err(Interrupted.into()) } else { Ok(()) };
+                };
+                end(args, server, &in_flight);
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Ends the server, and says what became of its requests.
+fn end(args: &Serve, server: Server, in_flight: &InFlight) {
+    match in_flight.num_requests() {
+        0 => note!("ending"),
+        running => {
+            let running = human::count(running, "request");
+            note!("ending: {running} may run to the end, Ctrl-C ends at once");
+        }
+    }
+    let drained = server.shut_down(in_flight, args.address.shutdown_timeout);
+    if drained.aborted > 0 {
+        let cut = human::count(drained.aborted, "request");
+        note!("{cut} did not end in time (--shutdown-timeout) and had to be cut off");
+    }
+}
+
+/// The model's way into the engine, on a thread of its own.
+struct Loading {
+    model: Option<String>,
+    args: LoadArgs,
+    options: LoadOptions,
+}
+
+impl Loading {
+    /// Tells what happens. Nobody listens any more if that fails.
+    fn run(self, happenings: &Sender<Happening>) {
+        if let Err(error) = self.load(happenings) {
+            let _ = happenings.send(Happening::Failed(error));
+        }
+    }
+
+    fn load(self, happenings: &Sender<Happening>) -> Result<()> {
+        let mut model = models::open(self.model.as_deref())?;
+        models::expand(&mut model, &self.args)?;
+        let model = Arc::new(model);
+        let bar = Progress::new("loading");
+        let shown = bar.clone();
+        let asked = self.options.max_model_len;
+        let progress = move |LoadProgress { done, total }: LoadProgress| shown.set(done as u64, total as u64);
+        let tenants = self.options.tenants.iter().map(|tenant| tenant.name.clone()).collect();
+        let engine = Engine::builder(Arc::clone(&model), backends::factory(&self.args.device))
+            .options(self.options)
+            .progress(progress)
+            .spawn()?;
+        let engine = Arc::new(engine);
+        let in_flight = Arc::new(InFlight::new(Arc::clone(&engine) as Arc<dyn Generator>, tenants));
+        let _ = happenings.send(Happening::Opened { model: Arc::clone(&model), in_flight });
+        let loaded = engine.wait_until_loaded();
+        bar.end();
+        loaded?;
+        models::note_context(&model, asked, engine.info()?.limits.context);
+        let _ = happenings.send(Happening::Loaded { model });
+        Ok(())
+    }
+}
+
+/// Says where the server is, and how to try it.
+fn welcome(model: &Model, url: &str) {
+    note!("serving {} on {url}", model.name);
+    let (path, body) = if model.chat_template.is_some() {
+        ("chat/completions", r#"{"messages": [{"role": "user", "content": "Hello"}]}"#)
+    } else {
+        ("completions", r#"{"prompt": "Hello"}"#)
+    };
+    note!("try: curl {url}/v1/{path} -H 'content-type: application/json' -d '{body}'");
+}
+
+/// Takes as many open files as the process may have: each client is one, and shells give few.
+fn allow_many_connections() {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Resource, getrlimit, setrlimit};
+        let limit = getrlimit(Resource::Nofile);
+        let all = rustix::process::Rlimit { current: limit.maximum, ..limit };
+        if setrlimit(Resource::Nofile, all).is_err() {
+            tracing::debug!("the limit of open files stays at {:?}", limit.current);
+        }
+    }
+}
+
+/// The first address of a host.
+fn address(host: &str, port: u16) -> Result<SocketAddr> {
+    let found = (host, port).to_socket_addrs().map(|mut addresses| addresses.next());
+    found
+        .with_context(|| format!("--host {host} has no address"))?
+        .with_context(|| format!("--host {host} has no address; give one, as in 127.0.0.1 or 0.0.0.0"))
+}
+
+/// An address that clients of this machine can open.
+fn reachable(address: SocketAddr) -> String {
+    if address.ip().is_unspecified() {
+        return format!("localhost:{}", address.port());
+    }
+    address.to_string()
+}
+
+/// Tells of Ctrl-C and SIGTERM.
+#[cfg(unix)]
+fn watch_signals(happenings: &Sender<Happening>) -> Result<()> {
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    let mut signals =
+        signal_hook::iterator::Signals::new([SIGINT, SIGTERM]).context("cannot listen for signals")?;
+    let happenings = happenings.clone();
+    let watch = move || {
+        for signal in signals.forever() {
+            let _ = happenings.send(Happening::Told { by_ctrl_c: signal == SIGINT });
+        }
+    };
+    std::thread::Builder::new()
+        .name("nvllm-signals".into())
+        .spawn(watch)
+        .context("a thread cannot be started")?;
+    Ok(())
+}
+
+/// Tells of Ctrl-C.
+#[cfg(not(unix))]
+fn watch_signals(happenings: &Sender<Happening>) -> Result<()> {
+    let happenings = happenings.clone();
+    let watch = move || {
+        while !crate::interrupt::is_pressed() {
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        let _ = happenings.send(Happening::Told { by_ctrl_c: true });
+    };
+    std::thread::Builder::new()
+        .name("nvllm-signals".into())
+        .spawn(watch)
+        .context("a thread cannot be started")?;
+    Ok(())
+}

@@ -1,0 +1,17 @@
+//! `nvllm serve`: an HTTP server that clients of `OpenAI`, Anthropic and vLLM can use.
+//!
+//! The socket is bound before anything else, and answers from then on. A thread opens and loads the
+//! model; the main thread waits for what ends the server: a failure, or a signal.
+
+mod args;
+mod config;
+mod elsewhere;
+mod life;
+mod logs;
+mod notify;
+
+pub(crate) use args::Serve;
+pub(crate) use config::with_config;
+pub(crate) use logs::show_messages;
+
+pub(super) use life::run;
