@@ -19,6 +19,7 @@ use crate::scores::TokenNames;
 use crate::valid::chat::ValidChat;
 use crate::valid::unsupported;
 use crate::wire::chat::{ChatCompletion, ChatRequest};
+use crate::wire::shared::ServerSentEvent;
 use crate::wire::tokenize::Rendered;
 
 fn read(bytes: &[u8], app: &App) -> Result<ValidChat, ApiError> {
@@ -53,7 +54,7 @@ fn request(valid: &ValidChat, app: &App) -> Result<Request, ApiError> {
     )),
     responses(
         (status = 200, description = "The answer; as server-sent events if `stream` is true.",
-            content((ChatCompletion = "application/json"), (String = "text/event-stream"))),
+            content((ChatCompletion = "application/json"), (ServerSentEvent = "text/event-stream"))),
         Errors,
     ),
 )]
