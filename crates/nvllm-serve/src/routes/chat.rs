@@ -20,6 +20,7 @@ use crate::submission::Submission;
 use crate::valid::chat::ValidChat;
 use crate::valid::unsupported;
 use crate::wire::chat::{ChatCompletion, ChatRequest};
+use crate::wire::shared::ServerSentEvent;
 use crate::wire::tokenize::Rendered;
 
 fn read(bytes: &[u8], app: &App) -> Result<ValidChat, ApiError> {
@@ -79,7 +80,7 @@ pub(super) fn start(
     )),
     responses(
         (status = 200, description = "The answer; as server-sent events if `stream` is true.",
-            content((ChatCompletion = "application/json"), (String = "text/event-stream"))),
+            content((ChatCompletion = "application/json"), (ServerSentEvent = "text/event-stream"))),
         Errors,
     ),
 )]

@@ -20,6 +20,7 @@ use crate::scores::TokenNames;
 use crate::valid::completions::ValidCompletion;
 use crate::valid::unsupported;
 use crate::wire::completions::{Completion, CompletionRequest};
+use crate::wire::shared::ServerSentEvent;
 use crate::wire::tokenize::Rendered;
 
 fn read(bytes: &[u8], app: &App) -> Result<ValidCompletion, ApiError> {
@@ -54,7 +55,7 @@ fn requests(valid: &ValidCompletion, app: &App) -> Result<Vec<Request>, ApiError
     )),
     responses(
         (status = 200, description = "The answers; as server-sent events if `stream` is true.",
-            content((Completion = "application/json"), (String = "text/event-stream"))),
+            content((Completion = "application/json"), (ServerSentEvent = "text/event-stream"))),
         Errors,
     ),
 )]

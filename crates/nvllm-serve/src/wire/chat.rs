@@ -96,7 +96,7 @@ pub(crate) struct ChatCompletion {
     pub(crate) service_tier: Option<String>,
     pub(crate) system_fingerprint: Option<String>,
     pub(crate) usage: Usage,
-    #[schema(value_type = Option<Vec<Object>>)]
+    #[schema(value_type = Option<Vec<Option<Object>>>)]
     pub(crate) prompt_logprobs: Option<Vec<Value>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) prompt_token_ids: Option<Vec<u32>>,

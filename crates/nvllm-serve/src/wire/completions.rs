@@ -64,7 +64,7 @@ pub(crate) struct CompletionChoice {
     /// `stop` or `length`.
     pub(crate) finish_reason: Option<&'static str>,
     pub(crate) stop_reason: Option<StopReason>,
-    #[schema(value_type = Option<Vec<Object>>)]
+    #[schema(value_type = Option<Vec<Option<Object>>>)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) prompt_logprobs: Option<Vec<Value>>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -45,3 +45,12 @@ pub(crate) struct PromptTokensDetails {
     /// Prompt tokens whose keys and values were in the KV cache already.
     pub(crate) cached_tokens: usize,
 }
+
+/// An event of a streamed answer: for its description.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ServerSentEvent {
+    /// `error` for what comes in place of the rest.
+    event: Option<String>,
+    /// A chunk of the answer as JSON, or `[DONE]`.
+    data: String,
+}
