@@ -45,6 +45,12 @@ pub enum BenchError {
         /// What was asked and what is possible.
         problem: String,
     },
+    /// A server that cannot be measured.
+    #[error("the server: {problem}")]
+    Server {
+        /// What it does, or does not.
+        problem: String,
+    },
     /// The backend computes something else than it should.
     #[error("no measurement without correctness: {detail}")]
     Incorrect {
@@ -107,6 +113,7 @@ mod tests {
             BenchError::BadLine { path: "records.jsonl".into(), line: 2, problem: text("is cut short") },
             BenchError::Option { option: "--scale", problem: text("is 0") },
             BenchError::Incorrect { detail: text("token 3 differs") },
+            BenchError::Server { problem: text("is gone") },
             BenchError::Data { file: text("prompts.txt"), problem: text("is empty") },
             BenchError::Program { path: "python3".into(), problem: text("has ended") },
             BenchError::Request { number: 1, problem: text("the engine has stopped") },
@@ -125,6 +132,7 @@ mod tests {
             BenchError::Request { .. } => 7,
             BenchError::Engine(_) => 8,
             BenchError::Core(_) => 9,
+            BenchError::Server { .. } => 10,
         };
         assert!(all.iter().map(number).eq(0..10));
         for error in all {

@@ -64,6 +64,23 @@ pub fn resident_bytes() -> Option<usize> {
     kilobytes("/proc/self/status", "VmRSS:")
 }
 
+/// Bytes of memory; `None` where the system does not tell.
+pub fn total_bytes() -> Option<usize> {
+    kilobytes("/proc/meminfo", "MemTotal:")
+}
+
+/// CPU time that this process has taken, in seconds; `None` where the system does not tell.
+pub fn cpu_seconds() -> Option<f64> {
+    // Fields 14 and 15, counted after the name, which may hold blanks.
+    let stat = read("/proc/self/stat");
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let ticks = |at: usize| fields.get(at)?.parse::<f64>().ok();
+    Some((ticks(11)? + ticks(12)?) / TICKS_PER_SECOND)
+}
+
+/// The unit of `/proc/self/stat` on every Linux that this was built for.
+const TICKS_PER_SECOND: f64 = 100.0;
+
 /// Bytes that can be had without pushing anything out; `None` where the system does not tell.
 pub fn available_bytes() -> Option<usize> {
     kilobytes("/proc/meminfo", "MemAvailable:")

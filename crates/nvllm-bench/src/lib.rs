@@ -21,6 +21,7 @@ mod profile;
 mod prompt;
 pub mod record;
 pub mod report;
+pub mod server;
 pub mod stats;
 mod stepper;
 pub mod table;

@@ -9,6 +9,20 @@ use nvllm_engine::text::{EncodeOptions, SpecialText};
 
 use crate::{Result, gate};
 
+/// A place below `room` for each stream, far from its neighbours'.
+pub(crate) fn spread(stream: usize, room: usize) -> usize {
+    // A prime.
+    stream * 7919 % room
+}
+
+/// Numbers from 0 to 1, drawn evenly.
+pub(crate) fn draws(seed: u64) -> impl Iterator<Item = f64> {
+    (0_u32..).flat_map(move |at| {
+        let words = philox4x32(seed, [at, 0, 0, 0]);
+        words.map(|word| f64::from(word) / (f64::from(u32::MAX) + 1.0))
+    })
+}
+
 /// Spans of the held-out text where the model has a tokenizer, drawn ids where it has none.
 ///
 /// A span begins and ends between words, so that an engine that takes text only gets the same ids
@@ -50,8 +64,7 @@ impl Prompts {
         if room == 0 {
             return None;
         }
-        // A prime, so that streams spread over the text.
-        let first = stream * 7919 % room;
+        let first = spread(stream, room);
         let good = |start: &usize| self.begins[*start] && self.begins[start + len];
         let start = (first..room).chain(0..first).find(good)?;
         Some(&self.ids[start..start + len])

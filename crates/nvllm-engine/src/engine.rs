@@ -116,7 +116,7 @@ impl Engine {
     /// notices.
     pub fn submit(&self, request: Request, sink: Box<dyn EventSink>) -> Result<RequestId> {
         let submitted = Instant::now();
-        let Checked { new, n, texts } = self.shared.loaded()?.validator.check(request, submitted)?;
+        let Checked { new, n, masks, texts } = self.shared.loaded()?.validator.check(request, submitted)?;
         let prompt_len = new.prompt.len();
         let queued = self.shared.backlog.enter(new.tenant, prompt_len)?;
         let id = RequestId(NEXT_ID.fetch_add(1, Ordering::Relaxed));
@@ -124,7 +124,7 @@ impl Engine {
         // gone, the text stage finds the reason, which was noted before, and tells the client.
         let client = Client::new(sink, texts, prompt_len, submitted);
         let _ = self.stage.send(Message::Open(id, Box::new(client)));
-        let _ = self.commands.send(Command::Submit { id, new: Box::new(new), n, queued });
+        let _ = self.commands.send(Command::Submit { id, new: Box::new(new), n, masks, queued });
         Ok(id)
     }
 
@@ -223,6 +223,14 @@ impl Engine {
     pub fn abort(&self, id: RequestId) {
         // If the text thread is gone, so is the request.
         let _ = self.stage.send(Message::Abort(id));
+    }
+
+    /// Forgets every prefix that the KV cache has: requests that are submitted from now on compute
+    /// their prompts anew. Those that run keep what they have computed, and nobody else finds it.
+    /// Returns at once; it happens after the step that runs.
+    pub fn reset_prefix_cache(&self) {
+        // If the device thread is gone, so is the cache.
+        let _ = self.commands.send(Command::ResetPrefixCache);
     }
 
     /// Counts for metrics, as of the last step. Costs a lock that is held for a copy.

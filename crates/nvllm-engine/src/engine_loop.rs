@@ -4,6 +4,7 @@
 //! runs beside it.
 
 mod active;
+mod masks;
 mod reading;
 
 use std::collections::VecDeque;
@@ -12,24 +13,28 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender};
-use nvllm_core::{Backend, Executable, Step, StepId, Ticket};
+use nvllm_core::{Backend, Executable, SeqId, Step, StepId, Ticket};
 use nvllm_sched::{FinishReason, GroupConfig, NewSequence, SchedConfig, Scheduler, SeqEvent, Stats};
 
 use self::active::Active;
+use self::masks::Masks;
 use self::reading::Reading;
 use crate::backlog::Queued;
 use crate::shared::{Loaded, Shared};
 use crate::stats::DeviceTime;
 use crate::text_stage::{Message, NOT_NUMBERS, Output};
+use crate::token_mask::TokenMask;
 use crate::validator::Validator;
 use crate::{EngineInfo, LoadOptions, LoadPlan, LoadProgress, Model, RequestId, Result};
 
 /// What the device thread is asked, between steps.
 pub(crate) enum Command {
-    /// Queue a request that was checked.
-    Submit { id: RequestId, new: Box<NewSequence>, n: usize, queued: Queued },
+    /// Queue a request that was checked, with a mask for each choice or none.
+    Submit { id: RequestId, new: Box<NewSequence>, n: usize, masks: Vec<Box<dyn TokenMask>>, queued: Queued },
     /// End a choice, or all choices, whose client has the end already; it may have ended here too.
     Finish { id: RequestId, choice: Option<usize>, reason: FinishReason },
+    /// Forget what the prefix cache has.
+    ResetPrefixCache,
     /// Measure the backend's read bandwidth, in bytes a second.
     Bandwidth { reply: Sender<nvllm_core::Result<Option<f64>>> },
     /// End.
@@ -43,6 +48,7 @@ pub(crate) struct EngineLoop {
     sched: Scheduler,
     in_flight: VecDeque<(Ticket, Step)>,
     active: Active,
+    masks: Masks,
     /// Where deadlines are counted from.
     epoch: Instant,
     device_time: DeviceTime,
@@ -96,6 +102,7 @@ impl EngineLoop {
         };
         let _ = shared.loaded.set(Loaded { info, validator });
         let (in_flight, active) = (VecDeque::new(), Active::default());
+        let masks = Masks::new(model.spec.vocab_size);
         Ok(Self {
             epoch,
             device_time: DeviceTime::default(),
@@ -104,6 +111,7 @@ impl EngineLoop {
             sched,
             in_flight,
             active,
+            masks,
             read_bandwidth: None,
             looked_for_unusable: false,
             stage,
@@ -162,8 +170,9 @@ impl EngineLoop {
 
     fn obey(&mut self, command: Command) -> ControlFlow<()> {
         match command {
-            Command::Submit { id, new, n, queued } => self.submit(id, &new, n, queued),
+            Command::Submit { id, new, n, masks, queued } => self.submit(id, &new, n, masks, queued),
             Command::Finish { id, choice, reason } => self.finish(id, choice, reason),
+            Command::ResetPrefixCache => self.sched.reset_prefix_cache(),
             Command::Bandwidth { reply } => drop(reply.send(self.read_bandwidth())),
             Command::Stop => return ControlFlow::Break(()),
         }
@@ -178,14 +187,24 @@ impl EngineLoop {
         Ok(self.read_bandwidth)
     }
 
-    fn submit(&mut self, id: RequestId, new: &NewSequence, n: usize, queued: Queued) {
+    fn submit(
+        &mut self,
+        id: RequestId,
+        new: &NewSequence,
+        n: usize,
+        masks: Vec<Box<dyn TokenMask>>,
+        queued: Queued,
+    ) {
         let added = match self.shared.failure.reason() {
             // It failed after the caller had looked.
             Some(reason) => Err(reason.to_owned()),
             None => self.sched.add_choices(new, n).map_err(|e| e.to_string()),
         };
         match added {
-            Ok(seqs) => self.active.insert(id, &seqs, queued),
+            Ok(seqs) => {
+                self.masks.insert(&seqs, masks, &new.sampling);
+                self.active.insert(id, &seqs, queued);
+            }
             Err(error) => {
                 let failed = |choice| {
                     let error = Some(error.clone());
@@ -199,8 +218,14 @@ impl EngineLoop {
     fn finish(&mut self, id: RequestId, choice: Option<usize>, reason: FinishReason) {
         for seq in self.active.seqs_of(id, choice) {
             self.sched.finish(seq, reason);
-            self.active.remove(seq);
+            self.forget(seq);
         }
+    }
+
+    /// The sequence has ended.
+    fn forget(&mut self, seq: SeqId) {
+        self.active.remove(seq);
+        self.masks.remove(seq);
     }
 
     /// Ends those whose deadline has passed.
@@ -220,6 +245,11 @@ impl EngineLoop {
             // Before the step: on the host it runs to its end within the call.
             self.shared.stats.publish(self.sched.stats(), self.device_time);
             match self.exe.submit(&step) {
+                Ok(ticket) if !self.masks.is_empty() && step.awaits_masks() => {
+                    if self.mask(ticket, step) {
+                        return true;
+                    }
+                }
                 Ok(ticket) => self.in_flight.push_back((ticket, step)),
                 Err(e) => self.fail(step.id, &e.to_string()),
             }
@@ -228,10 +258,17 @@ impl EngineLoop {
             self.shared.stats.publish(self.sched.stats(), self.device_time);
             return planned;
         };
+        self.take_in(ticket, &step, true);
+        true
+    }
+
+    /// Waits for the oldest step and hands on what it made. `may_look`: whether the device may run
+    /// something else before the step after it has ended.
+    fn take_in(&mut self, ticket: Ticket, step: &Step, may_look: bool) {
         let collected = self.exe.collect(ticket).map_err(|e| e.to_string());
         let committed = collected.and_then(|output| {
-            let unusable = self.sched.unusable_part(&step, &output);
-            let not_numbers = unusable.map(|part| self.not_numbers(&part));
+            let unusable = self.sched.unusable_part(step, &output);
+            let not_numbers = unusable.filter(|_| may_look).map(|part| self.not_numbers(&part));
             self.device_time.count(output.span);
             let events = self.sched.commit(step.id, output).map_err(|e| e.to_string())?;
             Ok((events, not_numbers))
@@ -240,7 +277,6 @@ impl EngineLoop {
             Ok((events, not_numbers)) => self.report(events, not_numbers.as_deref()),
             Err(error) => self.fail(step.id, &error),
         }
-        true
     }
 
     /// Why the sequences of `part` end: their logits are no numbers. The first time it is looked up
@@ -324,12 +360,12 @@ impl EngineLoop {
                         Output::Token { token, logprobs, logits, at }
                     }
                     SeqEvent::Finished { reason: FinishReason::Unusable, .. } => {
-                        self.active.remove(seq);
+                        self.forget(seq);
                         let error = Some(error.unwrap_or(NOT_NUMBERS).into());
                         Output::Finished { reason: FinishReason::Failed, error }
                     }
                     SeqEvent::Finished { reason, .. } => {
-                        self.active.remove(seq);
+                        self.forget(seq);
                         let error = error.filter(|_| reason == FinishReason::Failed).map(String::from);
                         Output::Finished { reason, error }
                     }

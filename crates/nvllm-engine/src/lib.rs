@@ -21,6 +21,10 @@
 //! the caller's thread and put into a bounded queue, and may be aborted wherever it is; every
 //! request that was taken is told one end.
 //!
+//! What a request may sample can be restricted ([`Request::allowed_tokens`],
+//! [`Request::bad_words`]): a step with such a request gets its masks while it runs, and the tokens
+//! of others in it are what they are without it.
+//!
 //! ```
 //! use std::sync::Arc;
 //!
@@ -101,6 +105,7 @@ mod stats;
 mod stream;
 pub mod text;
 mod text_stage;
+mod token_mask;
 mod validator;
 pub mod verify;
 

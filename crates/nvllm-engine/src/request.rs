@@ -41,6 +41,12 @@ pub struct Request {
     pub sampling: SamplingParams,
     /// Tokens to generate at most; as many as there is room for if not given.
     pub max_tokens: Option<usize>,
+    /// The only tokens that may be sampled, at least one; all if not given.
+    pub allowed_tokens: Option<Vec<TokenId>>,
+    /// Token sequences that the output never holds: where it ends with all but the last token of
+    /// one, that token is not sampled. The prompt is not looked at. A choice that no token is left
+    /// for ends with [`FinishReason::Failed`].
+    pub bad_words: Vec<Vec<TokenId>>,
     /// Texts that end it.
     pub stop: Vec<String>,
     /// Whether the stop string or stop token is part of the text.
@@ -136,6 +142,9 @@ pub struct Finished {
     pub reason: FinishReason,
     /// What failed: given exactly if the reason is [`FinishReason::Failed`].
     pub error: Option<String>,
+    /// The stop string that was found: given exactly if the reason is
+    /// [`FinishReason::StopString`].
+    pub stop_string: Option<String>,
     /// Text that was held back until now.
     pub text: String,
     /// Tokens of the prompt.
@@ -161,6 +170,7 @@ impl Finished {
             choice: 0,
             reason: FinishReason::Failed,
             error: Some(error.into()),
+            stop_string: None,
             text: String::new(),
             prompt_tokens: 0,
             cached_tokens: 0,

@@ -121,7 +121,7 @@ impl TextStage {
     fn take_in(&mut self, id: RequestId, choice: usize, output: Output) {
         let Some(client) = self.clients.get_mut(&id).filter(|client| client.is_open(choice)) else { return };
         if let Output::Finished { reason, error } = output {
-            return self.end(id, Some(choice), &Ending { reason, error });
+            return self.end(id, Some(choice), &Ending { error, ..Ending::of(reason) });
         }
         match catch_unwind(AssertUnwindSafe(|| client.take_in(choice, output))) {
             Ok(None) => {}

@@ -9,6 +9,7 @@ use nvllm_sched::{NewSequence, SchedConfig, TenantId};
 use crate::request::MAX_SALT_LEN;
 use crate::text::Tokenizer;
 use crate::text_stage::TextStream;
+use crate::token_mask::{TokenLists, TokenMask};
 use crate::{EngineError, Request, Result};
 
 /// What requests are checked against. Fixed once the model is loaded, so that no thread has to be
@@ -29,6 +30,8 @@ pub(crate) struct Checked {
     pub(crate) new: NewSequence,
     /// Choices.
     pub(crate) n: usize,
+    /// Which tokens each choice may sample; none if all.
+    pub(crate) masks: Vec<Box<dyn TokenMask>>,
     /// The text that comes of each choice; `None` if the model has no tokenizer.
     pub(crate) texts: Vec<Option<TextStream>>,
 }
@@ -68,9 +71,14 @@ impl Validator {
         new.positions = request.positions.take().map(Into::into);
         new.tenant = TenantId(tenant as u32);
         new.cache_salt = request.cache_salt.take().map(Into::into);
+        let lists = TokenLists::new(&mut request, vocab_size)?;
+        new.masked = lists.is_some();
         new.deadline = request.deadline.map(|at| at.saturating_duration_since(self.epoch));
         new.check(n, &self.sched)?;
         let texts = (0..n).map(|_| TextStream::new(self.tokenizer.as_ref(), &request));
-        Ok(Checked { new, n, texts: texts.collect::<Result<_>>()? })
+        let texts = texts.collect::<Result<_>>()?;
+        let mask = |lists: TokenLists| -> Box<dyn TokenMask> { Box::new(lists) };
+        let masks = lists.into_iter().flat_map(|lists| vec![lists; n]).map(mask).collect();
+        Ok(Checked { new, n, masks, texts })
     }
 }

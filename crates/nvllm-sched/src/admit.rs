@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use nvllm_core::{BlockCopy, BlockId, InlineVec, SlotId, SlotReset};
 
-use crate::plan::{Draft, chunk};
+use crate::plan::{Draft, chunk_len};
 use crate::scheduler::Key;
 use crate::sequence::{Allocation, Phase};
 use crate::{Admitted, GroupConfig, Scheduler};
@@ -43,7 +43,7 @@ impl Scheduler {
             let Some((slot, reuse)) = slot.and_then(|slot| Some((slot, self.fitting(key)?))) else {
                 return self.yield_to(key);
             };
-            if chunk(&self.seqs[key], reuse.num_tokens, draft.tokens_left, draft.outputs_left).0 == 0 {
+            if chunk_len(&self.seqs[key], reuse.num_tokens, draft.tokens_left, draft.outputs_left) == 0 {
                 return;
             }
             self.allocate(key, slot, &reuse, draft);
@@ -133,6 +133,9 @@ impl Scheduler {
         let num_tokens = seq.prompt_len() - 1;
         // Its own tokens are not the leader's: after a preemption the cache has more.
         if leader.phase != Phase::Running || leader.committed <= num_tokens || !seq.output.is_empty() {
+            return None;
+        }
+        if leader.is_private {
             return None;
         }
         let held = leader.allocation.as_ref()?;

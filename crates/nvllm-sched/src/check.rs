@@ -92,9 +92,16 @@ impl Scheduler {
         }
         let mut steps: BTreeMap<Key, usize> = BTreeMap::new();
         let mut samples: BTreeMap<Key, usize> = BTreeMap::new();
-        for part in self.in_flight.iter().flat_map(|f| &f.parts) {
-            *steps.entry(part.key).or_default() += 1;
-            *samples.entry(part.key).or_default() += part.rows.iter().filter(|row| row.sample).count();
+        for flight in &self.in_flight {
+            let mut rows = flight.rows.iter();
+            for part in &flight.parts {
+                let own = rows.by_ref().take(part.num_rows);
+                *steps.entry(part.key).or_default() += 1;
+                *samples.entry(part.key).or_default() += own.filter(|row| row.sample).count();
+            }
+            if rows.len() > 0 {
+                return broken(format!("step {} has rows of no sequence", flight.id));
+            }
         }
         if steps.keys().any(|key| !self.seqs.contains(*key)) {
             return broken("a sequence was forgotten with a step in flight".into());

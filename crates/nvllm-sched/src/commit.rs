@@ -1,8 +1,9 @@
 //! What came back.
 
-use nvllm_core::{BlockId, RowOutput, SeqStep, Step, StepId, StepOutput};
+use nvllm_core::{BlockId, OutputRow, RowOutput, SeqStep, Step, StepId, StepOutput};
 
 use crate::scheduler::{InFlight, Key, Part};
+use crate::sequence::Phase;
 use crate::{FinishReason, Result, SchedError, Scheduler, SeqEvent};
 
 impl Scheduler {
@@ -11,7 +12,7 @@ impl Scheduler {
     ///
     /// Errors, with nothing changed, if the step is not in flight, an older one is, or the output
     /// lacks what was asked for.
-    pub fn commit(&mut self, step: StepId, output: StepOutput) -> Result<Vec<SeqEvent>> {
+    pub fn commit(&mut self, step: StepId, mut output: StepOutput) -> Result<Vec<SeqEvent>> {
         let first = self.in_flight.front().map(|f| f.id);
         if first != Some(step) {
             return match first.filter(|_| self.in_flight.iter().any(|f| f.id == step)) {
@@ -23,17 +24,18 @@ impl Scheduler {
             check_output(front, &output).map_err(|problem| SchedError::BadOutput { step, problem })?;
         }
         let Some(flight) = self.in_flight.pop_front() else { return Err(SchedError::UnknownStep { step }) };
-        let mut rows = output.rows.into_iter();
+        let (mut wants, mut rows) = (flight.rows.as_slice(), output.rows.as_mut_slice());
         let mut events = Vec::with_capacity(flight.parts.len());
         self.totals.num_steps += 1;
         for part in &flight.parts {
             self.count_prompt(part);
-            // All of its rows, whether they are looked at or not: the next sequence's follow them.
-            self.commit_part(part, &mut rows.by_ref().take(part.rows.len()), &mut events);
+            let own_wants = wants.split_off(..part.num_rows).unwrap_or_default();
+            let own_rows = rows.split_off_mut(..part.num_rows).unwrap_or_default();
+            self.commit_part(part, own_wants, own_rows, &mut events);
             self.publish(part);
             self.unpin(part.key);
         }
-        self.release_copied(&flight);
+        self.retire(flight);
         Ok(events)
     }
 
@@ -68,11 +70,23 @@ impl Scheduler {
         let mut events = Vec::new();
         for part in &failed.parts {
             self.seqs[part.key].is_lost = true;
-            events.extend(self.finish_key(part.key, FinishReason::Failed));
+            self.finish_broken(part.key, FinishReason::Failed, &mut events);
             self.unpin(part.key);
         }
-        self.release_copied(&failed);
+        self.retire(failed);
         Ok(events)
+    }
+
+    /// Ends a sequence that cannot go on, and with it the choices that wait for its prompt if rows
+    /// of that are wanted which it has not reported: nobody else would.
+    fn finish_broken(&mut self, key: Key, reason: FinishReason, events: &mut Vec<SeqEvent>) {
+        let seq = &self.seqs[key];
+        let wanted = seq.new.logits || seq.new.prompt_logprobs.is_some();
+        let lacks = wanted && seq.reported + 1 < seq.prompt_len();
+        let followers = if lacks { seq.followers.clone() } else { Vec::new() };
+        for key in std::iter::once(key).chain(followers) {
+            events.extend(self.finish_key(key, reason));
+        }
     }
 
     /// Counts the prompt tokens that a committed step computed for a sequence.
@@ -82,42 +96,48 @@ impl Scheduler {
         self.totals.num_prompt_tokens += computed as u64;
     }
 
-    /// Takes in the rows of a part. The iterator has exactly those, and is used up.
+    /// Takes in the rows of a part, one for each of `wants`.
     fn commit_part(
         &mut self,
         part: &Part,
-        rows: &mut dyn Iterator<Item = RowOutput>,
+        wants: &[OutputRow],
+        rows: &mut [RowOutput],
         events: &mut Vec<SeqEvent>,
     ) {
         let state = &mut self.seqs[part.key];
         if state.is_finished() {
-            return rows.for_each(|row| state.is_lost |= row.unusable);
+            state.is_lost |= rows.iter().any(|row| row.unusable);
+            return;
         }
         let seq = state.id;
         let mut reason = None;
         let num_before = state.output.len();
-        for (want, row) in part.rows.iter().zip(&mut *rows) {
-            let RowOutput { token, logprobs, values: logits, unusable } = row;
+        for (want, row) in wants.iter().zip(rows) {
             let index = part.first + want.index as usize;
-            if unusable {
+            if row.unusable {
                 state.is_lost = true;
                 reason = Some(FinishReason::Unusable);
                 break;
             }
             state.reported = index + 1;
-            if let Some(token) = token.filter(|_| want.sample) {
-                let logprobs = logprobs.filter(|_| want.top_logprobs.is_some());
+            if let Some(token) = row.token.filter(|_| want.sample) {
                 state.output.push(token);
-                events.push(SeqEvent::Token { seq, index, token, logprobs, logits });
-                if state.new.sampling.stop_tokens.contains(&token) {
+                // Made where it lies: `push` would make it on the stack and move it.
+                events.extend(std::iter::once_with(|| SeqEvent::Token {
+                    seq,
+                    index,
+                    token,
+                    logprobs: row.logprobs.take().filter(|_| want.top_logprobs.is_some()),
+                    logits: row.values.take(),
+                }));
+                if state.stop_tokens.contains(&token) {
                     reason = Some(FinishReason::StopToken(token));
                 }
             } else {
-                let logprobs = logprobs.filter(|_| want.target.is_some());
-                events.push(SeqEvent::PromptRow { seq, index, logprobs, logits });
+                let logprobs = row.logprobs.take().filter(|_| want.target.is_some());
+                events.push(SeqEvent::PromptRow { seq, index, logprobs, logits: row.values.take() });
             }
         }
-        rows.for_each(drop);
         let num_new = state.output.len() - num_before;
         let prompt_done = part.first + part.len >= state.prompt_len();
         if reason.is_none() && prompt_done && state.output.len() >= state.max_tokens {
@@ -125,7 +145,11 @@ impl Scheduler {
         }
         self.totals.num_output_tokens += num_new as u64;
         self.queue.charge(state.place(), num_new);
-        events.extend(reason.and_then(|reason| self.finish_key(part.key, reason)));
+        match reason {
+            Some(FinishReason::Unusable) => self.finish_broken(part.key, FinishReason::Unusable, events),
+            Some(reason) => events.extend(self.finish_key(part.key, reason)),
+            None => {}
+        }
     }
 
     /// Lets other sequences find the blocks that a committed step has filled and, when that was the
@@ -139,8 +163,10 @@ impl Scheduler {
         let end = part.first + part.len;
         seq.committed = end;
         // A sequence that has ended may have run on from tokens that nobody knows.
-        let num_full = end.min(seq.prompt_len() + seq.output.len()) / config.block_len;
-        if config.prefix_cache && seq.new.positions.is_none() && num_full > seq.num_published {
+        let filled = end.min(seq.prompt_len() + seq.output.len());
+        let has_new = filled >= (seq.num_published + 1) * config.block_len;
+        if has_new && config.prefix_cache && !seq.is_private && seq.new.positions.is_none() {
+            let num_full = filled / config.block_len;
             seq.hash_blocks(num_full, config.block_len);
             let tables = seq.allocation.iter().flat_map(|held| &held.tables);
             for (pool, table) in pools.iter_mut().zip(tables) {
@@ -150,9 +176,11 @@ impl Scheduler {
             }
             seq.num_published = num_full;
         }
-        let prompt_done = end >= seq.prompt_len();
-        self.give_back(part.key, end);
-        if prompt_done {
+        let has_followers = end >= seq.prompt_len() && !seq.followers.is_empty();
+        if config.has_windows() {
+            self.give_back(part.key, end);
+        }
+        if has_followers {
             self.enqueue_followers(part.key);
         }
     }
@@ -161,22 +189,26 @@ impl Scheduler {
     fn unpin(&mut self, key: Key) {
         let seq = &mut self.seqs[key];
         seq.in_flight = seq.in_flight.saturating_sub(1);
-        self.settle(key);
+        if seq.phase != Phase::Running {
+            self.settle(key);
+        }
     }
 
-    /// Gives back the blocks that a step copied from.
-    fn release_copied(&mut self, flight: &InFlight) {
-        flight.copied.iter().for_each(|(group, block)| self.pools[*group].release(&[*block]));
+    /// Gives back the blocks that a step copied from, and keeps its memory for another step.
+    fn retire(&mut self, mut flight: InFlight) {
+        flight.parts.clear();
+        flight.rows.clear();
+        flight.copied.drain(..).for_each(|(group, block)| self.pools[group].release(&[block]));
+        self.spare_flight = Some(flight);
     }
 }
 
 /// Whether a backend's output has everything that the step's rows want.
 fn check_output(step: &InFlight, output: &StepOutput) -> Result<(), String> {
-    let wants: Vec<_> = step.parts.iter().flat_map(|part| &part.rows).collect();
-    if output.rows.len() != wants.len() {
-        return Err(format!("has {} rows; the step wants {}", output.rows.len(), wants.len()));
+    if output.rows.len() != step.rows.len() {
+        return Err(format!("has {} rows; the step wants {}", output.rows.len(), step.rows.len()));
     }
-    for (i, (want, row)) in wants.into_iter().zip(&output.rows).enumerate() {
+    for (i, (want, row)) in step.rows.iter().zip(&output.rows).enumerate() {
         if row.unusable {
             continue;
         }

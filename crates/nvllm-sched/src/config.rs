@@ -91,6 +91,11 @@ impl SchedConfig {
         }
     }
 
+    /// Whether blocks are given back while their sequence runs.
+    pub(crate) fn has_windows(&self) -> bool {
+        self.groups.iter().any(|group| group.window.is_some())
+    }
+
     /// KV blocks that hold `len` positions.
     pub(crate) const fn blocks_for(&self, len: usize) -> usize {
         len.div_ceil(self.block_len)

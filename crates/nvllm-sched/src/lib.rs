@@ -36,8 +36,11 @@
 //! that a trace can be a snapshot and a million random interleavings a unit test.
 //! [`Scheduler::check`] states every invariant.
 //!
-//! Deliberately absent, and admitted by the types: speculative steps, grammar masks, adapters
-//! (whose name will be part of a prefix's root hash, beside the salt). Text is absent for good:
+//! **Masks.** What may be sampled is not decided here: a masked sequence's rows await masks, and
+//! [`Scheduler::masked_rows`] says which rows these are and what came before their tokens.
+//!
+//! Deliberately absent, and admitted by the types: speculative steps, adapters (whose name will be
+//! part of a prefix's root hash, beside the salt). Text is absent for good:
 //! stop strings are the engine's, which calls [`Scheduler::finish`].
 
 mod admit;
@@ -47,6 +50,7 @@ mod config;
 mod error;
 mod event;
 mod free_list;
+mod masks;
 mod plan;
 mod pool;
 mod preempt;
@@ -61,5 +65,6 @@ mod tests;
 pub use config::{GroupConfig, SchedConfig};
 pub use error::{Result, SchedError};
 pub use event::{Admitted, FinishReason, SeqEvent};
+pub use masks::MaskedRow;
 pub use scheduler::{Scheduler, Stats, Totals};
 pub use sequence::{NewSequence, TenantId};

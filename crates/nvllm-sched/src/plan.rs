@@ -1,6 +1,8 @@
 //! What runs next.
 
-use nvllm_core::{InlineVec, OutputRow, SeqStep, Source, Step};
+use std::sync::Arc;
+
+use nvllm_core::{InlineVec, SeqStep, Source, Step};
 
 use crate::Scheduler;
 use crate::scheduler::{InFlight, Key, Part};
@@ -9,7 +11,7 @@ use crate::sequence::{Phase, Sequence};
 /// A step in the making.
 pub(crate) struct Draft {
     pub(crate) step: Step,
-    pub(crate) parts: Vec<Part>,
+    pub(crate) flight: InFlight,
     pub(crate) tokens_left: usize,
     pub(crate) outputs_left: usize,
     /// Whether a running sequence sits out for want of blocks.
@@ -27,9 +29,10 @@ impl Scheduler {
         if self.in_flight.len() >= self.config.max_in_flight {
             return None;
         }
+        let flight = self.spare_flight.take().unwrap_or_default();
         let mut draft = Draft {
             step: Step { id: self.next_step, ..Step::default() },
-            parts: Vec::with_capacity(self.running.len()),
+            flight: InFlight { id: self.next_step, ..flight },
             tokens_left: self.config.step_tokens,
             outputs_left: self.config.step_outputs,
             starved: false,
@@ -37,12 +40,13 @@ impl Scheduler {
         draft.step.seqs.reserve(self.running.len());
         self.plan_running(&mut draft);
         self.admit(&mut draft);
-        if draft.parts.is_empty() {
+        if draft.flight.parts.is_empty() {
+            self.spare_flight = Some(draft.flight);
             return None;
         }
         self.next_step.0 += 1;
-        let copied = draft.step.copies.iter().map(|copy| (copy.group, copy.from)).collect();
-        self.in_flight.push_back(InFlight { id: draft.step.id, parts: draft.parts, copied });
+        draft.flight.copied.extend(draft.step.copies.iter().map(|copy| (copy.group, copy.from)));
+        self.in_flight.push_back(draft.flight);
         Some(draft.step)
     }
 
@@ -52,83 +56,112 @@ impl Scheduler {
     ///
     /// The order is kept (the sort is stable), so that those who take turns go round.
     fn plan_running(&mut self, draft: &mut Draft) {
-        let turn = |&key: &Key| {
-            (self.seqs[key].last_step, self.seqs[key].num_pending(self.seqs[key].computed) > 1, key)
+        let Self { running, seqs, .. } = self;
+        let turn = |key: &Key| {
+            let seq = &seqs[*key];
+            (seq.last_step, seq.num_pending(seq.computed) > 1)
         };
-        let mut turns: Vec<_> = self.running.iter().map(turn).collect();
-        turns.sort_by_key(|&(last_step, is_chunk, _)| (last_step, is_chunk));
-        self.running.clear();
-        self.running.extend(turns.iter().map(|(_, _, key)| key));
-        for (_, _, key) in turns {
+        // Mostly they are in order: all were part of the step before.
+        if !running.is_sorted_by_key(turn) {
+            running.sort_by_cached_key(turn);
+        }
+        let mut turns = std::mem::take(&mut self.turns);
+        turns.clone_from(&self.running);
+        for &key in &turns {
             // It may have been preempted for one that went before it.
             if self.seqs[key].phase == Phase::Running {
                 self.push(key, draft);
             }
         }
+        self.turns = turns;
     }
 
     /// Adds as much of a sequence to the step as budgets and blocks allow.
     pub(crate) fn push(&mut self, key: Key, draft: &mut Draft) {
-        let (mut len, mut rows) =
-            chunk(&self.seqs[key], self.seqs[key].computed, draft.tokens_left, draft.outputs_left);
+        let first = self.seqs[key].computed;
+        let mut len = chunk_len(&self.seqs[key], first, draft.tokens_left, draft.outputs_left);
         if len == 0 {
             return;
         }
-        let room = self.make_room(key, len, draft);
-        if room < len {
-            draft.starved = true;
-            (len, rows) = chunk(&self.seqs[key], self.seqs[key].computed, room, draft.outputs_left);
-            if len == 0 {
+        // One that decodes needs a new block once in as many steps as a block has positions.
+        if !self.covers(key, first + len) {
+            let room = self.make_room(key, len, draft);
+            if room < len {
+                draft.starved = true;
+                len = chunk_len(&self.seqs[key], first, room, draft.outputs_left);
+                if len == 0 {
+                    return;
+                }
+            }
+            if !self.grow(key, first + len) {
                 return;
             }
         }
         let seq = &mut self.seqs[key];
-        let (first, end) = (seq.computed, seq.computed + len);
-        let num_blocks = self.config.blocks_for(end);
-        let Some(held) = seq.allocation.as_mut() else { return };
-        for (pool, table) in self.pools.iter_mut().zip(&mut held.tables) {
-            let num_new = num_blocks.saturating_sub(table.len());
-            if num_new > 0 {
-                // There is room, so this cannot fail; if it did, the sequence would sit out.
-                let Some(new) = pool.alloc(num_new) else { return };
-                *table = table.iter().copied().chain(new).collect();
+        let end = first + len;
+        let Some(held) = &seq.allocation else { return };
+        // Made and filled where it lies: `push` would make it on the stack and move it, which takes
+        // as long as all that it is filled with.
+        draft.step.seqs.extend(std::iter::once_with(|| SeqStep {
+            slot: held.slot,
+            tokens: InlineVec::new(),
+            positions: InlineVec::new(),
+            kv_start: Source::Host(first as u32),
+            block_tables: InlineVec::new(),
+            outputs: InlineVec::new(),
+        }));
+        let Some(out) = draft.step.seqs.last_mut() else { return };
+        held.tables.iter().for_each(|table| out.block_tables.push(Arc::clone(table)));
+        out.tokens.reserve_exact(len);
+        out.positions.reserve_exact(len);
+        let mut num_samples = 0;
+        for index in first..end {
+            out.tokens.push(seq.token(index));
+            out.positions.push(Source::Host(seq.position(index)));
+            if let Some(row) = seq.output_row(index, index - first) {
+                num_samples += usize::from(row.sample);
+                out.outputs.push(row);
+                draft.flight.rows.push(row);
             }
         }
-        let (slot, block_tables) = (held.slot, held.tables.clone());
-        draft.step.seqs.push(SeqStep {
-            slot,
-            tokens: (first..end).map(|i| seq.token(i)).collect(),
-            positions: (first..end).map(|i| Source::Host(seq.position(i))).collect(),
-            kv_start: Source::Host(first as u32),
-            block_tables,
-            outputs: rows.clone(),
-        });
+        let num_rows = out.outputs.len();
+        draft.flight.parts.push(Part { key, first, len, num_rows });
         draft.tokens_left -= len;
-        draft.outputs_left -= rows.len();
+        draft.outputs_left -= num_rows;
         seq.computed = end;
-        seq.num_sampled += rows.iter().filter(|row| row.sample).count();
+        seq.num_sampled += num_samples;
         seq.in_flight += 1;
         seq.last_step = draft.step.id;
-        draft.parts.push(Part { key, first, len, rows });
+    }
+
+    /// Whether a sequence holds the blocks of its first `len` KV positions.
+    fn covers(&self, key: Key, len: usize) -> bool {
+        let mut tables = self.seqs[key].allocation.iter().flat_map(|held| &held.tables);
+        tables.all(|table| len <= table.len() * self.config.block_len)
+    }
+
+    /// Takes the blocks that a sequence lacks for its first `len` KV positions. There is room, so
+    /// this cannot fail; if it did, the sequence would sit out.
+    fn grow(&mut self, key: Key, len: usize) -> bool {
+        let num_blocks = self.config.blocks_for(len);
+        let tables = self.seqs[key].allocation.iter_mut().flat_map(|held| &mut held.tables);
+        for (pool, table) in self.pools.iter_mut().zip(tables) {
+            let num_new = num_blocks.saturating_sub(table.len());
+            let Some(new) = pool.alloc(num_new) else { return false };
+            *table = table.iter().chain(new.iter()).copied().collect();
+        }
+        true
     }
 }
 
-/// The next tokens of `seq` from index `first` on within `max_tokens`, stopping before the row that
-/// would be one output too many.
-pub(crate) fn chunk(
-    seq: &Sequence,
-    first: usize,
-    max_tokens: usize,
-    max_outputs: usize,
-) -> (usize, InlineVec<OutputRow>) {
+/// How many tokens of `seq` from index `first` on are next within `max_tokens`, stopping before the
+/// row that would be one output too many.
+pub(crate) fn chunk_len(seq: &Sequence, first: usize, max_tokens: usize, max_outputs: usize) -> usize {
     let len = seq.num_pending(first).min(max_tokens);
-    let mut rows = InlineVec::new();
-    for at in 0..len {
-        let row = seq.output_row(first + at, at);
-        if row.is_some() && rows.len() == max_outputs {
-            return (at, rows);
-        }
-        rows.extend(row);
+    // No token has more than one row. So it is in decoding: no row is looked at.
+    if len <= max_outputs {
+        return len;
     }
-    (len, rows)
+    let mut wanted = (0..len).filter(|at| seq.output_row(first + at, *at).is_some());
+    wanted.nth(max_outputs).unwrap_or(len)
 }

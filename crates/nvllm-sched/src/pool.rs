@@ -5,7 +5,7 @@
 //! until it is handed out: first those that hold nothing that can be found, then the one that has
 //! been free longest.
 
-use nvllm_core::BlockId;
+use nvllm_core::{BlockId, InlineVec};
 
 use crate::free_list::FreeList;
 use crate::prefix::{BlockHash, PrefixCache};
@@ -51,11 +51,11 @@ impl BlockPool {
 
     /// Takes `n` blocks, each held once, or none if fewer are free. What they held can no longer be
     /// found.
-    pub(crate) fn alloc(&mut self, n: usize) -> Option<Vec<BlockId>> {
+    pub(crate) fn alloc(&mut self, n: usize) -> Option<InlineVec<BlockId>> {
         if n > self.free.len() {
             return None;
         }
-        let blocks: Vec<BlockId> = (0..n).map_while(|_| self.free.pop_front()).collect();
+        let blocks: InlineVec<BlockId> = (0..n).map_while(|_| self.free.pop_front()).collect();
         for block in &blocks {
             self.refs[block.index()] = 1;
             self.cache.forget(*block);
@@ -96,6 +96,11 @@ impl BlockPool {
         self.cache.find(hash)
     }
 
+    /// Lets no block be found by what it holds now.
+    pub(crate) fn forget_all(&mut self) {
+        self.cache.clear();
+    }
+
     pub(crate) fn hash_of(&self, block: BlockId) -> Option<&BlockHash> {
         self.cache.hash_of(block)
     }
@@ -129,7 +134,7 @@ impl BlockPool {
 mod tests {
     use super::*;
 
-    fn ids(ids: &[u32]) -> Vec<BlockId> {
+    fn ids(ids: &[u32]) -> InlineVec<BlockId> {
         ids.iter().copied().map(BlockId).collect()
     }
 

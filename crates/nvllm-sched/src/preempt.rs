@@ -32,8 +32,7 @@ impl Scheduler {
     /// Whether steps in flight pin blocks that are free once they are committed: those are waited
     /// for, and nobody is preempted meanwhile.
     fn blocks_are_coming(&self) -> bool {
-        let windows = self.config.groups.iter().any(|group| group.window.is_some());
-        self.num_pinned > 0 || windows && !self.in_flight.is_empty()
+        self.num_pinned > 0 || self.config.has_windows() && !self.in_flight.is_empty()
     }
 
     /// How many of the next `len` tokens, or more, a sequence can go on by with the blocks that it

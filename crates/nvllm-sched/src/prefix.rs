@@ -7,6 +7,7 @@
 //! cached.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use nvllm_core::{BlockId, TokenId};
 use sha2::{Digest, Sha256};
@@ -24,7 +25,17 @@ impl BlockHash {
     /// The hash of the block that follows this one and holds `tokens`.
     pub(crate) fn next(&self, tokens: impl Iterator<Item = TokenId>) -> Self {
         let mut hash = Sha256::new_with_prefix(self.0);
-        tokens.for_each(|token| hash.update(token.0.to_le_bytes()));
+        // Updates cost by the call more than by the byte.
+        let (mut bytes, mut len) = ([0; 128], 0);
+        tokens.for_each(|token| {
+            if len == bytes.len() {
+                hash.update(bytes);
+                len = 0;
+            }
+            bytes[len..len + 4].copy_from_slice(&token.0.to_le_bytes());
+            len += 4;
+        });
+        hash.update(&bytes[..len]);
         Self(hash.finalize().into())
     }
 }
@@ -51,9 +62,12 @@ impl PrefixCache {
 
     /// Lets `block` be found by `hash`, unless another block is.
     pub(crate) fn publish(&mut self, block: BlockId, hash: BlockHash) {
-        if !self.by_hash.contains_key(&hash) && self.of_block[block.index()].is_none() {
-            self.by_hash.insert(hash, block);
-            self.of_block[block.index()] = Some(hash);
+        let own = &mut self.of_block[block.index()];
+        if own.is_none()
+            && let Entry::Vacant(entry) = self.by_hash.entry(hash)
+        {
+            entry.insert(block);
+            *own = Some(hash);
         }
     }
 
@@ -62,6 +76,12 @@ impl PrefixCache {
         if let Some(hash) = self.of_block[block.index()].take() {
             self.by_hash.remove(&hash);
         }
+    }
+
+    /// Forgets what all blocks hold.
+    pub(crate) fn clear(&mut self) {
+        self.by_hash.clear();
+        self.of_block.fill(None);
     }
 
     /// Whether both directions agree.
@@ -116,6 +136,10 @@ mod tests {
         assert_eq!(cache.find(&a), Some(BlockId(1)));
         cache.forget(BlockId(1));
         assert_eq!((cache.find(&a), cache.hash_of(BlockId(1))), (None, None));
+        cache.check().unwrap();
+        cache.publish(BlockId(2), b);
+        cache.clear();
+        assert_eq!((cache.find(&b), cache.hash_of(BlockId(2))), (None, None));
         cache.check().unwrap();
     }
 

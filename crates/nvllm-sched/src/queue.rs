@@ -196,6 +196,14 @@ mod tests {
     }
 
     #[test]
+    fn a_turn_is_over_when_its_tokens_are_used_up_exactly() {
+        let seqs = [(1, place(0, 0)), (2, place(0, 0)), (3, place(0, 0)), (4, place(0, 1)), (5, place(0, 1))];
+        let (mut queue, places) = filled(&[1, 1], 8, &seqs);
+        let order: Vec<u64> = std::iter::from_fn(|| serve(&mut queue, &places, 4)).collect();
+        assert_eq!(order, [1, 2, 4, 5, 3]);
+    }
+
+    #[test]
     fn generated_tokens_are_charged_too_and_a_debt_is_waited_out() {
         let seqs = [(1, place(0, 0)), (2, place(0, 0)), (3, place(0, 1)), (4, place(0, 1)), (5, place(0, 1))];
         let (mut queue, places) = filled(&[1, 1], 8, &seqs);

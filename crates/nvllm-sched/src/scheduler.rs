@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nvllm_core::{BlockId, InlineVec, OutputRow, SamplingParams, SeqId, SlotId, StepId};
+use nvllm_core::{BlockId, OutputRow, SamplingParams, SeqId, SlotId, StepId};
 use slab::Slab;
 
 use crate::pool::BlockPool;
@@ -23,14 +23,17 @@ pub(crate) struct Part {
     pub(crate) first: usize,
     /// New tokens.
     pub(crate) len: usize,
-    pub(crate) rows: InlineVec<OutputRow>,
+    /// How many of the step's rows are its own: those that follow the ones of the part before.
+    pub(crate) num_rows: usize,
 }
 
 /// An uncommitted step.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct InFlight {
     pub(crate) id: StepId,
     pub(crate) parts: Vec<Part>,
+    /// The output rows of all parts.
+    pub(crate) rows: Vec<OutputRow>,
     /// Blocks that it copies from, by KV group, held for that.
     pub(crate) copied: Vec<(usize, BlockId)>,
 }
@@ -90,6 +93,10 @@ pub struct Scheduler {
     /// Those that end by the clock.
     pub(crate) deadlines: BTreeSet<(Duration, SeqId)>,
     pub(crate) in_flight: VecDeque<InFlight>,
+    /// A committed step, emptied, whose memory the next one takes.
+    pub(crate) spare_flight: Option<InFlight>,
+    /// The order of turns of the step in the making; between steps only its memory counts.
+    pub(crate) turns: Vec<Key>,
     /// Those that the last call of `plan` gave a slot.
     pub(crate) admitted: Vec<Admitted>,
     pub(crate) totals: Totals,
@@ -112,6 +119,8 @@ impl Scheduler {
             num_pinned: 0,
             deadlines: BTreeSet::new(),
             in_flight: VecDeque::new(),
+            spare_flight: None,
+            turns: Vec::new(),
             admitted: Vec::new(),
             totals: Totals::default(),
             // From 1, so that 0 in a trace or a default is nobody.
@@ -250,11 +259,22 @@ impl Scheduler {
         if phase == Phase::Preempted {
             (seq.computed, seq.committed) = (0, 0);
             seq.num_published = 0;
+            seq.is_private = false;
             seq.phase = Phase::Waiting;
             self.queue.resume(seq.place(), seq.id);
         } else {
             self.keys.remove(&seq.id);
             self.seqs.remove(key);
+        }
+    }
+
+    /// Forgets all prefixes: no sequence that is admitted from now on finds what was computed
+    /// before. Those that run keep their blocks, which others no longer find, and what they go on
+    /// to compute from them is not found either.
+    pub fn reset_prefix_cache(&mut self) {
+        self.pools.iter_mut().for_each(BlockPool::forget_all);
+        for (_, seq) in &mut self.seqs {
+            seq.is_private = seq.allocation.is_some();
         }
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nvllm_core::{BlockId, InlineVec, OutputRow, SamplingParams, SeqId, SlotId, Source, StepId, TokenId};
+use smallvec::SmallVec;
 
 use crate::prefix::BlockHash;
 use crate::queue::Place;
@@ -38,6 +39,10 @@ pub struct NewSequence {
     pub prompt_logprobs: Option<u16>,
     /// The logits of every row, prompt and output.
     pub logits: bool,
+    /// Whether each token that it samples awaits a mask: see [`Scheduler::masked_rows`].
+    ///
+    /// [`Scheduler::masked_rows`]: crate::Scheduler::masked_rows
+    pub masked: bool,
     /// Smaller is admitted earlier, and preempts running sequences of a larger number where slots
     /// or blocks are lacking; among equals tenants take turns, and each tenant's go by arrival.
     /// Urgent sequences without end keep others waiting without end.
@@ -65,6 +70,7 @@ impl NewSequence {
             logprobs: None,
             prompt_logprobs: None,
             logits: false,
+            masked: false,
             priority: 0,
             positions: None,
             tenant: TenantId::default(),
@@ -196,6 +202,8 @@ pub(crate) struct Sequence {
     pub(crate) new: NewSequence,
     /// Tokens that it samples at most: what was asked for, clamped.
     pub(crate) max_tokens: usize,
+    /// Those of its sampling parameters, close at hand: every sampled token is compared with them.
+    pub(crate) stop_tokens: SmallVec<[TokenId; 4]>,
     /// Sampled and committed.
     pub(crate) output: Vec<TokenId>,
     /// Number of sampled tokens, including those of steps in flight.
@@ -221,6 +229,9 @@ pub(crate) struct Sequence {
     pub(crate) hashes: Vec<BlockHash>,
     /// Full blocks that other sequences can find.
     pub(crate) num_published: usize,
+    /// Whether it holds keys and values from before the prefix cache was reset: no other sequence
+    /// is to find what it computes from them.
+    pub(crate) is_private: bool,
     /// Other choices of its prompt that wait for it to be computed.
     pub(crate) followers: Vec<Key>,
     /// The choice whose blocks it shares, if that still runs at its admission.
@@ -231,6 +242,7 @@ impl Sequence {
     pub(crate) fn new(id: SeqId, new: NewSequence, max_tokens: usize) -> Self {
         Self {
             id,
+            stop_tokens: new.sampling.stop_tokens.as_slice().into(),
             new,
             max_tokens,
             output: Vec::new(),
@@ -245,6 +257,7 @@ impl Sequence {
             last_step: StepId(0),
             hashes: Vec::new(),
             num_published: 0,
+            is_private: false,
             followers: Vec::new(),
             leader: None,
         }
@@ -304,12 +317,11 @@ impl Sequence {
         }
     }
 
-    /// The token at `index`, if the host knows it.
-    pub(crate) fn host_token(&self, index: usize) -> Option<TokenId> {
-        match index.checked_sub(self.prompt_len()) {
-            None => self.new.prompt.get(index).copied(),
-            Some(at) => self.output.get(at).copied(),
-        }
+    /// The tokens from index `first` on that the host knows.
+    fn host_tokens(&self, first: usize) -> impl Iterator<Item = &TokenId> {
+        let prompt = self.new.prompt.get(first..).unwrap_or_default();
+        let output = self.output.get(first.saturating_sub(self.prompt_len())..).unwrap_or_default();
+        prompt.iter().chain(output)
     }
 
     /// Tokens from the first on that a prefix found in the cache may stand for: not the last, which
@@ -330,8 +342,7 @@ impl Sequence {
             let before = self.hashes.last().copied();
             let before = before.unwrap_or_else(|| BlockHash::root(self.new.cache_salt.as_deref()));
             let first = self.hashes.len() * block_len;
-            let tokens = (first..first + block_len).map_while(|index| self.host_token(index));
-            self.hashes.push(before.next(tokens));
+            self.hashes.push(before.next(self.host_tokens(first).take(block_len).copied()));
         }
     }
 
@@ -345,7 +356,9 @@ impl Sequence {
         let target = scored.map(|_| self.new.prompt[index + 1]);
         let top_logprobs = if sample { self.new.logprobs } else { scored };
         let values = self.new.logits;
-        let row = OutputRow { sample, target, top_logprobs, values, ..OutputRow::new(at as u32) };
+        let awaits_mask = sample && self.new.masked;
+        let row =
+            OutputRow { sample, awaits_mask, target, top_logprobs, values, ..OutputRow::new(at as u32) };
         (sample || target.is_some() || values).then_some(row)
     }
 }

@@ -3,11 +3,16 @@
 use std::sync::Arc;
 
 use axum::Router;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
 use nvllm_engine::{EngineError, Health, Request};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::error::ApiError;
 use crate::generator::Generator;
+use crate::metrics::{self, Metrics};
+use crate::openapi;
 use crate::render::now;
 use crate::routes;
 use crate::served::Served;
@@ -18,13 +23,14 @@ use crate::submission::Submission;
 pub(crate) struct App {
     pub(crate) served: Arc<Served>,
     pub(crate) generator: Arc<dyn Generator>,
+    pub(crate) metrics: Arc<Metrics>,
     /// Seconds since 1970 when it was made.
     pub(crate) created: u64,
 }
 
 impl App {
-    pub(crate) fn new(served: Served, generator: Arc<dyn Generator>) -> Self {
-        Self { served: Arc::new(served), generator, created: now() }
+    pub(crate) fn new(served: Served, generator: Arc<dyn Generator>, metrics: Metrics) -> Self {
+        Self { served: Arc::new(served), generator, metrics: Arc::new(metrics), created: now() }
     }
 
     /// Errors if no request would be taken now: said before a body is looked at, as routers send
@@ -45,29 +51,56 @@ impl App {
 
     /// Submits one request for each prompt, under `param`'s name if the prompt is at fault.
     pub(crate) fn submit(&self, requests: Vec<Request>, param: &str) -> Result<Submission, ApiError> {
-        Submission::new(&self.generator, requests).map_err(|error| {
+        Submission::new(&self.generator, requests, &self.metrics).map_err(|error| {
             if error.status == axum::http::StatusCode::BAD_REQUEST { error.about(param) } else { error }
         })
     }
 }
 
-/// All routes.
+/// All routes, with their description.
+pub(crate) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::with_openapi(openapi::head())
+        .routes(routes!(routes::chat::create))
+        .routes(routes!(routes::chat::render))
+        .routes(routes!(routes::completions::create))
+        .routes(routes!(routes::completions::render))
+        .routes(routes!(routes::responses::create))
+        .routes(routes!(routes::responses::input_tokens))
+        .routes(routes!(routes::messages::create))
+        .routes(routes!(routes::messages::count_tokens))
+        .routes(routes!(routes::models::list))
+        .routes(routes!(routes::models::get))
+        .routes(routes!(routes::tokenize::tokenize))
+        .routes(routes!(routes::tokenize::detokenize))
+        .routes(routes!(routes::tokenize::info))
+        .routes(routes!(routes::health::live))
+        .routes(routes!(routes::health::ready))
+        .routes(routes!(routes::health::ping))
+        .routes(routes!(routes::health::version))
+        .routes(routes!(routes::metrics::metrics))
+        .routes(routes!(routes::metrics::load))
+        .routes(routes!(routes::metrics::loads))
+        .routes(routes!(routes::info::server_info))
+        .routes(routes!(routes::info::get_server_info))
+        .routes(routes!(routes::info::model_info))
+        .routes(routes!(routes::info::get_model_info))
+        .routes(routes!(routes::info::reset_prefix_cache))
+        .routes(routes!(routes::info::flush_cache))
+        .routes(routes!(openapi::document))
+        .routes(routes!(openapi::docs))
+}
+
+/// What answers requests.
 pub(crate) fn router(app: App) -> Router {
-    Router::new()
-        .route("/v1/chat/completions", post(routes::chat::create))
-        .route("/v1/chat/completions/render", post(routes::chat::render))
-        .route("/v1/completions", post(routes::completions::create))
-        .route("/v1/completions/render", post(routes::completions::render))
-        .route("/v1/models", get(routes::models::list))
-        .route("/v1/models/{*model}", get(routes::models::get))
-        .route("/tokenize", post(routes::tokenize::tokenize))
-        .route("/detokenize", post(routes::tokenize::detokenize))
-        .route("/tokenizer_info", get(routes::tokenize::info))
-        .route("/health", get(routes::health::live))
-        .route("/health/ready", get(routes::health::ready))
-        .route("/ping", get(routes::health::live).post(routes::health::live))
-        .route("/version", get(routes::health::version))
+    let not_stored = routes::responses::not_stored;
+    Router::from(routes())
+        // Not described: they say that there is nothing here.
+        .route("/v1/responses/{id}", get(not_stored).delete(not_stored))
+        .route("/v1/responses/{id}/cancel", post(not_stored))
+        .route("/v1/responses/{id}/input_items", get(not_stored))
         .fallback(routes::not_found)
         .method_not_allowed_fallback(routes::method_not_allowed)
+        .layer(from_fn(routes::messages::errors_in_own_form))
+        .layer(from_fn_with_state(app.clone(), metrics::http::count))
         .with_state(app)
 }

@@ -23,7 +23,7 @@ impl Ending {
             FinishReason::StopToken(token) => {
                 ("stop", (!eos.contains(&token)).then_some(StopReason::Token(token.0)))
             }
-            FinishReason::StopString => ("stop", None),
+            FinishReason::StopString => ("stop", finished.stop_string.clone().map(StopReason::Text)),
             FinishReason::Length => ("length", None),
             FinishReason::Deadline => ("length", Some(StopReason::Text("timeout".into()))),
             FinishReason::Aborted => {

@@ -12,8 +12,8 @@ use utoipa::ToSchema;
 /// whole seconds up to 60, and ignore or give up at more.
 const RETRY_AFTER: u32 = 1;
 
-/// A refusal or a failure. A server has one form for all of its routes: `OpenAI`'s, which
-/// [`into_response`](IntoResponse::into_response) makes; routes of other forms make their own.
+/// A refusal or a failure. [`into_response`](IntoResponse::into_response) makes `OpenAI`'s form of
+/// it, on every route; those of another form make theirs of the response's extension.
 #[derive(Clone, Debug)]
 pub(crate) struct ApiError {
     pub(crate) status: StatusCode,
@@ -69,6 +69,21 @@ impl ApiError {
         Self { param: self.param.or_else(|| Some(param.to_owned())), ..self }
     }
 
+    /// The same about `to`, if it is about `from` or a part of it: what one route calls `messages`
+    /// is another's `input`.
+    pub(crate) fn renamed(mut self, from: &str, to: &str) -> Self {
+        let rest = self.param.as_deref().and_then(|param| param.strip_prefix(from));
+        if let Some(rest) = rest.filter(|rest| rest.is_empty() || rest.starts_with(['.', '['])) {
+            let param = format!("{to}{rest}");
+            // A message that begins otherwise does not name it.
+            if let Some(problem) = self.message.strip_prefix(from) {
+                self.message = format!("{to}{problem}");
+            }
+            self.param = Some(param);
+        }
+        self
+    }
+
     /// The kind of error that `OpenAI` and Anthropic call it.
     pub(crate) fn kind(&self) -> &'static str {
         match self.status.as_u16() {
@@ -106,7 +121,10 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        self.response(&self.body())
+        let mut response = self.response(&self.body());
+        // For the routes that have another form.
+        response.extensions_mut().insert(self);
+        response
     }
 }
 

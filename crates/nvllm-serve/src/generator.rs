@@ -23,6 +23,8 @@ pub trait Generator: Send + Sync {
     fn submit(&self, request: Request, sink: Box<dyn EventSink>) -> Result<RequestId, EngineError>;
     /// Ends a request, wherever it is; one that has ended is left as it is.
     fn abort(&self, id: RequestId);
+    /// Forgets the prefixes that the KV cache has: later requests compute their prompts anew.
+    fn reset_prefix_cache(&self);
     /// Takes no requests from now on; those that were taken run to their end.
     fn drain(&self);
 }
@@ -50,6 +52,10 @@ impl Generator for Engine {
 
     fn abort(&self, id: RequestId) {
         self.abort(id);
+    }
+
+    fn reset_prefix_cache(&self) {
+        self.reset_prefix_cache();
     }
 
     fn drain(&self) {

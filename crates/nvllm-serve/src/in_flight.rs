@@ -150,6 +150,10 @@ impl Generator for InFlight {
         self.generator.abort(id);
     }
 
+    fn reset_prefix_cache(&self) {
+        self.generator.reset_prefix_cache();
+    }
+
     fn drain(&self) {
         self.generator.drain();
     }

@@ -28,7 +28,9 @@ mod generator;
 mod in_flight;
 mod keys;
 mod limits;
+mod metrics;
 mod observe;
+mod openapi;
 mod prompt;
 mod render;
 mod request_id;
@@ -44,6 +46,7 @@ mod wire;
 pub use generator::Generator;
 pub use in_flight::InFlight;
 pub use keys::ApiKeys;
+pub use metrics::Alias;
 pub use served::{Defaults, ServedOptions};
 pub use server::{Drained, Server, ServerOptions, TlsFiles, bind};
 pub use traces::Traces;
@@ -61,6 +64,8 @@ pub fn router(
     options: ServedOptions,
     generator: Arc<dyn Generator>,
 ) -> nvllm_engine::Result<Router> {
+    let alias = options.metrics_alias;
     let served = served::Served::new(model, options)?;
-    Ok(app::router(app::App::new(served, generator)))
+    let metrics = metrics::Metrics::new(served.name(), model.spec.max_positions, alias);
+    Ok(app::router(app::App::new(served, generator, metrics)))
 }

@@ -10,6 +10,13 @@ use crate::wire::completions::CompletionLogprobs;
 /// What stands for minus infinity, which JSON cannot write.
 const FLOOR: f32 = -9999.0;
 
+/// A log-probability as a JSON value that is written as its f32 is elsewhere: clients compare the
+/// two, and a value holds an f64, which would have more digits.
+fn number(logprob: f32) -> Value {
+    let logprob = logprob.max(FLOOR);
+    json!(logprob.to_string().parse().unwrap_or(f64::from(logprob)))
+}
+
 /// How tokens are named beside their log-probabilities.
 #[derive(Clone)]
 pub(crate) struct TokenNames {
@@ -69,16 +76,16 @@ impl TokenNames {
         let mut likeliest = Map::new();
         for &(token, logprob) in &scores.top {
             // Parts of characters may have one name; the likelier goes first.
-            likeliest.entry(self.name(token)).or_insert_with(|| json!(logprob.max(FLOOR)));
+            likeliest.entry(self.name(token)).or_insert_with(|| number(logprob));
         }
-        likeliest.entry(name).or_insert_with(|| json!(scores.logprob.max(FLOOR)));
+        likeliest.entry(name).or_insert_with(|| number(scores.logprob));
         likeliest
     }
 
     /// A prompt token as vLLM shows it: by id, with its rank where that is known.
     pub(crate) fn prompt_row(&self, token: TokenId, scores: &TokenLogprobs) -> Value {
         let mut row = Map::new();
-        let entry = |token: TokenId, logprob: f32, rank: Option<usize>| json!({ "logprob": logprob.max(FLOOR), "rank": rank, "decoded_token": self.name(token) });
+        let entry = |token: TokenId, logprob: f32, rank: Option<usize>| json!({ "logprob": number(logprob), "rank": rank, "decoded_token": self.name(token) });
         let rank = scores.top.iter().position(|(other, _)| *other == token).map(|at| at + 1);
         row.insert(token.to_string(), entry(token, scores.logprob, rank));
         for (at, &(other, logprob)) in scores.top.iter().enumerate() {

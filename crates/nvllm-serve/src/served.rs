@@ -35,6 +35,8 @@ pub struct ServedOptions {
     pub chat_template_kwargs: Map<String, Value>,
     /// A template in place of the model's own.
     pub chat_template: Option<String>,
+    /// Further names of the metrics.
+    pub metrics_alias: crate::metrics::Alias,
 }
 
 /// A model as the routes see it: everything but its weights.

@@ -8,6 +8,7 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use crate::error::ApiError;
 use crate::generator::Generator;
+use crate::metrics::{Metrics, Observer};
 
 /// Events that a client may fall behind by, for each of its choices. Then its request ends: the
 /// memory of a server must not grow with its slowest reader.
@@ -31,6 +32,7 @@ pub(crate) struct Submission {
     n: usize,
     /// Choices that have not ended.
     open: BTreeSet<usize>,
+    observer: Observer,
 }
 
 /// The sink of one of several prompts.
@@ -49,18 +51,30 @@ impl Submission {
     /// Submits one request for each prompt, `n` choices each.
     ///
     /// Errors as [`Generator::submit`] does, if any is refused; then none of them runs.
-    pub(crate) fn new(generator: &Arc<dyn Generator>, requests: Vec<Request>) -> Result<Self, ApiError> {
+    pub(crate) fn new(
+        generator: &Arc<dyn Generator>,
+        requests: Vec<Request>,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Self, ApiError> {
         let n = requests.first().and_then(|request| request.n).unwrap_or(1);
         let num_choices = requests.len().saturating_mul(n);
         let behind = num_choices.saturating_mul(EVENTS_BEHIND).clamp(1, MAX_EVENTS_BEHIND);
         let prompt_rows = requests.iter().filter(|request| request.prompt_logprobs.is_some());
         let rows: usize = prompt_rows.map(|request| request.prompt.len()).sum();
         let (sender, events) = channel(behind + rows);
-        let mut submission =
-            Self { events, generator: Arc::clone(generator), ids: Vec::new(), n, open: BTreeSet::new() };
+        let mut submission = Self {
+            events,
+            generator: Arc::clone(generator),
+            ids: Vec::new(),
+            n,
+            open: BTreeSet::new(),
+            observer: Observer::new(metrics, requests.len(), n),
+        };
         for (prompt, request) in requests.into_iter().enumerate() {
             let sink = Box::new(PromptSink { prompt, events: sender.clone() });
+            let max_tokens = request.max_tokens;
             let id = generator.submit(request, sink)?;
+            submission.observer.taken(max_tokens);
             submission.ids.push(id);
             submission.open.extend(prompt * n..(prompt + 1) * n);
         }
@@ -81,6 +95,7 @@ impl Submission {
             Event::Finished(finished) => finished.choice,
         };
         let choice = prompt * self.n + of;
+        self.observer.see(choice, &event);
         if matches!(event, Event::Finished(_)) {
             self.open.remove(&choice);
         }
@@ -100,6 +115,7 @@ fn too_slow(choice: usize) -> Finished {
     Finished {
         choice,
         reason: FinishReason::Failed,
+        stop_string: None,
         error: Some("its reader fell too far behind".into()),
         text: String::new(),
         prompt_tokens: 0,

@@ -82,6 +82,9 @@ pub struct Case {
     /// Output tokens of each request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_len: Option<usize>,
+    /// Requests that run at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<usize>,
     /// Requests of the set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub num_requests: Option<usize>,
@@ -318,6 +321,7 @@ impl std::fmt::Display for Case {
         let number = |name: &str, value: Option<usize>| value.map(|value| format!("{name} {value}"));
         let parts = [
             number("requests", self.num_requests),
+            number("concurrency", self.concurrency),
             number("batch", self.batch),
             number("context", self.context),
             number("prompt", self.prompt_len),

@@ -73,3 +73,19 @@ pub const EQUAL: &str = "equal";
 pub const COMPARED_TOKENS: &str = "compared_tokens";
 /// Value: median bytes that a start read from storage and not from the page cache.
 pub const STORAGE_BYTES: &str = "storage_bytes";
+/// Value: requests that the server had no room for.
+pub const REFUSED: &str = "refused";
+/// Value: requests whose clients went away, as they were told to.
+pub const CANCELLED: &str = "cancelled";
+/// Value: requests that failed otherwise.
+pub const FAILED: &str = "failed";
+/// Value: requests sent a second, on average.
+pub const REQUEST_RATE: &str = "request_rate";
+/// Value: requests that the server ended a second with 64 at once.
+pub const MAX_REQUEST_RATE: &str = "max_request_rate";
+/// Value: requests a second within 2,000 ms to the first token and 100 ms a token after it.
+pub const GOODPUT: &str = "goodput";
+/// Value: 99th percentile of TTFT, in seconds.
+pub const TTFT_P99_SECONDS: &str = "ttft_p99_seconds";
+/// Value: CPU time that the client took, in seconds.
+pub const CLIENT_CPU_SECONDS: &str = "client_cpu_seconds";

@@ -73,7 +73,8 @@ pub fn find(name: &str) -> Result<&'static dyn Workload> {
 /// not know.
 pub fn figures(record: &Record) -> Figures {
     let known = REGISTRY.iter().find(|workload| workload.name() == record.workload);
-    known.map(|workload| workload.figures(record)).unwrap_or_default()
+    let known = known.map(|workload| workload.figures(record));
+    known.or_else(|| crate::server::figures(record)).unwrap_or_default()
 }
 
 /// A share of the read bandwidth that memory alone cannot give, whatever else ran beside either

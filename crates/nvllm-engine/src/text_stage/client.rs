@@ -37,15 +37,20 @@ struct Choice {
 pub(super) struct Ending {
     pub(super) reason: FinishReason,
     pub(super) error: Option<String>,
+    pub(super) stop_string: Option<String>,
 }
 
 impl Ending {
     pub(super) const fn of(reason: FinishReason) -> Self {
-        Self { reason, error: None }
+        Self { reason, error: None, stop_string: None }
     }
 
     pub(super) fn failed(error: impl Into<String>) -> Self {
-        Self { reason: FinishReason::Failed, error: Some(error.into()) }
+        Self { error: Some(error.into()), ..Self::of(FinishReason::Failed) }
+    }
+
+    fn stopped(stop_string: &str) -> Self {
+        Self { stop_string: Some(stop_string.into()), ..Self::of(FinishReason::StopString) }
     }
 
     pub(super) fn panicked(message: &str) -> Self {
@@ -94,13 +99,18 @@ impl Client {
                 }
                 Ok(None)
             }
-            Output::PromptRow { index, logprobs, logits } => {
-                to_host(logits).map(|logits| self.send(Event::PromptRow { index, logprobs, logits }))
-            }
+            Output::PromptRow { index, logprobs, logits } => match to_host(logits) {
+                Ok(logits) => Ok(self.send(Event::PromptRow { index, logprobs, logits })),
+                // The first choice reports the rows for all.
+                Err(error) if choice == 0 => return Some(Ends::Request(Ending::failed(error))),
+                Err(error) => Err(error),
+            },
             Output::Token { token, logprobs, logits, at } => {
                 to_host(logits).map(|logits| self.token(choice, token, logprobs, logits, at))
             }
-            Output::Finished { reason, error } => return Some(Ends::Choice(Ending { reason, error })),
+            Output::Finished { reason, error } => {
+                return Some(Ends::Choice(Ending { error, ..Ending::of(reason) }));
+            }
         };
         result.unwrap_or_else(|error| Some(Ends::Choice(Ending::failed(error))))
     }
@@ -118,9 +128,10 @@ impl Client {
         state.last_token = Some(at);
         state.output_tokens += 1;
         let mut text = String::new();
-        let stopped = state.text.as_mut().is_some_and(|stream| stream.push(token, &mut text));
+        let stopped = state.text.as_mut().and_then(|stream| stream.push(token, &mut text));
+        let stopped = stopped.map(Ending::stopped);
         let gone = self.send(Event::Token { choice, token, text, logprobs, logits, at });
-        gone.or_else(|| stopped.then(|| Ends::Choice(Ending::of(FinishReason::StopString))))
+        gone.or(stopped.map(Ends::Choice))
     }
 
     /// Sends an event; a reader that is gone ends the request.
@@ -147,6 +158,7 @@ impl Client {
             choice,
             reason: ending.reason,
             error: ending.error,
+            stop_string: ending.stop_string,
             text,
             prompt_tokens: self.prompt_tokens,
             cached_tokens: self.cached_tokens,

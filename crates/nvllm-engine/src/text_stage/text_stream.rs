@@ -15,8 +15,11 @@ pub(crate) struct TextStream {
     /// Whether special tokens are left out of the text.
     skip_special: bool,
     detokenizer: Detokenizer,
+    /// The stop strings that `stop` looks for.
+    stop_strings: Vec<String>,
     stop: StopMatcher,
-    stopped: bool,
+    /// Which of them was found.
+    stopped: Option<usize>,
 }
 
 impl TextStream {
@@ -42,14 +45,16 @@ impl TextStream {
             skip_special,
             detokenizer: Detokenizer::new(Arc::clone(tokenizer), skip_special, TextStart::Continuation),
             stop: StopMatcher::new(&request.stop, request.include_stop, &hidden)?,
-            stopped: false,
+            stop_strings: request.stop.clone(),
+            stopped: None,
         }))
     }
 
-    /// Appends to `out` the text that `token` makes final. True once a stop string is complete.
-    pub(super) fn push(&mut self, token: TokenId, out: &mut String) -> bool {
+    /// Appends to `out` the text that `token` makes final. Returns the stop string that ends the
+    /// text, once one is complete.
+    pub(super) fn push(&mut self, token: TokenId, out: &mut String) -> Option<&str> {
         if self.end_tokens.contains(&token) {
-            return self.stopped;
+            return self.stop_string();
         }
         let found = if self.skip_special && self.tokenizer.is_special(token.0) {
             self.stop.push_hidden(token.0, out)
@@ -58,14 +63,20 @@ impl TextStream {
             self.detokenizer.push(token.0, &mut piece);
             self.stop.push(&piece, out)
         };
-        self.stopped |= found != StopOutput::Running;
-        self.stopped
+        if let StopOutput::Stopped(index) = found {
+            self.stopped = Some(index);
+        }
+        self.stop_string()
+    }
+
+    fn stop_string(&self) -> Option<&str> {
+        self.stop_strings.get(self.stopped?).map(String::as_str)
     }
 
     /// What was still held back.
     pub(super) fn finish(mut self) -> String {
         let mut out = String::new();
-        if !self.stopped {
+        if self.stopped.is_none() {
             let mut piece = String::new();
             self.detokenizer.finish(&mut piece);
             let _ = self.stop.push(&piece, &mut out);

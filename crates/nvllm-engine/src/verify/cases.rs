@@ -62,7 +62,7 @@ impl Cases {
                 max_tokens: Some(max_tokens),
                 logprobs: Some(TOP.min(model.spec.vocab_size as u16)),
                 prompt_logprobs: scored.then_some(TOP),
-                ..Request::default()
+                ..masked(i, model.spec.vocab_size)
             }
         };
         let requests: Vec<Request> = (0..num_requests).map(|i| request(i, &mut draw)).collect();
@@ -85,6 +85,19 @@ impl Cases {
     /// Whether a request is also run as several choices.
     pub(super) fn has_choices(request: usize) -> bool {
         request % 6 == 1
+    }
+}
+
+/// Some may sample every other token only, and no token twice in a row.
+fn masked(i: usize, vocab_size: usize) -> Request {
+    if i % 7 != 1 {
+        return Request::default();
+    }
+    let allowed = || (0..vocab_size as u32).step_by(2).map(TokenId);
+    Request {
+        allowed_tokens: Some(allowed().collect()),
+        bad_words: allowed().map(|token| vec![token, token]).collect(),
+        ..Request::default()
     }
 }
 

@@ -62,10 +62,15 @@ fn a_stop_string_ends_its_own_choice() {
         // What only the second of them says.
         let words = texts[1].split_whitespace().filter(|word| word.len() > 1);
         let stop = words.map(String::from).find(|word| !texts[0].contains(word) && !texts[2].contains(word));
-        let choices = engine.generate_choices(Request { stop: stop.into_iter().collect(), ..sampled(3) });
+        // One that no text has comes first.
+        let stop_strings = ["\u{1}".to_owned()].into_iter().chain(stop.clone()).collect();
+        let choices = engine.generate_choices(Request { stop: stop_strings, ..sampled(3) });
         let choices = choices.unwrap();
         let reasons: Vec<_> = choices.iter().map(|choice| choice.finished.reason).collect();
         assert_eq!(reasons, [FinishReason::Length, FinishReason::StopString, FinishReason::Length]);
+        let found: Vec<_> = choices.iter().map(|choice| choice.finished.stop_string.clone()).collect();
+        assert!(stop.is_some());
+        assert_eq!(found, [None, stop, None]);
         assert_eq!([&choices[0].text, &choices[2].text], [&texts[0], &texts[2]]);
     });
 }

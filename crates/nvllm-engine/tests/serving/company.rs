@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::bounded;
-use nvllm_engine::{Engine, EngineError, Event, FinishReason, LoadOptions};
+use nvllm_core::TokenId;
+use nvllm_engine::{Engine, EngineError, Event, FinishReason, LoadOptions, Request};
 
 use crate::support::{PATIENCE, Plain, end, eventually, in_time, options, request, start};
 
@@ -30,7 +31,9 @@ fn insist<T>(refused: &AtomicU64, submit: impl Fn() -> nvllm_engine::Result<T>) 
 /// A client that leaves in all ways, from one request to the next.
 fn client(engine: &Engine, number: u32, refused: &AtomicU64) {
     for round in 0..ROUNDS {
-        let request = request(round % 4, 6);
+        // Every other one is masked.
+        let bad_words = (0..number % 2).map(|_| vec![TokenId(1), TokenId(2)]).collect();
+        let request = Request { bad_words, ..request(round % 4, 6) };
         let streams = [(); 2].map(|()| insist(refused, || engine.stream(request.clone())));
         for (which, mut stream) in (0..).zip(streams) {
             match (number + round + which) % 4 {

@@ -145,6 +145,31 @@ fn a_step_that_fails_once_ends_its_own_requests_and_no_others() {
     }
 }
 
+/// The first choice computes the prompt and reports its rows; the others would go on without them.
+#[test]
+fn no_choice_goes_on_without_the_rows_of_the_prompt_that_were_asked_for() {
+    // 18 tokens, in steps of 16.
+    for fault in [Fault::Submit(1), Fault::Submit(2), Fault::Collect(1), Fault::Collect(2), Fault::Logits(1)]
+    {
+        let ends = |request: Request| {
+            let engine = start(fault, false);
+            let ended = engine.generate_choices(Request { n: Some(3), ..request }).unwrap();
+            let stats = engine.stats();
+            assert_eq!(stats.num_waiting, 0, "{fault:?}");
+            ended.into_iter().map(|choice| choice.finished).collect::<Vec<_>>()
+        };
+        let rows = |logits| Request { prompt_logprobs: Some(0), logits, ..request(3, 4) };
+        let is_of_logits = matches!(fault, Fault::Logits(_));
+        for finished in ends(rows(is_of_logits)) {
+            check_failed(&Ok(finished));
+        }
+        let without = ends(request(3, 4));
+        let reasons: Vec<_> = without.iter().map(|finished| finished.reason).collect();
+        let first = if is_of_logits { FinishReason::Length } else { FinishReason::Failed };
+        assert_eq!(reasons, [first, FinishReason::Length, FinishReason::Length], "{fault:?}");
+    }
+}
+
 #[test]
 fn logits_that_cannot_be_read_end_their_request_with_an_error() {
     let engine = start(Fault::Logits(2), false);

@@ -9,6 +9,7 @@ mod company;
 mod device_errors;
 mod dropped;
 mod health;
+mod masks;
 mod queue;
 mod request_limits;
 mod reuse;

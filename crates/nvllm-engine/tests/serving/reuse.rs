@@ -1,6 +1,6 @@
 //! What the KV cache keeps, and what happens when it is full: only times and counts may tell.
 
-use nvllm_engine::{Generated, LoadOptions, Request};
+use nvllm_engine::{Event, Generated, LoadOptions, Request};
 
 use crate::support::{Plain, in_time, options, request, start};
 
@@ -30,6 +30,35 @@ fn a_prompt_takes_over_a_prefix_that_the_cache_has() {
         assert_eq!(turn.finished.cached_tokens, 20);
         let stats = engine.stats();
         assert_eq!((stats.num_queried_tokens, stats.num_cached_tokens), (5 * 18 + 22, 3 * 16 + 20));
+    });
+}
+
+#[test]
+fn after_a_reset_no_prefix_from_before_is_found() {
+    in_time(|| {
+        let engine = start(Plain, LoadOptions { block_size: 4, ..options() });
+        let generate = || engine.generate(request(3, 4)).unwrap();
+        let cached = |generated: &Generated| generated.finished.cached_tokens;
+        let first = generate();
+        assert_eq!(cached(&generate()), 16);
+        engine.reset_prefix_cache();
+        let again = generate();
+        assert_eq!((cached(&again), tokens(&again)), (0, tokens(&first)));
+        assert_eq!(cached(&generate()), 16);
+        // Of one that runs meanwhile neither what it has computed is found nor what it goes on to.
+        let mut runs = engine.stream(request(4, 24)).unwrap();
+        let mut all = request(4, 24).prompt;
+        let mut tokens_of = |event| {
+            if let Event::Token { token, .. } = event {
+                all.push(token)
+            }
+        };
+        tokens_of(runs.next().unwrap());
+        engine.reset_prefix_cache();
+        runs.for_each(tokens_of);
+        assert_eq!(all.len(), 23 + 24);
+        let turn = engine.generate(Request { prompt: all, ..request(4, 1) }).unwrap();
+        assert_eq!(cached(&turn), 0);
     });
 }
 

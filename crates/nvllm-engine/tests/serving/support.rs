@@ -26,6 +26,10 @@ pub(crate) trait Hooks: Clone + Send + 'static {
         inner.collect(ticket)
     }
 
+    fn supply_masks(&mut self, inner: &mut dyn Executable, ticket: &Ticket, masks: TokenMasks) -> Result<()> {
+        inner.supply_masks(ticket, masks)
+    }
+
     fn failure(&self) -> Option<String> {
         None
     }
@@ -81,7 +85,7 @@ impl<H: Hooks> Executable for HookedExecutable<H> {
     }
 
     fn supply_masks(&mut self, ticket: &Ticket, masks: TokenMasks) -> Result<()> {
-        self.0.supply_masks(ticket, masks)
+        self.1.supply_masks(self.0.as_mut(), ticket, masks)
     }
 
     fn collect(&mut self, ticket: Ticket) -> Result<StepOutput> {

@@ -66,6 +66,20 @@ fn a_chunk_behind_a_window_leaves_others_the_blocks_that_they_need() {
     assert_eq!([0, 1].map(|group| sched.available(sched.running[0], group, usize::MAX)), [36, 4]);
 }
 
+/// Of 8 blocks the one that runs holds 1 and needs 2 more: 5 are left to the new one, which has
+/// tokens for 6.
+#[test]
+fn so_does_the_first_chunk_of_a_prompt() {
+    let window = GroupConfig { num_blocks: 9, window: Some(6) };
+    let groups = [with_blocks(40).groups, vec![window]].concat();
+    let config = SchedConfig { groups, step_tokens: 40, step_outputs: 2, ..with_blocks(40) };
+    let mut sched = Scheduler::new(config).unwrap();
+    sched.add(slow(24)).unwrap();
+    sched.add(salted(24)).unwrap();
+    let step = sched.plan().unwrap();
+    assert_eq!(step.seqs.iter().map(|seq| seq.tokens.len()).collect::<Vec<_>>(), [2, 20]);
+}
+
 #[test]
 fn a_prefix_is_taken_over_without_the_blocks_that_a_window_has_passed() {
     let window = GroupConfig { num_blocks: 20, window: Some(5) };
@@ -79,6 +93,27 @@ fn a_prefix_is_taken_over_without_the_blocks_that_a_window_has_passed() {
     assert_eq!(pair.0.admitted()[0].cached_tokens, 12);
     let tables = &step.seqs[0].block_tables;
     assert_eq!([null(&tables[0]), null(&tables[1])], [[false; 4], [true, true, false, false]]);
+}
+
+/// Of 5 blocks the one that runs holds 4. The new one shares 3 of them and needs 1.
+#[test]
+fn shared_blocks_that_are_held_already_take_no_free_ones() {
+    let mut pair = scheduler(&CONFIG, 6);
+    pair.0.add(prompt(13)).unwrap();
+    (0..2).for_each(|_| assert!(turn(&mut pair).is_some()));
+    pair.0.add(prompt(13)).unwrap();
+    turn(&mut pair).unwrap();
+    assert_eq!(pair.0.admitted().iter().map(|admitted| admitted.cached_tokens).collect::<Vec<_>>(), [12]);
+    assert_eq!(pair.0.stats().used_blocks, 5);
+}
+
+#[test]
+fn choices_wait_until_the_last_chunk_of_their_prompt_is_computed() {
+    let mut pair = scheduler(&CONFIG, 40);
+    pair.0.add_choices(&prompt(20), 2).unwrap();
+    let lens = |step: Step| step.seqs.iter().map(|seq| seq.tokens.len()).collect::<Vec<_>>();
+    let steps: Vec<_> = (0..4).map(|_| lens(turn(&mut pair).unwrap())).collect();
+    assert_eq!(steps, [vec![8], vec![8], vec![4], vec![1, 1]]);
 }
 
 /// A model without KV groups has nothing that a prefix could be found in.

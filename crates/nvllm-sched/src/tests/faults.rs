@@ -109,7 +109,7 @@ const IN_STATE: [(Fault, &str); 39] = [
     (Fault::PublishUncommitted, "has published"),
     (Fault::CommitUncomputed, "has published"),
     (Fault::ForeignSlot, "does not exist"),
-    (Fault::ForgetCopied, "and counted"),
+    (Fault::ForgetCopied, "block"),
 ];
 
 const ELSEWHERE: [Fault; 14] = [

@@ -306,3 +306,72 @@ fn nobody_is_preempted_while_blocks_are_on_their_way_back() {
     assert_eq!(sched.plan().unwrap().seqs.len(), 1);
     sched.check().unwrap();
 }
+
+/// Runs `new` alone to its end; how many of its tokens were cached.
+fn cached(pair: &mut (Scheduler, Executor), new: NewSequence) -> usize {
+    pair.0.add(NewSequence { max_tokens: Some(0), ..new }).unwrap();
+    turn(pair).expect("work");
+    let cached = pair.0.admitted()[0].cached_tokens;
+    while !pair.0.is_idle() {
+        turn(pair).expect("work");
+    }
+    cached
+}
+
+/// A reset of the prefix cache while a sequence runs: what it has computed is not found, nor what
+/// it goes on to compute.
+#[test]
+fn after_a_reset_a_running_sequence_leaves_nothing_to_be_found() {
+    let mut pair = scheduler(&CONFIG, 40);
+    pair.0.add(NewSequence { max_tokens: Some(8), ..prompt(9) }).unwrap();
+    for _ in 0..3 {
+        turn(&mut pair).expect("work");
+    }
+    pair.0.reset_prefix_cache();
+    pair.0.check().unwrap();
+    // The first two blocks anew, by another sequence, and then the third by the one that runs.
+    pair.0.add(NewSequence { max_tokens: Some(0), ..prompt(9) }).unwrap();
+    turn(&mut pair).expect("work");
+    assert_eq!(pair.0.admitted()[0].cached_tokens, 0);
+    let tokens = |seq: &crate::sequence::Sequence| [&*seq.new.prompt, &*seq.output].concat();
+    let mut all = Vec::new();
+    while !pair.0.is_idle() {
+        all = tokens(&pair.0.seqs[0]);
+        turn(&mut pair).expect("work");
+    }
+    assert!(all.len() > 12, "{all:?}");
+    assert_eq!(cached(&mut pair, NewSequence { prompt: all.into(), ..prompt(0) }), 8);
+}
+
+/// Who is preempted computes everything anew, and others find that.
+#[test]
+fn what_is_computed_anew_after_a_reset_is_found() {
+    let mut pair = scheduler(&SchedConfig { seqs: 1, ..CONFIG }, 40);
+    let runs = pair.0.add(NewSequence { priority: 1, ..prompt(9) }).unwrap();
+    turn(&mut pair).expect("work");
+    pair.0.reset_prefix_cache();
+    pair.0.add(NewSequence { cache_salt: Some("other".into()), ..prompt(2) }).unwrap();
+    while running(&pair.0) == [runs] {
+        turn(&mut pair);
+    }
+    while !pair.0.is_idle() {
+        turn(&mut pair);
+    }
+    assert_eq!(pair.0.stats().totals.num_preemptions, 1);
+    assert_eq!(cached(&mut pair, prompt(9)), 8);
+}
+
+/// Choices that were not admitted yet do not share what was computed before a reset.
+#[test]
+fn after_a_reset_other_choices_compute_the_prompt_themselves() {
+    for (is_reset, cached) in [(false, 7), (true, 0)] {
+        let mut pair = scheduler(&CONFIG, 40);
+        pair.0.add_choices(&prompt(8), 2).unwrap();
+        turn(&mut pair).expect("work");
+        if is_reset {
+            pair.0.reset_prefix_cache();
+        }
+        turn(&mut pair).expect("work");
+        assert_eq!(pair.0.admitted()[0].cached_tokens, cached);
+    }
+}

@@ -1,16 +1,18 @@
-//! Random walks: any interleaving of add, abort, finish, expire, plan, commit and failed steps,
-//! with all invariants checked after every call and every event compared with what the sequence
-//! would do alone: preemption, reused prefixes, shared blocks and windows must not show.
+//! Random walks: any interleaving of add, abort, finish, expire, plan, commit, failed steps and
+//! resets of the prefix cache, with all invariants checked after every call and every event compared
+//! with what the sequence would do alone: preemption, reused prefixes, shared blocks and windows
+//! must not show.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nvllm_core::{SamplingParams, SeqId, SlotId, Source, Step, StepId, TokenId};
+use nvllm_core::{SamplingParams, SeqId, SlotId, Source, Step, StepId, StepOutput, TokenId};
 
 use super::executor::Executor;
 use super::faults::Fault;
 use super::model::{Rng, Seen, VOCAB, expected_events, expected_max_tokens};
+use crate::sequence::{Phase, Sequence};
 use crate::{FinishReason, GroupConfig, NewSequence, SchedConfig, Scheduler, SeqEvent, TenantId, Totals};
 
 /// What is still to come of a sequence.
@@ -31,6 +33,8 @@ pub(super) struct Walk {
     now: Duration,
     /// What was asked for, to tell whose prefix a prefix is.
     news: BTreeMap<SeqId, NewSequence>,
+    /// All tokens that a sequence has in the end.
+    tokens: BTreeMap<SeqId, Vec<TokenId>>,
     /// Salts and tokens of all prefixes that may be in the cache.
     prefixes: HashSet<(Option<Arc<str>>, Vec<TokenId>)>,
     /// What the scheduler should have counted, preemptions aside.
@@ -38,6 +42,8 @@ pub(super) struct Walk {
     /// Prompt tokens of each step in flight, and the prompt's length for each slot.
     prompt_tokens: BTreeMap<StepId, usize>,
     prompt_lens: BTreeMap<SlotId, usize>,
+    /// The head of the queue that the last step passed over, and how many more may.
+    head: Option<(SeqId, usize)>,
     counts: Counts,
 }
 
@@ -60,13 +66,16 @@ pub(super) struct Counts {
     resumed_from_cache: usize,
     copied: usize,
     windowed: usize,
+    forgotten: usize,
+    masked: usize,
+    passed_over: usize,
 }
 
 impl Counts {
-    fn all(&mut self) -> [&mut usize; 16] {
+    fn all(&mut self) -> [&mut usize; 19] {
         let Self { moves, sequences, refused, steps, failed, from_slot, chunked, queued, .. } = self;
         let Self { stopped, ended_early, expired, preempted, cached, resumed_from_cache, .. } = self;
-        let Self { copied, windowed, .. } = self;
+        let Self { copied, windowed, forgotten, masked, passed_over, .. } = self;
         [
             moves,
             sequences,
@@ -84,6 +93,9 @@ impl Counts {
             resumed_from_cache,
             copied,
             windowed,
+            forgotten,
+            masked,
+            passed_over,
         ]
     }
 }
@@ -113,10 +125,12 @@ impl Walk {
             deadlines: BTreeMap::new(),
             now: Duration::ZERO,
             news: BTreeMap::new(),
+            tokens: BTreeMap::new(),
             prefixes: HashSet::new(),
             totals: Totals::default(),
             prompt_tokens: BTreeMap::new(),
             prompt_lens: BTreeMap::new(),
+            head: None,
             counts: Counts::default(),
         };
         let result = walk.walk();
@@ -125,12 +139,13 @@ impl Walk {
 
     fn walk(&mut self) -> Result<(), String> {
         for _ in 0..self.rng.range(10..=80) {
-            match self.rng.below(18) {
+            match self.rng.below(19) {
                 0..=3 => self.add()?,
                 4..=9 => self.plan()?,
                 10..=14 => self.commit()?,
                 15 => self.end(FinishReason::Aborted)?,
                 16 => self.expire()?,
+                17 => self.reset_prefix_cache(),
                 _ => self.end(FinishReason::StopString)?,
             }
             self.check()?;
@@ -217,10 +232,15 @@ impl Walk {
                 for (choice, seq) in (0..).zip(seqs) {
                     self.counts.sequences += 1;
                     let events = expected_events(&new, choice, max_tokens);
-                    self.note_prefixes(&new, &events);
+                    let sampled = events.iter().filter_map(|seen| match seen {
+                        Seen::Row { token, .. } => *token,
+                        Seen::Finished(_) => None,
+                    });
+                    self.tokens.insert(seq, new.prompt.iter().copied().chain(sampled).collect());
                     self.coming.insert(seq, events.into());
                     self.deadlines.extend(new.deadline.map(|at| (seq, at)));
                     self.news.insert(seq, new.clone());
+                    self.note_prefixes(seq);
                 }
             }
             (Err(_), None) => self.counts.refused += 1,
@@ -230,16 +250,22 @@ impl Walk {
     }
 
     /// All that may be found in the cache once this sequence has run.
-    fn note_prefixes(&mut self, new: &NewSequence, events: &[Seen]) {
-        let sampled = events.iter().filter_map(|seen| match seen {
-            Seen::Row { token, .. } => *token,
-            Seen::Finished(_) => None,
-        });
-        let tokens: Vec<TokenId> = new.prompt.iter().copied().chain(sampled).collect();
+    fn note_prefixes(&mut self, seq: SeqId) {
+        let (new, tokens) = (&self.news[&seq], &self.tokens[&seq]);
         if new.positions.is_none() {
             let prefixes = (1..=tokens.len()).map(|len| (new.cache_salt.clone(), tokens[..len].to_vec()));
             self.prefixes.extend(prefixes);
         }
+    }
+
+    /// From now on only those leave prefixes that compute all of their tokens anew.
+    fn reset_prefix_cache(&mut self) {
+        self.sched.reset_prefix_cache();
+        self.counts.forgotten += self.prefixes.len();
+        self.prefixes.clear();
+        let waiting = self.sched.seqs.iter().map(|(_, seq)| seq).filter(|seq| seq.allocation.is_none());
+        let waiting: Vec<SeqId> = waiting.map(|seq| seq.id).collect();
+        waiting.into_iter().for_each(|seq| self.note_prefixes(seq));
     }
 
     /// Whoever is admitted has a slot of its own, and has got nothing from others that is not its
@@ -275,12 +301,78 @@ impl Walk {
             self.counts.cached += usize::from(!cached.is_empty() && !admitted.resumed);
             self.counts.resumed_from_cache += usize::from(!cached.is_empty() && admitted.resumed);
         }
+        let resumed = self.sched.admitted().iter().filter(|admitted| admitted.resumed);
+        let resumed: Vec<SeqId> = resumed.map(|admitted| admitted.seq).collect();
+        resumed.into_iter().for_each(|seq| self.note_prefixes(seq));
+        Ok(())
+    }
+
+    /// Who was admitted first of all overtook nobody of its tenant and nobody more urgent.
+    fn check_order(&self) -> Result<(), String> {
+        let waits = |seq: &&Sequence| seq.phase == Phase::Waiting && !self.admitted.contains(&seq.id);
+        let waiting: Vec<_> = self.sched.seqs.iter().map(|(_, seq)| seq).filter(waits).collect();
+        for admitted in self.sched.admitted().iter().filter(|admitted| !admitted.resumed) {
+            let new = &self.news[&admitted.seq];
+            let is_overtaken = |seq: &&&Sequence| {
+                let earlier = seq.new.tenant == new.tenant && seq.id < admitted.seq;
+                seq.new.priority < new.priority || seq.new.priority == new.priority && earlier
+            };
+            if let Some(overtaken) = waiting.iter().find(is_overtaken) {
+                return Err(format!("sequence {} overtakes {}", admitted.seq, overtaken.id));
+            }
+        }
+        Ok(())
+    }
+
+    /// The head of the queue: a copy is asked, as looking at it hands out credit.
+    fn head(&self) -> Option<SeqId> {
+        self.sched.queue.clone().head().map(|(_, seq)| seq)
+    }
+
+    fn running(&self) -> Vec<SeqId> {
+        self.sched.running.iter().map(|key| self.sched.seqs[*key].id).collect()
+    }
+
+    /// The head of the queue before a step was planned is not passed over too often; `running` ran
+    /// before that.
+    ///
+    /// How long it waits is not bounded by a number of plans, as among equals nobody who runs is
+    /// stopped for it, but by the work of those who run. While it is the head nobody else is
+    /// admitted, so they become no more, and each step computes a token of theirs at least: there
+    /// are no more steps than they have tokens left. When they have none they are about to end, and
+    /// it is admitted next. Counting begins anew with one that is preempted and resumed within one
+    /// plan, as it may have tokens to compute again; whoever it was preempted for got on.
+    ///
+    /// Who is behind the head comes to be it: those of its tenant before it do not get more, the
+    /// more urgent and the preempted go first, and other tenants get their share only, which the
+    /// tests of the queue bound.
+    fn check_passed_over(&mut self, head: Option<SeqId>, running: &[SeqId]) -> Result<(), String> {
+        let before = self.head.take();
+        let Some(head) = head.filter(|head| Some(*head) == self.head()) else { return Ok(()) };
+        if let Some(admitted) = self.sched.admitted().iter().find(|a| !running.contains(&a.seq)) {
+            return Err(format!("sequence {} overtakes the head of the queue, {head}", admitted.seq));
+        }
+        self.counts.passed_over += 1;
+        let is_same = |before: &(SeqId, usize)| before.0 == head && self.sched.admitted().is_empty();
+        let steps_left = match before.filter(is_same) {
+            Some((_, 0)) => return Err(format!("sequence {head} is passed over once too often")),
+            Some((_, steps_left)) => steps_left - 1,
+            None => {
+                let running = self.sched.running.iter().map(|key| &self.sched.seqs[*key]);
+                running.map(|seq| seq.max_kv_len() - seq.computed).sum()
+            }
+        };
+        self.head = Some((head, steps_left));
         Ok(())
     }
 
     fn plan(&mut self) -> Result<(), String> {
+        let (head, running) = (self.head(), self.running());
         let Some(mut step) = self.sched.plan() else { return Ok(()) };
         self.check_admitted(&step)?;
+        self.check_masks(&step)?;
+        self.check_order()?;
+        self.check_passed_over(head, &running)?;
         self.note_prompt_tokens(&step);
         self.counts.steps += 1;
         self.counts.queued += self.sched.stats().num_waiting;
@@ -302,16 +394,47 @@ impl Walk {
             self.executor.lose();
             return self.fail(id);
         }
+        let masked = self.check_masked_rows(id, &output)?;
         if let Some(fault) = self.fault.filter(|_| !self.planted) {
             self.planted = fault.in_output(&mut output);
         }
         let mut events = self.sched.commit(id, output).map_err(|e| e.to_string())?;
+        let tokens = events.iter().filter(|event| matches!(event, SeqEvent::Token { .. }));
+        if let Some(event) = tokens.clone().find(|e| masked.contains(&e.seq()) != self.news[&e.seq()].masked)
+        {
+            return Err(format!("sequence {} is masked or is not to be", event.seq()));
+        }
         self.totals.num_steps += 1;
         self.totals.num_prompt_tokens += self.prompt_tokens[&id] as u64;
         if let Some(fault) = self.fault.filter(|_| !self.planted) {
             self.planted = fault.in_events(&mut events);
         }
         events.into_iter().try_for_each(|event| self.see(event))
+    }
+
+    /// The scheduler can say whose rows of a new step await masks.
+    fn check_masks(&mut self, step: &Step) -> Result<(), String> {
+        let awaits = step.seqs.iter().flat_map(|seq| &seq.outputs).map(|row| row.awaits_mask);
+        let awaits = awaits.enumerate().filter_map(|(row, awaits)| awaits.then_some(row));
+        if !awaits.eq(self.sched.masked_rows(step.id).map(|masked| masked.row)) {
+            return Err(format!("step {} awaits other masks than are said", step.id));
+        }
+        self.counts.masked += self.sched.masked_rows(step.id).count();
+        Ok(())
+    }
+
+    /// The masks of the oldest step are for the next tokens of exactly the masked sequences.
+    fn check_masked_rows(&self, step: StepId, output: &StepOutput) -> Result<BTreeSet<SeqId>, String> {
+        let is_token = |seen: &&Seen| matches!(seen, Seen::Row { token: Some(_), .. });
+        for masked in self.sched.masked_rows(step) {
+            let sampled = &self.tokens[&masked.seq][self.news[&masked.seq].prompt.len()..];
+            let seen = sampled.len() - self.coming[&masked.seq].iter().filter(is_token).count();
+            let next = output.rows.get(masked.row).and_then(|row| row.token);
+            if masked.output != &sampled[..seen] || next.is_none() || next != sampled.get(seen).copied() {
+                return Err(format!("step {step}: {masked:?}, with {sampled:?} to come and {next:?} next"));
+            }
+        }
+        Ok(self.sched.masked_rows(step).map(|masked| masked.seq).collect())
     }
 
     fn fail(&mut self, step: StepId) -> Result<(), String> {
@@ -428,6 +551,7 @@ fn random_sequence(rng: &mut Rng, config: &SchedConfig, now: Duration) -> NewSeq
         logprobs: rng.one_in(4).then(|| rng.below(3) as u16),
         prompt_logprobs: rng.one_in(4).then(|| rng.below(3) as u16),
         logits: rng.one_in(4),
+        masked: rng.one_in(4),
         priority: rng.below(3) as i32 - 1,
         positions: if rng.one_in(6) { Some(positions(rng)) } else { None },
         tenant: TenantId(rng.below(num_tenants) as u32),

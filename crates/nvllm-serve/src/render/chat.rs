@@ -49,7 +49,7 @@ impl ChatRenderer {
     }
 
     /// What an event adds to its choice. Errors if the choice failed.
-    fn pieces(&mut self, news: News) -> Result<Vec<ChunkChoice>, ApiError> {
+    pub(super) fn pieces(&mut self, news: News) -> Result<Vec<ChunkChoice>, ApiError> {
         self.usage.count(&news);
         let index = news.choice;
         let mut pieces = Vec::new();

@@ -5,6 +5,8 @@
 
 pub(crate) mod chat;
 pub(crate) mod completions;
+pub(crate) mod messages;
+pub(crate) mod responses;
 mod stream;
 mod usage;
 

@@ -5,13 +5,13 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use nvllm_engine::Request;
-use serde_json::Value;
 
 use super::chat::rendered;
 use super::warn_of_unknown;
 use crate::app::App;
 use crate::body::Body;
 use crate::error::ApiError;
+use crate::openapi::Errors;
 use crate::prompt::truncated;
 use crate::render::completions::{CompletionRenderer, CompletionStream};
 use crate::render::{Head, stream};
@@ -19,6 +19,8 @@ use crate::request_id::request_id;
 use crate::scores::TokenNames;
 use crate::valid::completions::ValidCompletion;
 use crate::valid::unsupported;
+use crate::wire::completions::{Completion, CompletionRequest};
+use crate::wire::tokenize::Rendered;
 
 fn read(bytes: &[u8], app: &App) -> Result<ValidCompletion, ApiError> {
     let mut body = Body::parse(bytes)?;
@@ -40,6 +42,22 @@ fn requests(valid: &ValidCompletion, app: &App) -> Result<Vec<Request>, ApiError
     valid.prompts.iter().map(request).collect()
 }
 
+/// Continue prompts.
+#[utoipa::path(
+    post, path = "/v1/completions", operation_id = "completions", tag = "generate",
+    request_body(content = CompletionRequest, examples(
+        ("whole" = (value = json!({
+            "prompt": ["Once upon", "a time"], "max_tokens": 8, "echo": true, "logprobs": 2,
+            "prompt_logprobs": 1, "return_token_ids": true,
+        }))),
+        ("streamed" = (value = json!({ "prompt": "Once upon", "max_tokens": 8, "stream": true }))),
+    )),
+    responses(
+        (status = 200, description = "The answers; as server-sent events if `stream` is true.",
+            content((Completion = "application/json"), (String = "text/event-stream"))),
+        Errors,
+    ),
+)]
 pub(crate) async fn create(State(app): State<App>, bytes: Bytes) -> Result<Response, ApiError> {
     app.check_ready()?;
     let valid = read(&bytes, &app)?;
@@ -62,8 +80,19 @@ pub(crate) async fn create(State(app): State<App>, bytes: Bytes) -> Result<Respo
     }
 }
 
-/// What prompts are rendered to: a list, as there may be several.
-pub(crate) async fn render(State(app): State<App>, bytes: Bytes) -> Result<Json<Value>, ApiError> {
+/// The tokens that prompts become: a list, as there may be several.
+#[utoipa::path(
+    post, path = "/v1/completions/render", operation_id = "render_completions", tag = "tokens",
+    request_body(content = CompletionRequest, examples(
+        ("whole" = (value = json!({
+            "prompt": ["Once upon", "a time"], "max_tokens": 8, "echo": true, "logprobs": 2,
+            "prompt_logprobs": 1, "return_token_ids": true,
+        }))),
+        ("streamed" = (value = json!({ "prompt": "Once upon", "max_tokens": 8, "stream": true }))),
+    )),
+    responses((status = 200, description = "The prompts.", body = Vec<Rendered>), Errors),
+)]
+pub(crate) async fn render(State(app): State<App>, bytes: Bytes) -> Result<Json<Vec<Rendered>>, ApiError> {
     let valid = read(&bytes, &app)?;
     let requests = requests(&valid, &app)?;
     Ok(Json(requests.iter().map(|request| rendered(request, &app)).collect()))

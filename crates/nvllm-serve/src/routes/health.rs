@@ -5,12 +5,17 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use nvllm_engine::Health;
-use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::error::ApiError;
+use crate::openapi::Errors;
+use crate::wire::info::{Readiness, Version};
 
-/// Whether a restart would help: an error only once the engine has failed.
+/// Whether the server lives: an error only once the engine has failed, when a restart would help.
+#[utoipa::path(
+    get, path = "/health", operation_id = "health", tag = "server",
+    responses((status = 200, description = "It lives."), Errors),
+)]
 pub(crate) async fn live(State(app): State<App>) -> Result<StatusCode, ApiError> {
     match app.generator.health() {
         Health::Failed(reason) => Err(nvllm_engine::EngineError::Stopped { reason }.into()),
@@ -18,26 +23,50 @@ pub(crate) async fn live(State(app): State<App>) -> Result<StatusCode, ApiError>
     }
 }
 
+/// As `/health`.
+#[utoipa::path(
+    method(get, post), path = "/ping", operation_id = "ping", tag = "server",
+    responses((status = 200, description = "It lives."), Errors),
+)]
+pub(crate) async fn ping(state: State<App>) -> Result<StatusCode, ApiError> {
+    live(state).await
+}
+
 /// Whether requests are taken, and if not, why.
+#[utoipa::path(
+    get, path = "/health/ready", operation_id = "ready", tag = "server",
+    responses(
+        (status = 200, description = "They are.", body = Readiness),
+        (status = 503, description = "They are not.", body = Readiness),
+    ),
+)]
 pub(crate) async fn ready(State(app): State<App>) -> Response {
-    let status = match app.generator.health() {
-        Health::Serving => return Json(json!({ "status": "ready" })).into_response(),
+    let (status, reason) = match app.generator.health() {
+        Health::Serving => return Json(Readiness::of("ready")).into_response(),
         Health::Loading => return loading(app.generator.load_progress()),
-        Health::Draining => json!({ "status": "draining" }),
-        Health::Failed(reason) => json!({ "status": "failed", "reason": reason }),
+        Health::Draining => ("draining", None),
+        Health::Failed(reason) => ("failed", Some(reason)),
     };
-    (StatusCode::SERVICE_UNAVAILABLE, Json(status)).into_response()
+    not_ready(Readiness { reason, ..Readiness::of(status) })
 }
 
 /// The answer while the model is being loaded, of which the share `progress` is done.
 pub(crate) fn loading(progress: f32) -> Response {
     // Two digits are what a person or a probe can use.
     let progress = (f64::from(progress.clamp(0.0, 1.0)) * 100.0).floor() / 100.0;
-    let status = json!({ "status": "loading", "progress": progress });
-    (StatusCode::SERVICE_UNAVAILABLE, Json(status)).into_response()
+    not_ready(Readiness { progress: Some(progress), ..Readiness::of("loading") })
 }
 
-/// The version. Routers that find it take the server for one that speaks as vLLM does.
-pub(crate) async fn version() -> Json<Value> {
-    Json(json!({ "version": env!("CARGO_PKG_VERSION") }))
+fn not_ready(readiness: Readiness) -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, Json(readiness)).into_response()
+}
+
+// Routers that find it take the server for one that speaks as vLLM does.
+/// The server's version.
+#[utoipa::path(
+    get, path = "/version", tag = "server",
+    responses((status = 200, description = "The version.", body = Version), Errors),
+)]
+pub(crate) async fn version() -> Json<Version> {
+    Json(Version { version: env!("CARGO_PKG_VERSION") })
 }

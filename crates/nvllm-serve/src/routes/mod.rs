@@ -3,7 +3,11 @@
 pub(crate) mod chat;
 pub(crate) mod completions;
 pub(crate) mod health;
+pub(crate) mod info;
+pub(crate) mod messages;
+pub(crate) mod metrics;
 pub(crate) mod models;
+pub(crate) mod responses;
 pub(crate) mod tokenize;
 
 use axum::http::{Method, StatusCode, Uri};

@@ -5,6 +5,7 @@ use axum::extract::{Path, State};
 
 use crate::app::App;
 use crate::error::ApiError;
+use crate::openapi::Errors;
 use crate::wire::models::{ModelCard, ModelList};
 
 fn card(app: &App, name: &str) -> ModelCard {
@@ -19,11 +20,22 @@ fn card(app: &App, name: &str) -> ModelCard {
     }
 }
 
+/// The models that are served.
+#[utoipa::path(
+    get, path = "/v1/models", operation_id = "list_models", tag = "server",
+    responses((status = 200, description = "One model, by all of its names.", body = ModelList), Errors),
+)]
 pub(crate) async fn list(State(app): State<App>) -> Json<ModelList> {
     let data = app.served.names.iter().map(|name| card(&app, name)).collect();
     Json(ModelList { object: "list", data })
 }
 
+/// One of the models that are served.
+#[utoipa::path(
+    get, path = "/v1/models/{*model}", operation_id = "get_model", tag = "server",
+    params(("model" = String, Path, description = "A name of the model; it may have slashes.")),
+    responses((status = 200, description = "The model.", body = ModelCard), Errors),
+)]
 pub(crate) async fn get(
     State(app): State<App>,
     Path(model): Path<String>,

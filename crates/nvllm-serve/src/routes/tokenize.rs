@@ -9,11 +9,18 @@ use serde_json::{Map, Value, json};
 use crate::app::App;
 use crate::body::Body;
 use crate::error::ApiError;
+use crate::openapi::Errors;
 use crate::valid::chat::Conversation;
 use crate::valid::completions::Prompt;
 use crate::wire::chat::ChatFields;
-use crate::wire::tokenize::{DetokenizeRequest, Detokenized, TokenizeRequest, Tokenized};
+use crate::wire::tokenize::{DetokenizeRequest, Detokenized, TokenizeRequest, Tokenized, TokenizerInfo};
 
+/// The tokens of a text or of a conversation.
+#[utoipa::path(
+    post, path = "/tokenize", tag = "tokens", 
+    request_body(content = TokenizeRequest, example = json!({ "prompt": "Once upon", "return_token_strs": true })),
+    responses((status = 200, description = "The tokens.", body = Tokenized), Errors),
+)]
 pub(crate) async fn tokenize(State(app): State<App>, bytes: Bytes) -> Result<Json<Tokenized>, ApiError> {
     let wire: TokenizeRequest = Body::parse(&bytes)?.read()?;
     app.served.check_name(wire.model.as_deref())?;
@@ -42,6 +49,12 @@ pub(crate) async fn tokenize(State(app): State<App>, bytes: Bytes) -> Result<Jso
     }))
 }
 
+/// The text of tokens.
+#[utoipa::path(
+    post, path = "/detokenize", tag = "tokens", 
+    request_body(content = DetokenizeRequest, example = json!({ "tokens": [1, 2, 3] })),
+    responses((status = 200, description = "The text.", body = Detokenized), Errors),
+)]
 pub(crate) async fn detokenize(State(app): State<App>, bytes: Bytes) -> Result<Json<Detokenized>, ApiError> {
     let wire: DetokenizeRequest = Body::parse(&bytes)?.read()?;
     app.served.check_name(wire.model.as_deref())?;
@@ -54,8 +67,13 @@ pub(crate) async fn detokenize(State(app): State<App>, bytes: Bytes) -> Result<J
     Ok(Json(Detokenized { prompt: app.served.tokenizer()?.decode(&tokens, false) }))
 }
 
-/// The tokenizer's special tokens. lm-eval scores on the server only if it finds `eos_token` here.
-pub(crate) async fn info(State(app): State<App>) -> Result<Json<Value>, ApiError> {
+// lm-eval scores on the server only if it finds `eos_token` here.
+/// The tokenizer's special tokens, by what they are for.
+#[utoipa::path(
+    get, path = "/tokenizer_info", operation_id = "tokenizer_info", tag = "tokens",
+    responses((status = 200, description = "`eos_token` and others.", body = TokenizerInfo), Errors),
+)]
+pub(crate) async fn info(State(app): State<App>) -> Result<Json<TokenizerInfo>, ApiError> {
     let tokenizer = app.served.tokenizer()?;
     let mut info: Map<String, Value> = app.served.template().map_or_else(
         |_| Map::new(),
@@ -66,7 +84,9 @@ pub(crate) async fn info(State(app): State<App>) -> Result<Json<Value>, ApiError
     );
     let eos = app.served.eos.first().and_then(|token| tokenizer.token(token.0));
     info.entry("eos_token").or_insert_with(|| json!(eos));
-    info.insert("vocab_size".into(), json!(tokenizer.vocab_size()));
-    info.insert("model_max_length".into(), json!(app.max_model_len()));
-    Ok(Json(info.into()))
+    Ok(Json(TokenizerInfo {
+        special_tokens: info,
+        vocab_size: tokenizer.vocab_size(),
+        model_max_length: app.max_model_len(),
+    }))
 }

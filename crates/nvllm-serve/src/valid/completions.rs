@@ -38,8 +38,11 @@ impl ValidCompletion {
         sampling: SamplingFields,
         served: &Served,
     ) -> Result<Self, ApiError> {
+        // A prompt that is scored, and not gone on with.
+        let nothing = sampling.max_tokens == Some(0) && completion.echo == Some(true);
+        let sampling = SamplingFields { max_tokens: sampling.max_tokens.filter(|_| !nothing), ..sampling };
         let mut sampling = ValidSampling::new(sampling, served)?;
-        let most = sampling.request.max_tokens.unwrap_or(MAX_TOKENS);
+        let most = if nothing { 0 } else { sampling.request.max_tokens.unwrap_or(MAX_TOKENS) };
         sampling.request.max_tokens = Some(most);
         let logprobs = within("logprobs", completion.logprobs, 0, MAX_TOP_LOGPROBS)?;
         sampling.request.logprobs = logprobs.map(|k| k as u16);

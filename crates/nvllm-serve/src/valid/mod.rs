@@ -2,10 +2,13 @@
 
 pub(crate) mod chat;
 pub(crate) mod completions;
+pub(crate) mod messages;
+pub(crate) mod responses;
 pub(crate) mod sampling;
 pub(crate) mod unsupported;
 
 use crate::error::ApiError;
+use crate::wire::sampling::SamplingFields;
 
 /// `value` if it is between `least` and `most`.
 pub(crate) fn within(
@@ -22,4 +25,14 @@ pub(crate) fn within(
         }
         value => Ok(value.map(|value| value as usize)),
     }
+}
+
+/// For routes whose answer is one message: refuses more, and drops what has no place in it.
+fn one_answer(sampling: &mut SamplingFields) -> Result<(), ApiError> {
+    if let Some(n) = sampling.n.filter(|n| *n != 1) {
+        return Err(ApiError::bad("n", format!("is {n}; this route gives one answer: leave it out")));
+    }
+    sampling.prompt_logprobs = None;
+    sampling.return_token_ids = None;
+    Ok(())
 }

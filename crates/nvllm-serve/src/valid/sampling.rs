@@ -86,6 +86,8 @@ impl ValidSampling {
                 priority: priority(wire.priority)?,
                 deadline: deadline(wire.timeout)?,
                 cache_salt: salt(wire.cache_salt)?,
+                allowed_tokens: wire.allowed_token_ids.map(|ids| ids.into_iter().map(TokenId).collect()),
+                bad_words: bad_words(&wire.bad_words.unwrap_or_default(), served)?,
                 sampling,
                 ..Request::default()
             },
@@ -212,13 +214,11 @@ fn request_id(wire: Option<String>) -> Result<Option<String>, ApiError> {
 }
 
 /// `bad_words` as tokens: each as it is written, and as it is within a sentence, after a space.
-#[expect(dead_code, reason = "until the engine takes them")]
-pub(crate) fn bad_words(words: &[String], served: &Served) -> Result<Vec<Vec<TokenId>>, ApiError> {
+fn bad_words(words: &[String], served: &Served) -> Result<Vec<Vec<TokenId>>, ApiError> {
     if words.len() > MAX_BAD_WORDS {
         let problem = format!("has {} words; give at most {MAX_BAD_WORDS}", words.len());
         return Err(ApiError::bad("bad_words", problem));
     }
-    let tokenizer = served.tokenizer()?;
     let mut sequences = Vec::new();
     for (index, word) in words.iter().enumerate() {
         let word = word.trim_start();
@@ -226,7 +226,7 @@ pub(crate) fn bad_words(words: &[String], served: &Served) -> Result<Vec<Vec<Tok
             return Err(ApiError::bad(format!("bad_words[{index}]"), "is empty; give a word"));
         }
         for form in [word.to_owned(), format!(" {word}")] {
-            let ids = tokenizer.encode(&form, nvllm_engine::text::EncodeOptions::default())?;
+            let ids = served.tokenizer()?.encode(&form, nvllm_engine::text::EncodeOptions::default())?;
             let sequence: Vec<_> = ids.into_iter().map(TokenId).collect();
             if !sequence.is_empty() && !sequences.contains(&sequence) {
                 sequences.push(sequence);

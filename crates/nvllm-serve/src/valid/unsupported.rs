@@ -94,6 +94,10 @@ fn asks_for_nothing(name: &str, value: &Value) -> bool {
         (_, Value::Null | Value::Bool(false)) => true,
         (_, Value::Array(list)) if list.is_empty() => true,
         ("tool_choice" | "function_call", Value::String(choice)) => choice == "none" || choice == "auto",
+        // Anthropic's form.
+        ("tool_choice", Value::Object(choice)) => {
+            choice.get("type").is_some_and(|kind| kind == "auto" || kind == "none")
+        }
         ("response_format", Value::Object(format)) => format.get("type").is_some_and(|kind| kind == "text"),
         ("length_penalty", Value::Number(penalty)) => penalty.as_f64() == Some(1.0),
         ("modalities", Value::Array(kinds)) => kinds.iter().all(|kind| kind == "text"),

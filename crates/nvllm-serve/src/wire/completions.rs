@@ -10,7 +10,6 @@ use super::shared::Usage;
 
 /// A request's body: for its description; it is read part by part.
 #[derive(Serialize, ToSchema)]
-#[expect(dead_code, reason = "describes what is read")]
 pub(crate) struct CompletionRequest {
     #[serde(flatten)]
     completion: CompletionFields,

@@ -5,7 +5,10 @@
 
 pub(crate) mod chat;
 pub(crate) mod completions;
+pub(crate) mod info;
+pub(crate) mod messages;
 pub(crate) mod models;
+pub(crate) mod responses;
 pub(crate) mod sampling;
 pub(crate) mod shared;
 pub(crate) mod tokenize;

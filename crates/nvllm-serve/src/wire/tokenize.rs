@@ -30,6 +30,26 @@ pub(crate) struct Tokenized {
     pub(crate) token_strs: Option<Vec<String>>,
 }
 
+/// A prompt as it is computed.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Rendered {
+    pub(crate) model: String,
+    pub(crate) token_ids: Vec<u32>,
+    pub(crate) max_tokens: Option<usize>,
+}
+
+/// The tokenizer's special tokens, `eos_token` among them, each under the name that
+/// tokenizer_config.json gives it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct TokenizerInfo {
+    #[serde(flatten)]
+    #[schema(value_type = std::collections::HashMap<String, Value>)]
+    pub(crate) special_tokens: Map<String, Value>,
+    pub(crate) vocab_size: usize,
+    /// Tokens of prompt and answer together; null until the model is loaded.
+    pub(crate) model_max_length: Option<usize>,
+}
+
 /// Tokens to be made text of.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, ToSchema)]
 pub(crate) struct DetokenizeRequest {

@@ -216,3 +216,27 @@ async fn neutral_values_count_as_absent_if_asked_for() {
     post(&router, PATH, &body).await;
     assert_eq!((engine.last().sampling.temperature, engine.last().sampling.top_p), (1.0, 0.9));
 }
+
+#[tokio::test]
+async fn what_ended_an_answer_is_told() {
+    let (router, _) = server(Script { reason: FinishReason::StopString, ..Script::default() });
+    let body = post(&router, PATH, &with(&json!({ "stop": "END" }))).await.json();
+    let choice = &body["choices"][0];
+    assert_eq!((&choice["finish_reason"], &choice["stop_reason"]), (&json!("stop"), &json!("END")));
+    let (router, _) = server(Script { reason: FinishReason::StopToken(TokenId(7)), ..Script::default() });
+    let body = post(&router, PATH, &with(&json!({ "stop_token_ids": [7] }))).await.json();
+    assert_eq!(body["choices"][0]["stop_reason"], 7);
+}
+
+#[tokio::test]
+async fn words_and_tokens_are_forbidden_and_allowed() {
+    let (router, engine) = server(Script::default());
+    let fields = json!({ "bad_words": ["Paris"], "allowed_token_ids": [5, 6] });
+    assert_eq!(post(&router, PATH, &with(&fields)).await.status, 200);
+    let asked = engine.last();
+    assert_eq!(asked.allowed_tokens, Some(vec![TokenId(5), TokenId(6)]));
+    // As it begins a text, and as it stands within one.
+    assert_eq!(asked.bad_words, [tokens("Paris"), tokens(" Paris")]);
+    let answer = post(&router, PATH, &with(&json!({ "bad_words": [" "] }))).await;
+    assert_eq!(answer.json()["error"]["param"], "bad_words[0]");
+}

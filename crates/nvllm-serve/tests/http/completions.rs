@@ -64,5 +64,5 @@ async fn prompt_scores_are_shown_apart_if_asked_for() {
     let prompt = tokens("Once upon");
     assert_eq!((rows.len(), &rows[0]), (prompt.len(), &Value::Null));
     let row = &rows[1][prompt[1].to_string()];
-    assert_eq!((row["logprob"].as_f64(), row["rank"].as_u64()), (Some(-0.25), Some(1)));
+    assert_eq!((row["logprob"].as_f64(), row["rank"].as_u64()), (Some(-0.7), Some(1)));
 }

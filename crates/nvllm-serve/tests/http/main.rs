@@ -4,5 +4,10 @@
 mod chat;
 mod completions;
 mod errors;
+mod info;
+mod messages;
+mod metrics;
+mod openapi;
+mod responses;
 mod support;
 mod tokenize;

@@ -10,7 +10,9 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, Request as HttpRequest, StatusCode};
 use http_body_util::BodyExt as _;
-use nvllm_core::{TokenId, TokenLogprobs};
+use nvllm_core::{
+    Activations, BackendInfo, DType, Limits, MemoryReport, Numerics, RequestLimits, TokenId, TokenLogprobs,
+};
 use nvllm_engine::hub::ModelFiles;
 use nvllm_engine::{
     EngineError, EngineInfo, EngineStats, Event, EventSink, FinishReason, Finished, Health, Model, Request,
@@ -68,6 +70,11 @@ pub(crate) struct Scripted {
     pub(crate) open: Mutex<BTreeMap<u64, Box<dyn EventSink>>>,
     pub(crate) aborted: Mutex<Vec<u64>>,
     draining: AtomicBool,
+    /// What it says that it has counted.
+    pub(crate) stats: Mutex<EngineStats>,
+    /// How often its prefix cache was reset.
+    pub(crate) num_resets: AtomicU64,
+    info: EngineInfo,
     next_id: AtomicU64,
 }
 
@@ -79,6 +86,9 @@ impl Scripted {
             open: Mutex::default(),
             aborted: Mutex::default(),
             draining: AtomicBool::new(false),
+            stats: Mutex::default(),
+            num_resets: AtomicU64::new(0),
+            info: info(),
             next_id: AtomicU64::new(1),
         })
     }
@@ -94,7 +104,8 @@ impl Scripted {
         let all = tokens(&self.script.text);
         let said = &all[..most.min(all.len())];
         for (at, &token) in said.iter().enumerate() {
-            let logprob = -0.5 - at as f32;
+            // No number that f32 and f64 write alike.
+            let logprob = -0.3 - at as f32;
             let top = [(token, logprob), (TokenId(0), logprob - 1.0)].into_iter();
             let logprobs =
                 request.logprobs.map(|k| TokenLogprobs { logprob, top: top.take(usize::from(k)).collect() });
@@ -119,6 +130,7 @@ pub(crate) fn finished(
     Finished {
         choice,
         reason,
+        stop_string: (reason == FinishReason::StopString).then(|| request.stop[0].clone()),
         error,
         text: String::new(),
         prompt_tokens: request.prompt.len(),
@@ -130,6 +142,37 @@ pub(crate) fn finished(
     }
 }
 
+/// What a loaded engine says of itself: room for all that the tests ask for.
+fn info() -> EngineInfo {
+    EngineInfo {
+        backend: BackendInfo {
+            name: "scripted".into(),
+            device: "none".into(),
+            memory_bytes: 1 << 30,
+            memory_share: 0.5,
+            seqs: 8,
+            step_tokens: 512,
+            max_in_flight: 1,
+            driver: None,
+            clocks_mhz: None,
+        },
+        limits: Limits {
+            step_tokens: 512,
+            step_outputs: 8,
+            seqs: 8,
+            context: 4096,
+            block_len: 16,
+            kv_bytes: 1 << 20,
+            kv_dtype: DType::F32,
+            activations: Activations::F32,
+            numerics: Numerics::Invariant,
+            max_in_flight: 1,
+        },
+        request_limits: RequestLimits::default(),
+        memory: MemoryReport { weights: 0, kv: 1 << 20, arena: 0, scratch: 0 },
+    }
+}
+
 impl Generator for Scripted {
     fn health(&self) -> Health {
         let is_draining = self.draining.load(Ordering::SeqCst);
@@ -137,11 +180,11 @@ impl Generator for Scripted {
     }
 
     fn info(&self) -> Option<&EngineInfo> {
-        None
+        (self.script.health != Health::Loading).then_some(&self.info)
     }
 
     fn stats(&self) -> EngineStats {
-        EngineStats::default()
+        *self.stats.lock().unwrap()
     }
 
     fn submit(&self, request: Request, mut sink: Box<dyn EventSink>) -> Result<RequestId, EngineError> {
@@ -155,8 +198,8 @@ impl Generator for Scripted {
         self.asked.lock().unwrap().push(request.clone());
         if request.prompt_logprobs.is_some() {
             for index in 0..request.prompt.len() - 1 {
-                let top = vec![(request.prompt[index + 1], -0.25)];
-                let logprobs = Some(TokenLogprobs { logprob: -0.25, top });
+                let top = vec![(request.prompt[index + 1], -0.7)];
+                let logprobs = Some(TokenLogprobs { logprob: -0.7, top });
                 let _ = sink.send(Event::PromptRow { index, logprobs, logits: None });
             }
         }
@@ -181,6 +224,9 @@ impl Generator for Scripted {
 
     fn drain(&self) {
         self.draining.store(true, Ordering::SeqCst);
+    }
+    fn reset_prefix_cache(&self) {
+        self.num_resets.fetch_add(1, Ordering::Relaxed);
     }
 }
 

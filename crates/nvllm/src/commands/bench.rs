@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum as _};
+use nvllm_bench::server::{self, ServerBench, ServerSettings, ServerWorkload, Url};
 use nvllm_bench::workload::{self, Workload};
 use nvllm_bench::{
     Bench as Measuring, BenchError, Display, Gate, Program, Settings, Sizes, Subject, host, record, table,
@@ -67,6 +68,26 @@ pub(crate) struct Bench {
     /// Also write a trace of every op of a prompt and some decoded tokens (Perfetto opens it).
     #[arg(long, value_name = "FILE")]
     pub profile: Option<PathBuf>,
+    /// Measure a server, ours or any other that speaks OpenAI's completions, instead of a model:
+    /// http://HOST:PORT.
+    #[arg(long, value_name = "URL", help_heading = "Over HTTP", conflicts_with_all = ["profile", "scale", "batch", "context"])]
+    pub url: Option<Url>,
+    /// The key that the server asks for.
+    #[arg(
+        long,
+        value_name = "KEY",
+        requires = "url",
+        help_heading = "Over HTTP",
+        env = "OPENAI_API_KEY",
+        hide_env_values = true
+    )]
+    pub api_key: Option<String>,
+    /// Requests at once in serve, as in 1,16.
+    #[arg(long, value_name = "N,..", requires = "url", help_heading = "Over HTTP", value_delimiter = ',', value_parser = size)]
+    pub concurrency: Vec<usize>,
+    /// Tokens of prompt and answer in serve, as in 1024,1024.
+    #[arg(long, value_name = "IN,OUT", requires = "url", help_heading = "Over HTTP", value_parser = lengths)]
+    pub lengths: Option<(usize, usize)>,
     /// The file that the records are appended to.
     #[arg(long, default_value = "nvllm-bench.jsonl")]
     pub records: PathBuf,
@@ -80,6 +101,11 @@ fn size(text: &str) -> Result<usize, String> {
     size.ok_or_else(|| format!("use whole numbers from 1 to {MAX_SIZE}, as in 1,8"))
 }
 
+fn lengths(text: &str) -> Result<(usize, usize), String> {
+    let parsed = text.split_once(',').map(|(input, output)| Ok::<_, String>((size(input)?, size(output)?)));
+    parsed.unwrap_or_else(|| Err("use two numbers, as in 1024,1024".into()))
+}
+
 fn share(text: &str) -> Result<f64, String> {
     let share = text.parse().ok().filter(|&share: &f64| share > 0.0 && share <= 1.0);
     share.ok_or_else(|| "use a number above 0 and up to 1, as in 0.05".into())
@@ -90,8 +116,10 @@ fn seconds(text: &str) -> Result<f64, String> {
     seconds.ok_or_else(|| "use a number of seconds above 0, as in 60".into())
 }
 
+/// A workload of either kind; which kinds go with which flags is said later.
 fn workload_name(text: &str) -> Result<&'static str, String> {
-    workload::find(text).map(Workload::name).map_err(|e| e.to_string())
+    let over_http = server::find(text).map(ServerWorkload::name);
+    over_http.or_else(|_| workload::find(text).map(Workload::name)).map_err(|e| e.to_string())
 }
 
 /// Whether the file that a flag names can be written, before anything is measured for it. A file
@@ -115,9 +143,15 @@ pub(super) fn run(args: &Bench) -> Result<()> {
         for workload in workload::REGISTRY {
             outln!("{:9} {:4} {}", workload.name(), workload.code(), workload.definition())?;
         }
+        for workload in server::REGISTRY {
+            outln!("{:9} {:4} {}", workload.name(), workload.code(), workload.definition())?;
+        }
         return Ok(());
     }
     check_writable("--records", &args.records)?;
+    if let Some(url) = &args.url {
+        return run_over_http(args, url);
+    }
     if let Some(path) = &args.profile {
         check_writable("--profile", path)?;
     }
@@ -138,10 +172,42 @@ pub(super) fn run(args: &Bench) -> Result<()> {
     if let Some(path) = &args.profile {
         bench.profile(path)?;
     }
-    let written = record::read_run(&args.records, bench.run_id())?;
+    show(&args.records, bench.run_id())
+}
+
+/// Measures a server.
+fn run_over_http(args: &Bench, url: &Url) -> Result<()> {
+    let named = args.workloads.iter().map(|name| server::find(name)).collect::<Result<Vec<_>, _>>()?;
+    let workloads = if named.is_empty() { server::REGISTRY.to_vec() } else { named };
+    let settings = ServerSettings {
+        url: url.clone(),
+        api_key: args.api_key.clone(),
+        model: args.model.clone(),
+        quick: args.quick,
+        concurrency: args.concurrency.clone(),
+        lengths: args.lengths,
+        case_seconds: args.case_seconds,
+        // A key is nobody's business.
+        flags: std::env::args().skip(1).filter(|flag| Some(flag) != args.api_key.as_ref()).collect(),
+        source: source(),
+    };
+    let display = Display::bar(workloads.len(), |line| note!("{line}"));
+    let mut bench = ServerBench::start(settings, display)?;
+    bench.run(&workloads, &args.records)?;
+    show(&args.records, bench.run_id())
+}
+
+/// Prints a run's tables.
+fn show(records: &Path, run: &str) -> Result<()> {
+    let written = record::read_run(records, run)?;
     outln!("{}\n{}\n{}", table::conditions(&written), table::figures(&written), table::latencies(&written))?;
-    outln!("records: {} (run {})", args.records.display(), bench.run_id())?;
+    outln!("records: {} (run {run})", records.display())?;
     Ok(())
+}
+
+/// What this program was built from.
+fn source() -> record::Source {
+    record::Source { commit: concat!("version ", env!("CARGO_PKG_VERSION")).into(), dirty: None }
 }
 
 /// The crate's error for one of this program's.
@@ -206,7 +272,7 @@ fn settings(args: &Bench, activations: Activations) -> Result<Settings> {
         scale: args.scale,
         case_seconds: args.case_seconds,
         flags: std::env::args().skip(1).collect(),
-        source: record::Source { commit: concat!("version ", env!("CARGO_PKG_VERSION")).into(), dirty: None },
+        source: source(),
         version: env!("CARGO_PKG_VERSION").into(),
         program: Some(Program {
             path: std::env::current_exe().context("cannot find this program")?,

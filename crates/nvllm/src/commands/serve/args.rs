@@ -9,7 +9,7 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum};
 use nvllm_core::Activations;
 use nvllm_engine::{LoadOptions, Tenant};
-use nvllm_serve::{ApiKeys, Defaults, ServedOptions, ServerOptions, TlsFiles, Traces};
+use nvllm_serve::{Alias, ApiKeys, Defaults, ServedOptions, ServerOptions, TlsFiles, Traces};
 use serde_json::{Map, Value};
 
 use super::elsewhere::Elsewhere;
@@ -159,6 +159,9 @@ pub(super) struct LogArgs {
     /// http://localhost:4318.
     #[arg(long, value_name = "URL")]
     otlp_traces_endpoint: Option<String>,
+    /// Serve every metric under the name that it has in vLLM as well.
+    #[arg(long, value_name = "NAME", value_parser = ["vllm"])]
+    metrics_alias: Option<String>,
     /// Write no line for each request.
     #[arg(long, visible_alias = "no-enable-log-requests")]
     disable_log_requests: bool,
@@ -239,6 +242,7 @@ impl Serve {
                 .as_ref()
                 .map(|kwargs| kwargs.0.clone())
                 .unwrap_or_default(),
+            metrics_alias: self.logs.metrics_alias.as_ref().map_or(Alias::Nothing, |_| Alias::Vllm),
             chat_template: served.chat_template.as_ref().map(read).transpose()?,
             ..ServedOptions::default()
         })

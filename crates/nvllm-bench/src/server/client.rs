@@ -1,0 +1,347 @@
+//! One request to a server, and when its answer came.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::texts::Prompt;
+use crate::record::{self, OURS};
+use crate::{BenchError, Result};
+
+/// A server's address: `http://HOST:PORT`, without the path.
+#[derive(Clone, Debug)]
+pub struct Url(reqwest::Url);
+
+impl FromStr for Url {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let url = reqwest::Url::parse(text.trim_end_matches('/').trim_end_matches("/v1"));
+        let url = url.map_err(|e| format!("{e}; give http://HOST:PORT"))?;
+        if url.scheme() != "http" || url.host().is_none() {
+            return Err("give http://HOST:PORT: TLS would be measured with it, so put nothing between".into());
+        }
+        Ok(Self(url))
+    }
+}
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub(super) struct Job {
+    pub(super) prompt: Prompt,
+    pub(super) output_len: usize,
+    /// When the client goes away, if it does.
+    pub(super) cancel_after: Option<Duration>,
+}
+
+/// A whole answer. Times are seconds from when it was sent.
+#[derive(Clone, Debug)]
+pub(super) struct Answer {
+    pub(super) prompt_tokens: usize,
+    pub(super) output_tokens: usize,
+    /// Of the first chunk with content.
+    pub(super) ttft: f64,
+    pub(super) e2el: f64,
+    /// Of every chunk with content.
+    pub(super) chunks: Vec<f64>,
+    pub(super) text: String,
+}
+
+impl Answer {
+    /// Gaps between chunks with content.
+    pub(super) fn itl(&self) -> impl Iterator<Item = f64> + '_ {
+        self.chunks.windows(2).map(|pair| pair[1] - pair[0])
+    }
+}
+
+/// What came in place of an answer.
+#[derive(Debug)]
+pub(super) enum NoAnswer {
+    /// 429 or 503: the server has no room.
+    Refused(u16),
+    /// The client went away, as it was told to.
+    Cancelled,
+    /// Anything else.
+    Failed(String),
+}
+
+impl fmt::Display for NoAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(status) => write!(f, "refused with status {status}"),
+            Self::Cancelled => f.write_str("cancelled"),
+            Self::Failed(reason) => f.write_str(reason),
+        }
+    }
+}
+
+/// What a server says of itself.
+pub(super) struct About {
+    pub(super) engine: record::Engine,
+    pub(super) device: Option<String>,
+}
+
+/// A client with its connections.
+pub(super) struct Client {
+    http: reqwest::Client,
+    base: reqwest::Url,
+    pub(super) model: String,
+    pub(super) max_model_len: Option<usize>,
+}
+
+impl Client {
+    pub(super) fn new(url: &Url, api_key: Option<&str>) -> Result<Self> {
+        let mut headers = reqwest::header::HeaderMap::new();
+        let bad = |e: &dyn fmt::Display| BenchError::Server { problem: e.to_string() };
+        if let Some(key) = api_key {
+            let value =
+                format!("Bearer {key}").parse().map_err(|_| bad(&"--api-key holds what no header may"))?;
+            headers.insert(reqwest::header::AUTHORIZATION, value);
+        }
+        let http = reqwest::Client::builder()
+            .default_headers(headers)
+            .tcp_nodelay(true)
+            .pool_max_idle_per_host(usize::MAX)
+            .no_proxy()
+            .build()
+            .map_err(|e| bad(&e))?;
+        Ok(Self { http, base: url.0.clone(), model: String::new(), max_model_len: None })
+    }
+
+    fn url(&self, path: &str) -> reqwest::Url {
+        let mut url = self.base.clone();
+        url.set_path(&format!("{}{path}", self.base.path().trim_end_matches('/')));
+        url
+    }
+
+    /// Asks who serves which model, and keeps `model` or the first.
+    pub(super) async fn about(&mut self, model: Option<&str>) -> Result<About> {
+        let problem = |problem: String| BenchError::Server { problem };
+        let get = async |path: &str| -> Result<Value, reqwest::Error> {
+            self.http.get(self.url(path)).send().await?.error_for_status()?.json().await
+        };
+        let models = get("/v1/models").await.map_err(|e| problem(format!("no list of models: {e}")))?;
+        let named = |card: &&Value| model.is_none_or(|name| card["id"] == name);
+        let Some(card) = models["data"].as_array().and_then(|cards| cards.iter().find(named)) else {
+            return Err(problem(format!("the server has no model {}", model.unwrap_or("at all"))));
+        };
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let version = get("/version").await.ok().and_then(|answer| text(&answer["version"]));
+        let info = get("/server_info").await.unwrap_or_default();
+        let owner = text(&card["owned_by"]).unwrap_or_else(|| "server".into());
+        let about = About {
+            engine: record::Engine {
+                name: if owner == OURS { OURS.into() } else { owner },
+                version: version.unwrap_or_else(|| "not told".into()),
+                command: None,
+                detail: "over HTTP, /v1/completions, streamed".into(),
+            },
+            device: text(&info["device"]),
+        };
+        let (id, len) = (text(&card["id"]), card["max_model_len"].as_u64());
+        self.model = id.ok_or_else(|| problem("the server's model has no id".into()))?;
+        self.max_model_len = len.map(|len| len as usize);
+        Ok(about)
+    }
+
+    /// The ids of a text, if the server tells them.
+    pub(super) async fn tokenize(&self, text: &str) -> Option<Vec<u32>> {
+        let body = json!({ "model": self.model, "prompt": text, "add_special_tokens": false });
+        let answer = self.http.post(self.url("/tokenize")).json(&body).send().await.ok()?;
+        let answer: Value = answer.error_for_status().ok()?.json().await.ok()?;
+        serde_json::from_value(answer["tokens"].clone()).ok()
+    }
+
+    /// The sum of a metric whose name ends so, over its labels.
+    pub(super) async fn metric(&self, suffix: &str) -> Option<f64> {
+        let answer = self.http.get(self.url("/metrics")).send().await.ok()?;
+        let text = answer.error_for_status().ok()?.text().await.ok()?;
+        let values = text.lines().filter_map(|line| {
+            let (name, value) = line.rsplit_once(' ')?;
+            let name = name.split('{').next()?;
+            (!line.starts_with('#') && name.ends_with(suffix)).then(|| value.parse::<f64>().ok())?
+        });
+        values.reduce(|sum, value| sum + value)
+    }
+
+    fn body(&self, job: &Job, stream: bool) -> Value {
+        let mut body = json!({
+            "model": self.model, "prompt": job.prompt, "max_tokens": job.output_len, "temperature": 0,
+            "ignore_eos": true, "stream": stream,
+        });
+        if stream {
+            body["stream_options"] = json!({ "include_usage": true });
+        }
+        body
+    }
+
+    /// The answer's text, asked for whole.
+    pub(super) async fn send_whole(&self, job: &Job) -> Result<String, NoAnswer> {
+        let failed = |e: reqwest::Error| NoAnswer::Failed(e.to_string());
+        let request = self.http.post(self.url("/v1/completions")).json(&self.body(job, false));
+        let answer: Value =
+            checked(request.send().await.map_err(failed)?).await?.json().await.map_err(failed)?;
+        Ok(answer["choices"][0]["text"].as_str().unwrap_or_default().to_owned())
+    }
+
+    /// The answer, streamed.
+    pub(super) async fn send(&self, job: &Job) -> Result<Answer, NoAnswer> {
+        let sent = Instant::now();
+        let answer = self.receive(job, sent);
+        match job.cancel_after {
+            None => answer.await,
+            Some(after) => tokio::time::timeout(after, answer).await.unwrap_or(Err(NoAnswer::Cancelled)),
+        }
+    }
+
+    async fn receive(&self, job: &Job, sent: Instant) -> Result<Answer, NoAnswer> {
+        let failed = |e: reqwest::Error| NoAnswer::Failed(e.to_string());
+        let request = self.http.post(self.url("/v1/completions")).json(&self.body(job, true));
+        let mut response = checked(request.send().await.map_err(failed)?).await?;
+        let mut reading = Reading::default();
+        while let Some(bytes) = response.chunk().await.map_err(failed)? {
+            let at = sent.elapsed().as_secs_f64();
+            reading.take_in(&bytes, at)?;
+        }
+        reading.answer()
+    }
+}
+
+/// Errors unless the status is that of an answer.
+async fn checked(response: reqwest::Response) -> Result<reqwest::Response, NoAnswer> {
+    match response.status().as_u16() {
+        200 => Ok(response),
+        status @ (429 | 503) => Err(NoAnswer::Refused(status)),
+        status => {
+            let text = response.text().await.unwrap_or_default();
+            Err(NoAnswer::Failed(format!("status {status}: {}", text.chars().take(300).collect::<String>())))
+        }
+    }
+}
+
+/// A stream that is being read.
+#[derive(Default)]
+struct Reading {
+    /// The beginning of a line that has not ended.
+    pending: Vec<u8>,
+    chunks: Vec<f64>,
+    text: String,
+    usage: Option<Usage>,
+    done: bool,
+}
+
+#[derive(Deserialize)]
+struct Chunk {
+    #[serde(default)]
+    choices: Vec<Choice>,
+    usage: Option<Usage>,
+    error: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct Choice {
+    #[serde(default)]
+    text: String,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+struct Usage {
+    prompt_tokens: usize,
+    completion_tokens: usize,
+}
+
+impl Reading {
+    fn take_in(&mut self, bytes: &[u8], at: f64) -> Result<(), NoAnswer> {
+        self.pending.extend_from_slice(bytes);
+        let pending = std::mem::take(&mut self.pending);
+        let mut rest = pending.as_slice();
+        while let Some(end) = rest.iter().position(|&byte| byte == b'\n') {
+            if let Some(data) = rest[..end].strip_prefix(b"data: ") {
+                self.data(data.trim_ascii_end(), at)?;
+            }
+            rest = &rest[end + 1..];
+        }
+        self.pending = rest.to_vec();
+        Ok(())
+    }
+
+    fn data(&mut self, data: &[u8], at: f64) -> Result<(), NoAnswer> {
+        if data == b"[DONE]" {
+            self.done = true;
+            return Ok(());
+        }
+        let chunk: Chunk =
+            serde_json::from_slice(data).map_err(|e| NoAnswer::Failed(format!("a chunk is no JSON: {e}")))?;
+        if let Some(error) = chunk.error {
+            return Err(NoAnswer::Failed(error.to_string()));
+        }
+        let text = chunk.choices.iter().map(|choice| choice.text.as_str()).collect::<String>();
+        if !text.is_empty() {
+            self.chunks.push(at);
+            self.text += &text;
+        }
+        self.usage = chunk.usage.or(self.usage);
+        Ok(())
+    }
+
+    fn answer(self) -> Result<Answer, NoAnswer> {
+        let (Some(usage), true, Some(&ttft), Some(&e2el)) =
+            (self.usage, self.done, self.chunks.first(), self.chunks.last())
+        else {
+            return Err(NoAnswer::Failed("the stream ended without content, usage or [DONE]".into()));
+        };
+        Ok(Answer {
+            prompt_tokens: usage.prompt_tokens,
+            output_tokens: usage.completion_tokens,
+            ttft,
+            e2el,
+            chunks: self.chunks,
+            text: self.text,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_is_read_however_it_is_cut() {
+        let stream = "data: {\"choices\":[{\"text\":\"a\"}]}\n\n: ping\n\ndata: {\"choices\":[{\"text\":\"\"}]}\n\n\
+                      data: {\"choices\":[{\"text\":\"é\"}]}\n\ndata: {\"choices\":[],\"usage\":{\"prompt_tokens\":3,\
+                      \"completion_tokens\":2}}\n\ndata: [DONE]\n\n";
+        for size in 1..stream.len() {
+            let mut reading = Reading::default();
+            for (at, bytes) in stream.as_bytes().chunks(size).enumerate() {
+                reading.take_in(bytes, at as f64).unwrap();
+            }
+            let answer = reading.answer().unwrap();
+            assert_eq!((answer.text.as_str(), answer.chunks.len()), ("aé", 2));
+            assert_eq!((answer.prompt_tokens, answer.output_tokens), (3, 2));
+        }
+    }
+
+    #[test]
+    fn a_stream_that_breaks_off_or_errs_is_no_answer() {
+        let mut reading = Reading::default();
+        reading.take_in(b"data: {\"choices\":[{\"text\":\"a\"}]}\n\n", 0.1).unwrap();
+        assert!(matches!(reading.answer(), Err(NoAnswer::Failed(_))));
+        let error = b"event: error\ndata: {\"error\":{\"message\":\"boom\"}}\n\n";
+        let refused = Reading::default().take_in(error, 0.1).unwrap_err();
+        assert!(refused.to_string().contains("boom"), "{refused}");
+    }
+
+    #[test]
+    fn addresses_are_taken_with_and_without_a_path() {
+        for text in ["http://127.0.0.1:8000", "http://127.0.0.1:8000/", "http://127.0.0.1:8000/v1"] {
+            let client = Client::new(&text.parse().unwrap(), None).unwrap();
+            assert_eq!(client.url("/v1/models").as_str(), "http://127.0.0.1:8000/v1/models");
+        }
+        for text in ["https://x", "127.0.0.1:8000", "ftp://x", ""] {
+            assert!(text.parse::<Url>().is_err(), "{text}");
+        }
+    }
+}

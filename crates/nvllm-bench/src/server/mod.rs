@@ -1,0 +1,310 @@
+//! Workloads over HTTP: what clients of a server see, ours or any other that speaks `OpenAI`'s
+//! completions.
+//!
+//! The client is one thread, so that on a small machine it takes as little from the server as it
+//! can; the CPU time that it took is in the record. Tokens are counted by the server's own `usage`.
+
+mod arrivals;
+mod client;
+mod load;
+mod overload;
+mod serve;
+mod texts;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+pub use client::Url;
+use client::{Client, Job};
+use load::Run;
+use texts::Texts;
+
+use crate::bench::Display;
+use crate::record::{self, Case, Correctness, Record, Series, names};
+use crate::workload::Figures;
+use crate::{BenchError, Result, host, stats, table};
+
+/// Something to be measured of a server.
+pub trait ServerWorkload: Sync {
+    /// Its name on the command line and in records.
+    fn name(&self) -> &'static str;
+    /// Its place in the suite (`S2`).
+    fn code(&self) -> &'static str;
+    /// What is sent and what is timed, in a sentence.
+    fn definition(&self) -> &'static str;
+    /// Measures, and hands the records to `bench`.
+    fn run(&self, bench: &mut ServerBench) -> Result<()>;
+}
+
+/// Every workload over HTTP.
+pub static REGISTRY: [&dyn ServerWorkload; 3] = [&serve::Serve, &arrivals::Arrivals, &overload::Overload];
+
+/// The workload of this name.
+pub fn find(name: &str) -> Result<&'static dyn ServerWorkload> {
+    REGISTRY.into_iter().find(|workload| workload.name() == name).ok_or_else(|| {
+        let known = REGISTRY.map(ServerWorkload::name).join(", ");
+        let problem = format!("`{name}` is not measured over HTTP; with --url there are {known}");
+        BenchError::Option { option: "workload", problem }
+    })
+}
+
+/// What a table shows of a record of one of these workloads.
+pub(crate) fn figures(record: &Record) -> Option<Figures> {
+    REGISTRY.iter().find(|workload| workload.name() == record.workload)?;
+    let outputs: f64 = record.series(names::OUTPUT_TOKENS).iter().sum();
+    let seconds: f64 = record.series(names::RUN_SECONDS).iter().sum();
+    let value = |name: &str| record.values.get(name).copied().unwrap_or(0.0);
+    let mut headline = format!("{} for {outputs:.0} output tokens", table::duration(seconds));
+    for (name, what) in [
+        (names::REFUSED, "refused"),
+        (names::CANCELLED, "cancelled"),
+        (names::FAILED, "failed"),
+        (names::GOODPUT, "requests/s within 2000/100 ms"),
+    ] {
+        if record.values.contains_key(name) {
+            headline += &format!(", {:.3} {what}", value(name));
+        }
+    }
+    let limit = format!("{:.2} client CPU s", value(names::CLIENT_CPU_SECONDS));
+    Some(Figures { headline, rate: Some(outputs / seconds), limit })
+}
+
+/// What a server is measured with.
+pub struct ServerSettings {
+    /// The server's address.
+    pub url: Url,
+    /// A key, if it asks for one.
+    pub api_key: Option<String>,
+    /// The model's name; the first that the server lists if not given.
+    pub model: Option<String>,
+    /// Fewer sizes and requests: a look.
+    pub quick: bool,
+    /// Requests at once; each workload's own if empty.
+    pub concurrency: Vec<usize>,
+    /// Prompt and output tokens of `serve`; its own if not given.
+    pub lengths: Option<(usize, usize)>,
+    /// Seconds that a case may take: less is sent rather than more time taken.
+    pub case_seconds: f64,
+    /// The command line, paths cut.
+    pub flags: Vec<String>,
+    /// The source that the client was built from.
+    pub source: record::Source,
+}
+
+/// A server under measurement.
+pub struct ServerBench {
+    client: Client,
+    texts: Texts,
+    settings: ServerSettings,
+    runtime: tokio::runtime::Runtime,
+    display: Display,
+    template: Record,
+    records: Vec<Record>,
+    /// Prompts made so far.
+    streams: usize,
+    /// Requests a second at most, once it was found out.
+    max_rate: Option<f64>,
+}
+
+impl ServerBench {
+    /// Asks the server what it serves, and checks that it answers as it should: the same greedy
+    /// answer twice, streamed and whole, of the length that was asked for.
+    ///
+    /// Errors if it cannot be reached or does not.
+    pub fn start(settings: ServerSettings, display: Display) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|e| BenchError::Server { problem: format!("the client cannot be started: {e}") })?;
+        let mut client = Client::new(&settings.url, settings.api_key.as_deref())?;
+        let about = runtime.block_on(client.about(settings.model.as_deref()))?;
+        let texts = runtime.block_on(Texts::new(&client))?;
+        let correctness = runtime.block_on(check(&client, &texts))?;
+        (display.note)(&format!("{}: {}", about.engine.name, correctness.detail));
+        let time = host::now();
+        let unknown = || "not told".to_owned();
+        let template = Record {
+            schema: record::SCHEMA,
+            workload: String::new(),
+            case: Case::default(),
+            run: format!("{time}-{}", std::process::id()),
+            time,
+            engine: about.engine,
+            source: settings.source.clone(),
+            host: host::host(host::total_bytes().unwrap_or(0)),
+            device: record::Device {
+                backend: "http".into(),
+                name: about.device.unwrap_or_else(unknown),
+                memory_bytes: 0,
+                driver: None,
+                clocks_mhz: None,
+                power_limit_watts: None,
+            },
+            model: record::Model {
+                name: client.model.clone(),
+                num_parameters: 0,
+                sha256: unknown(),
+                seed: None,
+            },
+            dtypes: record::Dtypes { weights: unknown(), activations: unknown(), kv: unknown() },
+            numerics: unknown(),
+            threads: 1,
+            seed: 0,
+            flags: settings.flags.iter().map(|flag| host::base_name(flag)).collect(),
+            cost: None,
+            series: BTreeMap::new(),
+            values: BTreeMap::new(),
+            correctness: Some(correctness),
+        };
+        Ok(Self {
+            client,
+            texts,
+            settings,
+            runtime,
+            display,
+            template,
+            records: Vec::new(),
+            streams: 1,
+            max_rate: None,
+        })
+    }
+
+    /// Runs the workloads, and appends the records of each to the file at `path` once it is done.
+    pub fn run(&mut self, workloads: &[&dyn ServerWorkload], path: &Path) -> Result<()> {
+        for workload in workloads {
+            self.display.bar.set_message(workload.name());
+            let first = self.records.len();
+            let ran = workload.run(self);
+            record::append(path, &self.records[first..]).and(ran)?;
+            self.display.bar.inc(1);
+        }
+        self.display.bar.finish_and_clear();
+        Ok(())
+    }
+
+    /// The name that all records share.
+    pub fn run_id(&self) -> &str {
+        &self.template.run
+    }
+
+    /// The first of `num` numbers of prompts that were not used before.
+    fn next_stream(&mut self, num: usize) -> usize {
+        let first = self.streams;
+        self.streams += num;
+        first
+    }
+
+    /// Tokens that a prompt and its answer may have together.
+    fn context(&self) -> usize {
+        self.client.max_model_len.unwrap_or(usize::MAX)
+    }
+
+    /// Says that something is not measured, and why.
+    fn skip(&self, what: &str, reason: &str) {
+        (self.display.note)(&format!("{what} is skipped: {reason}"));
+    }
+
+    /// Sends all jobs, `concurrency` at once.
+    fn closed(&self, jobs: Vec<Job>, concurrency: usize) -> Run {
+        self.runtime.block_on(load::closed(&self.client, jobs, concurrency))
+    }
+
+    /// Sends each job at its time, `limit` seconds long at most.
+    fn open(&self, jobs: Vec<(Duration, Job)>) -> Run {
+        self.runtime.block_on(load::open(&self.client, jobs))
+    }
+
+    /// A value of the server's metrics, if it has it.
+    fn metric(&self, suffix: &str) -> Option<f64> {
+        self.runtime.block_on(self.client.metric(suffix))
+    }
+
+    /// Keeps what a run gave, with further values.
+    fn keep(
+        &mut self,
+        workload: &dyn ServerWorkload,
+        case: Case,
+        run: &Run,
+        values: &[(&'static str, f64)],
+    ) -> Result<()> {
+        let series = run.series();
+        let counts = [(names::FAILED, run.failed.len() as f64), (names::CLIENT_CPU_SECONDS, run.cpu_seconds)];
+        if let Some(first) = run.failed.first() {
+            (self.display.note)(&format!("{} requests failed, the first: {first}", run.failed.len()));
+        }
+        let record = Record {
+            workload: workload.name().into(),
+            case,
+            time: host::now(),
+            series: series.into_iter().map(|(name, series)| (name.into(), series)).collect(),
+            values: counts
+                .iter()
+                .chain(values)
+                .filter(|(name, value)| *name != names::FAILED || *value > 0.0)
+                .map(|&(name, value)| (name.to_owned(), value))
+                .collect(),
+            ..self.template.clone()
+        };
+        record.check()?;
+        self.records.push(record);
+        Ok(())
+    }
+}
+
+/// Answers of a run as series.
+impl Run {
+    fn series(&self) -> Vec<(&'static str, Series)> {
+        let of = |get: fn(&client::Answer) -> f64| self.answers.iter().map(get);
+        let itl = self.answers.iter().flat_map(client::Answer::itl);
+        let mut series = vec![
+            (names::TTFT_SECONDS, Series::seconds(of(|answer| answer.ttft))),
+            (names::E2EL_SECONDS, Series::seconds(of(|answer| answer.e2el))),
+            (names::PROMPT_TOKENS, Series::whole(of(|answer| answer.prompt_tokens as f64))),
+            (names::OUTPUT_TOKENS, Series::whole(of(|answer| answer.output_tokens as f64))),
+            (names::RUN_SECONDS, Series::seconds([self.seconds])),
+        ];
+        let itl = Series::seconds_sorted(itl.filter(|gap| *gap > 0.0));
+        if !itl.is_empty() {
+            series.push((names::ITL_SECONDS, itl));
+        }
+        series
+    }
+
+    /// Requests a second whose latencies are within these bounds, in seconds.
+    fn goodput(&self, ttft: f64, tpot: f64) -> f64 {
+        let good = self.answers.iter().filter(|answer| {
+            let each = crate::latency::tpot(answer.ttft, answer.e2el, answer.output_tokens as f64);
+            answer.ttft <= ttft && each.is_none_or(|each| each <= tpot)
+        });
+        good.count() as f64 / self.seconds
+    }
+
+    /// The 99th percentile of the times to first token.
+    fn ttft_p99(&self) -> f64 {
+        stats::percentile(self.answers.iter().map(|answer| answer.ttft), 99.0)
+    }
+}
+
+/// Sends one greedy request three ways. Errors if the server cannot be reached; what it answers
+/// wrongly is in the verdict.
+async fn check(client: &Client, texts: &Texts) -> Result<Correctness> {
+    const LEN: usize = 16;
+    let job = || Job { prompt: texts.prompt(0, 32), output_len: LEN, cancel_after: None };
+    let refused = |problem: String| BenchError::Server { problem };
+    let first = client.send(&job()).await.map_err(|e| refused(e.to_string()))?;
+    let second = client.send(&job()).await.map_err(|e| refused(e.to_string()))?;
+    let whole = client.send_whole(&job()).await.map_err(|e| refused(e.to_string()))?;
+    let same = first.text == second.text && first.text == whole;
+    let counted = first.output_tokens == LEN && second.output_tokens == LEN;
+    let detail = format!(
+        "a greedy answer of {LEN} tokens twice streamed and once whole: {}, {} tokens counted",
+        if same { "equal" } else { "not equal" },
+        first.output_tokens
+    );
+    if same && counted {
+        Ok(Correctness { passed: true, detail })
+    } else {
+        Err(BenchError::Incorrect { detail })
+    }
+}

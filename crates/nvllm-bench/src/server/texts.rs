@@ -1,0 +1,49 @@
+//! Prompts for a server: token ids where it tells them, else text.
+
+use serde::Serialize;
+
+use super::client::Client;
+use crate::prompt::spread;
+use crate::{Result, gate};
+
+/// A prompt as it is sent.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub(super) enum Prompt {
+    Tokens(Vec<u32>),
+    Text(String),
+}
+
+/// Bytes of text that are asked about at once.
+const PIECE: usize = 1 << 18;
+/// Bytes of English text to a token, about, where the server does not tell.
+const BYTES_PER_TOKEN: usize = 4;
+
+/// The held-out text.
+pub(super) struct Texts {
+    text: String,
+    /// Its beginning as tokens; empty if the server does not tell.
+    ids: Vec<u32>,
+}
+
+impl Texts {
+    pub(super) async fn new(client: &Client) -> Result<Self> {
+        let text: String = gate::documents()?.join("\n").chars().filter(char::is_ascii).collect();
+        let piece = &text[..PIECE.min(text.len())];
+        let ids = client.tokenize(piece).await.unwrap_or_default();
+        Ok(Self { text, ids })
+    }
+
+    /// A prompt of `len` tokens; `stream` tells prompts apart.
+    pub(super) fn prompt(&self, stream: usize, len: usize) -> Prompt {
+        if self.ids.is_empty() {
+            let len = len * BYTES_PER_TOKEN;
+            let room = self.text.len().saturating_sub(len).max(1);
+            let first = spread(stream, room);
+            return Prompt::Text(self.text[first..self.text.len().min(first + len)].to_owned());
+        }
+        // A long prompt goes around the text more than once.
+        let first = spread(stream, self.ids.len());
+        Prompt::Tokens(self.ids.iter().cycle().skip(first).take(len).copied().collect())
+    }
+}

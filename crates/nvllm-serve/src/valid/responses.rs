@@ -1,0 +1,173 @@
+//! A request of `/v1/responses`: a chat in other words.
+
+use nvllm_engine::Request;
+use serde_json::json;
+
+use super::chat::ValidChat;
+use super::one_answer;
+use crate::error::ApiError;
+use crate::served::Served;
+use crate::wire::chat::{ChatFields, Content, Message};
+use crate::wire::responses::{Echoed, Input, InputItem, Reasoning, ResponseFields, TextFormat, TextOptions};
+use crate::wire::sampling::SamplingFields;
+
+const LOGPROBS: &str = "message.output_text.logprobs";
+/// What may be included of items that no answer has.
+const INCLUDED_OF_NOTHING: [&str; 6] = [
+    "reasoning.encrypted_content",
+    "file_search_call.results",
+    "web_search_call.results",
+    "web_search_call.action.sources",
+    "code_interpreter_call.outputs",
+    "message.input_image.image_url",
+];
+/// A chat's parameters as this route calls them.
+const NAMES: [(&str, &str); 3] = [
+    ("messages", "input"),
+    ("max_completion_tokens", "max_output_tokens"),
+    ("reasoning_effort", "reasoning.effort"),
+];
+
+/// A request of `/v1/responses`.
+#[derive(Clone, Debug)]
+pub(crate) struct ValidResponse {
+    pub(crate) chat: ValidChat,
+    pub(crate) echoed: Echoed,
+}
+
+impl ValidResponse {
+    /// Errors with the first field that cannot be met.
+    pub(crate) fn new(
+        wire: ResponseFields,
+        mut sampling: SamplingFields,
+        served: &Served,
+    ) -> Result<Self, ApiError> {
+        check_stateless(&wire)?;
+        check_text(wire.text.as_ref())?;
+        one_answer(&mut sampling)?;
+        let logprobs = includes_logprobs(&wire)?;
+        let truncation = truncation(wire.truncation.as_deref())?;
+        if truncation == "auto" {
+            sampling.truncate_prompt_tokens = sampling.truncate_prompt_tokens.or(Some(-1));
+        }
+        let reasoning = wire.reasoning.unwrap_or_default();
+        let chat = ChatFields {
+            messages: Some(messages(wire.input)?),
+            max_completion_tokens: wire.max_output_tokens,
+            logprobs: Some(logprobs),
+            top_logprobs: wire.top_logprobs,
+            reasoning_effort: reasoning.effort.clone(),
+            enable_thinking: wire.enable_thinking,
+            chat_template_kwargs: wire.chat_template_kwargs,
+            ..ChatFields::default()
+        };
+        let mut chat = ValidChat::new(chat, sampling, served).map_err(in_own_words)?;
+        if let Some(text) = wire.instructions.as_ref().filter(|text| !text.is_empty()) {
+            chat.conversation.messages.insert(0, json!({ "role": "system", "content": text }));
+        }
+        let Request { sampling, max_tokens, logprobs, .. } = &chat.sampling.request;
+        let echoed = Echoed {
+            instructions: wire.instructions,
+            max_output_tokens: *max_tokens,
+            max_tool_calls: wire.max_tool_calls,
+            metadata: wire.metadata.unwrap_or_default(),
+            parallel_tool_calls: wire.parallel_tool_calls.unwrap_or(true),
+            reasoning: Reasoning { effort: reasoning.effort, summary: None },
+            temperature: sampling.temperature,
+            text: TextOptions { format: Some(TextFormat { r#type: Some("text".into()) }), verbosity: None },
+            tool_choice: wire.tool_choice.unwrap_or_else(|| json!("auto")),
+            top_logprobs: logprobs.map_or(0, usize::from),
+            top_p: sampling.top_p,
+            truncation,
+            user: wire.user,
+            ..Echoed::default()
+        };
+        Ok(Self { chat, echoed })
+    }
+}
+
+/// A chat's error about the parameter as this route calls it.
+pub(crate) fn in_own_words(error: ApiError) -> ApiError {
+    NAMES.iter().fold(error, |error, (chat, own)| error.renamed(chat, own))
+}
+
+fn check_stateless(wire: &ResponseFields) -> Result<(), ApiError> {
+    let stored = "names what would have to be stored, and nothing is stored here; leave it out, and send \
+                  the whole conversation as input";
+    for (name, asked) in [
+        ("previous_response_id", wire.previous_response_id.is_some()),
+        ("conversation", wire.conversation.is_some()),
+        ("prompt", wire.prompt.is_some()),
+    ] {
+        if asked {
+            return Err(ApiError::bad(name, stored));
+        }
+    }
+    if wire.background == Some(true) {
+        let problem = "is true; nothing is stored here, so wait for the answer or stream it";
+        return Err(ApiError::bad("background", problem));
+    }
+    Ok(())
+}
+
+fn check_text(text: Option<&TextOptions>) -> Result<(), ApiError> {
+    let format = text.and_then(|text| text.format.as_ref());
+    match format.and_then(|format| format.r#type.as_deref()) {
+        None | Some("text") => Ok(()),
+        Some(other) => {
+            let problem = format!("is {other:?}; structured output is not supported yet: give text");
+            Err(ApiError::bad("text.format.type", problem))
+        }
+    }
+}
+
+/// Whether log-probabilities are asked for.
+fn includes_logprobs(wire: &ResponseFields) -> Result<bool, ApiError> {
+    let include = wire.include.as_deref().unwrap_or_default();
+    let known = |name: &String| name == LOGPROBS || INCLUDED_OF_NOTHING.contains(&name.as_str());
+    if let Some(at) = include.iter().position(|name| !known(name)) {
+        let problem = format!("is {:?}; give {LOGPROBS}", include[at]);
+        return Err(ApiError::bad(format!("include[{at}]"), problem));
+    }
+    let logprobs = include.iter().any(|name| name == LOGPROBS);
+    if wire.top_logprobs.is_some_and(|top| top > 0) && !logprobs {
+        return Err(ApiError::bad("top_logprobs", format!("needs include: [{LOGPROBS:?}]")));
+    }
+    Ok(logprobs)
+}
+
+fn truncation(wire: Option<&str>) -> Result<&'static str, ApiError> {
+    match wire {
+        None | Some("disabled") => Ok("disabled"),
+        Some("auto") => Ok("auto"),
+        Some(other) => Err(ApiError::bad("truncation", format!("is {other:?}; give auto or disabled"))),
+    }
+}
+
+fn messages(input: Option<Input>) -> Result<Vec<Message>, ApiError> {
+    let items = match input {
+        None => return Err(ApiError::bad("input", "is missing; give a text or a list of messages")),
+        Some(Input::Text(text)) => {
+            let content = Some(Content::Text(text));
+            return Ok(vec![Message { role: Some("user".into()), content, ..Message::default() }]);
+        }
+        Some(Input::Items(items)) => items,
+    };
+    items.into_iter().enumerate().map(|(at, item)| message(at, item)).collect()
+}
+
+fn message(at: usize, item: InputItem) -> Result<Message, ApiError> {
+    match item.r#type.as_deref() {
+        None | Some("message") => {
+            Ok(Message { role: item.role, content: item.content, ..Message::default() })
+        }
+        Some(kind) => {
+            let why = match kind {
+                "item_reference" => "nothing is stored here, so send the item itself",
+                kind if kind.contains("call") => "tools are not supported yet",
+                _ => "this model reads items of type message only",
+            };
+            Err(ApiError::bad(format!("input[{at}].type"), format!("is {kind:?}; {why}")))
+        }
+    }
+}

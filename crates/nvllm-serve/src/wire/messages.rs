@@ -1,0 +1,169 @@
+//! `/v1/messages`, as Anthropic's clients speak.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::chat::Content;
+use super::sampling::SamplingFields;
+use crate::error::ApiError;
+
+/// A request's body: for its description; it is read part by part.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct MessagesRequest {
+    #[serde(flatten)]
+    messages: MessagesFields,
+    #[serde(flatten)]
+    sampling: SamplingFields,
+}
+
+/// The conversation. `max_tokens`, which must be given, and what else says how tokens are sampled
+/// is as on the other routes.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, ToSchema)]
+#[schema(title = "Messages")]
+pub(crate) struct MessagesFields {
+    /// The system message, a string or text blocks.
+    pub(crate) system: Option<Content>,
+    pub(crate) messages: Option<Vec<MessageParam>>,
+    /// Texts that end an answer.
+    pub(crate) stop_sequences: Option<Vec<String>>,
+    /// `{"type": "enabled"}` or `{"type": "disabled"}`, for templates that know `enable_thinking`.
+    pub(crate) thinking: Option<Value>,
+    /// Its `format` is refused, the rest has no effect.
+    pub(crate) output_config: Option<OutputConfig>,
+    /// Refused.
+    pub(crate) container: Option<Value>,
+    /// Refused unless empty.
+    #[schema(value_type = Option<Vec<Object>>)]
+    pub(crate) mcp_servers: Option<Vec<Value>>,
+    /// Without effect: prefixes are cached anyway.
+    pub(crate) cache_control: Option<Value>,
+    /// Without effect.
+    pub(crate) context_management: Option<Value>,
+    /// Without effect.
+    pub(crate) inference_geo: Option<String>,
+    /// Without effect.
+    pub(crate) speed: Option<String>,
+}
+
+/// A message: a string, or text blocks, whose `cache_control` has no effect.
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
+pub(crate) struct MessageParam {
+    /// `user` or `assistant`. If the last one is an assistant's, the answer goes on with it.
+    pub(crate) role: Option<String>,
+    pub(crate) content: Option<Content>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Serialize, ToSchema)]
+pub(crate) struct OutputConfig {
+    /// Refused.
+    pub(crate) format: Option<Value>,
+    /// Without effect.
+    pub(crate) effort: Option<String>,
+}
+
+/// The answer.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct MessageObject {
+    pub(crate) id: String,
+    /// `message`.
+    pub(crate) r#type: &'static str,
+    /// `assistant`.
+    pub(crate) role: &'static str,
+    pub(crate) model: String,
+    pub(crate) content: Vec<TextBlock>,
+    /// `end_turn`, `max_tokens` or `stop_sequence`; none at the beginning of a stream.
+    pub(crate) stop_reason: Option<&'static str>,
+    /// The stop sequence that ended the answer.
+    pub(crate) stop_sequence: Option<String>,
+    pub(crate) usage: MessagesUsage,
+}
+
+#[derive(Clone, Debug, Default, Serialize, ToSchema)]
+pub(crate) struct TextBlock {
+    /// `text`.
+    pub(crate) r#type: &'static str,
+    pub(crate) text: String,
+}
+
+/// What a request took, in tokens. The prompt is the sum of the input's three numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[expect(clippy::struct_field_names, reason = "as they are on the wire")]
+pub(crate) struct MessagesUsage {
+    /// Those that were not in the KV cache.
+    pub(crate) input_tokens: usize,
+    /// Those whose keys and values were in the KV cache already.
+    pub(crate) cache_read_input_tokens: usize,
+    /// Always 0: what is put into the cache is not counted apart.
+    pub(crate) cache_creation_input_tokens: usize,
+    pub(crate) output_tokens: usize,
+}
+
+/// An event of a stream.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub(crate) enum MessageEvent<'a> {
+    MessageStart { message: &'a MessageObject },
+    ContentBlockStart { index: usize, content_block: &'a TextBlock },
+    Ping,
+    ContentBlockDelta { index: usize, delta: BlockDelta<'a> },
+    ContentBlockStop { index: usize },
+    MessageDelta { delta: MessageEnd<'a>, usage: MessagesUsage },
+    MessageStop,
+}
+
+impl MessageEvent<'_> {
+    /// Its type, which is also the server-sent event's name.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::MessageStart { .. } => "message_start",
+            Self::ContentBlockStart { .. } => "content_block_start",
+            Self::Ping => "ping",
+            Self::ContentBlockDelta { .. } => "content_block_delta",
+            Self::ContentBlockStop { .. } => "content_block_stop",
+            Self::MessageDelta { .. } => "message_delta",
+            Self::MessageStop => "message_stop",
+        }
+    }
+}
+
+/// What is new of a block.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub(crate) enum BlockDelta<'a> {
+    TextDelta { text: &'a str },
+}
+
+/// How an answer ended.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct MessageEnd<'a> {
+    pub(crate) stop_reason: Option<&'static str>,
+    pub(crate) stop_sequence: Option<&'a str>,
+}
+
+/// The length of a prompt.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct MessageTokens {
+    pub(crate) input_tokens: usize,
+}
+
+/// An error's body, and the last event of a stream that fails.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct MessagesError<'a> {
+    /// `error`.
+    r#type: &'static str,
+    error: MessagesErrorInfo<'a>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct MessagesErrorInfo<'a> {
+    /// The kind, by status: `invalid_request_error`, `overloaded_error`, ..
+    r#type: &'static str,
+    message: &'a str,
+}
+
+impl<'a> From<&'a ApiError> for MessagesError<'a> {
+    fn from(error: &'a ApiError) -> Self {
+        Self { r#type: "error", error: MessagesErrorInfo { r#type: error.kind(), message: &error.message } }
+    }
+}
