@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use nvllm_engine::Engine;
+use nvllm_engine::{Engine, LoadOptions};
 use nvllm_serve::{Alias, Generator, ServedOptions};
 
 use crate::flags::{ModelArgs, number};
@@ -29,6 +29,9 @@ pub(crate) struct Serve {
     /// Serve every metric under the name that it has in vLLM as well.
     #[arg(long, value_name = "NAME", value_parser = ["vllm"])]
     metrics_alias: Option<String>,
+    /// Serve /v1/embeddings too: the hidden state of a text's last token.
+    #[arg(long)]
+    embeddings: bool,
     #[command(flatten)]
     model: ModelArgs,
 }
@@ -39,6 +42,7 @@ pub(super) fn run(args: &Serve) -> Result<()> {
         .with_context(|| format!("cannot listen on {address}; give another --port or --host"))?;
     let model = Arc::new(models::open(args.model.model.as_deref())?);
     let options = backends::load_options(&args.model.load, args.max_num_seqs);
+    let options = LoadOptions { embeddings: args.embeddings, ..options };
     let engine = Engine::builder(Arc::clone(&model), backends::factory(&args.model.load.device))
         .options(options)
         .spawn()?;
@@ -46,6 +50,7 @@ pub(super) fn run(args: &Serve) -> Result<()> {
     let served = ServedOptions {
         names: args.served_model_name.clone(),
         metrics_alias: args.metrics_alias.as_ref().map_or(Alias::Nothing, |_| Alias::Vllm),
+        embeddings: args.embeddings,
         ..ServedOptions::default()
     };
     let router = nvllm_serve::router(&model, served, engine)?;
