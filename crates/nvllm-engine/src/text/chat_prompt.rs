@@ -1,24 +1,30 @@
 //! A conversation to the tokens of a prompt, with strangers' words kept apart from the template's.
 
-use serde_json::Value as Json;
+use serde_json::{Map, Value as Json};
 
+use super::special_names::Marks;
 use super::{ChatInput, ChatTemplate, EncodeOptions, SpecialText, Tokenizer};
 use crate::{EngineError, Result};
 
-/// Code points that no text may hold by Unicode's word, one of which marks what the template did
-/// not write.
-const NONCHARACTERS: std::ops::RangeInclusive<char> = '\u{FDD0}'..='\u{FDEF}';
+/// Roles of messages. Templates compare them and build special tokens from them (`<|user|>`).
+const ROLES: [&str; 6] = ["system", "developer", "user", "assistant", "tool", "function"];
 
 impl ChatTemplate {
-    /// The tokens of a conversation's prompt. If the name of a special token in a message is
+    /// The tokens of a conversation's prompt. If the name of a special token in the input is
     /// [`Literal`](SpecialText::Literal), it becomes the letters that it is written with, and only
-    /// the template's own are special: who writes a message cannot end it.
+    /// the template's own are special: who writes a message cannot end it. The input is all that a
+    /// client gives: messages, tools, documents and the values of `kwargs`, a `bos_token` among
+    /// them included. All other tokens are those that the tokenizer gives the rendered text.
+    ///
+    /// Names that are put together from several strings are letters too, except for those that
+    /// begin with a letter or digit and those that the template itself begins: it may print `<|`
+    /// before a role. The template sees a marked string one character longer for each name in it.
     ///
     /// With `continues`, the prompt ends with the last message's text, so that the answer goes on
     /// with it.
     ///
     /// Errors as [`render`](Self::render) does; if the text cannot be encoded; or if the template
-    /// changes the last message, so that its end is not found.
+    /// does not print the last message's text, so that its end is not found.
     pub fn encode(
         &self,
         input: &ChatInput<'_>,
@@ -26,114 +32,173 @@ impl ChatTemplate {
         special_text: SpecialText,
         tokenizer: &Tokenizer,
     ) -> Result<Vec<u32>> {
-        let last = input.messages.last().and_then(|message| message["content"].as_str()).unwrap_or_default();
-        let marked = match special_text {
-            SpecialText::Literal => Marked::new(input.messages, tokenizer),
-            SpecialText::Parse => None,
+        let touch = |text: &str, place| match place {
+            Place::Key => tokenizer.special_names().touch_key(text),
+            Place::Value => tokenizer.names_special(text),
         };
-        let Some(marked) = marked else {
-            let mut text = self.render(input)?;
-            if continues {
-                cut_after(&mut text, last)?;
-            }
-            return tokenizer.encode(&text, EncodeOptions::default());
-        };
-        let last = marked.messages.last().and_then(|message| message["content"].as_str()).unwrap_or_default();
-        let mut text = self.render(&ChatInput { messages: &marked.messages, ..*input })?;
-        if continues {
-            cut_after(&mut text, last)?;
+        let literal = special_text == SpecialText::Literal && any_string(input, &touch);
+        if !literal && !continues {
+            return tokenizer.encode(&self.render(input)?, EncodeOptions::default());
         }
-        encode_marked(&text, marked.mark, tokenizer)
+        let marks = Marks::unused(&strings(input));
+        let mut marked = Marked::copy(input);
+        if literal {
+            marked.replace(&|text, place| touch(text, place).then(|| tokenizer.mark_special(text, &marks)));
+        }
+        if continues {
+            marked.mark_end(&marks)?;
+        }
+        let mut text = self.render(&marked.input(input))?;
+        if continues {
+            cut(&mut text, marks.end)?;
+        }
+        let (text, places) = marks.remove(&text);
+        tokenizer.encode_marked(&text, &places)
     }
 }
 
-/// Messages in which every name of a special token is broken by a mark.
+/// Where a string stands in a JSON value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Key,
+    Value,
+}
+
+/// What a client gave, as a copy that is marked.
 struct Marked {
     messages: Vec<Json>,
-    mark: char,
+    tools: Option<Vec<Json>>,
+    documents: Option<Vec<Json>>,
+    kwargs: Option<Map<String, Json>>,
 }
 
 impl Marked {
-    /// `None` if there is nothing to be marked.
-    fn new(messages: &[Json], tokenizer: &Tokenizer) -> Option<Self> {
-        let names: Vec<_> = special_names(tokenizer).collect();
-        let mut texts = Vec::new();
-        messages.iter().for_each(|message| collect(message, &mut texts));
-        if !texts.iter().any(|text| names.iter().any(|name| text.contains(name))) {
-            return None;
+    fn copy(input: &ChatInput<'_>) -> Self {
+        Self {
+            messages: input.messages.to_vec(),
+            tools: input.tools.map(<[_]>::to_vec),
+            documents: input.documents.map(<[_]>::to_vec),
+            kwargs: input.kwargs.cloned(),
         }
-        let mark = NONCHARACTERS.into_iter().find(|mark| !texts.iter().any(|text| text.contains(*mark)));
-        // A conversation with all 32 of them has nothing to say that would be lost.
-        let mark = mark.unwrap_or('\u{FDD0}');
-        let mut messages = messages.to_vec();
-        messages.iter_mut().for_each(|message| replace(message, &names, mark));
-        Some(Self { messages, mark })
     }
-}
 
-fn special_names(tokenizer: &Tokenizer) -> impl Iterator<Item = &str> {
-    let special = tokenizer.added_tokens().iter().filter(|token| token.special);
-    special.map(|token| token.content.as_str()).filter(|name| !name.is_empty())
-}
-
-/// All strings of a message but its role.
-fn collect<'a>(value: &'a Json, texts: &mut Vec<&'a str>) {
-    match value {
-        Json::String(text) => texts.push(text),
-        Json::Array(items) => items.iter().for_each(|item| collect(item, texts)),
-        Json::Object(fields) => fields.values().for_each(|field| collect(field, texts)),
-        _ => {}
+    /// The same input, with this in its place.
+    fn input<'a>(&'a self, input: &ChatInput<'a>) -> ChatInput<'a> {
+        ChatInput {
+            messages: &self.messages,
+            tools: self.tools.as_deref(),
+            documents: self.documents.as_deref(),
+            kwargs: self.kwargs.as_ref(),
+            ..*input
+        }
     }
-}
 
-/// Puts the mark after the first character of every name.
-fn replace(value: &mut Json, names: &[&str], mark: char) {
-    match value {
-        Json::String(text) => {
-            for name in names.iter().filter(|name| name.chars().count() > 1) {
-                if text.contains(name) {
-                    let first = name.chars().next().map_or(0, char::len_utf8);
-                    *text = text.replace(name, &format!("{}{mark}{}", &name[..first], &name[first..]));
-                }
+    /// Replaces the strings for which `mark` gives another.
+    fn replace(&mut self, mark: &impl Fn(&str, Place) -> Option<String>) {
+        for message in &mut self.messages {
+            let role = message.get_mut("role").filter(|role| is_role(role)).map(Json::take);
+            replace(message, mark);
+            if let Some(role) = role {
+                message["role"] = role;
             }
         }
-        Json::Array(items) => items.iter_mut().for_each(|item| replace(item, names, mark)),
-        Json::Object(fields) => fields.values_mut().for_each(|field| replace(field, names, mark)),
+        let lists = self.tools.iter_mut().chain(&mut self.documents).flatten();
+        lists.for_each(|value| replace(value, mark));
+        // The names of `kwargs` are variables, which no template prints.
+        self.kwargs.iter_mut().flat_map(Map::values_mut).for_each(|value| replace(value, mark));
+    }
+
+    /// Marks the end of the last message's text, or of its last part that has one. A blank follows
+    /// the mark, as in transformers: a template that trims a message takes it away.
+    fn mark_end(&mut self, marks: &Marks) -> Result<()> {
+        let text = self.messages.last_mut().and_then(|message| match message.get_mut("content") {
+            Some(Json::String(text)) => Some(text),
+            Some(Json::Array(parts)) => parts.iter_mut().rev().find_map(|part| match part {
+                Json::String(text) => Some(text),
+                _ => match part.get_mut("text") {
+                    Some(Json::String(text)) => Some(text),
+                    _ => None,
+                },
+            }),
+            _ => None,
+        });
+        let text = text.ok_or_else(end_not_found)?;
+        text.push(marks.end);
+        text.push(' ');
+        Ok(())
+    }
+}
+
+fn is_role(role: &Json) -> bool {
+    role.as_str().is_some_and(|role| ROLES.contains(&role))
+}
+
+/// Whether `test` holds for a string of the input. Roles are left out.
+fn any_string<'a>(input: &ChatInput<'a>, test: &impl Fn(&'a str, Place) -> bool) -> bool {
+    fn any_of<'a>(value: &'a Json, test: &impl Fn(&'a str, Place) -> bool) -> bool {
+        match value {
+            Json::String(text) => test(text, Place::Value),
+            Json::Array(items) => items.iter().any(|item| any_of(item, test)),
+            Json::Object(fields) => {
+                fields.iter().any(|(key, value)| test(key, Place::Key) || any_of(value, test))
+            }
+            _ => false,
+        }
+    }
+    let message = |message: &'a Json| match message {
+        Json::Object(fields) => fields.iter().any(|(key, value)| {
+            !(key == "role" && is_role(value)) && (test(key, Place::Key) || any_of(value, test))
+        }),
+        other => any_of(other, test),
+    };
+    input.messages.iter().any(message)
+        || input.tools.into_iter().chain(input.documents).flatten().any(|value| any_of(value, test))
+        || input.kwargs.into_iter().flat_map(Map::values).any(|value| any_of(value, test))
+}
+
+fn strings<'a>(input: &ChatInput<'a>) -> Vec<&'a str> {
+    let strings = std::cell::RefCell::new(Vec::new());
+    any_string(input, &|text, _| {
+        strings.borrow_mut().push(text);
+        false
+    });
+    strings.into_inner()
+}
+
+fn replace(value: &mut Json, mark: &impl Fn(&str, Place) -> Option<String>) {
+    match value {
+        Json::String(text) => {
+            if let Some(marked) = mark(text, Place::Value) {
+                *text = marked;
+            }
+        }
+        Json::Array(items) => items.iter_mut().for_each(|item| replace(item, mark)),
+        Json::Object(fields) => {
+            fields.values_mut().for_each(|field| replace(field, mark));
+            if fields.keys().any(|key| mark(key, Place::Key).is_some()) {
+                let renamed = std::mem::take(fields).into_iter();
+                *fields =
+                    renamed.map(|(key, field)| (mark(&key, Place::Key).unwrap_or(key), field)).collect();
+            }
+        }
         _ => {}
     }
 }
 
-/// Encodes a rendered text: names without a mark are special, everything else is letters.
-fn encode_marked(text: &str, mark: char, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
-    let literal = EncodeOptions { special_text: SpecialText::Literal, ..EncodeOptions::default() };
-    let mut ids = Vec::new();
-    let mut rest = text;
-    while !rest.is_empty() {
-        let found = special_names(tokenizer)
-            .filter_map(|name| rest.find(name).map(|at| (at, name)))
-            // The longest of those that begin first.
-            .min_by_key(|&(at, name)| (at, usize::MAX - name.len()));
-        let (before, name) = found.map_or((rest, ""), |(at, name)| (&rest[..at], name));
-        if !before.is_empty() {
-            ids.extend(tokenizer.encode(&before.replace(mark, ""), literal)?);
-        }
-        ids.extend(tokenizer.token_id(name).filter(|_| !name.is_empty()));
-        rest = &rest[before.len() + name.len()..];
-    }
-    Ok(ids)
-}
-
-/// Ends a rendered text with the last message's words. As in transformers, the blanks around them
-/// are as the template left them.
-fn cut_after(text: &mut String, last: &str) -> Result<()> {
-    let at = text.rfind(last.trim()).filter(|_| !last.trim().is_empty());
-    let Some(at) = at else {
-        return Err(EngineError::ChatRejected {
-            message: "the last message's text is not in the prompt, so an answer cannot go on with it".into(),
-        });
-    };
-    let whole = last.trim_start();
-    let kept = if text[at..].starts_with(whole) { whole } else { last.trim() };
-    text.truncate(at + kept.len());
+/// Ends a rendered text with the last message's words. As in transformers, the blanks after them
+/// stay unless the template trims messages.
+fn cut(text: &mut String, end: char) -> Result<()> {
+    let at = text.rfind(end).ok_or_else(end_not_found)?;
+    let trimmed = !text[at + end.len_utf8()..].starts_with(' ');
+    text.truncate(if trimmed { text[..at].trim_end().len() } else { at });
     Ok(())
 }
+
+fn end_not_found() -> EngineError {
+    EngineError::ChatRejected {
+        message: "the last message's text is not in the prompt, so an answer cannot go on with it".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 //!
 //! Token ids are plain `u32` here, as the vocabulary files have them.
 
+mod added_matcher;
 mod bpe_files;
 mod chat_prompt;
 mod chat_template;
@@ -12,6 +13,7 @@ mod detokenizer;
 mod end_token;
 mod generation_config;
 mod jinja;
+mod special_names;
 mod stop;
 mod tokenizer;
 

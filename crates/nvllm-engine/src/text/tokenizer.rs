@@ -3,10 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use tokenizers::{AddedVocabulary, Encoding, Model as _, OffsetType, PreTokenizer as _};
+use tokenizers::{AddedVocabulary, Encoding, Model as _, OffsetType, PreTokenizedString, PreTokenizer as _};
 
+use super::added_matcher::AddedMatcher;
 use super::contained::contained;
 use super::decoder::{Scheme, Stream};
+use super::special_names::{MarkedPlaces, Marks, SpecialNames};
 use crate::{EngineError, Result};
 
 /// What [`Tokenizer::encode`] does with a text.
@@ -49,6 +51,9 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     /// The added vocabulary once more, told to leave special tokens alone.
     literal: AddedVocabulary,
+    /// The added vocabulary once more, for texts in which some names are special and some are not.
+    matcher: AddedMatcher,
+    special_names: SpecialNames,
     scheme: Scheme,
     added: Vec<AddedToken>,
     num_ids: usize,
@@ -102,6 +107,8 @@ impl Tokenizer {
 
         let mut literal = inner.get_added_vocabulary().clone();
         literal.set_encode_special_tokens(true);
+        let matcher = AddedMatcher::new(&literal).map_err(unusable)?;
+        let special_names = SpecialNames::new(&literal).map_err(unusable)?;
         let mut added: Vec<AddedToken> = literal
             .get_added_tokens_decoder()
             .iter()
@@ -112,7 +119,7 @@ impl Tokenizer {
         if num_ids == 0 {
             return Err(unusable("the vocabulary is empty".into()));
         }
-        Ok(Self { inner, literal, scheme, added, num_ids, path: path.to_path_buf() })
+        Ok(Self { inner, literal, matcher, special_names, scheme, added, num_ids, path: path.to_path_buf() })
     }
 
     /// Token ids of a text.
@@ -121,17 +128,33 @@ impl Tokenizer {
     /// [`EngineError::Encode`] if the tokenizer's model cannot express the text (a vocabulary
     /// without an unknown token).
     pub fn encode(&self, text: &str, options: EncodeOptions) -> Result<Vec<u32>> {
-        let encoding = call(|| match options.special_text {
-            SpecialText::Parse => self.inner.encode_fast(text, options.add_special_tokens),
-            SpecialText::Literal => self.encode_literal(text, options.add_special_tokens),
-        });
-        let failed = |problem| EngineError::Encode { text_len: text.len(), problem };
-        encoding.map(|encoding| encoding.get_ids().to_vec()).map_err(failed)
+        let add = options.add_special_tokens;
+        ids(text, || match options.special_text {
+            SpecialText::Parse => self.inner.encode_fast(text, add),
+            SpecialText::Literal => {
+                self.encode_split(self.literal.extract_and_normalize(self.inner.get_normalizer(), text), add)
+            }
+        })
     }
 
-    /// The steps of the library's `encode_fast`, with the other added vocabulary.
-    fn encode_literal(&self, text: &str, add_special_tokens: bool) -> tokenizers::Result<Encoding> {
-        let mut text = self.literal.extract_and_normalize(self.inner.get_normalizer(), text);
+    /// Token ids of a text as [`encode`](Self::encode) gives them, but that special tokens' names
+    /// are text in the places that are marked.
+    pub(super) fn encode_marked(&self, text: &str, places: &MarkedPlaces) -> Result<Vec<u32>> {
+        if places.is_empty() {
+            return self.encode(text, EncodeOptions::default());
+        }
+        ids(text, || {
+            let is_text = |name| places.is_text(&name);
+            self.encode_split(self.matcher.split(text, self.inner.get_normalizer(), &is_text)?, false)
+        })
+    }
+
+    /// The steps of the library's `encode_fast` after added tokens are found.
+    fn encode_split(
+        &self,
+        mut text: PreTokenizedString,
+        add_special_tokens: bool,
+    ) -> tokenizers::Result<Encoding> {
         if let Some(pre_tokenizer) = self.inner.get_pre_tokenizer() {
             pre_tokenizer.pre_tokenize(&mut text)?;
         }
@@ -198,6 +221,20 @@ impl Tokenizer {
         &self.path
     }
 
+    pub(super) fn special_names(&self) -> &SpecialNames {
+        &self.special_names
+    }
+
+    /// Whether a text names a special token, or ends as if it began to.
+    pub(super) fn names_special(&self, text: &str) -> bool {
+        self.special_names.touch(text, self.inner.get_normalizer())
+    }
+
+    /// The text with marks in all names of special tokens.
+    pub(super) fn mark_special(&self, text: &str, marks: &Marks) -> String {
+        self.special_names.mark(text, self.inner.get_normalizer(), marks)
+    }
+
     pub(super) fn scheme(&self) -> &Scheme {
         &self.scheme
     }
@@ -206,6 +243,11 @@ impl Tokenizer {
     pub(super) fn visible_piece(&self, id: u32, skip_special_tokens: bool) -> Option<String> {
         if skip_special_tokens && self.is_special(id) { None } else { self.token(id) }
     }
+}
+
+fn ids(text: &str, encode: impl FnOnce() -> tokenizers::Result<Encoding>) -> Result<Vec<u32>> {
+    let failed = |problem| EngineError::Encode { text_len: text.len(), problem };
+    call(encode).map(|encoding| encoding.get_ids().to_vec()).map_err(failed)
 }
 
 /// Runs a call of the library; a panic inside it becomes an error. It indexes by what a file says,
