@@ -279,6 +279,7 @@ fn cors(origins: &[String]) -> io::Result<CorsLayer> {
     Ok(CorsLayer::new()
         .allow_origin(origin)
         .allow_methods(AllowMethods::any())
-        .allow_headers(AllowHeaders::any())
+        // Not `*`, which does not cover `Authorization`.
+        .allow_headers(AllowHeaders::mirror_request())
         .expose_headers([observe::REQUEST_ID, header::RETRY_AFTER]))
 }
