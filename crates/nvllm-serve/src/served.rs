@@ -37,6 +37,8 @@ pub struct ServedOptions {
     pub chat_template: Option<String>,
     /// Further names of the metrics.
     pub metrics_alias: crate::metrics::Alias,
+    /// Whether the engine was loaded for embeddings.
+    pub embeddings: bool,
 }
 
 /// A model as the routes see it: everything but its weights.
@@ -45,6 +47,8 @@ pub(crate) struct Served {
     /// The model's directory or hub id.
     pub(crate) root: String,
     pub(crate) vocab_size: usize,
+    /// Numbers of an embedding; `None` if there are none here.
+    pub(crate) embedding_size: Option<usize>,
     /// Sampling where a request says nothing.
     pub(crate) sampling: SamplingParams,
     /// Tokens of an answer where a request says nothing.
@@ -77,6 +81,7 @@ impl Served {
             names,
             root: model.name.clone(),
             vocab_size: model.spec.vocab_size,
+            embedding_size: model.spec.hidden_size().filter(|_| options.embeddings),
             sampling,
             max_tokens: model.generation.max_new_tokens.filter(|_| own),
             stop_strings: if own { model.generation.stop_strings.clone() } else { Vec::new() },

@@ -90,7 +90,7 @@ impl Submission {
             return Some(News { choice, event: Event::Finished(too_slow(choice % self.n)) });
         };
         let of = match &event {
-            Event::PromptRow { .. } => 0,
+            Event::PromptRow { .. } | Event::Embedding { .. } => 0,
             Event::Token { choice, .. } => *choice,
             Event::Finished(finished) => finished.choice,
         };

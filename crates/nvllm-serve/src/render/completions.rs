@@ -71,6 +71,8 @@ impl CompletionRenderer {
                     rows.extend(logprobs);
                 }
             }
+            // Not asked for here.
+            Event::Embedding { .. } => {}
             Event::Token { token, text, logprobs, .. } => {
                 pieces.extend(self.begin(index));
                 let scores = logprobs.filter(|_| self.logprobs);

@@ -52,21 +52,22 @@ impl ValidCompletion {
             sampling.request.prompt_logprobs =
                 sampling.request.prompt_logprobs.max(sampling.request.logprobs);
         }
-        Ok(Self { prompts: prompts(completion.prompt)?, echo, prompt_logprobs, sampling })
+        Ok(Self { prompts: prompts("prompt", completion.prompt)?, echo, prompt_logprobs, sampling })
     }
 }
 
-fn prompts(wire: Option<Prompts>) -> Result<Vec<Prompt>, ApiError> {
+/// The prompts of the field `param`.
+pub(crate) fn prompts(param: &str, wire: Option<Prompts>) -> Result<Vec<Prompt>, ApiError> {
     let prompts: Vec<_> = match wire {
-        None => return Err(ApiError::bad("prompt", "is missing; give a text or token ids")),
+        None => return Err(ApiError::bad(param, "is missing; give a text or token ids")),
         Some(Prompts::Text(text)) => vec![Prompt::Text(text)],
         Some(Prompts::Texts(texts)) => texts.into_iter().map(Prompt::Text).collect(),
         Some(Prompts::Tokens(ids)) => vec![Prompt::Tokens(ids)],
         Some(Prompts::TokenLists(lists)) => lists.into_iter().map(Prompt::Tokens).collect(),
     };
     if prompts.is_empty() || prompts.len() > MAX_PROMPTS {
-        let problem = format!("has {} prompts; give 1 to {MAX_PROMPTS}", prompts.len());
-        return Err(ApiError::bad("prompt", problem));
+        let problem = format!("has {} entries; give 1 to {MAX_PROMPTS}", prompts.len());
+        return Err(ApiError::bad(param, problem));
     }
     Ok(prompts)
 }

@@ -195,7 +195,7 @@ fn salt(wire: Option<String>) -> Result<Option<String>, ApiError> {
     Ok(Some(salt))
 }
 
-fn truncate(wire: Option<i64>) -> Result<Option<Truncate>, ApiError> {
+pub(crate) fn truncate(wire: Option<i64>) -> Result<Option<Truncate>, ApiError> {
     Ok(match wire {
         None => None,
         Some(-1) => Some(Truncate::ToContext),

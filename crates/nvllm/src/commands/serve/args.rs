@@ -123,6 +123,9 @@ pub(super) struct ServedArgs {
     /// Take the name of a special token in a message for that token, and not for text.
     #[arg(long)]
     parse_special_tokens: bool,
+    /// Serve /v1/embeddings too; takes memory for a second program of the model.
+    #[arg(long)]
+    embeddings: bool,
     /// Serve every metric under the name that it has in vLLM as well.
     #[arg(long, value_name = "NAME", value_parser = ["vllm"])]
     metrics_alias: Option<String>,
@@ -243,6 +246,7 @@ impl Serve {
                 .map(|kwargs| kwargs.0.clone())
                 .unwrap_or_default(),
             chat_template: served.chat_template.as_ref().map(read).transpose()?,
+            embeddings: served.embeddings,
             metrics_alias: served.metrics_alias.as_ref().map_or(Alias::Nothing, |_| Alias::Vllm),
         })
     }
@@ -264,6 +268,7 @@ impl Serve {
             gpu_memory_utilization: capacity.gpu_memory_utilization,
             enable_prefix_caching: capacity.enable_prefix_caching || !capacity.no_enable_prefix_caching,
             tenants: tenants(&self.access.tenant, names),
+            embeddings: self.served.embeddings,
             ..options
         }
     }
