@@ -130,7 +130,7 @@ async fn a_full_queue_is_429_with_a_short_wait() {
 #[tokio::test]
 async fn a_full_engine_refuses_before_it_looks_at_a_body() {
     let (router, _) = server(Script { full: true, ..Script::default() });
-    for path in [CHAT, COMPLETIONS, "/v1/responses", "/v1/messages"] {
+    for path in [CHAT, COMPLETIONS, "/v1/responses", "/v1/messages", "/v1/embeddings"] {
         let answer = post_bytes(&router, path, "{").await;
         assert_eq!(answer.status, 429, "{path}");
         assert!(answer.headers.contains_key("retry-after"));
@@ -154,6 +154,7 @@ async fn a_large_body_holds_up_nobody() {
         ("/v1/responses/input_tokens", &json!({ "input": text })),
         ("/v1/messages", &chat),
         ("/v1/messages/count_tokens", &chat),
+        ("/v1/embeddings", &json!({ "input": text })),
         ("/tokenize", &json!({ "prompt": text })),
         ("/detokenize", &json!({ "tokens": vec![5; 60_000] })),
     ] {
