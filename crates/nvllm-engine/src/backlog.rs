@@ -42,6 +42,14 @@ struct Waiting {
     tokens: usize,
 }
 
+impl Bounds {
+    /// Whether a prompt may join those that wait.
+    fn admit(self, waiting: Waiting, prompt_len: usize) -> bool {
+        let tokens = waiting.tokens.saturating_add(prompt_len);
+        waiting.requests == 0 || waiting.requests < self.requests && tokens <= self.tokens
+    }
+}
+
 /// A request's place in the queue, which it leaves when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Queued {
@@ -107,7 +115,7 @@ impl Backlog {
         }
         let (bounds, waiting) = (self.bounds[tenant.0 as usize], &mut counts.waiting[tenant.0 as usize]);
         let tokens = waiting.tokens.saturating_add(prompt_len);
-        if waiting.requests >= bounds.requests || waiting.requests > 0 && tokens > bounds.tokens {
+        if !bounds.admit(*waiting, prompt_len) {
             return Err(EngineError::QueueFull {
                 requests: waiting.requests,
                 max_requests: bounds.requests,
@@ -118,6 +126,12 @@ impl Backlog {
         *waiting = Waiting { requests: waiting.requests + 1, tokens };
         counts.open += 1;
         Ok(Queued { backlog: Arc::clone(self), tenant, prompt_len })
+    }
+
+    /// Whether no tenant can enter, not even with the shortest prompt.
+    pub(crate) fn is_full(&self) -> bool {
+        let counts = self.lock();
+        self.bounds.iter().zip(&counts.waiting).all(|(bounds, waiting)| !bounds.admit(*waiting, 1))
     }
 
     /// A request's client was told the end, or is gone.
@@ -195,7 +209,9 @@ mod tests {
         // Longer than the bound, and alone.
         let long = queue.enter(FIRST, 12).unwrap();
         assert!(full(&queue.enter(FIRST, 1).unwrap_err()));
+        assert!(queue.is_full());
         drop(long);
+        assert!(!queue.is_full());
         let first = queue.enter(FIRST, 4).unwrap();
         assert!(full(&queue.enter(FIRST, 7).unwrap_err()));
         let _others = [4, 2].map(|len| queue.enter(FIRST, len).unwrap());
@@ -215,7 +231,9 @@ mod tests {
         let queue = tenants(&[("a", 3), ("b", 1)]).unwrap();
         let _a: Vec<_> = (0..6).map(|_| queue.enter(FIRST, 1).unwrap()).collect();
         assert!(full(&queue.enter(FIRST, 1).unwrap_err()));
+        assert!(!queue.is_full(), "there is room for another");
         let _b: Vec<_> = (0..2).map(|_| queue.enter(TenantId(1), 1).unwrap()).collect();
+        assert!(queue.is_full());
         let message = queue.enter(TenantId(1), 1).unwrap_err().to_string();
         assert!(message.contains("2 of 2 requests"), "{message}");
         // However small the part, one request fits.

@@ -261,6 +261,13 @@ impl Engine {
         self.shared.stats.read(self.shared.backlog.waiting())
     }
 
+    /// Whether [`submit`](Self::submit) would refuse any request with
+    /// [`EngineError::QueueFull`], whoever's it is. Costs a lock that is held for a look, so that a
+    /// server can ask before it reads a request.
+    pub fn is_full(&self) -> bool {
+        self.shared.backlog.is_full()
+    }
+
     /// Takes no requests from now on: [`submit`](Self::submit) says [`EngineError::Draining`].
     /// Those that were taken run to their end. There is no way back.
     pub fn drain(&self) {

@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use axum::Router;
+use axum::http::StatusCode;
 use axum::middleware::{from_fn, from_fn_with_state};
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use nvllm_engine::{EngineError, Health, Request};
+use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::error::ApiError;
+use crate::error::{ApiError, Refusal};
 use crate::generator::Generator;
 use crate::metrics::{self, Metrics};
 use crate::openapi;
@@ -17,6 +20,7 @@ use crate::render::now;
 use crate::routes;
 use crate::served::Served;
 use crate::submission::Submission;
+use crate::work::Workers;
 
 /// A server's state: its model, and what generates.
 #[derive(Clone)]
@@ -26,17 +30,23 @@ pub(crate) struct App {
     pub(crate) metrics: Arc<Metrics>,
     /// Seconds since 1970 when it was made.
     pub(crate) created: u64,
+    pub(crate) workers: Workers,
 }
 
 impl App {
     pub(crate) fn new(served: Served, generator: Arc<dyn Generator>, metrics: Metrics) -> Self {
-        Self { served: Arc::new(served), generator, metrics: Arc::new(metrics), created: now() }
+        let (served, metrics) = (Arc::new(served), Arc::new(metrics));
+        Self { served, generator, metrics, created: now(), workers: Workers::default() }
     }
 
     /// Errors if no request would be taken now: said before a body is looked at, as routers send
     /// what was refused again and again.
     pub(crate) fn check_ready(&self) -> Result<(), ApiError> {
         match self.generator.health() {
+            Health::Serving if self.generator.is_full() => {
+                let message = "as many requests wait as may (--max-queued-requests); send it again later";
+                Err(ApiError::refused(StatusCode::TOO_MANY_REQUESTS, Refusal::QueueFull, message))
+            }
             Health::Serving => Ok(()),
             Health::Loading => Err(EngineError::Loading.into()),
             Health::Draining => Err(EngineError::Draining.into()),
@@ -51,9 +61,8 @@ impl App {
 
     /// Submits one request for each prompt, under `param`'s name if the prompt is at fault.
     pub(crate) fn submit(&self, requests: Vec<Request>, param: &str) -> Result<Submission, ApiError> {
-        Submission::new(&self.generator, requests, &self.metrics).map_err(|error| {
-            if error.status == axum::http::StatusCode::BAD_REQUEST { error.about(param) } else { error }
-        })
+        Submission::new(&self.generator, requests, &self.metrics)
+            .map_err(|error| if error.status == StatusCode::BAD_REQUEST { error.about(param) } else { error })
     }
 }
 
@@ -101,7 +110,15 @@ pub(crate) fn router(app: App) -> Router {
         .route("/v1/responses/{id}/input_items", get(not_stored))
         .fallback(routes::not_found)
         .method_not_allowed_fallback(routes::method_not_allowed)
-        .layer(from_fn(routes::messages::errors_in_own_form))
+        .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn_with_state(app.clone(), metrics::http::count))
+        // A server has it too, for the errors that are made around these routes: a missing key, a
+        // model that is not there yet. Here it is for whoever uses the routes without a server.
+        .layer(from_fn(routes::messages::errors_in_own_form))
         .with_state(app)
+}
+
+/// The answer of a handler that panicked, which the panic hook has told of.
+fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
+    ApiError::internal("the server failed at this request; its log says where").into_response()
 }

@@ -21,6 +21,33 @@ pub(crate) struct ApiError {
     pub(crate) message: String,
     /// The parameter that it is about, as a path into the body: `messages[1].role`.
     pub(crate) param: Option<String>,
+    /// Why the server takes nothing now, if that is it.
+    pub(crate) refusal: Option<Refusal>,
+}
+
+/// Why a request is not taken, whatever it asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    QueueFull,
+    Loading,
+    Draining,
+    /// The engine has failed, for good.
+    Failed,
+    /// All room for bodies is taken.
+    BodyMemory,
+}
+
+impl Refusal {
+    /// Its name in metrics.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::QueueFull => "queue_full",
+            Self::Loading => "loading",
+            Self::Draining => "draining",
+            Self::Failed => "failed",
+            Self::BodyMemory => "body_memory",
+        }
+    }
 }
 
 /// An error's body.
@@ -44,7 +71,7 @@ pub(crate) struct ErrorInfo {
 
 impl ApiError {
     pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), param: None }
+        Self { status, message: message.into(), param: None, refusal: None }
     }
 
     /// A request with a parameter that cannot be met. Never 409 or 501: clients send those again.
@@ -57,6 +84,11 @@ impl ApiError {
     /// A request that is well formed and cannot be met, in words that name the parameter.
     pub(crate) fn bad_request(param: impl Into<String>, message: impl Into<String>) -> Self {
         Self { param: Some(param.into()), ..Self::new(StatusCode::BAD_REQUEST, message) }
+    }
+
+    /// A request that is not taken now.
+    pub(crate) fn refused(status: StatusCode, refusal: Refusal, message: impl Into<String>) -> Self {
+        Self { refusal: Some(refusal), ..Self::new(status, message) }
     }
 
     /// A request that failed by no fault of its own.
@@ -100,12 +132,12 @@ impl ApiError {
 
     /// Seconds until the client may try again, if that helps.
     pub(crate) fn retry_after(&self) -> Option<u32> {
-        matches!(self.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
-            .then_some(RETRY_AFTER)
+        let may_pass = matches!(self.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+        (may_pass && self.refusal != Some(Refusal::Failed)).then_some(RETRY_AFTER)
     }
 
     pub(crate) fn body(&self) -> ErrorBody {
-        let Self { status, message, param } = self.clone();
+        let Self { status, message, param, .. } = self.clone();
         ErrorBody { error: ErrorInfo { message, r#type: self.kind(), param, code: status.as_u16() } }
     }
 
@@ -132,9 +164,16 @@ impl From<EngineError> for ApiError {
     fn from(error: EngineError) -> Self {
         let message = error.to_string();
         match error {
-            EngineError::QueueFull { .. } => Self::new(StatusCode::TOO_MANY_REQUESTS, message),
-            EngineError::Loading | EngineError::Draining | EngineError::Stopped { .. } => {
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, message)
+            EngineError::QueueFull { .. } => {
+                Self::refused(StatusCode::TOO_MANY_REQUESTS, Refusal::QueueFull, message)
+            }
+            EngineError::Loading => Self::refused(StatusCode::SERVICE_UNAVAILABLE, Refusal::Loading, message),
+            EngineError::Draining => {
+                Self::refused(StatusCode::SERVICE_UNAVAILABLE, Refusal::Draining, message)
+            }
+            // Not 503: that would be sent again, and waiting does not help.
+            EngineError::Stopped { .. } => {
+                Self::refused(StatusCode::INTERNAL_SERVER_ERROR, Refusal::Failed, message)
             }
             // As the wire calls it.
             EngineError::RequestField { field: "deadline", .. } => {

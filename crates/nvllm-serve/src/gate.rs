@@ -10,7 +10,6 @@ use nvllm_engine::EngineError;
 use tower::ServiceExt as _;
 
 use crate::error::ApiError;
-use crate::limits::BodyLimits;
 use crate::routes::health;
 
 /// The routes, once there are any.
@@ -22,19 +21,16 @@ pub(crate) struct Gate {
 impl Gate {
     /// Serves these routes from now on; the first call counts.
     pub(crate) fn open(&self, router: Router) {
-        // All bodies are read here, under one limit.
-        let _ = self.router.set(router.layer(axum::extract::DefaultBodyLimit::disable()));
+        let _ = self.router.set(router);
     }
 
-    /// Answers a request. Its body is read only if there is somebody to read it for.
-    pub(crate) async fn answer(&self, request: Request, limits: BodyLimits, log_bodies: bool) -> Response {
+    /// Answers a request. Nothing of its body is read here: that is its route's to do, once it is
+    /// known that there is somebody to read it for.
+    pub(crate) async fn answer(&self, request: Request) -> Response {
         let Some(router) = self.router.get() else { return before(request.uri().path()).await };
-        match limits.read(request, log_bodies).await {
-            Ok(request) => match router.clone().oneshot(request).await {
-                Ok(response) => response,
-                Err(never) => match never {},
-            },
-            Err(error) => error.into_response(),
+        match router.clone().oneshot(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
         }
     }
 }

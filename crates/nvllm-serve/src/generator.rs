@@ -11,6 +11,11 @@ use nvllm_engine::{Engine, EngineError, EngineInfo, EngineStats, EventSink, Heal
 pub trait Generator: Send + Sync {
     /// Whether requests are taken.
     fn health(&self) -> Health;
+    /// Whether [`submit`](Self::submit) would refuse any request now, as the queue is full: asked
+    /// before a request is read.
+    fn is_full(&self) -> bool {
+        false
+    }
     /// How far loading has come, from 0 to 1.
     fn load_progress(&self) -> f32 {
         if self.info().is_some() { 1.0 } else { 0.0 }
@@ -32,6 +37,10 @@ pub trait Generator: Send + Sync {
 impl Generator for Engine {
     fn health(&self) -> Health {
         self.health()
+    }
+
+    fn is_full(&self) -> bool {
+        Self::is_full(self)
     }
 
     fn load_progress(&self) -> f32 {

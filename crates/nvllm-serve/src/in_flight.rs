@@ -116,6 +116,10 @@ impl Generator for InFlight {
         self.generator.health()
     }
 
+    fn is_full(&self) -> bool {
+        self.generator.is_full()
+    }
+
     fn load_progress(&self) -> f32 {
         self.generator.load_progress()
     }

@@ -3,13 +3,14 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::time::{Duration, SystemTime};
 
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-/// How often the file is looked at, at most.
+/// How often the file is looked at.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The keys that let a client in. Some are fixed; those of a file are what it holds now.
@@ -51,17 +52,20 @@ impl Version {
     }
 }
 
+/// A file of keys, looked at by a thread of its own: whoever asks for a key waits for no disk.
 #[derive(Debug)]
 struct KeyFile {
-    path: PathBuf,
-    state: Mutex<FileState>,
+    watched: Arc<Watched>,
+    /// Its end ends the thread.
+    _thread: Sender<()>,
 }
 
 #[derive(Debug)]
-struct FileState {
-    keys: Vec<Key>,
-    version: Option<Version>,
-    checked: Instant,
+struct Watched {
+    path: PathBuf,
+    keys: RwLock<Vec<Key>>,
+    /// The version that was read; none after one that could not be. Held by who looks at the file.
+    version: Mutex<Option<Version>>,
 }
 
 /// Whether a client may come in, and as whom.
@@ -76,7 +80,7 @@ impl ApiKeys {
     /// `fixed` keys, and those of `file`: one a line, `KEY` or `NAME:KEY`; blank lines and lines
     /// that begin with `#` are ignored. The file is read again when it has changed.
     ///
-    /// Errors if the file cannot be read now.
+    /// Errors if the file cannot be read now, or a thread that looks at it cannot be started.
     pub fn new(fixed: &[String], file: Option<&Path>) -> io::Result<Self> {
         let fixed = fixed.iter().map(|key| Key::new(None, key)).collect();
         let file = file.map(KeyFile::open).transpose()?;
@@ -91,8 +95,8 @@ impl ApiKeys {
     /// Names of the file's keys, as of now.
     pub fn names(&self) -> Vec<String> {
         let of_file = |file: &KeyFile| {
-            let state = file.lock();
-            let mut names: Vec<_> = state.keys.iter().filter_map(|key| key.name.clone()).collect();
+            let keys = file.watched.keys();
+            let mut names: Vec<_> = keys.iter().filter_map(|key| key.name.clone()).collect();
             names.sort();
             names.dedup();
             names
@@ -114,7 +118,7 @@ impl ApiKeys {
         };
         compare(&self.fixed);
         if let Some(file) = &self.file {
-            compare(&file.current().keys);
+            compare(&file.watched.keys());
         }
         access
     }
@@ -124,31 +128,35 @@ impl KeyFile {
     fn open(path: &Path) -> io::Result<Self> {
         let version = Version::of(path)?;
         let keys = parse(&fs::read_to_string(path)?)?;
-        let state = FileState { keys, version: Some(version), checked: Instant::now() };
-        Ok(Self { path: path.to_owned(), state: Mutex::new(state) })
+        let watched = Arc::new(Watched {
+            path: path.to_owned(),
+            keys: RwLock::new(keys),
+            version: Mutex::new(Some(version)),
+        });
+        let (thread, ended) = channel();
+        let looked_at = Arc::clone(&watched);
+        std::thread::Builder::new().name("nvllm-keys".into()).spawn(move || {
+            while ended.recv_timeout(CHECK_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+                looked_at.look();
+            }
+        })?;
+        Ok(Self { watched, _thread: thread })
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, FileState> {
+impl Watched {
+    fn keys(&self) -> RwLockReadGuard<'_, Vec<Key>> {
         // No panic can leave the keys half changed.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.keys.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The keys, read again if the file has changed.
-    fn current(&self) -> MutexGuard<'_, FileState> {
-        let mut state = self.lock();
-        if state.checked.elapsed() >= CHECK_INTERVAL {
-            state.checked = Instant::now();
-            self.read_again(&mut state);
-        }
-        state
-    }
-
-    /// Keeps the keys that are known if the file cannot be read: whoever replaces it may have
-    /// removed it for a moment.
-    fn read_again(&self, state: &mut FileState) {
+    /// Reads the file if it has changed. Keeps the keys that are known if it cannot be read:
+    /// whoever replaces it may have removed it for a moment.
+    fn look(&self) {
+        let mut known = self.version.lock().unwrap_or_else(PoisonError::into_inner);
         let read = || {
             let version = Version::of(&self.path)?;
-            if state.version == Some(version) {
+            if *known == Some(version) {
                 return Ok(None);
             }
             Ok::<_, io::Error>(Some((version, parse(&fs::read_to_string(&self.path)?)?)))
@@ -157,12 +165,13 @@ impl KeyFile {
             Ok(None) => {}
             Ok(Some((version, keys))) => {
                 tracing::info!("{} has changed: it has {} API keys now", self.path.display(), keys.len());
-                (state.version, state.keys) = (Some(version), keys);
+                *known = Some(version);
+                *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
             }
-            // Said once: the next check finds it as it is.
-            Err(error) if state.version.is_some() => {
+            // Said once: the next look finds it as it is.
+            Err(error) if known.is_some() => {
                 tracing::error!("{} cannot be read, its API keys stay: {error}", self.path.display());
-                state.version = None;
+                *known = None;
             }
             Err(_) => {}
         }
@@ -224,26 +233,40 @@ mod tests {
         let path = dir.path().join("keys");
         fs::write(&path, "a:one").unwrap();
         let keys = ApiKeys::new(&[], Some(&path)).unwrap();
-        let due = || {
-            let mut state = keys.file.as_ref().unwrap().lock();
-            state.checked = Instant::now().checked_sub(CHECK_INTERVAL).unwrap();
-        };
+        // Not waiting for the thread, which does the same.
+        let look = || keys.file.as_ref().unwrap().watched.look();
         fs::write(&path, "a:two\nb:three").unwrap();
-        // Not looked at again so soon.
-        assert_eq!(keys.check("one"), granted(Some("a")));
-        due();
+        look();
         assert_eq!(keys.check("three"), granted(Some("b")));
         assert_eq!(keys.check("one"), Access::Denied);
         fs::write(&path, "name:").unwrap();
-        due();
+        look();
         assert_eq!(keys.check("two"), granted(Some("a")));
         fs::remove_file(&path).unwrap();
-        due();
+        look();
         assert_eq!(keys.check("two"), granted(Some("a")));
         fs::write(&path, "").unwrap();
-        due();
+        look();
         assert_eq!(keys.check("two"), Access::Denied);
         assert!(keys.are_needed());
+    }
+
+    #[test]
+    fn the_file_is_watched_as_long_as_its_keys_are_there() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let keys = ApiKeys::new(&[], Some(file.path())).unwrap();
+        fs::write(&file, "late").unwrap();
+        let begun = std::time::Instant::now();
+        while keys.check("late") == Access::Denied {
+            assert!(begun.elapsed() < 30 * CHECK_INTERVAL, "nobody looks at the file");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let watched = Arc::downgrade(&keys.file.as_ref().unwrap().watched);
+        drop(keys);
+        while watched.upgrade().is_some() {
+            assert!(begun.elapsed() < 30 * CHECK_INTERVAL, "its thread goes on");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     #[test]

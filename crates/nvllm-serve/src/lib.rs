@@ -23,6 +23,7 @@ mod body;
 mod context;
 mod ending;
 mod error;
+mod extract;
 mod gate;
 mod generator;
 mod in_flight;
@@ -42,6 +43,7 @@ mod submission;
 mod traces;
 mod valid;
 mod wire;
+mod work;
 
 pub use generator::Generator;
 pub use in_flight::InFlight;

@@ -91,6 +91,7 @@ fn errors(schema: &str) -> BTreeMap<String, RefOr<Response>> {
         ("400", "A parameter cannot be met; the message names it."),
         ("401", "The API key is missing or wrong."),
         ("404", "There is no such model."),
+        ("408", "The body did not come in time."),
         ("413", "The body is too large."),
         ("429", "The queue is full; try again after `Retry-After` seconds."),
         ("500", "The server failed."),

@@ -121,14 +121,11 @@ impl Served {
     /// Errors if a request asks for another model.
     pub(crate) fn check_name(&self, asked: Option<&str>) -> Result<(), ApiError> {
         match asked {
-            Some(name) if !self.names.iter().any(|known| known == name) => Err(ApiError {
-                status: axum::http::StatusCode::NOT_FOUND,
-                message: format!(
-                    "model {name:?} is not served here; this server has {}",
-                    self.names.join(", ")
-                ),
-                param: Some("model".into()),
-            }),
+            Some(name) if !self.names.iter().any(|known| known == name) => {
+                let names = self.names.join(", ");
+                let message = format!("model {name:?} is not served here; this server has {names}");
+                Err(ApiError::new(axum::http::StatusCode::NOT_FOUND, message).about("model"))
+            }
             _ => Ok(()),
         }
     }

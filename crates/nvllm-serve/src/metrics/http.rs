@@ -6,10 +6,10 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
-use nvllm_engine::Health;
 
 use super::Metrics;
 use crate::app::App;
+use crate::error::ApiError;
 
 /// Routes that are asked all the time by what watches a server, and say nothing of its work.
 const PROBES: [&str; 7] = ["/health", "/health/ready", "/ping", "/version", "/metrics", "/load", "/v1/loads"];
@@ -30,8 +30,10 @@ pub(crate) async fn count(State(app): State<App>, request: Request, next: Next) 
     let response = next.run(request).await;
     let status = response.status();
     counted.status = Some(status);
-    if let Some(reason) = refusal(status, &app) {
-        app.metrics.refusals.with_label_values(&[reason]).inc();
+    // By what made it, and not by its status: an answer that the end of the server cuts off is no
+    // refusal.
+    if let Some(refusal) = response.extensions().get::<ApiError>().and_then(|error| error.refusal) {
+        app.metrics.refusals.with_label_values(&[refusal.as_str()]).inc();
     }
     response
 }
@@ -63,18 +65,4 @@ fn name(method: &Method) -> &'static str {
         (Method::OPTIONS, "OPTIONS"),
     ];
     known.iter().find(|(other, _)| other == method).map_or("other", |(_, name)| name)
-}
-
-/// Why nothing was taken, if that is what a status says.
-fn refusal(status: StatusCode, app: &App) -> Option<&'static str> {
-    match status {
-        StatusCode::TOO_MANY_REQUESTS => Some("queue_full"),
-        StatusCode::SERVICE_UNAVAILABLE => Some(match app.generator.health() {
-            Health::Loading => "loading",
-            Health::Draining => "draining",
-            Health::Failed(_) => "failed",
-            Health::Serving => "unavailable",
-        }),
-        _ => None,
-    }
 }

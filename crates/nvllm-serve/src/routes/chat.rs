@@ -1,15 +1,15 @@
 //! `POST /v1/chat/completions`, and what it makes of a conversation.
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use nvllm_engine::Request;
 
-use super::warn_of_unknown;
+use super::read;
 use crate::app::App;
-use crate::body::Body;
 use crate::error::ApiError;
+use crate::extract::Ready;
+use crate::limits::Payload;
 use crate::openapi::Errors;
 use crate::prompt::truncated;
 use crate::render::chat::{ChatRenderer, ChatStream};
@@ -18,50 +18,55 @@ use crate::request_id::request_id;
 use crate::scores::TokenNames;
 use crate::submission::Submission;
 use crate::valid::chat::ValidChat;
-use crate::valid::unsupported;
+use crate::valid::sampling::ValidSampling;
 use crate::wire::chat::{ChatCompletion, ChatRequest};
 use crate::wire::shared::ServerSentEvent;
 use crate::wire::tokenize::Rendered;
 
-fn read(bytes: &[u8], app: &App) -> Result<ValidChat, ApiError> {
-    let mut body = Body::parse(bytes)?;
-    let valid = ValidChat::new(body.read()?, body.read()?, &app.served)?;
-    unsupported::check(body.fields())?;
-    warn_of_unknown(&body);
-    Ok(valid)
+/// A conversation that can be submitted: its text is tokens.
+pub(super) struct Prepared {
+    /// The engine's, whose prompt is the conversation.
+    pub(super) request: Request,
+    pub(super) sampling: ValidSampling,
+    /// What the answer begins with.
+    echo: String,
 }
 
-/// The engine's request, whose prompt is the conversation.
-pub(super) fn request(valid: &ValidChat, app: &App) -> Result<Request, ApiError> {
-    let prompt = app.served.chat_prompt(&valid.conversation)?;
-    let context = app.max_model_len().unwrap_or(usize::MAX);
-    let asked = &valid.sampling;
-    let prompt = truncated(prompt, asked.truncate, context, asked.request.max_tokens);
-    Ok(Request { prompt, ..asked.request.clone() })
+impl Prepared {
+    pub(super) fn new(valid: &ValidChat, app: &App) -> Result<Self, ApiError> {
+        let prompt = app.served.chat_prompt(&valid.conversation)?;
+        let context = app.max_model_len().unwrap_or(usize::MAX);
+        let sampling = valid.sampling.clone();
+        let prompt = truncated(prompt, sampling.truncate, context, sampling.request.max_tokens);
+        let request = Request { prompt, ..sampling.request.clone() };
+        let echo = valid.echo.then(|| valid.conversation.last_text().to_owned()).unwrap_or_default();
+        Ok(Self { request, sampling, echo })
+    }
+
+    /// The prompt and parameters that a body of this route asks for.
+    fn read(app: &App, bytes: &[u8]) -> Result<Self, ApiError> {
+        Self::new(&read(bytes, |chat, sampling| ValidChat::new(chat, sampling, &app.served))?, app)
+    }
 }
 
 /// Submits a conversation under `param`'s name, with what renders its answer under `id`.
 pub(super) fn start(
-    valid: &ValidChat,
+    Prepared { request, sampling, echo }: Prepared,
     app: &App,
     id: String,
     param: &str,
 ) -> Result<(Submission, ChatRenderer), ApiError> {
-    let asked = &valid.sampling;
-    let request = request(valid, app)?;
     let (prompt, n) = (request.prompt.clone(), request.n.unwrap_or(1));
     let top_logprobs = request.logprobs.map_or(0, usize::from);
     let prompt_logprobs = request.prompt_logprobs.is_some();
     let submission = app.submit(vec![request], param)?;
-    let names = TokenNames { tokenizer: app.served.tokenizer()?.clone(), as_ids: asked.tokens_as_ids };
+    let names = TokenNames { tokenizer: app.served.tokenizer()?.clone(), as_ids: sampling.tokens_as_ids };
     let mut renderer = ChatRenderer::new(Head::new(id, app.served.name()), names, prompt, n);
     renderer.eos.clone_from(&app.served.eos);
     renderer.top_logprobs = top_logprobs;
     renderer.prompt_logprobs = prompt_logprobs;
-    renderer.return_token_ids = asked.return_token_ids;
-    if valid.echo {
-        valid.conversation.last_text().clone_into(&mut renderer.echo);
-    }
+    renderer.return_token_ids = sampling.return_token_ids;
+    renderer.echo = echo;
     Ok((submission, renderer))
 }
 
@@ -84,12 +89,16 @@ pub(super) fn start(
         Errors,
     ),
 )]
-pub(crate) async fn create(State(app): State<App>, bytes: Bytes) -> Result<Response, ApiError> {
-    app.check_ready()?;
-    let valid = read(&bytes, &app)?;
-    let id = request_id("chatcmpl", valid.sampling.request_id.as_deref());
-    let (submission, renderer) = start(&valid, &app, id, "messages")?;
-    match valid.sampling.stream {
+pub(crate) async fn create(
+    State(app): State<App>,
+    _: Ready,
+    Payload(bytes): Payload,
+) -> Result<Response, ApiError> {
+    let chat = app.work(bytes, Prepared::read).await?;
+    let id = request_id("chatcmpl", chat.sampling.request_id.as_deref());
+    let options = chat.sampling.stream;
+    let (submission, renderer) = start(chat, &app, id, "messages")?;
+    match options {
         None => Ok(Json(renderer.whole(submission).await?).into_response()),
         Some(options) => {
             let ids = renderer.prompt.iter().map(|token| token.0).collect();
@@ -115,10 +124,12 @@ pub(crate) async fn create(State(app): State<App>, bytes: Bytes) -> Result<Respo
     )),
     responses((status = 200, description = "The prompt.", body = Rendered), Errors),
 )]
-pub(crate) async fn render(State(app): State<App>, bytes: Bytes) -> Result<Json<Rendered>, ApiError> {
-    let valid = read(&bytes, &app)?;
-    let request = request(&valid, &app)?;
-    Ok(Json(rendered(&request, &app)))
+pub(crate) async fn render(
+    State(app): State<App>,
+    Payload(bytes): Payload,
+) -> Result<Json<Rendered>, ApiError> {
+    let chat = app.work(bytes, Prepared::read).await?;
+    Ok(Json(rendered(&chat.request, &app)))
 }
 
 /// A request's prompt as others' `render` routes show it.

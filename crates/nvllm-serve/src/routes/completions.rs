@@ -1,48 +1,55 @@
 //! `POST /v1/completions`.
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use nvllm_engine::Request;
 
 use super::chat::rendered;
-use super::warn_of_unknown;
+use super::read;
 use crate::app::App;
-use crate::body::Body;
 use crate::error::ApiError;
+use crate::extract::Ready;
+use crate::limits::Payload;
 use crate::openapi::Errors;
 use crate::prompt::truncated;
 use crate::render::completions::{CompletionRenderer, CompletionStream};
 use crate::render::{Head, stream};
 use crate::request_id::request_id;
 use crate::scores::TokenNames;
-use crate::valid::completions::ValidCompletion;
-use crate::valid::unsupported;
+use crate::valid::completions::{Prompt, ValidCompletion};
+use crate::valid::sampling::ValidSampling;
 use crate::wire::completions::{Completion, CompletionRequest};
 use crate::wire::shared::ServerSentEvent;
 use crate::wire::tokenize::Rendered;
 
-fn read(bytes: &[u8], app: &App) -> Result<ValidCompletion, ApiError> {
-    let mut body = Body::parse(bytes)?;
-    let valid = ValidCompletion::new(body.read()?, body.read()?, &app.served)?;
-    unsupported::check(body.fields())?;
-    warn_of_unknown(&body);
-    Ok(valid)
+/// Prompts that can be submitted: their texts are tokens.
+struct Prepared {
+    /// The engine's, one for each prompt.
+    requests: Vec<Request>,
+    /// The prompts as they came, where they came as text.
+    texts: Vec<Option<String>>,
+    sampling: ValidSampling,
+    echo: bool,
+    prompt_logprobs: bool,
 }
 
-/// The engine's requests, one for each prompt.
-fn requests(valid: &ValidCompletion, app: &App) -> Result<Vec<Request>, ApiError> {
-    let asked = &valid.sampling;
-    let context = app.max_model_len().unwrap_or(usize::MAX);
-    let request = |prompt: &crate::valid::completions::Prompt| {
-        let prompt = app.served.text_prompt(prompt.clone(), asked.add_special_tokens)?;
-        let prompt = truncated(prompt, asked.truncate, context, asked.request.max_tokens);
-        Ok(Request { prompt, ..asked.request.clone() })
-    };
-    let requests: Vec<_> = valid.prompts.iter().map(request).collect::<Result<_, ApiError>>()?;
-    valid.check_scores(requests.iter().map(|request| request.prompt.len()).sum())?;
-    Ok(requests)
+impl Prepared {
+    fn read(app: &App, bytes: &[u8]) -> Result<Self, ApiError> {
+        let valid = read(bytes, |fields, sampling| ValidCompletion::new(fields, sampling, &app.served))?;
+        let texts = valid.texts();
+        let context = app.max_model_len().unwrap_or(usize::MAX);
+        let sampling = &valid.sampling;
+        let request = |prompt: &Prompt| {
+            let prompt = app.served.text_prompt(prompt.clone(), sampling.add_special_tokens)?;
+            let prompt = truncated(prompt, sampling.truncate, context, sampling.request.max_tokens);
+            Ok(Request { prompt, ..sampling.request.clone() })
+        };
+        let requests: Vec<_> = valid.prompts.iter().map(request).collect::<Result<_, ApiError>>()?;
+        valid.check_scores(requests.iter().map(|request| request.prompt.len()).sum())?;
+        let ValidCompletion { echo, prompt_logprobs, sampling, .. } = valid;
+        Ok(Self { requests, texts, sampling, echo, prompt_logprobs })
+    }
 }
 
 /// Continue prompts.
@@ -61,11 +68,13 @@ fn requests(valid: &ValidCompletion, app: &App) -> Result<Vec<Request>, ApiError
         Errors,
     ),
 )]
-pub(crate) async fn create(State(app): State<App>, bytes: Bytes) -> Result<Response, ApiError> {
-    app.check_ready()?;
-    let valid = read(&bytes, &app)?;
-    let asked = &valid.sampling;
-    let requests = requests(&valid, &app)?;
+pub(crate) async fn create(
+    State(app): State<App>,
+    _: Ready,
+    Payload(bytes): Payload,
+) -> Result<Response, ApiError> {
+    let Prepared { requests, texts, sampling: asked, echo, prompt_logprobs } =
+        app.work(bytes, Prepared::read).await?;
     let prompts = requests.iter().map(|request| request.prompt.clone()).collect();
     let submission = app.submit(requests, "prompt")?;
     let head = Head::new(request_id("cmpl", asked.request_id.as_deref()), app.served.name());
@@ -73,10 +82,10 @@ pub(crate) async fn create(State(app): State<App>, bytes: Bytes) -> Result<Respo
     let mut renderer = CompletionRenderer::new(head, prompts, asked.request.n.unwrap_or(1));
     renderer.names = tokenizer.map(|tokenizer| TokenNames { tokenizer, as_ids: asked.tokens_as_ids });
     renderer.eos.clone_from(&app.served.eos);
-    renderer.echo = valid.echo;
-    renderer.texts = valid.texts();
+    renderer.echo = echo;
+    renderer.texts = texts;
     renderer.logprobs = asked.request.logprobs.is_some();
-    renderer.prompt_logprobs = valid.prompt_logprobs;
+    renderer.prompt_logprobs = prompt_logprobs;
     renderer.return_token_ids = asked.return_token_ids;
     match asked.stream {
         None => renderer.whole(submission, |answer| Json(answer).into_response()).await,
@@ -96,8 +105,10 @@ pub(crate) async fn create(State(app): State<App>, bytes: Bytes) -> Result<Respo
     )),
     responses((status = 200, description = "The prompts.", body = Vec<Rendered>), Errors),
 )]
-pub(crate) async fn render(State(app): State<App>, bytes: Bytes) -> Result<Json<Vec<Rendered>>, ApiError> {
-    let valid = read(&bytes, &app)?;
-    let requests = requests(&valid, &app)?;
+pub(crate) async fn render(
+    State(app): State<App>,
+    Payload(bytes): Payload,
+) -> Result<Json<Vec<Rendered>>, ApiError> {
+    let Prepared { requests, .. } = app.work(bytes, Prepared::read).await?;
     Ok(Json(requests.iter().map(|request| rendered(request, &app)).collect()))
 }

@@ -18,7 +18,11 @@ use crate::wire::info::{Readiness, Version};
 )]
 pub(crate) async fn live(State(app): State<App>) -> Result<StatusCode, ApiError> {
     match app.generator.health() {
-        Health::Failed(reason) => Err(nvllm_engine::EngineError::Stopped { reason }.into()),
+        Health::Failed(reason) => {
+            let error = nvllm_engine::EngineError::Stopped { reason }.into();
+            // What probes expect of a server that must be restarted.
+            Err(ApiError { status: StatusCode::SERVICE_UNAVAILABLE, ..error })
+        }
         _ => Ok(StatusCode::OK),
     }
 }

@@ -2,31 +2,28 @@
 //! (`anthropic-version`, `?beta=true`) have no effect.
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::{Request, State};
 use axum::http::header;
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
-use super::chat::{request, start};
-use super::warn_of_unknown;
+use super::chat::{Prepared, start};
+use super::read;
 use crate::app::App;
-use crate::body::Body;
 use crate::error::ApiError;
+use crate::extract::Ready;
+use crate::limits::Payload;
 use crate::openapi::MessagesErrors;
 use crate::render::messages::MessageRenderer;
 use crate::render::stream;
 use crate::request_id::underscored_id;
 use crate::valid::messages::{Purpose, ValidMessages};
-use crate::valid::unsupported;
 use crate::wire::messages::{MessageObject, MessageTokens, MessagesError, MessagesRequest};
 
-fn read(bytes: &[u8], purpose: Purpose, app: &App) -> Result<ValidMessages, ApiError> {
-    let mut body = Body::parse(bytes)?;
-    let valid = ValidMessages::new(body.read()?, body.read()?, purpose, &app.served)?;
-    unsupported::check(body.fields())?;
-    warn_of_unknown(&body);
-    Ok(valid)
+/// The conversation that a body asks for, and its own stop sequences.
+fn prepared(app: &App, bytes: &[u8], purpose: Purpose) -> Result<(Prepared, Vec<String>), ApiError> {
+    let valid = read(bytes, |fields, sampling| ValidMessages::new(fields, sampling, purpose, &app.served))?;
+    Ok((Prepared::new(&valid.chat, app)?, valid.stop_sequences))
 }
 
 /// Answer, in the form of Anthropic.
@@ -39,16 +36,21 @@ fn read(bytes: &[u8], purpose: Purpose, app: &App) -> Result<ValidMessages, ApiE
         MessagesErrors,
     ),
 )]
-pub(crate) async fn create(State(app): State<App>, bytes: Bytes) -> Result<Response, ApiError> {
-    app.check_ready()?;
-    let ValidMessages { chat, stop_sequences } = read(&bytes, Purpose::Answer, &app)?;
+pub(crate) async fn create(
+    State(app): State<App>,
+    _: Ready,
+    Payload(bytes): Payload,
+) -> Result<Response, ApiError> {
+    let prepared = app.work(bytes, |app, bytes| prepared(app, bytes, Purpose::Answer));
+    let (chat, stop_sequences) = prepared.await?;
     let id = underscored_id("msg", chat.sampling.request_id.as_deref());
-    let (submission, renderer) = start(&chat, &app, id, "messages")?;
+    let streams = chat.sampling.stream.is_some();
+    let (submission, renderer) = start(chat, &app, id, "messages")?;
     let renderer = MessageRenderer::new(renderer, stop_sequences);
-    match chat.sampling.stream {
-        None => Ok(Json(renderer.whole(submission).await?).into_response()),
-        Some(_) => Ok(stream(submission, renderer)),
+    if streams {
+        return Ok(stream(submission, renderer));
     }
+    Ok(Json(renderer.whole(submission).await?).into_response())
 }
 
 /// How many tokens a request's prompt has.
@@ -63,10 +65,11 @@ pub(crate) async fn create(State(app): State<App>, bytes: Bytes) -> Result<Respo
 )]
 pub(crate) async fn count_tokens(
     State(app): State<App>,
-    bytes: Bytes,
+    Payload(bytes): Payload,
 ) -> Result<Json<MessageTokens>, ApiError> {
-    let valid = read(&bytes, Purpose::Count, &app)?;
-    Ok(Json(MessageTokens { input_tokens: request(&valid.chat, &app)?.prompt.len() }))
+    let prepared = app.work(bytes, |app, bytes| prepared(app, bytes, Purpose::Count));
+    let (chat, _) = prepared.await?;
+    Ok(Json(MessageTokens { input_tokens: chat.request.prompt.len() }))
 }
 
 /// Gives the errors of these routes Anthropic's form, whatever made them.

@@ -12,10 +12,12 @@ pub(crate) mod responses;
 pub(crate) mod tokenize;
 
 use axum::http::{Method, StatusCode, Uri};
+use serde::de::DeserializeOwned;
 
 use crate::body::Body;
 use crate::error::ApiError;
 use crate::valid::unsupported;
+use crate::wire::sampling::SamplingFields;
 
 pub(crate) async fn not_found(method: Method, uri: Uri) -> ApiError {
     let message = format!("there is no {method} {}; /openapi.json lists what there is", uri.path());
@@ -25,6 +27,19 @@ pub(crate) async fn not_found(method: Method, uri: Uri) -> ApiError {
 pub(crate) async fn method_not_allowed(method: Method, uri: Uri) -> ApiError {
     let message = format!("{} does not take {method}; /openapi.json lists what it takes", uri.path());
     ApiError::new(StatusCode::METHOD_NOT_ALLOWED, message)
+}
+
+/// What `valid` makes of a body's two parts: those of its route, and those that all routes that
+/// generate have.
+fn read<F: DeserializeOwned, V>(
+    bytes: &[u8],
+    valid: impl FnOnce(F, SamplingFields) -> Result<V, ApiError>,
+) -> Result<V, ApiError> {
+    let mut body = Body::parse(bytes)?;
+    let valid = valid(body.read()?, body.read()?)?;
+    unsupported::check(body.fields())?;
+    warn_of_unknown(&body);
+    Ok(valid)
 }
 
 /// Says once for each name which fields of bodies are not known and have no effect.

@@ -1,10 +1,11 @@
 //! `GET /v1/models`.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 
 use crate::app::App;
 use crate::error::ApiError;
+use crate::extract::InPath;
 use crate::openapi::Errors;
 use crate::wire::models::{ModelCard, ModelList};
 
@@ -36,10 +37,7 @@ pub(crate) async fn list(State(app): State<App>) -> Json<ModelList> {
     params(("model" = String, Path, description = "A name of the model; it may have slashes.")),
     responses((status = 200, description = "The model.", body = ModelCard), Errors),
 )]
-pub(crate) async fn get(
-    State(app): State<App>,
-    Path(model): Path<String>,
-) -> Result<Json<ModelCard>, ApiError> {
+pub(crate) async fn get(State(app): State<App>, InPath(model): InPath) -> Result<Json<ModelCard>, ApiError> {
     app.served.check_name(Some(&model))?;
     Ok(Json(card(&app, &model)))
 }

@@ -1,30 +1,27 @@
 //! `POST /v1/responses`, and the length of its prompt.
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 
-use super::chat::{request, start};
-use super::warn_of_unknown;
+use super::chat::{Prepared, start};
+use super::read;
 use crate::app::App;
-use crate::body::Body;
 use crate::error::ApiError;
+use crate::extract::{InPath, Ready};
+use crate::limits::Payload;
 use crate::openapi::Errors;
 use crate::render::responses::ResponseRenderer;
 use crate::render::stream;
 use crate::request_id::underscored_id;
 use crate::valid::responses::{ValidResponse, in_own_words};
-use crate::valid::unsupported;
-use crate::wire::responses::{ResponseInputTokens, ResponseObject, ResponseRequest};
+use crate::wire::responses::{Echoed, ResponseInputTokens, ResponseObject, ResponseRequest};
 
-fn read(bytes: &[u8], app: &App) -> Result<ValidResponse, ApiError> {
-    let mut body = Body::parse(bytes)?;
-    let valid = ValidResponse::new(body.read()?, body.read()?, &app.served)?;
-    unsupported::check(body.fields())?;
-    warn_of_unknown(&body);
-    Ok(valid)
+/// The conversation that a body asks for, and what the answer repeats of it.
+fn prepared(app: &App, bytes: &[u8]) -> Result<(Prepared, Echoed), ApiError> {
+    let valid = read(bytes, |fields, sampling| ValidResponse::new(fields, sampling, &app.served))?;
+    Ok((Prepared::new(&valid.chat, app).map_err(in_own_words)?, valid.echoed))
 }
 
 /// Answer, in the form of Responses. Nothing is stored.
@@ -37,16 +34,20 @@ fn read(bytes: &[u8], app: &App) -> Result<ValidResponse, ApiError> {
         Errors,
     ),
 )]
-pub(crate) async fn create(State(app): State<App>, bytes: Bytes) -> Result<Response, ApiError> {
-    app.check_ready()?;
-    let ValidResponse { chat, echoed } = read(&bytes, &app)?;
+pub(crate) async fn create(
+    State(app): State<App>,
+    _: Ready,
+    Payload(bytes): Payload,
+) -> Result<Response, ApiError> {
+    let (chat, echoed) = app.work(bytes, prepared).await?;
     let id = underscored_id("resp", chat.sampling.request_id.as_deref());
-    let (submission, renderer) = start(&chat, &app, id, "input").map_err(in_own_words)?;
+    let streams = chat.sampling.stream.is_some();
+    let (submission, renderer) = start(chat, &app, id, "input").map_err(in_own_words)?;
     let renderer = ResponseRenderer::new(renderer, underscored_id("msg", None), echoed);
-    match chat.sampling.stream {
-        None => Ok(Json(renderer.whole(submission).await?).into_response()),
-        Some(_) => Ok(stream(submission, renderer)),
+    if streams {
+        return Ok(stream(submission, renderer));
     }
+    Ok(Json(renderer.whole(submission).await?).into_response())
 }
 
 /// How many tokens a request's prompt has.
@@ -61,15 +62,15 @@ pub(crate) async fn create(State(app): State<App>, bytes: Bytes) -> Result<Respo
 )]
 pub(crate) async fn input_tokens(
     State(app): State<App>,
-    bytes: Bytes,
+    Payload(bytes): Payload,
 ) -> Result<Json<ResponseInputTokens>, ApiError> {
-    let valid = read(&bytes, &app)?;
-    let request = request(&valid.chat, &app).map_err(in_own_words)?;
-    Ok(Json(ResponseInputTokens { object: "response.input_tokens", input_tokens: request.prompt.len() }))
+    let (chat, _) = app.work(bytes, prepared).await?;
+    let input_tokens = chat.request.prompt.len();
+    Ok(Json(ResponseInputTokens { object: "response.input_tokens", input_tokens }))
 }
 
 /// What asks for an earlier response.
-pub(crate) async fn not_stored(Path(id): Path<String>) -> ApiError {
+pub(crate) async fn not_stored(InPath(id): InPath) -> ApiError {
     let message =
         format!("there is no response {id:?}: responses are not stored here; keep what was answered");
     ApiError::new(StatusCode::NOT_FOUND, message).about("response_id")

@@ -2,13 +2,13 @@
 //! request, and for evaluation harnesses.
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::State;
 use serde_json::{Map, Value, json};
 
 use crate::app::App;
 use crate::body::Body;
 use crate::error::ApiError;
+use crate::limits::Payload;
 use crate::openapi::Errors;
 use crate::valid::chat::Conversation;
 use crate::valid::completions::Prompt;
@@ -21,8 +21,15 @@ use crate::wire::tokenize::{DetokenizeRequest, Detokenized, TokenizeRequest, Tok
     request_body(content = TokenizeRequest, example = json!({ "prompt": "Once upon", "return_token_strs": true })),
     responses((status = 200, description = "The tokens.", body = Tokenized), Errors),
 )]
-pub(crate) async fn tokenize(State(app): State<App>, bytes: Bytes) -> Result<Json<Tokenized>, ApiError> {
-    let wire: TokenizeRequest = Body::parse(&bytes)?.read()?;
+pub(crate) async fn tokenize(
+    State(app): State<App>,
+    Payload(bytes): Payload,
+) -> Result<Json<Tokenized>, ApiError> {
+    app.work(bytes, tokenized).await.map(Json)
+}
+
+fn tokenized(app: &App, bytes: &[u8]) -> Result<Tokenized, ApiError> {
+    let wire: TokenizeRequest = Body::parse(bytes)?.read()?;
     app.served.check_name(wire.model.as_deref())?;
     let tokens = match (wire.prompt, wire.messages) {
         (Some(prompt), None) => app.served.text_prompt(Prompt::Text(prompt), wire.add_special_tokens)?,
@@ -41,12 +48,12 @@ pub(crate) async fn tokenize(State(app): State<App>, bytes: Bytes) -> Result<Jso
     let tokens: Vec<u32> = tokens.into_iter().map(|token| token.0).collect();
     let tokenizer = app.served.tokenizer()?;
     let names = || tokens.iter().map(|&id| tokenizer.token(id).unwrap_or_default()).collect();
-    Ok(Json(Tokenized {
+    Ok(Tokenized {
         count: tokens.len(),
         max_model_len: app.max_model_len(),
         token_strs: (wire.return_token_strs == Some(true)).then(names),
         tokens,
-    }))
+    })
 }
 
 /// The text of tokens.
@@ -55,8 +62,15 @@ pub(crate) async fn tokenize(State(app): State<App>, bytes: Bytes) -> Result<Jso
     request_body(content = DetokenizeRequest, example = json!({ "tokens": [1, 2, 3] })),
     responses((status = 200, description = "The text.", body = Detokenized), Errors),
 )]
-pub(crate) async fn detokenize(State(app): State<App>, bytes: Bytes) -> Result<Json<Detokenized>, ApiError> {
-    let wire: DetokenizeRequest = Body::parse(&bytes)?.read()?;
+pub(crate) async fn detokenize(
+    State(app): State<App>,
+    Payload(bytes): Payload,
+) -> Result<Json<Detokenized>, ApiError> {
+    app.work(bytes, detokenized).await.map(Json)
+}
+
+fn detokenized(app: &App, bytes: &[u8]) -> Result<Detokenized, ApiError> {
+    let wire: DetokenizeRequest = Body::parse(bytes)?.read()?;
     app.served.check_name(wire.model.as_deref())?;
     let tokens = wire.tokens.ok_or_else(|| ApiError::bad("tokens", "is missing; give token ids"))?;
     let vocab_size = app.served.vocab_size;
@@ -64,7 +78,7 @@ pub(crate) async fn detokenize(State(app): State<App>, bytes: Bytes) -> Result<J
         let problem = format!("is {}; the model has tokens 0 to {}", tokens[at], vocab_size - 1);
         return Err(ApiError::bad(format!("tokens[{at}]"), problem));
     }
-    Ok(Json(Detokenized { prompt: app.served.tokenizer()?.decode(&tokens, false) }))
+    Ok(Detokenized { prompt: app.served.tokenizer()?.decode(&tokens, false) })
 }
 
 // lm-eval scores on the server only if it finds `eos_token` here.

@@ -125,6 +125,7 @@ pub struct Server {
 struct Shared {
     gate: Arc<Gate>,
     options: Arc<ServerOptions>,
+    body_limits: BodyLimits,
     phase: watch::Receiver<Phase>,
 }
 
@@ -155,8 +156,12 @@ impl Server {
         let (phase, watched) = watch::channel(Phase::Serving);
         let gate = Arc::new(Gate::default());
         let traces = options.traces.clone();
-        let shared = Shared { gate: Arc::clone(&gate), options: Arc::new(options), phase: watched };
-        let shared = Arc::new(shared);
+        let shared = Arc::new(Shared {
+            gate: Arc::clone(&gate),
+            body_limits: BodyLimits::new(&options),
+            options: Arc::new(options),
+            phase: watched,
+        });
         let acceptor = connection::Acceptor {
             router: router(&shared, cors),
             tls,
@@ -210,16 +215,16 @@ fn router(shared: &Arc<Shared>, cors: CorsLayer) -> Router {
         .fallback(answer)
         .with_state(Arc::clone(shared))
         .layer(from_fn_with_state(keys, auth::check))
+        // Around the routes' own: it is the outermost that sees all errors, see there.
         .layer(from_fn(errors_in_own_form))
         .layer(cors)
         .layer(from_fn_with_state(Arc::clone(&shared.options), observe::observe))
         .layer(from_fn_with_state(shared.phase.clone(), end_connection))
 }
 
-async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    let options = &shared.options;
-    let limits = BodyLimits { max_bytes: options.max_body_size, timeout: options.body_timeout };
-    shared.gate.answer(request, limits, options.log_prompts).await
+async fn answer(State(shared): State<Arc<Shared>>, mut request: Request) -> Response {
+    request.extensions_mut().insert(shared.body_limits.clone());
+    shared.gate.answer(request).await
 }
 
 /// Once the server drains, each answer is the last on its connection. HTTP/2 says so otherwise.
@@ -279,6 +284,7 @@ fn cors(origins: &[String]) -> io::Result<CorsLayer> {
     Ok(CorsLayer::new()
         .allow_origin(origin)
         .allow_methods(AllowMethods::any())
-        .allow_headers(AllowHeaders::any())
+        // Not `*`, which does not cover `Authorization`.
+        .allow_headers(AllowHeaders::mirror_request())
         .expose_headers([observe::REQUEST_ID, header::RETRY_AFTER]))
 }

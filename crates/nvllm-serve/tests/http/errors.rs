@@ -1,9 +1,11 @@
 //! Refusals: each names the parameter, in one form, with the status that clients act upon.
 
+use axum::body::Body;
+use axum::http::Request as HttpRequest;
 use nvllm_engine::{EngineError, Health};
 use serde_json::{Value, json};
 
-use crate::support::{Script, get, post, post_bytes, server};
+use crate::support::{Script, call, get, post, post_bytes, server};
 
 const CHAT: &str = "/v1/chat/completions";
 const COMPLETIONS: &str = "/v1/completions";
@@ -138,14 +140,90 @@ async fn a_full_queue_is_429_with_a_short_wait() {
 }
 
 #[tokio::test]
+async fn a_full_engine_refuses_before_it_looks_at_a_body() {
+    let (router, _) = server(Script { full: true, ..Script::default() });
+    for path in [CHAT, COMPLETIONS, "/v1/responses", "/v1/messages", "/v1/embeddings"] {
+        let answer = post_bytes(&router, path, "{").await;
+        assert_eq!(answer.status, 429, "{path}");
+        assert!(answer.headers.contains_key("retry-after"));
+        assert!(answer.text().contains("--max-queued-requests"), "{}", answer.text());
+    }
+    // What runs nothing needs no room.
+    assert_eq!(post(&router, "/tokenize", &json!({ "prompt": "a" })).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_large_body_holds_up_nobody() {
+    let text = "words ".repeat(20_000);
+    let (router, _) = server(Script::default());
+    let chat = json!({ "messages": [{ "role": "user", "content": text }], "max_tokens": 5 });
+    for (path, body) in [
+        (CHAT, &chat),
+        ("/v1/chat/completions/render", &chat),
+        (COMPLETIONS, &json!({ "prompt": text })),
+        ("/v1/completions/render", &json!({ "prompt": text })),
+        ("/v1/responses", &json!({ "input": text })),
+        ("/v1/responses/input_tokens", &json!({ "input": text })),
+        ("/v1/messages", &chat),
+        ("/v1/messages/count_tokens", &chat),
+        ("/v1/embeddings", &json!({ "input": text })),
+        ("/tokenize", &json!({ "prompt": text })),
+        ("/detokenize", &json!({ "tokens": vec![5; 60_000] })),
+    ] {
+        let mut large = Box::pin(post(&router, path, body));
+        // One thread runs both: what the first does on it is done before the second begins.
+        tokio::select! {
+            biased;
+            _ = &mut large => panic!("{path} keeps the thread"),
+            ready = get(&router, "/health/ready") => assert_eq!(ready.status, 200),
+        }
+        let answer = large.await;
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+    }
+}
+
+#[tokio::test]
+async fn a_panic_is_answered() {
+    let (router, _) = server(Script { refusal: Some(|| panic!("of a test")), ..Script::default() });
+    for padding in [0, 100_000] {
+        let body = json!({ "prompt": "a", "user": "x".repeat(padding) });
+        let answer = post(&router, COMPLETIONS, &body).await;
+        assert_eq!((answer.status.as_u16(), &answer.json()["error"]["type"]), (500, &json!("api_error")));
+        assert!(!answer.text().contains("of a test"));
+    }
+    let body = json!({ "messages": [{ "role": "user", "content": "hi" }], "max_tokens": 5 });
+    let answer = post(&router, "/v1/messages", &body).await;
+    assert_eq!((answer.status.as_u16(), &answer.json()["type"]), (500, &json!("error")));
+}
+
+#[tokio::test]
+async fn a_path_that_is_no_text_is_refused_in_json() {
+    let (router, _) = server(Script::default());
+    for (method, path) in [
+        ("GET", "/v1/models/%FF"),
+        ("GET", "/v1/responses/%FF"),
+        ("DELETE", "/v1/responses/%FF"),
+        ("POST", "/v1/responses/%FF/cancel"),
+    ] {
+        let request = HttpRequest::builder().method(method).uri(path).body(Body::empty()).unwrap();
+        let answer = call(&router, request).await;
+        assert_eq!((answer.status.as_u16(), &answer.json()["error"]["param"]), (400, &json!("path")));
+        assert!(answer.text().contains(path), "{}", answer.text());
+    }
+}
+
+#[tokio::test]
 async fn a_server_that_is_not_ready_says_why() {
-    for (health, live) in
-        [(Health::Loading, 200), (Health::Draining, 200), (Health::Failed("the device is gone".into()), 503)]
+    let failed = Health::Failed("the device is gone".into());
+    for (health, live, status) in
+        [(Health::Loading, 200, 503), (Health::Draining, 200, 503), (failed, 503, 500)]
     {
         let (router, _) = server(Script { health, ..Script::default() });
         let answer = post(&router, COMPLETIONS, &json!({ "prompt": "a" })).await;
-        assert_eq!(answer.status, 503, "{}", answer.text());
-        assert!(answer.headers.contains_key("retry-after"));
+        assert_eq!(answer.status.as_u16(), status, "{}", answer.text());
+        // It helps to wait, but not for what has failed for good.
+        assert_eq!(answer.headers.contains_key("retry-after"), status == 503);
+        assert!(!get(&router, "/health").await.headers.contains_key("retry-after"));
         assert_eq!(get(&router, "/health/ready").await.status, 503);
         assert_eq!(get(&router, "/health").await.status.as_u16(), live);
     }

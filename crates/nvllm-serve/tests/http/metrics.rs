@@ -275,6 +275,31 @@ async fn refusals_are_counted_apart_by_reason() {
 }
 
 #[tokio::test]
+async fn a_refusal_is_what_was_not_taken_and_not_what_was_cut_off() {
+    let (router, _) = server(Script { reason: FinishReason::Aborted, ..Script::default() });
+    assert_eq!(post(&router, CHAT, &hello(1)).await.status, 503);
+    let scraped = scrape(&router).await;
+    let refused = |series: &&String| series.starts_with("nvllm:requests_refused_total");
+    assert_eq!(scraped.values.keys().find(refused), None);
+    let failed = Script { health: Health::Failed("gone".into()), ..Script::default() };
+    for (script, reason) in [(failed, "failed"), (Script { full: true, ..Script::default() }, "queue_full")] {
+        let (router, _) = server(script);
+        post(&router, "/v1/messages", &hello(1)).await;
+        let scraped = scrape(&router).await;
+        assert_eq!(scraped.value("nvllm:requests_refused_total", &[("reason", reason)]), 1.0);
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_is_not_taken_is_counted() {
+    let (router, _) = server(Script::default());
+    let request = HttpRequest::post(CHAT).body(Body::from(vec![0; (32 << 20) + 1])).unwrap();
+    assert_eq!(call(&router, request).await.status, 413);
+    let labels = [("handler", CHAT), ("status", "413")];
+    assert_eq!(scrape(&router).await.value("nvllm:http_requests_total", &labels), 1.0);
+}
+
+#[tokio::test]
 async fn probes_and_made_up_words_make_no_series() {
     let (router, _) = server(Script::default());
     for path in ["/health", "/ping", "/version", "/load", "/v1/loads", "/metrics"] {

@@ -47,6 +47,8 @@ pub(crate) struct Script {
     /// Whether an answer has no end until it is aborted.
     pub(crate) endless: bool,
     pub(crate) health: Health,
+    /// Whether it says that no request can be taken.
+    pub(crate) full: bool,
 }
 
 impl Default for Script {
@@ -58,6 +60,7 @@ impl Default for Script {
             refusal: None,
             endless: false,
             health: Health::Serving,
+            full: false,
         }
     }
 }
@@ -189,6 +192,10 @@ impl Generator for Scripted {
     fn health(&self) -> Health {
         let is_draining = self.draining.load(Ordering::SeqCst);
         if is_draining { Health::Draining } else { self.script.health.clone() }
+    }
+
+    fn is_full(&self) -> bool {
+        self.script.full
     }
 
     fn info(&self) -> Option<&EngineInfo> {

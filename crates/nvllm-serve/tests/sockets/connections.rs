@@ -9,7 +9,7 @@ use nvllm_serve::{ServerOptions, TlsFiles};
 use serde_json::json;
 
 use crate::support::Script;
-use crate::wire::{Reader, Running, chat};
+use crate::wire::{Reader, Running, chat, wait_for};
 
 fn impatient() -> ServerOptions {
     let second = Duration::from_secs(1);
@@ -63,6 +63,40 @@ fn a_large_body_is_refused_with_the_limit_and_half_of_it_is_not_read() {
     let server = Running::new(Script::default(), ServerOptions::default());
     let mut client = server.chat(&json!({ "user": "x".repeat(3 << 20) }));
     assert_eq!(client.answer().status, 200);
+}
+
+#[test]
+fn what_cannot_be_taken_is_refused_before_its_body_has_come() {
+    let full = Script { full: true, ..Script::default() };
+    let draining = Script { health: nvllm_engine::Health::Draining, ..Script::default() };
+    for (script, status) in [(full, 429), (draining, 503)] {
+        let server = Running::new(script, ServerOptions::default());
+        let whole = chat(&json!({}));
+        let answer = server.send(&whole[..whole.len() - 5]).answer();
+        assert_eq!((answer.status, answer.header("retry-after")), (status, Some("1")));
+    }
+}
+
+#[test]
+fn bodies_have_a_common_bound_and_leave_room_when_they_go() {
+    let options = ServerOptions { max_body_size: 1000, ..ServerOptions::default() };
+    let server = Running::new(Script::default(), options);
+    let head = "POST /v1/chat/completions HTTP/1.1\r\nHost: here\r\nContent-Length: 1000\r\n\r\n";
+    // Who announces much and sends nothing takes nothing.
+    let _silent: Vec<_> = (0..20).map(|_| server.send(head)).collect();
+    assert_eq!(server.chat(&json!({})).answer().status, 200);
+    let unfinished = format!("{head}{}", " ".repeat(999));
+    let held: Vec<_> = (0..8).map(|_| server.send(&unfinished)).collect();
+    let refused = wait_for(|| {
+        let answer = server.chat(&json!({})).answer();
+        (answer.status != 200).then_some(answer)
+    });
+    assert_eq!((refused.status, refused.header("retry-after")), (503, Some("1")));
+    assert_eq!(refused.json()["error"]["type"], "overloaded_error");
+    // What has no body needs none.
+    assert_eq!(server.get("/v1/models").status, 200);
+    drop(held);
+    wait_for(|| (server.chat(&json!({})).answer().status == 200).then_some(()));
 }
 
 /// What an HTTP/2 client gets for a chat.
