@@ -5,8 +5,8 @@
 
 Two workers with the demo model stand behind each router. Some streams run, and short requests come
 all the time, when one of the workers that stream gets SIGTERM. Its streams must end normally, short
-requests must go to the other worker, nobody may see an error, and both workers must end with exit
-code 0. --flags replaces those of `FLAGS` below. Needs PyPI, unless DIR has the virtual environments of an
+requests must go to the other worker. It is started again, and the other one is ended. Nobody may
+see an error, and each worker must end with exit code 0. --flags replaces those of `FLAGS` below. Needs PyPI, unless DIR has the virtual environments of an
 earlier run. Prints a line for each case, and exits with an error if one
 failed.
 """
@@ -26,6 +26,7 @@ import time
 import urllib.request
 import venv
 from collections import Counter
+from itertools import count
 from pathlib import Path
 
 PACKAGES = {"vllm-router": "vllm-router==0.1.17", "sglang-router": "sglang-router==0.3.2", "openai": "openai==3.54.0"}
@@ -90,8 +91,8 @@ class Child:
 
 
 class Worker(Child):
-    def __init__(self, binary, log):
-        super().__init__([binary, "serve", "--port", "0", "--backend", "cpu", "--threads", "1"], log)
+    def __init__(self, binary, log, port="0"):
+        super().__init__([binary, "serve", "--port", port, "--backend", "cpu", "--threads", "1"], log)
 
     def ready(self):
         wait_for(lambda: "\nserving " in self.log.read_text(), 60, "a worker serves")
@@ -162,7 +163,37 @@ class ShortRequests(threading.Thread):
             time.sleep(0.02)
 
 
-def drain_one(binary, python, name, flags, logs):
+def served_by(base, workers):
+    """Waits until each of the workers has answered a request through the router."""
+    numbers = count(1)
+
+    def all_answered():
+        body = json.dumps(chat(f"Hello, I am {next(numbers)}.", max_tokens=1)).encode()
+        request = urllib.request.Request(f"{base}/v1/chat/completions", body, {"Content-Type": "application/json"})
+        urllib.request.urlopen(request, timeout=10).close()
+        return all(worker.completed() for worker in workers)
+    wait_for(all_answered, 90, "the router sends to each worker")
+
+
+def end(worker, staying, short):
+    """Sends SIGTERM to a worker while short requests come, and yields the cases of that."""
+    running, log = worker.metric("num_requests_running"), worker.log.read_text()
+    before, good_before = staying.completed(), short.good
+    worker.process.send_signal(signal.SIGTERM)
+    told = time.monotonic()
+    worker.process.wait(120)
+    took, good_then = time.monotonic() - told, short.good
+    yield "the_worker_exits_with_0", worker.process.returncode or None
+    wait_for(lambda: short.good >= good_then + 40, 60, f"short requests are answered; errors: {short.errors}")
+    good = short.good - good_before
+    # One may have been under way on the worker that ended.
+    few = staying.completed() - before < good - 1
+    yield "new_requests_go_to_the_other", "it answered too few" if few else None
+    refused = worker.log.read_text()[len(log):].count("status=503")
+    print(f"   {running:.0f} ran at SIGTERM, it ended after {took:.1f} s and refused {refused}; {good} short ones went well")
+
+
+def rolling_restart(binary, python, name, flags, logs):
     """The cases of one router: yields (case, what is wrong or None)."""
     with contextlib.ExitStack() as stack:
         workers = [stack.enter_context(Worker(binary, logs / f"{name}-worker{i}")) for i in range(2)]
@@ -173,13 +204,7 @@ def drain_one(binary, python, name, flags, logs):
                    "--prometheus-port", str(free_port()),
                    "--worker-urls", *(worker.url for worker in workers), *flags]
         stack.enter_context(Child(command, logs / name))
-
-        def serves():
-            body = json.dumps(chat("Hello", max_tokens=1)).encode()
-            request = urllib.request.Request(f"{base}/v1/chat/completions", body, {"Content-Type": "application/json"})
-            return urllib.request.urlopen(request, timeout=10).status == 200
-        wait_for(lambda: all([serves(), serves()]) and all(worker.completed() for worker in workers), 90,
-                 "the router sends to both workers")
+        served_by(base, workers)
         yield "both_workers_serve", None
 
         said = {}
@@ -192,32 +217,25 @@ def drain_one(binary, python, name, flags, logs):
         short = ShortRequests(base)
         short.start()
         wait_for(lambda: short.good >= 10, 60, f"short requests are answered; errors: {short.errors}")
-        ending, staying = workers
-        running = ending.metric("num_requests_running")
-        ending.process.send_signal(signal.SIGTERM)
-        told = time.monotonic()
-        before, good_before = staying.completed(), short.good
-        ending.process.wait(120)
-        print(f"   {running:.0f} ran when the worker was told to end; it ended after {time.monotonic() - told:.1f} s",
-              flush=True)
-        yield "ended_worker_exits_with_0", ending.process.returncode or None
+        first, second = workers
+        yield from end(first, second, short)
         for stream in streams:
             stream.join(120)
         wrong = [text for text in said.values() if text]
-        yield "streams_end_normally", wrong or (None if len(said) == STREAMS else "some never end")
-        while_gone = short.good
-        wait_for(lambda: short.good >= while_gone + 20, 60, f"short requests are answered; errors: {short.errors}")
+        yield "its_streams_end_normally", wrong or (None if len(said) == STREAMS else "some never end")
+
+        again = stack.enter_context(Worker(binary, logs / f"{name}-worker2", first.url.rsplit(":")[-1]))
+        again.ready()
+        served_by(base, [again])
+        yield "a_restarted_worker_serves", None
+        # This one has short requests at most, so it is gone before the router can ask for its health.
+        yield from end(second, again, short)
         short.ends.set()
         short.join(60)
-        refused = len(re.findall(r"/v1/chat/completions.* status=503", ending.log.read_text()))
-        print(f"   short requests since SIGTERM: {short.good - good_before} good, the slowest took {short.slowest:.2f} s;"
-              f" the ending worker refused {refused}")
+        print(f"   the slowest short request took {short.slowest:.2f} s")
         yield "no_client_sees_an_error", dict(short.errors) or None
-        # What ran on the other one at SIGTERM is in the count too, and one may have been under way.
-        few = staying.completed() - before < short.good - good_before - 1
-        yield "new_requests_go_to_the_other", "it answered too few" if few else None
-        staying.process.send_signal(signal.SIGTERM)
-        yield "the_other_exits_with_0", staying.process.wait(60) or None
+        again.process.send_signal(signal.SIGTERM)
+        yield "the_last_exits_with_0", again.process.wait(60) or None
 
 
 def main():
@@ -241,7 +259,7 @@ def main():
             python = interpreter(venvs, name)
             flags = options.flags or FLAGS[name]
             print(f"{PACKAGES[name]} {' '.join(flags)}", flush=True)
-            for case, wrong in drain_one(options.binary, python, name, flags, scratch):
+            for case, wrong in rolling_restart(options.binary, python, name, flags, scratch):
                 failed += wrong is not None
                 print(f"ok {case}" if wrong is None else f"FAILED {case}: {wrong}", flush=True)
     sys.exit(failed > 0)
