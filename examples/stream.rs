@@ -53,7 +53,7 @@ fn answer(dir: &Path, prompt: &str, max_tokens: usize, out: &mut dyn Write) -> R
         match event {
             Event::Token { text, .. } => write!(out, "{text}")?,
             Event::Finished(finished) => writeln!(out, "{}\n({:?})", finished.text, finished.reason)?,
-            Event::PromptRow { .. } => {}
+            Event::PromptRow { .. } | Event::Embedding { .. } => {}
         }
         out.flush()?;
     }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use crate::program::Recorder;
 use crate::weight::{AxisRole, Weight, WeightDecl, WeightPart, WeightSource};
-use crate::{CoreError, HfConfig, KvLayer, Op, PagedKv, Program, Result, WeightId};
+use crate::{CoreError, EntryId, HfConfig, KvLayer, Op, PagedKv, Program, Result, WeightId};
 
 /// What a model crate makes from config.json.
 #[derive(Clone, Debug)]
@@ -17,6 +17,9 @@ pub struct ModelSpec {
     pub kv: Vec<PagedKv>,
     /// Entry programs; `generate` first.
     pub programs: Vec<Program>,
+    /// Programs that can be entries and are not: each takes memory and time to load. See
+    /// [`with_entry`](Self::with_entry).
+    pub optional: Vec<Program>,
     /// Rows of the vocabulary.
     pub vocab_size: usize,
     /// Positions that the model was made for.
@@ -31,6 +34,30 @@ pub struct ModelSpec {
 }
 
 impl ModelSpec {
+    /// The name of the program that hands out hidden states after the last norm.
+    pub const HIDDEN: &'static str = "hidden";
+
+    /// The entry of that name.
+    pub fn entry(&self, name: &str) -> Option<EntryId> {
+        self.programs.iter().position(|program| program.name == name).map(|at| EntryId(at as u32))
+    }
+
+    /// The model with one of its optional programs as the last entry; `None` if it has none of that
+    /// name. It stores the keys and values that the other entries store.
+    pub fn with_entry(&self, name: &str) -> Option<Self> {
+        let at = self.optional.iter().position(|program| program.name == name)?;
+        let mut spec = self.clone();
+        spec.programs.push(spec.optional.remove(at));
+        Some(spec)
+    }
+
+    /// Columns of the rows that [`HIDDEN`](Self::HIDDEN) hands out, whether it is an entry or not.
+    pub fn hidden_size(&self) -> Option<usize> {
+        let mut all = self.programs.iter().chain(&self.optional);
+        let program = all.find(|program| program.name == Self::HIDDEN)?;
+        program.output.map(|output| program.value(output.value()).cols)
+    }
+
     /// Parameters, tied weights counted once.
     pub fn num_parameters(&self) -> usize {
         self.weights.iter().map(WeightDecl::num_elements).sum()
@@ -83,7 +110,8 @@ impl ModelSpec {
 
     /// Keeps a labelled value alive in every program that has it. Errors if none has.
     pub fn keep(&mut self, label: &str) -> Result<()> {
-        let kept = self.programs.iter_mut().map(|p| p.keep(label)).fold(false, |a, b| a | b);
+        let all = self.programs.iter_mut().chain(&mut self.optional);
+        let kept = all.map(|p| p.keep(label)).fold(false, |a, b| a | b);
         if kept {
             return Ok(());
         }
@@ -96,7 +124,7 @@ impl ModelSpec {
     pub fn expand(&mut self, stem: &str) -> Result<bool> {
         let Some(stem) = Op::FUSED.into_iter().find(|fused| *fused == stem) else { return Ok(false) };
         let mut found = false;
-        for program in &mut self.programs {
+        for program in self.programs.iter_mut().chain(&mut self.optional) {
             found |= program.fuse(|_| true)?.nodes.iter().any(|node| node.op.stem() == stem);
             *program = program.expand(|op| op.stem() == stem)?;
         }
@@ -191,6 +219,7 @@ impl SpecBuilder {
             weights: self.weights,
             kv: self.kv,
             programs,
+            optional: Vec::new(),
             vocab_size,
             max_positions,
             unused_tensors: Vec::new(),

@@ -14,8 +14,8 @@ use crate::stream::Subscription;
 use crate::text_stage::{Client, Message};
 use crate::validator::Checked;
 use crate::{
-    AsyncRequestStream, EngineBuilder, EngineError, EngineStats, EventSink, Generated, Health, Model,
-    Request, RequestId, RequestStream, Result,
+    AsyncRequestStream, Embedding, EngineBuilder, EngineError, EngineStats, EventSink, Generated, Health,
+    Model, Request, RequestId, RequestStream, Result,
 };
 
 /// What was loaded, and under which limits.
@@ -48,8 +48,8 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 ///
 /// It may be shared by threads and by async tasks: no call but
 /// [`wait_until_loaded`](Self::wait_until_loaded), [`wait_until_idle`](Self::wait_until_idle),
-/// [`measure_read_bandwidth`](Self::measure_read_bandwidth) and [`generate`](Self::generate) waits
-/// for anything. Dropping it ends all requests with
+/// [`measure_read_bandwidth`](Self::measure_read_bandwidth), [`generate`](Self::generate) and
+/// [`embed`](Self::embed) waits for anything. Dropping it ends all requests with
 /// [`FinishReason::Aborted`](crate::FinishReason::Aborted) and joins the threads, which takes as
 /// long as the step that runs, or as loading.
 pub struct Engine {
@@ -116,13 +116,14 @@ impl Engine {
     /// notices.
     pub fn submit(&self, request: Request, sink: Box<dyn EventSink>) -> Result<RequestId> {
         let submitted = Instant::now();
+        let embed = request.embed;
         let Checked { new, n, masks, texts } = self.shared.loaded()?.validator.check(request, submitted)?;
         let prompt_len = new.prompt.len();
         let queued = self.shared.backlog.enter(new.tenant, prompt_len)?;
         let id = RequestId(NEXT_ID.fetch_add(1, Ordering::Relaxed));
         // The client first: the device thread may have news of it before the next line. If it is
         // gone, the text stage finds the reason, which was noted before, and tells the client.
-        let client = Client::new(sink, texts, prompt_len, submitted);
+        let client = Client::new(sink, texts, prompt_len, embed, submitted);
         let _ = self.stage.send(Message::Open(id, Box::new(client)));
         let _ = self.commands.send(Command::Submit { id, new: Box::new(new), n, masks, queued });
         Ok(id)
@@ -153,7 +154,7 @@ impl Engine {
     ///         match event {
     ///             Event::Token { text: piece, .. } => text += &piece,
     ///             Event::Finished(finished) => text += &finished.text,
-    ///             Event::PromptRow { .. } => {}
+    ///             Event::PromptRow { .. } | Event::Embedding { .. } => {}
     ///         }
     ///     }
     ///     Ok(text)
@@ -214,6 +215,28 @@ impl Engine {
             Generated::push(&mut choices, event);
         }
         Ok(choices)
+    }
+
+    /// The embedding of a request's prompt. Waits for it.
+    ///
+    /// Errors as [`submit`](Self::submit) does, if the model was not loaded for
+    /// [`embeddings`](crate::LoadOptions::embeddings), if a field about what is generated is given,
+    /// or if the request fails while it runs.
+    pub fn embed(&self, request: Request) -> Result<Embedding> {
+        let stream = self.stream(Request { embed: true, ..request })?;
+        let mut embedding = Embedding::new(stream.id());
+        stream.for_each(|event| embedding.push(event));
+        embedding.checked()
+    }
+
+    /// As [`embed`](Self::embed), for async tasks. Dropping the future aborts the request.
+    pub async fn embed_async(&self, request: Request) -> Result<Embedding> {
+        let mut stream = self.stream_async(Request { embed: true, ..request })?;
+        let mut embedding = Embedding::new(stream.id());
+        while let Some(event) = stream.next().await {
+            embedding.push(event);
+        }
+        embedding.checked()
     }
 
     /// Ends a request, wherever it is: in the queue, in its prompt, or generating. Its client gets

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender};
-use nvllm_core::{Backend, Executable, SeqId, Step, StepId, Ticket};
+use nvllm_core::{Backend, Executable, ModelSpec, SeqId, Step, StepId, Ticket};
 use nvllm_sched::{FinishReason, GroupConfig, NewSequence, SchedConfig, Scheduler, SeqEvent, Stats};
 
 use self::active::Active;
@@ -77,6 +77,7 @@ impl EngineLoop {
         let plan = LoadPlan::new(options, model, backend.as_ref())?;
         plan.check()?;
         let limits = plan.plan.limits.clone();
+        let embeddings = plan.plan.spec.entry(ModelSpec::HIDDEN);
         let source = Reading::new(model, progress)?;
         let mut exe = backend.load(plan.plan, &source).map_err(|e| options.named(e))?;
         let cache = exe.kv_cache();
@@ -97,6 +98,7 @@ impl EngineLoop {
             request_limits,
             sched: config,
             tenants: options.tenants.iter().map(|tenant| tenant.name.clone()).collect(),
+            embeddings,
             epoch,
             tokenizer: model.tokenizer.clone(),
         };

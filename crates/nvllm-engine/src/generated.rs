@@ -40,12 +40,13 @@ impl Generated {
     /// Adds an event to the choice that it belongs to.
     pub(crate) fn push(choices: &mut [Self], event: Event) {
         let of = match &event {
-            Event::PromptRow { .. } => 0,
+            Event::PromptRow { .. } | Event::Embedding { .. } => 0,
             Event::Token { choice, .. } => *choice,
             Event::Finished(finished) => finished.choice,
         };
         let Some(choice) = choices.get_mut(of) else { return };
         match event {
+            Event::Embedding { .. } => {}
             Event::PromptRow { logprobs, .. } => choice.prompt_logprobs.extend(logprobs),
             Event::Token { token, text, logprobs, .. } => {
                 choice.tokens.push(token);

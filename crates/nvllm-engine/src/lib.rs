@@ -57,7 +57,7 @@
 //!     match event {
 //!         Event::Token { text: piece, .. } => text += &piece,
 //!         Event::Finished(finished) => text += &finished.text,
-//!         Event::PromptRow { .. } => {}
+//!         Event::PromptRow { .. } | Event::Embedding { .. } => {}
 //!     }
 //! }
 //! assert_eq!(text, generated.text);
@@ -75,6 +75,9 @@
 //! # }
 //! ```
 //!
+//! An engine that is loaded for it ([`LoadOptions::embeddings`]) also makes embeddings of prompts:
+//! [`Engine::embed`].
+//!
 //! For async code [`Engine::stream_async`] and [`Engine::generate_async`] do the same, and
 //! `submit`, `abort` and `stats` may be called in a task as they are.
 //!
@@ -86,6 +89,7 @@ mod async_stream;
 mod backlog;
 mod builder;
 mod checkpoint;
+mod embedding;
 mod end_tokens;
 mod engine;
 mod engine_loop;
@@ -111,6 +115,7 @@ pub mod verify;
 
 pub use async_stream::AsyncRequestStream;
 pub use builder::EngineBuilder;
+pub use embedding::Embedding;
 pub use engine::{Engine, EngineInfo, LoadProgress};
 pub use error::EngineError;
 pub use generated::Generated;

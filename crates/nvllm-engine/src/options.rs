@@ -1,7 +1,9 @@
 //! From a user's wishes to [`Limits`]: what to load a model for.
 
+use std::borrow::Cow;
+
 use nvllm_core::limits::MAX_EXTENT;
-use nvllm_core::{Activations, BackendInfo, CoreError, DType, KvGeometry, Limits, Numerics};
+use nvllm_core::{Activations, BackendInfo, CoreError, DType, KvGeometry, Limits, ModelSpec, Numerics};
 
 use crate::{EngineError, Model, Result};
 
@@ -45,6 +47,9 @@ pub struct LoadOptions {
     pub max_queued_prompt_tokens: usize,
     /// Whether a prompt takes over the keys and values of a prefix that the KV cache still holds.
     pub enable_prefix_caching: bool,
+    /// Whether requests may ask for embeddings: loads a second program of the model, which takes
+    /// memory for its graphs and time.
+    pub embeddings: bool,
     /// Who sends requests, 1 or more: requests of the same priority take turns by tenant, and each
     /// tenant fills its own part of the queue.
     pub tenants: Vec<Tenant>,
@@ -86,6 +91,7 @@ impl Default for LoadOptions {
             max_queued_requests: 4096,
             max_queued_prompt_tokens: 4 << 20,
             enable_prefix_caching: true,
+            embeddings: false,
             tenants: vec![Tenant::default()],
         }
     }
@@ -175,6 +181,19 @@ impl LoadOptions {
     /// Bytes of one block over all KV groups.
     pub(crate) fn block_bytes(&self, model: &Model, limits: &Limits) -> Result<usize> {
         KvGeometry::bytes_of_block(&model.spec.kv, limits).map_err(|e| self.named(e))
+    }
+
+    /// What is loaded of `model`: with the program of hidden states if there are to be embeddings.
+    ///
+    /// Errors if the model has none.
+    pub(crate) fn spec<'a>(&self, model: &'a Model) -> Result<Cow<'a, ModelSpec>> {
+        if !self.embeddings {
+            return Ok(Cow::Borrowed(&model.spec));
+        }
+        model.spec.with_entry(ModelSpec::HIDDEN).map(Cow::Owned).ok_or_else(|| EngineError::Option {
+            option: "embeddings",
+            problem: format!("is given, and {} does not hand out hidden states; leave it out", model.name),
+        })
     }
 
     /// An error of the core in the words of these options: a limit is called by the option that it

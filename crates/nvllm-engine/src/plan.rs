@@ -55,8 +55,9 @@ impl LoadPlan {
         let info = BackendInfo { memory_share, ..info };
         let mut limits = options.limits(model, &info)?;
         let block_bytes = options.block_bytes(model, &limits)?;
+        let spec = options.spec(model)?;
         let planned = |limits: &Limits| {
-            let plan = backend.plan(&model.spec, model.source.as_ref(), limits);
+            let plan = backend.plan(&spec, model.source.as_ref(), limits);
             plan.map_err(|e| options.named(e))
         };
         let mut plan = Self { plan: planned(&limits)?, backend: info, block_bytes, advice: None };

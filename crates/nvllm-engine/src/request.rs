@@ -59,6 +59,11 @@ pub struct Request {
     pub prompt_logprobs: Option<u16>,
     /// The logits of every row, prompt and output.
     pub logits: bool,
+    /// Whether the prompt's embedding is wanted, as an [`Event::Embedding`], and nothing is to be
+    /// generated: [`Engine::embed`](crate::Engine::embed) asks so. Fields about what is generated
+    /// are left as they are by default. The model must be loaded for it
+    /// ([`LoadOptions::embeddings`](crate::LoadOptions)).
+    pub embed: bool,
     /// Position ids of the prompt's tokens instead of 0, 1, 2, ..
     pub positions: Option<Vec<u32>>,
     /// How many answers to the prompt, whose blocks they share; 1 if not given, as many as there
@@ -95,6 +100,27 @@ impl Request {
             }),
         }
     }
+
+    /// Errors if it asks for an embedding and for something of what is generated.
+    pub(crate) fn check_embed(&self) -> Result<()> {
+        let asked = [
+            ("max_tokens", self.max_tokens.is_some()),
+            ("allowed_tokens", self.allowed_tokens.is_some()),
+            ("bad_words", !self.bad_words.is_empty()),
+            ("stop", !self.stop.is_empty()),
+            ("logprobs", self.logprobs.is_some()),
+            ("prompt_logprobs", self.prompt_logprobs.is_some()),
+            ("logits", self.logits),
+            ("n", self.num_choices() != 1),
+        ];
+        match asked.into_iter().find(|(_, asked)| self.embed && *asked) {
+            Some((field, _)) => {
+                let problem = "is about what is generated, and an embedding generates nothing; leave it out";
+                Err(EngineError::RequestField { field, problem: problem.into() })
+            }
+            None => Ok(()),
+        }
+    }
 }
 
 /// The longest [`Request::cache_salt`], in bytes.
@@ -128,6 +154,12 @@ pub enum Event {
         logits: Option<HostTensor>,
         /// When its step was collected.
         at: Instant,
+    },
+    /// The prompt's embedding, if it was asked for: the hidden state of its last token after the
+    /// model's last norm. It is not normalised to length 1.
+    Embedding {
+        /// One number for each column of the model's hidden states, all finite.
+        values: Vec<f32>,
     },
     /// The end of a choice.
     Finished(Finished),

@@ -64,6 +64,10 @@ pub(crate) enum Output {
 pub(crate) const NOT_NUMBERS: &str = "the model's logits are not numbers (NaN or infinity): its weights are damaged, or values \
                                       between ops overflow; check the files, or give --activations f32";
 
+/// Why an embedding fails that is no numbers.
+pub(crate) const EMBEDDING_NOT_NUMBERS: &str = "the model's hidden states are not numbers (NaN or infinity): its weights are damaged, or \
+                                                values between ops overflow; check the files, or give --activations f32";
+
 /// The text thread's state.
 pub(crate) struct TextStage {
     clients: HashMap<RequestId, Box<Client>>,
@@ -187,7 +191,7 @@ mod tests {
         let mut events = Vec::new();
         for id in 0..3 {
             let (sink, received) = unbounded();
-            let client = Client::new(Box::new(sink), vec![None], 1, Instant::now());
+            let client = Client::new(Box::new(sink), vec![None], 1, false, Instant::now());
             messages(id, Box::new(client)).into_iter().for_each(|message| stage.send(message).unwrap());
             events.push(received);
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use nvllm_core::RequestLimits;
+use nvllm_core::{EntryId, RequestLimits};
 use nvllm_sched::{NewSequence, SchedConfig, TenantId};
 
 use crate::request::MAX_SALT_LEN;
@@ -20,6 +20,8 @@ pub(crate) struct Validator {
     pub(crate) sched: SchedConfig,
     /// Their names, in the order of the scheduler's weights.
     pub(crate) tenants: Vec<String>,
+    /// The program of hidden states; `None` if the model was loaded without it.
+    pub(crate) embeddings: Option<EntryId>,
     /// Where the scheduler counts deadlines from.
     pub(crate) epoch: Instant,
     pub(crate) tokenizer: Option<Arc<Tokenizer>>,
@@ -60,6 +62,7 @@ impl Validator {
             let (name, known) = (request.tenant.as_deref().unwrap_or_default(), self.tenants.join(", "));
             return refused("tenant", format!("is {name:?}; those that are known: {known}"));
         };
+        request.check_embed()?;
         let n = request.num_choices();
         let prompt = std::mem::take(&mut request.prompt);
         let mut new = NewSequence::new(prompt, Arc::new(request.sampling.clone()));
@@ -67,6 +70,14 @@ impl Validator {
         new.logprobs = request.logprobs;
         new.prompt_logprobs = request.prompt_logprobs;
         new.logits = request.logits;
+        if request.embed {
+            let off = || EngineError::Option {
+                option: "embeddings",
+                problem: "is off: load the model with it to have embeddings".into(),
+            };
+            new.entry = self.embeddings.ok_or_else(off)?;
+            (new.last_row, new.max_tokens) = (true, Some(0));
+        }
         new.priority = request.priority;
         new.positions = request.positions.take().map(Into::into);
         new.tenant = TenantId(tenant as u32);
@@ -75,7 +86,9 @@ impl Validator {
         new.masked = lists.is_some();
         new.deadline = request.deadline.map(|at| at.saturating_duration_since(self.epoch));
         new.check(n, &self.sched)?;
-        let texts = (0..n).map(|_| TextStream::new(self.tokenizer.as_ref(), &request));
+        // An embedding has no text.
+        let tokenizer = self.tokenizer.as_ref().filter(|_| !request.embed);
+        let texts = (0..n).map(|_| TextStream::new(tokenizer, &request));
         let texts = texts.collect::<Result<_>>()?;
         let mask = |lists: TokenLists| -> Box<dyn TokenMask> { Box::new(lists) };
         let masks = lists.into_iter().flat_map(|lists| vec![lists; n]).map(mask).collect();

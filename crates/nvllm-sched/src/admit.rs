@@ -30,14 +30,17 @@ impl Scheduler {
         &self.admitted
     }
 
-    /// Admits waiting sequences while there are slots, blocks for the tokens that they know, and
-    /// room in the step. Nobody overtakes the head of the queue. One that is more urgent than
-    /// somebody who runs preempts it.
+    /// Admits waiting sequences of the step's entry while there are slots, blocks for the tokens
+    /// that they know, and room in the step. Nobody overtakes the head of the queue. One that is
+    /// more urgent than somebody who runs preempts it.
     pub(crate) fn admit(&mut self, draft: &mut Draft) {
         while draft.tokens_left > 0
             && let Some((_, id)) = self.queue.head()
         {
             let key = self.keys[&id];
+            if self.seqs[key].new.entry != draft.step.entry {
+                return;
+            }
             // Who runs goes first: blocks that are missed are not given to others.
             let slot = self.free_slots.first().copied().filter(|_| !draft.starved);
             let Some((slot, reuse)) = slot.and_then(|slot| Some((slot, self.fitting(key)?))) else {

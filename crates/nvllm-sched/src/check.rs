@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use nvllm_core::BlockId;
 
-use crate::scheduler::Key;
+use crate::scheduler::{InFlight, Key, Part};
 use crate::sequence::{Allocation, Phase, Sequence};
 use crate::{Result, SchedError, Scheduler};
 
@@ -105,6 +105,12 @@ impl Scheduler {
         }
         if steps.keys().any(|key| !self.seqs.contains(*key)) {
             return broken("a sequence was forgotten with a step in flight".into());
+        }
+        let entry = |part: &Part| self.seqs[part.key].new.entry;
+        let mixes =
+            |flight: &&InFlight| flight.parts.windows(2).any(|pair| entry(&pair[0]) != entry(&pair[1]));
+        if let Some(flight) = self.in_flight.iter().find(mixes) {
+            return broken(format!("step {} has sequences of several entries", flight.id));
         }
         for (key, seq) in &self.seqs {
             let (in_flight, expected) =

@@ -36,7 +36,7 @@ pub struct Admitted {
 /// One piece of news of a sequence. Within a sequence events come in the order of its tokens, and
 /// the last is [`Finished`](Self::Finished).
 pub enum SeqEvent {
-    /// A row of the prompt whose scores or logits were asked for.
+    /// A row of the prompt that was asked for, or its scores.
     PromptRow {
         /// The sequence.
         seq: SeqId,
@@ -45,7 +45,7 @@ pub enum SeqEvent {
         index: usize,
         /// Of the prompt's next token, if prompt scores were asked for and there is one.
         logprobs: Option<TokenLogprobs>,
-        /// Logits `[vocab]` f32, if asked for.
+        /// Logits `[vocab]` f32, if asked for; or what else the sequence's entry hands out.
         logits: Option<Box<dyn Tensor>>,
     },
     /// A sampled token.

@@ -19,6 +19,10 @@
 //! robin on tokens, in `queue.rs`), then by arrival. No sequence overtakes an earlier one of its
 //! tenant, so a large request is not starved by small ones.
 //!
+//! **Entries.** A step runs one entry program, so it holds sequences of one entry only: of the one
+//! that ran longest ago among those that have something to run (`entries.rs`). Whatever one of two
+//! entries has to do, the other's sequences wait for one step of it at most.
+//!
 //! **Blocks.** A sequence is admitted when there are free KV blocks for the tokens that it knows,
 //! not for those that it may yet generate, less a watermark. When a running sequence needs a block
 //! and none is free, the last one is preempted and computes its tokens again later (`preempt.rs`).
@@ -47,6 +51,7 @@ mod admit;
 mod check;
 mod commit;
 mod config;
+mod entries;
 mod error;
 mod event;
 mod free_list;

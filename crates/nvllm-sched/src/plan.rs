@@ -38,9 +38,7 @@ impl Scheduler {
             starved: false,
         };
         draft.step.seqs.reserve(self.running.len());
-        self.plan_running(&mut draft);
-        self.admit(&mut draft);
-        if draft.flight.parts.is_empty() {
+        if !self.fill(&mut draft) {
             self.spare_flight = Some(draft.flight);
             return None;
         }
@@ -50,9 +48,34 @@ impl Scheduler {
         Some(draft.step)
     }
 
-    /// Sequences that hold a slot, by turns: who was passed over in the step before goes first, so
-    /// that budgets smaller than the number of sequences starve nobody; among equals single tokens
-    /// go before chunks, which take what is left.
+    /// Makes the step one of the entry that ran longest ago among those that have something that
+    /// can run now. False if none has.
+    fn fill(&mut self, draft: &mut Draft) -> bool {
+        loop {
+            let before = self.totals.num_preemptions;
+            draft.starved = false;
+            let mut turn = 0;
+            while let Some(entry) = self.entries.get(turn) {
+                draft.step.entry = entry;
+                self.plan_running(draft);
+                self.admit(draft);
+                if !draft.flight.parts.is_empty() {
+                    self.entries.ran(turn);
+                    return true;
+                }
+                turn += 1;
+            }
+            // Whom the head of the queue has stopped may have been all that ran, of another entry:
+            // no step will end after which the head would be looked at again.
+            if self.totals.num_preemptions == before {
+                return false;
+            }
+        }
+    }
+
+    /// Sequences of the step's entry that hold a slot, by turns: who was passed over in the step
+    /// before goes first, so that budgets smaller than the number of sequences starve nobody; among
+    /// equals single tokens go before chunks, which take what is left.
     ///
     /// The order is kept (the sort is stable), so that those who take turns go round.
     fn plan_running(&mut self, draft: &mut Draft) {
@@ -69,7 +92,8 @@ impl Scheduler {
         turns.clone_from(&self.running);
         for &key in &turns {
             // It may have been preempted for one that went before it.
-            if self.seqs[key].phase == Phase::Running {
+            let seq = &self.seqs[key];
+            if seq.phase == Phase::Running && seq.new.entry == draft.step.entry {
                 self.push(key, draft);
             }
         }
@@ -135,7 +159,7 @@ impl Scheduler {
     }
 
     /// Whether a sequence holds the blocks of its first `len` KV positions.
-    fn covers(&self, key: Key, len: usize) -> bool {
+    pub(crate) fn covers(&self, key: Key, len: usize) -> bool {
         let mut tables = self.seqs[key].allocation.iter().flat_map(|held| &held.tables);
         tables.all(|table| len <= table.len() * self.config.block_len)
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use nvllm_core::{BlockId, OutputRow, SamplingParams, SeqId, SlotId, StepId};
 use slab::Slab;
 
+use crate::entries::Entries;
 use crate::pool::BlockPool;
 use crate::queue::Queue;
 use crate::sequence::{Phase, Sequence};
@@ -93,6 +94,8 @@ pub struct Scheduler {
     /// Those that end by the clock.
     pub(crate) deadlines: BTreeSet<(Duration, SeqId)>,
     pub(crate) in_flight: VecDeque<InFlight>,
+    /// The entries that sequences are run by.
+    pub(crate) entries: Entries,
     /// A committed step, emptied, whose memory the next one takes.
     pub(crate) spare_flight: Option<InFlight>,
     /// The order of turns of the step in the making; between steps only its memory counts.
@@ -119,6 +122,7 @@ impl Scheduler {
             num_pinned: 0,
             deadlines: BTreeSet::new(),
             in_flight: VecDeque::new(),
+            entries: Entries::default(),
             spare_flight: None,
             turns: Vec::new(),
             admitted: Vec::new(),
@@ -171,6 +175,7 @@ impl Scheduler {
         let id = self.next_seq;
         self.next_seq.0 += 1;
         self.deadlines.extend(new.deadline.map(|at| (at, id)));
+        self.entries.insert(new.entry);
         let key = self.seqs.insert(Sequence::new(id, new, max_tokens));
         self.keys.insert(id, key);
         key

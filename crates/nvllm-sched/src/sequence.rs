@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use nvllm_core::{BlockId, InlineVec, OutputRow, SamplingParams, SeqId, SlotId, Source, StepId, TokenId};
+use nvllm_core::{
+    BlockId, EntryId, InlineVec, OutputRow, SamplingParams, SeqId, SlotId, Source, StepId, TokenId,
+};
 use smallvec::SmallVec;
 
 use crate::prefix::BlockHash;
@@ -26,6 +28,9 @@ impl TenantId {
 pub struct NewSequence {
     /// The prompt, at least one token.
     pub prompt: Arc<[TokenId]>,
+    /// The program that runs it. All store the same keys and values, so that sequences of one find
+    /// the prefixes of another.
+    pub entry: EntryId,
     /// How it is sampled. Its `stop_tokens` end the sequence: the one list for that, so that what
     /// the sampler suppresses under `min_tokens` and what ends a sequence cannot differ. To ignore
     /// an end-of-text token, leave it out.
@@ -39,6 +44,9 @@ pub struct NewSequence {
     pub prompt_logprobs: Option<u16>,
     /// The logits of every row, prompt and output.
     pub logits: bool,
+    /// The row of the prompt's last token as the entry hands it out: logits or hidden states. With
+    /// `max_tokens` 0 it is all that comes.
+    pub last_row: bool,
     /// Whether each token that it samples awaits a mask: see [`Scheduler::masked_rows`].
     ///
     /// [`Scheduler::masked_rows`]: crate::Scheduler::masked_rows
@@ -65,11 +73,13 @@ impl NewSequence {
     pub fn new(prompt: impl Into<Arc<[TokenId]>>, sampling: Arc<SamplingParams>) -> Self {
         Self {
             prompt: prompt.into(),
+            entry: EntryId::GENERATE,
             sampling,
             max_tokens: None,
             logprobs: None,
             prompt_logprobs: None,
             logits: false,
+            last_row: false,
             masked: false,
             priority: 0,
             positions: None,
@@ -355,7 +365,7 @@ impl Sequence {
         let scored = self.new.prompt_logprobs.filter(|_| index + 1 < self.prompt_len());
         let target = scored.map(|_| self.new.prompt[index + 1]);
         let top_logprobs = if sample { self.new.logprobs } else { scored };
-        let values = self.new.logits;
+        let values = self.new.logits || self.new.last_row && index + 1 == self.prompt_len();
         let awaits_mask = sample && self.new.masked;
         let row =
             OutputRow { sample, awaits_mask, target, top_logprobs, values, ..OutputRow::new(at as u32) };

@@ -64,6 +64,7 @@ pub(crate) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(routes::chat::render))
         .routes(routes!(routes::completions::create))
         .routes(routes!(routes::completions::render))
+        .routes(routes!(routes::embeddings::create))
         .routes(routes!(routes::responses::create))
         .routes(routes!(routes::responses::input_tokens))
         .routes(routes!(routes::messages::create))

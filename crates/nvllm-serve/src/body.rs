@@ -40,7 +40,12 @@ impl Body {
         })?;
         self.left_over = Some(match self.left_over.take() {
             None => ignored,
-            Some(before) => before.intersection(&ignored).cloned().collect(),
+            // What one type takes whole, another may have read in part.
+            Some(before) => {
+                let both = before.iter().filter(|path| is_covered(path, &ignored));
+                let both = both.chain(ignored.iter().filter(|path| is_covered(path, &before)));
+                both.cloned().collect()
+            }
         });
         Ok(value)
     }
@@ -50,10 +55,22 @@ impl Body {
         &self.fields
     }
 
-    /// Paths of the fields that nothing has read.
-    pub(crate) fn left_over(&self) -> impl Iterator<Item = &str> {
-        self.left_over.iter().flatten().map(String::as_str)
+    /// Fields that nothing has read, as paths without the places in lists.
+    pub(crate) fn left_over(&self) -> impl Iterator<Item = String> {
+        // `?` stands for what may be null.
+        let is_place = |part: &&str| *part == "?" || part.bytes().all(|byte| byte.is_ascii_digit());
+        let name = move |path: &String| {
+            let parts: Vec<_> = path.split('.').filter(|part| !is_place(part)).collect();
+            parts.join(".")
+        };
+        self.left_over.iter().flatten().map(name)
     }
+}
+
+/// Whether `path` or a parent of it is among `ignored`.
+fn is_covered(path: &str, ignored: &BTreeSet<String>) -> bool {
+    let ends = path.match_indices('.').map(|(at, _)| at).chain([path.len()]);
+    ends.into_iter().any(|end| ignored.contains(&path[..end]))
 }
 
 /// What a JSON value is, for a message.
@@ -65,5 +82,23 @@ fn kind(value: &Value) -> &'static str {
         Value::String(_) => "a string",
         Value::Array(_) => "a list",
         Value::Object(_) => "an object",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::chat::ChatFields;
+    use crate::wire::sampling::SamplingFields;
+
+    #[test]
+    fn what_nobody_reads_is_left_over_also_inside_of_what_is_read() {
+        let json = br#"{"messages": [{"role": "user", "content": "a", "prefix": true}], "mine": {"a": 1},
+                       "temperature": 1, "stream_options": {"include_usage": true, "more": 1}}"#;
+        let mut body = Body::parse(json).unwrap();
+        body.read::<ChatFields>().unwrap();
+        body.read::<SamplingFields>().unwrap();
+        let left_over: Vec<_> = body.left_over().collect();
+        assert_eq!(left_over, ["messages.prefix", "mine", "stream_options.more"]);
     }
 }

@@ -69,7 +69,7 @@ impl RequestContext {
             }
             // All choices of a prompt tell its length.
             Event::Finished(finished) if finished.choice == 0 => tokens.prompt += finished.prompt_tokens,
-            Event::Finished(_) | Event::PromptRow { .. } => {}
+            Event::Finished(_) | Event::PromptRow { .. } | Event::Embedding { .. } => {}
         }
     }
 

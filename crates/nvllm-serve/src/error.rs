@@ -136,6 +136,10 @@ impl From<EngineError> for ApiError {
             EngineError::Loading | EngineError::Draining | EngineError::Stopped { .. } => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, message)
             }
+            // As the wire calls it.
+            EngineError::RequestField { field: "deadline", .. } => {
+                Self::bad("timeout", "was over before the request could be taken; give more")
+            }
             EngineError::RequestField { field, .. } => Self::bad_request(field, message),
             EngineError::Core(CoreError::BadSampling { field, .. }) => Self::bad_request(field, message),
             EngineError::Option { option, .. } => Self::bad_request(option, message),

@@ -46,8 +46,8 @@ impl Served {
     }
 }
 
-/// Keeps a prompt's end only: `max_tokens` of it, or what leaves room for an answer in a context of
-/// `max_model_len`.
+/// Keeps a prompt's end only: as much as is asked for, or what leaves room for an answer of
+/// `max_tokens` in a context of `max_model_len`.
 pub(crate) fn truncated(
     mut prompt: Vec<TokenId>,
     truncate: Option<Truncate>,
@@ -57,8 +57,33 @@ pub(crate) fn truncated(
     let keep = match truncate {
         None => return prompt,
         Some(Truncate::To(keep)) => keep,
-        Some(Truncate::ToContext) => max_model_len.saturating_sub(max_tokens.unwrap_or(1)).max(1),
+        // One that fits stays whole: the answer takes what is left.
+        Some(Truncate::ToContext) if prompt.len() < max_model_len => return prompt,
+        // Half of the context for the answer at most.
+        Some(Truncate::ToContext) => {
+            max_model_len - max_tokens.unwrap_or(1).clamp(1, (max_model_len / 2).max(1))
+        }
     };
     prompt.drain(..prompt.len().saturating_sub(keep));
     prompt
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prompt_is_cut_only_if_it_does_not_fit() {
+        let len = |prompt: u32, truncate, max_tokens| {
+            let prompt = (0..prompt).map(TokenId).collect();
+            truncated(prompt, truncate, 100, max_tokens).len()
+        };
+        assert_eq!(len(20, Some(Truncate::ToContext), Some(100)), 20);
+        assert_eq!(len(99, Some(Truncate::ToContext), Some(100)), 99);
+        assert_eq!(len(200, Some(Truncate::ToContext), Some(10)), 90);
+        assert_eq!(len(200, Some(Truncate::ToContext), Some(1000)), 50);
+        assert_eq!(len(200, Some(Truncate::ToContext), None), 99);
+        assert_eq!(len(20, Some(Truncate::To(5)), None), 5);
+        assert_eq!(len(200, None, None), 200);
+    }
 }

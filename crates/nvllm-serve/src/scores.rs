@@ -62,7 +62,9 @@ impl TokenNames {
         offset: usize,
     ) -> usize {
         let name = self.name(token);
-        let next = offset + self.tokenizer.decode(&[token.0], false).chars().count();
+        // A character belongs to the token that it begins in.
+        let begins = |byte: &&u8| **byte & 0xC0 != 0x80;
+        let next = offset + self.bytes(token).unwrap_or_default().iter().filter(begins).count();
         to.token_logprobs.push(scores.map(|scores| scores.logprob.max(FLOOR)));
         to.top_logprobs.push(scores.map(|scores| self.likeliest(&name, scores)));
         to.text_offset.push(offset);

@@ -19,6 +19,16 @@ pub enum Defaults {
     OpenAi,
 }
 
+/// Who runs before whom.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scheduling {
+    /// Who came first; a request with a priority is refused.
+    #[default]
+    Fcfs,
+    /// Who has the smaller priority, as requests say themselves, before who came first.
+    Priority,
+}
+
 /// How the model is presented.
 #[derive(Clone, Debug, Default)]
 pub struct ServedOptions {
@@ -31,12 +41,16 @@ pub struct ServedOptions {
     pub neutral_is_absent: bool,
     /// Whether the name of a special token in a message's content is that token, as with others.
     pub parse_special_tokens: bool,
+    /// Whether requests may say who runs before whom.
+    pub scheduling: Scheduling,
     /// Arguments of the chat template where a request gives none.
     pub chat_template_kwargs: Map<String, Value>,
     /// A template in place of the model's own.
     pub chat_template: Option<String>,
     /// Further names of the metrics.
     pub metrics_alias: crate::metrics::Alias,
+    /// Whether the engine was loaded for embeddings.
+    pub embeddings: bool,
 }
 
 /// A model as the routes see it: everything but its weights.
@@ -45,6 +59,8 @@ pub(crate) struct Served {
     /// The model's directory or hub id.
     pub(crate) root: String,
     pub(crate) vocab_size: usize,
+    /// Numbers of an embedding; `None` if there are none here.
+    pub(crate) embedding_size: Option<usize>,
     /// Sampling where a request says nothing.
     pub(crate) sampling: SamplingParams,
     /// Tokens of an answer where a request says nothing.
@@ -54,6 +70,7 @@ pub(crate) struct Served {
     pub(crate) eos: Vec<TokenId>,
     pub(crate) special_text: SpecialText,
     pub(crate) neutral_is_absent: bool,
+    pub(crate) scheduling: Scheduling,
     pub(crate) chat_template_kwargs: Map<String, Value>,
     tokenizer: Option<Arc<Tokenizer>>,
     template: Option<ChatTemplate>,
@@ -77,6 +94,7 @@ impl Served {
             names,
             root: model.name.clone(),
             vocab_size: model.spec.vocab_size,
+            embedding_size: model.spec.hidden_size().filter(|_| options.embeddings),
             sampling,
             max_tokens: model.generation.max_new_tokens.filter(|_| own),
             stop_strings: if own { model.generation.stop_strings.clone() } else { Vec::new() },
@@ -87,6 +105,7 @@ impl Served {
                 SpecialText::Literal
             },
             neutral_is_absent: options.neutral_is_absent,
+            scheduling: options.scheduling,
             chat_template_kwargs: options.chat_template_kwargs,
             tokenizer: model.tokenizer.clone(),
             template,

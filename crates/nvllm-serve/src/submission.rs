@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use nvllm_engine::{Event, EventSink, FinishReason, Finished, Gone, Request, RequestId};
+use axum::http::StatusCode;
+use nvllm_engine::{EngineError, Event, EventSink, FinishReason, Finished, Gone, Request, RequestId};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use crate::error::ApiError;
@@ -15,6 +16,9 @@ use crate::metrics::{Metrics, Observer};
 const EVENTS_BEHIND: usize = 1024;
 /// Events of one submission that wait at most, however many choices it has.
 const MAX_EVENTS_BEHIND: usize = 65_536;
+
+/// Answers of one HTTP request at most, over all of its prompts.
+const MAX_CHOICES: usize = 4096;
 
 /// News of one choice, counted over all prompts of a submission.
 #[derive(Debug)]
@@ -33,6 +37,20 @@ pub(crate) struct Submission {
     /// Choices that have not ended.
     open: BTreeSet<usize>,
     observer: Observer,
+}
+
+/// A refusal of one of so many prompts. If all of them would never fit the queue, waiting for it
+/// does not help.
+fn refusal(error: EngineError, num_prompts: usize) -> ApiError {
+    match error {
+        EngineError::QueueFull { max_requests, .. } if num_prompts > max_requests => ApiError::new(
+            StatusCode::BAD_REQUEST,
+            format!(
+                "{num_prompts} prompts are more than may wait at once ({max_requests}); send fewer in one request"
+            ),
+        ),
+        other => other.into(),
+    }
 }
 
 /// The sink of one of several prompts.
@@ -57,7 +75,12 @@ impl Submission {
         metrics: &Arc<Metrics>,
     ) -> Result<Self, ApiError> {
         let n = requests.first().and_then(|request| request.n).unwrap_or(1);
-        let num_choices = requests.len().saturating_mul(n);
+        let (num_prompts, num_choices) = (requests.len(), requests.len().saturating_mul(n));
+        if num_choices > MAX_CHOICES {
+            let problem =
+                format!("is {n} for each of {num_prompts} prompts; ask for {MAX_CHOICES} answers at most");
+            return Err(ApiError::bad("n", problem));
+        }
         let behind = num_choices.saturating_mul(EVENTS_BEHIND).clamp(1, MAX_EVENTS_BEHIND);
         let prompt_rows = requests.iter().filter(|request| request.prompt_logprobs.is_some());
         let rows: usize = prompt_rows.map(|request| request.prompt.len()).sum();
@@ -73,7 +96,7 @@ impl Submission {
         for (prompt, request) in requests.into_iter().enumerate() {
             let sink = Box::new(PromptSink { prompt, events: sender.clone() });
             let max_tokens = request.max_tokens;
-            let id = generator.submit(request, sink)?;
+            let id = generator.submit(request, sink).map_err(|error| refusal(error, num_prompts))?;
             submission.observer.taken(max_tokens);
             submission.ids.push(id);
             submission.open.extend(prompt * n..(prompt + 1) * n);
@@ -90,7 +113,7 @@ impl Submission {
             return Some(News { choice, event: Event::Finished(too_slow(choice % self.n)) });
         };
         let of = match &event {
-            Event::PromptRow { .. } => 0,
+            Event::PromptRow { .. } | Event::Embedding { .. } => 0,
             Event::Token { choice, .. } => *choice,
             Event::Finished(finished) => finished.choice,
         };

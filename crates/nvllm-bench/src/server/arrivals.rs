@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use super::client::Job;
 use super::{ServerBench, ServerWorkload};
-use crate::Result;
 use crate::prompt::draws;
 use crate::record::{Case, names};
+use crate::{BenchError, Result};
 
 /// Requests in time.
 pub(super) struct Arrivals;
@@ -58,16 +58,20 @@ pub(super) fn times(num: usize, rate: f64, seed: u64) -> Vec<Duration> {
 }
 
 /// The most requests of these lengths that the server ends a second.
-pub(super) fn max_rate(bench: &mut ServerBench) -> f64 {
+pub(super) fn max_rate(bench: &mut ServerBench) -> Result<f64> {
     if let Some(rate) = bench.max_rate {
-        return rate;
+        return Ok(rate);
     }
     let num = if bench.settings.quick { AT_ONCE } else { 4 * AT_ONCE };
     let jobs = jobs(bench, num);
     let run = bench.closed(jobs, AT_ONCE);
+    if run.answers.is_empty() {
+        let first = run.failed.first().map_or("all were refused", String::as_str);
+        return Err(BenchError::Server { problem: format!("none of {num} requests was answered: {first}") });
+    }
     let rate = run.answers.len() as f64 / run.seconds;
     bench.max_rate = Some(rate);
-    rate
+    Ok(rate)
 }
 
 impl ServerWorkload for Arrivals {
@@ -85,7 +89,7 @@ impl ServerWorkload for Arrivals {
     }
 
     fn run(&self, bench: &mut ServerBench) -> Result<()> {
-        let most = max_rate(bench);
+        let most = max_rate(bench)?;
         let shares: &[usize] = if bench.settings.quick { &QUICK_SHARES } else { &SHARES };
         for &share in shares {
             let rate = most * share as f64 / 100.0;

@@ -210,7 +210,7 @@ impl ServerBench {
         self.runtime.block_on(load::closed(&self.client, jobs, concurrency))
     }
 
-    /// Sends each job at its time, `limit` seconds long at most.
+    /// Sends each job at its time.
     fn open(&self, jobs: Vec<(Duration, Job)>) -> Run {
         self.runtime.block_on(load::open(&self.client, jobs))
     }
@@ -252,6 +252,9 @@ impl ServerBench {
     }
 }
 
+/// The resolution of gaps: two chunks of one read have one time.
+const SHORTEST: f64 = 1e-6;
+
 /// Answers of a run as series.
 impl Run {
     fn series(&self) -> Vec<(&'static str, Series)> {
@@ -264,7 +267,7 @@ impl Run {
             (names::OUTPUT_TOKENS, Series::whole(of(|answer| answer.output_tokens as f64))),
             (names::RUN_SECONDS, Series::seconds([self.seconds])),
         ];
-        let itl = Series::seconds_sorted(itl.filter(|gap| *gap > 0.0));
+        let itl = Series::seconds_sorted(itl.map(|gap| gap.max(SHORTEST)));
         if !itl.is_empty() {
             series.push((names::ITL_SECONDS, itl));
         }

@@ -35,7 +35,7 @@ impl ServerWorkload for Overload {
     }
 
     fn run(&self, bench: &mut ServerBench) -> Result<()> {
-        let rate = 2.0 * max_rate(bench);
+        let rate = 2.0 * max_rate(bench)?;
         let seconds = if bench.settings.quick { QUICK_SECONDS } else { SECONDS };
         let num = ((rate * seconds) as usize).max(16);
         let mut jobs = jobs(bench, num);

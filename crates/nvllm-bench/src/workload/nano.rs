@@ -266,7 +266,7 @@ fn run_ours(engine: &Engine, set: &Set, round: usize) -> Result<SetTimes> {
             match event {
                 Event::Token { at, .. } => tokens.push(at),
                 Event::Finished(finished) => error = finished.error,
-                Event::PromptRow { .. } => {}
+                Event::PromptRow { .. } | Event::Embedding { .. } => {}
             }
         }
         if let Some(problem) = error

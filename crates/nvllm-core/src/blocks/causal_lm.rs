@@ -20,8 +20,9 @@ pub struct CausalLmShape {
     pub max_positions: usize,
 }
 
-/// Declares and records embeddings, layers, the last norm and the head as the program
-/// `generate`; its state has been declared in `b`.
+/// Declares and records embeddings, layers, the last norm and the head as the program `generate`,
+/// and the same without the head as the [optional](ModelSpec::optional) program
+/// [`hidden`](ModelSpec::HIDDEN); its state has been declared in `b`.
 ///
 /// `declare` declares layer `i`; `record` takes the residual stream through a layer. Labelled
 /// values: `hidden.0` (embeddings), `hidden.l` (after layer `l`, the last one after the last norm)
@@ -44,24 +45,33 @@ pub fn causal_lm<L>(
     let norm = b.vector("norm", "model.norm.weight", shape.hidden);
     let lm_head = if shape.tied { embed_tokens } else { table(&mut b, "lm_head", "lm_head.weight") };
 
-    let mut p = b.program("generate");
-    let mut h = p.embed(embed_tokens);
-    p.label(h, "hidden.0");
-    for (i, layer) in layers.iter().enumerate() {
-        h = record(layer, &mut p, h);
-        if i + 1 < layers.len() {
-            p.label(h, format!("hidden.{}", i + 1));
+    // Rows of hidden states after the last norm. Both programs write the same keys and values.
+    let rows = |p: &mut Recorder| {
+        let mut h = p.embed(embed_tokens);
+        p.label(h, "hidden.0");
+        for (i, layer) in layers.iter().enumerate() {
+            h = record(layer, p, h);
+            if i + 1 < layers.len() {
+                p.label(h, format!("hidden.{}", i + 1));
+            }
         }
-    }
-    h = p.rms_norm(h, norm, shape.eps);
-    p.label(h, format!("hidden.{}", layers.len()));
-    let outputs = p.gather_rows(h);
-    let logits = p.linear_f32(outputs, lm_head);
-    p.label(logits, "logits");
-    p.output_logits(logits);
-    let program = p.finish()?;
+        h = p.rms_norm(h, norm, shape.eps);
+        p.label(h, format!("hidden.{}", layers.len()));
+        p.gather_rows(h)
+    };
+    let mut generate = b.program("generate");
+    let outputs = rows(&mut generate);
+    let logits = generate.linear_f32(outputs, lm_head);
+    generate.label(logits, "logits");
+    generate.output_logits(logits);
+    let generate = generate.finish()?;
+    let mut hidden = b.program(ModelSpec::HIDDEN);
+    let outputs = rows(&mut hidden);
+    hidden.output_hidden(outputs);
+    let hidden = hidden.finish()?;
 
-    let mut spec = b.finish(name, vec![program], shape.vocab, shape.max_positions);
+    let mut spec = b.finish(name, vec![generate], shape.vocab, shape.max_positions);
+    spec.optional.push(hidden);
     if shape.tied {
         spec.unused_tensors.push("lm_head.weight".into());
     }

@@ -81,6 +81,23 @@ fn a_llama_like_family_is_its_config_and_its_layer() {
     assert_eq!(stems, [&["embed"], &layer[..], &layer, &["rms_norm", "gather_rows", "linear"]].concat());
 }
 
+/// It is the same program up to the head, so that it stores the same keys and values.
+#[test]
+fn hidden_states_are_an_entry_only_if_asked_for() {
+    let spec = llama(false).unwrap();
+    assert_eq!((spec.programs.len(), spec.entry(ModelSpec::HIDDEN)), (1, None));
+    assert_eq!(spec.hidden_size(), Some(16));
+    let both = spec.with_entry(ModelSpec::HIDDEN).unwrap();
+    assert_eq!((both.entry(ModelSpec::HIDDEN), both.hidden_size()), (Some(crate::EntryId(1)), Some(16)));
+    let [generate, hidden] = &both.programs[..] else { panic!("{} programs", both.programs.len()) };
+    let text =
+        |program: &crate::Program| program.nodes.iter().map(|node| program.line(node)).collect::<Vec<_>>();
+    let (generate, hidden) = (text(generate), text(hidden));
+    assert_eq!(generate[..generate.len() - 1], hidden[..]);
+    assert_eq!(both.programs[0].to_string(), spec.programs[0].to_string());
+    assert!(both.with_entry(ModelSpec::HIDDEN).is_none() && spec.with_entry("other").is_none());
+}
+
 #[test]
 fn biases_are_declared_beside_their_weights() {
     let spec = llama(true).unwrap();

@@ -7,7 +7,7 @@ use nvllm_core::sampling::is_usable;
 use nvllm_core::{HostTensor, Tensor, TokenId, TokenLogprobs};
 use nvllm_sched::FinishReason;
 
-use super::{NOT_NUMBERS, Output, TextStream};
+use super::{EMBEDDING_NOT_NUMBERS, NOT_NUMBERS, Output, TextStream};
 use crate::failure::panic_message;
 use crate::{Event, EventSink, Finished};
 
@@ -15,6 +15,8 @@ use crate::{Event, EventSink, Finished};
 pub(crate) struct Client {
     sink: Box<dyn EventSink>,
     prompt_tokens: usize,
+    /// Whether rows of its prompt are embeddings.
+    embed: bool,
     cached_tokens: usize,
     submitted: Instant,
     admitted: Option<Instant>,
@@ -68,15 +70,17 @@ pub(super) enum Ends {
 
 impl Client {
     /// A client whose request was submitted at `submitted`, with the text of each of its choices.
+    /// If it is to `embed`, the row of its prompt is an embedding.
     pub(crate) fn new(
         sink: Box<dyn EventSink>,
         texts: Vec<Option<TextStream>>,
         prompt_tokens: usize,
+        embed: bool,
         submitted: Instant,
     ) -> Self {
         let choice = |text| Some(Choice { text, ..Choice::default() });
         let choices = texts.into_iter().map(choice).collect();
-        Self { sink, prompt_tokens, cached_tokens: 0, submitted, admitted: None, choices }
+        Self { sink, prompt_tokens, embed, cached_tokens: 0, submitted, admitted: None, choices }
     }
 
     /// The choices that have not ended.
@@ -98,6 +102,9 @@ impl Client {
                     self.cached_tokens = cached_tokens;
                 }
                 Ok(None)
+            }
+            Output::PromptRow { logits: Some(row), .. } if self.embed => {
+                embedding(&*row).map(|values| self.send(Event::Embedding { values }))
             }
             Output::PromptRow { index, logprobs, logits } => match to_host(logits) {
                 Ok(logits) => Ok(self.send(Event::PromptRow { index, logprobs, logits })),
@@ -172,6 +179,12 @@ impl Client {
         let _ = catch_unwind(AssertUnwindSafe(|| self.sink.send(Event::Finished(finished))));
         self.choices.iter().all(Option::is_none)
     }
+}
+
+/// A row of hidden states as numbers, if it is that.
+fn embedding(row: &dyn Tensor) -> Result<Vec<f32>, String> {
+    let row = row.to_host().map_err(|e| format!("its hidden states cannot be read: {e}"))?;
+    if row.is_finite() { Ok(row.to_f32()) } else { Err(EMBEDDING_NOT_NUMBERS.into()) }
 }
 
 /// A row's logits on the host, if they are numbers.

@@ -41,6 +41,7 @@ fn rows_of_the_prompt_come_once_and_an_end_comes_for_each_choice() {
         for event in stream {
             match event {
                 Event::PromptRow { .. } => rows += 1,
+                Event::Embedding { .. } => panic!("no embedding was asked for"),
                 Event::Token { choice, .. } => tokens[choice] += 1,
                 Event::Finished(finished) => {
                     assert_eq!(finished.output_tokens, tokens[finished.choice]);

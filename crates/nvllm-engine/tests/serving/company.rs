@@ -12,7 +12,7 @@ use crate::support::{PATIENCE, Plain, end, eventually, in_time, options, request
 const CLIENTS: u32 = 4;
 const ROUNDS: u32 = 6;
 /// Requests of a client's round.
-const REQUESTS: u32 = 3;
+const REQUESTS: u32 = 4;
 
 /// Submits until there is room in the queue.
 fn insist<T>(refused: &AtomicU64, submit: impl Fn() -> nvllm_engine::Result<T>) -> T {
@@ -48,6 +48,10 @@ fn client(engine: &Engine, number: u32, refused: &AtomicU64) {
                 _ => assert_eq!(end(stream).output_tokens, 6),
             }
         }
+        let embedding = insist(refused, || {
+            engine.embed(Request { prompt: request.prompt.clone(), ..Request::default() })
+        });
+        assert_eq!(embedding.finished.reason, FinishReason::Length);
         // Reads too little.
         let events = insist(refused, || {
             let (sink, events) = bounded(1);
@@ -60,7 +64,8 @@ fn client(engine: &Engine, number: u32, refused: &AtomicU64) {
 #[test]
 fn clients_that_come_and_go_leave_nothing_behind() {
     in_time(|| {
-        let options = LoadOptions { max_queued_requests: 4, max_in_flight: Some(2), ..options() };
+        let options =
+            LoadOptions { max_queued_requests: 4, max_in_flight: Some(2), embeddings: true, ..options() };
         let engine = start(Plain, options);
         let refused = AtomicU64::new(0);
         std::thread::scope(|scope| {

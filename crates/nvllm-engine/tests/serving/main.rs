@@ -8,6 +8,7 @@ mod choices;
 mod company;
 mod device_errors;
 mod dropped;
+mod embed;
 mod health;
 mod masks;
 mod queue;

@@ -22,7 +22,7 @@ fn parts(events: impl IntoIterator<Item = Event>) -> (Vec<TokenId>, Option<Finis
         match event {
             Event::Token { token, .. } => tokens.push(token),
             Event::Finished(finished) => end = Some(finished),
-            Event::PromptRow { .. } => panic!("no prompt rows were asked for"),
+            Event::PromptRow { .. } | Event::Embedding { .. } => panic!("no prompt rows were asked for"),
         }
     }
     (tokens, end)

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use nvllm_core::host::{Batch, BatchSeq, Slots};
 use nvllm_core::{
-    Activations, BlockId, DType, HostTensor, KvGeometry, Limits, Numerics, RowOutput, SlotId, Step, StepId,
-    StepOutput, Tensor, TokenId,
+    Activations, BlockId, DType, EntryId, HostTensor, KvGeometry, Limits, Numerics, RowOutput, SlotId, Step,
+    StepId, StepOutput, Tensor, TokenId,
 };
 
 use super::model::{Hash, VOCAB};
@@ -116,7 +116,9 @@ impl Executor {
         for (at, seq) in batch.seqs.iter().enumerate() {
             self.write(&batch, seq, &mut submitted)
                 .map_err(|e| format!("step {}, slot {}: {e}", step.id, seq.slot))?;
-            let hashes = self.read(seq).map_err(|e| format!("step {}, slot {}: {e}", step.id, seq.slot))?;
+            let hashes = self
+                .read(seq, step.entry)
+                .map_err(|e| format!("step {}, slot {}: {e}", step.id, seq.slot))?;
             for output in batch.outputs.iter().filter(|o| o.seq == at) {
                 let hash = hashes[seq.kv_start + output.row - seq.first_row];
                 self.emit(seq.slot, &output.want, hash, &mut submitted.output);
@@ -228,7 +230,7 @@ impl Executor {
 
     /// What each row from the first on depends on, read back through the tables; all groups must
     /// agree on what a row sees.
-    fn read(&self, seq: &BatchSeq) -> Result<Vec<Hash>, String> {
+    fn read(&self, seq: &BatchSeq, entry: EntryId) -> Result<Vec<Hash>, String> {
         let sampling = self.slots.get(seq.slot).map(|s| Arc::clone(&s.sampling)).unwrap_or_default();
         let mut all = vec![Hash::START];
         let mut tokens = Hash::START;
@@ -244,7 +246,7 @@ impl Executor {
                 }
             }
         }
-        Ok(all[1..].iter().map(|tokens| tokens.sampled_by(&sampling)).collect())
+        Ok(all[1..].iter().map(|tokens| tokens.sampled_by(&sampling, entry)).collect())
     }
 
     fn emit(&mut self, slot: SlotId, want: &nvllm_core::OutputRow, hash: Hash, out: &mut StepOutput) {

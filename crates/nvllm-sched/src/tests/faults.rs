@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use nvllm_core::{BlockId, SeqId, SeqStep, SlotId, Source, Step, StepOutput, TokenId};
+use nvllm_core::{BlockId, EntryId, SeqId, SeqStep, SlotId, Source, Step, StepOutput, TokenId};
 
 use super::walk::Walk;
 use crate::prefix::BlockHash;
@@ -53,6 +53,7 @@ pub(super) enum Fault {
     CommitUncomputed,
     ForeignSlot,
     ForgetCopied,
+    MixEntries,
     WrongToken,
     WrongPosition,
     WrongKvStart,
@@ -62,6 +63,7 @@ pub(super) enum Fault {
     NoCopy,
     ShortTable,
     NoSample,
+    WrongEntry,
     SwapRows,
     LoseRow,
     LoseEvent,
@@ -70,7 +72,7 @@ pub(super) enum Fault {
 }
 
 /// Each with words of the message that names it.
-const IN_STATE: [(Fault, &str); 39] = [
+const IN_STATE: [(Fault, &str); 40] = [
     (Fault::LeakBlock, "counted 1 times"),
     (Fault::FreeEarly, "and counted"),
     (Fault::ShareBlock, ""),
@@ -110,9 +112,10 @@ const IN_STATE: [(Fault, &str); 39] = [
     (Fault::CommitUncomputed, "has published"),
     (Fault::ForeignSlot, "does not exist"),
     (Fault::ForgetCopied, "block"),
+    (Fault::MixEntries, "of several entries"),
 ];
 
-const ELSEWHERE: [Fault; 14] = [
+const ELSEWHERE: [Fault; 15] = [
     Fault::WrongToken,
     Fault::WrongPosition,
     Fault::WrongKvStart,
@@ -122,6 +125,7 @@ const ELSEWHERE: [Fault; 14] = [
     Fault::NoCopy,
     Fault::ShortTable,
     Fault::NoSample,
+    Fault::WrongEntry,
     Fault::SwapRows,
     Fault::LoseRow,
     Fault::LoseEvent,
@@ -258,6 +262,10 @@ impl Fault {
             }
             Self::RepeatStepId => in_flight.back().map(|last| *next_step = last.id).is_some(),
             Self::ForgetCopied => in_flight.iter_mut().any(|flight| flight.copied.pop().is_some()),
+            Self::MixEntries => {
+                let several = in_flight.iter().find(|flight| flight.parts.len() > 1);
+                several.map(|flight| seqs[flight.parts[0].key].new.entry = EntryId(7)).is_some()
+            }
             _ => false,
         }
     }
@@ -323,6 +331,10 @@ impl Fault {
 
     /// Plants it in what the backend is told.
     pub(super) fn in_step(self, step: &mut Step) -> bool {
+        if self == Self::WrongEntry {
+            step.entry = EntryId(1 - step.entry.0);
+            return step.seqs.iter().any(|seq| !seq.outputs.is_empty());
+        }
         let sampling = |s: &&mut SeqStep| s.outputs.iter().any(|o| o.sample);
         let Some(seq) = step.seqs.iter_mut().find(sampling) else { return false };
         let table = &seq.block_tables[0];

@@ -1,6 +1,7 @@
 //! Random walks against an executor without a model, planted faults, a trace to read, and errors.
 
 mod admission;
+mod entries;
 mod executor;
 mod faults;
 mod input;

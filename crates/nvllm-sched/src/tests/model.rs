@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use nvllm_core::sampling::philox4x32;
-use nvllm_core::{SamplingParams, SeqId, TokenId, TokenLogprobs};
+use nvllm_core::{EntryId, SamplingParams, SeqId, TokenId, TokenLogprobs};
 
 use crate::{FinishReason, GroupConfig, NewSequence, SchedConfig, SeqEvent};
 
@@ -46,9 +46,11 @@ impl Hash {
     /// Before the first token.
     pub(super) const START: Self = Self(0x5EED);
 
-    /// The result of a row that depends on the tokens of `self`, sampled by `sampling`.
-    pub(super) fn sampled_by(self, sampling: &SamplingParams) -> Self {
-        Self(mix(self.0 ^ mix(sampling.seed ^ u64::from(sampling.choice) << 32)))
+    /// The result of a row that depends on the tokens of `self`, which `entry` makes and `sampling`
+    /// samples.
+    pub(super) fn sampled_by(self, sampling: &SamplingParams, entry: EntryId) -> Self {
+        let asked = sampling.seed ^ u64::from(sampling.choice) << 32 ^ u64::from(entry.0) << 48;
+        Self(mix(self.0 ^ mix(asked)))
     }
 
     pub(super) fn push(self, token: TokenId, position: u32) -> Self {
@@ -148,24 +150,25 @@ pub(super) fn expected_events(new: &NewSequence, choice: u32, max_tokens: usize)
     for (index, &token) in new.prompt.iter().enumerate() {
         position = new.positions.as_ref().map_or(index as u32, |p| p[index]);
         tokens = tokens.push(token, position);
-        let hash = tokens.sampled_by(&sampling);
+        let hash = tokens.sampled_by(&sampling, new.entry);
         let target = new.prompt.get(index + 1);
         let logprobs = new.prompt_logprobs.zip(target).map(|(n, &target)| hash.logprobs(target, n));
         let sampled_from = target.is_none() && max_tokens > 0;
         let reported = choice > 0 && target.is_some();
-        if !sampled_from && !reported && (logprobs.is_some() || new.logits) {
-            events.push(Seen::Row { index, token: None, logprobs, logit: logit(hash) });
+        let logit = logit(hash).or((new.last_row && target.is_none()).then(|| hash.logit()));
+        if !sampled_from && !reported && (logprobs.is_some() || logit.is_some()) {
+            events.push(Seen::Row { index, token: None, logprobs, logit });
         }
     }
     for n in 0..max_tokens {
-        let hash = tokens.sampled_by(&sampling);
+        let hash = tokens.sampled_by(&sampling, new.entry);
         let token = hash.next_token();
         let logprobs = new.logprobs.map(|n| hash.logprobs(token, n));
         events.push(Seen::Row {
             index: new.prompt.len() - 1 + n,
             token: Some(token),
             logprobs,
-            logit: logit(hash),
+            logit: logit(hash).or((new.last_row && n == 0).then(|| hash.logit())),
         });
         if new.sampling.stop_tokens.contains(&token) {
             events.push(Seen::Finished(FinishReason::StopToken(token)));
@@ -186,8 +189,11 @@ fn hashes_differ() {
     assert_eq!(all.len(), 500);
     assert_ne!(hash(&[1, 2]), hash(&[2, 1]));
     assert_ne!(Hash::START.push(TokenId(1), 1), Hash::START.push(TokenId(1), 2));
-    let sampled =
-        |seed, choice| hash(&[1]).sampled_by(&SamplingParams { seed, choice, ..SamplingParams::default() });
-    assert_ne!(sampled(1, 0), sampled(2, 0));
-    assert_ne!(sampled(1, 0), sampled(1, 1));
+    let sampled = |seed, choice, entry| {
+        let sampling = SamplingParams { seed, choice, ..SamplingParams::default() };
+        hash(&[1]).sampled_by(&sampling, EntryId(entry))
+    };
+    assert_ne!(sampled(1, 0, 0), sampled(2, 0, 0));
+    assert_ne!(sampled(1, 0, 0), sampled(1, 1, 0));
+    assert_ne!(sampled(1, 0, 0), sampled(1, 0, 1));
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nvllm_core::{SamplingParams, SeqId, SlotId, Source, Step, StepId, StepOutput, TokenId};
+use nvllm_core::{EntryId, SamplingParams, SeqId, SlotId, Source, Step, StepId, StepOutput, TokenId};
 
 use super::executor::Executor;
 use super::faults::Fault;
@@ -44,7 +44,9 @@ pub(super) struct Walk {
     prompt_lens: BTreeMap<SlotId, usize>,
     /// The head of the queue that the last step passed over, and how many more may.
     head: Option<(SeqId, usize)>,
-    counts: Counts,
+    /// The entry of the last step.
+    pub(super) last_entry: Option<EntryId>,
+    pub(super) counts: Counts,
 }
 
 /// What a walk came across, so that a test can say that the walks go everywhere.
@@ -69,13 +71,15 @@ pub(super) struct Counts {
     forgotten: usize,
     masked: usize,
     passed_over: usize,
+    pub(super) alternated: usize,
+    pub(super) embedded: usize,
 }
 
 impl Counts {
-    fn all(&mut self) -> [&mut usize; 19] {
+    fn all(&mut self) -> [&mut usize; 21] {
         let Self { moves, sequences, refused, steps, failed, from_slot, chunked, queued, .. } = self;
         let Self { stopped, ended_early, expired, preempted, cached, resumed_from_cache, .. } = self;
-        let Self { copied, windowed, forgotten, masked, passed_over, .. } = self;
+        let Self { copied, windowed, forgotten, masked, passed_over, alternated, embedded, .. } = self;
         [
             moves,
             sequences,
@@ -96,6 +100,8 @@ impl Counts {
             forgotten,
             masked,
             passed_over,
+            alternated,
+            embedded,
         ]
     }
 }
@@ -131,6 +137,7 @@ impl Walk {
             prompt_tokens: BTreeMap::new(),
             prompt_lens: BTreeMap::new(),
             head: None,
+            last_entry: None,
             counts: Counts::default(),
         };
         let result = walk.walk();
@@ -373,6 +380,7 @@ impl Walk {
         self.check_masks(&step)?;
         self.check_order()?;
         self.check_passed_over(head, &running)?;
+        self.check_entry(&step, &running)?;
         self.note_prompt_tokens(&step);
         self.counts.steps += 1;
         self.counts.queued += self.sched.stats().num_waiting;
@@ -546,11 +554,13 @@ fn random_sequence(rng: &mut Rng, config: &SchedConfig, now: Duration) -> NewSeq
     let positions = |rng: &mut Rng| (0..prompt_len).map(|_| rng.below(config.context) as u32).collect();
     NewSequence {
         prompt: prompt.into(),
+        entry: EntryId(u32::from(rng.one_in(3))),
         sampling: Arc::new(sampling),
         max_tokens: if rng.one_in(8) { None } else { Some(rng.below(16)) },
         logprobs: rng.one_in(4).then(|| rng.below(3) as u16),
         prompt_logprobs: rng.one_in(4).then(|| rng.below(3) as u16),
         logits: rng.one_in(4),
+        last_row: rng.one_in(4),
         masked: rng.one_in(4),
         priority: rng.below(3) as i32 - 1,
         positions: if rng.one_in(6) { Some(positions(rng)) } else { None },

@@ -155,7 +155,7 @@ impl Observer {
     /// `event` of `choice`, counted over all prompts.
     pub(crate) fn see(&mut self, choice: usize, event: &Event) {
         match event {
-            Event::PromptRow { .. } => {}
+            Event::PromptRow { .. } | Event::Embedding { .. } => {}
             Event::Token { at, .. } => {
                 let Some(last) = self.last.get_mut(choice) else { return };
                 let histograms = &self.metrics.requests;

@@ -59,6 +59,8 @@ impl ChatRenderer {
                     self.prompt_rows.push(self.names.prompt_row(*token, scores));
                 }
             }
+            // Not asked for here.
+            Event::Embedding { .. } => {}
             Event::Token { token, text, logprobs, .. } => {
                 self.begin(index, &mut pieces);
                 let content = logprobs.map(|scores| self.names.chat(token, &scores, self.top_logprobs));

@@ -21,6 +21,8 @@ pub(crate) struct CompletionRenderer {
     pub(crate) prompts: Vec<Vec<TokenId>>,
     /// Whether answers begin with their prompts.
     pub(crate) echo: bool,
+    /// The prompts as they came, where they came as text.
+    pub(crate) texts: Vec<Option<String>>,
     /// Whether answers have log-probabilities.
     pub(crate) logprobs: bool,
     /// Whether the prompt's are given apart from the answer's.
@@ -49,6 +51,7 @@ impl CompletionRenderer {
             names: None,
             eos: Vec::new(),
             echo: false,
+            texts: Vec::new(),
             logprobs: false,
             prompt_logprobs: false,
             return_token_ids: false,
@@ -71,6 +74,8 @@ impl CompletionRenderer {
                     rows.extend(logprobs);
                 }
             }
+            // Not asked for here.
+            Event::Embedding { .. } => {}
             Event::Token { token, text, logprobs, .. } => {
                 pieces.extend(self.begin(index));
                 let scores = logprobs.filter(|_| self.logprobs);
@@ -99,7 +104,7 @@ impl CompletionRenderer {
         let prompt = self.prompts.get(index / self.n)?.clone();
         let rows = self.rows.get(index / self.n).cloned().unwrap_or_default();
         let ids: Vec<u32> = prompt.iter().map(|token| token.0).collect();
-        let text = self.names.as_ref().filter(|_| self.echo).map(|names| names.tokenizer.decode(&ids, true));
+        let text = self.echo.then(|| self.prompt_text(index / self.n, &ids));
         let scores: Vec<_> = [None].into_iter().chain(rows.iter().map(Some)).take(prompt.len()).collect();
         let logprobs = (self.echo && self.logprobs).then(|| self.scored(index, &prompt, &scores));
         let shown = self.prompt_logprobs.then(|| self.shown_rows(&prompt, &rows));
@@ -112,6 +117,12 @@ impl CompletionRenderer {
             prompt_token_ids: self.return_token_ids.then_some(ids),
             ..CompletionChoice::default()
         })
+    }
+
+    fn prompt_text(&self, prompt: usize, ids: &[u32]) -> String {
+        let came = self.texts.get(prompt).cloned().flatten();
+        let decode = || self.names.as_ref().map(|names| names.tokenizer.decode(ids, false));
+        came.or_else(decode).unwrap_or_default()
     }
 
     fn shown_rows(&self, prompt: &[TokenId], rows: &[TokenLogprobs]) -> Vec<Value> {

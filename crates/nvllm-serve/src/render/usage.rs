@@ -35,7 +35,7 @@ impl UsageCount {
                     *cached = finished.cached_tokens;
                 }
             }
-            Event::PromptRow { .. } => {}
+            Event::PromptRow { .. } | Event::Embedding { .. } => {}
         }
     }
 

@@ -40,7 +40,9 @@ fn requests(valid: &ValidCompletion, app: &App) -> Result<Vec<Request>, ApiError
         let prompt = truncated(prompt, asked.truncate, context, asked.request.max_tokens);
         Ok(Request { prompt, ..asked.request.clone() })
     };
-    valid.prompts.iter().map(request).collect()
+    let requests: Vec<_> = valid.prompts.iter().map(request).collect::<Result<_, ApiError>>()?;
+    valid.check_scores(requests.iter().map(|request| request.prompt.len()).sum())?;
+    Ok(requests)
 }
 
 /// Continue prompts.
@@ -72,6 +74,7 @@ pub(crate) async fn create(State(app): State<App>, bytes: Bytes) -> Result<Respo
     renderer.names = tokenizer.map(|tokenizer| TokenNames { tokenizer, as_ids: asked.tokens_as_ids });
     renderer.eos.clone_from(&app.served.eos);
     renderer.echo = valid.echo;
+    renderer.texts = valid.texts();
     renderer.logprobs = asked.request.logprobs.is_some();
     renderer.prompt_logprobs = valid.prompt_logprobs;
     renderer.return_token_ids = asked.return_token_ids;

@@ -2,6 +2,7 @@
 
 pub(crate) mod chat;
 pub(crate) mod completions;
+pub(crate) mod embeddings;
 pub(crate) mod health;
 pub(crate) mod info;
 pub(crate) mod messages;
@@ -33,7 +34,11 @@ fn warn_of_unknown(body: &Body) {
     /// Names that were said, and no more than this many: a client may make up as many as it likes.
     static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     const MOST: usize = 256;
-    for name in body.left_over().filter(|name| !unsupported::is_known(name)) {
+    /// Bytes of a name that is worth a line.
+    const LONGEST: usize = 64;
+    for name in
+        body.left_over().filter(|name| name.len() <= LONGEST).filter(|name| !unsupported::is_known(name))
+    {
         let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
         if said.len() < MOST && said.insert(name.to_owned()) {
             tracing::warn!("field {name:?} of a request is not known and has no effect");

@@ -46,6 +46,16 @@ impl ValidChat {
             sampling.max_tokens = chat.max_completion_tokens;
         }
         let mut sampling = ValidSampling::new(sampling, served)?;
+        if sampling.stream.is_some() && sampling.request.prompt_logprobs.is_some() {
+            return Err(ApiError::bad(
+                "prompt_logprobs",
+                "cannot be streamed by this route; ask for the whole answer",
+            ));
+        }
+        if sampling.add_special_tokens == Some(true) {
+            let problem = "is for prompts; the chat template writes them: leave it out";
+            return Err(ApiError::bad("add_special_tokens", problem));
+        }
         sampling.request.max_tokens = sampling.request.max_tokens.or(served.max_tokens);
         let top = within("top_logprobs", chat.top_logprobs, 0, MAX_TOP_LOGPROBS)?;
         if top.is_some_and(|top| top > 0) && chat.logprobs != Some(true) {

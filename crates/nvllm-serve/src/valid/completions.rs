@@ -9,6 +9,10 @@ use crate::wire::sampling::SamplingFields;
 
 /// `OpenAI`'s default for tokens to generate.
 const MAX_TOKENS: usize = 16;
+/// Log-probabilities of prompt tokens in one answer, over all choices.
+const MAX_PROMPT_SCORES: usize = 1 << 21;
+/// Tokens that may be allowed, over all prompts of a request.
+const MAX_ALLOWED: usize = 1 << 22;
 /// Prompts of one request.
 const MAX_PROMPTS: usize = 2048;
 
@@ -52,21 +56,55 @@ impl ValidCompletion {
             sampling.request.prompt_logprobs =
                 sampling.request.prompt_logprobs.max(sampling.request.logprobs);
         }
-        Ok(Self { prompts: prompts(completion.prompt)?, echo, prompt_logprobs, sampling })
+        let prompts = prompts("prompt", completion.prompt)?;
+        let allowed = sampling.request.allowed_tokens.as_ref().map_or(0, Vec::len);
+        if allowed.saturating_mul(prompts.len()) > MAX_ALLOWED {
+            let problem = format!(
+                "has {allowed} tokens for each of {} prompts; send fewer prompts at once",
+                prompts.len()
+            );
+            return Err(ApiError::bad("allowed_token_ids", problem));
+        }
+        Ok(Self { prompts, echo, prompt_logprobs, sampling })
     }
 }
 
-fn prompts(wire: Option<Prompts>) -> Result<Vec<Prompt>, ApiError> {
+impl ValidCompletion {
+    /// The prompts that came as text and are not cut.
+    pub(crate) fn texts(&self) -> Vec<Option<String>> {
+        let text = |prompt: &Prompt| match prompt {
+            Prompt::Text(text) if self.sampling.truncate.is_none() => Some(text.clone()),
+            _ => None,
+        };
+        self.prompts.iter().map(text).collect()
+    }
+
+    /// Errors if the scores of these prompts would be repeated for more answers than is worth it.
+    pub(crate) fn check_scores(&self, prompt_tokens: usize) -> Result<(), ApiError> {
+        let request = &self.sampling.request;
+        let rows = prompt_tokens.saturating_mul(request.n.unwrap_or(1));
+        let scores = request.prompt_logprobs.map_or(0, |k| rows.saturating_mul(usize::from(k) + 1));
+        if scores <= MAX_PROMPT_SCORES {
+            return Ok(());
+        }
+        let problem =
+            format!("of the prompts, for every answer, are {scores}; ask for {MAX_PROMPT_SCORES} at most");
+        Err(ApiError::bad("logprobs", problem))
+    }
+}
+
+/// The prompts of the field `param`.
+pub(crate) fn prompts(param: &str, wire: Option<Prompts>) -> Result<Vec<Prompt>, ApiError> {
     let prompts: Vec<_> = match wire {
-        None => return Err(ApiError::bad("prompt", "is missing; give a text or token ids")),
+        None => return Err(ApiError::bad(param, "is missing; give a text or token ids")),
         Some(Prompts::Text(text)) => vec![Prompt::Text(text)],
         Some(Prompts::Texts(texts)) => texts.into_iter().map(Prompt::Text).collect(),
         Some(Prompts::Tokens(ids)) => vec![Prompt::Tokens(ids)],
         Some(Prompts::TokenLists(lists)) => lists.into_iter().map(Prompt::Tokens).collect(),
     };
     if prompts.is_empty() || prompts.len() > MAX_PROMPTS {
-        let problem = format!("has {} prompts; give 1 to {MAX_PROMPTS}", prompts.len());
-        return Err(ApiError::bad("prompt", problem));
+        let problem = format!("has {} entries; give 1 to {MAX_PROMPTS}", prompts.len());
+        return Err(ApiError::bad(param, problem));
     }
     Ok(prompts)
 }

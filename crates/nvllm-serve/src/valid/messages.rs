@@ -35,7 +35,7 @@ impl ValidMessages {
         served: &Served,
     ) -> Result<Self, ApiError> {
         check_unsupported(&wire)?;
-        one_answer(&mut sampling)?;
+        one_answer(&sampling)?;
         if purpose == Purpose::Answer && sampling.max_tokens.is_none() {
             let problem = "is missing; give the tokens to generate at most";
             return Err(ApiError::bad("max_tokens", problem));

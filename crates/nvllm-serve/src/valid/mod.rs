@@ -2,6 +2,7 @@
 
 pub(crate) mod chat;
 pub(crate) mod completions;
+pub(crate) mod embeddings;
 pub(crate) mod messages;
 pub(crate) mod responses;
 pub(crate) mod sampling;
@@ -27,12 +28,15 @@ pub(crate) fn within(
     }
 }
 
-/// For routes whose answer is one message: refuses more, and drops what has no place in it.
-fn one_answer(sampling: &mut SamplingFields) -> Result<(), ApiError> {
+/// For routes whose answer is one message: refuses more, and what has no place in it.
+fn one_answer(sampling: &SamplingFields) -> Result<(), ApiError> {
     if let Some(n) = sampling.n.filter(|n| *n != 1) {
         return Err(ApiError::bad("n", format!("is {n}; this route gives one answer: leave it out")));
     }
-    sampling.prompt_logprobs = None;
-    sampling.return_token_ids = None;
-    Ok(())
+    let refused = |param, asked: bool| match asked {
+        true => Err(ApiError::bad(param, "has no place in this route's answer; leave it out")),
+        false => Ok(()),
+    };
+    refused("prompt_logprobs", sampling.prompt_logprobs.is_some())?;
+    refused("return_token_ids", sampling.return_token_ids == Some(true))
 }

@@ -44,7 +44,7 @@ impl ValidResponse {
     ) -> Result<Self, ApiError> {
         check_stateless(&wire)?;
         check_text(wire.text.as_ref())?;
-        one_answer(&mut sampling)?;
+        one_answer(&sampling)?;
         let logprobs = includes_logprobs(&wire)?;
         let truncation = truncation(wire.truncation.as_deref())?;
         if truncation == "auto" {

@@ -1,5 +1,6 @@
 //! The fields that all generating routes share, as an engine's request without its prompt.
 
+use std::collections::BTreeSet;
 use std::hash::{BuildHasher as _, RandomState};
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::within;
 use crate::error::ApiError;
-use crate::served::Served;
+use crate::served::{Scheduling, Served};
 use crate::wire::sampling::SamplingFields;
 
 /// Stop strings of one request: each token's text is searched for all of them.
@@ -18,8 +19,13 @@ const MAX_STOPS: usize = 64;
 const MAX_STOP_LEN: usize = 1024;
 /// Log-probabilities of this many of the likeliest tokens at most.
 pub(crate) const MAX_TOP_LOGPROBS: i64 = 20;
-/// Bad words of one request.
+/// Bad words of one request, and the bytes of one.
 const MAX_BAD_WORDS: usize = 256;
+const MAX_BAD_WORD: usize = 256;
+/// Stop tokens of one request: each of its tokens is compared with all of them.
+const MAX_STOP_TOKENS: usize = 256;
+/// Biased logits of one request.
+const MAX_LOGIT_BIASES: usize = 4096;
 /// Longest id that a client may give its request.
 const MAX_REQUEST_ID: usize = 256;
 /// Longest salt, as vLLM has it.
@@ -83,10 +89,10 @@ impl ValidSampling {
                 prompt_logprobs: prompt_logprobs.map(|k| k as u16),
                 n,
                 max_tokens: within("max_tokens", wire.max_tokens, 1, i64::MAX)?,
-                priority: priority(wire.priority)?,
+                priority: priority(wire.priority, served)?,
                 deadline: deadline(wire.timeout)?,
                 cache_salt: salt(wire.cache_salt)?,
-                allowed_tokens: wire.allowed_token_ids.map(|ids| ids.into_iter().map(TokenId).collect()),
+                allowed_tokens: allowed_tokens(wire.allowed_token_ids, served)?,
                 bad_words: bad_words(&wire.bad_words.unwrap_or_default(), served)?,
                 sampling,
                 ..Request::default()
@@ -107,8 +113,6 @@ impl ValidSampling {
 fn sampling(wire: &SamplingFields, served: &Served) -> Result<SamplingParams, ApiError> {
     let given = &served.sampling;
     let top_k = within("top_k", wire.top_k, -1, i64::from(u32::MAX))?;
-    let stop_ids = wire.stop_token_ids.iter().flatten().map(|&id| TokenId(id));
-    let own = served.eos.iter().copied().filter(|_| wire.ignore_eos != Some(true));
     let mut sampling = SamplingParams {
         temperature: wire.temperature.unwrap_or(given.temperature),
         top_p: wire.top_p.unwrap_or(given.top_p),
@@ -121,7 +125,7 @@ fn sampling(wire: &SamplingFields, served: &Served) -> Result<SamplingParams, Ap
         // Short, so that it can be read in a log and given again.
         seed: wire.seed.map_or_else(|| RandomState::new().hash_one(0) >> 32, |seed| seed as u64),
         min_tokens: within("min_tokens", wire.min_tokens, 0, i64::from(u32::MAX))?.unwrap_or(0) as u32,
-        stop_tokens: own.chain(stop_ids).collect(),
+        stop_tokens: stop_tokens(wire, served)?,
         choice: 0,
     };
     if served.neutral_is_absent && is_neutral(wire) {
@@ -147,7 +151,44 @@ fn is_neutral(wire: &SamplingFields) -> bool {
         && wire.repetition_penalty == Some(1.0)
 }
 
+/// The model's end tokens and the request's own, each once.
+fn stop_tokens(wire: &SamplingFields, served: &Served) -> Result<Vec<TokenId>, ApiError> {
+    let given: BTreeSet<u32> = wire.stop_token_ids.iter().flatten().copied().collect();
+    if given.len() > MAX_STOP_TOKENS {
+        let problem = format!("has {} tokens; give at most {MAX_STOP_TOKENS}", given.len());
+        return Err(ApiError::bad("stop_token_ids", problem));
+    }
+    let own = served.eos.iter().copied().filter(|_| wire.ignore_eos != Some(true));
+    let more = given.into_iter().map(TokenId).filter(|token| !served.eos.contains(token));
+    let more: Vec<_> = more.collect();
+    // With ignore_eos the model's own end is one only if the request names it.
+    let named = wire.stop_token_ids.iter().flatten().map(|&id| TokenId(id));
+    let named: BTreeSet<_> =
+        named.filter(|token| wire.ignore_eos == Some(true) && served.eos.contains(token)).collect();
+    Ok(own.chain(named).chain(more).collect())
+}
+
+/// Each token once: there are no more than the vocabulary has.
+fn allowed_tokens(wire: Option<Vec<u32>>, served: &Served) -> Result<Option<Vec<TokenId>>, ApiError> {
+    let Some(ids) = wire else { return Ok(None) };
+    let ids: BTreeSet<u32> = ids.into_iter().collect();
+    match ids.last() {
+        Some(&last) if (last as usize) < served.vocab_size => {
+            Ok(Some(ids.into_iter().map(TokenId).collect()))
+        }
+        Some(last) => {
+            let problem = format!("has {last}; the model has tokens 0 to {}", served.vocab_size - 1);
+            Err(ApiError::bad("allowed_token_ids", problem))
+        }
+        None => Err(ApiError::bad("allowed_token_ids", "is empty; give a token, or leave it out")),
+    }
+}
+
 fn logit_bias(wire: Option<&Map<String, Value>>) -> Result<Vec<(TokenId, f32)>, ApiError> {
+    if let Some(len) = wire.map(Map::len).filter(|len| *len > MAX_LOGIT_BIASES) {
+        let problem = format!("has {len} entries; give at most {MAX_LOGIT_BIASES}");
+        return Err(ApiError::bad("logit_bias", problem));
+    }
     let entry = |(id, bias): (&String, &Value)| {
         let bias = bias.as_f64().map(|bias| bias as f32);
         let parsed = id.parse().ok().zip(bias).map(|(id, bias)| (TokenId(id), bias));
@@ -171,8 +212,12 @@ fn stop(wire: &SamplingFields, served: &Served) -> Result<Vec<String>, ApiError>
     Ok(stops.into_iter().chain(own.iter().cloned()).collect())
 }
 
-fn priority(wire: Option<i64>) -> Result<i32, ApiError> {
+fn priority(wire: Option<i64>, served: &Served) -> Result<i32, ApiError> {
     let priority = wire.unwrap_or(0);
+    if priority != 0 && served.scheduling != Scheduling::Priority {
+        let problem = "needs a server that was started with --scheduling-policy priority; leave it out";
+        return Err(ApiError::bad("priority", problem));
+    }
     i32::try_from(priority)
         .map_err(|_| ApiError::bad("priority", format!("is {priority}; give {} to {}", i32::MIN, i32::MAX)))
 }
@@ -195,7 +240,7 @@ fn salt(wire: Option<String>) -> Result<Option<String>, ApiError> {
     Ok(Some(salt))
 }
 
-fn truncate(wire: Option<i64>) -> Result<Option<Truncate>, ApiError> {
+pub(crate) fn truncate(wire: Option<i64>) -> Result<Option<Truncate>, ApiError> {
     Ok(match wire {
         None => None,
         Some(-1) => Some(Truncate::ToContext),
@@ -222,8 +267,9 @@ fn bad_words(words: &[String], served: &Served) -> Result<Vec<Vec<TokenId>>, Api
     let mut sequences = Vec::new();
     for (index, word) in words.iter().enumerate() {
         let word = word.trim_start();
-        if word.is_empty() {
-            return Err(ApiError::bad(format!("bad_words[{index}]"), "is empty; give a word"));
+        if word.is_empty() || word.len() > MAX_BAD_WORD {
+            let problem = format!("has {} bytes; give 1 to {MAX_BAD_WORD}", word.len());
+            return Err(ApiError::bad(format!("bad_words[{index}]"), problem));
         }
         for form in [word.to_owned(), format!(" {word}")] {
             let ids = served.tokenizer()?.encode(&form, nvllm_engine::text::EncodeOptions::default())?;

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use crate::error::ApiError;
 
 /// Fields that change the answer elsewhere and that nothing here follows, with what to do.
-const REFUSED: [(&str, &str); 28] = [
+const REFUSED: [(&str, &str); 32] = [
     ("tools", TOOLS),
     ("functions", TOOLS),
     ("function_call", TOOLS),
@@ -34,6 +34,13 @@ const REFUSED: [(&str, &str); 28] = [
     ("audio", "is not supported; this model makes text"),
     ("prediction", "is not supported; leave it out"),
     ("suffix", "is not supported; leave it out"),
+    ("truncation_side", "may only be left: the end of a prompt is what is kept"),
+    (
+        "include_reasoning",
+        "cannot be false: thoughts are not told from answers yet; turn thinking off instead",
+    ),
+    ("return_prompt_text", "is not supported; leave it out"),
+    ("return_token_offsets", "is not supported; leave it out"),
 ];
 
 const TOOLS: &str = "is not supported yet; leave it out";
@@ -41,7 +48,7 @@ const STRUCTURED: &str = "asks for structured output, which is not supported yet
 
 /// Fields that change nothing here: for others' statistics, caches, billing, or for what routers
 /// fill in. Known, so that nobody is warned of them.
-const WITHOUT_EFFECT: [&str; 30] = [
+const WITHOUT_EFFECT: [&str; 26] = [
     "user",
     "store",
     "metadata",
@@ -57,16 +64,12 @@ const WITHOUT_EFFECT: [&str; 30] = [
     "stream_interval",
     "stream_reasoning",
     "separate_reasoning",
-    "include_reasoning",
     "no_stop_trim",
     "spaces_between_special_tokens",
-    "truncation_side",
     "truncation",
     "media_io_kwargs",
     "mm_processor_kwargs",
     "vllm_xargs",
-    "return_prompt_text",
-    "return_token_offsets",
     "data_parallel_rank",
     "routed_experts_prompt_start",
     "bootstrap_host",
@@ -91,6 +94,8 @@ pub(crate) fn is_known(name: &str) -> bool {
 
 fn asks_for_nothing(name: &str, value: &Value) -> bool {
     match (name, value) {
+        ("include_reasoning", Value::Bool(on)) => *on,
+        ("truncation_side", Value::String(side)) => side == "left",
         (_, Value::Null | Value::Bool(false)) => true,
         (_, Value::Array(list)) if list.is_empty() => true,
         ("tool_choice" | "function_call", Value::String(choice)) => choice == "none" || choice == "auto",

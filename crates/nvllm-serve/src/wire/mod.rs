@@ -5,6 +5,7 @@
 
 pub(crate) mod chat;
 pub(crate) mod completions;
+pub(crate) mod embeddings;
 pub(crate) mod info;
 pub(crate) mod messages;
 pub(crate) mod models;

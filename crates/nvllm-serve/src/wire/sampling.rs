@@ -66,7 +66,7 @@ pub(crate) struct SamplingFields {
     pub(crate) cache_salt: Option<String>,
     /// Seconds after which the answer ends with what it has.
     pub(crate) timeout: Option<f64>,
-    /// The request's id, in the answer and in logs; made if absent.
+    /// The id that the answer carries; that of the HTTP request if absent.
     pub(crate) request_id: Option<String>,
     /// Whether the answer has the ids of prompt and output tokens.
     pub(crate) return_token_ids: Option<bool>,

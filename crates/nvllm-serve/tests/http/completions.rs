@@ -66,3 +66,17 @@ async fn prompt_scores_are_shown_apart_if_asked_for() {
     let row = &rows[1][prompt[1].to_string()];
     assert_eq!((row["logprob"].as_f64(), row["rank"].as_u64()), (Some(-0.7), Some(1)));
 }
+
+#[tokio::test]
+async fn an_echo_is_the_prompt_as_it_came_and_offsets_count_characters() {
+    let (router, _) = server(Script { text: "ok".into(), ..Script::default() });
+    let prompt = "<|im_start|>user\nHi \u{1F600}\u{4F60}\u{597D}";
+    for sent in [json!(prompt), json!(tokens(prompt).iter().map(|token| token.0).collect::<Vec<_>>())] {
+        let body = post(&router, PATH, &json!({ "prompt": sent, "echo": true, "logprobs": 1 })).await.json();
+        let choice = &body["choices"][0];
+        assert_eq!(choice["text"], format!("{prompt}ok"));
+        let offsets: Vec<usize> = serde_json::from_value(choice["logprobs"]["text_offset"].clone()).unwrap();
+        assert!(offsets.is_sorted());
+        assert_eq!(offsets[tokens(prompt).len()], prompt.chars().count());
+    }
+}

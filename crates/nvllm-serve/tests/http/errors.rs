@@ -45,7 +45,17 @@ fn bad_chats() -> Vec<(Value, &'static str)> {
         (json!({ "seed": 1.5 }), "seed"),
         (json!({ "cache_salt": "a/b" }), "cache_salt"),
         (json!({ "timeout": 0 }), "timeout"),
-        (json!({ "priority": 5_000_000_000_i64 }), "priority"),
+        (json!({ "priority": -1 }), "priority"),
+        (json!({ "stop_token_ids": (0..300).collect::<Vec<_>>() }), "stop_token_ids"),
+        (json!({ "allowed_token_ids": [] }), "allowed_token_ids"),
+        (json!({ "allowed_token_ids": [99_999_999] }), "allowed_token_ids"),
+        (json!({ "bad_words": ["x".repeat(1000)] }), "bad_words[0]"),
+        (json!({ "n": 2_000_000_000 }), "n"),
+        (json!({ "n": i64::MAX }), "n"),
+        (json!({ "stream": true, "prompt_logprobs": 1 }), "prompt_logprobs"),
+        (json!({ "add_special_tokens": true }), "add_special_tokens"),
+        (json!({ "truncation_side": "right" }), "truncation_side"),
+        (json!({ "include_reasoning": false }), "include_reasoning"),
         (json!({ "reasoning_effort": "huge" }), "reasoning_effort"),
         (json!({ "tools": [{ "type": "function", "function": { "name": "f" } }] }), "tools"),
         (json!({ "response_format": { "type": "json_object" } }), "response_format"),
@@ -81,6 +91,8 @@ async fn a_bad_completion_is_refused_by_name() {
         (json!({ "prompt": "a", "logprobs": -1 }), "logprobs"),
         (json!({ "prompt": "a", "suffix": "b" }), "suffix"),
         (json!({ "prompt": "a", "best_of": 2 }), "best_of"),
+        (json!({ "prompt": vec!["a"; 2000], "n": 3 }), "n"),
+        (json!({ "prompt": vec![5; 4000], "echo": true, "logprobs": 20, "n": 64 }), "logprobs"),
     ] {
         let answer = post(&router, COMPLETIONS, &body).await;
         assert_eq!(

@@ -135,6 +135,7 @@ async fn nulls_are_as_good_as_nothing() {
     for (path, given) in [
         ("/v1/chat/completions", json!({ "messages": [{ "role": "user", "content": "hi" }] })),
         ("/v1/completions", json!({ "prompt": "hi" })),
+        ("/v1/embeddings", json!({ "input": "hi" })),
         ("/tokenize", json!({ "prompt": "hi" })),
         ("/detokenize", json!({ "tokens": [1] })),
     ] {

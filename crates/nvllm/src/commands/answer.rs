@@ -110,7 +110,7 @@ impl Receiving {
                     answer.ending = self.ending(&finished)?;
                     return Ok(answer);
                 }
-                Event::PromptRow { .. } => {}
+                Event::PromptRow { .. } | Event::Embedding { .. } => {}
             }
         }
     }

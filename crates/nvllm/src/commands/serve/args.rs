@@ -9,7 +9,7 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum};
 use nvllm_core::Activations;
 use nvllm_engine::{LoadOptions, Tenant};
-use nvllm_serve::{Alias, ApiKeys, Defaults, ServedOptions, ServerOptions, TlsFiles, Traces};
+use nvllm_serve::{Alias, ApiKeys, Defaults, Scheduling, ServedOptions, ServerOptions, TlsFiles, Traces};
 use serde_json::{Map, Value};
 
 use super::elsewhere::Elsewhere;
@@ -123,6 +123,9 @@ pub(super) struct ServedArgs {
     /// Take the name of a special token in a message for that token, and not for text.
     #[arg(long)]
     parse_special_tokens: bool,
+    /// Serve /v1/embeddings too; takes memory for a second program of the model.
+    #[arg(long)]
+    embeddings: bool,
     /// Serve every metric under the name that it has in vLLM as well.
     #[arg(long, value_name = "NAME", value_parser = ["vllm"])]
     metrics_alias: Option<String>,
@@ -137,6 +140,10 @@ pub(super) struct CapacityArgs {
     /// Requests that may wait; the next is refused with status 429.
     #[arg(long, value_name = "N", default_value_t = LoadOptions::default().max_queued_requests, value_parser = number::positive)]
     max_queued_requests: usize,
+    /// Whether requests may say by their `priority` who runs before whom; if not, such a request is
+    /// refused.
+    #[arg(long, value_enum, default_value = "fcfs")]
+    scheduling_policy: SchedulingPolicy,
     /// Share of the device's memory that the model may take, above 0 and up to 1 [default: the
     /// backend's].
     #[arg(long, value_name = "SHARE", value_parser = share)]
@@ -173,6 +180,14 @@ pub(crate) enum LogFormat {
     Text,
     /// An object a line.
     Json,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum SchedulingPolicy {
+    /// Who came first.
+    Fcfs,
+    /// Who has the smaller priority.
+    Priority,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -237,12 +252,17 @@ impl Serve {
             },
             neutral_is_absent: served.neutral_sampling_is_absent,
             parse_special_tokens: served.parse_special_tokens,
+            scheduling: match self.capacity.scheduling_policy {
+                SchedulingPolicy::Fcfs => Scheduling::Fcfs,
+                SchedulingPolicy::Priority => Scheduling::Priority,
+            },
             chat_template_kwargs: served
                 .default_chat_template_kwargs
                 .as_ref()
                 .map(|kwargs| kwargs.0.clone())
                 .unwrap_or_default(),
             chat_template: served.chat_template.as_ref().map(read).transpose()?,
+            embeddings: served.embeddings,
             metrics_alias: served.metrics_alias.as_ref().map_or(Alias::Nothing, |_| Alias::Vllm),
         })
     }
@@ -264,6 +284,7 @@ impl Serve {
             gpu_memory_utilization: capacity.gpu_memory_utilization,
             enable_prefix_caching: capacity.enable_prefix_caching || !capacity.no_enable_prefix_caching,
             tenants: tenants(&self.access.tenant, names),
+            embeddings: self.served.embeddings,
             ..options
         }
     }
