@@ -24,6 +24,7 @@ const model = (await openai.models.list()).data[0].id;
 
 const user = [{ role: "user", content: "What is the sea?" }];
 const sampling = { model, temperature: 0, seed: 1, max_tokens: 24 };
+console.log(`openai ${require("openai/version").VERSION}, @anthropic-ai/sdk ${require("@anthropic-ai/sdk/version").VERSION}, model ${model}`);
 const chat = { ...sampling, messages: [{ role: "system", content: "Be brief." }, ...user] };
 const text = { ...sampling, prompt: "The sea is" };
 const response = {
@@ -151,6 +152,15 @@ const cases = {
       metadata: { user_id: "someone" }, betas: ["context-management-2025-06-27"], tools: [],
     });
     assert.equal(answer.content[0].text, (await anthropic.messages.create(message)).content[0].text);
+  },
+
+  async messages_stop_at_a_sequence() {
+    const said = (await anthropic.messages.create(message)).content[0].text;
+    const stop = middle(said);
+    const answer = await anthropic.messages.create({ ...message, stop_sequences: [stop] });
+    assert.deepEqual(
+      [answer.content[0].text, answer.stop_reason, answer.stop_sequence], [before(said, stop), "stop_sequence", stop],
+    );
   },
 
   async messages_refusals() {

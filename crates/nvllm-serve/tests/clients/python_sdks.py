@@ -304,8 +304,11 @@ def messages_stop_at_a_sequence():
     stop = text[len(text) // 2:][:4]
     answer = ANTHROPIC.messages.create(**MESSAGE, stop_sequences=[stop])
     equal(answer.content[0].text, text[:text.index(stop)])
-    # end_turn where the engine does not tell which one it was.
-    assert (answer.stop_reason, answer.stop_sequence) in (("stop_sequence", stop), ("end_turn", None))
+    equal((answer.stop_reason, answer.stop_sequence), ("stop_sequence", stop))
+    with ANTHROPIC.messages.stream(**MESSAGE, stop_sequences=[stop]) as stream:
+        final = stream.get_final_message()
+    equal((final.stop_reason, final.stop_sequence), ("stop_sequence", stop))
+    equal(final.content[0].text, answer.content[0].text)
 
 
 @case
