@@ -69,7 +69,7 @@ pub(crate) fn command(root: &Path) -> Result<ExitCode> {
 }
 
 /// Runs cargo and returns the executable that it made for the target `name`.
-fn build(root: &Path, args: &[&str], name: &str) -> Result<String> {
+pub(crate) fn build(root: &Path, args: &[&str], name: &str) -> Result<String> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
     let output = Command::new(cargo)
         .args(args)
@@ -90,7 +90,8 @@ fn executable(messages: &str, name: &str) -> Option<String> {
     of_name.find_map(|message| Some(message["executable"].as_str()?.to_owned()))
 }
 
-fn strip(from: &Path, to: &Path) -> Result<()> {
+/// Copies an executable without its symbols.
+pub(crate) fn strip(from: &Path, to: &Path) -> Result<()> {
     run(Command::new("strip").arg("-o").arg(to).arg(from))
 }
 

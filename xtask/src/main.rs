@@ -10,6 +10,7 @@
 mod bench;
 mod bundle;
 mod ci;
+mod dist;
 mod golden;
 mod kernels;
 mod model;
@@ -39,6 +40,8 @@ enum Command {
     Bundle,
     /// Runs what CI runs: formatting, lints, documentation, tidy, and all tests last
     Ci,
+    /// Builds what people install into .dist: one program, as an archive and as a wheel
+    Dist,
     /// Prints every golden fixture's worst errors, by backend and activation dtype
     Golden(golden::Args),
     /// Compiles every CUDA kernel for every architecture, without a GPU, and shows what each takes
@@ -62,6 +65,7 @@ fn run(command: &Command) -> Result<ExitCode> {
         Command::Bench(args) => bench::command(&repo_root(), args),
         Command::Bundle => bundle::command(&repo_root()),
         Command::Ci => ci::command(&repo_root()),
+        Command::Dist => dist::command(&repo_root()),
         Command::Golden(args) => golden::command(args),
         Command::Kernels(args) => kernels::command(&repo_root(), args),
         Command::Report(args) => report::command(&repo_root(), args),

@@ -1,0 +1,8 @@
+//! `nvllm serve` as its clients meet it: the program itself, the demo model, a socket.
+//!
+//! What takes minutes is ignored here and run by hand:
+//! `cargo test --workspace --release --test server -- --ignored --nocapture`.
+
+mod load;
+mod serving;
+mod support;
