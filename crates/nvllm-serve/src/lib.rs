@@ -9,10 +9,12 @@
 //! a renderer.
 //!
 //! # Who waits for whom
-//! No handler waits for the engine but for its own events. A client that reads slowly fills its
-//! channel and then ends its own request; one that goes away drops its submission, which aborts it
-//! wherever it is. The engine is behind a trait ([`Generator`]), so that a recorded one or one that
-//! fails can stand in its place.
+//! A handler that generates asks first whether there is room, then reads the body, under a bound
+//! that all share ([`limits`]). What a large one takes is done away from the threads that serve
+//! streams ([`work`]). No handler waits for the engine but for its own events. A client that reads
+//! slowly fills its channel and then ends its own request; one that goes away drops its submission,
+//! which aborts it wherever it is. The engine is behind a trait ([`Generator`]), so that a recorded
+//! one or one that fails can stand in its place.
 //!
 //! Deliberately absent: state between requests (`/v1/responses` is stateless), model management,
 //! and any policy about who may run when, which is the scheduler's.
