@@ -24,7 +24,8 @@ const model = (await openai.models.list()).data[0].id;
 
 const user = [{ role: "user", content: "What is the sea?" }];
 const sampling = { model, temperature: 0, seed: 1, max_tokens: 24 };
-console.log(`openai ${require("openai/version").VERSION}, @anthropic-ai/sdk ${require("@anthropic-ai/sdk/version").VERSION}, model ${model}`);
+const version = (name) => `${name} ${require(`${name}/version`).VERSION}`;
+console.log(`${version("openai")}, ${version("@anthropic-ai/sdk")}, model ${model}`);
 const chat = { ...sampling, messages: [{ role: "system", content: "Be brief." }, ...user] };
 const text = { ...sampling, prompt: "The sea is" };
 const response = {

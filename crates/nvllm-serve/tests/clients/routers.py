@@ -6,7 +6,7 @@
 Two workers with the demo model stand behind each router. Some streams run, and short requests come
 all the time, when one of the workers that stream gets SIGTERM. Its streams must end normally, short
 requests must go to the other worker. It is started again, and the other one is ended. Nobody may
-see an error, and each worker must end with exit code 0. --flags replaces those of `FLAGS` below.
+see an error, and each worker must end with exit code 0. --flags replaces all those below.
 Needs PyPI, unless DIR has the virtual environments of an earlier run. Prints a line for each case,
 and exits with an error if one failed.
 """
@@ -31,13 +31,15 @@ MODULES = {"vllm-router": "vllm_router.launch_router", "sglang-router": "sglang_
 # A worker that drains says 503 at /health/ready, and 200 at /health: a router that asks the latter
 # sends to it until its circuit breaker opens. Until the router has asked, the worker refuses what it
 # gets, and the router tries again; cache_aware may have it try the same worker. So the tries must take
-# longer than the time from one health check to the next: 0.25 s and 1.5 times that after each of five
-# is 2 s, where the default is 0.4 s.
+# longer than the time from one health check to the next: the waits between five tries, 0.25 s and each
+# 1.5 times the one before, are 2 s together. With the default, 0.05 s, they are 0.4 s.
 DRAINING = ["--health-check-endpoint", "/health/ready", "--health-check-interval-secs", "1",
             "--health-failure-threshold", "1", "--health-success-threshold", "1", "--retry-initial-backoff-ms", "250"]
 # Zero has cache_aware send to the less loaded worker, so that both have streams.
 FLAGS = [["--policy", "round_robin", *DRAINING],
          ["--policy", "cache_aware", "--balance-abs-threshold", "0", *DRAINING]]
+# Its circuit breaker counts requests that are wrong.
+OWN_FLAGS = {"vllm-router": [], "sglang-router": ["--disable-circuit-breaker"]}
 STREAMS, TOKENS = 6, 1500
 
 
@@ -145,7 +147,8 @@ def main():
         failed = 0
         for name in options.router or MODULES:
             python = interpreter(venvs, PACKAGES[name])
-            for flags in [options.flags] if options.flags else FLAGS:
+            default = [[*flags, *OWN_FLAGS[name]] for flags in FLAGS]
+            for flags in [options.flags] if options.flags else default:
                 print(f"{PACKAGES[name]} {' '.join(flags)}", flush=True)
                 for case, wrong in rolling_restart(options.binary, python, name, flags, scratch):
                     failed += wrong is not None
