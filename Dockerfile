@@ -3,10 +3,10 @@
 # For an NVIDIA GPU: docker run --gpus all -p 8000:8000 nvllm -m Qwen/Qwen3-0.6B
 FROM debian:bookworm-slim
 COPY .dist/nvllm-*-linux/nvllm /usr/local/bin/nvllm
-RUN useradd --create-home nvllm
+RUN useradd --home-dir /srv/nvllm --create-home nvllm
 USER nvllm
 # The hub's cache; mount it to keep what was fetched.
-VOLUME /home/nvllm/.cache
+VOLUME /srv/nvllm/.cache
 EXPOSE 8000
 # Docker's signal is SIGTERM: requests that run are finished first.
 STOPSIGNAL SIGTERM

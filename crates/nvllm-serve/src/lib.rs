@@ -5,8 +5,8 @@
 //! run ([`valid`]): every refusal of a field is there. Texts become tokens ([`prompt`]), tokens
 //! become engine requests that are submitted together ([`submission`]), and their events come back
 //! through one bounded channel. A route's renderer ([`render`]) makes pieces of them, which are
-//! sent one by one or joined. Nothing else knows a route: a new one is a wire type, a valid type and
-//! a renderer.
+//! sent one by one or joined. Nothing else knows a route: a new one is a wire type, a valid type
+//! and a renderer.
 //!
 //! # Who waits for whom
 //! A handler that generates asks first whether there is room, then reads the body, under a bound

@@ -1,4 +1,5 @@
-//! Ids that answers carry: the one in the body, else the HTTP request's, as in logs, else a new one.
+//! Ids that answers carry: the one in the body, else the HTTP request's, as in logs, else a new
+//! one.
 
 use uuid::Uuid;
 

@@ -25,7 +25,8 @@ const GOAL: &str = "<!-- goal -->";
 /// Sources whose comments are documentation.
 const SOURCES: [&str; 4] = ["rs", "cu", "cuh", "wgsl"];
 
-const NUMBER: &str = r"\d[\d,_]*(?:\.\d+)?";
+/// Not within a word: `k8s` and `p99_seconds` are names.
+const NUMBER: &str = r"\b\d[\d,_]*(?:\.\d+)?";
 const SHAPES: [&str; 7] = [
     r"NUMBER[\s-]?[A-Za-z]+/s(?:ec(?:ond)?)?\b",
     r"NUMBER[\s-]?(?:[A-Za-z-]+\s)?[A-Za-z]+\s(?:a|per)\s(?:second|minute)\b",

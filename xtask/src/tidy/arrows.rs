@@ -22,7 +22,7 @@ const TABLE: [(&str, &[&str]); 18] = [
     ("nvllm-sched", &["nvllm-core"]),
     ("nvllm-engine", &["nvllm-core", "nvllm-sched", "nvllm-quant", "nvllm-model-qwen3", "nvllm-model-llama"]),
     ("nvllm-bench", &["nvllm-core", "nvllm-engine", "nvllm-sched"]),
-    ("nvllm-serve", &["nvllm-engine"]),
+    ("nvllm-serve", &["nvllm-core", "nvllm-engine"]),
     ("nvllm", ALL),
     ("nvllm-tests", ALL),
     ("nvllm-fuzz", ALL),

@@ -83,7 +83,8 @@ pub const FAILED: &str = "failed";
 pub const REQUEST_RATE: &str = "request_rate";
 /// Value: requests that the server ended a second with 64 at once.
 pub const MAX_REQUEST_RATE: &str = "max_request_rate";
-/// Value: requests a second within 2,000 ms to the first token and 100 ms a token after it.
+/// Value: requests a second with at most two seconds to the first token and a tenth of one a token
+/// after it.
 pub const GOODPUT: &str = "goodput";
 /// Value: 99th percentile of TTFT, in seconds.
 pub const TTFT_P99_SECONDS: &str = "ttft_p99_seconds";

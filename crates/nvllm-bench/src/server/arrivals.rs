@@ -1,8 +1,8 @@
 //! S3: requests that arrive by themselves, at shares of the most that the server can do.
 //!
 //! Arrivals are Poisson. Lengths are log-normal (medians of 160 in and 200 out, sigma 0.9), as
-//! chats have them. The goodput counts requests within MLPerf's limits for Llama 3.1 8B: 2,000 ms
-//! to the first token and 100 ms a token.
+//! chats have them. The goodput counts requests within MLPerf's limits for Llama 3.1 8B: two
+//! seconds to the first token and a tenth of a second a token.
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! Random walks: any interleaving of add, abort, finish, expire, plan, commit, failed steps and
-//! resets of the prefix cache, with all invariants checked after every call and every event compared
-//! with what the sequence would do alone: preemption, reused prefixes, shared blocks and windows
-//! must not show.
+//! resets of the prefix cache, with all invariants checked after every call and every event
+//! compared with what the sequence would do alone: preemption, reused prefixes, shared blocks and
+//! windows must not show.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
