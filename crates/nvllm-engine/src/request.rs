@@ -34,6 +34,7 @@ impl fmt::Display for RequestId {
 
 /// What to generate.
 #[derive(Clone, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a wish of its own")]
 pub struct Request {
     /// The prompt, at least one token.
     pub prompt: Vec<TokenId>,

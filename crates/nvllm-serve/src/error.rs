@@ -179,9 +179,9 @@ impl From<EngineError> for ApiError {
             EngineError::RequestField { field: "deadline", .. } => {
                 Self::bad("timeout", "was over before the request could be taken; give more")
             }
-            EngineError::RequestField { field, .. } => Self::bad_request(field, message),
-            EngineError::Core(CoreError::BadSampling { field, .. }) => Self::bad_request(field, message),
-            EngineError::Option { option, .. } => Self::bad_request(option, message),
+            EngineError::RequestField { field, .. }
+            | EngineError::Core(CoreError::BadSampling { field, .. })
+            | EngineError::Option { option: field, .. } => Self::bad_request(field, message),
             EngineError::EmptyStopString { .. } => Self::bad_request("stop", message),
             EngineError::PromptToken { .. } => Self::bad_request("prompt", message),
             EngineError::ChatRejected { .. } | EngineError::ChatTemplate { .. } => {

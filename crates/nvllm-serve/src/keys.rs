@@ -162,7 +162,6 @@ impl Watched {
             Ok::<_, io::Error>(Some((version, parse(&fs::read_to_string(&self.path)?)?)))
         };
         match read() {
-            Ok(None) => {}
             Ok(Some((version, keys))) => {
                 tracing::info!("{} has changed: it has {} API keys now", self.path.display(), keys.len());
                 *known = Some(version);
@@ -173,7 +172,7 @@ impl Watched {
                 tracing::error!("{} cannot be read, its API keys stay: {error}", self.path.display());
                 *known = None;
             }
-            Err(_) => {}
+            Ok(None) | Err(_) => {}
         }
     }
 }

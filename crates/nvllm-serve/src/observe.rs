@@ -122,7 +122,7 @@ impl Record {
         let trace = &self.context.trace;
         Span {
             trace_id: trace.trace_id,
-            span_id: trace.span_id,
+            id: trace.span_id,
             parent_id: trace.parent_id,
             method: self.method.to_string(),
             path: self.path.clone(),

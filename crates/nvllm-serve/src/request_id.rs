@@ -16,6 +16,6 @@ pub(crate) fn underscored_id(prefix: &str, asked: Option<&str>) -> String {
 }
 
 fn id(asked: Option<&str>) -> String {
-    let own = || context::current().map(|request| request.id.to_string());
+    let own = || context::current().map(|request| request.id.clone());
     asked.map(str::to_owned).or_else(own).unwrap_or_else(|| Uuid::new_v4().simple().to_string())
 }

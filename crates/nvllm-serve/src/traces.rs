@@ -25,7 +25,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug)]
 pub(crate) struct Span {
     pub(crate) trace_id: u128,
-    pub(crate) span_id: u64,
+    pub(crate) id: u64,
     pub(crate) parent_id: Option<u64>,
     pub(crate) method: String,
     pub(crate) path: String,
@@ -62,7 +62,7 @@ impl Span {
             .extend(self.to_first_token.map(|time| seconds("gen_ai.latency.time_to_first_token", time)));
         let mut span = json!({
             "traceId": format!("{:032x}", self.trace_id),
-            "spanId": format!("{:016x}", self.span_id),
+            "spanId": format!("{:016x}", self.id),
             "name": format!("{} {}", self.method, self.path),
             // A server's span.
             "kind": 2,

@@ -48,10 +48,12 @@ pub(crate) fn warn(line: std::fmt::Arguments) {
     use std::io::Write as _;
     let line = crate::words::printable(&line.to_string());
     if AS_MESSAGES.load(Ordering::Relaxed) {
-        return match line.strip_prefix("error: ") {
-            Some(error) => tracing::error!("{error}"),
-            None => tracing::info!("{line}"),
-        };
+        if let Some(error) = line.strip_prefix("error: ") {
+            tracing::error!("{error}");
+        } else {
+            tracing::info!("{line}");
+        }
+        return;
     }
     // Nowhere is left to report to if standard error fails.
     let _ = writeln!(std::io::stderr(), "{line}");

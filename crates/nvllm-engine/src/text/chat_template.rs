@@ -141,7 +141,7 @@ impl ChatTemplate {
     ///
     /// Errors if it does not parse.
     pub fn with_default(mut self, source: &str, origin: &str) -> Result<Self> {
-        self.origin = origin.to_owned();
+        origin.clone_into(&mut self.origin);
         self.add(DEFAULT.into(), source)?;
         Ok(self)
     }

@@ -50,7 +50,7 @@ fn after_a_reset_no_prefix_from_before_is_found() {
         let mut all = request(4, 24).prompt;
         let mut tokens_of = |event| {
             if let Event::Token { token, .. } = event {
-                all.push(token)
+                all.push(token);
             }
         };
         tokens_of(runs.next().unwrap());

@@ -162,7 +162,10 @@ impl Observer {
                 match last.replace(*at) {
                     // The first token is seen here and not at the end, so that the figure is fresh.
                     None => {
-                        observe(&histograms.time_to_first_token, at.saturating_duration_since(self.submitted))
+                        observe(
+                            &histograms.time_to_first_token,
+                            at.saturating_duration_since(self.submitted),
+                        );
                     }
                     Some(last) => {
                         observe(&histograms.inter_token_latency, at.saturating_duration_since(last));

@@ -13,6 +13,7 @@ use crate::valid::sampling::ValidStream;
 use crate::wire::completions::{Completion, CompletionChoice, CompletionLogprobs};
 
 /// What is fixed for the answers to some prompts.
+#[expect(clippy::struct_excessive_bools, reason = "each is a wish of its own")]
 pub(crate) struct CompletionRenderer {
     pub(crate) head: Head,
     /// `None` if the model has no tokenizer; then there is no text.

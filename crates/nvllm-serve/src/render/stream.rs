@@ -76,17 +76,14 @@ impl<R: StreamRenderer> State<R> {
             }
             let submission = self.submission.as_mut()?;
             let frames = &mut self.frames;
-            match submission.next().await {
-                Some(news) => {
-                    if let Err(error) = self.renderer.news(news, frames) {
-                        self.renderer.error(&error, frames);
-                        self.submission = None;
-                    }
-                }
-                None => {
-                    self.renderer.end(frames);
-                    self.submission = None;
-                }
+            let Some(news) = submission.next().await else {
+                self.renderer.end(frames);
+                self.submission = None;
+                continue;
+            };
+            if let Err(error) = self.renderer.news(news, frames) {
+                self.renderer.error(&error, frames);
+                self.submission = None;
             }
         }
     }

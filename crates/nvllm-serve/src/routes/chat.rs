@@ -39,7 +39,7 @@ impl Prepared {
         let sampling = valid.sampling.clone();
         let prompt = truncated(prompt, sampling.truncate, context, sampling.request.max_tokens);
         let request = Request { prompt, ..sampling.request.clone() };
-        let echo = valid.echo.then(|| valid.conversation.last_text().to_owned()).unwrap_or_default();
+        let echo = if valid.echo { valid.conversation.last_text() } else { "" }.to_owned();
         Ok(Self { request, sampling, echo })
     }
 

@@ -55,7 +55,7 @@ fn warn_of_unknown(body: &Body) {
         body.left_over().filter(|name| name.len() <= LONGEST).filter(|name| !unsupported::is_known(name))
     {
         let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
-        if said.len() < MOST && said.insert(name.to_owned()) {
+        if said.len() < MOST && said.insert(name.clone()) {
             tracing::warn!("field {name:?} of a request is not known and has no effect");
         }
     }

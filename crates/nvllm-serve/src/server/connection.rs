@@ -24,7 +24,7 @@ use super::{LAST_WORDS, Phase, reached};
 
 /// A peer that says nothing for so long is asked whether it is still there, this often and this
 /// many times.
-const KEEPALIVE_TIME: Duration = Duration::from_secs(60);
+const KEEPALIVE_TIME: Duration = Duration::from_mins(1);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 const KEEPALIVE_RETRIES: u32 = 4;
 /// Requests of one HTTP/2 connection that run at once: as many as a router sends.

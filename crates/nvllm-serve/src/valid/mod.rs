@@ -33,10 +33,12 @@ fn one_answer(sampling: &SamplingFields) -> Result<(), ApiError> {
     if let Some(n) = sampling.n.filter(|n| *n != 1) {
         return Err(ApiError::bad("n", format!("is {n}; this route gives one answer: leave it out")));
     }
-    let refused = |param, asked: bool| match asked {
-        true => Err(ApiError::bad(param, "has no place in this route's answer; leave it out")),
-        false => Ok(()),
-    };
-    refused("prompt_logprobs", sampling.prompt_logprobs.is_some())?;
-    refused("return_token_ids", sampling.return_token_ids == Some(true))
+    let asked = [
+        ("prompt_logprobs", sampling.prompt_logprobs.is_some()),
+        ("return_token_ids", sampling.return_token_ids == Some(true)),
+    ];
+    match asked.into_iter().find(|(_, asked)| *asked) {
+        Some((param, _)) => Err(ApiError::bad(param, "has no place in this route's answer; leave it out")),
+        None => Ok(()),
+    }
 }

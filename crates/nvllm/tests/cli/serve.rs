@@ -32,7 +32,7 @@ impl Service {
         let mut service = Self { child: command.spawn().unwrap(), told, address: String::new(), _dir: dir };
         let ready = service.until("READY=1");
         let (_, address) = ready.split_once("://").unwrap_or_else(|| panic!("no address: {ready}"));
-        service.address = address.trim().to_owned();
+        address.trim().clone_into(&mut service.address);
         service
     }
 

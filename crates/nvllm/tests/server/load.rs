@@ -102,7 +102,7 @@ async fn two_minutes_of_256_streams() {
     soak(&server, 256, 64, Duration::from_secs(10)).await;
     server.wait_until_idle().await;
     let before = server.resident_bytes();
-    let answers = soak(&server, 256, 64, Duration::from_secs(120)).await;
+    let answers = soak(&server, 256, 64, Duration::from_mins(2)).await;
     server.wait_until_idle().await;
     let after = server.resident_bytes();
     println!(

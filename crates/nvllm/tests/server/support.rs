@@ -8,7 +8,7 @@ use reqwest::Response;
 use serde_json::{Value, json};
 
 /// How long a server may take until it is ready, on a machine that does other things too.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// A server that is ready; killed when dropped.
 pub(crate) struct Server {

@@ -171,9 +171,8 @@ impl JsonWriter {
                 '\t' => self.out.push_str("\\t"),
                 '\u{8}' => self.out.push_str("\\b"),
                 '\u{c}' => self.out.push_str("\\f"),
-                ' '..='~' => self.out.push(c),
                 // Noncharacters stay: they are marks that are taken out of the prompt.
-                '\u{FDD0}'..='\u{FDEF}' => self.out.push(c),
+                ' '..='~' | '\u{FDD0}'..='\u{FDEF}' => self.out.push(c),
                 c if (c as u32) < 0x20 || self.ensure_ascii => {
                     for unit in c.encode_utf16(&mut [0; 2]) {
                         let _ = write!(self.out, "\\u{unit:04x}");

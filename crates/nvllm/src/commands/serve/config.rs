@@ -44,7 +44,8 @@ pub(crate) fn with_config(mut args: Vec<OsString>) -> Result<Vec<OsString>, clap
     let typed = typed(&args);
     let from_file = entries.into_iter().filter(|entry| !flags.is_typed(&entry.name, &typed));
     let from_file: Vec<_> = from_file.flat_map(|entry| entry.arguments).collect();
-    args.splice(command + 1..command + 1, from_file);
+    let after = command + 1;
+    args.splice(after..after, from_file);
     Ok(args)
 }
 
