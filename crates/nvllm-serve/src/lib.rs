@@ -1,17 +1,17 @@
 //! The HTTP server: what clients of `OpenAI`, Anthropic and vLLM expect, over one engine.
 //!
 //! # One pipeline
-//! A body is read into the types of its route ([`wire`]), which are checked and made into what can
-//! run ([`valid`]): every refusal of a field is there. Texts become tokens ([`prompt`]), tokens
-//! become engine requests that are submitted together ([`submission`]), and their events come back
-//! through one bounded channel. A route's renderer ([`render`]) makes pieces of them, which are
+//! A body is read into the types of its route (`wire`), which are checked and made into what can
+//! run (`valid`): every refusal of a field is there. Texts become tokens (`prompt`), tokens
+//! become engine requests that are submitted together (`submission`), and their events come back
+//! through one bounded channel. A route's renderer (`render`) makes pieces of them, which are
 //! sent one by one or joined. Nothing else knows a route: a new one is a wire type, a valid type
 //! and a renderer.
 //!
 //! # Who waits for whom
 //! A handler that generates asks first whether there is room, then reads the body, under a bound
-//! that all share ([`limits`]). What a large one takes is done away from the threads that serve
-//! streams ([`work`]). No handler waits for the engine but for its own events. A client that reads
+//! that all share (`limits`). What a large one takes is done away from the threads that serve
+//! streams (`work`). No handler waits for the engine but for its own events. A client that reads
 //! slowly fills its channel and then ends its own request; one that goes away drops its submission,
 //! which aborts it wherever it is. The engine is behind a trait ([`Generator`]), so that a recorded
 //! one or one that fails can stand in its place.
