@@ -148,7 +148,7 @@ pub(super) struct CapacityArgs {
     /// backend's].
     #[arg(long, value_name = "SHARE", value_parser = share)]
     gpu_memory_utilization: Option<f64>,
-    /// Let a prompt take over what the KV cache still holds of its beginning [default].
+    /// Let a prompt take over what the KV cache still holds of its beginning, as by default.
     #[arg(long, overrides_with = "no_enable_prefix_caching")]
     enable_prefix_caching: bool,
     /// Compute every prompt from its first token on.
