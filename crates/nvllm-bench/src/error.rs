@@ -113,12 +113,12 @@ mod tests {
             BenchError::BadLine { path: "records.jsonl".into(), line: 2, problem: text("is cut short") },
             BenchError::Option { option: "--scale", problem: text("is 0") },
             BenchError::Incorrect { detail: text("token 3 differs") },
-            BenchError::Server { problem: text("is gone") },
             BenchError::Data { file: text("prompts.txt"), problem: text("is empty") },
             BenchError::Program { path: "python3".into(), problem: text("has ended") },
             BenchError::Request { number: 1, problem: text("the engine has stopped") },
             BenchError::Engine(core().into()),
             BenchError::Core(core()),
+            BenchError::Server { problem: text("is gone") },
         ];
         // A new variant does not compile until it is counted here.
         let number = |error: &BenchError| match error {
@@ -134,7 +134,7 @@ mod tests {
             BenchError::Core(_) => 9,
             BenchError::Server { .. } => 10,
         };
-        assert!(all.iter().map(number).eq(0..10));
+        assert!(all.iter().map(number).eq(0..11));
         for error in all {
             assert!(error.source().is_none(), "{error}");
         }

@@ -1,6 +1,7 @@
 //! The server as its clients meet it, over a scripted engine and without a socket: what is read,
 //! what is refused, what is sent, byte for byte where clients care.
 
+mod any_body;
 mod chat;
 mod completions;
 mod embeddings;

@@ -11,7 +11,7 @@ use crate::support::{Script, call, get, post, server};
 
 const METHODS: [&str; 6] = ["get", "put", "post", "delete", "options", "patch"];
 
-async fn document(router: &Router) -> Value {
+pub(crate) async fn document(router: &Router) -> Value {
     let answer = get(router, "/openapi.json").await;
     assert_eq!(answer.headers["content-type"], "application/json");
     answer.json()
@@ -29,7 +29,7 @@ fn resolved<'a>(document: &'a Value, schema: &'a Value) -> &'a Value {
 }
 
 /// The fields of an object's schema, those of its parts included.
-fn properties(document: &Value, schema: &Value) -> Map<String, Value> {
+pub(crate) fn properties(document: &Value, schema: &Value) -> Map<String, Value> {
     let schema = resolved(document, schema);
     let mut fields = schema["properties"].as_object().cloned().unwrap_or_default();
     for part in schema["allOf"].as_array().into_iter().flatten() {

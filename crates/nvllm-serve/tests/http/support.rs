@@ -221,7 +221,7 @@ impl Generator for Scripted {
         }
         self.asked.lock().unwrap().push(request.clone());
         if request.prompt_logprobs.is_some() {
-            for index in 0..request.prompt.len() - 1 {
+            for index in 0..request.prompt.len().saturating_sub(1) {
                 let top = vec![(request.prompt[index + 1], -0.7)];
                 let logprobs = Some(TokenLogprobs { logprob: -0.7, top });
                 let _ = sink.send(Event::PromptRow { index, logprobs, logits: None });
