@@ -6,25 +6,14 @@
 set -eu
 binary=$1
 here=$(cd "$(dirname "$0")" && pwd)
-dir=$(mktemp -d)
+. "$(dirname "$0")/server.sh"
 venv=${2:-$dir/venv}
-server=
-trap 'test -z "$server" || { kill "$server"; wait "$server"; } 2>/dev/null || true; rm -rf "$dir"' EXIT
-trap 'exit 1' INT TERM
 
 if ! test -x "$venv/bin/lm_eval"; then
     python3 -m venv "$venv"
     "$venv/bin/pip" install --quiet --disable-pip-version-check 'lm-eval[api]==0.4.13'
 fi
-"$binary" serve --port 0 --backend cpu --threads 1 >"$dir/server.log" 2>&1 &
-server=$!
-for _ in $(seq 600); do
-    url=$(sed -n 's/^serving .* on \(http.*\)$/\1/p' "$dir/server.log")
-    test -z "$url" || break
-    kill -0 "$server" || { cat "$dir/server.log"; exit 1; }
-    sleep 0.1
-done
-test -n "$url" || { echo "FAILED the server is not ready after a minute"; exit 1; }
+start_server "$binary"
 
 # The fixed lines, and the model's own likeliest continuations of their contexts.
 "$venv/bin/python" - "$url" "$here/lm_eval_task/continuations.jsonl" >"$dir/continuations.jsonl" <<'EOF'

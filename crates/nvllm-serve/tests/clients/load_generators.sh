@@ -7,26 +7,15 @@
 set -eu
 binary=$1
 models=$(cd "$(dirname "$0")/../../../../models" && pwd)
-dir=$(mktemp -d)
+. "$(dirname "$0")/server.sh"
 venv=${2:-$dir/venv}
-server=
-trap 'test -z "$server" || { kill "$server"; wait "$server"; } 2>/dev/null || true; rm -rf "$dir"' EXIT
-trap 'exit 1' INT TERM
 requests=24 input=100 output=32
 
 if ! test -x "$venv/bin/aiperf"; then
     python3 -m venv "$venv"
     "$venv/bin/pip" install --quiet --disable-pip-version-check aiperf==0.13.0
 fi
-"$binary" serve --port 0 --backend cpu --threads 1 >"$dir/server.log" 2>&1 &
-server=$!
-for _ in $(seq 600); do
-    url=$(sed -n 's/^serving .* on \(http.*\)$/\1/p' "$dir/server.log")
-    test -z "$url" || break
-    kill -0 "$server" || { cat "$dir/server.log"; exit 1; }
-    sleep 0.1
-done
-test -n "$url" || { echo "FAILED the server is not ready after a minute"; exit 1; }
+start_server "$binary"
 
 # Prompts are made with the model's own tokenizer, from a directory: HF_HUB_OFFLINE would have aiperf
 # look for the directory's name in the hub's cache. Tokens are counted by the answers' usage, because

@@ -6,11 +6,8 @@
 set -eu
 binary=$1
 here=$(cd "$(dirname "$0")" && pwd)
-dir=$(mktemp -d)
+. "$(dirname "$0")/server.sh"
 packages=${2:-$dir/packages}
-server=
-trap 'test -z "$server" || { kill "$server"; wait "$server"; } 2>/dev/null || true; rm -rf "$dir"' EXIT
-trap 'exit 1' INT TERM
 
 if ! test -d "$packages/venv"; then
     python3 -m venv "$packages/venv"
@@ -19,15 +16,7 @@ fi
 if command -v npm >/dev/null && ! test -d "$packages/node_modules"; then
     (cd "$packages" && npm install --silent --no-fund --no-audit openai@6.49.0 @anthropic-ai/sdk@1.14.0)
 fi
-"$binary" serve --port 0 --backend cpu --threads 1 >"$dir/server.log" 2>&1 &
-server=$!
-for _ in $(seq 600); do
-    url=$(sed -n 's/^serving .* on \(http.*\)$/\1/p' "$dir/server.log")
-    test -z "$url" || break
-    kill -0 "$server" || { cat "$dir/server.log"; exit 1; }
-    sleep 0.1
-done
-test -n "$url" || { echo "FAILED the server is not ready after a minute"; exit 1; }
+start_server "$binary"
 
 timeout 300 "$packages/venv/bin/python" "$here/python_sdks.py" "$url"
 if command -v node >/dev/null; then
