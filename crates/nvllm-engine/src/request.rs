@@ -198,7 +198,7 @@ pub struct Finished {
 
 impl Finished {
     /// The end of a request of which nothing else is known.
-    pub(crate) fn failed(error: impl Into<String>) -> Self {
+    pub fn failed(error: impl Into<String>) -> Self {
         Self {
             choice: 0,
             reason: FinishReason::Failed,

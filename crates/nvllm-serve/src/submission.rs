@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::http::StatusCode;
-use nvllm_engine::{EngineError, Event, EventSink, FinishReason, Finished, Gone, Request, RequestId};
+use nvllm_engine::{EngineError, Event, EventSink, Finished, Gone, Request, RequestId};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use crate::error::ApiError;
@@ -20,9 +20,9 @@ const MAX_EVENTS_BEHIND: usize = 65_536;
 /// Answers of one HTTP request at most, over all of its prompts.
 const MAX_CHOICES: usize = 4096;
 
-/// News of one choice, counted over all prompts of a submission.
+/// An event of one choice, counted over all prompts of a submission.
 #[derive(Debug)]
-pub(crate) struct News {
+pub(crate) struct ChoiceEvent {
     pub(crate) choice: usize,
     pub(crate) event: Event,
 }
@@ -105,12 +105,14 @@ impl Submission {
     }
 
     /// The next event; `None` once all choices have ended.
-    pub(crate) async fn next(&mut self) -> Option<News> {
+    pub(crate) async fn next(&mut self) -> Option<ChoiceEvent> {
         let choice = *self.open.first()?;
         let Some((prompt, event)) = self.events.recv().await else {
             // The sinks are gone before the end: the engine found this reader too slow.
             self.open.remove(&choice);
-            return Some(News { choice, event: Event::Finished(too_slow(choice % self.n)) });
+            let too_slow =
+                Finished { choice: choice % self.n, ..Finished::failed("its reader fell too far behind") };
+            return Some(ChoiceEvent { choice, event: Event::Finished(too_slow) });
         };
         let of = match &event {
             Event::PromptRow { .. } | Event::Embedding { .. } => 0,
@@ -122,7 +124,7 @@ impl Submission {
         if matches!(event, Event::Finished(_)) {
             self.open.remove(&choice);
         }
-        Some(News { choice, event })
+        Some(ChoiceEvent { choice, event })
     }
 }
 
@@ -131,21 +133,5 @@ impl Drop for Submission {
         if !self.open.is_empty() {
             self.ids.iter().for_each(|id| self.generator.abort(*id));
         }
-    }
-}
-
-fn too_slow(choice: usize) -> Finished {
-    Finished {
-        choice,
-        reason: FinishReason::Failed,
-        stop_string: None,
-        error: Some("its reader fell too far behind".into()),
-        text: String::new(),
-        prompt_tokens: 0,
-        cached_tokens: 0,
-        output_tokens: 0,
-        queue_time: None,
-        time_to_first_token: None,
-        decode_time: std::time::Duration::ZERO,
     }
 }

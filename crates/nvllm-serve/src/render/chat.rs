@@ -8,7 +8,7 @@ use super::{Frames, Head, StreamRenderer, UsageCount};
 use crate::ending::Ending;
 use crate::error::ApiError;
 use crate::scores::TokenNames;
-use crate::submission::{News, Submission};
+use crate::submission::{ChoiceEvent, Submission};
 use crate::valid::sampling::ValidStream;
 use crate::wire::chat::{Answer, ChatChoice, ChatChunk, ChatCompletion, ChatLogprobs, ChunkChoice, Delta};
 
@@ -49,7 +49,7 @@ impl ChatRenderer {
     }
 
     /// What an event adds to its choice. Errors if the choice failed.
-    pub(super) fn pieces(&mut self, news: News) -> Result<Vec<ChunkChoice>, ApiError> {
+    pub(super) fn pieces(&mut self, news: ChoiceEvent) -> Result<Vec<ChunkChoice>, ApiError> {
         self.usage.count(&news);
         let index = news.choice;
         let mut pieces = Vec::new();
@@ -180,7 +180,7 @@ impl ChatStream {
 }
 
 impl StreamRenderer for ChatStream {
-    fn news(&mut self, news: News, frames: &mut Frames) -> Result<(), ApiError> {
+    fn news(&mut self, news: ChoiceEvent, frames: &mut Frames) -> Result<(), ApiError> {
         for piece in self.renderer.pieces(news)? {
             self.chunk(vec![piece], self.options.continuous_usage, frames);
         }

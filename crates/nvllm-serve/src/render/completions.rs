@@ -8,7 +8,7 @@ use super::{Frames, Head, StreamRenderer, UsageCount};
 use crate::ending::Ending;
 use crate::error::ApiError;
 use crate::scores::TokenNames;
-use crate::submission::{News, Submission};
+use crate::submission::{ChoiceEvent, Submission};
 use crate::valid::sampling::ValidStream;
 use crate::wire::completions::{Completion, CompletionChoice, CompletionLogprobs};
 
@@ -65,7 +65,7 @@ impl CompletionRenderer {
     }
 
     /// What an event adds to its choice. Errors if the choice failed.
-    fn pieces(&mut self, news: News) -> Result<Vec<CompletionChoice>, ApiError> {
+    fn pieces(&mut self, news: ChoiceEvent) -> Result<Vec<CompletionChoice>, ApiError> {
         self.usage.count(&news);
         let index = news.choice;
         let mut pieces = Vec::new();
@@ -218,7 +218,7 @@ pub(crate) struct CompletionStream {
 }
 
 impl StreamRenderer for CompletionStream {
-    fn news(&mut self, news: News, frames: &mut Frames) -> Result<(), ApiError> {
+    fn news(&mut self, news: ChoiceEvent, frames: &mut Frames) -> Result<(), ApiError> {
         for piece in self.renderer.pieces(news)? {
             frames.data(&self.renderer.completion(vec![piece], self.options.continuous_usage));
         }

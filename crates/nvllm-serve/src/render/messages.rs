@@ -3,7 +3,7 @@
 use super::chat::ChatRenderer;
 use super::{Frames, StreamRenderer};
 use crate::error::ApiError;
-use crate::submission::{News, Submission};
+use crate::submission::{ChoiceEvent, Submission};
 use crate::wire::chat::{ChunkChoice, StopReason};
 use crate::wire::messages::{
     BlockDelta, MessageEnd, MessageEvent, MessageObject, MessagesError, MessagesUsage, TextBlock,
@@ -96,7 +96,7 @@ impl StreamRenderer for MessageRenderer {
         send(frames, &MessageEvent::Ping);
     }
 
-    fn news(&mut self, news: News, frames: &mut Frames) -> Result<(), ApiError> {
+    fn news(&mut self, news: ChoiceEvent, frames: &mut Frames) -> Result<(), ApiError> {
         for piece in self.chat.pieces(news)? {
             let text = self.take(piece);
             if !text.is_empty() {

@@ -3,7 +3,7 @@
 use super::chat::ChatRenderer;
 use super::{Frames, StreamRenderer, now};
 use crate::error::ApiError;
-use crate::submission::{News, Submission};
+use crate::submission::{ChoiceEvent, Submission};
 use crate::wire::chat::{ChunkChoice, StopReason, TokenLogprob};
 use crate::wire::responses::{
     Echoed, EventBody, IncompleteDetails, InputTokensDetails, OutputMessage, OutputText, OutputTokensDetails,
@@ -149,7 +149,7 @@ impl StreamRenderer for ResponseRenderer {
         events.send("response.content_part.added", body);
     }
 
-    fn news(&mut self, news: News, frames: &mut Frames) -> Result<(), ApiError> {
+    fn news(&mut self, news: ChoiceEvent, frames: &mut Frames) -> Result<(), ApiError> {
         for mut piece in self.chat.pieces(news)? {
             if let Some((delta, logprobs)) = self.said(&mut piece) {
                 let mut events = Events { frames, sequence_number: &mut self.sequence_number };

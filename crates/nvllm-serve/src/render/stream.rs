@@ -11,7 +11,7 @@ use futures_util::stream::unfold;
 use serde::Serialize;
 
 use crate::error::ApiError;
-use crate::submission::{News, Submission};
+use crate::submission::{ChoiceEvent, Submission};
 
 /// After so long without a chunk a comment line is sent, so that nobody between takes the
 /// connection for dead.
@@ -51,7 +51,7 @@ pub(crate) trait StreamRenderer: Send + 'static {
     /// What comes before the first event.
     fn begin(&mut self, _frames: &mut Frames) {}
     /// What an event makes. Errors end the stream.
-    fn news(&mut self, news: News, frames: &mut Frames) -> Result<(), ApiError>;
+    fn news(&mut self, news: ChoiceEvent, frames: &mut Frames) -> Result<(), ApiError>;
     /// What comes after the end of the last choice.
     fn end(&mut self, frames: &mut Frames);
     /// What comes in place of the rest. Named `error`, as some clients look at nothing else, with

@@ -2,7 +2,7 @@
 
 use nvllm_engine::Event;
 
-use crate::submission::News;
+use crate::submission::ChoiceEvent;
 use crate::wire::shared::{PromptTokensDetails, Usage};
 
 /// The usage so far.
@@ -27,7 +27,7 @@ impl UsageCount {
         }
     }
 
-    pub(crate) fn count(&mut self, news: &News) {
+    pub(crate) fn count(&mut self, news: &ChoiceEvent) {
         match &news.event {
             Event::Token { .. } => self.completion_tokens += 1,
             Event::Finished(finished) => {

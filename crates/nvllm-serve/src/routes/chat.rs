@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use nvllm_engine::Request;
+use serde_json::{Value, json};
 
 use super::read;
 use crate::app::App;
@@ -74,14 +75,8 @@ pub(super) fn start(
 #[utoipa::path(
     post, path = "/v1/chat/completions", operation_id = "chat_completions", tag = "generate",
     request_body(content = ChatRequest, examples(
-        ("whole" = (value = json!({
-            "messages": [{ "role": "user", "content": "Where is the Eiffel Tower?" }],
-            "max_tokens": 8, "logprobs": true, "top_logprobs": 2, "n": 2, "return_token_ids": true,
-        }))),
-        ("streamed" = (value = json!({
-            "messages": [{ "role": "user", "content": "Hello" }],
-            "max_tokens": 8, "stream": true, "stream_options": { "include_usage": true },
-        }))),
+        ("whole" = (value = json!(whole_example()))),
+        ("streamed" = (value = json!(streamed_example()))),
     )),
     responses(
         (status = 200, description = "The answer; as server-sent events if `stream` is true.",
@@ -108,19 +103,13 @@ pub(crate) async fn create(
     }
 }
 
-// As cheap as it can be, and known to nobody but this thread: routers ask before each request.
+// Neither queued nor counted as a request: routers ask before each.
 /// The tokens that a conversation becomes, for routers that choose a worker by them.
 #[utoipa::path(
     post, path = "/v1/chat/completions/render", operation_id = "render_chat", tag = "tokens",
     request_body(content = ChatRequest, examples(
-        ("whole" = (value = json!({
-            "messages": [{ "role": "user", "content": "Where is the Eiffel Tower?" }],
-            "max_tokens": 8, "logprobs": true, "top_logprobs": 2, "n": 2, "return_token_ids": true,
-        }))),
-        ("streamed" = (value = json!({
-            "messages": [{ "role": "user", "content": "Hello" }],
-            "max_tokens": 8, "stream": true, "stream_options": { "include_usage": true },
-        }))),
+        ("whole" = (value = json!(whole_example()))),
+        ("streamed" = (value = json!(streamed_example()))),
     )),
     responses((status = 200, description = "The prompt.", body = Rendered), Errors),
 )]
@@ -136,4 +125,19 @@ pub(crate) async fn render(
 pub(super) fn rendered(request: &Request, app: &App) -> Rendered {
     let token_ids: Vec<u32> = request.prompt.iter().map(|token| token.0).collect();
     Rendered { model: app.served.name().to_owned(), token_ids, max_tokens: request.max_tokens }
+}
+
+/// What the description of these routes shows.
+fn whole_example() -> Value {
+    json!({
+        "messages": [{ "role": "user", "content": "Where is the Eiffel Tower?" }],
+        "max_tokens": 8, "logprobs": true, "top_logprobs": 2, "n": 2, "return_token_ids": true,
+    })
+}
+
+fn streamed_example() -> Value {
+    json!({
+        "messages": [{ "role": "user", "content": "Hello" }],
+        "max_tokens": 8, "stream": true, "stream_options": { "include_usage": true },
+    })
 }

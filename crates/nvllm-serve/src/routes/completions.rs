@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use nvllm_engine::Request;
+use serde_json::{Value, json};
 
 use super::chat::rendered;
 use super::read;
@@ -56,11 +57,8 @@ impl Prepared {
 #[utoipa::path(
     post, path = "/v1/completions", operation_id = "completions", tag = "generate",
     request_body(content = CompletionRequest, examples(
-        ("whole" = (value = json!({
-            "prompt": ["Once upon", "a time"], "max_tokens": 8, "echo": true, "logprobs": 2,
-            "prompt_logprobs": 1, "return_token_ids": true,
-        }))),
-        ("streamed" = (value = json!({ "prompt": "Once upon", "max_tokens": 8, "stream": true }))),
+        ("whole" = (value = json!(whole_example()))),
+        ("streamed" = (value = json!(streamed_example()))),
     )),
     responses(
         (status = 200, description = "The answers; as server-sent events if `stream` is true.",
@@ -97,11 +95,8 @@ pub(crate) async fn create(
 #[utoipa::path(
     post, path = "/v1/completions/render", operation_id = "render_completions", tag = "tokens",
     request_body(content = CompletionRequest, examples(
-        ("whole" = (value = json!({
-            "prompt": ["Once upon", "a time"], "max_tokens": 8, "echo": true, "logprobs": 2,
-            "prompt_logprobs": 1, "return_token_ids": true,
-        }))),
-        ("streamed" = (value = json!({ "prompt": "Once upon", "max_tokens": 8, "stream": true }))),
+        ("whole" = (value = json!(whole_example()))),
+        ("streamed" = (value = json!(streamed_example()))),
     )),
     responses((status = 200, description = "The prompts.", body = Vec<Rendered>), Errors),
 )]
@@ -111,4 +106,16 @@ pub(crate) async fn render(
 ) -> Result<Json<Vec<Rendered>>, ApiError> {
     let Prepared { requests, .. } = app.work(bytes, Prepared::read).await?;
     Ok(Json(requests.iter().map(|request| rendered(request, &app)).collect()))
+}
+
+/// What the description of these routes shows.
+fn whole_example() -> Value {
+    json!({
+        "prompt": ["Once upon", "a time"], "max_tokens": 8, "echo": true, "logprobs": 2,
+        "prompt_logprobs": 1, "return_token_ids": true,
+    })
+}
+
+fn streamed_example() -> Value {
+    json!({ "prompt": "Once upon", "max_tokens": 8, "stream": true })
 }

@@ -20,7 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
 use super::timed::Timed;
-use super::{LAST_WORDS, Phase, reached};
+use super::{FINAL_WRITE_TIMEOUT, Phase, reached};
 
 /// A peer that says nothing for so long is asked whether it is still there, this often and this
 /// many times.
@@ -136,5 +136,5 @@ where
         return Ok(connection.await?);
     }
     // Half a head may stand in its buffer, or the end of an answer.
-    Ok(timeout(LAST_WORDS, connection).await.unwrap_or(Ok(()))?)
+    Ok(timeout(FINAL_WRITE_TIMEOUT, connection).await.unwrap_or(Ok(()))?)
 }

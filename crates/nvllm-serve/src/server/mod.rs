@@ -34,7 +34,7 @@ pub(crate) use connection::Busy;
 pub use tls::TlsFiles;
 
 /// After this long whoever still reads his last answer is left alone.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+const FINAL_WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Connections that wait to be accepted at most: more than a burst of clients opens at once.
 const BACKLOG: i32 = 4096;
@@ -195,7 +195,7 @@ impl Server {
             let idle = tokio::time::timeout(timeout, in_flight.wait_until_idle()).await;
             let aborted = if idle.is_ok() { 0 } else { in_flight.abort_all() };
             phase.send_replace(Phase::Closing);
-            let left = timeout.saturating_sub(begun.elapsed()).max(LAST_WORDS);
+            let left = timeout.saturating_sub(begun.elapsed()).max(FINAL_WRITE_TIMEOUT);
             let _ = tokio::time::timeout(left, accepting).await;
             aborted
         });

@@ -66,6 +66,7 @@ impl ValidSampling {
     /// Errors with the first field that is out of range.
     pub(crate) fn new(wire: SamplingFields, served: &Served) -> Result<Self, ApiError> {
         served.check_name(wire.model.as_deref())?;
+        let wire = if served.neutral_is_absent { without_neutral(wire) } else { wire };
         let n = within("n", wire.n, 1, i64::MAX)?;
         if let Some(best_of) = wire.best_of.filter(|best_of| *best_of != n.unwrap_or(1) as i64) {
             let problem = format!(
@@ -112,11 +113,11 @@ impl ValidSampling {
 
 fn sampling(wire: &SamplingFields, served: &Served) -> Result<SamplingParams, ApiError> {
     let given = &served.sampling;
-    let top_k = within("top_k", wire.top_k, -1, i64::from(u32::MAX))?;
-    let mut sampling = SamplingParams {
+    within("top_k", wire.top_k, -1, i64::from(u32::MAX))?;
+    Ok(SamplingParams {
         temperature: wire.temperature.unwrap_or(given.temperature),
         top_p: wire.top_p.unwrap_or(given.top_p),
-        top_k: top_k.map_or(given.top_k, |_| wire.top_k.unwrap_or(0).max(0) as u32),
+        top_k: wire.top_k.map_or(given.top_k, |k| k.max(0) as u32),
         min_p: wire.min_p.unwrap_or(given.min_p),
         repetition_penalty: wire.repetition_penalty.unwrap_or(given.repetition_penalty),
         presence_penalty: wire.presence_penalty.unwrap_or(given.presence_penalty),
@@ -127,28 +128,27 @@ fn sampling(wire: &SamplingFields, served: &Served) -> Result<SamplingParams, Ap
         min_tokens: within("min_tokens", wire.min_tokens, 0, i64::from(u32::MAX))?.unwrap_or(0) as u32,
         stop_tokens: stop_tokens(wire, served)?,
         choice: 0,
-    };
-    if served.neutral_is_absent && is_neutral(wire) {
-        sampling = SamplingParams {
-            logit_bias: sampling.logit_bias,
-            seed: sampling.seed,
-            min_tokens: sampling.min_tokens,
-            stop_tokens: sampling.stop_tokens,
-            presence_penalty: sampling.presence_penalty,
-            frequency_penalty: sampling.frequency_penalty,
-            ..given.clone()
-        };
-    }
-    Ok(sampling)
+    })
 }
 
-/// Whether a request spells out what most servers take for absent fields.
-fn is_neutral(wire: &SamplingFields) -> bool {
-    wire.temperature == Some(1.0)
+/// Without what spells out what most servers take for absent fields.
+fn without_neutral(wire: SamplingFields) -> SamplingFields {
+    let is_neutral = wire.temperature == Some(1.0)
         && wire.top_p == Some(1.0)
         && wire.top_k == Some(-1)
         && wire.min_p == Some(0.0)
-        && wire.repetition_penalty == Some(1.0)
+        && wire.repetition_penalty == Some(1.0);
+    if !is_neutral {
+        return wire;
+    }
+    SamplingFields {
+        temperature: None,
+        top_p: None,
+        top_k: None,
+        min_p: None,
+        repetition_penalty: None,
+        ..wire
+    }
 }
 
 /// The model's end tokens and the request's own, each once.
@@ -158,14 +158,9 @@ fn stop_tokens(wire: &SamplingFields, served: &Served) -> Result<Vec<TokenId>, A
         let problem = format!("has {} tokens; give at most {MAX_STOP_TOKENS}", given.len());
         return Err(ApiError::bad("stop_token_ids", problem));
     }
-    let own = served.eos.iter().copied().filter(|_| wire.ignore_eos != Some(true));
-    let more = given.into_iter().map(TokenId).filter(|token| !served.eos.contains(token));
-    let more: Vec<_> = more.collect();
-    // With ignore_eos the model's own end is one only if the request names it.
-    let named = wire.stop_token_ids.iter().flatten().map(|&id| TokenId(id));
-    let named: BTreeSet<_> =
-        named.filter(|token| wire.ignore_eos == Some(true) && served.eos.contains(token)).collect();
-    Ok(own.chain(named).chain(more).collect())
+    let own = if wire.ignore_eos == Some(true) { &[][..] } else { &served.eos };
+    let more = given.into_iter().map(TokenId).filter(|token| !own.contains(token));
+    Ok(own.iter().copied().chain(more).collect())
 }
 
 /// Each token once: there are no more than the vocabulary has.

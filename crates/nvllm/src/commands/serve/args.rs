@@ -12,7 +12,7 @@ use nvllm_engine::{LoadOptions, Tenant};
 use nvllm_serve::{Alias, ApiKeys, Defaults, Scheduling, ServedOptions, ServerOptions, TlsFiles, Traces};
 use serde_json::{Map, Value};
 
-use super::elsewhere::Elsewhere;
+use super::vllm_flags::VllmFlags;
 use crate::backends;
 use crate::flags::{ModelArgs, number};
 use crate::words::BadArgument;
@@ -47,7 +47,7 @@ pub(crate) struct Serve {
     #[command(flatten)]
     pub(super) model: ModelArgs,
     #[command(flatten)]
-    pub(super) elsewhere: Elsewhere,
+    pub(super) vllm_flags: VllmFlags,
 }
 
 #[derive(Args)]
@@ -272,7 +272,7 @@ impl Serve {
         let capacity = &self.capacity;
         let options = backends::load_options(&self.model.load, capacity.max_num_seqs);
         let own = LoadOptions::default();
-        let activations = match self.elsewhere.dtype() {
+        let activations = match self.vllm_flags.dtype() {
             Some(dtype) if options.activations.is_none() => Some(dtype),
             _ => options.activations,
         };

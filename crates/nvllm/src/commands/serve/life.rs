@@ -17,7 +17,7 @@ use crate::progress::Progress;
 use crate::{backends, human, models};
 
 /// What happens while a server lives.
-enum Happening {
+enum ServerEvent {
     /// The model is known, and its weights are being read.
     Opened { model: Arc<Model>, in_flight: Arc<InFlight> },
     /// Requests are taken.
@@ -25,7 +25,7 @@ enum Happening {
     /// There will be no model.
     Failed(anyhow::Error),
     /// Somebody wants the server to end.
-    Told { by_ctrl_c: bool },
+    ShutdownRequested { by_ctrl_c: bool },
 }
 
 pub(crate) fn run(args: &Serve) -> Result<()> {
@@ -39,7 +39,7 @@ pub(crate) fn run(args: &Serve) -> Result<()> {
     allow_many_connections();
     let server = Server::start(listener, options)?;
     let url = format!("{}://{}", args.scheme(), reachable(server.address()));
-    let (sender, happenings) = channel();
+    let (sender, events) = channel();
     let _listener = Listener::start();
     watch_signals(&sender)?;
     notify::notify(&[State::Status("loading the model")]);
@@ -56,20 +56,20 @@ pub(crate) fn run(args: &Serve) -> Result<()> {
     let mut served = Some(served);
     let mut requests = None;
     loop {
-        match happenings.recv().context("the thread that loads the model has failed")? {
-            Happening::Opened { model, in_flight } => {
+        match events.recv().context("the thread that loads the model has failed")? {
+            ServerEvent::Opened { model, in_flight } => {
                 let generator: Arc<dyn Generator> = Arc::clone(&in_flight) as _;
                 let router = nvllm_serve::router(&model, served.take().unwrap_or_default(), generator)?;
                 server.open(router);
                 requests = Some(in_flight);
             }
-            Happening::Loaded { model } => {
+            ServerEvent::Loaded { model } => {
                 welcome(&model, &url);
                 let status = format!("serving {} on {url}", model.name);
                 notify::notify(&[State::Ready, State::Status(&status)]);
             }
-            Happening::Failed(error) => return Err(error),
-            Happening::Told { by_ctrl_c } => {
+            ServerEvent::Failed(error) => return Err(error),
+            ServerEvent::ShutdownRequested { by_ctrl_c } => {
                 notify::notify(&[State::Stopping, State::Status("waiting for requests to end")]);
                 let Some(in_flight) = requests else {
                     // Nothing was promised to anybody.
@@ -107,13 +107,13 @@ struct Loading {
 
 impl Loading {
     /// Tells what happens. Nobody listens any more if that fails.
-    fn run(self, happenings: &Sender<Happening>) {
-        if let Err(error) = self.load(happenings) {
-            let _ = happenings.send(Happening::Failed(error));
+    fn run(self, events: &Sender<ServerEvent>) {
+        if let Err(error) = self.load(events) {
+            let _ = events.send(ServerEvent::Failed(error));
         }
     }
 
-    fn load(self, happenings: &Sender<Happening>) -> Result<()> {
+    fn load(self, events: &Sender<ServerEvent>) -> Result<()> {
         let mut model = models::open(self.model.as_deref())?;
         models::expand(&mut model, &self.args)?;
         let model = Arc::new(model);
@@ -128,12 +128,12 @@ impl Loading {
             .spawn()?;
         let engine = Arc::new(engine);
         let in_flight = Arc::new(InFlight::new(Arc::clone(&engine) as Arc<dyn Generator>, tenants));
-        let _ = happenings.send(Happening::Opened { model: Arc::clone(&model), in_flight });
+        let _ = events.send(ServerEvent::Opened { model: Arc::clone(&model), in_flight });
         let loaded = engine.wait_until_loaded();
         bar.end();
         loaded?;
         models::note_context(&model, asked, engine.info()?.limits.context);
-        let _ = happenings.send(Happening::Loaded { model });
+        let _ = events.send(ServerEvent::Loaded { model });
         Ok(())
     }
 }
@@ -180,14 +180,14 @@ fn reachable(address: SocketAddr) -> String {
 
 /// Tells of Ctrl-C and SIGTERM.
 #[cfg(unix)]
-fn watch_signals(happenings: &Sender<Happening>) -> Result<()> {
+fn watch_signals(events: &Sender<ServerEvent>) -> Result<()> {
     use signal_hook::consts::{SIGINT, SIGTERM};
     let mut signals =
         signal_hook::iterator::Signals::new([SIGINT, SIGTERM]).context("cannot listen for signals")?;
-    let happenings = happenings.clone();
+    let events = events.clone();
     let watch = move || {
         for signal in signals.forever() {
-            let _ = happenings.send(Happening::Told { by_ctrl_c: signal == SIGINT });
+            let _ = events.send(ServerEvent::ShutdownRequested { by_ctrl_c: signal == SIGINT });
         }
     };
     std::thread::Builder::new()
@@ -199,13 +199,13 @@ fn watch_signals(happenings: &Sender<Happening>) -> Result<()> {
 
 /// Tells of Ctrl-C.
 #[cfg(not(unix))]
-fn watch_signals(happenings: &Sender<Happening>) -> Result<()> {
-    let happenings = happenings.clone();
+fn watch_signals(events: &Sender<ServerEvent>) -> Result<()> {
+    let events = events.clone();
     let watch = move || {
         while !crate::interrupt::is_pressed() {
             std::thread::sleep(std::time::Duration::from_millis(100));
         }
-        let _ = happenings.send(Happening::Told { by_ctrl_c: true });
+        let _ = events.send(ServerEvent::ShutdownRequested { by_ctrl_c: true });
     };
     std::thread::Builder::new()
         .name("nvllm-signals".into())

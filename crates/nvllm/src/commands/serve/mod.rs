@@ -5,10 +5,10 @@
 
 mod args;
 mod config;
-mod elsewhere;
 mod life;
 mod logs;
 mod notify;
+mod vllm_flags;
 
 pub(crate) use args::Serve;
 pub(crate) use config::with_config;

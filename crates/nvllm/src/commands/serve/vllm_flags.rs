@@ -45,11 +45,11 @@ const REFUSED: [(&str, bool, &str); 10] = [
 
 /// What was given of them.
 #[derive(Clone, Copy, Default)]
-pub(crate) struct Elsewhere {
+pub(crate) struct VllmFlags {
     dtype: Option<Activations>,
 }
 
-impl Elsewhere {
+impl VllmFlags {
     /// What `--dtype` asks for.
     pub(super) fn dtype(self) -> Option<Activations> {
         self.dtype
@@ -64,7 +64,7 @@ fn switch(name: &'static str) -> Arg {
     Arg::new(name).long(name).hide(true).action(ArgAction::SetTrue)
 }
 
-impl Args for Elsewhere {
+impl Args for VllmFlags {
     fn augment_args(command: Command) -> Command {
         let names = FIXED.iter().map(|(name, ..)| value(name));
         let fixed = names.chain(IGNORED_VALUES.iter().map(|name| value(name)));
@@ -82,7 +82,7 @@ impl Args for Elsewhere {
     }
 }
 
-impl FromArgMatches for Elsewhere {
+impl FromArgMatches for VllmFlags {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let refuse = |message: String| clap::Error::raw(ErrorKind::ValueValidation, message + "\n");
         let text = |name: &str| matches.try_get_one::<String>(name).ok().flatten();
