@@ -27,6 +27,11 @@ impl HfConfig {
         self.0.get(field).filter(|v| !v.is_null())
     }
 
+    /// Whether the file has the field, be it null.
+    pub fn names(&self, field: &str) -> bool {
+        self.0.contains_key(field)
+    }
+
     /// A required extent, at least 1.
     pub fn extent(&self, field: &str) -> Result<usize> {
         self.extent_opt(field)?.ok_or_else(|| CoreError::config(field, "is missing"))

@@ -9,10 +9,10 @@
 
 mod config;
 
-use nvllm_core::blocks::{CausalLmShape, GatedMlp, GqaAttention, GqaShape, Scope, causal_lm};
+use nvllm_core::blocks::{DecoderLayer, FeedForward, GatedMlp, GqaShape, Scope, causal_lm};
 use nvllm_core::{
-    AttentionSpec, AxisRole, HfConfig, KvLayer, ModelFamily, ModelSpec, PagedKv, Recorder, Result, RopeSpec,
-    SpecBuilder, ValueId, WeightDecl, WeightId, WeightPart,
+    AxisRole, HfConfig, KvLayer, ModelFamily, ModelSpec, Recorder, Result, SpecBuilder, ValueId, WeightDecl,
+    WeightId, WeightPart,
 };
 
 use config::{Config, Moe};
@@ -24,93 +24,33 @@ pub const FAMILY: ModelFamily =
 /// Reads the config and records the model, with the labels that [`causal_lm`] gives.
 pub fn build(hf: &HfConfig) -> Result<ModelSpec> {
     let config = Config::read(hf)?;
+    let decoder = &config.decoder;
     let mut b = SpecBuilder::new();
-    let kv = kv_layers(&mut b, &config);
-    let shape = CausalLmShape {
-        vocab: config.vocab,
-        hidden: config.hidden,
-        num_layers: config.num_layers,
-        eps: config.eps,
-        tied: config.tied,
-        max_positions: config.max_positions,
-    };
+    let kv = decoder.kv_layers(&mut b, &config.windows);
     let name = if config.moe.is_some() { "Qwen3-MoE" } else { "Qwen3" };
-    let declare = |b: &mut SpecBuilder, i| Layer::declare(b, &config, i, kv[i]);
-    causal_lm(name, &shape, b, declare, |layer, p, h| layer.record(p, h, config.eps))
+    let declare = |b: &mut SpecBuilder, i| layer(b, &config, i, kv[i]);
+    causal_lm(name, &decoder.ends(), b, declare, |layer, p, h| layer.record(p, h, decoder.eps))
 }
 
-/// Where each layer keeps its keys and values. Layers that see equally far back share a KV group:
-/// what none of them sees any more can be given back.
-fn kv_layers(b: &mut SpecBuilder, config: &Config) -> Vec<KvLayer> {
-    let mut places = vec![KvLayer { group: 0, layer: 0 }; config.num_layers];
-    let mut declared = Vec::new();
-    for &window in &config.windows {
-        if declared.contains(&window) {
-            continue;
-        }
-        declared.push(window);
-        let members: Vec<_> = (0..config.num_layers).filter(|&i| config.windows[i] == window).collect();
-        let kv = b.paged_kv(PagedKv {
-            num_layers: members.len(),
-            num_heads: config.num_kv_heads,
-            head_dim: config.head_dim,
-            window,
-        });
-        members.into_iter().enumerate().for_each(|(layer, i)| places[i] = kv(layer));
-    }
-    places
-}
-
-/// One layer.
-struct Layer {
-    input_norm: WeightId,
-    attention: GqaAttention,
-    post_norm: WeightId,
-    mlp: Mlp,
+fn layer(b: &mut SpecBuilder, config: &Config, index: usize, kv: KvLayer) -> DecoderLayer<Mlp> {
+    let scope = Scope::layer(index);
+    let decoder = &config.decoder;
+    let attention = GqaShape {
+        qkv_bias: config.attention_bias,
+        o_bias: config.attention_bias,
+        qk_norm: Some(decoder.eps),
+        ..decoder.attention(config.windows[index])
+    };
+    let moe = config.moe.as_ref().filter(|moe| moe.is_sparse(index));
+    DecoderLayer::declare(b, &scope, &attention, kv, |b| match moe {
+        None => Mlp::Dense(GatedMlp::declare(b, &scope, decoder.hidden, decoder.ffn, false)),
+        Some(moe) => Mlp::sparse(b, &scope, decoder.hidden, moe),
+    })
 }
 
 enum Mlp {
     Dense(GatedMlp),
     Sparse { router: WeightId, gate_up: WeightId, down: WeightId, moe: Moe },
-}
-
-impl Layer {
-    fn declare(b: &mut SpecBuilder, config: &Config, index: usize, kv: KvLayer) -> Self {
-        let scope = Scope::layer(index);
-        let head_dim = config.head_dim;
-        let shape = GqaShape {
-            hidden: config.hidden,
-            spec: AttentionSpec {
-                num_heads: config.num_heads,
-                num_kv_heads: config.num_kv_heads,
-                head_dim,
-                scale: 1.0 / (head_dim as f32).sqrt(),
-                window: config.windows[index],
-            },
-            rope: RopeSpec { head_dim, theta: config.rope.theta, scaling: config.rope.scaling },
-            qkv_bias: config.attention_bias,
-            o_bias: config.attention_bias,
-            qk_norm: Some(config.eps),
-        };
-        Self {
-            input_norm: scope.vector(b, "input_norm", "input_layernorm.weight", config.hidden),
-            attention: GqaAttention::declare(b, &scope, &shape, kv),
-            post_norm: scope.vector(b, "post_norm", "post_attention_layernorm.weight", config.hidden),
-            mlp: match config.moe.as_ref().filter(|moe| moe.is_sparse(index)) {
-                None => Mlp::Dense(GatedMlp::declare(b, &scope, config.hidden, config.ffn, false)),
-                Some(moe) => Mlp::sparse(b, &scope, config.hidden, moe),
-            },
-        }
-    }
-
-    fn record(&self, p: &mut Recorder, h: ValueId, eps: f32) -> ValueId {
-        let x = p.rms_norm(h, self.input_norm, eps);
-        let x = self.attention.record(p, x);
-        let h = p.add(h, x);
-        let x = p.rms_norm(h, self.post_norm, eps);
-        let x = self.mlp.record(p, x);
-        p.add(h, x)
-    }
 }
 
 impl Mlp {
@@ -140,7 +80,9 @@ impl Mlp {
             moe: moe.clone(),
         }
     }
+}
 
+impl FeedForward for Mlp {
     fn record(&self, p: &mut Recorder, x: ValueId) -> ValueId {
         match self {
             Self::Dense(mlp) => mlp.record(p, x),

@@ -1,17 +1,22 @@
 //! Blocks that model families share: each declares its weights and records its ops.
 //!
-//! They know Hugging Face's tensor names and no family. A Llama-like family reads its config.json
-//! into their shapes, says what a layer is made of, and calls [`causal_lm()`]; what makes it
-//! another family (a norm inside, routed experts) is its own code.
+//! They know Hugging Face's names of tensors and fields, and no family. A Llama-like family reads
+//! config.json as a [`DecoderConfig`], says what its [`DecoderLayer`] is made of, and calls
+//! [`causal_lm()`]; what makes it another family (a norm inside, routed experts) is its own code.
 
 mod attention;
 mod causal_lm;
+mod config;
+mod layer;
 mod mlp;
 #[cfg(test)]
 mod tests;
+mod windows;
 
 pub use attention::{GqaAttention, GqaShape};
 pub use causal_lm::{CausalLmShape, causal_lm};
+pub use config::DecoderConfig;
+pub use layer::{DecoderLayer, FeedForward};
 pub use mlp::GatedMlp;
 
 use crate::program::Projection;

@@ -1,51 +1,31 @@
 //! A Llama-like family made of blocks.
 
-use super::{CausalLmShape, GatedMlp, GqaAttention, GqaShape, Scope, causal_lm};
-use crate::program::Recorder;
-use crate::{
-    AttentionSpec, KvLayer, ModelSpec, PagedKv, Result, RopeScaling, RopeSpec, SpecBuilder, ValueId, WeightId,
-};
+use serde_json::json;
 
-const EPS: f32 = 1e-5;
+use super::{DecoderConfig, DecoderLayer, GatedMlp, Scope, causal_lm};
+use crate::{HfConfig, ModelSpec, Result, SpecBuilder};
 
-/// Its layer: what such a family's crate holds beside its config.
-struct Layer {
-    input_norm: WeightId,
-    attention: GqaAttention,
-    post_norm: WeightId,
-    mlp: GatedMlp,
+fn config() -> DecoderConfig {
+    let config = json!({
+        "vocab_size": 50, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 64,
+        "tie_word_embeddings": true,
+    });
+    DecoderConfig::read(&HfConfig::parse(config.to_string().as_bytes()).unwrap()).unwrap()
 }
 
-impl Layer {
-    fn declare(b: &mut SpecBuilder, index: usize, shape: &GqaShape, kv: KvLayer) -> Self {
-        let scope = Scope::layer(index);
-        Self {
-            input_norm: scope.vector(b, "input_norm", "input_layernorm.weight", shape.hidden),
-            attention: GqaAttention::declare(b, &scope, shape, kv),
-            post_norm: scope.vector(b, "post_norm", "post_attention_layernorm.weight", shape.hidden),
-            mlp: GatedMlp::declare(b, &scope, shape.hidden, 24, false),
-        }
-    }
-
-    fn record(&self, p: &mut Recorder, h: ValueId) -> ValueId {
-        let x = p.rms_norm(h, self.input_norm, EPS);
-        let x = self.attention.record(p, x);
-        let h = p.add(h, x);
-        let x = p.rms_norm(h, self.post_norm, EPS);
-        let x = self.mlp.record(p, x);
-        p.add(h, x)
-    }
-}
-
+/// What such a family's crate holds beside its config.
 fn llama(qkv_bias: bool) -> Result<ModelSpec> {
-    let spec = AttentionSpec { num_heads: 4, num_kv_heads: 2, head_dim: 8, scale: 0.35, window: None };
+    let config = config();
     let mut b = SpecBuilder::new();
-    let kv = b.paged_kv(PagedKv { num_layers: 2, num_heads: 2, head_dim: 8, window: None });
-    let rope = RopeSpec { head_dim: 8, theta: 1e4, scaling: RopeScaling::None };
-    let shape = GqaShape { hidden: 16, spec, rope, qkv_bias, o_bias: false, qk_norm: None };
-    let ends =
-        CausalLmShape { vocab: 50, hidden: 16, num_layers: 2, eps: EPS, tied: true, max_positions: 64 };
-    causal_lm("Llama", &ends, b, |b, i| Layer::declare(b, i, &shape, kv(i)), Layer::record)
+    let kv = config.kv_layers(&mut b, &[None, None]);
+    let attention = super::GqaShape { qkv_bias, ..config.attention(None) };
+    let declare = |b: &mut SpecBuilder, i: usize| {
+        let scope = Scope::layer(i);
+        let mlp = |b: &mut SpecBuilder| GatedMlp::declare(b, &scope, config.hidden, config.ffn, false);
+        DecoderLayer::declare(b, &scope, &attention, kv[i], mlp)
+    };
+    causal_lm("Llama", &config.ends(), b, declare, |layer, p, h| layer.record(p, h, config.eps))
 }
 
 #[test]
