@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use nvllm_core::weight::{DenseSource, Safetensors};
 use nvllm_core::{HfConfig, ModelSpec, TokenId};
+use nvllm_engine::registry;
 use safetensors::SafeTensors;
 use serde::Deserialize;
 
@@ -24,6 +25,13 @@ pub fn model_dir() -> PathBuf {
 fn in_repository(path: &str) -> PathBuf {
     let built_from = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
     if built_from.exists() { built_from } else { path.into() }
+}
+
+/// The model that a config.json describes.
+pub fn spec_of(config: &Path) -> ModelSpec {
+    let text = std::fs::read(config).unwrap_or_else(|e| panic!("{}: {e}", config.display()));
+    let config = HfConfig::parse(&text).expect("config.json");
+    (registry::family(&config).expect("a known family").build)(&config).expect("a model")
 }
 
 /// One sequence of a fixture and what is expected of it.
@@ -84,9 +92,8 @@ impl Fixture {
     }
 
     /// The model, from one of the fixture's config files.
-    pub fn spec(&self, config: &str, build: fn(&HfConfig) -> nvllm_core::Result<ModelSpec>) -> ModelSpec {
-        let text = std::fs::read(golden_dir().join(&self.name).join(config)).expect("config");
-        build(&HfConfig::parse(&text).unwrap()).unwrap_or_else(|e| panic!("{}/{config}: {e}", self.name))
+    pub fn spec(&self, config: &str) -> ModelSpec {
+        spec_of(&golden_dir().join(&self.name).join(config))
     }
 
     /// The checkpoint.

@@ -4,9 +4,9 @@ use nvllm_core::{Activations, Backend, ModelSpec, Op, Reference, TokenId};
 
 use crate::{Fixture, Layout, Session};
 
-/// Qwen3's fixtures, each with the tolerance on logits and hidden states that f32 activations are
-/// held to. `d`'s RoPE angles are f32 in the reference implementation.
-pub const QWEN3_FIXTURES: [(&str, f32); 9] = [
+/// Every fixture, with the tolerance on logits and hidden states that f32 activations are held to.
+/// `d`'s RoPE angles are f32 in the reference implementation.
+pub const FIXTURES: [(&str, f32); 12] = [
     ("a_qwen3_tied_gqa", 1e-3),
     ("b_qwen3_untied_sharded", 1e-3),
     ("c_qwen3_headdim32", 1e-3),
@@ -16,6 +16,9 @@ pub const QWEN3_FIXTURES: [(&str, f32); 9] = [
     ("g_qwen3_attnbias", 1e-3),
     ("h1_qwen3moe_norm", 1e-3),
     ("h2_qwen3moe_nonorm_sparse2", 1e-3),
+    ("i_llama_smollm2like", 1e-3),
+    ("i2_llama3_rope", 1e-3),
+    ("j_qwen2_qkvbias", 1e-3),
 ];
 
 /// Everything that is compared of a fixture: of Hugging Face's transformers, or of a backend.
@@ -83,13 +86,13 @@ impl Fixture {
 
     /// What `backend` computes from the model that the fixture's file `config` describes.
     pub fn run(&self, backend: &dyn Backend, config: &str, activations: Activations) -> Values {
-        self.run_spec(backend, self.spec(config, nvllm_model_qwen3::build), activations)
+        self.run_spec(backend, self.spec(config), activations)
     }
 
     /// What `backend` makes of bf16 activations.
     pub fn rounded(&self, backend: &dyn Backend) -> Rounded {
         let bf16 = Activations::Bf16;
-        let mut recorded = self.spec("config.json", nvllm_model_qwen3::build);
+        let mut recorded = self.spec("config.json");
         recorded.unfused = Op::FUSED.to_vec();
         let exact = self.expected();
         let reference = self.run_spec(&Reference::default(), recorded.clone(), bf16);

@@ -5,8 +5,8 @@ mod fixture;
 mod golden;
 mod session;
 
-pub use fixture::{Fixture, Sequence, golden_dir, model_dir};
-pub use golden::{Distance, QWEN3_FIXTURES, Rounded, Values};
+pub use fixture::{Fixture, Sequence, golden_dir, model_dir, spec_of};
+pub use golden::{Distance, FIXTURES, Rounded, Values};
 pub use session::{Layout, Part, Session, argmax, limits};
 
 /// The CPU backend on the process's pool.

@@ -8,7 +8,7 @@ use nvllm_core::{
 };
 use nvllm_engine::hub::ModelFiles;
 use nvllm_engine::{Engine, LoadOptions, Model, Request};
-use nvllm_tests::{Fixture, Layout, QWEN3_FIXTURES, golden_dir, limits, model_dir};
+use nvllm_tests::{FIXTURES, Fixture, Layout, golden_dir, limits, model_dir};
 
 fn engine(model: Model, backend: fn() -> Box<dyn Backend>, max_num_batched_tokens: usize) -> Engine {
     let options = LoadOptions {
@@ -24,7 +24,7 @@ fn engine(model: Model, backend: fn() -> Box<dyn Backend>, max_num_batched_token
 
 /// The last row of the hidden states after the last norm, whole and in chunks.
 fn check_fixtures(backend: fn() -> Box<dyn Backend>) {
-    for (name, tolerance) in QWEN3_FIXTURES {
+    for (name, tolerance) in FIXTURES {
         let fixture = Fixture::load(name);
         let sequence = fixture.sequences.iter().find(|sequence| sequence.seq == 0).unwrap();
         let all = fixture.hidden.last().expect("hidden states");

@@ -1,11 +1,11 @@
-//! Every Qwen3 fixture against Hugging Face: wrong mathematics shows here.
+//! Every fixture against Hugging Face: wrong mathematics shows here.
 
 use nvllm_core::{Activations, Backend, Reference};
-use nvllm_tests::{Fixture, QWEN3_FIXTURES};
+use nvllm_tests::{FIXTURES, Fixture};
 
 /// Holds `backend` to every fixture and both config layouts.
 fn check_f32(backend: &dyn Backend) {
-    for (name, tolerance) in QWEN3_FIXTURES {
+    for (name, tolerance) in FIXTURES {
         let fixture = Fixture::load(name);
         let expected = fixture.expected();
         assert!(!expected.hidden.is_empty() && !expected.greedy.is_empty(), "{name}: nothing to compare");
@@ -37,7 +37,7 @@ fn cuda_f32() {
 /// Holds `backend` to what rounding to bf16 may move.
 fn check_bf16(backend: &dyn Backend) {
     println!("{:28} ours to reference   ours to f32   reference to f32", "fixture");
-    for (name, _) in QWEN3_FIXTURES {
+    for (name, _) in FIXTURES {
         let rounded = Fixture::load(name).rounded(backend);
         let [apart, off, rounding] = [rounded.apart, rounded.off, rounded.rounding].map(|d| d.logits);
         println!("{name:28} {apart:>16.4} {off:>14.4} {rounding:>14.4}");

@@ -2,9 +2,9 @@
 //! bf16.
 
 use nvllm_core::weight::{DenseSource, Safetensors};
-use nvllm_core::{Activations, Backend, HfConfig, ModelSpec, Reference, TokenId};
+use nvllm_core::{Activations, Backend, ModelSpec, Reference, TokenId};
 use nvllm_cpu::{CpuBackend, Isa, PoolConfig};
-use nvllm_tests::{Layout, Session, argmax, golden_dir, model_dir};
+use nvllm_tests::{Layout, Session, argmax, golden_dir, model_dir, spec_of};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -35,8 +35,7 @@ fn cases() -> Vec<Case> {
 }
 
 fn session(backend: &dyn Backend, activations: Activations) -> (Session, ModelSpec) {
-    let config = HfConfig::parse(&std::fs::read(model_dir().join("config.json")).unwrap()).unwrap();
-    let spec = nvllm_model_qwen3::build(&config).unwrap();
+    let spec = spec_of(&model_dir().join("config.json"));
     let source = DenseSource::new(Safetensors::open(&model_dir()).unwrap());
     (Session::new(backend, &spec, &source, activations, Layout::default()), spec)
 }

@@ -1,8 +1,8 @@
 //! The same logits, bit for bit, however a sequence is chunked, batched, paged and placed.
 
 use nvllm_core::weight::{DenseSource, Safetensors};
-use nvllm_core::{Activations, Backend, HfConfig, Reference, TokenId};
-use nvllm_tests::{Fixture, Layout, Part, Session, model_dir};
+use nvllm_core::{Activations, Backend, Reference, TokenId};
+use nvllm_tests::{Fixture, Layout, Part, Session, model_dir, spec_of};
 
 /// Dense, YaRN over 140 tokens, sliding window, and routed experts.
 const FIXTURES: [&str; 4] = ["a_qwen3_tied_gqa", "e_qwen3_yarn", "f_qwen3_sliding", "h1_qwen3moe_norm"];
@@ -14,7 +14,7 @@ fn bits(logits: &[f32]) -> Vec<u32> {
 fn check(backend: &dyn Backend) {
     for name in FIXTURES {
         let fixture = Fixture::load(name);
-        let spec = fixture.spec("config.json", nvllm_model_qwen3::build);
+        let spec = fixture.spec("config.json");
         let longest = fixture.sequences.iter().max_by_key(|s| s.input_ids.len()).unwrap();
         let (ids, positions) = (&longest.input_ids, &longest.position_ids);
         for activations in [Activations::F32, Activations::Bf16] {
@@ -53,7 +53,7 @@ fn mixed_batch(
     ids: &[TokenId],
     positions: &[u32],
 ) {
-    let spec = fixture.spec("config.json", nvllm_model_qwen3::build);
+    let spec = fixture.spec("config.json");
     let mut session = Session::new(backend, &spec, &fixture.source(), activations, Layout::default());
     let mut got = Vec::new();
     let (mut at, mut others) = (0, [0, 0]);
@@ -85,8 +85,7 @@ fn mixed_batch(
 /// The demo model in bf16, whose shapes fast kernels take: steps of each size have kernels of their
 /// own, and all give the same bits. Sequences reach beyond one chunk of attention.
 fn check_step_sizes(backend: &dyn Backend) {
-    let config = HfConfig::parse(&std::fs::read(model_dir().join("config.json")).unwrap()).unwrap();
-    let spec = nvllm_model_qwen3::build(&config).unwrap();
+    let spec = spec_of(&model_dir().join("config.json"));
     let source = DenseSource::new(Safetensors::open(&model_dir()).unwrap());
     let tokens: Vec<_> = (0..300).map(|i| TokenId((i * 37 + 11) % 8000)).collect();
     let positions: Vec<_> = (0..300).collect();
@@ -140,7 +139,7 @@ fn cuda_graphs_equal_eager() {
     };
     for name in FIXTURES {
         let fixture = Fixture::load(name);
-        let spec = fixture.spec("config.json", nvllm_model_qwen3::build);
+        let spec = fixture.spec("config.json");
         for activations in [Activations::F32, Activations::Bf16] {
             let decode = |backend: &dyn Backend, num_seqs: usize| {
                 let mut session =

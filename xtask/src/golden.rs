@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 use nvllm_core::{Activations, Backend, Reference};
-use nvllm_tests::{Fixture, QWEN3_FIXTURES, Rounded};
+use nvllm_tests::{FIXTURES, Fixture, Rounded};
 
 /// What to show.
 #[derive(clap::Args)]
@@ -62,7 +62,7 @@ fn in_f32(backends: &[Named]) -> bool {
     println!("| fixture | backend | logits | hidden | allowed | greedy runs equal |");
     println!("|---|---|---|---|---|---|");
     let mut holds = true;
-    for (name, tolerance) in QWEN3_FIXTURES {
+    for (name, tolerance) in FIXTURES {
         let fixture = Fixture::load(name);
         let expected = fixture.expected();
         for (backend_name, backend) in backends {
@@ -89,7 +89,7 @@ fn in_bf16(backends: &[Named]) -> bool {
     );
     println!("|---|---|---|---|---|---|---|---|---|");
     let mut holds = true;
-    for (name, _) in QWEN3_FIXTURES {
+    for (name, _) in FIXTURES {
         let fixture = Fixture::load(name);
         for (backend_name, backend) in backends {
             let rounded = fixture.rounded(backend.as_ref());

@@ -5,7 +5,12 @@ use nvllm_core::{HfConfig, ModelFamily};
 use crate::{EngineError, Result};
 
 /// Every family; a new model adds its line here.
-pub static FAMILIES: [ModelFamily; 1] = [nvllm_model_qwen3::FAMILY];
+pub static FAMILIES: [ModelFamily; 4] = [
+    nvllm_model_llama::LLAMA,
+    nvllm_model_llama::MISTRAL,
+    nvllm_model_llama::QWEN2,
+    nvllm_model_qwen3::FAMILY,
+];
 
 /// The family that records the model which `config` describes.
 ///

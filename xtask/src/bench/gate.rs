@@ -3,7 +3,7 @@
 
 use nvllm_bench::record::Correctness;
 use nvllm_core::{Activations, Backend};
-use nvllm_tests::{Fixture, QWEN3_FIXTURES};
+use nvllm_tests::{FIXTURES, Fixture};
 
 /// Holds `backend` to every golden fixture.
 ///
@@ -11,7 +11,7 @@ use nvllm_tests::{Fixture, QWEN3_FIXTURES};
 /// greedy runs equal. With bf16: as [`Rounded::holds`](nvllm_tests::Rounded::holds) says.
 pub(super) fn check(backend: &dyn Backend) -> Correctness {
     let (mut worst, mut worst_share, mut failed) = (0.0_f32, 0.0_f32, Vec::new());
-    for (name, tolerance) in QWEN3_FIXTURES {
+    for (name, tolerance) in FIXTURES {
         let fixture = Fixture::load(name);
         let exact = fixture.run(backend, "config.json", Activations::F32).distance(&fixture.expected());
         let rounded = fixture.rounded(backend);
@@ -21,7 +21,7 @@ pub(super) fn check(backend: &dyn Backend) -> Correctness {
         worst = worst.max(exact.logits);
         worst_share = worst_share.max(rounded.apart.logits / rounded.rounding.logits);
     }
-    let num = QWEN3_FIXTURES.len();
+    let num = FIXTURES.len();
     let detail = if failed.is_empty() {
         format!(
             "{num} of {num} golden fixtures hold: f32 logits within {worst:.1e} of Hugging Face, greedy runs equal; bf16 within \
