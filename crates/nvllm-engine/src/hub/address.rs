@@ -74,7 +74,7 @@ fn from_hf_uri(place: &str) -> Result<HubId, String> {
         // itself.
         (Some((name, revision)), Some(rest)) => repository(org, name, Some(&format!("{revision}/{rest}"))),
         (Some((name, revision)), None) => repository(org, name, Some(revision)),
-        (None, Some(path)) => Err(inside(org, name, None, path)),
+        (None, Some(path)) => inside(org, name, None, path),
         (None, None) => repository(org, name, None),
     }
 }
@@ -110,7 +110,7 @@ fn at_path(org: &str, name: &str, revision: &str, file: &[&str]) -> Result<HubId
     if file.is_empty() {
         repository(org, name, Some(revision))
     } else {
-        Err(inside(org, name, Some(revision), &file.join("/")))
+        inside(org, name, Some(revision), &file.join("/"))
     }
 }
 
@@ -130,15 +130,16 @@ fn no_repository() -> String {
     "the address names no repository; give one as https://huggingface.co/org/name".into()
 }
 
-/// A path inside a repository: what is meant is the repository, unless the path is of a kind that
-/// cannot be run.
-fn inside(org: &str, name: &str, revision: Option<&str>, path: &str) -> String {
+/// A path inside a repository: a GGUF file is a model, and otherwise the repository is meant.
+fn inside(org: &str, name: &str, revision: Option<&str>, path: &str) -> Result<HubId, String> {
+    if super::diagnose::is_gguf(path) {
+        return Ok(repository(org, name, revision)?.with_variant(path.to_owned()));
+    }
     let revision = revision.filter(|_| is_part(org) && is_part(name));
     let revision = revision.map_or_else(String::new, |revision| format!("@{revision}"));
-    if super::diagnose::is_gguf(path) {
-        return super::diagnose::GGUF.into();
-    }
-    format!("it is the address of `{path}` inside a repository; give the repository: {org}/{name}{revision}")
+    Err(format!(
+        "it is the address of `{path}` inside a repository; give the repository: {org}/{name}{revision}"
+    ))
 }
 
 fn strip_prefix_ignoring_case<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
@@ -173,6 +174,12 @@ mod tests {
             ("hf://a/b", "a/b@main"),
             ("hf://models/a/b@v2", "a/b@v2"),
             ("hf://a/b@refs/pr/3", "a/b@refs/pr/3"),
+            ("hf.co/a/b:Q4_K_M", "a/b:Q4_K_M@main"),
+            ("https://huggingface.co/a/b/resolve/main/x-Q4_K_M.gguf", "a/b:x-Q4_K_M.gguf@main"),
+            (
+                "https://huggingface.co/a/b/blob/v1/BF16/x-00001-of-00002.gguf",
+                "a/b:BF16/x-00001-of-00002.gguf@v1",
+            ),
         ] {
             assert_eq!(id(text, PUBLIC), expected, "{text}");
         }
@@ -208,7 +215,6 @@ mod tests {
             ("https://huggingface.co/a/b/discussions/4", "the page `discussions`"),
             ("https://huggingface.co/a/b/blob/v1/config.json", "give the repository: a/b@v1"),
             ("hf://a/b/model.safetensors", "give the repository: a/b"),
-            ("https://huggingface.co/a/b/resolve/main/x-Q4_K_M.gguf", "GGUF files are not supported yet"),
             ("https://huggingface.co/../b", "cannot be part of a hub id"),
             ("https://huggingface.co/a/b/tree/..", "cannot be a revision"),
             ("https://huggingface.co/a/b/tree/%2e%2e%2Fx", "cannot be a revision"),

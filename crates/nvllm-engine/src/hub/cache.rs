@@ -63,7 +63,7 @@ impl RepoCache {
     }
 
     pub(super) fn snapshot_of_commit(&self, id: &HubId, commit: &str) -> Result<ModelFiles> {
-        let files = ModelFiles::in_directory(&self.snapshot_dir(commit))?;
+        let files = ModelFiles::in_snapshot(&self.snapshot_dir(commit), id.variant())?;
         Ok(ModelFiles { hub: Some(HubOrigin { id: id.clone(), commit: commit.to_owned() }), ..files })
     }
 
@@ -99,7 +99,9 @@ impl RepoCache {
             return Ok(());
         }
         create_parent(&link)?;
-        let target = Path::new("../../blobs").join(etag);
+        // From a folder of the snapshot the way is longer.
+        let target =
+            Path::new("../..").join("../".repeat(file.matches('/').count())).join("blobs").join(etag);
         make_link(&target, &self.blob(etag), &link).map_err(|e| disk_error(&link, e, 0))
     }
 

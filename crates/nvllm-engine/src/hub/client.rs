@@ -159,7 +159,8 @@ impl Client {
 
     /// Where a file of a commit is.
     pub(super) fn file_url(&self, id: &HubId, commit: &str, file: &str) -> String {
-        format!("{}/{}/resolve/{commit}/{}", self.endpoint, id.repo(), escape(file))
+        let path: Vec<_> = file.split('/').map(escape).collect();
+        format!("{}/{}/resolve/{commit}/{}", self.endpoint, id.repo(), path.join("/"))
     }
 
     /// Checksum and length of a file.

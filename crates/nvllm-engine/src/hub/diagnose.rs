@@ -10,12 +10,9 @@ use super::HubOptions;
 use super::files::{CONFIG, WEIGHT_INDEX, WEIGHTS};
 use crate::{EngineError, Result};
 
-/// Why a GGUF file is not run, and what is.
-pub(super) const GGUF: &str = "GGUF files are not supported yet; give a directory or a hub id that holds safetensors \
-                               (the repository that the GGUF was made from)";
-
 /// What to give as a model.
-const WANTED: &str = "give a directory that holds config.json, or a hub id as org/name[@revision]";
+const WANTED: &str =
+    "give a directory that holds config.json, a GGUF file, or a hub id as org/name[:TYPE][@revision]";
 
 /// How a file in git's large-file storage begins before its content was fetched.
 const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
@@ -33,14 +30,18 @@ fn has_end(name: &str, ends: &[&str]) -> bool {
     ends.iter().any(|end| name.ends_with(end))
 }
 
-/// The error for a name under which there is something that is not a directory.
-pub(super) fn not_a_directory(model: &str, path: &Path) -> EngineError {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
+/// Whether a path is that of a GGUF file, by its name or by how it begins.
+pub(super) fn is_gguf_file(path: &Path) -> bool {
     let mut magic = [0; 4];
-    let opened = path.is_file().then(|| File::open(path).and_then(|mut file| file.read_exact(&mut magic)));
-    let problem = if is_gguf(&name) || (matches!(opened, Some(Ok(()))) && &magic == b"GGUF") {
-        GGUF.to_owned()
-    } else if has_end(&name, &[".bin", ".pt", ".pth", ".ckpt"]) {
+    let begins =
+        || File::open(path).is_ok_and(|mut file| file.read_exact(&mut magic).is_ok() && &magic == b"GGUF");
+    path.is_file() && (is_gguf(&path.file_name().unwrap_or_default().to_string_lossy()) || begins())
+}
+
+/// The error for a name under which there is something that is no model.
+pub(super) fn no_model(model: &str, path: &Path) -> EngineError {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let problem = if has_end(&name, &[".bin", ".pt", ".pth", ".ckpt"]) {
         format!("it is a file of pickled weights, which are not read; {WANTED}")
     } else {
         // A model's own file: its directory was meant.
@@ -64,7 +65,7 @@ pub(super) fn looks_like_path(model: &str) -> bool {
         || model.starts_with(['.', '~'])
         || model.contains('\\')
         || model.matches('/').count() > 1 && !model.contains('@')
-        || has_end(model, &[".safetensors", ".gguf", ".json", ".bin", ".pt", ".pth"])
+        || has_end(model, &[".safetensors", ".gguf", ".json", ".bin", ".pt", ".pth"]) && !model.contains(':')
 }
 
 /// The error for a path at which there is nothing.
@@ -73,7 +74,7 @@ pub(super) fn no_such_path(model: &str) -> EngineError {
     let problem = if model.trim().is_empty() {
         format!("it is empty; {WANTED}")
     } else if is_gguf(model) {
-        format!("there is no such file, and {GGUF}")
+        "there is no such file".into()
     } else {
         // The part that is missing may be far up.
         let missing = path.ancestors().take_while(|p| !p.as_os_str().is_empty() && !p.exists()).last();
@@ -96,7 +97,8 @@ pub(super) fn no_such_word(model: &str, options: &HubOptions) -> EngineError {
         format!("there is no such directory; did you mean {near}?")
     } else if model.contains(':') {
         // Ollama's names, `family:tag`.
-        "there is no such directory, and a hub id has no `:`; give org/name[@revision], as in Qwen/Qwen3-0.6B"
+        "there is no such directory, and a hub id has the form org/name[:TYPE][@revision], as in \
+         Qwen/Qwen3-0.6B-GGUF:Q8_0"
             .into()
     } else {
         format!("there is no such directory, and a hub id has the form org/name; {WANTED}")
@@ -145,12 +147,11 @@ pub fn most_similar(wanted: &str, names: impl Iterator<Item = String>) -> Option
 
 /// Why a place without config.json is no model; `names` are its files.
 pub(super) fn no_config(names: &BTreeSet<String>) -> String {
-    match names.iter().find(|name| is_gguf(name)) {
-        Some(name) => format!("it holds {name}, and {GGUF}"),
-        None if names.contains("adapter_config.json") => {
-            "it holds an adapter (adapter_config.json), which is not supported yet; merge it into its base model".into()
-        }
-        None => "a model has the layout of a Hugging Face repository".into(),
+    if names.contains("adapter_config.json") {
+        "it holds an adapter (adapter_config.json), which is not supported yet; merge it into its base model"
+            .into()
+    } else {
+        "a model has the layout of a Hugging Face repository, or is a GGUF file".into()
     }
 }
 
@@ -160,8 +161,6 @@ pub(super) fn no_weights(names: &BTreeSet<String>) -> String {
     let wanted = format!("weights are read from {WEIGHTS} or {WEIGHT_INDEX} and its shards");
     if names.contains("adapter_model.safetensors") {
         format!("{wanted}, not from an adapter (adapter_model.safetensors); merge it into its base model")
-    } else if let Some(file) = find(&[".gguf"]) {
-        format!("it holds {file}, and {GGUF}")
     } else if let Some(file) = find(&[".bin", ".pt", ".pth", ".ckpt"]) {
         format!(
             "{wanted}, not from pickled files ({file}); take a repository or a revision with safetensors, or let \

@@ -32,13 +32,15 @@ pub(super) fn fetch(
     let mut fetcher = Fetcher { client: &client, cache, id, commit: &repo.commit, num_files: 0, total: 0 };
     let mut small = fetcher.ask(&plan.small_files, progress)?;
     let mut weights = match &plan.weights {
-        PlannedWeights::Files(files) => fetcher.ask(files, progress)?,
+        PlannedWeights::Files(files) | PlannedWeights::Gguf(files) => fetcher.ask(files, progress)?,
         PlannedWeights::Index(_) => Vec::new(),
     };
     fetcher.get(&mut small, progress)?;
     let snapshot = cache.snapshot_dir(&repo.commit);
     // Before gigabytes are on their way.
-    Model::check_config(&snapshot.join(files::CONFIG))?;
+    if !matches!(plan.weights, PlannedWeights::Gguf(_)) {
+        Model::check_config(&snapshot.join(files::CONFIG))?;
+    }
     if let PlannedWeights::Index(index) = plan.weights {
         let shards = files::shard_names(&snapshot.join(index))?;
         if let Some(shard) = shards.iter().find(|shard| !repo.files.contains(*shard)) {

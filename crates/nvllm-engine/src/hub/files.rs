@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::diagnose::{self, no_weights, present};
+use super::gguf;
 use super::name::HubId;
 use crate::text::BpeFiles;
 use crate::{EngineError, Result};
@@ -27,7 +28,7 @@ pub struct ModelFiles {
     pub dir: PathBuf,
     /// Repository, revision and commit, if the model came from a hub.
     pub hub: Option<HubOrigin>,
-    /// `config.json`: the architecture.
+    /// `config.json`: the architecture. Of a GGUF model, the file that holds everything.
     pub config: PathBuf,
     /// `generation_config.json`: defaults for sampling.
     pub generation_config: Option<PathBuf>,
@@ -52,7 +53,7 @@ pub struct HubOrigin {
     pub commit: String,
 }
 
-/// The safetensors of a model.
+/// The files of a model's weights.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Weights {
     /// One file.
@@ -67,28 +68,101 @@ pub enum Weights {
     /// All safetensors files of the directory, sorted: none has the usual name, and there is no
     /// index.
     Unindexed(Vec<PathBuf>),
+    /// A GGUF file, or the parts of one in order. It holds the config, the tokenizer and the chat
+    /// template too.
+    Gguf(Vec<PathBuf>),
 }
 
 impl Weights {
-    /// The safetensors files.
+    /// The files, without an index.
     pub fn paths(&self) -> &[PathBuf] {
         match self {
             Self::Single(path) => std::slice::from_ref(path),
-            Self::Sharded { shards: paths, .. } | Self::Unindexed(paths) => paths,
+            Self::Sharded { shards: paths, .. } | Self::Unindexed(paths) | Self::Gguf(paths) => paths,
         }
     }
 }
 
 impl ModelFiles {
-    /// The files of a model in a directory. Each is looked at: what a failed download left in its
-    /// place is not taken for it.
+    /// The files of a model in a directory: in the layout of a Hugging Face repository, or else as
+    /// GGUF. Each is looked at: what a failed download left in its place is not taken for it.
     ///
     /// # Errors
-    /// [`EngineError::MissingFile`] without `config.json` or weights; [`EngineError::WrongFile`]
+    /// [`EngineError::MissingFile`] without `config.json` or weights, or with several GGUF models;
+    /// [`EngineError::WrongFile`]
     /// for links to nothing, Git LFS pointers and web pages; [`EngineError::ReadFile`] for a
     /// directory that may not be entered; [`EngineError::Json`] or [`EngineError::Field`] for a
     /// weight index that cannot be used.
     pub fn in_directory(dir: &Path) -> Result<Self> {
+        Self::among(dir, &names(dir)?, None)
+    }
+
+    /// The model of a GGUF file, of which `path` may be the first part.
+    ///
+    /// # Errors
+    /// As of [`in_directory`](Self::in_directory).
+    pub fn gguf(path: &Path) -> Result<Self> {
+        let (dir, name) = (path.parent().unwrap_or(path), path.file_name().unwrap_or_default());
+        let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
+        let name = name.to_string_lossy();
+        // Without the ending it is no part of several.
+        let parts =
+            if diagnose::is_gguf(&name) { Self::gguf_of(dir, &names(dir)?, Some(&name))? } else { None };
+        Ok(parts.unwrap_or_else(|| Self::of_gguf(dir, vec![path.to_path_buf()])))
+    }
+
+    /// The files of a repository's snapshot, of which `variant` names the GGUF file if it is one.
+    pub(super) fn in_snapshot(dir: &Path, variant: Option<&str>) -> Result<Self> {
+        let mut all = names(dir)?;
+        // Repositories keep the parts of one GGUF in a folder.
+        for folder in all.clone() {
+            let path = dir.join(&folder);
+            if path.is_dir() {
+                all.extend(names(&path)?.iter().map(|name| format!("{folder}/{name}")));
+            }
+        }
+        Self::among(dir, &all, variant)
+    }
+
+    fn among(dir: &Path, names: &BTreeSet<String>, variant: Option<&str>) -> Result<Self> {
+        if variant.is_none() && has_safetensors(names) {
+            return Self::in_hf_layout(dir);
+        }
+        match Self::gguf_of(dir, names, variant)? {
+            Some(files) => Ok(files),
+            None => Self::in_hf_layout(dir),
+        }
+    }
+
+    fn gguf_of(dir: &Path, names: &BTreeSet<String>, variant: Option<&str>) -> Result<Option<Self>> {
+        let missing =
+            |file: String, advice: String| EngineError::MissingFile { dir: dir.into(), file, advice };
+        let names = names.iter().map(String::as_str);
+        let chosen = gguf::choose(names, variant).map_err(|problem| missing("GGUF file".into(), problem))?;
+        let Some(chosen) = chosen else { return Ok(None) };
+        let mut paths = Vec::new();
+        for name in chosen {
+            let found = present(dir, &name)?;
+            paths.push(found.ok_or_else(|| missing(name, "it was there a moment ago".into()))?);
+        }
+        Ok(Some(Self::of_gguf(dir, paths)))
+    }
+
+    fn of_gguf(dir: &Path, paths: Vec<PathBuf>) -> Self {
+        Self {
+            dir: dir.to_path_buf(),
+            hub: None,
+            config: paths[0].clone(),
+            generation_config: None,
+            tokenizer: None,
+            bpe: None,
+            tokenizer_config: None,
+            chat_template: None,
+            weights: Weights::Gguf(paths),
+        }
+    }
+
+    fn in_hf_layout(dir: &Path) -> Result<Self> {
         let missing = |file: &str, advice: &str| EngineError::MissingFile {
             dir: dir.to_path_buf(),
             file: file.to_owned(),
@@ -144,6 +218,12 @@ fn bpe(present: &impl Fn(&str) -> Result<Option<PathBuf>>, has_tokenizer: bool) 
     })
 }
 
+/// Whether there is a model in the layout of a Hugging Face repository.
+fn has_safetensors(names: &BTreeSet<String>) -> bool {
+    let has = |name: &str| names.contains(name);
+    has(CONFIG) && (has(WEIGHTS) || has(WEIGHT_INDEX) || !unindexed(names).is_empty())
+}
+
 /// Weights under names of their own: all safetensors files but adapters and Mistral's format, whose
 /// tensors have other names. Of those that belong to a quantised variant or another format the
 /// reader says so.
@@ -194,6 +274,8 @@ pub(super) struct Plan {
 pub(super) enum PlannedWeights {
     /// Known by name.
     Files(Vec<String>),
+    /// A GGUF file, or its parts.
+    Gguf(Vec<String>),
     /// The shards are known once the index is here.
     Index(&'static str),
 }
@@ -201,6 +283,14 @@ pub(super) enum PlannedWeights {
 /// Chooses among the files of a repository.
 pub(super) fn needed(id: &HubId, files: &BTreeSet<String>) -> Result<Plan> {
     let refused = |problem: String| EngineError::HubRefused { what: id.to_string(), problem };
+    if id.variant().is_some() || !has_safetensors(files) {
+        let names = files.iter().map(String::as_str);
+        match gguf::choose(names, id.variant()).map_err(refused)? {
+            Some(files) => return Ok(Plan { small_files: Vec::new(), weights: PlannedWeights::Gguf(files) }),
+            None if id.variant().is_some() => return Err(refused("it holds no GGUF file".into())),
+            None => {}
+        }
+    }
     if !files.contains(CONFIG) {
         return Err(refused(format!("it has no {CONFIG}: {}", diagnose::no_config(files))));
     }
@@ -318,20 +408,18 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_named() {
-        assert_eq!(error(&[]), "DIR has no config.json: a model has the layout of a Hugging Face repository");
+        assert_eq!(
+            error(&[]),
+            "DIR has no config.json: a model has the layout of a Hugging Face repository, or is a GGUF file"
+        );
         assert_eq!(
             error(&[(CONFIG, "")]),
             "DIR has no model.safetensors: there is no model.safetensors.index.json either"
         );
         for (files, words) in [
             (&["config.json", "pytorch_model.bin"][..], "not from pickled files (pytorch_model.bin)"),
-            (
-                &["config.json", "tiny-Q4_K_M.gguf", "x.bin"],
-                "it holds tiny-Q4_K_M.gguf, and GGUF files are not",
-            ),
             (&["config.json", "consolidated.safetensors"], "not from consolidated.safetensors"),
             (&["config.json", "adapter_model.safetensors"], "not from an adapter"),
-            (&["tiny.gguf"], "has no config.json: it holds tiny.gguf, and GGUF files are not supported yet"),
             (&["adapter_config.json"], "has no config.json: it holds an adapter"),
         ] {
             let files: Vec<_> = files.iter().map(|name| (*name, "{}")).collect();

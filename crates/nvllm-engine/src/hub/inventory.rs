@@ -51,7 +51,7 @@ fn describe(id: String, dir: PathBuf) -> CachedModel {
             commit: commit.clone(),
             refs: layout.refs_of(commit),
             bytes: bytes(files),
-            architecture: ModelFiles::in_directory(&snapshot).and_then(|files| Model::check(&files)),
+            architecture: ModelFiles::in_snapshot(&snapshot, None).and_then(|files| Model::check(&files)),
             dir: snapshot,
         }
     });

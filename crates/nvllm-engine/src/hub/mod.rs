@@ -29,6 +29,7 @@ mod diagnose;
 mod download;
 mod fetch;
 mod files;
+mod gguf;
 mod inventory;
 mod layout;
 mod name;
@@ -201,7 +202,8 @@ pub fn resolve(model: &str, options: &HubOptions, progress: &mut Progress<'_>) -
     let path = Path::new(model);
     match path.metadata() {
         Ok(metadata) if metadata.is_dir() => return ModelFiles::in_directory(path),
-        Ok(_) => return Err(diagnose::not_a_directory(model, path)),
+        Ok(_) if diagnose::is_gguf_file(path) => return ModelFiles::gguf(path),
+        Ok(_) => return Err(diagnose::no_model(model, path)),
         // Only absence makes a name what it may be otherwise.
         Err(e)
             if !matches!(

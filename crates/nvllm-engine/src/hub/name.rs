@@ -1,4 +1,4 @@
-//! `org/name[@revision]`.
+//! `org/name[:variant][@revision]`.
 
 use std::fmt;
 
@@ -8,6 +8,8 @@ use std::fmt;
 pub struct HubId {
     org: String,
     name: String,
+    /// Which GGUF file of it: a type (`Q4_K_M`) or the file's name.
+    variant: Option<String>,
     /// `None`: whatever `main` is.
     revision: Option<String>,
 }
@@ -16,12 +18,14 @@ pub struct HubId {
 const DEFAULT_REVISION: &str = "main";
 
 impl HubId {
-    /// Parses `org/name` or `org/name@revision`, where a revision is a branch (`main` if none is
-    /// given), a tag, a pull request (`refs/pr/1`) or a commit. The error says what is wrong in
-    /// words that continue a sentence.
+    /// Parses `org/name[:variant][@revision]`, where a variant is the type of a GGUF file, and a
+    /// revision is a branch (`main` if none is given), a tag, a pull request (`refs/pr/1`) or a
+    /// commit. The error says what is wrong in words that continue a sentence.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (repo, revision) =
             text.split_once('@').map_or((text, None), |(repo, revision)| (repo, Some(revision)));
+        let (repo, variant) =
+            repo.split_once(':').map_or((repo, None), |(repo, variant)| (repo, Some(variant)));
         let Some((org, name)) = repo.split_once('/') else {
             return Err("a hub id has the form org/name".into());
         };
@@ -34,7 +38,21 @@ impl HubId {
         if let Some(revision) = revision.filter(|revision| !valid(revision)) {
             return Err(format!("`{revision}` cannot be a revision"));
         }
-        Ok(Self { org: org.into(), name: name.into(), revision: revision.map(str::to_owned) })
+        if let Some(variant) = variant.filter(|variant| !is_part(variant)) {
+            return Err(format!("`{variant}` cannot be the type of a GGUF file, as in org/name:Q4_K_M"));
+        }
+        let (org, name) = (org.into(), name.into());
+        Ok(Self { org, name, variant: variant.map(str::to_owned), revision: revision.map(str::to_owned) })
+    }
+
+    /// The same repository, of which the GGUF file is meant that `variant` names.
+    pub(super) fn with_variant(self, variant: String) -> Self {
+        Self { variant: Some(variant), ..self }
+    }
+
+    /// Which GGUF file of the repository is meant, if one was named: a type or the file's name.
+    pub fn variant(&self) -> Option<&str> {
+        self.variant.as_deref()
     }
 
     /// `org/name`.
@@ -70,7 +88,8 @@ impl HubId {
 
 impl fmt::Display for HubId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}@{}", self.org, self.name, self.revision())
+        let variant = self.variant().map_or_else(String::new, |variant| format!(":{variant}"));
+        write!(f, "{}/{}{variant}@{}", self.org, self.name, self.revision())
     }
 }
 
@@ -103,6 +122,9 @@ mod tests {
         let id = HubId::parse("a/b@refs/pr/7").unwrap();
         assert_eq!((id.revision(), id.to_string().as_str()), ("refs/pr/7", "a/b@refs/pr/7"));
         assert!(HubId::parse(&format!("a/b@{}", "0a".repeat(20))).unwrap().is_commit());
+        let id = HubId::parse("a/b:Q4_K_M@v1").unwrap();
+        assert_eq!((id.repo().as_str(), id.variant(), id.revision()), ("a/b", Some("Q4_K_M"), "v1"));
+        assert_eq!((id.to_string().as_str(), id.dir_name().as_str()), ("a/b:Q4_K_M@v1", "models--a--b"));
     }
 
     #[test]
@@ -132,6 +154,10 @@ mod tests {
             "a/b@x y",
             "a/b@x?y",
             "a/b@.x",
+            "a/b:",
+            "a/b:../x",
+            "a/b:c/d",
+            "a/b:c:d",
             "a\\b/c",
             "é/b",
         ] {

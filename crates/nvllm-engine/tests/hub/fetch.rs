@@ -202,12 +202,9 @@ fn repositories_that_cannot_be_used() {
             && message.contains("not from pickled files (pytorch_model.bin)"),
         "{message}"
     );
-    put("tiny.gguf");
-    let message = mock.resolve().unwrap_err().to_string();
-    assert!(message.contains("it holds tiny.gguf, and GGUF files are not supported yet"), "{message}");
     remove("config.json");
     let message = mock.resolve().unwrap_err().to_string();
-    assert!(message.contains("it has no config.json: it holds tiny.gguf, and GGUF"), "{message}");
+    assert!(message.contains("it has no config.json: a model has the layout of"), "{message}");
     let message = resolve("acme/other", &mock.options(), &mut |_| {}).unwrap_err().to_string();
     assert!(
         message.contains("there is no such repository, revision or file (404): check the name"),
@@ -246,4 +243,38 @@ fn models_that_cannot_be_run_are_refused_before_their_weights_come() {
         assert!(words.iter().all(|word| message.contains(word)), "{message}");
         assert!(!mock.cdn.take_log().iter().any(|seen| seen.target.contains("model.safetensors")));
     }
+}
+
+/// Of several types one is fetched, with all of its parts, and found again without the network.
+#[test]
+fn one_gguf_of_a_repository() {
+    let mock = MockHub::start();
+    let small =
+        ["m-Q8_0.gguf", "m-Q4_K_M.gguf", "F16/m-F16-00001-of-00002.gguf", "F16/m-F16-00002-of-00002.gguf"];
+    for name in small {
+        let content = format!("GGUF {name}").into_bytes();
+        mock.repo.lock().unwrap().files.insert(name.into(), RepoFile { content, large: true });
+    }
+    let get = |name: &str, options| resolve(name, &options, &mut |_| {}).map(|files| files.weights);
+    let names = |weights: Weights| -> Vec<_> {
+        let Weights::Gguf(paths) = weights else { panic!("{weights:?}") };
+        paths.iter().map(|path| std::fs::read_to_string(path).unwrap().split_off("GGUF ".len())).collect()
+    };
+    let offline = || HubOptions { offline: true, ..mock.options() };
+    for (variant, files) in [("Q8_0", &small[..1]), ("f16", &small[2..]), ("m-Q8_0.gguf", &small[..1])] {
+        let name = format!("{ID}:{variant}");
+        assert_eq!(names(get(&name, mock.options()).unwrap()), files, "{name}");
+        assert_eq!(names(get(&name, offline()).unwrap()), files, "{name}");
+    }
+    // Safetensors go before, unless a type is named.
+    assert!(matches!(get(ID, mock.options()).unwrap(), Weights::Single(_)));
+    mock.repo.lock().unwrap().files.remove("model.safetensors");
+    let fresh = tempfile::tempdir().unwrap();
+    let options = || HubOptions { cache_dir: fresh.path().into(), ..mock.options() };
+    assert_eq!(names(get(ID, options()).unwrap()), ["m-Q4_K_M.gguf"]);
+    let message = get(&format!("{ID}:Q2_K"), options()).unwrap_err().to_string();
+    assert!(message.contains("no GGUF file of it is Q2_K; there are F16, Q4_K_M, Q8_0"), "{message}");
+    mock.repo.lock().unwrap().files.retain(|name, _| !name.ends_with(".gguf"));
+    let message = get(&format!("{ID}:Q8_0"), options()).unwrap_err().to_string();
+    assert!(message.contains("it holds no GGUF file"), "{message}");
 }

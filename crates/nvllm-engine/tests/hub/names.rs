@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use nvllm_engine::EngineError;
-use nvllm_engine::hub::{HubOptions, resolve};
+use nvllm_engine::hub::{HubOptions, Weights, resolve};
 
 use crate::mock::{ID, MockHub};
 
@@ -50,8 +50,6 @@ fn files_of_a_model_hint_at_its_directory() {
         assert!(message.ends_with(&format!("give its directory: {}", model.display())), "{message}");
     }
     for (file, content, words) in [
-        ("x.gguf", "GGUF", "GGUF files are not supported yet"),
-        ("no-ending", "GGUF and more", "GGUF files are not supported yet"),
         ("w.bin", "", "a file of pickled weights"),
         ("notes.txt", "hello", "it is a file, not a directory; give a directory that holds config.json"),
     ] {
@@ -59,6 +57,34 @@ fn files_of_a_model_hint_at_its_directory() {
         let message = refused(&mock, dir.path().join(file).to_str().unwrap());
         assert!(message.contains(words), "{message}");
     }
+}
+
+/// By its ending or by how it begins; the parts of one are found from any of them, and a directory
+/// that holds nothing else means it.
+#[test]
+fn gguf_files_are_models() {
+    let mock = MockHub::start();
+    let dir = tempfile::tempdir().unwrap();
+    let parts =
+        ["x-00001-of-00002.gguf", "x-00002-of-00002.gguf"].map(|name| dir.path().join("a").join(name));
+    let plain = dir.path().join("b/no-ending");
+    for file in parts.iter().chain([&plain]) {
+        write(file, "GGUF and more");
+    }
+    let found = |path: &Path| {
+        let files = resolve(path.to_str().unwrap(), &mock.options(), &mut |_| {}).unwrap();
+        assert!(matches!(files.weights, Weights::Gguf(_)) && files.hub.is_none());
+        files.weights.paths().to_vec()
+    };
+    assert_eq!(found(&parts[0]), parts);
+    assert_eq!(found(&parts[1]), parts);
+    assert_eq!(found(&dir.path().join("a")), parts);
+    assert_eq!(found(&plain), [plain]);
+    write(&dir.path().join("a/y-Q8_0.gguf"), "GGUF");
+    let several = resolve(dir.path().join("a").to_str().unwrap(), &mock.options(), &mut |_| {});
+    let message = several.unwrap_err().to_string();
+    assert!(message.contains("it holds several GGUF files; choose one"), "{message}");
+    assert!(mock.hub.take_log().is_empty());
 }
 
 #[test]
@@ -73,7 +99,7 @@ fn paths_to_nothing_say_so() {
         (below("Qwen3_0.6B"), format!("did you mean {}?", below("Qwen3-0.6B"))),
         (below("something/else"), format!("({} does not exist)", below("something"))),
         (below("something"), "there is no such directory; give a directory".into()),
-        (below("x.gguf"), "there is no such file, and GGUF files are not supported yet".into()),
+        (below("x.gguf"), "there is no such file".into()),
         ("./no/such".into(), "there is no such directory".into()),
         ("../up".into(), "there is no such directory".into()),
         ("~/m".into(), "there is no such directory".into()),
@@ -82,7 +108,7 @@ fn paths_to_nothing_say_so() {
             "no-such-thing".into(),
             "there is no such directory, and a hub id has the form org/name; give".into(),
         ),
-        ("qwen3:0.6b".into(), "a hub id has no `:`; give org/name[@revision], as in Qwen/Qwen3-0.6B".into()),
+        ("qwen3:0.6b".into(), "the form org/name[:TYPE][@revision], as in Qwen/Qwen3-0.6B-GGUF:Q8_0".into()),
         ("a b/c".into(), "there is no such directory, and `a b` cannot be part of a hub id".into()),
         (String::new(), "it is empty; give a directory".into()),
     ] {

@@ -73,12 +73,14 @@ pub(super) fn run(args: &Pull) -> Result<()> {
 fn paths(files: &ModelFiles) -> Vec<&Path> {
     let index = match &files.weights {
         nvllm_engine::hub::Weights::Sharded { index, .. } => Some(index),
-        nvllm_engine::hub::Weights::Single(_) | nvllm_engine::hub::Weights::Unindexed(_) => None,
+        _ => None,
     };
     let optional =
         [&files.generation_config, &files.tokenizer, &files.tokenizer_config, &files.chat_template];
     let optional = optional.into_iter().flatten().chain(index);
-    let all = [&files.config].into_iter().chain(optional).chain(files.weights.paths());
+    // A GGUF file is its own config.
+    let config = [&files.config].into_iter().filter(|path| !files.weights.paths().contains(path));
+    let all = config.chain(optional).chain(files.weights.paths());
     let bpe = files.bpe.iter().flat_map(nvllm_engine::text::BpeFiles::paths);
     all.map(std::path::PathBuf::as_path).chain(bpe).collect()
 }

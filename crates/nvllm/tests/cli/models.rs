@@ -186,7 +186,7 @@ fn directories_by_every_spelling() {
     refuses(&["info", config.to_str().unwrap()], &["one file of a model; give its directory: "]);
     refuses(&["pull", model.to_str().unwrap()], &["is a directory here: there is nothing to fetch"]);
     refuses(&["info", "/no/such/directory"], &["there is no such directory (/no does not exist)"]);
-    refuses(&["info", "models/x.gguf"], &["there is no such file, and GGUF files are not supported yet"]);
+    refuses(&["info", "models/x.gguf"], &["there is no such file"]);
 }
 
 #[test]
