@@ -34,7 +34,7 @@ impl Checkpoint {
         let (config, spec) = read_config(&files.config, &files.dir)?;
         let source = match &files.weights {
             Weights::Unindexed(paths) => Safetensors::open_files(&files.dir, paths),
-            Weights::Single(_) | Weights::Sharded { .. } => Safetensors::open(&files.dir),
+            _ => Safetensors::open(&files.dir),
         };
         let source = DenseSource::new(source.map_err(located)?);
         let packed = |name: &String| PACKED.iter().any(|end| name.ends_with(end));

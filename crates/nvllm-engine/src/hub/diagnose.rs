@@ -32,9 +32,10 @@ fn has_end(name: &str, ends: &[&str]) -> bool {
 
 /// Whether a path is that of a GGUF file, by its name or by how it begins.
 pub(super) fn is_gguf_file(path: &Path) -> bool {
-    let mut magic = [0; 4];
-    let begins =
-        || File::open(path).is_ok_and(|mut file| file.read_exact(&mut magic).is_ok() && &magic == b"GGUF");
+    let begins = || {
+        let mut magic = [0; 4];
+        File::open(path).is_ok_and(|mut file| file.read_exact(&mut magic).is_ok() && &magic == b"GGUF")
+    };
     path.is_file() && (is_gguf(&path.file_name().unwrap_or_default().to_string_lossy()) || begins())
 }
 
