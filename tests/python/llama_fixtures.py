@@ -59,8 +59,8 @@ CASES = {
     "k_mistral_window": (2, [12, 17, 75], {**COMMON, **MISTRAL, "head_dim": 8, "sliding_window": 16, **OLD}, [{"sliding_window": None}]),
     "l_llama2": (4, [16, 40], {**LLAMA2, **LLAMA, "pretraining_tp": 1, **OLD, "torch_dtype": "float16"}, [{"rope_theta": 20000.0}]),
     "m_qwen2_window_yarn": (
-        2, [12, 140],
-        {**COMMON, "hidden_size": 48, "tie_word_embeddings": True, "rms_norm_eps": 1e-06, "rope_theta": 1000000.0, "rope_scaling": YARN, **QWEN2,
+        3, [12, 140],
+        {**COMMON, "tie_word_embeddings": True, "rms_norm_eps": 1e-06, "rope_theta": 1000000.0, "rope_scaling": YARN, **QWEN2,
          "use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1, **OLD},
         [{"use_sliding_window": False}, {"max_window_layers": 0}, {"max_window_layers": 2}, {"rope_scaling": None}],
     ),

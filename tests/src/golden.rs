@@ -6,7 +6,7 @@ use crate::{Fixture, Layout, Session};
 
 /// Every fixture, with the tolerance on logits and hidden states that f32 activations are held to.
 /// `d`'s RoPE angles are f32 in the reference implementation.
-pub const FIXTURES: [(&str, f32); 12] = [
+pub const FIXTURES: [(&str, f32); 16] = [
     ("a_qwen3_tied_gqa", 1e-3),
     ("b_qwen3_untied_sharded", 1e-3),
     ("c_qwen3_headdim32", 1e-3),
@@ -19,6 +19,10 @@ pub const FIXTURES: [(&str, f32); 12] = [
     ("i_llama_smollm2like", 1e-3),
     ("i2_llama3_rope", 1e-3),
     ("j_qwen2_qkvbias", 1e-3),
+    ("k_mistral_window", 1e-3),
+    ("l_llama2", 1e-3),
+    ("m_qwen2_window_yarn", 1e-3),
+    ("o_llama_bias", 1e-3),
 ];
 
 /// Everything that is compared of a fixture: of Hugging Face's transformers, or of a backend.

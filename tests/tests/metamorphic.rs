@@ -4,8 +4,9 @@ use nvllm_core::weight::{DenseSource, Safetensors};
 use nvllm_core::{Activations, Backend, Reference, TokenId};
 use nvllm_tests::{Fixture, Layout, Part, Session, model_dir, spec_of};
 
-/// Dense, YaRN over 140 tokens, sliding window, and routed experts.
-const FIXTURES: [&str; 4] = ["a_qwen3_tied_gqa", "e_qwen3_yarn", "f_qwen3_sliding", "h1_qwen3moe_norm"];
+/// Dense, YaRN over 140 tokens, sliding window, routed experts, and a window with YaRN and biases.
+const FIXTURES: [&str; 5] =
+    ["a_qwen3_tied_gqa", "e_qwen3_yarn", "f_qwen3_sliding", "h1_qwen3moe_norm", "m_qwen2_window_yarn"];
 
 fn bits(logits: &[f32]) -> Vec<u32> {
     logits.iter().map(|x| x.to_bits()).collect()
