@@ -17,7 +17,7 @@ struct Step {
 
 /// Everything before the tests. Lints and documentation read the same metadata of dependencies; the
 /// tests build them.
-const CHECKS: [Step; 4] = [
+const CHECKS: [Step; 5] = [
     Step { name: "fmt", cargo: &["fmt", "--all", "--check"], env: &[] },
     Step {
         name: "clippy",
@@ -29,20 +29,20 @@ const CHECKS: [Step; 4] = [
         cargo: &["doc", "--workspace", "--no-deps", "--document-private-items", "--locked", "--quiet"],
         env: &[("RUSTDOCFLAGS", "-D warnings")],
     },
-    // A workspace of its own, with the dependencies' builds of this one; a quarter of the trials.
+    // Workspaces of their own, with the dependencies' builds of this one.
+    Step { name: "model template", cargo: &apart("examples/model-template/Cargo.toml"), env: &[] },
+    // A quarter of the trials.
     Step {
         name: "toy backend",
-        cargo: &[
-            "test",
-            "--manifest-path",
-            "examples/toy-backend/Cargo.toml",
-            "--target-dir",
-            "target",
-            "--quiet",
-        ],
+        cargo: &apart("examples/toy-backend/Cargo.toml"),
         env: &[("PROPTEST_CASES", "6")],
     },
 ];
+
+/// The tests of a workspace of its own.
+const fn apart(manifest: &'static str) -> [&'static str; 6] {
+    ["test", "--manifest-path", manifest, "--target-dir", "target", "--quiet"]
+}
 
 /// The test command of the README, to the letter.
 const TESTS: Step = Step { name: "test", cargo: &["test", "--workspace"], env: &[] };

@@ -14,6 +14,7 @@ mod dist;
 mod golden;
 mod kernels;
 mod model;
+mod new_model;
 mod process;
 mod report;
 mod synth;
@@ -46,6 +47,8 @@ enum Command {
     Golden(golden::Args),
     /// Compiles every CUDA kernel for every architecture, without a GPU, and shows what each takes
     Kernels(kernels::Args),
+    /// Makes a crate for a model family from the template, and registers it
+    NewModel(new_model::Args),
     /// Renders tables and charts from the records into README and docs
     Report(report::Args),
     /// Writes a model directory with random weights of a real model's shape
@@ -68,6 +71,7 @@ fn run(command: &Command) -> Result<ExitCode> {
         Command::Dist => dist::command(&repo_root()),
         Command::Golden(args) => golden::command(args),
         Command::Kernels(args) => kernels::command(&repo_root(), args),
+        Command::NewModel(args) => new_model::command(&repo_root(), args),
         Command::Report(args) => report::command(&repo_root(), args),
         Command::Synth(args) => synth::command(&repo_root(), args),
         Command::Tidy => tidy::command(&repo_root()),

@@ -5,7 +5,7 @@ use nvllm_core::{HfConfig, ModelFamily};
 use crate::{EngineError, Result};
 
 /// Every family; a new model adds its line here.
-pub static FAMILIES: [ModelFamily; 4] = [
+pub static FAMILIES: &[ModelFamily] = &[
     nvllm_model_llama::LLAMA,
     nvllm_model_llama::MISTRAL,
     nvllm_model_llama::QWEN2,

@@ -4,9 +4,9 @@
 //! architectures differ in which linear layers have biases and in which layers see a window only;
 //! what scales the rotation (linear, Llama 3, YaRN) is common to all.
 //!
-//! Sources: Touvron et al. 2023, "Llama 2" (arXiv 2307.09288); Llama Team 2024, "The Llama 3 Herd of
-//! Models" (arXiv 2407.21783); Jiang et al. 2023, "Mistral 7B" (arXiv 2310.06825); Qwen Team 2024,
-//! "Qwen2 Technical Report" (arXiv 2407.10671).
+//! Sources: Touvron et al. 2023, "Llama 2" (arXiv 2307.09288); Llama Team 2024, "The Llama 3 Herd
+//! of Models" (arXiv 2407.21783); Jiang et al. 2023, "Mistral 7B" (arXiv 2310.06825); Qwen Team
+//! 2024, "Qwen2 Technical Report" (arXiv 2407.10671).
 
 mod config;
 

@@ -9,23 +9,28 @@ use super::tree::{File, Tree};
 const ALL: &[&str] = &["*"];
 
 /// Each crate with the crates it may depend on. `ARCHITECTURE.md` says why.
-const TABLE: [(&str, &[&str]); 18] = [
+const TABLE: &[(&str, &[&str])] = &[
     ("nvllm-core", &[]),
     ("nvllm-conformance", &["nvllm-core"]),
     ("nvllm-cpu-kernels", &[]),
     ("nvllm-cpu", &["nvllm-core", "nvllm-cpu-kernels"]),
     ("nvllm-cuda", &["nvllm-core"]),
     ("nvllm-wgpu", &["nvllm-core"]),
+    ("nvllm-gguf", &["nvllm-core"]),
     ("nvllm-quant", &["nvllm-core"]),
-    ("nvllm-model-qwen3", &["nvllm-core"]),
     ("nvllm-model-llama", &["nvllm-core"]),
+    ("nvllm-model-qwen3", &["nvllm-core"]),
     ("nvllm-sched", &["nvllm-core"]),
-    ("nvllm-engine", &["nvllm-core", "nvllm-sched", "nvllm-quant", "nvllm-model-qwen3", "nvllm-model-llama"]),
+    (
+        "nvllm-engine",
+        &["nvllm-core", "nvllm-gguf", "nvllm-model-llama", "nvllm-model-qwen3", "nvllm-quant", "nvllm-sched"],
+    ),
     ("nvllm-bench", &["nvllm-core", "nvllm-engine", "nvllm-sched"]),
     ("nvllm-serve", &["nvllm-core", "nvllm-engine"]),
     ("nvllm", ALL),
     ("nvllm-tests", ALL),
     ("nvllm-fuzz", ALL),
+    ("nvllm-model-template", &["nvllm-core"]),
     ("toy-backend", &["nvllm-core"]),
     // `golden` and `synth` drive models themselves.
     ("xtask", &["nvllm-bench", "nvllm-core", "nvllm-cpu", "nvllm-cuda", "nvllm-engine", "nvllm-tests"]),

@@ -37,8 +37,8 @@ impl DecoderConfig {
         types.iter().map(of).collect()
     }
 
-    /// The window `sliding_window` from layer `max_window_layers` on, if `use_sliding_window` is set
-    /// (Qwen2, Qwen3).
+    /// The window `sliding_window` from layer `max_window_layers` on, if `use_sliding_window` says
+    /// so (Qwen2, Qwen3).
     ///
     /// Errors as [`windows`](Self::windows) does.
     pub fn upper_windows(&self, hf: &HfConfig) -> Result<Vec<Option<usize>>> {
