@@ -9,7 +9,7 @@ use super::tree::{File, Tree};
 const ALL: &[&str] = &["*"];
 
 /// Each crate with the crates it may depend on. `ARCHITECTURE.md` says why.
-const TABLE: [(&str, &[&str]); 18] = [
+const TABLE: [(&str, &[&str]); 19] = [
     ("nvllm-core", &[]),
     ("nvllm-conformance", &["nvllm-core"]),
     ("nvllm-cpu-kernels", &[]),
@@ -17,10 +17,14 @@ const TABLE: [(&str, &[&str]); 18] = [
     ("nvllm-cuda", &["nvllm-core"]),
     ("nvllm-wgpu", &["nvllm-core"]),
     ("nvllm-quant", &["nvllm-core"]),
+    ("nvllm-gguf", &["nvllm-core"]),
     ("nvllm-model-qwen3", &["nvllm-core"]),
     ("nvllm-model-llama", &["nvllm-core"]),
     ("nvllm-sched", &["nvllm-core"]),
-    ("nvllm-engine", &["nvllm-core", "nvllm-sched", "nvllm-quant", "nvllm-model-qwen3", "nvllm-model-llama"]),
+    (
+        "nvllm-engine",
+        &["nvllm-core", "nvllm-gguf", "nvllm-sched", "nvllm-quant", "nvllm-model-qwen3", "nvllm-model-llama"],
+    ),
     ("nvllm-bench", &["nvllm-core", "nvllm-engine", "nvllm-sched"]),
     ("nvllm-serve", &["nvllm-core", "nvllm-engine"]),
     ("nvllm", ALL),
