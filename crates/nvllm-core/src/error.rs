@@ -32,6 +32,24 @@ pub enum CoreError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A checkpoint file is whole, and is of a kind that is not read.
+    #[error("{}: {problem}", path.display())]
+    UnsupportedCheckpoint {
+        /// The file.
+        path: PathBuf,
+        /// What it is and what is supported.
+        problem: String,
+    },
+    /// A value among a checkpoint file's metadata is missing or absurd.
+    #[error("{}: metadata `{key}` {problem}", path.display())]
+    BadMetadata {
+        /// The file.
+        path: PathBuf,
+        /// The value's key.
+        key: String,
+        /// What is wrong with it and what would be right.
+        problem: String,
+    },
     /// The architecture names a tensor that the checkpoint lacks.
     #[error("tensor `{name}` is missing from {place}; the checkpoint does not match its config.json")]
     MissingTensor {
@@ -176,6 +194,8 @@ mod tests {
             CoreError::BadStep { .. } => 11,
             CoreError::Device { .. } => 12,
             CoreError::BadSampling { .. } => 13,
+            CoreError::UnsupportedCheckpoint { .. } => 14,
+            CoreError::BadMetadata { .. } => 15,
         }
     }
 
@@ -203,12 +223,14 @@ mod tests {
             CoreError::step(crate::StepId(3), "has no rows"),
             CoreError::Device { backend: text("cuda"), problem: text("the device is lost") },
             CoreError::BadSampling { field: "top_p", value: text("0"), range: text("use a number up to 1") },
+            CoreError::UnsupportedCheckpoint { path: "m.gguf".into(), problem: text("is big-endian") },
+            CoreError::BadMetadata { path: "m.gguf".into(), key: text("a.b"), problem: text("is missing") },
         ]
     }
 
     #[test]
     fn a_message_is_whole_and_has_no_source() {
-        assert!(all().iter().map(number).eq(0..14));
+        assert!(all().iter().map(number).eq(0..16));
         for error in all() {
             assert!(std::error::Error::source(&error).is_none(), "{error}");
         }

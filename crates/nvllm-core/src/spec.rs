@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use crate::program::Recorder;
-use crate::weight::{AxisRole, Weight, WeightDecl, WeightPart, WeightSource};
+use crate::weight::{AxisRole, WeightDecl, WeightInfo, WeightPart, WeightSource};
 use crate::{CoreError, EntryId, HfConfig, KvLayer, Op, PagedKv, Program, Result, WeightId};
 
 /// What a model crate makes from config.json.
@@ -102,10 +102,10 @@ impl ModelSpec {
     }
 
     /// Refuses a checkpoint whose tensors are not those that are declared: names, shapes and
-    /// dtypes. Reads no weight.
+    /// formats. Reads no weight.
     pub fn check_weights(&self, source: &dyn WeightSource) -> Result<()> {
         self.check_names(source)?;
-        self.weights.iter().try_for_each(|decl| Weight::load(decl, source).map(drop))
+        self.weights.iter().try_for_each(|decl| WeightInfo::of(decl, source).map(drop))
     }
 
     /// Keeps a labelled value alive in every program that has it. Errors if none has.

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use nvllm_core::weight::{DenseSource, Safetensors};
+use nvllm_core::weight::{Arranged, DenseSource, Safetensors};
 use nvllm_core::{DType, HfConfig, ModelSpec, WeightSource as _};
 use serde_json::Value;
 
@@ -16,7 +16,7 @@ use crate::{EngineError, Result, registry};
 pub(crate) struct Checkpoint {
     pub(crate) config: HfConfig,
     pub(crate) spec: ModelSpec,
-    pub(crate) source: DenseSource,
+    pub(crate) source: Arranged,
     /// What was not taken as the files say it.
     pub(crate) remarks: Vec<String>,
 }
@@ -36,7 +36,7 @@ impl Checkpoint {
             Weights::Unindexed(paths) => Safetensors::open_files(&files.dir, paths),
             _ => Safetensors::open(&files.dir),
         };
-        let source = DenseSource::new(source.map_err(located)?);
+        let source = Arranged::new(DenseSource::new(source.map_err(located)?));
         let packed = |name: &String| PACKED.iter().any(|end| name.ends_with(end));
         if let Some(name) = source.names().into_iter().find(packed) {
             let path = files.weights.paths()[0].clone();
@@ -49,7 +49,7 @@ impl Checkpoint {
     }
 
     /// Brings config.json and tensors together, as far as their names tell.
-    pub(crate) fn new(config: HfConfig, spec: ModelSpec, mut source: DenseSource) -> Result<Self> {
+    pub(crate) fn new(config: HfConfig, spec: ModelSpec, mut source: Arranged) -> Result<Self> {
         let mut remarks: Vec<_> = attn_factor(&config).into_iter().collect();
         source.adapt(&spec)?;
         let tied = config.flag_or(TIED, false)?;

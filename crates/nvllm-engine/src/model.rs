@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use nvllm_core::weight::{DenseSource, Safetensors};
+use nvllm_core::weight::{Arranged, DenseSource, Safetensors};
 use nvllm_core::{DType, HfConfig, ModelSpec, SamplingParams, TokenId, WeightSource};
 
 use crate::checkpoint::{self, Checkpoint};
@@ -129,7 +129,7 @@ impl Model {
         let template =
             ChatTemplate::from_parts(None, Some((files.tokenizer_config, &place("tokenizer_config.json"))))?;
         let spec = (registry::family(&config)?.build)(&config)?;
-        let checkpoint = Checkpoint::new(config, spec, DenseSource::new(source))?;
+        let checkpoint = Checkpoint::new(config, spec, Arranged::new(DenseSource::new(source)))?;
         let dtype = checkpoint.dtype()?;
         let Checkpoint { config, spec, source, remarks } = checkpoint.with_its_head()?;
         let generation = generation.within_vocabulary(spec.vocab_size, &generation_config);

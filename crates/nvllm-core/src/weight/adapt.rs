@@ -3,14 +3,13 @@
 
 use std::collections::HashSet;
 
-use super::dense::Place;
-use super::{DenseSource, WeightDecl};
+use super::{Arranged, Place, WeightDecl};
 use crate::{CoreError, ModelSpec, Result, WeightSource as _};
 
 /// What encoder-style exports of a model (embedding models) leave out in front of its tensors.
 const PREFIX: &str = "model.";
 
-impl DenseSource {
+impl Arranged {
     /// Gives the tensors the names that `spec` declares: adds a prefix `model.` that was left out,
     /// and splits what the checkpoint holds stacked.
     ///
@@ -25,15 +24,6 @@ impl DenseSource {
             }
         }
         spec.stacked.iter().try_for_each(|(name, weight)| self.split(name, &spec.weights[weight.index()]))
-    }
-
-    /// Calls a tensor by another name, unless there is one of that name.
-    pub fn rename(&mut self, from: &str, to: &str) {
-        if !self.places.contains_key(to)
-            && let Some(place) = self.places.remove(from)
-        {
-            self.places.insert(to.into(), place);
-        }
     }
 
     /// Replaces the tensor `name`, if there is one, by the parts of `decl` that it holds in order.

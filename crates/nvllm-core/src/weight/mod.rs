@@ -2,11 +2,15 @@
 
 mod act;
 mod adapt;
+mod arranged;
 mod checkpoint;
 mod decl;
 mod dense;
+mod dequantized;
+mod expand;
 mod format;
 mod info;
+mod mapped;
 pub mod pack;
 pub mod public;
 mod safetensors;
@@ -17,16 +21,21 @@ pub mod tensor;
 mod tests;
 
 pub use act::{ActQuant, InputQuant};
+pub use arranged::{Arranged, Place};
 pub use checkpoint::{Checkpoint, RawTensor};
 pub use decl::{AxisRole, WeightDecl, WeightPart};
 pub use dense::DenseSource;
+pub use dequantized::Dequantized;
 pub use format::{Code, Offset, ScaleType, Scales, SecondScales, WHOLE, WeightFormat};
 pub use info::{TensorInfo, WeightInfo};
+pub use mapped::map_file;
 pub use public::PUBLIC;
 pub use safetensors::Safetensors;
 pub use synthetic::SyntheticSource;
 pub use table::Table;
 pub use tensor::CanonicalTensor;
+
+use std::ops::Range;
 
 use crate::{CoreError, Result};
 
@@ -42,6 +51,13 @@ pub trait WeightSource {
     /// One tensor in canonical form. A backend asks for each once: it may be quantised or drawn on
     /// the way.
     fn tensor(&self, name: &str) -> Result<CanonicalTensor>;
+    /// Some rows of one tensor, as a matrix. A source that codes or decodes on the way does so for
+    /// these rows only: what holds many weights in one is asked for each of them.
+    ///
+    /// Errors as [`slice_rows`](CanonicalTensor::slice_rows) does.
+    fn rows(&self, name: &str, rows: Range<usize>) -> Result<CanonicalTensor> {
+        self.tensor(name)?.slice_rows(name, rows)
+    }
 }
 
 /// A declared weight with its data: row segments in declaration order, each as its checkpoint part

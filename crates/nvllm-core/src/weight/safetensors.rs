@@ -3,13 +3,12 @@
 //! Format: <https://github.com/huggingface/safetensors#format>.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use safetensors::SafeTensors;
 
-use super::{Checkpoint, RawTensor};
+use super::{Checkpoint, RawTensor, map_file};
 use crate::{CoreError, Result};
 
 /// A checkpoint in safetensors files.
@@ -100,17 +99,6 @@ fn read_index(index: &Path) -> Result<(Vec<String>, BTreeMap<String, String>)> {
         return Err(bad(format!("names the shard `{file}`, which is not a plain file name")));
     }
     Ok((files, parsed.weight_map))
-}
-
-fn map_file(path: &Path) -> Result<Bytes> {
-    let io = |cause| CoreError::Io { path: path.into(), cause };
-    let file = File::open(path).map_err(io)?;
-    // SAFETY: the mapping is private and read-only. Truncation of the file by another process while
-    // it is mapped would fault on access; model files are not modified in place, and every engine
-    // that maps weights accepts this.
-    #[allow(unsafe_code)]
-    let map = unsafe { memmap2::MmapOptions::new().map_copy_read_only(&file) }.map_err(io)?;
-    Ok(Bytes::from_owner(map))
 }
 
 /// Adds the file's tensors, as far as they count.

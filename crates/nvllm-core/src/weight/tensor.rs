@@ -196,7 +196,7 @@ impl CanonicalTensor {
     }
 
     /// The scale of a stored element's block, second level included.
-    fn scale(&self, row: usize, col: usize) -> f32 {
+    pub(super) fn scale(&self, row: usize, col: usize) -> f32 {
         let Some(scales) = self.format.scales else { return 1.0 };
         let first = self.block_value(&self.scales, scales.kind, scales.block, [row, col]);
         match scales.second {
@@ -208,7 +208,7 @@ impl CanonicalTensor {
     }
 
     /// The offset of a stored element's block, second level included.
-    fn offset(&self, row: usize, col: usize) -> f32 {
+    pub(super) fn offset(&self, row: usize, col: usize) -> f32 {
         let Some(scales) = self.format.scales else { return 0.0 };
         let at = [row, col];
         match (self.format.offset, scales.second) {

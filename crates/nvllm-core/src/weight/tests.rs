@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 
+use super::expand::code_values;
 use super::pack::pack;
 use super::table::e4m3_to_f32;
 use super::*;
@@ -197,6 +198,12 @@ proptest! {
                 let off = (f64::from(out[place]) - want).abs();
                 prop_assert!(off <= 3.0 * size / 16_777_216.0 + 1e-44, "{}: {off:e} at {row}, {col}", tensor.format);
             }
+        }
+        let (values, mut fast) = (code_values(tensor.format.code), vec![0.0; k]);
+        for (row, slow) in got.chunks(k).enumerate() {
+            tensor.expand_row(row, &values, &mut fast);
+            let same = fast.iter().zip(slow).all(|(a, b)| a.to_bits() == b.to_bits());
+            prop_assert!(same, "{}: {fast:?} for {slow:?}", tensor.format);
         }
         // Rows have the same values in a part as in the whole.
         let unit = tensor.format.scales.map_or(1, |s| s.second.map_or(s.block[0], |second| second.block[0].max(s.block[0])));

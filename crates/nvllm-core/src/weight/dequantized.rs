@@ -1,0 +1,149 @@
+//! Coded weights as dense ones, for backends that run no codes.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use half::{bf16, f16};
+
+use super::expand::code_values;
+use super::{CanonicalTensor, TensorInfo, WeightSource};
+use crate::{DType, Result};
+
+/// A source whose coded tensors come dense, in one dtype: each element's value in f32, rounded.
+/// Dense tensors stay as they are. What a format says of a linear layer's input is dropped.
+pub struct Dequantized<S> {
+    source: S,
+    dtype: DType,
+}
+
+impl<S: WeightSource> Dequantized<S> {
+    /// The tensors of `source`, the coded ones as `dtype`: f32, f16 or bf16.
+    pub fn new(source: S, dtype: DType) -> Self {
+        Self { source, dtype }
+    }
+
+    fn expand(&self, name: &str, tensor: CanonicalTensor) -> Result<CanonicalTensor> {
+        if tensor.format.plain().is_some() {
+            return Ok(tensor);
+        }
+        tensor.check(name)?;
+        let (cols, size) = (tensor.num_cols(), self.dtype.size());
+        let mut bytes = vec![0; tensor.num_rows() * cols * size];
+        let (codes, mut values) = (code_values(tensor.format.code), vec![0.0; cols]);
+        for (row, out) in bytes.chunks_exact_mut((cols * size).max(1)).enumerate() {
+            tensor.expand_row(row, &codes, &mut values);
+            self.round(&values, out);
+        }
+        Ok(CanonicalTensor::dense(self.dtype, tensor.shape, Bytes::from(bytes)))
+    }
+
+    /// As [`DType::write`] does, a row at a time.
+    fn round(&self, values: &[f32], out: &mut [u8]) {
+        match self.dtype {
+            DType::Bf16 => store(values, out, |x| bf16::from_f32(x).to_le_bytes()),
+            DType::F16 => store(values, out, |x| f16::from_f32(x).to_le_bytes()),
+            DType::F32 | DType::I32 | DType::U8 => store(values, out, f32::to_le_bytes),
+        }
+    }
+}
+
+fn store<const N: usize>(values: &[f32], out: &mut [u8], bytes: impl Fn(f32) -> [u8; N]) {
+    out.as_chunks_mut().0.iter_mut().zip(values).for_each(|(out, &x)| *out = bytes(x));
+}
+
+impl<S: WeightSource> WeightSource for Dequantized<S> {
+    fn describe(&self) -> String {
+        self.source.describe()
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.source.names()
+    }
+
+    fn info(&self, name: &str) -> Result<TensorInfo> {
+        let info = self.source.info(name)?;
+        let plain = info.format.plain().is_some();
+        Ok(if plain { info } else { TensorInfo::dense(self.dtype, info.shape) })
+    }
+
+    fn tensor(&self, name: &str) -> Result<CanonicalTensor> {
+        self.expand(name, self.source.tensor(name)?)
+    }
+
+    fn rows(&self, name: &str, rows: Range<usize>) -> Result<CanonicalTensor> {
+        self.expand(name, self.source.rows(name, rows)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Arranged, Place, WeightDecl, public};
+    use super::*;
+    use crate::weight::{AxisRole, Weight, WeightPart};
+
+    /// A coded tensor `q` of four rows and a dense one `d`.
+    struct Two;
+
+    impl WeightSource for Two {
+        fn describe(&self) -> String {
+            "two".into()
+        }
+
+        fn names(&self) -> Vec<String> {
+            vec!["d".into(), "q".into()]
+        }
+
+        fn info(&self, name: &str) -> Result<TensorInfo> {
+            self.tensor(name).map(|tensor| tensor.info())
+        }
+
+        fn tensor(&self, name: &str) -> Result<CanonicalTensor> {
+            let dense = |bytes| CanonicalTensor::dense(DType::F16, [4, 2], bytes);
+            if name == "d" {
+                return Ok(dense(Bytes::from_static(&[0; 16])));
+            }
+            let format = public::PUBLIC.iter().find(|(name, _)| *name == "q8_0").unwrap().1;
+            let scales: Vec<u8> = [1.0, 0.5, -3.0, 65504.0].map(|x| f16::from_f32(x).to_le_bytes()).concat();
+            let codes = Bytes::from_static(&[1, 255, 2, 127, 3, 128, 0, 4]);
+            Ok(CanonicalTensor { format, scales: scales.into(), ..dense(codes) })
+        }
+    }
+
+    const VALUES: [f32; 8] = [1.0, -1.0, 1.0, 63.5, -9.0, 384.0, 0.0, 262_016.0];
+
+    #[test]
+    fn coded_tensors_come_dense_and_rounded_and_dense_ones_as_they_are() {
+        for dtype in [DType::F32, DType::F16, DType::Bf16] {
+            let source = Dequantized::new(Two, dtype);
+            assert_eq!(source.info("q").unwrap(), TensorInfo::dense(dtype, [4, 2]));
+            let tensor = source.tensor("q").unwrap();
+            assert_eq!(tensor.info(), source.info("q").unwrap());
+            let mut expected = Vec::new();
+            VALUES.iter().for_each(|&x| dtype.write(x, &mut expected));
+            assert_eq!(tensor.codes, expected);
+            assert_eq!(source.rows("q", 1..3).unwrap().codes, expected[2 * dtype.size()..6 * dtype.size()]);
+            assert_eq!(source.info("d").unwrap(), TensorInfo::dense(DType::F16, [4, 2]));
+            assert_eq!(source.tensor("d").unwrap().codes, vec![0; 16]);
+        }
+    }
+
+    #[test]
+    fn parts_of_it_load_under_other_names() {
+        let place = |rows| Place { name: "q".into(), rows };
+        let places =
+            [("a".into(), place(Some(0..1))), ("b".into(), place(Some(1..4))), ("c".into(), place(None))];
+        let source = Arranged::with_places(Dequantized::new(Two, DType::F32), places.into());
+        assert_eq!(source.names(), ["a", "b", "c"]);
+        let part =
+            |source: &str, num_rows| WeightPart { source: source.into(), num_rows, role: AxisRole::Ffn };
+        let load = |parts: Vec<WeightPart>| {
+            let shape = vec![parts.iter().map(|part| part.num_rows).sum(), 2];
+            let decl = WeightDecl { name: "w".into(), shape, parts, in_role: AxisRole::Replicated };
+            Weight::load(&decl, &source).unwrap().to_f32().unwrap()
+        };
+        assert_eq!(load(vec![part("a", 1), part("b", 3)]), VALUES);
+        assert_eq!(load(vec![part("c", 4)]), VALUES);
+        assert_eq!(source.rows("b", 1..3).unwrap().codes, source.rows("c", 2..4).unwrap().codes);
+        assert!(source.rows("a", 0..2).is_err() && source.rows("c", 3..5).is_err());
+    }
+}

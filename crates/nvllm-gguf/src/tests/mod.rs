@@ -1,0 +1,6 @@
+//! Files made byte by byte, and what becomes of them.
+
+mod hostile;
+mod metadata;
+mod split;
+mod write;
