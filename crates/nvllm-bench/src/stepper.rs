@@ -49,7 +49,7 @@ impl Stepper {
     /// Loads `model`. The limits' KV bytes hold `seqs` sequences of what is asked of them, see
     /// [`kv_bytes`].
     pub(crate) fn load(backend: &dyn Backend, model: &Model, limits: &Limits) -> Result<Self> {
-        let mut exe = backend.plan_and_load(&model.spec, model.source.as_ref(), limits)?;
+        let mut exe = backend.plan_and_load(&model.spec, &model.weights(limits.activations), limits)?;
         while exe.prepare(true)? {}
         let (num_groups, vocab_size) = (model.spec.kv.len(), model.spec.vocab_size);
         let num_blocks = if num_groups > 0 { exe.kv_cache().geometry(0).num_blocks } else { 1 };
@@ -285,9 +285,10 @@ pub(crate) fn kv_bytes(model: &Model, limits: &Limits, seqs: usize, context: usi
     Ok(block.saturating_mul(1 + seqs * context.div_ceil(limits.block_len)))
 }
 
-/// What is known of each weight, by id.
-pub(crate) fn weights(model: &Model) -> Result<Vec<WeightInfo>> {
-    let of = |decl| WeightInfo::of(decl, &*model.source);
+/// What is known of each weight as it is loaded, by id.
+pub(crate) fn weights(model: &Model, activations: Activations) -> Result<Vec<WeightInfo>> {
+    let source = model.weights(activations);
+    let of = |decl| WeightInfo::of(decl, &source);
     model.spec.weights.iter().map(of).collect::<nvllm_core::Result<_>>().map_err(BenchError::from)
 }
 
@@ -340,8 +341,8 @@ pub(crate) fn prefill_counts(lens: &[usize], step_tokens: usize) -> Vec<Counts> 
 /// The dtype that `model`'s first tensor is stored in (of a coded one that of its activations), and
 /// its format's name.
 pub(crate) fn weight_dtype(model: &Model) -> Result<(DType, String)> {
-    let format = weights(model)?.first().and_then(|weight| Some(weight.parts.first()?.format));
-    let Some(format) = format else { return Ok((model.dtype, "none".into())) };
+    let first = model.spec.weights.first().map(|decl| WeightInfo::of(decl, &*model.source)).transpose()?;
+    let Some(format) = first.and_then(|weight| Some(weight.parts.first()?.format)) else { return Ok((model.dtype, "none".into())) };
     Ok((format.plain().unwrap_or(model.dtype), format.to_string()))
 }
 

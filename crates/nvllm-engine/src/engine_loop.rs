@@ -78,7 +78,7 @@ impl EngineLoop {
         plan.check()?;
         let limits = plan.plan.limits.clone();
         let embeddings = plan.plan.spec.entry(ModelSpec::HIDDEN);
-        let source = Reading::new(model, progress)?;
+        let source = Reading::new(model, limits.activations, progress)?;
         let mut exe = backend.load(plan.plan, &source).map_err(|e| options.named(e))?;
         let cache = exe.kv_cache();
         let geometries = (0..model.spec.kv.len()).map(|group| cache.geometry(group));

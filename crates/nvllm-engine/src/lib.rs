@@ -96,6 +96,7 @@ mod engine_loop;
 mod error;
 mod failure;
 mod generated;
+mod gguf;
 mod health;
 pub mod hub;
 mod model;

@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use nvllm_core::weight::{Arranged, DenseSource, Safetensors};
-use nvllm_core::{DType, HfConfig, ModelSpec, SamplingParams, TokenId, WeightSource};
+use nvllm_core::weight::{Arranged, DenseSource, Dequantized, Safetensors};
+use nvllm_core::{Activations, DType, HfConfig, ModelSpec, SamplingParams, TokenId, WeightSource};
 
 use crate::checkpoint::{self, Checkpoint};
 use crate::end_tokens::end_tokens;
-use crate::hub::ModelFiles;
+use crate::hub::{ModelFiles, Weights};
 use crate::text::{ChatTemplate, GenerationConfig, Tokenizer};
-use crate::{EngineError, Result, registry};
+use crate::{EngineError, Result, gguf, registry};
 
 /// Everything about a model but a device to run it on. Opening maps files and reads headers.
 pub struct Model {
@@ -21,7 +21,7 @@ pub struct Model {
     pub architecture: String,
     /// What it computes.
     pub spec: ModelSpec,
-    /// The dtype that its checkpoint was saved in.
+    /// The dtype that its checkpoint was saved in; bf16 for coded weights.
     pub dtype: DType,
     /// Its tokenizer, if it has one.
     pub tokenizer: Option<Arc<Tokenizer>>,
@@ -35,7 +35,7 @@ pub struct Model {
     pub eos: Vec<TokenId>,
     /// What of its files is read in another way than they say, or not at all: a line each.
     pub remarks: Vec<String>,
-    /// Its weights.
+    /// Its weights, as the checkpoint has them.
     pub source: Box<dyn WeightSource + Send + Sync>,
 }
 
@@ -76,6 +76,9 @@ impl Model {
     /// Errors if config.json or the weights are bad or do not fit each other, or a tokenizer or a
     /// template that is present is bad. Both may be absent: such a model computes logits.
     pub fn open(files: &ModelFiles) -> Result<Self> {
+        if let Weights::Gguf(_) = files.weights {
+            return gguf::open(files);
+        }
         let located = |cause| EngineError::Model { dir: files.dir.clone(), cause };
         let checkpoint = Checkpoint::open(files)?;
         let dtype = checkpoint.dtype().map_err(located)?;
@@ -110,7 +113,11 @@ impl Model {
     ///
     /// Errors as [`open`](Self::open) does.
     pub fn check(files: &ModelFiles) -> Result<String> {
-        Ok(Checkpoint::open(files)?.config.architecture()?)
+        let config = match &files.weights {
+            Weights::Gguf(paths) => gguf::check(&paths[0])?,
+            _ => Checkpoint::open(files)?.config,
+        };
+        Ok(config.architecture()?)
     }
 
     /// Errors unless `path` is the config.json of a model that this build can run.
@@ -151,6 +158,12 @@ impl Model {
             generation,
             source: Box::new(source),
         })
+    }
+
+    /// Its weights for a backend, which runs dense ones: coded ones are expanded into the dtype of
+    /// the activations, so that f32 activations see every bit of them.
+    pub fn weights(&self, activations: Activations) -> Dequantized<&(dyn WeightSource + Send + Sync)> {
+        Dequantized::new(self.source.as_ref(), activations.dtype())
     }
 
     /// The tokenizer, or an error that says what is missing.

@@ -99,9 +99,10 @@ impl Roofline {
 
 /// Weight and KV bytes that one decode step at batch 1 has to read.
 fn bytes_per_token(limits: &Limits, model: &Model, context: usize) -> f64 {
+    let source = model.weights(limits.activations);
     let of = |decl: &WeightDecl| {
         let dense = |_| WeightInfo::uniform(decl, WeightFormat::dense(model.dtype));
-        WeightInfo::of(decl, &*model.source).unwrap_or_else(dense)
+        WeightInfo::of(decl, &source).unwrap_or_else(dense)
     };
     let weights: Vec<_> = model.spec.weights.iter().map(of).collect();
     let cost = model.spec.programs[0].cost(&Counts::decode(1, context), limits, &weights);

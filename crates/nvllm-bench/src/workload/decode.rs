@@ -108,8 +108,8 @@ impl Decode {
         peers: &mut [Peer],
         (batch, context): (usize, usize),
     ) -> Result<()> {
-        let weights = stepper::weights(model)?;
         let limits = bench.limits(model, batch, context, batch)?;
+        let weights = stepper::weights(model, limits.activations)?;
         let cost = |context| stepper::cost(model, &limits, &weights, &[Counts::decode(batch, context)]);
         let step_seconds = 1.5 * roof.seconds(cost(context));
         let Some(plan) = plan(bench, model, (batch, context), step_seconds, 1 + peers.len()) else {
@@ -161,7 +161,7 @@ fn plan(
 fn prompt_seconds(bench: &Bench, model: &Model, roof: Roof, plan: &Plan) -> Result<f64> {
     let limits = bench.limits(model, 1, plan.context, bench.step_tokens)?;
     let steps = stepper::prefill_counts(&[plan.context], limits.step_tokens);
-    let cost = stepper::cost(model, &limits, &stepper::weights(model)?, &steps);
+    let cost = stepper::cost(model, &limits, &stepper::weights(model, limits.activations)?, &steps);
     Ok(2.0 * plan.batch as f64 * roof.seconds(cost))
 }
 

@@ -74,7 +74,7 @@ impl Set {
     /// mean length.
     fn seconds(&self, bench: &Bench, model: &Model, roof: Roof) -> Result<f64> {
         let limits = bench.limits(model, self.len(), self.longest(), bench.step_tokens.max(self.len()))?;
-        let weights = stepper::weights(model)?;
+        let weights = stepper::weights(model, limits.activations)?;
         let tokens: usize = self.prompts.iter().map(Vec::len).sum();
         let (outputs, num) = (self.output_lens.iter().sum::<usize>(), self.len());
         let prompts = stepper::prefill_counts(&[tokens / num], bench.step_tokens);

@@ -60,6 +60,28 @@ pub trait WeightSource {
     }
 }
 
+impl<S: WeightSource + ?Sized> WeightSource for &S {
+    fn describe(&self) -> String {
+        (**self).describe()
+    }
+
+    fn names(&self) -> Vec<String> {
+        (**self).names()
+    }
+
+    fn info(&self, name: &str) -> Result<TensorInfo> {
+        (**self).info(name)
+    }
+
+    fn tensor(&self, name: &str) -> Result<CanonicalTensor> {
+        (**self).tensor(name)
+    }
+
+    fn rows(&self, name: &str, rows: Range<usize>) -> Result<CanonicalTensor> {
+        (**self).rows(name, rows)
+    }
+}
+
 /// A declared weight with its data: row segments in declaration order, each as its checkpoint part
 /// delivered it.
 #[derive(Clone, Debug)]
