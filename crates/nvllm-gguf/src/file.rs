@@ -1,6 +1,5 @@
 //! A GGUF model: one file, or the files that it was split into.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -73,6 +72,10 @@ impl Gguf {
     /// What the file says apart from its tensors.
     pub fn metadata(&self) -> &Metadata {
         &self.0.metadata
+    }
+
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.0.tensors.contains_key(name)
     }
 
     /// The tensor, or an error that it is missing.

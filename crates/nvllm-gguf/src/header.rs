@@ -28,6 +28,14 @@ pub(crate) struct Tensor {
     pub(crate) bytes: Bytes,
 }
 
+impl Tensor {
+    /// Rows: every extent but the last, multiplied; a vector has one row an element.
+    pub(crate) fn num_rows(&self) -> usize {
+        let outer = if self.shape.len() < 2 { &self.shape[..] } else { &self.shape[..self.shape.len() - 1] };
+        outer.iter().product()
+    }
+}
+
 /// Counts of the file's first bytes.
 struct Counts {
     tensors: u64,

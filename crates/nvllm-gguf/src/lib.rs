@@ -10,15 +10,21 @@
 //!
 //! Deliberately absent: writing, quantising, big-endian files, version 1.
 
+mod architecture;
+mod blocks;
+mod config;
 mod cursor;
 mod file;
 mod ggml_type;
 mod header;
 mod metadata;
+mod names;
+mod rope;
 mod split;
 #[cfg(test)]
 mod tests;
 mod value;
+mod weights;
 
 pub use file::Gguf;
 pub use metadata::Metadata;
