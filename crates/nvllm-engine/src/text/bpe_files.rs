@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use super::Tokenizer;
+use super::tokenizer_json::{QWEN2_WORDS, added, byte_level, split, unusable};
 use crate::{EngineError, Result};
 
 /// The files of a byte-level BPE tokenizer.
@@ -33,9 +34,6 @@ pub struct BpeFiles {
 /// The classes whose words are known, and the models that have them where no file names a class.
 const CLASSES: [&str; 2] = ["Qwen2Tokenizer", "Qwen2TokenizerFast"];
 const MODEL_TYPES: [&str; 4] = ["qwen2", "qwen2_moe", "qwen3", "qwen3_moe"];
-
-/// Qwen2's words: contractions, letters with one leading sign, single digits, signs, lines, blanks.
-const QWEN2_WORDS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// The token that Qwen2's class takes as end, unknown and padding token where no file names one.
 const QWEN2_DEFAULT: &str = "<|endoftext|>";
@@ -86,7 +84,7 @@ impl BpeFiles {
             "added_tokens": tokens,
             "normalizer": {"type": "NFC"},
             "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
-                {"type": "Split", "pattern": {"Regex": QWEN2_WORDS}, "behavior": "Isolated", "invert": false},
+                split(QWEN2_WORDS),
                 byte_level(config.get("add_prefix_space").and_then(Value::as_bool).unwrap_or(false)),
             ]},
             "post_processor": byte_level(false),
@@ -95,11 +93,6 @@ impl BpeFiles {
         });
         Tokenizer::from_bytes(json.to_string().as_bytes(), &self.vocab).map(Ok)
     }
-}
-
-/// Bytes as letters; words are cut before.
-fn byte_level(add_prefix_space: bool) -> Value {
-    json!({"type": "ByteLevel", "add_prefix_space": add_prefix_space, "trim_offsets": false, "use_regex": false})
 }
 
 fn read(path: &Path) -> Result<String> {
@@ -114,10 +107,6 @@ fn object(path: &Path) -> Result<Map<String, Value>> {
         Value::Object(map) => Ok(map),
         _ => Err(unusable(path, "is not a JSON object".into())),
     }
-}
-
-fn unusable(path: &Path, problem: String) -> EngineError {
-    EngineError::Tokenizer { path: path.to_path_buf(), problem }
 }
 
 /// The merges of `merges.txt`: a version line may come first, empty lines count for nothing.
@@ -219,20 +208,4 @@ fn added_tokens(
         known.insert(content, at);
     }
     Ok(tokens.into_values().collect())
-}
-
-/// An entry of `added_tokens`; what is not said is off, and ordinary tokens are looked for in
-/// normalised text.
-fn added(id: u32, content: &str, given: &Value) -> Value {
-    let flag = |field: &str, default| given.get(field).and_then(Value::as_bool).unwrap_or(default);
-    let special = flag("special", false);
-    json!({
-        "id": id,
-        "content": content,
-        "single_word": flag("single_word", false),
-        "lstrip": flag("lstrip", false),
-        "rstrip": flag("rstrip", false),
-        "normalized": flag("normalized", !special),
-        "special": special,
-    })
 }

@@ -12,15 +12,18 @@ mod decoder;
 mod detokenizer;
 mod end_token;
 mod generation_config;
+mod gguf_vocabulary;
 mod jinja;
 mod special_names;
 mod stop;
 mod tokenizer;
+mod tokenizer_json;
 
 pub use bpe_files::BpeFiles;
 pub use chat_template::{ChatInput, ChatTemplate};
 pub use detokenizer::{Detokenizer, TextStart};
 pub(crate) use end_token::end_token;
 pub use generation_config::{GenerationConfig, Remark};
+pub use gguf_vocabulary::GgufVocabulary;
 pub use stop::{StopMatcher, StopOutput};
 pub use tokenizer::{AddedToken, EncodeOptions, SpecialText, Tokenizer};

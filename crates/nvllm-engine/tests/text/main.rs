@@ -2,6 +2,7 @@
 //! itself.
 
 mod detokenizer;
+mod gguf_vocabulary;
 mod golden;
 mod jinja;
 mod jinja_differences;

@@ -1,0 +1,49 @@
+//! `gpt2`: byte-level BPE, with its merges in the file.
+
+use serde_json::{Value, json};
+
+use super::GgufVocabulary;
+use super::pieces::Pieces;
+use super::words::Words;
+use crate::text::tokenizer_json::byte_level;
+
+/// The parts of a `tokenizer.json` beside the tokens.
+pub(super) fn tokenizer_json(vocabulary: &GgufVocabulary, pieces: &Pieces<'_>) -> Result<Value, String> {
+    let words = Words::named(vocabulary.pre.as_deref())?;
+    let post_processor = match vocabulary.template(words.adds_bos)? {
+        Some(template) => json!({"type": "Sequence", "processors": [byte_level(false), template]}),
+        None => byte_level(false),
+    };
+    Ok(json!({
+        "normalizer": words.normalizer,
+        "pre_tokenizer": words.pre_tokenizer,
+        "post_processor": post_processor,
+        "decoder": byte_level(false),
+        "model": {
+            "type": "BPE",
+            "ignore_merges": words.ignore_merges,
+            "merges": merges(&vocabulary.merges, pieces)?,
+        },
+    }))
+}
+
+/// The merges as pairs. A piece may begin with a space (one that is not written in letters for
+/// bytes), so the two part at a space after the first character.
+pub(super) fn merges<'a>(lines: &'a [String], pieces: &Pieces<'_>) -> Result<Vec<[&'a str; 2]>, String> {
+    let pair = |(at, line): (usize, &'a String)| {
+        let space = line.char_indices().skip(1).find(|&(_, c)| c == ' ');
+        let Some((left, right)) = space.map(|(space, _)| (&line[..space], &line[space + 1..])) else {
+            return Err(format!(
+                "entry {at} of tokenizer.ggml.merges, {line:?}, is not two pieces and a space between them"
+            ));
+        };
+        let joined = format!("{left}{right}");
+        match [left, right, &joined].into_iter().find(|piece| pieces.id(piece).is_none()) {
+            Some(piece) => Err(format!(
+                "entry {at} of tokenizer.ggml.merges, {line:?}, needs {piece:?}, which tokenizer.ggml.tokens has not"
+            )),
+            None => Ok([left, right]),
+        }
+    };
+    lines.iter().enumerate().map(pair).collect()
+}
