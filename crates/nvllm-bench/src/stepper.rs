@@ -8,9 +8,9 @@ use std::time::Instant;
 use nvllm_core::program::Counts;
 use nvllm_core::sampling::philox4x32;
 use nvllm_core::{
-    Backend, BlockId, CoreError, DType, EntryId, Executable, HostTensor, InlineVec, KvGeometry, Limits,
-    MemoryReport, OutputRow, Program, SamplingParams, SeqStep, SlotId, SlotReset, Source, Step, StepId,
-    StepProfile, Ticket, TokenId, WeightInfo,
+    Activations, Backend, BlockId, CoreError, DType, EntryId, Executable, HostTensor, InlineVec, KvGeometry,
+    Limits, MemoryReport, OutputRow, Program, SamplingParams, SeqStep, SlotId, SlotReset, Source, Step,
+    StepId, StepProfile, Ticket, TokenId, WeightInfo,
 };
 use nvllm_engine::Model;
 
@@ -342,7 +342,9 @@ pub(crate) fn prefill_counts(lens: &[usize], step_tokens: usize) -> Vec<Counts> 
 /// its format's name.
 pub(crate) fn weight_dtype(model: &Model) -> Result<(DType, String)> {
     let first = model.spec.weights.first().map(|decl| WeightInfo::of(decl, &*model.source)).transpose()?;
-    let Some(format) = first.and_then(|weight| Some(weight.parts.first()?.format)) else { return Ok((model.dtype, "none".into())) };
+    let Some(format) = first.and_then(|weight| Some(weight.parts.first()?.format)) else {
+        return Ok((model.dtype, "none".into()));
+    };
     Ok((format.plain().unwrap_or(model.dtype), format.to_string()))
 }
 
