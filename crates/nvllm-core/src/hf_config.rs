@@ -112,6 +112,11 @@ impl HfConfig {
         }
     }
 
+    /// The file's content.
+    pub fn to_json(&self) -> Value {
+        Value::Object(self.0.clone())
+    }
+
     /// This config with another value of `field`.
     #[must_use]
     pub fn with(mut self, field: &str, value: impl Into<Value>) -> Self {

@@ -59,6 +59,15 @@ pub enum EngineError {
         problem: String,
     },
 
+    /// A file cannot be written.
+    #[error("cannot write {}: {problem}", path.display())]
+    WriteFile {
+        /// The file or directory.
+        path: PathBuf,
+        /// Why.
+        problem: String,
+    },
+
     /// The tokenizer refused a text.
     #[error("cannot tokenize a text of {text_len} bytes: {problem}")]
     Encode {
@@ -383,6 +392,7 @@ mod tests {
                 advice: text("add one"),
             },
             EngineError::Tokenizer { path: "/m/tokenizer.json".into(), problem: text("has no vocabulary") },
+            EngineError::WriteFile { path: "/m".into(), problem: text("it is not empty") },
             EngineError::Encode { text_len: 3, problem: text("is empty") },
             EngineError::EmptyStopString { index: 1 },
             EngineError::ChatTemplate { origin: text("/m/chat_template.jinja"), problem: text("line 1") },
@@ -486,12 +496,13 @@ mod tests {
             EngineError::Generation { .. } => 33,
             EngineError::BadProxy => 34,
             EngineError::RequestField { .. } => 35,
+            EngineError::WriteFile { .. } => 36,
         }
     }
 
     #[test]
     fn a_message_is_whole_and_says_nothing_twice() {
-        let mut seen = [false; 36];
+        let mut seen = [false; 37];
         for error in of_files().into_iter().chain(of_hub_and_device()) {
             seen[number(&error)] = true;
             assert!(error.source().is_none(), "{error}");
@@ -501,6 +512,6 @@ mod tests {
                 assert!(text.matches(cause).count() <= 1, "{text}");
             }
         }
-        assert_eq!(seen, [true; 36]);
+        assert_eq!(seen, [true; 37]);
     }
 }

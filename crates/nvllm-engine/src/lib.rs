@@ -96,7 +96,7 @@ mod engine_loop;
 mod error;
 mod failure;
 mod generated;
-mod gguf;
+pub mod gguf;
 mod health;
 pub mod hub;
 mod model;

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use nvllm_core::weight::{Arranged, DenseSource, Dequantized, Safetensors};
-use nvllm_core::{Activations, DType, HfConfig, ModelSpec, SamplingParams, TokenId, WeightSource};
+use nvllm_core::{
+    Activations, DType, HfConfig, ModelSpec, SamplingParams, TokenId, WeightFormat, WeightSource,
+};
 
 use crate::checkpoint::{self, Checkpoint};
 use crate::end_tokens::end_tokens;
@@ -160,6 +162,12 @@ impl Model {
         })
     }
 
+    /// The activations that it runs with if nobody says otherwise: bf16 for a checkpoint in bf16,
+    /// f32 for others, whose values bf16 would cut.
+    pub fn activations(&self) -> Activations {
+        if self.dtype == DType::Bf16 { Activations::Bf16 } else { Activations::F32 }
+    }
+
     /// Its weights for a backend, which runs dense ones: coded ones are expanded into the dtype of
     /// the activations, so that f32 activations see every bit of them.
     pub fn weights(&self, activations: Activations) -> Dequantized<&(dyn WeightSource + Send + Sync)> {
@@ -211,6 +219,20 @@ impl Model {
             stop_tokens: self.eos.clone(),
             ..SamplingParams::default()
         }
+    }
+
+    /// The formats of the checkpoint's tensors that the model uses, those of most bytes first.
+    pub fn weight_formats(&self) -> Result<Vec<WeightFormat>> {
+        let mut sizes: Vec<(usize, WeightFormat)> = Vec::new();
+        for part in self.spec.weights.iter().flat_map(|w| &w.parts) {
+            let tensor = self.source.info(&part.source)?;
+            match sizes.iter_mut().find(|(_, format)| *format == tensor.format) {
+                Some((size, _)) => *size += tensor.bytes(),
+                None => sizes.push((tensor.bytes(), tensor.format)),
+            }
+        }
+        sizes.sort_by_key(|(size, _)| std::cmp::Reverse(*size));
+        Ok(sizes.into_iter().map(|(_, format)| format).collect())
     }
 
     /// Bytes of the checkpoint's tensors that the model uses, tied weights once.

@@ -108,8 +108,7 @@ impl LoadOptions {
             let problem = format!("is {share}; give a share of memory above 0 and up to 1");
             return Err(EngineError::Option { option: "gpu-memory-utilization", problem });
         }
-        let default = if model.dtype == DType::Bf16 { Activations::Bf16 } else { Activations::F32 };
-        let activations = self.activations.unwrap_or(default);
+        let activations = self.activations.unwrap_or(model.activations());
         let context = self.context(model)?;
         let expected = self.expected_requests.unwrap_or(usize::MAX).max(1);
         let seqs = self.max_num_seqs.unwrap_or(info.seqs).min(expected);

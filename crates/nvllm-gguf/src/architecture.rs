@@ -46,6 +46,16 @@ impl Architecture {
         }
     }
 
+    /// `model_type` of config.json.
+    pub(crate) const fn model_type(self) -> &'static str {
+        match self {
+            Self::Llama => "llama",
+            Self::Qwen2 => "qwen2",
+            Self::Qwen3 => "qwen3",
+            Self::Qwen3Moe => "qwen3_moe",
+        }
+    }
+
     /// Its name among `architectures` of config.json.
     pub(crate) const fn class(self) -> &'static str {
         match self {

@@ -40,6 +40,7 @@ impl Gguf {
         experts(&keys)?.into_iter().for_each(|(field, value)| drop(set(&field, value)));
         end_tokens(self)?.into_iter().for_each(|(field, value)| drop(set(field, value)));
         map.entry("architectures").or_insert_with(|| json!([keys.architecture.class()]));
+        map.entry("model_type").or_insert_with(|| keys.architecture.model_type().into());
         map.insert("hidden_act".into(), "silu".into());
         HfConfig::parse(Value::Object(map).to_string().as_bytes())
     }
@@ -122,6 +123,7 @@ fn window(keys: &Keys<'_>) -> Result<Map<String, Value>> {
     if keys.architecture == Architecture::Llama {
         // Of the models that go by this name, Mistral's have a window.
         map.insert("architectures".into(), json!(["MistralForCausalLM"]));
+        map.insert("model_type".into(), "mistral".into());
     } else {
         map.insert("use_sliding_window".into(), true.into());
         map.insert("max_window_layers".into(), 0.into());

@@ -11,7 +11,7 @@ use nvllm_bench::workload::{self, Workload};
 use nvllm_bench::{
     Bench as Measuring, BenchError, Display, Gate, Program, Settings, Sizes, Subject, host, record, table,
 };
-use nvllm_core::{Activations, DType};
+use nvllm_core::Activations;
 use nvllm_engine::Model;
 
 use crate::flags::{BackendName, DeviceArgs, Dtype, Promise};
@@ -242,8 +242,8 @@ fn subject(name: Option<&str>) -> Result<Subject> {
 fn activations(args: &Bench, model: &Model) -> Activations {
     match args.activations {
         Some(Dtype::Bf16) => Activations::Bf16,
-        None if model.dtype == DType::Bf16 => Activations::Bf16,
-        Some(Dtype::F32) | None => Activations::F32,
+        None => model.activations(),
+        Some(Dtype::F32) => Activations::F32,
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use clap::Args;
-use nvllm_core::SamplingParams;
+use nvllm_core::{SamplingParams, WeightInfo};
 use nvllm_engine::{EngineError, Model};
 use serde_json::{Value, json};
 
@@ -58,12 +58,14 @@ fn described(model: &Model, path: Option<&str>, shape: Option<&Shape>) -> Result
     let kinds = by_kind(model)?.into_iter().map(|(kind, (parameters, bytes))| {
         (kind.to_owned(), json!({ "parameters": parameters, "bytes": bytes }))
     });
+    let formats: Vec<_> = model.weight_formats()?.iter().map(ToString::to_string).collect();
     let sampling = model.sampling();
     let mut report = json!({
         "model": model.name,
         "path": path,
         "architecture": model.spec.name,
         "dtype": model.dtype,
+        "formats": formats,
         "parameters": model.spec.num_parameters(),
         "bytes": model.weight_bytes()?,
         "weights": kinds.collect::<serde_json::Map<_, _>>(),
@@ -99,10 +101,17 @@ fn described(model: &Model, path: Option<&str>, shape: Option<&Shape>) -> Result
 fn print(model: &Model, path: Option<&str>, shape: Option<&Shape>) -> Result<()> {
     let (parameters, size) = (model.spec.num_parameters(), model.weight_bytes()?);
     let name = printable(&model.name);
-    let saved = format!("{} parameters, {} in {}", short(parameters), bytes(size), model.dtype);
+    let formats: Vec<_> = model.weight_formats()?.iter().map(ToString::to_string).collect();
+    let saved = format!("{} parameters, {} in {}", short(parameters), bytes(size), formats.join(", "));
     outln!("{name}: {}, {saved}", model.spec.name)?;
     let line = |name: &str, value: String| outln!("{name:<14} {}", printable(&value));
     line("path", path.unwrap_or("inside this program").into())?;
+    let loaded = model.weights(model.activations());
+    let sizes = model.spec.weights.iter().map(|decl| Ok(WeightInfo::of(decl, &loaded)?.bytes()));
+    let in_memory = sizes.sum::<Result<usize>>()?;
+    if in_memory != size {
+        line("in memory", format!("{}: coded weights are expanded to {}", bytes(in_memory), model.dtype))?;
+    }
     if let Some(shape) = shape {
         line("layers", shape.num_layers.to_string())?;
         line("hidden size", shape.hidden_size.to_string())?;
@@ -152,13 +161,14 @@ fn sampling_line(params: &SamplingParams) -> String {
 fn by_kind(model: &Model) -> Result<BTreeMap<&'static str, (usize, usize)>> {
     let mut kinds = BTreeMap::new();
     for weight in &model.spec.weights {
-        let last = weight.name.rsplit('.').next().unwrap_or_default();
+        let layer = weight.name.strip_suffix(".bias").unwrap_or(&weight.name);
+        let last = layer.rsplit('.').next().unwrap_or_default();
         let kind = match (weight.name.as_str(), last) {
             ("embed_tokens", _) => "embedding",
             ("lm_head", _) => "head",
             (name, _) if name.contains("experts") => "experts",
             (_, "router") => "router",
-            (_, "qkv" | "o" | "bias") => "attention",
+            (_, "qkv" | "o") => "attention",
             (_, "gate_up" | "down") => "feed-forward",
             _ => "norms",
         };

@@ -4,6 +4,7 @@ pub(crate) mod answer;
 mod bench;
 mod chat;
 mod completions;
+mod convert;
 mod doctor;
 mod generate;
 mod info;
@@ -63,6 +64,8 @@ pub(crate) enum Command {
     Info(info::Info),
     /// Plan memory: what a model takes under given limits, and what fits.
     Plan(plan::Plan),
+    /// Write a GGUF model as safetensors, in Hugging Face's layout.
+    Convert(convert::Convert),
     /// Fetch a model from the hub into its cache.
     Pull(pull::Pull),
     /// List the models that are here: the demo, and what the hub's cache holds.
@@ -94,6 +97,7 @@ pub(crate) fn run(command: Command) -> Result<()> {
         Command::Logits(args) => logits::run(&args),
         Command::Info(args) => info::run(&args),
         Command::Plan(args) => plan::run(&args),
+        Command::Convert(args) => convert::run(&args),
         Command::Pull(args) => pull::run(&args),
         Command::List(args) => list::run(&args),
         Command::Rm(args) => rm::run(&args),

@@ -100,8 +100,12 @@ impl GgufVocabulary {
     /// [`crate::EngineError::Tokenizer`] for a kind or a way of cutting words that is not known,
     /// and for metadata that contradicts itself.
     pub fn tokenizer(&self, path: &Path) -> Result<Tokenizer> {
-        let json = self.tokenizer_json().map_err(|problem| unusable(path, problem))?;
-        Tokenizer::from_bytes(json.to_string().as_bytes(), path)
+        Tokenizer::from_bytes(self.tokenizer_json(path)?.to_string().as_bytes(), path)
+    }
+
+    /// The `tokenizer.json` that stands for it. Errors as [`tokenizer`](Self::tokenizer) does.
+    pub fn tokenizer_json(&self, path: &Path) -> Result<Value> {
+        self.assemble().map_err(|problem| unusable(path, problem))
     }
 
     /// What `tokenizer_config.json` would say: the special tokens by their names, and the chat
@@ -147,7 +151,7 @@ impl GgufVocabulary {
         ids
     }
 
-    fn tokenizer_json(&self) -> Result<Value, String> {
+    fn assemble(&self) -> Result<Value, String> {
         self.check_lengths()?;
         let pieces = Pieces::new(self);
         let mut json = match self.model.as_str() {

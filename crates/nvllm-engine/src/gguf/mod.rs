@@ -1,10 +1,13 @@
 //! A model in a GGUF file, which is config, weights, tokenizer and chat template in one.
 
+pub mod convert;
+mod vocabulary;
+
 use std::path::Path;
 use std::sync::Arc;
 
 use nvllm_core::HfConfig;
-use nvllm_gguf::{Gguf, Metadata};
+use nvllm_gguf::Gguf;
 
 use crate::checkpoint::Checkpoint;
 use crate::end_tokens::end_tokens;
@@ -21,7 +24,7 @@ pub(crate) fn open(files: &ModelFiles) -> Result<Model> {
     let checkpoint = Checkpoint::new(config, spec, gguf.weights()?)?;
     let dtype = checkpoint.dtype()?;
     let Checkpoint { config, spec, source, remarks } = checkpoint;
-    let vocabulary = vocabulary(gguf.metadata())?;
+    let vocabulary = vocabulary::read(gguf.metadata())?;
     let tokenizer = vocabulary.as_ref().map(|vocabulary| vocabulary.tokenizer(path)).transpose()?;
     let tokenizer_config = vocabulary.as_ref().map(|v| v.tokenizer_config().to_string()).unwrap_or_default();
     let chat_template = match &vocabulary {
@@ -54,44 +57,4 @@ pub(crate) fn check(path: &Path) -> Result<HfConfig> {
     let config = Gguf::open(path)?.config()?;
     (registry::family(&config)?.build)(&config)?;
     Ok(config)
-}
-
-/// What the metadata say of the tokenizer; none, if there is none.
-fn vocabulary(metadata: &Metadata) -> Result<Option<GgufVocabulary>> {
-    let ggml = |key: &str| format!("tokenizer.ggml.{key}");
-    let Some(model) = metadata.str_opt(&ggml("model"))? else { return Ok(None) };
-    let strings = |key: &str| -> Result<Vec<String>> {
-        Ok(metadata.strings(&ggml(key))?.into_iter().map(String::from).collect())
-    };
-    // What is no id (-1 in some files) names nothing.
-    let id = |key: &str| -> Option<u32> { u32::try_from(metadata.u64_opt(&ggml(key)).ok()??).ok() };
-    const NAMED: &str = "tokenizer.chat_template.";
-    let template = |key: &str| -> Result<Option<(String, String)>> {
-        let Some(name) = key.strip_prefix(NAMED) else { return Ok(None) };
-        Ok(metadata.str_opt(key)?.map(|text| (name.to_owned(), text.to_owned())))
-    };
-    Ok(Some(GgufVocabulary {
-        model: model.to_owned(),
-        pre: metadata.str_opt(&ggml("pre"))?.map(String::from),
-        tokens: strings("tokens")?,
-        scores: metadata.f32s(&ggml("scores"))?,
-        token_types: metadata.i32s(&ggml("token_type"))?,
-        merges: strings("merges")?,
-        bos_token_id: id("bos_token_id"),
-        eos_token_id: id("eos_token_id"),
-        eot_token_id: id("eot_token_id"),
-        eom_token_id: id("eom_token_id"),
-        unknown_token_id: id("unknown_token_id"),
-        separator_token_id: id("seperator_token_id"),
-        padding_token_id: id("padding_token_id"),
-        mask_token_id: id("mask_token_id"),
-        add_bos_token: metadata.bool_opt(&ggml("add_bos_token"))?,
-        add_eos_token: metadata.bool_opt(&ggml("add_eos_token"))?,
-        add_space_prefix: metadata.bool_opt(&ggml("add_space_prefix"))?,
-        chat_template: metadata.str_opt("tokenizer.chat_template")?.map(String::from),
-        named_chat_templates: metadata
-            .keys()
-            .filter_map(|key| template(key).transpose())
-            .collect::<Result<_>>()?,
-    }))
 }

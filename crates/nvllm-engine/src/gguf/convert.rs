@@ -1,0 +1,166 @@
+//! A GGUF model as the files of a Hugging Face repository, for whatever reads no GGUF.
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::path::Path;
+
+use nvllm_core::weight::Dequantized;
+use nvllm_core::{CoreError, DType, WeightSource};
+use nvllm_gguf::Gguf;
+use safetensors::tensor::{Dtype, View};
+use serde_json::{Value, json};
+
+use super::vocabulary;
+use crate::checkpoint::Checkpoint;
+use crate::hub::{ModelFiles, Weights};
+use crate::{EngineError, LoadProgress, Result, registry};
+
+/// Writes the GGUF model of `files` into the directory `out`, which is made and has to be empty.
+/// Coded weights are expanded, in f32, and stored as `dtype`; others stay as they are. `progress`
+/// is called with bytes of weights.
+///
+/// What is not a matter of form stays behind: metadata that describe the file and change nothing.
+///
+/// # Errors
+/// Those of [`Model::open`](crate::Model::open); [`EngineError::ModelName`] if it is no GGUF model;
+/// [`EngineError::WriteFile`] if `out` holds files or cannot be written.
+pub fn convert(files: &ModelFiles, out: &Path, dtype: DType, progress: &dyn Fn(LoadProgress)) -> Result<()> {
+    let Weights::Gguf(paths) = &files.weights else {
+        let problem = "it is no GGUF file, and only those are converted".into();
+        return Err(EngineError::ModelName { model: files.dir.display().to_string(), problem });
+    };
+    let path = &paths[0];
+    let gguf = Gguf::open(path)?;
+    let config = gguf.config()?;
+    let spec = (registry::family(&config)?.build)(&config)?;
+    let checkpoint = Checkpoint::new(config, spec, gguf.weights()?)?;
+    let vocabulary = vocabulary::read(gguf.metadata())?;
+    let tokenizer = vocabulary.as_ref().map(|vocabulary| vocabulary.tokenizer_json(path)).transpose()?;
+    let ends = vocabulary.as_ref().map(|vocabulary| vocabulary.end_token_ids()).unwrap_or_default();
+    make_empty(out)?;
+    let config = checkpoint.config.clone().with("torch_dtype", name(dtype));
+    write_json(out, "config.json", &config.to_json())?;
+    write_json(out, "generation_config.json", &json!({ "eos_token_id": ends }))?;
+    if let (Some(tokenizer), Some(vocabulary)) = (tokenizer, vocabulary) {
+        write_json(out, "tokenizer.json", &tokenizer)?;
+        let mut config = vocabulary.tokenizer_config();
+        // The class that takes tokenizer.json as it is.
+        config["tokenizer_class"] = "PreTrainedTokenizerFast".into();
+        write_json(out, "tokenizer_config.json", &config)?;
+    }
+    write_weights(&out.join("model.safetensors"), &checkpoint, dtype, progress)
+}
+
+const fn name(dtype: DType) -> &'static str {
+    match dtype {
+        DType::Bf16 => "bfloat16",
+        DType::F16 => "float16",
+        _ => "float32",
+    }
+}
+
+fn failed(path: &Path, cause: std::io::Error) -> EngineError {
+    EngineError::WriteFile { path: path.to_path_buf(), problem: cause.to_string() }
+}
+
+/// Makes the directory. What is there already is nobody's to overwrite.
+fn make_empty(out: &Path) -> Result<()> {
+    std::fs::create_dir_all(out).map_err(|cause| failed(out, cause))?;
+    let first = std::fs::read_dir(out).map_err(|cause| failed(out, cause))?.next();
+    match first {
+        None => Ok(()),
+        Some(_) => Err(EngineError::WriteFile {
+            path: out.to_path_buf(),
+            problem: "the directory is not empty; give a new one".into(),
+        }),
+    }
+}
+
+fn write_json(out: &Path, file: &str, value: &Value) -> Result<()> {
+    let path = out.join(file);
+    std::fs::write(&path, format!("{value:#}\n")).map_err(|cause| failed(&path, cause))
+}
+
+/// One tensor, made when it is written.
+struct Lazy<'a> {
+    source: &'a Dequantized<&'a dyn WeightSource>,
+    name: String,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    len: usize,
+    shared: &'a Shared<'a>,
+}
+
+/// What all tensors report to.
+struct Shared<'a> {
+    progress: &'a dyn Fn(LoadProgress),
+    state: RefCell<(LoadProgress, Option<CoreError>)>,
+}
+
+impl View for Lazy<'_> {
+    fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        let mut state = self.shared.state.borrow_mut();
+        state.0.done += self.len;
+        (self.shared.progress)(state.0);
+        match self.source.tensor(&self.name) {
+            Ok(tensor) => Cow::Owned(tensor.codes.to_vec()),
+            // The trait has no place for an error: the file is thrown away.
+            Err(error) => {
+                state.1.get_or_insert(error);
+                Cow::Owned(vec![0; self.len])
+            }
+        }
+    }
+
+    fn data_len(&self) -> usize {
+        self.len
+    }
+}
+
+fn write_weights(
+    path: &Path,
+    checkpoint: &Checkpoint,
+    dtype: DType,
+    progress: &dyn Fn(LoadProgress),
+) -> Result<()> {
+    let source = Dequantized::new(&checkpoint.source as &dyn WeightSource, dtype);
+    let names =
+        checkpoint.spec.weights.iter().flat_map(|weight| &weight.parts).map(|part| part.source.clone());
+    let infos = names.map(|name| source.info(&name).map(|info| (name, info)));
+    let infos = infos.collect::<nvllm_core::Result<Vec<_>>>()?;
+    let total = infos.iter().map(|(_, info)| info.bytes()).sum();
+    let state = RefCell::new((LoadProgress { done: 0, total }, None));
+    let shared = Shared { progress, state };
+    let views = infos.into_iter().map(|(name, info)| {
+        let dtype = match info.format.plain() {
+            Some(DType::Bf16) => Dtype::BF16,
+            Some(DType::F16) => Dtype::F16,
+            _ => Dtype::F32,
+        };
+        let len = info.bytes();
+        (name.clone(), Lazy { source: &source, name, dtype, shape: info.shape, len, shared: &shared })
+    });
+    let part = path.with_extension("safetensors.part");
+    let format = [("format".to_owned(), "pt".to_owned())].into();
+    let written = safetensors::serialize_to_file(views, Some(format), &part);
+    let problem = |error: safetensors::SafeTensorError| EngineError::WriteFile {
+        path: part.clone(),
+        problem: error.to_string(),
+    };
+    let failure = shared.state.into_inner().1;
+    let result = written.map_err(problem).and_then(|()| failure.map_or(Ok(()), |error| Err(error.into())));
+    if let Err(error) = result {
+        // Half of it would be taken for the whole by size alone.
+        let _ = std::fs::remove_file(&part);
+        return Err(error);
+    }
+    std::fs::rename(&part, path).map_err(|cause| failed(path, cause))
+}
