@@ -18,7 +18,7 @@ use crate::{built_in, human, models};
 
 Prints the directory in the Hugging Face hub's cache; what is there is not fetched again.")]
 pub(crate) struct Pull {
-    /// A hub id (org/name or org/name@revision), or the address of its page.
+    /// A hub id (org/name[:TYPE][@revision], TYPE for a GGUF file), or the address of its page.
     #[arg(value_name = "MODEL", required_unless_present = "model")]
     positional: Option<String>,
     /// The same as an option.

@@ -32,7 +32,7 @@ impl Promise {
 /// Which model, on what.
 #[derive(Args)]
 pub(crate) struct ModelArgs {
-    /// A directory in Hugging Face's layout, or a hub id (org/name or org/name@revision); the
+    /// A directory in Hugging Face's layout, a GGUF file, or a hub id (org/name[:TYPE][@revision]); the
     /// embedded demo model if not given.
     #[arg(short, long, help_heading = "Loading", value_parser = NonEmptyStringValueParser::new())]
     pub model: Option<String>,
