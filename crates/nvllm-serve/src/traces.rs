@@ -144,6 +144,7 @@ fn export(url: &str, queue: &Receiver<Value>, dropped: &AtomicUsize) {
     // A collector that is down is told of once, and again once it was there.
     let mut is_down = false;
     while let Some(spans) = batch(queue) {
+        let num_spans = spans.len();
         let body = json!({ "resourceSpans": [{
             "resource": { "attributes": [
                 { "key": "service.name", "value": { "stringValue": "nvllm" } },
@@ -153,16 +154,20 @@ fn export(url: &str, queue: &Receiver<Value>, dropped: &AtomicUsize) {
         }] });
         let sent = agent.post(url).header("content-type", "application/json").send(body.to_string());
         match sent {
-            Ok(_) => is_down = false,
-            Err(error) if !is_down => {
-                tracing::warn!("traces cannot be sent to {url}: {error}");
+            Ok(_) => {
+                is_down = false;
+                let lost = dropped.swap(0, Ordering::Relaxed);
+                if lost > 0 {
+                    tracing::warn!("{lost} traces were dropped: {url} was down or is too slow");
+                }
+            }
+            Err(error) => {
+                dropped.fetch_add(num_spans, Ordering::Relaxed);
+                if !is_down {
+                    tracing::warn!("traces cannot be sent to {url}, and are dropped until they can: {error}");
+                }
                 is_down = true;
             }
-            Err(_) => {}
-        }
-        let lost = dropped.swap(0, Ordering::Relaxed);
-        if lost > 0 {
-            tracing::warn!("{lost} traces were dropped: {url} is too slow");
         }
     }
 }
@@ -183,6 +188,32 @@ fn batch(queue: &Receiver<Value>) -> Option<Vec<Value>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn span() -> Span {
+        Span {
+            trace_id: 1,
+            id: 1,
+            parent_id: None,
+            method: "POST".into(),
+            path: "/v1/completions".into(),
+            status: 200,
+            request_id: "a".into(),
+            duration: Duration::from_millis(1),
+            tokens: None,
+            to_first_token: None,
+        }
+    }
+
+    /// The collector takes connections and never reads: a span that waited for it would wait here.
+    #[test]
+    fn no_span_waits_for_a_collector_that_does_not_answer() {
+        let collector = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let traces = Traces::new(&format!("http://{}", collector.local_addr().unwrap())).unwrap();
+        let num = 2 * (QUEUE + BATCH);
+        (0..num).for_each(|_| traces.send(&span()));
+        // One message is on its way, and the queue is full.
+        assert!(traces.dropped.load(Ordering::Relaxed) >= num - QUEUE - BATCH);
+    }
 
     #[test]
     fn a_collector_is_named_with_or_without_the_path() {

@@ -2,10 +2,13 @@
 
 use std::io::BufReader;
 use std::net::TcpListener;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use nvllm_serve::{ServerOptions, Traces};
+use nvllm_serve::{ServerOptions, TlsFiles, Traces};
 use serde_json::{Value, json};
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Level, Metadata, Subscriber};
 
 use crate::support::{Script, tokens};
 use crate::wire::{PATIENCE, Reader, Running, get, post};
@@ -62,4 +65,82 @@ fn a_request_is_a_span_of_its_callers_trace() {
         json!({ "intValue": tokens("hi").len().to_string() })
     );
     assert!(attribute("gen_ai.latency.time_to_first_token")["doubleValue"].is_f64());
+}
+
+/// Warnings of all threads of the tests.
+static WARNINGS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+struct Warnings;
+
+impl Subscriber for Warnings {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level() == Level::WARN && metadata.target().starts_with("nvllm_serve")
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        struct Message(String);
+        impl Visit for Message {
+            fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+                if field.name() == "message" {
+                    self.0 = format!("{value:?}");
+                }
+            }
+        }
+        let mut message = Message(String::new());
+        event.record(&mut message);
+        WARNINGS.lock().unwrap_or_else(PoisonError::into_inner).push(message.0);
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn enter(&self, _: &Id) {}
+    fn exit(&self, _: &Id) {}
+}
+
+/// Serves requests whose spans go to `url`, ends the server, and returns the warnings about it.
+fn warnings_of(url: &str) -> Vec<String> {
+    // Of the whole program, as spans are sent by a thread of their own; set once.
+    let _ = tracing::subscriber::set_global_default(Warnings);
+    let traces = Some(Arc::new(Traces::new(url).unwrap()));
+    let server = Running::new(Script::default(), ServerOptions { traces, ..ServerOptions::default() });
+    let ask = || {
+        let body = json!({ "model": "tiny", "prompt": "hi" });
+        assert_eq!(server.send(&post("/v1/completions", "", &body)).answer().status, 200);
+    };
+    ask();
+    let of_url = || -> Vec<String> {
+        let all = WARNINGS.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().filter(|line| line.contains(url)).cloned().collect()
+    };
+    crate::wire::wait_for(|| (!of_url().is_empty()).then_some(()));
+    // Another message, which is not told of.
+    ask();
+    server.shut_down(PATIENCE).join().unwrap();
+    of_url()
+}
+
+#[test]
+fn a_collector_that_is_down_costs_one_warning_and_no_request() {
+    // Nobody listens there any more.
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let warnings = warnings_of(&format!("http://{address}"));
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+}
+
+#[test]
+fn a_collector_that_nobody_vouches_for_costs_one_warning_and_no_request() {
+    let dir = tempfile::tempdir().unwrap();
+    let (certificates, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    std::fs::write(&certificates, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let tls = Some(TlsFiles { certificates, key });
+    let collector = Running::new(Script::default(), ServerOptions { tls, ..ServerOptions::default() });
+    let warnings = warnings_of(&format!("https://localhost:{}", collector.address.port()));
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].contains("certificate"), "{warnings:?}");
 }
