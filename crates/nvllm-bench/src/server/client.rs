@@ -99,7 +99,9 @@ impl Client {
 
     /// The ids of a text, if the server tells them.
     pub(super) async fn tokenize(&self, text: &str) -> Option<Vec<u32>> {
-        let body = json!({ "model": self.model, "prompt": text, "add_special_tokens": false });
+        // llama-server reads `content`, and says of other fields that there are no tokens.
+        let body =
+            json!({ "model": self.model, "prompt": text, "content": text, "add_special_tokens": false });
         let answer = self.http.post(self.url("/tokenize")).json(&body).send().await.ok()?;
         let answer: Value = answer.error_for_status().ok()?.json().await.ok()?;
         serde_json::from_value(answer["tokens"].clone()).ok()
