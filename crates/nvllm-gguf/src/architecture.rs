@@ -22,8 +22,8 @@ pub(crate) enum Architecture {
 impl Architecture {
     const ALL: [Self; 4] = [Self::Llama, Self::Qwen2, Self::Qwen3, Self::Qwen3Moe];
 
-    /// That of `gguf`. Errors with [`UnsupportedCheckpoint`](CoreError::UnsupportedCheckpoint) if it
-    /// is another.
+    /// That of `gguf`. Errors with
+    /// [`UnsupportedCheckpoint`](CoreError::UnsupportedCheckpoint) if it is another.
     pub(crate) fn of(gguf: &Gguf) -> Result<Self> {
         let metadata = gguf.metadata();
         let Some(name) = metadata.str_opt(KEY)? else {

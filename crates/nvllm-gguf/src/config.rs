@@ -13,8 +13,9 @@ impl Gguf {
     /// The model's configuration, as config.json would have it.
     ///
     /// Errors with [`UnsupportedCheckpoint`](nvllm_core::CoreError::UnsupportedCheckpoint) if the
-    /// architecture is not read, with [`BadMetadata`](nvllm_core::CoreError::BadMetadata) if a value
-    /// is missing or not supported, and if the table of embeddings is missing.
+    /// architecture is not read, with
+    /// [`BadMetadata`](nvllm_core::CoreError::BadMetadata) if a value is missing or not supported,
+    /// and if the table of embeddings is missing.
     pub fn config(&self) -> Result<HfConfig> {
         let keys = Keys::of(self)?;
         refuse(&keys)?;

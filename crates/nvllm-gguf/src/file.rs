@@ -24,8 +24,9 @@ impl Gguf {
     ///
     /// Errors with [`Io`](CoreError::Io) if a file is missing, with
     /// [`BadCheckpoint`](CoreError::BadCheckpoint) if one is cut short or damaged, with
-    /// [`UnsupportedCheckpoint`](CoreError::UnsupportedCheckpoint) if it is no GGUF file of version 2
-    /// or 3 or has tensors of unknown types, and with [`BadMetadata`](CoreError::BadMetadata).
+    /// [`UnsupportedCheckpoint`](CoreError::UnsupportedCheckpoint) if it is no GGUF file of
+    /// version 2 or 3 or has tensors of unknown types, and with
+    /// [`BadMetadata`](CoreError::BadMetadata).
     pub fn open(path: &Path) -> Result<Self> {
         let header = Header::read(path, &map_file(path)?)?;
         let count = header.metadata.u64_opt(COUNT)?.unwrap_or(1);

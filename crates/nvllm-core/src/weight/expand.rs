@@ -8,8 +8,8 @@ use super::table::e4m3_to_f32;
 use super::{CanonicalTensor, Code, Offset};
 
 impl CanonicalTensor {
-    /// What [`dequant_row`](Self::dequant_row) writes, on the same conditions; `values` are those of
-    /// the format's codes.
+    /// What [`dequant_row`](Self::dequant_row) writes, on the same conditions; `values` are those
+    /// of the format's codes.
     pub(super) fn expand_row(&self, row: usize, values: &[f32; 256], out: &mut [f32]) {
         let Some(scales) = self.format.scales.filter(|_| self.k_perm.is_none()) else {
             return self.dequant_row(row, out);
