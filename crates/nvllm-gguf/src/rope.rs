@@ -45,6 +45,7 @@ fn named(keys: &Keys<'_>) -> Result<Option<Value>> {
 
 fn yarn(keys: &Keys<'_>, factor: f64) -> Result<Value> {
     const LOG: &str = "rope.scaling.yarn_log_multiplier";
+    const ATTN: &str = "rope.scaling.yarn_attn_factor";
     let mut scaling = json!({"rope_type": "yarn", "factor": factor});
     if let Some(len) = keys.extent_opt("rope.scaling.original_context_length")? {
         scaling["original_max_position_embeddings"] = len.into();
@@ -61,12 +62,15 @@ fn yarn(keys: &Keys<'_>, factor: f64) -> Result<Value> {
     ] {
         given(name)?.into_iter().for_each(|x| scaling[field] = x.into());
     }
-    let attn = ["rope.scaling.attn_factor", "rope.scaling.yarn_attn_factor"];
-    let attn = attn
-        .iter()
-        .try_fold(1.0, |product, name| Ok::<_, CoreError>(product * given(name)?.unwrap_or(1.0)))?;
-    if attn != 1.0 {
-        scaling["attn_factor"] = attn.into();
+    if let Some(x) = given("rope.scaling.attn_factor")?.filter(|&x| x != 1.0) {
+        scaling["attn_factor"] = x.into();
+    }
+    // Writers put here what config.json has as attention_factor, which replaces YaRN's own, or as
+    // attn_factor, which multiplies it.
+    let own = 0.1 * factor.max(1.0).ln() + 1.0;
+    if let Some(x) = given(ATTN)?.filter(|&x| x != 1.0 && (x / own - 1.0).abs() > 1e-6) {
+        let problem = format!("is {x}, which may replace YaRN's own {own} or multiply it; 1 is supported");
+        return Err(keys.error(ATTN, problem));
     }
     Ok(scaling)
 }

@@ -137,6 +137,18 @@ fn scalings_that_metadata_name_are_translated() {
         };
         assert_eq!(scaling(&file), expected);
     }
+    for (attn, known) in [(1.0, true), (factor as f32, true), (0.7, false)] {
+        let file = yarn.clone().float("qwen3.rope.scaling.yarn_attn_factor", attn);
+        if known {
+            assert_eq!(scaling(&file), scaling(&yarn));
+        } else {
+            let message = refused(&file);
+            assert!(
+                message.contains("may replace YaRN's own") && message.contains("yarn_attn_factor"),
+                "{message}"
+            );
+        }
+    }
     let log = refused(&yarn.float("qwen3.rope.scaling.yarn_log_multiplier", 0.1));
     assert!(log.contains("`qwen3.rope.scaling.yarn_log_multiplier` is 0.1"), "{log}");
     let other = refused(&with("longrope", 4.0));
