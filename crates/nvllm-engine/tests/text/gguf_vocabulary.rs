@@ -162,6 +162,13 @@ fn smollm2_is_the_tokenizer_of_its_file() {
     assert_eq!((&config["bos_token"], &config["eos_token"]), (&json!("<|im_start|>"), &json!("<|im_end|>")));
 }
 
+#[test]
+fn default_words_are_those_of_llama_cpp() {
+    let metadata = GgufVocabulary { pre: Some("default".into()), ..smollm2_metadata() };
+    let cases = json("tests/golden/gguf/default_cases.json");
+    compare(&load(&metadata), cases.as_array().unwrap()).unwrap();
+}
+
 /// A file of words cut otherwise has other ids, so the cases can fail.
 #[test]
 fn words_decide_ids() {

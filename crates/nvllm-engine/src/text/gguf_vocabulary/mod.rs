@@ -24,6 +24,9 @@ mod pieces;
 mod sentence_piece;
 mod words;
 
+#[cfg(test)]
+mod tests;
+
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
@@ -44,7 +47,8 @@ pub struct GgufVocabulary {
     /// `ggml.tokens`: the text of each id. Of equal ones the first counts; empty ones and
     /// placeholders (`[PAD7]` at 7, unused or user-defined) are no tokens.
     pub tokens: Vec<String>,
-    /// `ggml.scores`: a score for each token; higher ones are merged first. Of no meaning to `gpt2`.
+    /// `ggml.scores`: a score for each token; higher ones are merged first. Of no meaning to
+    /// `gpt2`.
     pub scores: Vec<f32>,
     /// `ggml.token_type`: a type for each token: 1 normal, 2 unknown, 3 control, 4 user-defined,
     /// 5 unused, 6 byte. Any other counts as normal. Without the list the tokens that the ids below
@@ -237,8 +241,8 @@ impl GgufVocabulary {
         self.valid(self.unknown_token_id.or(self.default_id(0)))
     }
 
-    /// Where `SentencePiece` has its special tokens unless told otherwise. llama.cpp has defaults for
-    /// `gpt2` too (11 begins and ends), which are a comma to most vocabularies and not followed.
+    /// Where `SentencePiece` has its special tokens unless told otherwise. llama.cpp has a default
+    /// for `gpt2` too, which is not followed: 11 begins and ends, a piece of text in most files.
     fn default_id(&self, id: u32) -> Option<u32> {
         (self.model == "llama").then_some(id)
     }

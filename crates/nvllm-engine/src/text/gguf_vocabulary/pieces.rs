@@ -68,7 +68,8 @@ impl<'a> Pieces<'a> {
         place.is_ok_and(|place| special(self.pieces[place].2))
     }
 
-    /// The vocabulary of a `tokenizer.json`. Added tokens are among it, so that they keep their ids.
+    /// The vocabulary of a `tokenizer.json`. Added tokens are among it, so that they keep their
+    /// ids.
     pub(super) fn vocab(&self) -> Value {
         self.pieces.iter().map(|&(id, piece, _)| (piece.to_owned(), id.into())).collect::<Map<_, _>>().into()
     }
@@ -100,9 +101,8 @@ fn kind(vocabulary: &GgufVocabulary, id: u32) -> Kind {
         Some(4) => Kind::UserDefined,
         Some(5) => Kind::Unused,
         Some(6) => Kind::Byte,
-        Some(_) => Kind::Normal,
         None if named(vocabulary, id) => Kind::Control,
-        None => Kind::Normal,
+        _ => Kind::Normal,
     }
 }
 

@@ -3,11 +3,10 @@
 //! `SentencePiece` joins the two neighbours that make the piece of the highest score. A
 //! `tokenizer.json` says so with merges: each piece, split in every way into two pieces, the
 //! highest score first. Among equal scores (Llama 2's runs of blanks all have -1e9) the lower id is
-//! first, then the lower id of the left part, then of the right part. Published files have two
-//! orders there, which give the same tokens; the test beside this tree compares both.
+//! first, then the lower id of the left part, then of the right part. Mistral's file has that
+//! order, Llama 2's goes by the parts at once; both give the same tokens.
 //!
-//! Source: `SentencePieceExtractor` and `generate_merges` in transformers'
-//! `convert_slow_tokenizer.py`.
+//! Source: `SentencePieceExtractor` in `convert_slow_tokenizer.py` of transformers 4.
 
 use std::cmp::Reverse;
 

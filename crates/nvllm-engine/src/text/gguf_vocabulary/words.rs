@@ -79,6 +79,7 @@ fn llama_cpp_default() -> Value {
     ])
 }
 
-fn in_order<const N: usize>(steps: [Value; N]) -> Value {
-    json!({"type": "Sequence", "pretokenizers": steps.to_vec()})
+fn in_order(steps: impl IntoIterator<Item = Value>) -> Value {
+    let steps: Vec<Value> = steps.into_iter().collect();
+    json!({"type": "Sequence", "pretokenizers": steps})
 }
