@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 
 use nvllm_sched::TenantId;
 
-use crate::{EngineError, LoadOptions, Result};
+use crate::{EngineError, LoadOptions, Result, Tenant};
 
 /// Counts of requests, changed by callers as they submit and by the engine's threads as requests
 /// get slots and end.
 #[derive(Debug)]
 pub(crate) struct Backlog {
-    /// One for each tenant.
-    bounds: Vec<Bounds>,
+    /// Of all tenants together.
+    bounds: Bounds,
     counts: Mutex<Counts>,
     idle: Condvar,
 }
@@ -29,10 +29,25 @@ struct Bounds {
 #[derive(Debug)]
 struct Counts {
     draining: bool,
-    /// Taken, without a slot, by tenant.
-    waiting: Vec<Waiting>,
+    /// By the tenant's id.
+    tenants: Vec<Part>,
     /// Taken, and their client has not been told the end.
     open: usize,
+}
+
+/// What a tenant has of the queue.
+#[derive(Debug)]
+struct Part {
+    tenant: Tenant,
+    bounds: Bounds,
+    /// Taken, without a slot.
+    waiting: Waiting,
+}
+
+impl Part {
+    fn admits(&self, prompt_len: usize) -> bool {
+        self.bounds.admit(self.waiting, prompt_len)
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -61,7 +76,7 @@ pub(crate) struct Queued {
 impl Drop for Queued {
     fn drop(&mut self) {
         let mut counts = self.backlog.lock();
-        let waiting = &mut counts.waiting[self.tenant.0 as usize];
+        let waiting = &mut counts.tenants[self.tenant.0 as usize].waiting;
         waiting.requests = waiting.requests.saturating_sub(1);
         waiting.tokens = waiting.tokens.saturating_sub(self.prompt_len);
     }
@@ -87,20 +102,49 @@ impl Backlog {
         if let Some(tenant) = options.tenants.iter().find(|tenant| tenant.weight == 0) {
             return refused(format!("gives {:?} a weight of 0; give 1 or more", tenant.name));
         }
-        let sum: u128 = options.tenants.iter().map(|tenant| u128::from(tenant.weight)).sum();
-        if sum == 0 {
+        if options.tenants.is_empty() {
             return refused("is empty; give at least one".into());
         }
-        // What remains of the division is nobody's.
-        let part = |bound: usize, weight: u32| (bound as u128 * u128::from(weight) / sum).max(1) as usize;
         let [requests, tokens] = bounds.map(|(_, bound)| bound);
-        let bounds = options.tenants.iter().map(|tenant| Bounds {
-            requests: part(requests, tenant.weight),
-            tokens: part(tokens, tenant.weight),
-        });
-        let waiting = vec![Waiting::default(); options.tenants.len()];
-        let counts = Mutex::new(Counts { draining: false, waiting, open: 0 });
-        Ok(Self { bounds: bounds.collect(), counts, idle: Condvar::new() })
+        let bounds = Bounds { requests, tokens };
+        let part = |tenant: &Tenant| Part { tenant: tenant.clone(), bounds, waiting: Waiting::default() };
+        let mut tenants: Vec<Part> = options.tenants.iter().map(part).collect();
+        divide(bounds, &mut tenants);
+        let counts = Mutex::new(Counts { draining: false, tenants, open: 0 });
+        Ok(Self { bounds, counts, idle: Condvar::new() })
+    }
+
+    /// The tenant of this name, the first if none is given.
+    ///
+    /// Errors if it is not known.
+    pub(crate) fn tenant(&self, name: Option<&str>) -> Result<TenantId> {
+        let Some(name) = name else { return Ok(TenantId::default()) };
+        let counts = self.lock();
+        let position = counts.tenants.iter().position(|part| part.tenant.name == name);
+        position.map(|at| TenantId(at as u32)).ok_or_else(|| {
+            let known: Vec<&str> = counts.tenants.iter().map(|part| part.tenant.name.as_str()).collect();
+            let problem = format!("is {name:?}; those that are known: {}", known.join(", "));
+            EngineError::RequestField { field: "tenant", problem }
+        })
+    }
+
+    /// Makes a tenant known, and calls `announce` before anybody can enter as that tenant. Does
+    /// nothing if it is known already.
+    ///
+    /// Errors if its weight is 0.
+    pub(crate) fn add_tenant(&self, tenant: &Tenant, announce: impl FnOnce()) -> Result<()> {
+        if tenant.weight == 0 {
+            let problem = format!("gives {:?} a weight of 0; give 1 or more", tenant.name);
+            return Err(EngineError::Option { option: "tenants", problem });
+        }
+        let mut counts = self.lock();
+        if counts.tenants.iter().all(|part| part.tenant.name != tenant.name) {
+            announce();
+            let part = Part { tenant: tenant.clone(), bounds: self.bounds, waiting: Waiting::default() };
+            counts.tenants.push(part);
+            divide(self.bounds, &mut counts.tenants);
+        }
+        Ok(())
     }
 
     /// Takes a request into the queue.
@@ -113,7 +157,8 @@ impl Backlog {
         if counts.draining {
             return Err(EngineError::Draining);
         }
-        let (bounds, waiting) = (self.bounds[tenant.0 as usize], &mut counts.waiting[tenant.0 as usize]);
+        let part = &mut counts.tenants[tenant.0 as usize];
+        let (bounds, waiting) = (part.bounds, &mut part.waiting);
         let tokens = waiting.tokens.saturating_add(prompt_len);
         if !bounds.admit(*waiting, prompt_len) {
             return Err(EngineError::QueueFull {
@@ -130,8 +175,7 @@ impl Backlog {
 
     /// Whether no tenant can enter, not even with the shortest prompt.
     pub(crate) fn is_full(&self) -> bool {
-        let counts = self.lock();
-        self.bounds.iter().zip(&counts.waiting).all(|(bounds, waiting)| !bounds.admit(*waiting, 1))
+        self.lock().tenants.iter().all(|part| !part.admits(1))
     }
 
     /// A request's client was told the end, or is gone.
@@ -155,7 +199,7 @@ impl Backlog {
     /// Requests that wait for a slot, and the tokens of their prompts.
     pub(crate) fn waiting(&self) -> (usize, usize) {
         let counts = self.lock();
-        let sum = |of: fn(&Waiting) -> usize| counts.waiting.iter().map(of).sum();
+        let sum = |of: fn(&Waiting) -> usize| counts.tenants.iter().map(|part| of(&part.waiting)).sum();
         (sum(|waiting| waiting.requests), sum(|waiting| waiting.tokens))
     }
 
@@ -180,10 +224,20 @@ impl Backlog {
     }
 }
 
+/// Gives each tenant its part of the queue's bounds.
+fn divide(all: Bounds, parts: &mut [Part]) {
+    let sum: u128 = parts.iter().map(|part| u128::from(part.tenant.weight)).sum();
+    for part in parts {
+        let weight = u128::from(part.tenant.weight);
+        // What remains of the division is nobody's.
+        let share = |bound: usize| (bound as u128 * weight / sum.max(1)).max(1) as usize;
+        part.bounds = Bounds { requests: share(all.requests), tokens: share(all.tokens) };
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Tenant;
 
     const FIRST: TenantId = TenantId(0);
 
@@ -239,6 +293,25 @@ mod tests {
         // However small the part, one request fits.
         let light = tenants(&[("a", 1_000_000), ("b", 1)]).unwrap();
         light.enter(TenantId(1), 1 << 30).unwrap();
+    }
+
+    #[test]
+    fn a_tenant_that_comes_later_has_its_part() {
+        let queue = tenants(&[("a", 1)]).unwrap();
+        let name = |name: &str| Tenant { name: name.into(), weight: 1 };
+        let _a: Vec<_> = (0..8).map(|_| queue.enter(FIRST, 1).unwrap()).collect();
+        assert!(queue.is_full() && queue.tenant(Some("b")).is_err());
+        let mut announced = 0;
+        for _ in 0..2 {
+            queue.add_tenant(&name("b"), || announced += 1).unwrap();
+        }
+        assert_eq!(announced, 1, "the second time it is known");
+        assert!(!queue.is_full());
+        let b = queue.tenant(Some("b")).unwrap();
+        let _b: Vec<_> = (0..4).map(|_| queue.enter(b, 1).unwrap()).collect();
+        let message = queue.enter(b, 1).unwrap_err().to_string();
+        assert!(message.contains("4 of 4 requests"), "{message}");
+        assert!(queue.add_tenant(&Tenant { weight: 0, ..name("c") }, || unreachable!()).is_err());
     }
 
     #[test]

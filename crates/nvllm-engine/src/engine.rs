@@ -15,7 +15,7 @@ use crate::text_stage::{Client, Message};
 use crate::validator::Checked;
 use crate::{
     AsyncRequestStream, Embedding, EngineBuilder, EngineError, EngineStats, EventSink, Generated, Health,
-    Model, Request, RequestId, RequestStream, Result,
+    Model, Request, RequestId, RequestStream, Result, Tenant,
 };
 
 /// What was loaded, and under which limits.
@@ -117,7 +117,9 @@ impl Engine {
     pub fn submit(&self, request: Request, sink: Box<dyn EventSink>) -> Result<RequestId> {
         let submitted = Instant::now();
         let embed = request.embed;
-        let Checked { new, n, masks, texts } = self.shared.loaded()?.validator.check(request, submitted)?;
+        let loaded = self.shared.loaded()?;
+        let tenant = self.shared.backlog.tenant(request.tenant.as_deref())?;
+        let Checked { new, n, masks, texts } = loaded.validator.check(request, tenant, submitted)?;
         let prompt_len = new.prompt.len();
         let queued = self.shared.backlog.enter(new.tenant, prompt_len)?;
         let id = RequestId(NEXT_ID.fetch_add(1, Ordering::Relaxed));
@@ -246,6 +248,17 @@ impl Engine {
     pub fn abort(&self, id: RequestId) {
         // If the text thread is gone, so is the request.
         let _ = self.stage.send(Message::Abort(id));
+    }
+
+    /// Makes a tenant known that the [options](crate::LoadOptions::tenants) did not name, with its
+    /// share beside the others', whose parts of the queue become smaller. One that is known stays
+    /// as it is. Returns at once, while the model is being loaded too.
+    ///
+    /// Errors if its weight is 0.
+    pub fn add_tenant(&self, tenant: &Tenant) -> Result<()> {
+        let weight = tenant.weight;
+        // If the device thread is gone, nobody is served.
+        self.shared.backlog.add_tenant(tenant, || drop(self.commands.send(Command::AddTenant { weight })))
     }
 
     /// Forgets every prefix that the KV cache has: requests that are submitted from now on compute

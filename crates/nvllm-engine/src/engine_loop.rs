@@ -33,6 +33,8 @@ pub(crate) enum Command {
     Submit { id: RequestId, new: Box<NewSequence>, n: usize, masks: Vec<Box<dyn TokenMask>>, queued: Queued },
     /// End a choice, or all choices, whose client has the end already; it may have ended here too.
     Finish { id: RequestId, choice: Option<usize>, reason: FinishReason },
+    /// Make one more tenant known, behind those that are.
+    AddTenant { weight: u32 },
     /// Forget what the prefix cache has.
     ResetPrefixCache,
     /// Measure the backend's read bandwidth, in bytes a second.
@@ -97,7 +99,6 @@ impl EngineLoop {
             vocab_size: model.spec.vocab_size,
             request_limits,
             sched: config,
-            tenants: options.tenants.iter().map(|tenant| tenant.name.clone()).collect(),
             embeddings,
             epoch,
             tokenizer: model.tokenizer.clone(),
@@ -174,6 +175,7 @@ impl EngineLoop {
         match command {
             Command::Submit { id, new, n, masks, queued } => self.submit(id, &new, n, masks, queued),
             Command::Finish { id, choice, reason } => self.finish(id, choice, reason),
+            Command::AddTenant { weight } => self.sched.add_tenant(weight),
             Command::ResetPrefixCache => self.sched.reset_prefix_cache(),
             Command::Bandwidth { reply } => drop(reply.send(self.read_bandwidth())),
             Command::Stop => return ControlFlow::Break(()),

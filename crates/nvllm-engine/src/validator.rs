@@ -18,8 +18,6 @@ pub(crate) struct Validator {
     pub(crate) vocab_size: usize,
     pub(crate) request_limits: RequestLimits,
     pub(crate) sched: SchedConfig,
-    /// Their names, in the order of the scheduler's weights.
-    pub(crate) tenants: Vec<String>,
     /// The program of hidden states; `None` if the model was loaded without it.
     pub(crate) embeddings: Option<EntryId>,
     /// Where the scheduler counts deadlines from.
@@ -39,11 +37,11 @@ pub(crate) struct Checked {
 }
 
 impl Validator {
-    /// What `request`, submitted at `now`, asks for.
+    /// What `request` of `tenant`, submitted at `now`, asks for.
     ///
     /// Errors if the request could not run even alone. What passes, the scheduler takes, and no
     /// step is refused for it: a step that the backend refuses would fail every request in it.
-    pub(crate) fn check(&self, mut request: Request, now: Instant) -> Result<Checked> {
+    pub(crate) fn check(&self, mut request: Request, tenant: TenantId, now: Instant) -> Result<Checked> {
         self.request_limits.check(&request.sampling)?;
         request.sampling.check(self.vocab_size)?;
         let vocab_size = self.vocab_size;
@@ -57,11 +55,6 @@ impl Validator {
         if let Some(late) = request.deadline.and_then(|at| now.checked_duration_since(at)) {
             return refused("deadline", format!("passed {} s ago; give one to come", late.as_secs_f64()));
         }
-        let position = |name: &String| self.tenants.iter().position(|tenant| tenant == name);
-        let Some(tenant) = request.tenant.as_ref().map_or(Some(0), position) else {
-            let (name, known) = (request.tenant.as_deref().unwrap_or_default(), self.tenants.join(", "));
-            return refused("tenant", format!("is {name:?}; those that are known: {known}"));
-        };
         request.check_embed()?;
         let n = request.num_choices();
         let prompt = std::mem::take(&mut request.prompt);
@@ -80,12 +73,13 @@ impl Validator {
         }
         new.priority = request.priority;
         new.positions = request.positions.take().map(Into::into);
-        new.tenant = TenantId(tenant as u32);
         new.cache_salt = request.cache_salt.take().map(Into::into);
         let lists = TokenLists::new(&mut request, vocab_size)?;
         new.masked = lists.is_some();
         new.deadline = request.deadline.map(|at| at.saturating_duration_since(self.epoch));
         new.check(n, &self.sched)?;
+        // Behind that check, which knows only the tenants that there were at the start.
+        new.tenant = tenant;
         // An embedding has no text.
         let tokenizer = self.tokenizer.as_ref().filter(|_| !request.embed);
         let texts = (0..n).map(|_| TextStream::new(tokenizer, &request));

@@ -58,6 +58,12 @@ impl Queue {
         Self { classes: BTreeMap::new(), weights: weights.to_vec(), quantum: quantum as i64, len: 0 }
     }
 
+    /// Makes one more tenant known, behind those that are, of a weight that is not 0.
+    pub(crate) fn add_tenant(&mut self, weight: u32) {
+        self.weights.push(weight);
+        self.classes.values_mut().for_each(|class| class.lines.push(Line::default()));
+    }
+
     pub(crate) const fn len(&self) -> usize {
         self.len
     }
@@ -193,6 +199,19 @@ mod tests {
         let (mut queue, places) = filled(&[1, 1], 8, &seqs);
         let order: Vec<u64> = std::iter::from_fn(|| serve(&mut queue, &places, 5)).collect();
         assert_eq!(order, [1, 2, 11, 12, 3, 4, 5, 6, 7, 8, 9, 10]);
+    }
+
+    #[test]
+    fn a_tenant_that_comes_later_has_its_turns() {
+        let seqs: Vec<_> = (1..=10).map(|seq| (seq, place(0, 0))).collect();
+        let (mut queue, mut places) = filled(&[1], 8, &seqs);
+        assert_eq!(serve(&mut queue, &places, 5), Some(1));
+        queue.add_tenant(1);
+        queue.push(place(0, 1), SeqId(11));
+        places.insert(11, place(0, 1));
+        let order: Vec<u64> = std::iter::from_fn(|| serve(&mut queue, &places, 5)).collect();
+        // Behind what was left of the turn, and one more of two sequences.
+        assert_eq!(order, [2, 3, 4, 5, 11, 6, 7, 8, 9, 10]);
     }
 
     #[test]

@@ -273,6 +273,13 @@ impl Scheduler {
         }
     }
 
+    /// Makes one more tenant known, whose id is the number of those that are. A weight of 0 counts
+    /// as 1.
+    pub fn add_tenant(&mut self, weight: u32) {
+        self.config.tenant_weights.push(weight.max(1));
+        self.queue.add_tenant(weight.max(1));
+    }
+
     /// Forgets all prefixes: no sequence that is admitted from now on finds what was computed
     /// before. Those that run keep their blocks, which others no longer find, and what they go on
     /// to compute from them is not found either.

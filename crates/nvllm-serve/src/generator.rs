@@ -1,6 +1,8 @@
 //! What the server asks of an engine.
 
-use nvllm_engine::{Engine, EngineError, EngineInfo, EngineStats, EventSink, Health, Request, RequestId};
+use nvllm_engine::{
+    Engine, EngineError, EngineInfo, EngineStats, EventSink, Health, Request, RequestId, Tenant,
+};
 
 /// What generates the tokens that the server sends: an [`Engine`] of this process, or what stands
 /// in its place (a recorded one, one that injects faults, one that is elsewhere).
@@ -24,6 +26,8 @@ pub trait Generator: Send + Sync {
     fn info(&self) -> Option<&EngineInfo>;
     /// Counts for metrics.
     fn stats(&self) -> EngineStats;
+    /// Makes a tenant known; one that is known stays as it is.
+    fn add_tenant(&self, name: &str);
     /// Takes a request, or errors as [`Engine::submit`] does.
     fn submit(&self, request: Request, sink: Box<dyn EventSink>) -> Result<RequestId, EngineError>;
     /// Ends a request, wherever it is; one that has ended is left as it is.
@@ -53,6 +57,11 @@ impl Generator for Engine {
 
     fn stats(&self) -> EngineStats {
         self.stats()
+    }
+
+    fn add_tenant(&self, name: &str) {
+        // Refused for a weight of 0 only.
+        let _ = Self::add_tenant(self, &Tenant { name: name.to_owned(), weight: 1 });
     }
 
     fn submit(&self, request: Request, sink: Box<dyn EventSink>) -> Result<RequestId, EngineError> {

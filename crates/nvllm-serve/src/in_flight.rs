@@ -17,8 +17,6 @@ use crate::generator::Generator;
 /// tenant whose API key it came with, and counts its tokens for the log.
 pub struct InFlight {
     generator: Arc<dyn Generator>,
-    /// Tenants that it knows.
-    tenants: Vec<String>,
     open: Arc<Open>,
 }
 
@@ -84,10 +82,17 @@ impl EventSink for CountedSink {
 }
 
 impl InFlight {
-    /// What `generator` does, observed. It knows these `tenants`: a key that got its name later
-    /// counts as one without.
-    pub fn new(generator: Arc<dyn Generator>, tenants: Vec<String>) -> Self {
-        Self { generator, tenants, open: Arc::default() }
+    /// What `generator` does, observed.
+    pub fn new(generator: Arc<dyn Generator>) -> Self {
+        Self { generator, open: Arc::default() }
+    }
+
+    /// Whose request is being worked on; the generator knows that tenant then, even if the name of
+    /// its key came after the start.
+    fn tenant(&self) -> Option<String> {
+        let tenant = context::current()?.tenant()?.to_owned();
+        self.generator.add_tenant(&tenant);
+        Some(tenant)
     }
 
     /// Requests that have not ended.
@@ -117,6 +122,8 @@ impl Generator for InFlight {
     }
 
     fn is_full(&self) -> bool {
+        // A tenant that is new has room where all others have none.
+        self.tenant();
         self.generator.is_full()
     }
 
@@ -136,12 +143,13 @@ impl Generator for InFlight {
         self.generator.reset_prefix_cache();
     }
 
+    fn add_tenant(&self, name: &str) {
+        self.generator.add_tenant(name);
+    }
+
     fn submit(&self, mut request: Request, sink: Box<dyn EventSink>) -> Result<RequestId, EngineError> {
         let context = context::current();
-        let tenant = context.as_ref().and_then(|context| context.tenant());
-        if let Some(tenant) = tenant.filter(|name| self.tenants.iter().any(|known| known == name)) {
-            request.tenant = Some(tenant.to_owned());
-        }
+        request.tenant = self.tenant().or(request.tenant);
         let ticket = self.open.enter();
         let number = ticket.number;
         let id = self.generator.submit(request, Box::new(CountedSink { sink, context, _ticket: ticket }))?;

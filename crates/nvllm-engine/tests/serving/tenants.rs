@@ -53,6 +53,26 @@ fn what_cannot_be_met_is_refused_by_name() {
 }
 
 #[test]
+fn a_tenant_may_come_while_others_are_served() {
+    in_time(|| {
+        let (engine, steps) = start_stepwise(&options());
+        let first = engine.stream(request(2, 1)).unwrap();
+        steps.wait_for_step();
+        let flood: Vec<_> = (0..6).map(|_| engine.stream(request(2, 1)).unwrap()).collect();
+        let late = || engine.stream(of("late", 1));
+        assert!(late().is_err());
+        engine.add_tenant(&Tenant { name: "late".into(), weight: 1 }).unwrap();
+        let late = late().unwrap();
+        drop(steps);
+        assert_eq!(end(first).reason, FinishReason::Length);
+        let late = end(late);
+        assert_eq!(late.reason, FinishReason::Length);
+        let times = flood.into_iter().map(|stream| end(stream).queue_time.unwrap());
+        assert!(times.filter(|time| Some(*time) > late.queue_time).count() >= 3);
+    });
+}
+
+#[test]
 fn tenants_are_checked_before_anything_is_loaded() {
     let builder = |tenants| {
         let model: std::sync::Arc<Model> = crate::support::model();

@@ -1,6 +1,6 @@
 //! A server whose tokens are scripted, and calls to it without a socket.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
@@ -72,6 +72,8 @@ pub(crate) struct Scripted {
     /// Requests without an end, by id.
     pub(crate) open: Mutex<BTreeMap<u64, Box<dyn EventSink>>>,
     pub(crate) aborted: Mutex<Vec<u64>>,
+    /// Tenants that were made known.
+    pub(crate) tenants: Mutex<BTreeSet<String>>,
     /// What it says that it has counted.
     pub(crate) stats: Mutex<EngineStats>,
     /// How often its prefix cache was reset.
@@ -88,6 +90,7 @@ impl Scripted {
             asked: Mutex::default(),
             open: Mutex::default(),
             aborted: Mutex::default(),
+            tenants: Mutex::default(),
             stats: Mutex::default(),
             num_resets: AtomicU64::new(0),
             info: info(),
@@ -204,6 +207,10 @@ impl Generator for Scripted {
 
     fn stats(&self) -> EngineStats {
         *self.stats.lock().unwrap()
+    }
+
+    fn add_tenant(&self, name: &str) {
+        self.tenants.lock().unwrap().insert(name.to_owned());
     }
 
     fn submit(&self, request: Request, mut sink: Box<dyn EventSink>) -> Result<RequestId, EngineError> {

@@ -24,8 +24,7 @@ fn a_key_opens_and_its_name_is_the_tenant() {
         ("authorization: bearer  sk-alice\r\n", Some("alice")),
         ("x-api-key: sk-alice\r\n", Some("alice")),
         ("Authorization: Bearer sk-plain\r\n", None),
-        // The engine does not know that one.
-        ("Authorization: Bearer sk-new\r\n", None),
+        ("Authorization: Bearer sk-new\r\n", Some("new")),
     ] {
         // A large body is worked on elsewhere, and is no less its tenant's.
         let large = json!({ "model": "tiny", "prompt": "hi", "user": "x".repeat(100_000) });
@@ -33,6 +32,9 @@ fn a_key_opens_and_its_name_is_the_tenant() {
             let answer = server.send(&post("/v1/completions", header, body)).answer();
             assert_eq!(answer.status, 200, "{header}: {}", answer.body);
             assert_eq!(server.engine.last().tenant.as_deref(), tenant, "{header}");
+            // However late the key got its name, the engine knows whose it is.
+            let known = server.engine.tenants.lock().unwrap();
+            assert!(tenant.is_none_or(|tenant| known.contains(tenant)), "{known:?}");
         }
     }
 }

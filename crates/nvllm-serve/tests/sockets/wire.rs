@@ -40,7 +40,7 @@ impl Running {
     pub(crate) fn loading(script: Script, options: ServerOptions) -> Self {
         let listener = nvllm_serve::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let engine = Scripted::new(script);
-        let in_flight = Arc::new(InFlight::new(engine.clone(), vec!["alice".into()]));
+        let in_flight = Arc::new(InFlight::new(engine.clone()));
         let server = Server::start(listener, options).unwrap();
         let address = server.address();
         Self { server, engine, in_flight, address }

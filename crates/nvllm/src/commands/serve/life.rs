@@ -121,13 +121,12 @@ impl Loading {
         let shown = bar.clone();
         let asked = self.options.max_model_len;
         let progress = move |LoadProgress { done, total }: LoadProgress| shown.set(done as u64, total as u64);
-        let tenants = self.options.tenants.iter().map(|tenant| tenant.name.clone()).collect();
         let engine = Engine::builder(Arc::clone(&model), backends::factory(&self.args.device))
             .options(self.options)
             .progress(progress)
             .spawn()?;
         let engine = Arc::new(engine);
-        let in_flight = Arc::new(InFlight::new(Arc::clone(&engine) as Arc<dyn Generator>, tenants));
+        let in_flight = Arc::new(InFlight::new(Arc::clone(&engine) as Arc<dyn Generator>));
         let _ = events.send(ServerEvent::Opened { model: Arc::clone(&model), in_flight });
         let loaded = engine.wait_until_loaded();
         bar.end();
