@@ -3,6 +3,7 @@
 
 mod clients;
 mod connections;
+mod device;
 mod doors;
 mod ends;
 mod spans;
