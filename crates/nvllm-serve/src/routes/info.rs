@@ -22,6 +22,7 @@ pub(crate) async fn server_info(State(app): State<App>) -> Json<ServerInfo> {
         tokenizer_path: app.served.root.clone(),
         max_model_len: app.max_model_len(),
         max_num_seqs: app.generator.info().map(|info| info.limits.seqs),
+        device: app.generator.info().map(|info| info.backend.device.clone()),
         version: env!("CARGO_PKG_VERSION"),
     })
 }

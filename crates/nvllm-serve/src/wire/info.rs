@@ -69,6 +69,8 @@ pub(crate) struct ServerInfo {
     pub(crate) max_model_len: Option<usize>,
     /// Choices of requests that run at once; null until the model is loaded.
     pub(crate) max_num_seqs: Option<usize>,
+    /// What computes; null until the model is loaded.
+    pub(crate) device: Option<String>,
     pub(crate) version: &'static str,
 }
 

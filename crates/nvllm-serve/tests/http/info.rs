@@ -14,7 +14,10 @@ async fn a_router_learns_the_name_under_both_paths() {
         let info = get(&router, path).await.json();
         assert_eq!(info["served_model_name"], "tiny", "{path}");
         assert_eq!((&info["max_model_len"], &info["max_num_seqs"]), (&json!(4096), &json!(8)));
-        assert!(info["model_path"].is_string() && info["version"].is_string(), "{info}");
+        assert!(
+            info["model_path"].is_string() && info["device"].is_string() && info["version"].is_string(),
+            "{info}"
+        );
     }
     for path in ["/model_info", "/get_model_info"] {
         let info = get(&router, path).await.json();
