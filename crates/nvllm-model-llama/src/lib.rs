@@ -17,24 +17,24 @@ use config::Config;
 
 /// Llama's entry in the model registry.
 pub const LLAMA: ModelFamily =
-    ModelFamily { architectures: &["LlamaForCausalLM"], build: |hf| record("Llama", Config::llama(hf)?) };
+    ModelFamily { architectures: &["LlamaForCausalLM"], build: |hf| record("Llama", &Config::llama(hf)?) };
 
 /// Mistral's entry in the model registry.
 pub const MISTRAL: ModelFamily = ModelFamily {
     architectures: &["MistralForCausalLM"],
-    build: |hf| record("Mistral", Config::mistral(hf)?),
+    build: |hf| record("Mistral", &Config::mistral(hf)?),
 };
 
 /// Qwen2's entry in the model registry.
 pub const QWEN2: ModelFamily =
-    ModelFamily { architectures: &["Qwen2ForCausalLM"], build: |hf| record("Qwen2", Config::qwen2(hf)?) };
+    ModelFamily { architectures: &["Qwen2ForCausalLM"], build: |hf| record("Qwen2", &Config::qwen2(hf)?) };
 
 /// Records the model, with the labels that [`causal_lm`] gives.
-fn record(name: &str, config: Config) -> Result<ModelSpec> {
+fn record(name: &str, config: &Config) -> Result<ModelSpec> {
     let decoder = &config.decoder;
     let mut b = SpecBuilder::new();
     let kv = decoder.kv_layers(&mut b, &config.windows);
-    let declare = |b: &mut SpecBuilder, i| layer(b, &config, i, kv[i]);
+    let declare = |b: &mut SpecBuilder, i| layer(b, config, i, kv[i]);
     causal_lm(name, &decoder.ends(), b, declare, |layer, p, h| layer.record(p, h, decoder.eps))
 }
 

@@ -133,7 +133,7 @@ impl ServerBench {
     /// answer twice, streamed and whole, of the length that was asked for.
     ///
     /// Errors if it cannot be reached or does not.
-    pub fn start(settings: ServerSettings, asked: RequestSettings, display: Display) -> Result<Self> {
+    pub fn start(settings: &ServerSettings, asked: RequestSettings, display: Display) -> Result<Self> {
         let runtime = runtime()?;
         let mut client = Client::new(&settings.url, settings.api_key.as_deref())?;
         let about = runtime.block_on(client.about(settings.model.as_deref()))?;

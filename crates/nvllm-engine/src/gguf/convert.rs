@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::vocabulary;
 use crate::checkpoint::Checkpoint;
 use crate::hub::{ModelFiles, Weights};
+use crate::text::GgufVocabulary;
 use crate::{EngineError, LoadProgress, Result, registry};
 
 /// Writes the GGUF model of `files` into the directory `out`, which is made and has to be empty.
@@ -36,7 +37,7 @@ pub fn convert(files: &ModelFiles, out: &Path, dtype: DType, progress: &dyn Fn(L
     let checkpoint = Checkpoint::new(config, spec, gguf.weights()?)?;
     let vocabulary = vocabulary::read(gguf.metadata())?;
     let tokenizer = vocabulary.as_ref().map(|vocabulary| vocabulary.tokenizer_json(path)).transpose()?;
-    let ends = vocabulary.as_ref().map(|vocabulary| vocabulary.end_token_ids()).unwrap_or_default();
+    let ends = vocabulary.as_ref().map(GgufVocabulary::end_token_ids).unwrap_or_default();
     make_empty(out)?;
     let config = checkpoint.config.clone().with("torch_dtype", name(dtype));
     write_json(out, "config.json", &config.to_json())?;
@@ -59,14 +60,14 @@ const fn name(dtype: DType) -> &'static str {
     }
 }
 
-fn failed(path: &Path, cause: std::io::Error) -> EngineError {
+fn failed(path: &Path, cause: &std::io::Error) -> EngineError {
     EngineError::WriteFile { path: path.to_path_buf(), problem: cause.to_string() }
 }
 
 /// Makes the directory. What is there already is nobody's to overwrite.
 fn make_empty(out: &Path) -> Result<()> {
-    std::fs::create_dir_all(out).map_err(|cause| failed(out, cause))?;
-    let first = std::fs::read_dir(out).map_err(|cause| failed(out, cause))?.next();
+    std::fs::create_dir_all(out).map_err(|cause| failed(out, &cause))?;
+    let first = std::fs::read_dir(out).map_err(|cause| failed(out, &cause))?.next();
     match first {
         None => Ok(()),
         Some(_) => Err(EngineError::WriteFile {
@@ -78,7 +79,7 @@ fn make_empty(out: &Path) -> Result<()> {
 
 fn write_json(out: &Path, file: &str, value: &Value) -> Result<()> {
     let path = out.join(file);
-    std::fs::write(&path, format!("{value:#}\n")).map_err(|cause| failed(&path, cause))
+    std::fs::write(&path, format!("{value:#}\n")).map_err(|cause| failed(&path, &cause))
 }
 
 /// One tensor, made when it is written.
@@ -162,5 +163,5 @@ fn write_weights(
         let _ = std::fs::remove_file(&part);
         return Err(error);
     }
-    std::fs::rename(&part, path).map_err(|cause| failed(path, cause))
+    std::fs::rename(&part, path).map_err(|cause| failed(path, &cause))
 }

@@ -5,6 +5,9 @@ use nvllm_gguf::Metadata;
 use crate::Result;
 use crate::text::GgufVocabulary;
 
+/// Templates beside the default one.
+const NAMED: &str = "tokenizer.chat_template.";
+
 /// What the metadata say of the tokenizer; none, if there is none.
 pub(super) fn read(metadata: &Metadata) -> Result<Option<GgufVocabulary>> {
     let ggml = |key: &str| format!("tokenizer.ggml.{key}");
@@ -14,7 +17,6 @@ pub(super) fn read(metadata: &Metadata) -> Result<Option<GgufVocabulary>> {
     };
     // What is no id (-1 in some files) names nothing.
     let id = |key: &str| -> Option<u32> { u32::try_from(metadata.u64_opt(&ggml(key)).ok()??).ok() };
-    const NAMED: &str = "tokenizer.chat_template.";
     let template = |key: &str| -> Result<Option<(String, String)>> {
         let Some(name) = key.strip_prefix(NAMED) else { return Ok(None) };
         Ok(metadata.str_opt(key)?.map(|text| (name.to_owned(), text.to_owned())))

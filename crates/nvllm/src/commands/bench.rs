@@ -203,7 +203,7 @@ fn run_over_http(args: &Bench, url: &Url) -> Result<()> {
     };
     serve::allow_many_connections();
     let display = Display::bar(workloads.len(), |line| note!("{line}"));
-    let mut bench = ServerBench::start(settings, requests(args), display)?;
+    let mut bench = ServerBench::start(&settings, requests(args), display)?;
     bench.run(&workloads, &args.records)?;
     show(&args.records, bench.run_id())
 }
