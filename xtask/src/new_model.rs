@@ -47,7 +47,8 @@ nvllm-core.workspace = true
 serde_json.workspace = true
 "#;
 
-/// Where a line goes: the file, and the text before which it is put, with the line.
+/// Where a line goes: the file, and the text before which it is put, with the line. A space of the
+/// text stands for any space: rustfmt breaks a list where it gets too long.
 const LINES: [(&str, &str, &str); 5] = [
     ("Cargo.toml", "nvllm-model-qwen3 = {", "nvllm-model-NAME = { path = \"crates/nvllm-model-NAME\" }\n"),
     (
@@ -99,6 +100,8 @@ impl Names {
             "{name} cannot be a crate's name: use lower case, digits and hyphens between"
         );
         let architecture = args.architecture.clone();
+        let mut known = nvllm_engine::registry::FAMILIES.iter().flat_map(|family| family.architectures);
+        ensure!(!known.any(|known| *known == architecture), "{architecture} is recorded already");
         ensure!(
             !architecture.is_empty() && architecture.chars().all(|c| c.is_ascii_alphanumeric()),
             "{architecture} cannot be an architecture: give what config.json names, as in GemmaForCausalLM"
@@ -136,13 +139,11 @@ impl Names {
                 Some(at) => files.remove(at).1,
                 None => read(&path)?,
             };
-            let Some((head, tail)) = text.split_once(before) else {
-                bail!(
-                    "{file} has no line with `{}`, before which a line of the new model goes",
-                    before.trim()
-                );
+            let Some(at) = find(&text, before) else {
+                bail!("{file} has no `{before}`, before which a line of the new model goes");
             };
-            files.push((path, format!("{head}{}{before}{tail}", self.fill(line))));
+            let (head, tail) = text.split_at(at);
+            files.push((path, format!("{head}{}{tail}", self.fill(line))));
         }
         for (path, text) in files {
             let parent = path.parent().unwrap_or(root);
@@ -151,6 +152,13 @@ impl Names {
         }
         Ok(())
     }
+}
+
+/// Where `wanted` begins in `text`, a space of it standing for any.
+fn find(text: &str, wanted: &str) -> Option<usize> {
+    let (first, rest) = wanted.split_once(' ').unwrap_or((wanted, ""));
+    let follows = |at: &usize| text[at + first.len()..].trim_start().starts_with(rest);
+    text.match_indices(first).map(|(at, _)| at).find(follows)
 }
 
 fn read(path: &Path) -> Result<String> {
@@ -210,12 +218,27 @@ mod tests {
     }
 
     #[test]
+    fn a_list_may_be_broken_into_lines() {
+        let row = "(\"b\", &[]), &[\n    \"a\",\n    \"b\",\n]";
+        assert_eq!(find(row, "\"a\", \"b\""), row.find("\"a\""));
+        assert_eq!(find("\"a\", \"c\", \"a\", \"b\"", "\"a\", \"b\""), Some(10));
+        assert_eq!(find(row, "\"a\", \"c\""), None);
+    }
+
+    #[test]
     fn names_that_cannot_be_change_nothing() {
         let root = copy();
         let before = fs::read_to_string(root.path().join("Cargo.toml")).unwrap();
-        for (name, architecture) in
-            [("", "X"), ("Gemma", "X"), ("a/b", "X"), ("a--b", "X"), ("2a", "X"), ("a", ""), ("a", "A B")]
-        {
+        for (name, architecture) in [
+            ("", "X"),
+            ("Gemma", "X"),
+            ("a/b", "X"),
+            ("a--b", "X"),
+            ("2a", "X"),
+            ("a", ""),
+            ("a", "A B"),
+            ("a", "LlamaForCausalLM"),
+        ] {
             assert!(command(root.path(), &args(name, architecture)).is_err(), "{name} {architecture}");
         }
         assert_eq!(fs::read_to_string(root.path().join("Cargo.toml")).unwrap(), before);

@@ -45,7 +45,8 @@ pub struct Chart {
 }
 
 impl Report {
-    /// Of all `*.jsonl` in `dir` and in its folders `logits` and `server`, each in the order of their names.
+    /// Of all `*.jsonl` in `dir` and in its folders `logits` and `server`, each in the order of
+    /// their names.
     ///
     /// Errors if a file cannot be read, or a line is no record or one that must be refused: without
     /// its correctness check, for one.

@@ -1,6 +1,6 @@
-//! Workloads of requests: what the clients of a server see, ours or any other that speaks `OpenAI`'s
-//! completions, and beside it what the engine does with the same requests in this process
-//! ([`ServerBench::alone`]), so that what HTTP costs is the difference.
+//! Workloads of requests: what the clients of a server see, ours or any other that speaks
+//! `OpenAI`'s completions, and beside it what the engine does with the same requests in this
+//! process ([`ServerBench::alone`]), so that what HTTP costs is the difference.
 //!
 //! The client is one thread, so that on a small machine it takes as little from the server as it
 //! can; the CPU time that it took is in the record. Tokens are counted by the server's own `usage`.
