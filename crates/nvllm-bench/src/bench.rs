@@ -280,6 +280,11 @@ impl Bench {
         &self.template.run
     }
 
+    /// What all records share.
+    pub(crate) const fn template(&self) -> &Record {
+        &self.template
+    }
+
     /// Opens the model.
     pub(crate) fn open(&self) -> Result<Model> {
         (self.subject.open)()

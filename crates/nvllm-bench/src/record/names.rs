@@ -90,3 +90,12 @@ pub const GOODPUT: &str = "goodput";
 pub const TTFT_P99_SECONDS: &str = "ttft_p99_seconds";
 /// Value: CPU time that the client took, in seconds.
 pub const CLIENT_CPU_SECONDS: &str = "client_cpu_seconds";
+/// Value: resident bytes of the server's process with its model loaded, before the measurements.
+pub const SERVER_REST_BYTES: &str = "server_rest_bytes";
+/// Value: resident bytes of the server's process after the first round of a soak.
+pub const SERVER_FIRST_BYTES: &str = "server_first_bytes";
+/// Value: resident bytes of the server's process after the last round of a soak.
+pub const SERVER_LAST_BYTES: &str = "server_last_bytes";
+/// Value: the most resident bytes of the server's process, looked at every second of the
+/// measurement and right after it.
+pub const SERVER_PEAK_BYTES: &str = "server_peak_bytes";

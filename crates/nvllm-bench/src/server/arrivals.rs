@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::client::Job;
+use super::answer::Job;
 use super::{ServerBench, ServerWorkload};
 use crate::prompt::draws;
 use crate::record::{Case, names};
@@ -62,7 +62,7 @@ pub(super) fn max_rate(bench: &mut ServerBench) -> Result<f64> {
     if let Some(rate) = bench.max_rate {
         return Ok(rate);
     }
-    let num = if bench.settings.quick { AT_ONCE } else { 4 * AT_ONCE };
+    let num = if bench.asked.quick { AT_ONCE } else { 4 * AT_ONCE };
     let jobs = jobs(bench, num);
     let run = bench.closed(jobs, AT_ONCE);
     if run.answers.is_empty() {
@@ -84,17 +84,18 @@ impl ServerWorkload for Arrivals {
     }
 
     fn definition(&self) -> &'static str {
-        "over HTTP: Poisson arrivals at 25 to 90 % of the most requests a second, lengths log-normal with medians of 160 \
-         and 200 tokens: latencies, and requests a second within 2,000 ms to the first token and 100 ms a token"
+        "over HTTP (--url) or by the engine alone: Poisson arrivals at 25 to 90 % of the most requests a second, \
+         lengths log-normal with medians of 160 and 200 tokens: latencies, and requests a second within 2,000 ms to \
+         the first token and 100 ms a token"
     }
 
     fn run(&self, bench: &mut ServerBench) -> Result<()> {
         let most = max_rate(bench)?;
-        let shares: &[usize] = if bench.settings.quick { &QUICK_SHARES } else { &SHARES };
+        let shares: &[usize] = if bench.asked.quick { &QUICK_SHARES } else { &SHARES };
         for &share in shares {
             let rate = most * share as f64 / 100.0;
             // Half of the time that a case may take: the last arrivals want theirs too.
-            let num = ((rate * bench.settings.case_seconds / 2.0) as usize).max(8);
+            let num = ((rate * bench.asked.case_seconds / 2.0) as usize).max(8);
             let jobs = jobs(bench, num);
             let run = bench.open(times(num, rate, share as u64).into_iter().zip(jobs).collect());
             let case = Case {

@@ -1,13 +1,13 @@
-//! One request to a server, and when its answer came.
+//! A server as its clients meet it: requests over HTTP, and when their answers came.
 
 use std::fmt;
 use std::str::FromStr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::texts::Prompt;
+use super::answer::{Answer, Job, NoAnswer};
 use crate::record::{self, OURS};
 use crate::{BenchError, Result};
 
@@ -25,56 +25,6 @@ impl FromStr for Url {
             return Err("give http://HOST:PORT: TLS would be measured with it, so put nothing between".into());
         }
         Ok(Self(url))
-    }
-}
-
-/// What is asked for.
-#[derive(Clone, Debug)]
-pub(super) struct Job {
-    pub(super) prompt: Prompt,
-    pub(super) output_len: usize,
-    /// When the client goes away, if it does.
-    pub(super) cancel_after: Option<Duration>,
-}
-
-/// A whole answer. Times are seconds from when it was sent.
-#[derive(Clone, Debug)]
-pub(super) struct Answer {
-    pub(super) prompt_tokens: usize,
-    pub(super) output_tokens: usize,
-    /// Of the first chunk with content.
-    pub(super) ttft: f64,
-    pub(super) e2el: f64,
-    /// Of every chunk with content.
-    pub(super) chunks: Vec<f64>,
-    pub(super) text: String,
-}
-
-impl Answer {
-    /// Gaps between chunks with content.
-    pub(super) fn itl(&self) -> impl Iterator<Item = f64> + '_ {
-        self.chunks.windows(2).map(|pair| pair[1] - pair[0])
-    }
-}
-
-/// What came in place of an answer.
-#[derive(Debug)]
-pub(super) enum NoAnswer {
-    /// 429 or 503: the server has no room.
-    Refused(u16),
-    /// The client went away, as it was told to.
-    Cancelled,
-    /// Anything else.
-    Failed(String),
-}
-
-impl fmt::Display for NoAnswer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Refused(status) => write!(f, "refused with status {status}"),
-            Self::Cancelled => f.write_str("cancelled"),
-            Self::Failed(reason) => f.write_str(reason),
-        }
     }
 }
 
@@ -155,16 +105,21 @@ impl Client {
         serde_json::from_value(answer["tokens"].clone()).ok()
     }
 
-    /// The sum of a metric whose name ends so, over its labels.
-    pub(super) async fn metric(&self, suffix: &str) -> Option<f64> {
-        let answer = self.http.get(self.url("/metrics")).send().await.ok()?;
-        let text = answer.error_for_status().ok()?.text().await.ok()?;
-        let values = text.lines().filter_map(|line| {
-            let (name, value) = line.rsplit_once(' ')?;
-            let name = name.split('{').next()?;
-            (!line.starts_with('#') && name.ends_with(suffix)).then(|| value.parse::<f64>().ok())?
-        });
-        values.reduce(|sum, value| sum + value)
+    /// Sums of the metrics whose names end so, over their labels, as far as there are any.
+    pub(super) async fn metrics<const N: usize>(&self, suffixes: [&str; N]) -> [Option<f64>; N] {
+        let text = async {
+            let answer = self.http.get(self.url("/metrics")).send().await.ok()?;
+            answer.error_for_status().ok()?.text().await.ok()
+        };
+        let text = text.await.unwrap_or_default();
+        suffixes.map(|suffix| {
+            let values = text.lines().filter_map(|line| {
+                let (name, value) = line.rsplit_once(' ')?;
+                let name = name.split('{').next()?;
+                (!line.starts_with('#') && name.ends_with(suffix)).then(|| value.parse::<f64>().ok())?
+            });
+            values.reduce(|sum, value| sum + value)
+        })
     }
 
     fn body(&self, job: &Job, stream: bool) -> Value {
@@ -190,14 +145,6 @@ impl Client {
     /// The answer, streamed.
     pub(super) async fn send(&self, job: &Job) -> Result<Answer, NoAnswer> {
         let sent = Instant::now();
-        let answer = self.receive(job, sent);
-        match job.cancel_after {
-            None => answer.await,
-            Some(after) => tokio::time::timeout(after, answer).await.unwrap_or(Err(NoAnswer::Cancelled)),
-        }
-    }
-
-    async fn receive(&self, job: &Job, sent: Instant) -> Result<Answer, NoAnswer> {
         let failed = |e: reqwest::Error| NoAnswer::Failed(e.to_string());
         let request = self.http.post(self.url("/v1/completions")).json(&self.body(job, true));
         let mut response = checked(request.send().await.map_err(failed)?).await?;
@@ -288,19 +235,12 @@ impl Reading {
     }
 
     fn answer(self) -> Result<Answer, NoAnswer> {
-        let (Some(usage), true, Some(&ttft), Some(&e2el)) =
-            (self.usage, self.done, self.chunks.first(), self.chunks.last())
-        else {
-            return Err(NoAnswer::Failed("the stream ended without content, usage or [DONE]".into()));
-        };
-        Ok(Answer {
-            prompt_tokens: usage.prompt_tokens,
-            output_tokens: usage.completion_tokens,
-            ttft,
-            e2el,
-            chunks: self.chunks,
-            text: self.text,
-        })
+        match self.usage {
+            Some(usage) if self.done => {
+                Answer::new((usage.prompt_tokens, usage.completion_tokens), self.chunks, self.text)
+            }
+            _ => Err(NoAnswer::Failed("the stream ended without usage or [DONE]".into())),
+        }
     }
 }
 

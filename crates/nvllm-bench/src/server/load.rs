@@ -1,12 +1,18 @@
 //! Many requests: so many at once, or each at its time.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
+use futures_util::future::{Either, select};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 
-use super::client::{Answer, Client, Job, NoAnswer};
+use super::answer::{Answer, Job, NoAnswer};
+use super::answerer::Answerer;
 use crate::host;
+
+/// How often a server is asked for its memory while it works.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What came of some requests.
 #[derive(Debug, Default)]
@@ -19,8 +25,12 @@ pub(super) struct Run {
     pub(super) failed: Vec<String>,
     /// From the first request sent to the last answer complete.
     pub(super) seconds: f64,
-    /// CPU time of the client.
+    /// CPU time of this process: of the client, and of the engine where it is alone.
     pub(super) cpu_seconds: f64,
+    /// Most resident bytes of the server, looked at every second and at the end, if it tells.
+    pub(super) peak_bytes: Option<f64>,
+    /// The same at the end.
+    pub(super) end_bytes: Option<f64>,
 }
 
 impl Run {
@@ -32,25 +42,55 @@ impl Run {
             Err(NoAnswer::Failed(reason)) => self.failed.push(reason),
         }
     }
+
+    /// Another run behind this one. Gaps between chunks are let go: they would be millions.
+    pub(super) fn add(&mut self, later: Self) {
+        self.answers.extend(later.answers);
+        self.answers.iter_mut().for_each(|answer| answer.chunks = Vec::new());
+        self.refused += later.refused;
+        self.cancelled += later.cancelled;
+        self.failed.extend(later.failed);
+        self.seconds += later.seconds;
+        self.cpu_seconds += later.cpu_seconds;
+        self.peak_bytes = self.peak_bytes.into_iter().chain(later.peak_bytes).reduce(f64::max);
+        self.end_bytes = later.end_bytes;
+    }
 }
 
-/// Times a load.
-async fn timed(load: impl Future<Output = Run>) -> Run {
+/// Times a load, and looks meanwhile at the server's memory.
+async fn timed(answerer: &Answerer, load: impl Future<Output = Run>) -> Run {
+    let peak: Cell<Option<f64>> = Cell::default();
+    let look = async || {
+        let bytes = answerer.resident_bytes().await;
+        peak.set(peak.get().into_iter().chain(bytes).reduce(f64::max));
+        bytes
+    };
+    let looking = async {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            look().await;
+        }
+    };
     let (began, cpu) = (Instant::now(), host::cpu_seconds());
-    let run = load.await;
+    let run = match select(pin!(load), pin!(looking)).await {
+        Either::Left((run, _)) => run,
+        Either::Right((never, _)) => never,
+    };
+    let seconds = began.elapsed().as_secs_f64();
     let cpu_seconds = host::cpu_seconds().zip(cpu).map_or(0.0, |(after, before)| after - before);
-    Run { seconds: began.elapsed().as_secs_f64(), cpu_seconds, ..run }
+    let end_bytes = look().await;
+    Run { seconds, cpu_seconds, peak_bytes: peak.get(), end_bytes, ..run }
 }
 
-/// Sends all jobs, `concurrency` at once: a client that has its answer sends the next.
-pub(super) async fn closed(client: &Client, jobs: Vec<Job>, concurrency: usize) -> Run {
+/// Sends all jobs, `concurrency` at once: who has an answer sends the next.
+pub(super) async fn closed(answerer: &Answerer, jobs: Vec<Job>, concurrency: usize) -> Run {
     let run = RefCell::new(Run::default());
     let jobs = RefCell::new(jobs.into_iter());
     let one = async || {
         loop {
             let job = jobs.borrow_mut().next();
             let Some(job) = job else { break };
-            let outcome = client.send(&job).await;
+            let outcome = answerer.send(&job).await;
             run.borrow_mut().push(outcome);
         }
     };
@@ -60,15 +100,15 @@ pub(super) async fn closed(client: &Client, jobs: Vec<Job>, concurrency: usize) 
         drop(clients);
         std::mem::take(&mut *run.borrow_mut())
     };
-    timed(all).await
+    timed(answerer, all).await
 }
 
 /// Sends each job at its time, whatever has become of the others.
-pub(super) async fn open(client: &Client, jobs: Vec<(Duration, Job)>) -> Run {
+pub(super) async fn open(answerer: &Answerer, jobs: Vec<(Duration, Job)>) -> Run {
     let began = tokio::time::Instant::now();
     let one = |(at, job): (Duration, Job)| async move {
         tokio::time::sleep_until(began + at).await;
-        client.send(&job).await
+        answerer.send(&job).await
     };
     let all = async {
         let mut run = Run::default();
@@ -78,5 +118,5 @@ pub(super) async fn open(client: &Client, jobs: Vec<(Duration, Job)>) -> Run {
         }
         run
     };
-    timed(all).await
+    timed(answerer, all).await
 }

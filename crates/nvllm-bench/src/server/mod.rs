@@ -1,31 +1,43 @@
-//! Workloads over HTTP: what clients of a server see, ours or any other that speaks `OpenAI`'s
-//! completions.
+//! Workloads of requests: what the clients of a server see, ours or any other that speaks
+//! `OpenAI`'s completions, and beside it what the engine does with the same requests in this
+//! process ([`ServerBench::alone`]), so that what HTTP costs is the difference.
 //!
 //! The client is one thread, so that on a small machine it takes as little from the server as it
 //! can; the CPU time that it took is in the record. Tokens are counted by the server's own `usage`.
 
+mod alone;
+mod answer;
+mod answerer;
 mod arrivals;
+mod check;
 mod client;
 mod load;
 mod overload;
 mod serve;
+mod soak;
 mod texts;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use alone::Alone;
+use answer::Job;
+use answerer::Answerer;
+use client::Client;
 pub use client::Url;
-use client::{Client, Job};
 use load::Run;
 use texts::Texts;
 
-use crate::bench::Display;
-use crate::record::{self, Case, Correctness, Record, Series, names};
+use crate::bench::{Bench, Display};
+use crate::record::{self, Case, Record, Series, names};
 use crate::workload::Figures;
 use crate::{BenchError, Result, host, stats, table};
 
-/// Something to be measured of a server.
+/// What the device of a record is called that was made over HTTP.
+pub(crate) const OVER_HTTP: &str = "http";
+
+/// Something to be measured of a server, or of the engine alone.
 pub trait ServerWorkload: Sync {
     /// Its name on the command line and in records.
     fn name(&self) -> &'static str;
@@ -37,8 +49,9 @@ pub trait ServerWorkload: Sync {
     fn run(&self, bench: &mut ServerBench) -> Result<()>;
 }
 
-/// Every workload over HTTP.
-pub static REGISTRY: [&dyn ServerWorkload; 3] = [&serve::Serve, &arrivals::Arrivals, &overload::Overload];
+/// Every workload of requests.
+pub static REGISTRY: [&dyn ServerWorkload; 4] =
+    [&serve::Serve, &arrivals::Arrivals, &overload::Overload, &soak::Soak];
 
 /// The workload of this name.
 pub fn find(name: &str) -> Result<&'static dyn ServerWorkload> {
@@ -66,7 +79,9 @@ pub(crate) fn figures(record: &Record) -> Option<Figures> {
             headline += &format!(", {:.3} {what}", value(name));
         }
     }
-    let limit = format!("{:.2} client CPU s", value(names::CLIENT_CPU_SECONDS));
+    let client_cpu = record.values.get(names::CLIENT_CPU_SECONDS);
+    let limit =
+        client_cpu.map_or_else(|| "without HTTP".into(), |seconds| format!("{seconds:.2} client CPU s"));
     Some(Figures { headline, rate: Some(outputs / seconds), limit })
 }
 
@@ -78,6 +93,14 @@ pub struct ServerSettings {
     pub api_key: Option<String>,
     /// The model's name; the first that the server lists if not given.
     pub model: Option<String>,
+    /// The command line, paths cut.
+    pub flags: Vec<String>,
+    /// The source that the client was built from.
+    pub source: record::Source,
+}
+
+/// What is asked of whoever answers.
+pub struct RequestSettings {
     /// Fewer sizes and requests: a look.
     pub quick: bool,
     /// Requests at once; each workload's own if empty.
@@ -86,21 +109,19 @@ pub struct ServerSettings {
     pub lengths: Option<(usize, usize)>,
     /// Seconds that a case may take: less is sent rather than more time taken.
     pub case_seconds: f64,
-    /// The command line, paths cut.
-    pub flags: Vec<String>,
-    /// The source that the client was built from.
-    pub source: record::Source,
 }
 
-/// A server under measurement.
+/// A server, or the engine alone, under measurement.
 pub struct ServerBench {
-    client: Client,
+    answerer: Answerer,
     texts: Texts,
-    settings: ServerSettings,
+    asked: RequestSettings,
     runtime: tokio::runtime::Runtime,
     display: Display,
     template: Record,
     records: Vec<Record>,
+    /// Resident bytes of the server before the first measurement, if it tells.
+    rest_bytes: Option<f64>,
     /// Prompts made so far.
     streams: usize,
     /// Requests a second at most, once it was found out.
@@ -112,16 +133,10 @@ impl ServerBench {
     /// answer twice, streamed and whole, of the length that was asked for.
     ///
     /// Errors if it cannot be reached or does not.
-    pub fn start(settings: ServerSettings, display: Display) -> Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|e| BenchError::Server { problem: format!("the client cannot be started: {e}") })?;
+    pub fn start(settings: &ServerSettings, asked: RequestSettings, display: Display) -> Result<Self> {
+        let runtime = runtime()?;
         let mut client = Client::new(&settings.url, settings.api_key.as_deref())?;
         let about = runtime.block_on(client.about(settings.model.as_deref()))?;
-        let texts = runtime.block_on(Texts::new(&client))?;
-        let correctness = runtime.block_on(check(&client, &texts))?;
-        (display.note)(&format!("{}: {}", about.engine.name, correctness.detail));
         let time = host::now();
         let unknown = || "not told".to_owned();
         let template = Record {
@@ -134,7 +149,7 @@ impl ServerBench {
             source: settings.source.clone(),
             host: host::host(host::total_bytes().unwrap_or(0)),
             device: record::Device {
-                backend: "http".into(),
+                backend: OVER_HTTP.into(),
                 name: about.device.unwrap_or_else(unknown),
                 memory_bytes: 0,
                 driver: None,
@@ -155,16 +170,46 @@ impl ServerBench {
             cost: None,
             series: BTreeMap::new(),
             values: BTreeMap::new(),
-            correctness: Some(correctness),
+            correctness: None,
         };
+        Self::of(Answerer::Server(client), template, asked, runtime, display)
+    }
+
+    /// The engine without a server, for what `bench` has checked: its model, loaded as `nvllm
+    /// serve` loads it. The requests are those that a server would get.
+    ///
+    /// Errors if the model cannot be loaded, or answers otherwise than a server must.
+    pub fn alone(bench: &Bench, asked: RequestSettings, display: Display) -> Result<Self> {
+        let mut template = bench.template().clone();
+        template.engine.detail += ", without HTTP";
+        let alone = Alone::start(bench)?;
+        Self::of(Answerer::Alone(Box::new(alone)), template, asked, runtime()?, display)
+    }
+
+    fn of(
+        answerer: Answerer,
+        mut template: Record,
+        asked: RequestSettings,
+        runtime: tokio::runtime::Runtime,
+        display: Display,
+    ) -> Result<Self> {
+        let texts = runtime.block_on(Texts::new(&answerer))?;
+        let mut checked = runtime.block_on(check::answers(&answerer, &texts))?;
+        (display.note)(&format!("{}: {}", template.engine.name, checked.detail));
+        if let Some(before) = &template.correctness {
+            checked.detail = format!("{}; {}", before.detail, checked.detail);
+        }
+        template.correctness = Some(checked);
+        let rest_bytes = runtime.block_on(answerer.resident_bytes());
         Ok(Self {
-            client,
+            answerer,
             texts,
-            settings,
+            asked,
             runtime,
             display,
             template,
             records: Vec::new(),
+            rest_bytes,
             streams: 1,
             max_rate: None,
         })
@@ -197,7 +242,7 @@ impl ServerBench {
 
     /// Tokens that a prompt and its answer may have together.
     fn context(&self) -> usize {
-        self.client.max_model_len.unwrap_or(usize::MAX)
+        self.answerer.context().unwrap_or(usize::MAX)
     }
 
     /// Says that something is not measured, and why.
@@ -207,17 +252,17 @@ impl ServerBench {
 
     /// Sends all jobs, `concurrency` at once.
     fn closed(&self, jobs: Vec<Job>, concurrency: usize) -> Run {
-        self.runtime.block_on(load::closed(&self.client, jobs, concurrency))
+        self.runtime.block_on(load::closed(&self.answerer, jobs, concurrency))
     }
 
     /// Sends each job at its time.
     fn open(&self, jobs: Vec<(Duration, Job)>) -> Run {
-        self.runtime.block_on(load::open(&self.client, jobs))
+        self.runtime.block_on(load::open(&self.answerer, jobs))
     }
 
-    /// A value of the server's metrics, if it has it.
-    fn metric(&self, suffix: &str) -> Option<f64> {
-        self.runtime.block_on(self.client.metric(suffix))
+    /// Errors unless it is idle.
+    fn check_idle(&self) -> Result<()> {
+        self.runtime.block_on(check::is_idle(&self.answerer))
     }
 
     /// Keeps what a run gave, with further values.
@@ -229,7 +274,14 @@ impl ServerBench {
         values: &[(&'static str, f64)],
     ) -> Result<()> {
         let series = run.series();
-        let counts = [(names::FAILED, run.failed.len() as f64), (names::CLIENT_CPU_SECONDS, run.cpu_seconds)];
+        let is_server = matches!(self.answerer, Answerer::Server(_));
+        let told = [
+            (names::FAILED, Some(run.failed.len() as f64).filter(|failed| *failed > 0.0)),
+            (names::CLIENT_CPU_SECONDS, Some(run.cpu_seconds).filter(|_| is_server)),
+            (names::SERVER_REST_BYTES, self.rest_bytes),
+            (names::SERVER_PEAK_BYTES, run.peak_bytes),
+        ];
+        let told = told.into_iter().filter_map(|(name, value)| Some((name, value?)));
         if let Some(first) = run.failed.first() {
             (self.display.note)(&format!("{} requests failed, the first: {first}", run.failed.len()));
         }
@@ -238,11 +290,9 @@ impl ServerBench {
             case,
             time: host::now(),
             series: series.into_iter().map(|(name, series)| (name.into(), series)).collect(),
-            values: counts
-                .iter()
-                .chain(values)
-                .filter(|(name, value)| *name != names::FAILED || *value > 0.0)
-                .map(|&(name, value)| (name.to_owned(), value))
+            values: told
+                .chain(values.iter().copied())
+                .map(|(name, value)| (name.to_owned(), value))
                 .collect(),
             ..self.template.clone()
         };
@@ -258,8 +308,8 @@ const SHORTEST: f64 = 1e-6;
 /// Answers of a run as series.
 impl Run {
     fn series(&self) -> Vec<(&'static str, Series)> {
-        let of = |get: fn(&client::Answer) -> f64| self.answers.iter().map(get);
-        let itl = self.answers.iter().flat_map(client::Answer::itl);
+        let of = |get: fn(&answer::Answer) -> f64| self.answers.iter().map(get);
+        let itl = self.answers.iter().flat_map(answer::Answer::itl);
         let mut series = vec![
             (names::TTFT_SECONDS, Series::seconds(of(|answer| answer.ttft))),
             (names::E2EL_SECONDS, Series::seconds(of(|answer| answer.e2el))),
@@ -289,25 +339,8 @@ impl Run {
     }
 }
 
-/// Sends one greedy request three ways. Errors if the server cannot be reached; what it answers
-/// wrongly is in the verdict.
-async fn check(client: &Client, texts: &Texts) -> Result<Correctness> {
-    const LEN: usize = 16;
-    let job = || Job { prompt: texts.prompt(0, 32), output_len: LEN, cancel_after: None };
-    let refused = |problem: String| BenchError::Server { problem };
-    let first = client.send(&job()).await.map_err(|e| refused(e.to_string()))?;
-    let second = client.send(&job()).await.map_err(|e| refused(e.to_string()))?;
-    let whole = client.send_whole(&job()).await.map_err(|e| refused(e.to_string()))?;
-    let same = first.text == second.text && first.text == whole;
-    let counted = first.output_tokens == LEN && second.output_tokens == LEN;
-    let detail = format!(
-        "a greedy answer of {LEN} tokens twice streamed and once whole: {}, {} tokens counted",
-        if same { "equal" } else { "not equal" },
-        first.output_tokens
-    );
-    if same && counted {
-        Ok(Correctness { passed: true, detail })
-    } else {
-        Err(BenchError::Incorrect { detail })
-    }
+/// What runs the client: one thread, this one.
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|e| BenchError::Server { problem: format!("the client cannot be started: {e}") })
 }

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::arrivals::{jobs, max_rate, times};
 use super::{ServerBench, ServerWorkload};
+use crate::Result;
 use crate::prompt::draws;
 use crate::record::{Case, names};
-use crate::{BenchError, Result};
 
 /// Too many.
 pub(super) struct Overload;
@@ -17,8 +17,6 @@ const QUICK_SECONDS: f64 = 10.0;
 const CANCELLED: f64 = 0.1;
 /// How long a client that goes away waits at most.
 const PATIENCE: f64 = 2.0;
-/// How long the server may take to be idle again, once all clients are gone.
-const SETTLING: Duration = Duration::from_secs(10);
 
 impl ServerWorkload for Overload {
     fn name(&self) -> &'static str {
@@ -30,13 +28,13 @@ impl ServerWorkload for Overload {
     }
 
     fn definition(&self) -> &'static str {
-        "over HTTP: twice the most requests a second for 30 s, a tenth of the clients go away: what is refused, p99 of \
-         TTFT of the others; afterwards nothing may run or hold KV blocks"
+        "over HTTP (--url) or by the engine alone: twice the most requests a second for 30 s, a tenth of the clients \
+         go away: what is refused, p99 of TTFT of the others; afterwards nothing may run or hold KV blocks"
     }
 
     fn run(&self, bench: &mut ServerBench) -> Result<()> {
         let rate = 2.0 * max_rate(bench)?;
-        let seconds = if bench.settings.quick { QUICK_SECONDS } else { SECONDS };
+        let seconds = if bench.asked.quick { QUICK_SECONDS } else { SECONDS };
         let num = ((rate * seconds) as usize).max(16);
         let mut jobs = jobs(bench, num);
         let mut random = draws(u64::MAX);
@@ -45,7 +43,7 @@ impl ServerWorkload for Overload {
             job.cancel_after = (chosen < CANCELLED).then(|| Duration::from_secs_f64(PATIENCE * patience));
         }
         let run = bench.open(times(num, rate, 1).into_iter().zip(jobs).collect());
-        check_idle(bench)?;
+        bench.check_idle()?;
         let case =
             Case { num_requests: Some(num), state: Some("200 % of the most".into()), ..Case::default() };
         let values = [
@@ -55,25 +53,5 @@ impl ServerWorkload for Overload {
             (names::TTFT_P99_SECONDS, run.ttft_p99()),
         ];
         bench.keep(self, case, &run, &values)
-    }
-}
-
-/// Errors unless the server's metrics say that nothing runs and no block is in use. A server
-/// without metrics cannot be asked.
-fn check_idle(bench: &ServerBench) -> Result<()> {
-    let began = std::time::Instant::now();
-    loop {
-        let counts = ["num_requests_running", "num_requests_waiting", "kv_cache_usage_perc"]
-            .map(|name| bench.metric(name));
-        if counts.iter().all(|count| count.is_none_or(|count| count == 0.0)) {
-            return Ok(());
-        }
-        if began.elapsed() > SETTLING {
-            let problem = format!(
-                "{SETTLING:?} after the last client had gone the server has requests or KV blocks in use: {counts:?}"
-            );
-            return Err(BenchError::Server { problem });
-        }
-        std::thread::sleep(Duration::from_millis(200));
     }
 }

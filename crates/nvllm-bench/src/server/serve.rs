@@ -4,7 +4,7 @@
 //! the text ignored, requests as soon as there is room. Here 4 requests for each that runs at once,
 //! after one round of warm-up.
 
-use super::client::Job;
+use super::answer::Job;
 use super::{ServerBench, ServerWorkload};
 use crate::Result;
 use crate::prompt::draws;
@@ -31,20 +31,20 @@ impl ServerWorkload for Serve {
     }
 
     fn definition(&self) -> &'static str {
-        "over HTTP: prompts and answers of 1,024 and 1,024 tokens with 1 to 256 requests at once, and of 8,192 and 1,024 \
-         with 16: TTFT, TPOT, ITL, E2EL, tokens a second"
+        "over HTTP (--url) or by the engine alone: prompts and answers of 1,024 and 1,024 tokens with 1 to 256 \
+         requests at once, and of 8,192 and 1,024 with 16: TTFT, TPOT, ITL, E2EL, tokens a second"
     }
 
     fn run(&self, bench: &mut ServerBench) -> Result<()> {
-        let cases = if bench.settings.quick { vec![QUICK] } else { CASES.to_vec() };
+        let cases = if bench.asked.quick { vec![QUICK] } else { CASES.to_vec() };
         for (lengths, all_at_once) in cases {
-            let lengths = bench.settings.lengths.unwrap_or(lengths);
-            let given = bench.settings.concurrency.clone();
+            let lengths = bench.asked.lengths.unwrap_or(lengths);
+            let given = bench.asked.concurrency.clone();
             let at_once = if given.is_empty() { all_at_once.to_vec() } else { given };
             for concurrency in at_once {
                 self.case(bench, lengths, concurrency)?;
             }
-            if bench.settings.lengths.is_some() {
+            if bench.asked.lengths.is_some() {
                 break;
             }
         }

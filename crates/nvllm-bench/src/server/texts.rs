@@ -1,8 +1,8 @@
-//! Prompts for a server: token ids where it tells them, else text.
+//! Prompts: token ids where whoever answers tells them, else text.
 
 use serde::Serialize;
 
-use super::client::Client;
+use super::answerer::Answerer;
 use crate::prompt::spread;
 use crate::{Result, gate};
 
@@ -16,21 +16,21 @@ pub(super) enum Prompt {
 
 /// Bytes of text that are asked about at once.
 const PIECE: usize = 1 << 18;
-/// Bytes of English text to a token, about, where the server does not tell.
+/// Bytes of English text to a token, about, where they are not told.
 const BYTES_PER_TOKEN: usize = 4;
 
 /// The held-out text.
 pub(super) struct Texts {
     text: String,
-    /// Its beginning as tokens; empty if the server does not tell.
+    /// Its beginning as tokens; empty if they are not told.
     ids: Vec<u32>,
 }
 
 impl Texts {
-    pub(super) async fn new(client: &Client) -> Result<Self> {
+    pub(super) async fn new(answerer: &Answerer) -> Result<Self> {
         let text: String = gate::documents()?.join("\n").chars().filter(char::is_ascii).collect();
         let piece = &text[..PIECE.min(text.len())];
-        let ids = client.tokenize(piece).await.unwrap_or_default();
+        let ids = answerer.tokenize(piece).await.unwrap_or_default();
         Ok(Self { text, ids })
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum as _};
-use nvllm_bench::server::{self, ServerBench, ServerSettings, ServerWorkload, Url};
+use nvllm_bench::server::{self, RequestSettings, ServerBench, ServerSettings, ServerWorkload, Url};
 use nvllm_bench::workload::{self, Workload};
 use nvllm_bench::{
     Bench as Measuring, BenchError, Display, Gate, Program, Settings, Sizes, Subject, host, record, table,
@@ -14,6 +14,7 @@ use nvllm_bench::{
 use nvllm_core::{Activations, DType};
 use nvllm_engine::Model;
 
+use super::serve;
 use crate::flags::{BackendName, DeviceArgs, Dtype, Promise};
 use crate::output::{note, outln};
 use crate::{backends, built_in, models};
@@ -21,9 +22,11 @@ use crate::{backends, built_in, models};
 #[derive(Args)]
 #[command(after_help = "Examples:
   nvllm bench --quick
-  nvllm bench decode prefill --batch 1,8 --context 128 --prompt-len 512,1024")]
+  nvllm bench decode prefill --batch 1,8 --context 128 --prompt-len 512,1024
+  nvllm bench serve --url http://127.0.0.1:8000    a server
+  nvllm bench serve                                the engine alone with the same requests")]
 pub(crate) struct Bench {
-    /// Workloads (see --list); all if none is named.
+    /// Workloads (see --list); all that need no server if none is named.
     #[arg(value_name = "WORKLOAD", value_parser = workload_name)]
     pub workloads: Vec<&'static str>,
     /// List the workloads with their definitions.
@@ -83,10 +86,10 @@ pub(crate) struct Bench {
     )]
     pub api_key: Option<String>,
     /// Requests at once in serve, as in 1,16.
-    #[arg(long, value_name = "N,..", requires = "url", help_heading = "Over HTTP", value_delimiter = ',', value_parser = size)]
+    #[arg(long, value_name = "N,..", help_heading = "Over HTTP", value_delimiter = ',', value_parser = size)]
     pub concurrency: Vec<usize>,
     /// Tokens of prompt and answer in serve, as in 1024,1024.
-    #[arg(long, value_name = "IN,OUT", requires = "url", help_heading = "Over HTTP", value_parser = lengths)]
+    #[arg(long, value_name = "IN,OUT", help_heading = "Over HTTP", value_parser = lengths)]
     pub lengths: Option<(usize, usize)>,
     /// The file that the records are appended to.
     #[arg(long, default_value = "nvllm-bench.jsonl")]
@@ -155,8 +158,14 @@ pub(super) fn run(args: &Bench) -> Result<()> {
     if let Some(path) = &args.profile {
         check_writable("--profile", path)?;
     }
-    let named = args.workloads.iter().map(|name| workload::find(name)).collect::<Result<Vec<_>, _>>()?;
-    let workloads: Vec<&dyn Workload> = if named.is_empty() { workload::REGISTRY.to_vec() } else { named };
+    let named = || args.workloads.iter();
+    let (workloads, of_requests): (Vec<_>, Vec<_>) = match args.workloads.as_slice() {
+        [] => (workload::REGISTRY.to_vec(), Vec::new()),
+        _ => (
+            named().filter_map(|name| workload::find(name).ok()).collect(),
+            named().filter_map(|name| server::find(name).ok()).collect(),
+        ),
+    };
     let subject = subject(args.model.as_deref())?;
     let model = (subject.open)()?;
     let activations = activations(args, &model);
@@ -172,6 +181,11 @@ pub(super) fn run(args: &Bench) -> Result<()> {
     if let Some(path) = &args.profile {
         bench.profile(path)?;
     }
+    if !of_requests.is_empty() {
+        // Without a server it is the engine that answers.
+        let display = Display::bar(of_requests.len(), |line| note!("{line}"));
+        ServerBench::alone(&bench, requests(args), display)?.run(&of_requests, &args.records)?;
+    }
     show(&args.records, bench.run_id())
 }
 
@@ -183,18 +197,25 @@ fn run_over_http(args: &Bench, url: &Url) -> Result<()> {
         url: url.clone(),
         api_key: args.api_key.clone(),
         model: args.model.clone(),
-        quick: args.quick,
-        concurrency: args.concurrency.clone(),
-        lengths: args.lengths,
-        case_seconds: args.case_seconds,
         // A key is nobody's business.
         flags: std::env::args().skip(1).filter(|flag| Some(flag) != args.api_key.as_ref()).collect(),
         source: source(),
     };
+    serve::allow_many_connections();
     let display = Display::bar(workloads.len(), |line| note!("{line}"));
-    let mut bench = ServerBench::start(settings, display)?;
+    let mut bench = ServerBench::start(&settings, requests(args), display)?;
     bench.run(&workloads, &args.records)?;
     show(&args.records, bench.run_id())
+}
+
+/// What is asked of a server, or of the engine alone.
+fn requests(args: &Bench) -> RequestSettings {
+    RequestSettings {
+        quick: args.quick,
+        concurrency: args.concurrency.clone(),
+        lengths: args.lengths,
+        case_seconds: args.case_seconds,
+    }
 }
 
 /// Prints a run's tables.

@@ -3,6 +3,7 @@
 //! What takes minutes is ignored here and run by hand:
 //! `cargo test --workspace --release --test server -- --ignored --nocapture`.
 
+mod bench;
 mod load;
 mod serving;
 mod support;

@@ -149,7 +149,7 @@ fn welcome(model: &Model, url: &str) {
 }
 
 /// Takes as many open files as the process may have: each client is one, and shells give few.
-fn allow_many_connections() {
+pub(crate) fn allow_many_connections() {
     #[cfg(unix)]
     {
         use rustix::process::{Resource, getrlimit, setrlimit};

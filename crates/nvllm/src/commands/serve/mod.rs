@@ -14,4 +14,4 @@ pub(crate) use args::Serve;
 pub(crate) use config::with_config;
 pub(crate) use logs::show_messages;
 
-pub(super) use life::run;
+pub(super) use life::{allow_many_connections, run};
