@@ -11,6 +11,7 @@ mod chart;
 mod logits;
 mod roofline;
 mod section;
+mod server;
 mod text;
 mod throughput;
 
@@ -29,6 +30,7 @@ pub const EVERYTHING: &str = "everything";
 pub struct Report {
     files: Vec<(String, Vec<Section>)>,
     logits: Vec<Vec<logits::Row>>,
+    servers: Vec<server::File>,
 }
 
 /// A chart as a file.
@@ -43,7 +45,8 @@ pub struct Chart {
 }
 
 impl Report {
-    /// Of all `*.jsonl` in `dir` and in its folder `logits`, each in the order of their names.
+    /// Of all `*.jsonl` in `dir` and in its folders `logits` and `server`, each in the order of
+    /// their names.
     ///
     /// Errors if a file cannot be read, or a line is no record or one that must be refused: without
     /// its correctness check, for one.
@@ -52,6 +55,13 @@ impl Report {
         for path in files(dir)? {
             let stem = path.file_stem().unwrap_or_default().to_string_lossy();
             report.add(&stem, &record::read(&path)?)?;
+        }
+        let of_servers = dir.join(server::NAME);
+        if of_servers.is_dir() {
+            for path in files(&of_servers)? {
+                let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+                report.servers.push(server::File::new(&stem, record::read(&path)?));
+            }
         }
         let of_logits = dir.join(logits::NAME);
         if of_logits.is_dir() {
@@ -70,11 +80,11 @@ impl Report {
         Ok(())
     }
 
-    /// Names of the blocks that there are: a summary of each file of records, everything, and the
-    /// distances of logits.
+    /// Names of the blocks that there are: a summary of each file of records, everything, the
+    /// distances of logits, and servers.
     pub fn blocks(&self) -> Vec<&str> {
         let stems = self.files.iter().map(|(stem, _)| stem.as_str());
-        stems.chain([EVERYTHING, logits::NAME]).collect()
+        stems.chain([EVERYTHING, logits::NAME, server::NAME]).collect()
     }
 
     /// The Markdown of block `name`, for a text from which the charts are found at `charts`
@@ -85,6 +95,7 @@ impl Report {
         match name {
             EVERYTHING => Ok(text::everything(self.sections(), charts)),
             logits::NAME => Ok(logits::block(&self.logits)),
+            server::NAME => Ok(server::block(&self.servers)),
             _ => match self.files.iter().find(|(stem, _)| stem == name) {
                 Some((_, sections)) => Ok(text::summary(sections.first(), charts)),
                 None => Err(BenchError::Option {
