@@ -34,7 +34,7 @@ pub(super) struct About {
     pub(super) device: Option<String>,
 }
 
-/// A client with its connections.
+/// A client of one server.
 pub(super) struct Client {
     http: reqwest::Client,
     base: reqwest::Url,
@@ -54,7 +54,9 @@ impl Client {
         let http = reqwest::Client::builder()
             .default_headers(headers)
             .tcp_nodelay(true)
-            .pool_max_idle_per_host(usize::MAX)
+            // A connection for each request: llama-server closes each after a streamed answer while it
+            // says that it keeps it, and what is sent into that moment is lost.
+            .pool_max_idle_per_host(0)
             .no_proxy()
             .build()
             .map_err(|e| bad(&e))?;
@@ -248,7 +250,57 @@ impl Reading {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+    use std::net::{TcpListener, TcpStream};
+
+    use super::super::texts::Prompt;
     use super::*;
+
+    /// Reads a request; `None` at the end of the connection.
+    fn request(connection: &mut BufReader<TcpStream>) -> Option<()> {
+        let mut body_len = 0;
+        loop {
+            let mut line = String::new();
+            connection.read_line(&mut line).ok().filter(|&len| len > 0)?;
+            match line.trim_end().to_ascii_lowercase().split_once(": ") {
+                Some(("content-length", len)) => body_len = len.parse().unwrap(),
+                None if line == "\r\n" => break,
+                _ => {}
+            }
+        }
+        connection.read_exact(&mut vec![0; body_len]).ok()
+    }
+
+    /// As llama-server does: says that it keeps the connection, and answers one request on it.
+    #[test]
+    fn a_server_that_closes_what_it_says_to_keep_answers_every_request() {
+        let stream = "data: {\"choices\":[{\"text\":\"a\"}],\"usage\":{\"prompt_tokens\":3,\
+                      \"completion_tokens\":1}}\n\ndata: [DONE]\n\n";
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\nKeep-Alive: timeout=5\r\nContent-Length: {}\r\n\r\n{stream}",
+            stream.len()
+        );
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let server = std::thread::spawn(move || {
+            (0..3).all(|_| {
+                let mut connection = BufReader::new(listener.accept().unwrap().0);
+                request(&mut connection).unwrap();
+                connection.get_mut().write_all(answer.as_bytes()).unwrap();
+                // The next one on this connection would come while it is being closed.
+                request(&mut connection).is_none()
+            })
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let client = Client::new(&url, None).unwrap();
+        let job = Job { prompt: Prompt::Text("a".into()), output_len: 1, cancel_after: None };
+        for _ in 0..3 {
+            let answer = runtime.block_on(client.send(&job)).unwrap();
+            assert_eq!((answer.prompt_tokens, answer.output_tokens), (3, 1));
+        }
+        drop((client, runtime));
+        assert!(server.join().unwrap(), "a connection was used twice");
+    }
 
     #[test]
     fn a_stream_is_read_however_it_is_cut() {
