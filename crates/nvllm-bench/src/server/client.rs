@@ -54,8 +54,8 @@ impl Client {
         let http = reqwest::Client::builder()
             .default_headers(headers)
             .tcp_nodelay(true)
-            // A connection for each request: llama-server closes each after a streamed answer while it
-            // says that it keeps it, and what is sent into that moment is lost.
+            // A connection for each request: llama-server closes each after a streamed answer while
+            // it says that it keeps it, and what is sent into that moment is lost.
             .pool_max_idle_per_host(0)
             .no_proxy()
             .build()
