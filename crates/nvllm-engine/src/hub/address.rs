@@ -1,5 +1,5 @@
-//! The address of a model's page on a hub, or of a GGUF file there: one of the things that a user may
-//! call a model, beside a directory, a GGUF file and `org/name[:variant][@revision]`.
+//! The address of a model's page on a hub, or of a GGUF file there: one of the things that a user
+//! may call a model, beside a directory, a GGUF file and `org/name[:variant][@revision]`.
 
 use std::borrow::Cow;
 

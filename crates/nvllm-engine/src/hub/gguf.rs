@@ -2,8 +2,8 @@
 //!
 //! Repositories offer one model in several types and say the type in the file's name:
 //! `NAME-Q4_K_M.gguf`, `NAME.Q8_0.gguf`, `Q4_K_M/NAME-Q4_K_M-00001-of-00003.gguf`. A user names it
-//! as llama.cpp's users do, `org/name:Q4_K_M`, or by the file's whole name. What cannot be told from
-//! what was said is asked for, never guessed.
+//! as llama.cpp's users do, `org/name:Q4_K_M`, or by the file's whole name. What cannot be told
+//! from what was said is asked for, never guessed.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -95,8 +95,8 @@ impl GgufModel {
     }
 }
 
-/// The model that `variant` means. `Ok(None)`: there is no GGUF model. The error says what there is,
-/// in words that continue a sentence.
+/// The model that `variant` means. `Ok(None)`: there is no GGUF model. The error says what there
+/// is, in words that continue a sentence.
 pub(super) fn choose<'a>(
     models: &'a [GgufModel],
     variant: Option<&str>,

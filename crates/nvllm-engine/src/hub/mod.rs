@@ -21,8 +21,8 @@
 //! access token along when it asks a download host for a file's size, and names partial files its
 //! own way; 1.0 depends on a hundred crates and a C build.
 //!
-//! Only what the engine reads is fetched: configuration, tokenizer, template and safetensors, or the
-//! one GGUF model that was named.
+//! Only what the engine reads is fetched: configuration, tokenizer, template and safetensors, or
+//! one GGUF model.
 
 mod address;
 mod cache;

@@ -18,9 +18,10 @@ pub struct HubId {
 const DEFAULT_REVISION: &str = "main";
 
 impl HubId {
-    /// Parses `org/name[:variant][@revision]`, where a variant is the type of a GGUF file, and a
-    /// revision is a branch (`main` if none is given), a tag, a pull request (`refs/pr/1`) or a
-    /// commit. The error says what is wrong in words that continue a sentence.
+    /// Parses `org/name[:variant][@revision]`, where a variant is the type of a GGUF file or its
+    /// name with folders, and a revision is a branch (`main` if none is given), a tag, a pull
+    /// request (`refs/pr/1`) or a commit. The error says what is wrong in words that continue a
+    /// sentence.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (repo, revision) =
             text.split_once('@').map_or((text, None), |(repo, revision)| (repo, Some(revision)));
