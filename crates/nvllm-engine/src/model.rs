@@ -17,7 +17,7 @@ use crate::{EngineError, Result, gguf, registry};
 
 /// Everything about a model but a device to run it on. Opening maps files and reads headers.
 pub struct Model {
-    /// How to call it: the directory, or the embedded model's name.
+    /// How to call it: the directory, the GGUF file, or the embedded model's name.
     pub name: String,
     /// The architecture that its config.json names.
     pub architecture: String,
@@ -125,6 +125,12 @@ impl Model {
     /// Errors unless `path` is the config.json of a model that this build can run.
     pub(crate) fn check_config(path: &Path) -> Result<()> {
         checkpoint::read_config(path, path.parent().unwrap_or(path)).map(drop)
+    }
+
+    /// Errors if the file at `path`, which begins with `start`, is a GGUF model that this build
+    /// cannot run. What these bytes do not say is not looked for.
+    pub(crate) fn check_gguf_start(path: &Path, start: Vec<u8>) -> Result<()> {
+        Ok(nvllm_gguf::check_start(path, &start.into())?)
     }
 
     /// Opens a model that lies in memory.

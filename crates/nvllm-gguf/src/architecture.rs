@@ -1,8 +1,12 @@
 //! The architectures that are read, and what each has in Hugging Face's terms.
 
+use std::path::Path;
+
+use bytes::Bytes;
 use nvllm_core::{CoreError, Result};
 
 use crate::file::Gguf;
+use crate::header;
 
 const KEY: &str = "general.architecture";
 
@@ -29,10 +33,15 @@ impl Architecture {
         let Some(name) = metadata.str_opt(KEY)? else {
             return Err(metadata.error(KEY, "is missing; the file holds no language model"));
         };
+        Self::named(name, metadata.path())
+    }
+
+    /// The one of this name, which the file at `path` gives.
+    fn named(name: &str, path: &Path) -> Result<Self> {
         Self::ALL.into_iter().find(|known| known.name() == name).ok_or_else(|| {
             let known = Self::ALL.map(Self::name).join(", ");
             let problem = format!("holds a model of architecture {name:?}; supported in GGUF files: {known}");
-            CoreError::UnsupportedCheckpoint { path: metadata.path().into(), problem }
+            CoreError::UnsupportedCheckpoint { path: path.into(), problem }
         })
     }
 
@@ -64,6 +73,19 @@ impl Architecture {
             Self::Qwen3 => "Qwen3ForCausalLM",
             Self::Qwen3Moe => "Qwen3MoeForCausalLM",
         }
+    }
+}
+
+/// Looks at the first bytes of a file that is not here as a whole: some kilobytes are enough, for
+/// the architecture is what writers put first.
+///
+/// Errors with [`UnsupportedCheckpoint`](CoreError::UnsupportedCheckpoint) if they say that its
+/// model's architecture is not supported. Whatever else is wrong with them shows when the file is
+/// opened.
+pub fn check_start(path: &Path, start: &Bytes) -> Result<()> {
+    match header::text_at_start(start, KEY) {
+        Some(name) => Architecture::named(&name, path).map(drop),
+        None => Ok(()),
     }
 }
 

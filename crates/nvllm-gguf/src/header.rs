@@ -103,6 +103,21 @@ fn read_values(count: u64, cursor: &mut Cursor<'_>) -> Result<BTreeMap<String, V
     Ok(values)
 }
 
+/// The text under `key`, if it is whole in the first bytes of a file.
+pub(crate) fn text_at_start(start: &Bytes, key: &str) -> Option<String> {
+    let mut cursor = Cursor::new(start);
+    let counts = Counts::read(&mut cursor).ok()?;
+    for _ in 0..counts.values {
+        let name = cursor.name("a metadata key").ok()?;
+        let value = Value::read(&mut cursor).ok()?;
+        if name == key {
+            let Value::Text(text) = value else { return None };
+            return std::str::from_utf8(&text).ok().map(str::to_owned);
+        }
+    }
+    None
+}
+
 /// To a multiple of how many bytes tensors begin.
 fn alignment(metadata: &Metadata) -> Result<usize> {
     const KEY: &str = "general.alignment";

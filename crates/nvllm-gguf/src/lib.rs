@@ -26,8 +26,10 @@ mod tests;
 mod value;
 mod weights;
 
+pub use architecture::check_start;
 pub use file::Gguf;
 pub use metadata::Metadata;
+pub use split::SplitName;
 
 /// The element types whose values are read, for messages.
 const SUPPORTED: &str = "F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K and Q6_K";

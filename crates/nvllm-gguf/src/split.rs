@@ -3,17 +3,17 @@
 use std::path::{Path, PathBuf};
 
 /// A file's name taken apart.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct SplitName {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SplitName {
     /// Directory and name up to the numbers.
     stem: PathBuf,
-    /// Files in all.
-    pub(crate) count: u64,
+    /// Files in all; at most 99,999.
+    pub count: u64,
 }
 
 impl SplitName {
     /// The name of any file of a split model; none if it is not such a name.
-    pub(crate) fn of(path: &Path) -> Option<Self> {
+    pub fn of(path: &Path) -> Option<Self> {
         let name = path.file_name()?.to_str()?.strip_suffix(".gguf")?;
         let (rest, count) = name.rsplit_once("-of-")?;
         let (stem, no) = rest.rsplit_once('-')?;
@@ -25,8 +25,13 @@ impl SplitName {
         (1..=count).contains(&no).then(|| Self { stem: path.with_file_name(stem), count })
     }
 
+    /// Directory and name up to the numbers.
+    pub fn stem(&self) -> &Path {
+        &self.stem
+    }
+
     /// The file of index `no`, from 0.
-    pub(crate) fn part(&self, no: u64) -> PathBuf {
+    pub fn part(&self, no: u64) -> PathBuf {
         let mut name = self.stem.clone().into_os_string();
         name.push(format!("-{:05}-of-{:05}.gguf", no + 1, self.count));
         name.into()
@@ -40,7 +45,7 @@ mod tests {
     #[test]
     fn any_file_of_a_split_model_names_them_all() {
         let split = SplitName::of(Path::new("m/a-00002-of-00003.gguf")).unwrap();
-        assert_eq!(split.count, 3);
+        assert_eq!((split.count, split.stem()), (3, Path::new("m/a")));
         assert_eq!(split.part(0), Path::new("m/a-00001-of-00003.gguf"));
         assert_eq!(split.part(2), Path::new("m/a-00003-of-00003.gguf"));
     }

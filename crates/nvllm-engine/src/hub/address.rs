@@ -1,5 +1,5 @@
-//! What a user may call a model: a directory, `org/name[@revision]`, or the address of its page on
-//! a hub.
+//! The address of a model's page on a hub, or of a GGUF file there: one of the things that a user
+//! may call a model, beside a directory, a GGUF file and `org/name[:variant][@revision]`.
 
 use std::borrow::Cow;
 
@@ -24,8 +24,9 @@ const VIEWS: [&str; 5] = ["tree", "blob", "resolve", "raw", "blame"];
 /// continues a sentence.
 ///
 /// Taken are `hf://[models/]org/name[@revision]` and the pages of the public hub and of `endpoint`,
-/// with or without a scheme: `https://huggingface.co/org/name`, `hf.co/org/name/tree/revision`.
-/// What follows `?` or `#` says nothing.
+/// with or without a scheme: `https://huggingface.co/org/name`, `hf.co/org/name/tree/revision`; and
+/// of files there those that are GGUF. What follows `?` or `#` says nothing, but for
+/// `show_file_info=FILE`, which is how a page shows a GGUF file.
 pub(super) fn parse(text: &str, endpoint: &str) -> Option<Result<HubId, String>> {
     if let Some(place) = strip_prefix_ignoring_case(text, HF_SCHEME) {
         let place = place.trim_matches('/');
@@ -60,7 +61,18 @@ pub(super) fn parse(text: &str, endpoint: &str) -> Option<Result<HubId, String>>
             "only addresses of huggingface.co{known} name models; a directory or a hub id (org/name) does too"
         )));
     }
-    Some(from_page(path))
+    let id = from_page(path);
+    match uri.query().and_then(shown_file) {
+        Some(file) => Some(id.and_then(|id| id.with_variant(file))),
+        None => Some(id),
+    }
+}
+
+/// The GGUF file that a page shows the header of.
+fn shown_file(query: &str) -> Option<String> {
+    let value = query.split('&').find_map(|pair| pair.strip_prefix("show_file_info="))?.replace('+', " ");
+    let file = percent_decode_str(&value).decode_utf8().ok()?.into_owned();
+    super::diagnose::is_gguf(&file).then_some(file)
 }
 
 /// `org/name[@revision]`, whatever path follows refused by name.
@@ -110,7 +122,12 @@ fn at_path(org: &str, name: &str, revision: &str, file: &[&str]) -> Result<HubId
     if file.is_empty() {
         repository(org, name, Some(revision))
     } else {
-        inside(org, name, Some(revision), &file.join("/"))
+        let path = file.join("/");
+        let decoded = percent_decode_str(&path).decode_utf8_lossy();
+        if super::diagnose::is_gguf(&decoded) {
+            return repository(org, name, Some(revision))?.with_variant(decoded.into_owned());
+        }
+        inside(org, name, Some(revision), &path)
     }
 }
 
@@ -133,7 +150,7 @@ fn no_repository() -> String {
 /// A path inside a repository: a GGUF file is a model, and otherwise the repository is meant.
 fn inside(org: &str, name: &str, revision: Option<&str>, path: &str) -> Result<HubId, String> {
     if super::diagnose::is_gguf(path) {
-        return Ok(repository(org, name, revision)?.with_variant(path.to_owned()));
+        return repository(org, name, revision)?.with_variant(path.to_owned());
     }
     let revision = revision.filter(|_| is_part(org) && is_part(name));
     let revision = revision.map_or_else(String::new, |revision| format!("@{revision}"));
@@ -180,6 +197,10 @@ mod tests {
                 "https://huggingface.co/a/b/blob/v1/BF16/x-00001-of-00002.gguf",
                 "a/b:BF16/x-00001-of-00002.gguf@v1",
             ),
+            ("https://hf.co/a/b/blob/main/x%20y%2Fz%2D1.gguf?download=true", "a/b:x y/z-1.gguf@main"),
+            ("https://hf.co/a/b?show_file_info=x-Q8_0.gguf", "a/b:x-Q8_0.gguf@main"),
+            ("https://hf.co/a/b/tree/v1?a=b&show_file_info=x%2Fy+z.gguf#top", "a/b:x/y z.gguf@v1"),
+            ("https://hf.co/a/b?show_file_info=model.safetensors", "a/b@main"),
         ] {
             assert_eq!(id(text, PUBLIC), expected, "{text}");
         }
@@ -218,6 +239,9 @@ mod tests {
             ("https://huggingface.co/../b", "cannot be part of a hub id"),
             ("https://huggingface.co/a/b/tree/..", "cannot be a revision"),
             ("https://huggingface.co/a/b/tree/%2e%2e%2Fx", "cannot be a revision"),
+            ("https://huggingface.co/a/b/blob/main/%2e%2e/x.gguf", "cannot be the type or the name"),
+            ("https://huggingface.co/a/b/blob/main/x%0Ay.gguf", "cannot be the type or the name"),
+            ("https://huggingface.co/a/b?show_file_info=%2Fx.gguf", "cannot be the type or the name"),
             ("hf://", "names no repository"),
         ] {
             let message = parse(text, PUBLIC).expect(text).expect_err(text);

@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::files::{HubOrigin, ModelFiles};
+use super::files::{GGUF, HubOrigin, ModelFiles};
 use super::name::{HubId, is_commit};
 use crate::{EngineError, Result};
 
@@ -46,6 +46,8 @@ impl RepoCache {
             problem.map_err(|problem| self.not_cached(id, problem))?
         };
         self.snapshot_of_commit(id, &commit).map_err(|e| match e {
+            // Says what there is instead.
+            EngineError::MissingFile { file, advice, .. } if file == GGUF => self.not_cached(id, advice),
             EngineError::MissingFile { file, .. } => {
                 self.not_cached(id, format!("{file} of commit {commit} is missing"))
             }
@@ -64,7 +66,12 @@ impl RepoCache {
 
     pub(super) fn snapshot_of_commit(&self, id: &HubId, commit: &str) -> Result<ModelFiles> {
         let files = ModelFiles::in_snapshot(&self.snapshot_dir(commit), id.variant())?;
-        Ok(ModelFiles { hub: Some(HubOrigin { id: id.clone(), commit: commit.to_owned() }), ..files })
+        Ok(from_hub(files, id, commit))
+    }
+
+    /// The GGUF model of these files of a commit.
+    pub(super) fn gguf_of_commit(&self, id: &HubId, commit: &str, files: &[String]) -> Result<ModelFiles> {
+        Ok(from_hub(ModelFiles::gguf_in(&self.snapshot_dir(commit), files)?, id, commit))
     }
 
     pub(super) fn snapshot_dir(&self, commit: &str) -> PathBuf {
@@ -128,6 +135,10 @@ impl RepoCache {
             Ok(()) => Ok(file),
         }
     }
+}
+
+fn from_hub(files: ModelFiles, id: &HubId, commit: &str) -> ModelFiles {
+    ModelFiles { hub: Some(HubOrigin { id: id.clone(), commit: commit.to_owned() }), ..files }
 }
 
 /// Replaces a link that leads nowhere, too: another process never sees the file absent once it was

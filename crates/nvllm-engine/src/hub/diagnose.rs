@@ -65,7 +65,7 @@ pub(super) fn looks_like_path(model: &str) -> bool {
         || Path::new(model).is_absolute()
         || model.starts_with(['.', '~'])
         || model.contains('\\')
-        || model.matches('/').count() > 1 && !model.contains('@')
+        || model.matches('/').count() > 1 && !model.contains(['@', ':'])
         || has_end(model, &[".safetensors", ".gguf", ".json", ".bin", ".pt", ".pth"]) && !model.contains(':')
 }
 

@@ -18,6 +18,9 @@ use crate::{EngineError, Result};
 /// A checksum that is wrong twice is not a passing fault of the line.
 const MAX_DOWNLOADS: u32 = 2;
 
+/// Enough of a GGUF file to see what model it is of.
+const START_LEN: u64 = 64 << 10;
+
 const BUFFER_LEN: usize = 256 << 10;
 
 /// A file of a commit that is to be in its snapshot, and what the hub says about it.
@@ -48,6 +51,28 @@ impl Wanted {
             }
         };
         Ok(Self { file: file.to_owned(), url, what, info })
+    }
+
+    /// Its name in the repository.
+    pub(super) fn file(&self) -> &str {
+        &self.file
+    }
+
+    /// The first bytes of the file, read and not kept.
+    pub(super) fn start(&self, client: &Client, id: &HubId, progress: &mut Progress<'_>) -> Result<Vec<u8>> {
+        let mut attempts = Attempts { what: &self.what, policy: client.retry, failures: 0 };
+        loop {
+            let read = client.get(id, &self.url, &self.what, 0).and_then(|response| {
+                let mut start = Vec::new();
+                let body = response.into_body().into_with_config().limit(u64::MAX).reader();
+                let read = body.take(START_LEN).read_to_end(&mut start);
+                read.map(|_| start).map_err(|e| Failure::passing(format!("the connection broke: {e}")))
+            });
+            match read {
+                Ok(start) => return Ok(start),
+                Err(failure) => attempts.after(failure, progress)?,
+            }
+        }
     }
 
     /// Bytes of the file.

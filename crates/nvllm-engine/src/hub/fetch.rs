@@ -38,10 +38,18 @@ pub(super) fn fetch(
     fetcher.get(&mut small, progress)?;
     let snapshot = cache.snapshot_dir(&repo.commit);
     // Before gigabytes are on their way.
-    if !matches!(plan.weights, PlannedWeights::Gguf(_)) {
-        Model::check_config(&snapshot.join(files::CONFIG))?;
+    match &plan.weights {
+        PlannedWeights::Gguf(parts) => {
+            // The first part says what the model is; one that is here already was looked at.
+            let first = weights.first().filter(|wanted| wanted.file() == parts[0]);
+            if let Some(first) = first {
+                let start = first.start(&client, id, progress)?;
+                Model::check_gguf_start(&snapshot.join(first.file()), start)?;
+            }
+        }
+        _ => Model::check_config(&snapshot.join(files::CONFIG))?,
     }
-    if let PlannedWeights::Index(index) = plan.weights {
+    if let PlannedWeights::Index(index) = &plan.weights {
         let shards = files::shard_names(&snapshot.join(index))?;
         if let Some(shard) = shards.iter().find(|shard| !repo.files.contains(*shard)) {
             let what = id.to_string();
@@ -52,7 +60,10 @@ pub(super) fn fetch(
     }
     fetcher.get(&mut weights, progress)?;
     cache.write_ref(id, &repo.commit)?;
-    cache.snapshot_of_commit(id, &repo.commit)
+    match &plan.weights {
+        PlannedWeights::Gguf(files) => cache.gguf_of_commit(id, &repo.commit, files),
+        _ => cache.snapshot_of_commit(id, &repo.commit),
+    }
 }
 
 /// Fetches files of one commit.

@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use nvllm_gguf::SplitName;
 use serde_json::Value;
 
 use super::diagnose::{self, no_weights, present};
-use super::gguf;
+use super::gguf::{self, GgufModel, Place};
+use super::layout;
 use super::name::HubId;
 use crate::text::BpeFiles;
 use crate::{EngineError, Result};
@@ -20,11 +22,13 @@ const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const CHAT_TEMPLATE: &str = "chat_template.jinja";
 pub(super) const WEIGHTS: &str = "model.safetensors";
 pub(super) const WEIGHT_INDEX: &str = "model.safetensors.index.json";
+/// What is missing where no GGUF model is the one that is meant.
+pub(super) const GGUF: &str = "single GGUF model";
 
 /// The files of a model, all of them present.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelFiles {
-    /// The directory that holds them.
+    /// The directory that holds them; of a GGUF model in a folder of a repository, the snapshot.
     pub dir: PathBuf,
     /// Repository, revision and commit, if the model came from a hub.
     pub hub: Option<HubOrigin>,
@@ -89,63 +93,76 @@ impl ModelFiles {
     ///
     /// # Errors
     /// [`EngineError::MissingFile`] without `config.json` or weights, or with several GGUF models;
-    /// [`EngineError::WrongFile`]
-    /// for links to nothing, Git LFS pointers and web pages; [`EngineError::ReadFile`] for a
-    /// directory that may not be entered; [`EngineError::Json`] or [`EngineError::Field`] for a
-    /// weight index that cannot be used.
+    /// [`EngineError::WrongFile`] for links to nothing, Git LFS pointers and web pages;
+    /// [`EngineError::ReadFile`] for a directory that may not be entered; [`EngineError::Json`] or
+    /// [`EngineError::Field`] for a weight index that cannot be used.
     pub fn in_directory(dir: &Path) -> Result<Self> {
-        Self::among(dir, &names(dir)?, None)
+        let names = names(dir)?;
+        let models = gguf::models(names.iter().map(String::as_str));
+        if has_safetensors(&names) {
+            return Self::in_hf_layout(dir);
+        }
+        match gguf::choose(&models, None, Place::Directory).map_err(|problem| no_gguf(dir, problem))? {
+            Some(model) => Self::gguf_in(dir, &model.files()),
+            None => Self::in_hf_layout(dir),
+        }
     }
 
-    /// The model of a GGUF file, of which `path` may be the first part.
+    /// The model of a GGUF file, of which `path` may be any part. Its directory is not listed.
     ///
     /// # Errors
     /// As of [`in_directory`](Self::in_directory).
     pub fn gguf(path: &Path) -> Result<Self> {
         let (dir, name) = (path.parent().unwrap_or(path), path.file_name().unwrap_or_default());
         let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
-        let name = name.to_string_lossy();
-        // Without the ending it is no part of several.
-        let parts =
-            if diagnose::is_gguf(&name) { Self::gguf_of(dir, &names(dir)?, Some(&name))? } else { None };
-        Ok(parts.unwrap_or_else(|| Self::of_gguf(dir, vec![path.to_path_buf()])))
+        match (name.to_str(), SplitName::of(Path::new(name))) {
+            (_, Some(split)) => {
+                let parts = (0..split.count).map(|no| split.part(no).to_string_lossy().into_owned());
+                Self::gguf_in(dir, &parts.collect::<Vec<_>>())
+            }
+            (Some(name), None) => Self::gguf_in(dir, &[name.to_owned()]),
+            (None, None) => Ok(Self::of_gguf(dir, vec![path.to_path_buf()])),
+        }
     }
 
     /// The files of a repository's snapshot, of which `variant` names the GGUF file if it is one.
+    /// What else the repository may hold is not known: the error says what is here.
     pub(super) fn in_snapshot(dir: &Path, variant: Option<&str>) -> Result<Self> {
-        let mut all = names(dir)?;
-        // Repositories keep the parts of one GGUF in a folder.
-        for folder in all.clone() {
-            let path = dir.join(&folder);
-            if path.is_dir() {
-                all.extend(names(&path)?.iter().map(|name| format!("{folder}/{name}")));
-            }
-        }
-        Self::among(dir, &all, variant)
-    }
-
-    fn among(dir: &Path, names: &BTreeSet<String>, variant: Option<&str>) -> Result<Self> {
-        if variant.is_none() && has_safetensors(names) {
+        let names = names_below(dir)?;
+        let models = gguf::models(names.iter().map(String::as_str));
+        if variant.is_none() && (has_safetensors(&names) || models.is_empty()) {
             return Self::in_hf_layout(dir);
         }
-        match Self::gguf_of(dir, names, variant)? {
-            Some(files) => Ok(files),
-            None => Self::in_hf_layout(dir),
-        }
+        let chosen = gguf::choose(&models, variant, Place::Snapshot);
+        let chosen = chosen.and_then(|found| found.ok_or("none of its GGUF files is cached".into()));
+        Self::gguf_in(dir, &chosen.map_err(|problem| no_gguf(dir, problem))?.files())
     }
 
-    fn gguf_of(dir: &Path, names: &BTreeSet<String>, variant: Option<&str>) -> Result<Option<Self>> {
-        let missing =
-            |file: String, advice: String| EngineError::MissingFile { dir: dir.into(), file, advice };
-        let names = names.iter().map(String::as_str);
-        let chosen = gguf::choose(names, variant).map_err(|problem| missing("GGUF file".into(), problem))?;
-        let Some(chosen) = chosen else { return Ok(None) };
-        let mut paths = Vec::new();
-        for name in chosen {
-            let found = present(dir, &name)?;
-            paths.push(found.ok_or_else(|| missing(name, "it was there a moment ago".into()))?);
-        }
-        Ok(Some(Self::of_gguf(dir, paths)))
+    /// The GGUF models of a snapshot.
+    pub(super) fn gguf_models(dir: &Path) -> Vec<GgufModel> {
+        gguf::models(names_below(dir).unwrap_or_default().iter().map(String::as_str))
+    }
+
+    /// Whether a snapshot has a model in the layout of a Hugging Face repository.
+    pub(super) fn is_hf_layout(dir: &Path) -> bool {
+        names_below(dir).is_ok_and(|names| has_safetensors(&names))
+    }
+
+    /// The GGUF model of these files, in order.
+    pub(super) fn gguf_in(dir: &Path, names: &[String]) -> Result<Self> {
+        let advice = match names.len() {
+            1 => "copy or fetch it again".to_owned(),
+            num => format!(
+                "it is one of the {num} files of a model: put it beside the others, or fetch it again"
+            ),
+        };
+        let missing = |file: &String| EngineError::MissingFile {
+            dir: dir.into(),
+            file: file.clone(),
+            advice: advice.clone(),
+        };
+        let paths = names.iter().map(|name| present(dir, name)?.ok_or_else(|| missing(name)));
+        Ok(Self::of_gguf(dir, paths.collect::<Result<_>>()?))
     }
 
     fn of_gguf(dir: &Path, paths: Vec<PathBuf>) -> Self {
@@ -224,14 +241,32 @@ fn has_safetensors(names: &BTreeSet<String>) -> bool {
     has(CONFIG) && (has(WEIGHTS) || has(WEIGHT_INDEX) || !unindexed(names).is_empty())
 }
 
-/// Weights under names of their own: all safetensors files but adapters and Mistral's format, whose
-/// tensors have other names. Of those that belong to a quantised variant or another format the
-/// reader says so.
+/// Weights under names of their own: all safetensors files but those in folders, adapters and
+/// Mistral's format, whose tensors have other names. Of those that belong to a quantised variant or
+/// another format the reader says so.
 fn unindexed(names: &BTreeSet<String>) -> Vec<&str> {
     let is_weights = |name: &&str| {
-        name.ends_with(".safetensors") && !name.starts_with("consolidated") && !name.starts_with("adapter_")
+        name.ends_with(".safetensors")
+            && !name.starts_with("consolidated")
+            && !name.starts_with("adapter_")
+            && !name.contains('/')
     };
     names.iter().map(String::as_str).filter(is_weights).collect()
+}
+
+/// That no GGUF model of a directory is the one that is meant.
+fn no_gguf(dir: &Path, problem: String) -> EngineError {
+    EngineError::MissingFile { dir: dir.to_path_buf(), file: GGUF.into(), advice: problem }
+}
+
+/// The files of a snapshot, with their folders.
+fn names_below(dir: &Path) -> Result<BTreeSet<String>> {
+    // What may not be entered is an error here, and below is as if it were empty.
+    let mut all = names(dir)?;
+    let files = layout::files_below(dir);
+    let below = files.iter().filter_map(|path| path.strip_prefix(dir).ok());
+    all.extend(below.map(|name| name.to_string_lossy().replace('\\', "/")));
+    Ok(all)
 }
 
 /// What a directory holds; nothing, if there is none.
@@ -284,9 +319,15 @@ pub(super) enum PlannedWeights {
 pub(super) fn needed(id: &HubId, files: &BTreeSet<String>) -> Result<Plan> {
     let refused = |problem: String| EngineError::HubRefused { what: id.to_string(), problem };
     if id.variant().is_some() || !has_safetensors(files) {
-        let names = files.iter().map(String::as_str);
-        match gguf::choose(names, id.variant()).map_err(refused)? {
-            Some(files) => return Ok(Plan { small_files: Vec::new(), weights: PlannedWeights::Gguf(files) }),
+        let models = gguf::models(files.iter().map(String::as_str));
+        match gguf::choose(&models, id.variant(), Place::Repository).map_err(refused)? {
+            Some(model) => {
+                let parts = model.files();
+                if let Some(part) = parts.iter().find(|part| !files.contains(*part)) {
+                    return Err(refused(format!("it lacks {part}, which {} belongs to", model.first())));
+                }
+                return Ok(Plan { small_files: Vec::new(), weights: PlannedWeights::Gguf(parts) });
+            }
             None if id.variant().is_some() => return Err(refused("it holds no GGUF file".into())),
             None => {}
         }

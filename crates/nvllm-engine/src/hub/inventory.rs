@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::files::ModelFiles;
+use super::gguf;
 use super::layout::{self, Layout, SnapshotFile};
 use crate::{Model, Result};
 
@@ -33,6 +34,21 @@ pub struct CachedRevision {
     pub dir: PathBuf,
     /// Bytes of its files.
     pub bytes: u64,
+    /// Its architecture, or why it cannot be run. `None` where all that can be run is `variants`.
+    pub architecture: Option<Result<String>>,
+    /// Its GGUF models, sorted by file.
+    pub variants: Vec<CachedVariant>,
+}
+
+/// A GGUF model of a snapshot.
+#[derive(Debug)]
+pub struct CachedVariant {
+    /// What it is called after `org/name:`: its type, or its file where others have that type too.
+    pub name: String,
+    /// Its file in the snapshot, or the first of its parts.
+    pub file: String,
+    /// Bytes of its files.
+    pub bytes: u64,
     /// Its architecture, or why it cannot be run.
     pub architecture: Result<String>,
 }
@@ -47,11 +63,14 @@ fn describe(id: String, dir: PathBuf) -> CachedModel {
     let layout = Layout::read(&dir);
     let revisions = layout.snapshots.iter().map(|(commit, files)| {
         let snapshot = dir.join("snapshots").join(commit);
+        let variants = variants(&snapshot);
+        let checked = || ModelFiles::in_snapshot(&snapshot, None).and_then(|files| Model::check(&files));
         CachedRevision {
             commit: commit.clone(),
             refs: layout.refs_of(commit),
             bytes: bytes(files),
-            architecture: ModelFiles::in_snapshot(&snapshot, None).and_then(|files| Model::check(&files)),
+            architecture: (variants.is_empty() || ModelFiles::is_hf_layout(&snapshot)).then(checked),
+            variants,
             dir: snapshot,
         }
     });
@@ -64,6 +83,18 @@ fn describe(id: String, dir: PathBuf) -> CachedModel {
         id,
         dir,
     }
+}
+
+/// The GGUF models of a snapshot.
+fn variants(snapshot: &Path) -> Vec<CachedVariant> {
+    let models = ModelFiles::gguf_models(snapshot);
+    let described = models.iter().zip(gguf::names(&models)).map(|(model, name)| {
+        let files = model.files();
+        let bytes = files.iter().filter_map(|file| Some(snapshot.join(file).metadata().ok()?.len())).sum();
+        let architecture = ModelFiles::gguf_in(snapshot, &files).and_then(|files| Model::check(&files));
+        CachedVariant { name, file: model.first().to_owned(), bytes, architecture }
+    });
+    described.collect()
 }
 
 /// Bytes of files, each blob once.

@@ -1,4 +1,5 @@
-//! A model's name to the files on disk: a directory, or a repository of a Hugging Face hub.
+//! A model's name to the files on disk: a directory, a GGUF file, or a repository of a Hugging Face
+//! hub.
 //!
 //! Repositories are fetched into the hub's standard cache, so that models downloaded by Python
 //! tools are found here and the other way round:
@@ -20,7 +21,8 @@
 //! access token along when it asks a download host for a file's size, and names partial files its
 //! own way; 1.0 depends on a hundred crates and a C build.
 //!
-//! Only what the engine reads is fetched: configuration, tokenizer, template, safetensors.
+//! Only what the engine reads is fetched: configuration, tokenizer, template and safetensors, or
+//! one GGUF model.
 
 mod address;
 mod cache;
@@ -43,7 +45,7 @@ use std::time::Duration;
 
 pub use diagnose::most_similar;
 pub use files::{HubOrigin, ModelFiles, Weights};
-pub use inventory::{CachedModel, CachedRevision, list};
+pub use inventory::{CachedModel, CachedRevision, CachedVariant, list};
 pub use name::HubId;
 pub use remove::{Removed, remove};
 
@@ -184,16 +186,20 @@ pub enum HubEvent<'a> {
 /// Receives [`HubEvent`]s.
 pub type Progress<'a> = dyn FnMut(HubEvent<'_>) + 'a;
 
-/// Finds a model's files: those of a directory, or those of the repository that
-/// `org/name[@revision]` or an address of its page names, fetched if they are not in the cache.
+/// Finds a model's files: those of a directory, a GGUF file, or those of the repository that
+/// `org/name[:variant][@revision]` or an address of its page names, fetched if they are not in the
+/// cache. A variant is the type or the name of a GGUF file; without one a repository's safetensors
+/// are meant, and where it has none its only GGUF model, or the one of type `Q4_K_M`.
 ///
 /// A revision that is not a commit is looked up at the hub each time; if the hub cannot be reached,
 /// the snapshot it named last time is used and [`HubEvent::UsingCache`] says so. A full commit that
-/// is in the cache needs no network. A model that this build cannot run is refused before its
-/// weights are fetched.
+/// is in the cache needs no network where the cache alone tells that it is what was named: single
+/// or indexed safetensors, or the GGUF file of a variant. A model that this build cannot run is
+/// refused before its weights are fetched, as far as config.json or the beginning of a GGUF file
+/// tells.
 ///
 /// # Errors
-/// [`EngineError::ModelName`] if it is neither; [`EngineError::MissingFile`] and the others of
+/// [`EngineError::ModelName`] if it is none of them; [`EngineError::MissingFile`] and the others of
 /// [`ModelFiles::in_directory`] for a directory; [`EngineError::HubRefused`],
 /// [`EngineError::HubUnreachable`], [`EngineError::HubProtocol`], [`EngineError::Checksum`],
 /// [`EngineError::DiskFull`], [`EngineError::CacheUnwritable`] from fetching;
@@ -218,10 +224,23 @@ pub fn resolve(model: &str, options: &HubOptions, progress: &mut Progress<'_>) -
     let id = hub_id(model, options)?;
     let cache = RepoCache::new(&options.cache_dir, &id);
     let cached = cache.snapshot(&id);
-    if options.offline || (id.is_commit() && cached.is_ok()) {
+    let settled = cached.as_ref().is_ok_and(|files| is_settled(&id, files));
+    if options.offline || settled {
         return cached.map_err(|e| with_hint(e, &id, options));
     }
     fetch::fetch(&id, options, &cache, cached.ok(), progress).map_err(|e| with_hint(e, &id, options))
+}
+
+/// Whether the hub could add nothing to what is cached: always the same files, all of them here.
+fn is_settled(id: &HubId, cached: &ModelFiles) -> bool {
+    id.is_commit()
+        && match cached.weights {
+            Weights::Single(_) | Weights::Sharded { .. } => true,
+            // No one says how many there are.
+            Weights::Unindexed(_) => false,
+            // Without a name, what the repository holds besides decides whether this is it.
+            Weights::Gguf(_) => id.variant().is_some(),
+        }
 }
 
 /// The repository that a name means which is not a directory.

@@ -18,9 +18,10 @@ pub struct HubId {
 const DEFAULT_REVISION: &str = "main";
 
 impl HubId {
-    /// Parses `org/name[:variant][@revision]`, where a variant is the type of a GGUF file, and a
-    /// revision is a branch (`main` if none is given), a tag, a pull request (`refs/pr/1`) or a
-    /// commit. The error says what is wrong in words that continue a sentence.
+    /// Parses `org/name[:variant][@revision]`, where a variant is the type of a GGUF file or its
+    /// name with folders, and a revision is a branch (`main` if none is given), a tag, a pull
+    /// request (`refs/pr/1`) or a commit. The error says what is wrong in words that continue a
+    /// sentence.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (repo, revision) =
             text.split_once('@').map_or((text, None), |(repo, revision)| (repo, Some(revision)));
@@ -38,16 +39,19 @@ impl HubId {
         if let Some(revision) = revision.filter(|revision| !valid(revision)) {
             return Err(format!("`{revision}` cannot be a revision"));
         }
-        if let Some(variant) = variant.filter(|variant| !is_part(variant)) {
-            return Err(format!("`{variant}` cannot be the type of a GGUF file, as in org/name:Q4_K_M"));
+        if let Some(variant) = variant.filter(|variant| !is_variant(variant)) {
+            return Err(no_variant(variant));
         }
         let (org, name) = (org.into(), name.into());
         Ok(Self { org, name, variant: variant.map(str::to_owned), revision: revision.map(str::to_owned) })
     }
 
     /// The same repository, of which the GGUF file is meant that `variant` names.
-    pub(super) fn with_variant(self, variant: String) -> Self {
-        Self { variant: Some(variant), ..self }
+    pub(super) fn with_variant(self, variant: String) -> Result<Self, String> {
+        if !is_variant(&variant) {
+            return Err(no_variant(&variant));
+        }
+        Ok(Self { variant: Some(variant), ..self })
     }
 
     /// Which GGUF file of the repository is meant, if one was named: a type or the file's name.
@@ -105,6 +109,20 @@ pub(super) fn is_part(part: &str) -> bool {
         && !part.contains("..")
 }
 
+/// Whether a text can be a type or the name of a file in a repository, with its folders. It is
+/// compared with names and becomes no path, so that hardly anything is refused.
+fn is_variant(text: &str) -> bool {
+    let component = |part: &str| !part.is_empty() && !part.starts_with('.') && !part.contains("..");
+    text.len() <= 1024
+        && text.split('/').all(component)
+        && !text.chars().any(|c| c.is_control() || "\\:@".contains(c))
+}
+
+fn no_variant(text: &str) -> String {
+    let shown = text.escape_debug();
+    format!("`{shown}` cannot be the type or the name of a GGUF file, as in org/name:Q4_K_M")
+}
+
 /// 40 hexadecimal digits.
 pub(super) fn is_commit(text: &str) -> bool {
     text.len() == 40 && text.bytes().all(|b| b.is_ascii_hexdigit())
@@ -125,6 +143,11 @@ mod tests {
         let id = HubId::parse("a/b:Q4_K_M@v1").unwrap();
         assert_eq!((id.repo().as_str(), id.variant(), id.revision()), ("a/b", Some("Q4_K_M"), "v1"));
         assert_eq!((id.to_string().as_str(), id.dir_name().as_str()), ("a/b:Q4_K_M@v1", "models--a--b"));
+        for file in
+            ["BF16/m-00001-of-00002.gguf", "m--x.gguf", "m-.gguf", "modèle (2).gguf", &"m".repeat(200)]
+        {
+            assert_eq!(HubId::parse(&format!("a/b:{file}")).unwrap().variant(), Some(file));
+        }
     }
 
     #[test]
@@ -156,7 +179,14 @@ mod tests {
             "a/b@.x",
             "a/b:",
             "a/b:../x",
-            "a/b:c/d",
+            "a/b:/c",
+            "a/b:c/",
+            "a/b:c//d",
+            "a/b:c/../d",
+            "a/b:c..d",
+            "a/b:c\\d",
+            "a/b:c\nd",
+            "a/b:.c",
             "a/b:c:d",
             "a\\b/c",
             "é/b",

@@ -33,11 +33,13 @@ const MIN_ABBREVIATION: usize = 6;
 
 /// Removes a repository (`org/name`) or one revision of it (`org/name@revision`: branch, tag,
 /// commit, or the first digits of one) from the cache, with the blobs that no other revision uses.
+/// A single GGUF file of a repository (`org/name:TYPE`) is not removed by itself.
 ///
 /// # Errors
-/// [`EngineError::ModelName`] if it names no repository; [`EngineError::NothingToRemove`] if the
-/// cache has none; [`EngineError::CacheInUse`] while it is fetched; [`EngineError::WrongFile`]
-/// where the cache is not laid out as expected; [`EngineError::RemoveFile`] if the system refuses.
+/// [`EngineError::ModelName`] if it names no repository, or one file of it;
+/// [`EngineError::NothingToRemove`] if the cache has none; [`EngineError::CacheInUse`] while it is
+/// fetched; [`EngineError::WrongFile`] where the cache is not laid out as expected;
+/// [`EngineError::RemoveFile`] if the system refuses.
 pub fn remove(model: &str, options: &HubOptions) -> Result<Removed> {
     let (id, revision) = parse(model, options)?;
     let repo = options.cache_dir.join(format!("models--{}", id.replace('/', "--")));
@@ -96,6 +98,13 @@ fn parse(model: &str, options: &HubOptions) -> Result<(String, Option<String>)> 
         None => HubId::parse(text),
     };
     let id = id.map_err(problem)?;
+    if let Some(variant) = id.variant() {
+        let repo = id.repo();
+        return Err(problem(format!(
+            "one file of a repository ({variant}) is not removed by itself; give {repo} to remove all of it, or \
+             {repo}@REVISION"
+        )));
+    }
     Ok((id.repo(), id.named_revision().map(str::to_owned)))
 }
 

@@ -26,7 +26,7 @@ fn a_cache_is_listed_with_what_can_be_run() {
         .map(|e| e.unwrap().path().metadata().unwrap().len())
         .sum::<u64>();
     assert_eq!((model.bytes, revision.bytes), (size, size));
-    assert_eq!(revision.architecture.as_ref().unwrap(), "Qwen3ForCausalLM");
+    assert_eq!(revision.architecture.as_ref().unwrap().as_ref().unwrap(), "Qwen3ForCausalLM");
 }
 
 #[test]
@@ -40,7 +40,7 @@ fn revisions_share_their_blobs_and_each_says_why_it_cannot_be_run() {
     let [a, b] = models[0].revisions.as_slice() else { panic!("{models:?}") };
     assert_eq!((a.refs.len(), b.refs.as_slice()), (0, &["main".to_owned()][..]), "main has moved on");
     assert_eq!((b.bytes, models[0].bytes), (a.bytes + 2, b.bytes + 2), "the shared blobs count once");
-    let problem = a.architecture.as_ref().unwrap_err().to_string();
+    let problem = a.architecture.as_ref().unwrap().as_ref().unwrap_err().to_string();
     assert!(problem.contains("is not a complete safetensors file"), "{problem}");
 }
 
@@ -52,6 +52,6 @@ fn a_download_that_stopped_is_counted() {
     mock.resolve().unwrap_err();
     let models = list(mock.cache.path());
     assert_eq!(models[0].incomplete_bytes, 70_000);
-    let problem = models[0].revisions[0].architecture.as_ref().unwrap_err().to_string();
+    let problem = models[0].revisions[0].architecture.as_ref().unwrap().as_ref().unwrap_err().to_string();
     assert!(problem.contains("has no model.safetensors"), "{problem}");
 }

@@ -6,6 +6,7 @@ mod server;
 mod cache;
 mod faults;
 mod fetch;
+mod gguf;
 mod inventory;
 mod names;
 mod remove;

@@ -252,3 +252,22 @@ fn a_missing_or_absurd_value_is_named() {
     file.tensors.clear();
     assert!(refused(&file).contains("`token_embd.weight`"), "{}", refused(&file));
 }
+
+#[test]
+fn the_beginning_of_a_file_tells_its_architecture() {
+    let start = |file: &File, len: usize| {
+        let path = std::path::Path::new("x.gguf");
+        crate::check_start(path, &bytes::Bytes::copy_from_slice(&file.bytes()[..len]))
+    };
+    let file =
+        File::new().number("general.alignment", 32).text("general.architecture", "gpt2").text("a", "b");
+    let len = file.bytes().len();
+    let message = start(&file, len - 12).unwrap_err().to_string();
+    assert!(message.contains("x.gguf: holds a model of architecture \"gpt2\""), "{message}");
+    // What is cut off, and what is wrong in another way, shows later.
+    for cut in 0..len - 30 {
+        start(&file, cut).unwrap();
+    }
+    start(&model("qwen3"), 200).unwrap();
+    start(&File::new().number("general.architecture", 1), 60).unwrap();
+}

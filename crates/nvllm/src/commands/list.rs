@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use clap::Args;
+use nvllm_engine::EngineError;
 use nvllm_engine::hub::{self, CachedModel, CachedRevision};
 use serde_json::{Value, json};
 
@@ -13,7 +14,8 @@ use crate::{built_in, environment, human};
   nvllm list
   nvllm list --json | jq -r '.models[].model'
 
-Lists the embedded demo and what the Hugging Face hub's cache holds, whichever program fetched it.")]
+Lists the embedded demo and what the Hugging Face hub's cache holds, whichever program fetched it:
+each revision, and each GGUF file by the name that it is run by.")]
 pub(crate) struct List {
     /// Print JSON.
     #[arg(long)]
@@ -35,7 +37,7 @@ pub(super) fn run(args: &List) -> Result<()> {
         rows.push([built_in::NAME.into(), "in this program".into(), size, demo.architecture]);
     }
     for model in &models {
-        rows.extend(model.revisions.iter().map(|revision| row(model, revision)));
+        rows.extend(model.revisions.iter().flat_map(|revision| revision_rows(model, revision)));
         if model.revisions.is_empty() {
             let size = human::bytes(model.incomplete_bytes);
             rows.push([model.id.clone(), "-".into(), size, "incomplete: pull it again".into()]);
@@ -50,23 +52,35 @@ pub(super) fn run(args: &List) -> Result<()> {
     Ok(())
 }
 
-fn row(model: &CachedModel, revision: &CachedRevision) -> [String; 4] {
+/// A row for the model in the repository's layout, if there is one, and for each GGUF model.
+fn revision_rows(model: &CachedModel, revision: &CachedRevision) -> Vec<[String; 4]> {
     let refs = revision.refs.join(", ");
     let commit = short(&revision.commit);
     let revisions = if refs.is_empty() { commit.to_owned() } else { format!("{refs} ({commit})") };
-    let architecture = match &revision.architecture {
-        Ok(architecture) => architecture.clone(),
-        Err(_) => format!("cannot run: {}", problem(revision).unwrap_or_default()),
+    let row = |name: String, bytes: u64, architecture: &Result<String, EngineError>| {
+        let architecture = match architecture {
+            Ok(architecture) => architecture.clone(),
+            Err(e) => format!("cannot run: {}", problem(revision, e)),
+        };
+        [name, revisions.clone(), human::bytes(bytes), architecture]
     };
-    [model.id.clone(), revisions, human::bytes(revision.bytes), architecture]
+    let gguf_bytes: u64 = revision.variants.iter().map(|variant| variant.bytes).sum();
+    let own_bytes = revision.bytes.saturating_sub(gguf_bytes);
+    let own = revision.architecture.iter().map(|found| row(model.id.clone(), own_bytes, found));
+    let variants = revision.variants.iter();
+    own.chain(variants.map(|variant| {
+        let name = format!("{}:{}", model.id, variant.name);
+        row(name, variant.bytes, &variant.architecture)
+    }))
+    .collect()
 }
 
-/// Why a revision cannot be run, without the directory that every row's message would begin with.
-fn problem(revision: &CachedRevision) -> Option<String> {
-    let message = revision.architecture.as_ref().err()?.to_string();
+/// Why something of a revision cannot be run, without the directory that every row's message would
+/// begin with.
+fn problem(revision: &CachedRevision, error: &EngineError) -> String {
     let dir = revision.dir.display();
-    let message = message.replace(&format!("{dir}/"), "").replace(&format!("{dir}: "), "");
-    Some(message.replace(&dir.to_string(), "it"))
+    let message = error.to_string().replace(&format!("{dir}/"), "").replace(&format!("{dir}: "), "");
+    message.replace(&dir.to_string(), "it")
 }
 
 /// The first digits of a commit, as many as git and the hub show.
@@ -101,19 +115,32 @@ fn built_in_json() -> Result<Option<Value>> {
         "model": built_in::NAME,
         "embedded": true,
         "bytes": bytes,
-        "revisions": [{ "commit": null, "refs": [], "path": null, "bytes": bytes, "architecture": architecture, "problem": null }],
+        "revisions": [{ "commit": null, "refs": [], "path": null, "bytes": bytes, "architecture": architecture, "problem": null, "variants": [] }],
     })))
 }
 
 fn model_json(model: &CachedModel) -> Value {
     let revisions = model.revisions.iter().map(|revision| {
+        let problem =
+            |found: &Result<String, EngineError>| found.as_ref().err().map(|e| problem(revision, e));
+        let variants = revision.variants.iter().map(|variant| {
+            json!({
+                "variant": variant.name,
+                "path": revision.dir.join(&variant.file),
+                "bytes": variant.bytes,
+                "architecture": variant.architecture.as_ref().ok(),
+                "problem": problem(&variant.architecture),
+            })
+        });
+        let found = revision.architecture.as_ref();
         json!({
             "commit": revision.commit,
             "refs": revision.refs,
             "path": revision.dir,
             "bytes": revision.bytes,
-            "architecture": revision.architecture.as_ref().ok(),
-            "problem": problem(revision),
+            "architecture": found.and_then(|found| found.as_ref().ok()),
+            "problem": found.and_then(problem),
+            "variants": variants.collect::<Vec<_>>(),
         })
     });
     json!({

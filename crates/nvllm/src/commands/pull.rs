@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Result, bail};
 use clap::Args;
 use nvllm_engine::Model;
-use nvllm_engine::hub::ModelFiles;
+use nvllm_engine::hub::{ModelFiles, Weights};
 use serde_json::json;
 
 use crate::output::{note, outln};
@@ -15,8 +15,10 @@ use crate::{built_in, human, models};
 #[command(after_help = "Examples:
   nvllm pull Qwen/Qwen3-0.6B
   nvllm pull https://huggingface.co/Qwen/Qwen3-0.6B/tree/main
+  nvllm pull Qwen/Qwen3-0.6B-GGUF:Q8_0
 
-Prints the directory in the Hugging Face hub's cache; what is there is not fetched again.")]
+Prints the model's directory in the Hugging Face hub's cache, or its GGUF file there: what other
+commands take as a model. What is there is not fetched again.")]
 pub(crate) struct Pull {
     /// A hub id (org/name[:TYPE][@revision], TYPE for a GGUF file), or the address of its page.
     #[arg(value_name = "MODEL", required_unless_present = "model")]
@@ -52,10 +54,11 @@ pub(super) fn run(args: &Pull) -> Result<()> {
     if args.json {
         let report = json!({
             "model": origin.id.repo(),
+            "variant": origin.id.variant(),
             "revision": origin.id.revision(),
             "commit": origin.commit,
             "architecture": architecture,
-            "path": files.dir,
+            "path": path(&files),
             "files": paths.len(),
             "bytes": bytes,
         });
@@ -65,14 +68,23 @@ pub(super) fn run(args: &Pull) -> Result<()> {
     let commit = super::list::short(&origin.commit);
     let files_here = human::count(paths.len(), "file");
     note!("{} ({commit}): {architecture}, {}, {files_here}", origin.id, human::bytes(bytes));
-    outln!("{}", files.dir.display())?;
+    outln!("{}", path(&files).display())?;
     Ok(())
+}
+
+/// What names the model as a path: its directory, or of a GGUF model its first file, for there may
+/// be others in the directory.
+fn path(files: &ModelFiles) -> &Path {
+    match &files.weights {
+        Weights::Gguf(parts) => &parts[0],
+        _ => &files.dir,
+    }
 }
 
 /// All files of a model.
 fn paths(files: &ModelFiles) -> Vec<&Path> {
     let index = match &files.weights {
-        nvllm_engine::hub::Weights::Sharded { index, .. } => Some(index),
+        Weights::Sharded { index, .. } => Some(index),
         _ => None,
     };
     let optional =

@@ -13,7 +13,8 @@ use crate::{built_in, environment, human, models};
   nvllm rm Qwen/Qwen3-0.6B
   nvllm rm Qwen/Qwen3-0.6B@main
 
-Only what the Hugging Face hub's cache holds is removed; files that other revisions use stay.")]
+Only what the Hugging Face hub's cache holds is removed; files that other revisions use stay.
+Single GGUF files (org/name:TYPE) are removed with their repository or revision.")]
 pub(crate) struct Rm {
     /// Models to remove (org/name), or single revisions (org/name@revision: branch, tag or commit).
     #[arg(value_name = "MODEL", required_unless_present = "model")]

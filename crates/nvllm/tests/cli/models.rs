@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
-use super::mock::{Fault, ID, MockHub, TOKEN};
+use super::mock::{Fault, ID, MockHub, RepoFile, TOKEN};
 use super::server::Reply;
 use super::support::{check_refusal, command, ends, fixture, interrupt, refuses, repo, stdout};
 
@@ -91,6 +91,50 @@ fn a_model_is_pulled_listed_run_and_removed() {
     assert!(removed.starts_with("removed acme/tiny-1: ") && removed.ends_with(" freed\n"), "{removed}");
     check_refusal(&run(&mock, &["rm", ID]), &["rm"], &["acme/tiny-1 is not in the cache at"]);
     assert_eq!(succeeds(run(&mock, &["list"])).0.lines().count(), 2);
+}
+
+/// What `pull` prints is a model, whatever else of the repository is there, and `list` names each.
+#[test]
+fn each_gguf_file_is_pulled_run_and_listed_by_its_type() {
+    let mock = MockHub::with_files(std::collections::BTreeMap::new());
+    let content = std::fs::read(fixture("gguf").join("a_qwen3_tied_gqa.gguf")).unwrap();
+    for name in ["m-Q4_K_M.gguf", "q8/m-Q8_0.gguf"] {
+        let file = RepoFile { content: content.clone(), large: true };
+        mock.repo.lock().unwrap().files.insert(name.into(), file);
+    }
+    for (name, variant, file) in
+        [(ID, Value::Null, "m-Q4_K_M.gguf"), ("acme/tiny-1:Q8_0", json!("Q8_0"), "q8/m-Q8_0.gguf")]
+    {
+        let (path, _) = succeeds(run(&mock, &["pull", name]));
+        let path = path.trim_end();
+        assert!(path.ends_with(file), "{path}");
+        succeeds(command(&["info", path]).output().unwrap());
+        let (report, _) = succeeds(run(&mock, &["pull", name, "--json"]));
+        let report: Value = serde_json::from_str(&report).unwrap();
+        assert_eq!((&report["path"], &report["variant"]), (&json!(path), &variant));
+    }
+    let (table, _) = succeeds(run(&mock, &["list"]));
+    let rows: Vec<Vec<&str>> = table.lines().map(|row| row.split_whitespace().collect()).collect();
+    let cells = |row: &[&str]| (row[0].to_owned(), row[row.len() - 1].to_owned());
+    let expected =
+        ["acme/tiny-1:Q4_K_M", "acme/tiny-1:Q8_0"].map(|name| (name.into(), "Qwen3ForCausalLM".into()));
+    assert_eq!(rows[rows.len() - 2..].iter().map(|row| cells(row)).collect::<Vec<_>>(), expected, "{table}");
+    assert!(!table.contains("cannot run"), "{table}");
+    let (list, _) = succeeds(run(&mock, &["list", "--json"]));
+    let list: Value = serde_json::from_str(&list).unwrap();
+    let variants = list["models"].as_array().unwrap().last().unwrap()["revisions"][0]["variants"].clone();
+    assert_eq!(
+        (&variants[0]["variant"], &variants[1]["variant"]),
+        (&json!("Q4_K_M"), &json!("Q8_0")),
+        "{list}"
+    );
+    assert!(variants[1]["path"].as_str().unwrap().ends_with("q8/m-Q8_0.gguf"), "{list}");
+    check_refusal(
+        &run(&mock, &["rm", "acme/tiny-1:Q8_0"]),
+        &["rm"],
+        &["give acme/tiny-1 to remove all of it"],
+    );
+    succeeds(run(&mock, &["info", "acme/tiny-1:Q8_0"]));
 }
 
 #[test]
