@@ -104,7 +104,8 @@ pub(super) struct AccessArgs {
 #[derive(Args)]
 #[command(next_help_heading = "Answers")]
 pub(super) struct ServedArgs {
-    /// Names that requests may call the model by; answers carry the first [default: the model's].
+    /// Names that requests may call the model by; answers carry the first [default: its hub id, or
+    /// the last part of its path without .gguf].
     #[arg(long, value_name = "NAME", num_args = 1..)]
     served_model_name: Vec<String>,
     /// A chat template in place of the model's own: a file.

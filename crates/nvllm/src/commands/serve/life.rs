@@ -19,7 +19,7 @@ use crate::{backends, human, models};
 /// What happens while a server lives.
 enum ServerEvent {
     /// The model is known, and its weights are being read.
-    Opened { model: Arc<Model>, in_flight: Arc<InFlight> },
+    Opened { model: Arc<Model>, name: Option<String>, in_flight: Arc<InFlight> },
     /// Requests are taken.
     Loaded { model: Arc<Model> },
     /// There will be no model.
@@ -57,10 +57,13 @@ pub(crate) fn run(args: &Serve) -> Result<()> {
     let mut requests = None;
     loop {
         match events.recv().context("the thread that loads the model has failed")? {
-            ServerEvent::Opened { model, in_flight } => {
+            ServerEvent::Opened { model, name, in_flight } => {
                 let generator: Arc<dyn Generator> = Arc::clone(&in_flight) as _;
-                let router = nvllm_serve::router(&model, served.take().unwrap_or_default(), generator)?;
-                server.open(router);
+                let mut served = served.take().unwrap_or_default();
+                if served.names.is_empty() {
+                    served.names.extend(name);
+                }
+                server.open(nvllm_serve::router(&model, served, generator)?);
                 requests = Some(in_flight);
             }
             ServerEvent::Loaded { model } => {
@@ -114,7 +117,7 @@ impl Loading {
     }
 
     fn load(self, events: &Sender<ServerEvent>) -> Result<()> {
-        let mut model = models::open(self.model.as_deref())?;
+        let (mut model, name) = models::open_served(self.model.as_deref())?;
         models::expand(&mut model, &self.args)?;
         let model = Arc::new(model);
         let bar = Progress::new("loading");
@@ -127,7 +130,7 @@ impl Loading {
             .spawn()?;
         let engine = Arc::new(engine);
         let in_flight = Arc::new(InFlight::new(Arc::clone(&engine) as Arc<dyn Generator>));
-        let _ = events.send(ServerEvent::Opened { model: Arc::clone(&model), in_flight });
+        let _ = events.send(ServerEvent::Opened { model: Arc::clone(&model), name, in_flight });
         let loaded = engine.wait_until_loaded();
         bar.end();
         loaded?;
