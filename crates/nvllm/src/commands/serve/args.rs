@@ -89,7 +89,8 @@ pub(super) struct AccessArgs {
     #[arg(long, value_name = "KEY", num_args = 1.., value_parser = NonEmptyStringValueParser::new())]
     api_key: Vec<String>,
     /// Ask clients for one of the keys in this file, a line each: KEY, or NAME:KEY, whose requests
-    /// are those of the tenant NAME. The file is read again when it changes.
+    /// are those of the tenant NAME. The file is read again when it changes; a tenant without a key
+    /// leaves its part of the queue to the others.
     #[arg(long, value_name = "FILE")]
     api_key_file: Option<PathBuf>,
     /// Give a tenant this share of the tokens and of the queue while others wait too, relative to
@@ -209,6 +210,11 @@ impl Serve {
     /// The model's name, if one is given.
     pub(super) fn model_name(&self) -> Option<&str> {
         self.model_tag.as_deref().or(self.model.model.as_deref())
+    }
+
+    /// Names of the tenants that are given with their weights.
+    pub(super) fn given_tenants(&self) -> Vec<String> {
+        self.access.tenant.iter().map(|tenant| tenant.name.clone()).collect()
     }
 
     /// How the server treats its clients. Errors if the key file cannot be read.

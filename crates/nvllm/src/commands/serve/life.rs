@@ -6,7 +6,7 @@ use std::sync::mpsc::{Sender, channel};
 
 use anyhow::{Context as _, Result};
 use nvllm_engine::{Engine, LoadOptions, LoadProgress, Model};
-use nvllm_serve::{Generator, InFlight, Server};
+use nvllm_serve::{ApiKeys, Generator, InFlight, Server};
 
 use super::args::Serve;
 use super::notify::{self, State};
@@ -32,7 +32,7 @@ pub(crate) fn run(args: &Serve) -> Result<()> {
     // What can be wrong without a model is said before one is fetched.
     let served = args.served_options()?;
     let options = args.server_options()?;
-    let names = options.api_keys.names();
+    let keys = Arc::clone(&options.api_keys);
     let address = address(&args.address.host, args.address.port)?;
     let listener = nvllm_serve::bind(address)
         .with_context(|| format!("cannot listen on {address}; give another --port or --host"))?;
@@ -47,7 +47,7 @@ pub(crate) fn run(args: &Serve) -> Result<()> {
     let loading = Loading {
         model: args.model_name().map(str::to_owned),
         args: args.model.load.clone(),
-        options: args.load_options(&names),
+        options: args.load_options(&keys.names()),
     };
     std::thread::Builder::new()
         .name("nvllm-load".into())
@@ -64,6 +64,7 @@ pub(crate) fn run(args: &Serve) -> Result<()> {
                     served.names.extend(name);
                 }
                 server.open(nvllm_serve::router(&model, served, generator)?);
+                share_by_names(args, &keys, &in_flight);
                 requests = Some(in_flight);
             }
             ServerEvent::Loaded { model } => {
@@ -83,6 +84,19 @@ pub(crate) fn run(args: &Serve) -> Result<()> {
             }
         }
     }
+}
+
+/// Divides the queue between the tenants that are given and those whose keys there are, now and
+/// whenever the file of keys has changed.
+fn share_by_names(args: &Serve, keys: &ApiKeys, in_flight: &Arc<InFlight>) {
+    let given = args.given_tenants();
+    // The keys outlive the engine.
+    let in_flight = Arc::downgrade(in_flight);
+    keys.on_change(move |names| {
+        if let Some(in_flight) = in_flight.upgrade() {
+            in_flight.retain_tenants(&[&given[..], names].concat());
+        }
+    });
 }
 
 /// Ends the server, and says what became of its requests.
