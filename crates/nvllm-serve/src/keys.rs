@@ -70,9 +70,11 @@ struct Watched {
     listener: Listener,
 }
 
-/// Who is told the names of the keys when they have changed.
+/// What is done with the names of the keys when they have changed.
+type OnChange = Box<dyn Fn(&[String]) + Send>;
+
 #[derive(Default)]
-struct Listener(Mutex<Option<Box<dyn Fn(&[String]) + Send>>>);
+struct Listener(Mutex<Option<OnChange>>);
 
 impl fmt::Debug for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
