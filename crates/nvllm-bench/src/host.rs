@@ -6,6 +6,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use nvllm_engine::hub::ModelFiles;
 use sha2::{Digest as _, Sha256};
 
 use crate::record::{Host, Source};
@@ -128,13 +129,12 @@ pub fn now() -> String {
     jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-/// The checkpoint's weight files in `dir`, in the order of their names.
-pub fn weight_files(dir: &Path) -> Result<Vec<PathBuf>> {
-    let entries = std::fs::read_dir(dir).map_err(BenchError::io("list", dir))?;
-    let mut files: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    files.retain(|path| path.extension().is_some_and(|extension| extension == "safetensors"));
-    files.sort();
-    Ok(files)
+/// The weight files of the model at `path`, a directory or a GGUF file, in order, without an index.
+///
+/// Errors if there are none, or none that can be used.
+pub fn weight_files(path: &Path) -> Result<Vec<PathBuf>> {
+    let files = if path.is_file() { ModelFiles::gguf(path) } else { ModelFiles::in_directory(path) };
+    Ok(files?.weights.paths().to_vec())
 }
 
 /// SHA-256 of the files' bytes one after another, hexadecimal: of one file, what `sha256sum`
@@ -203,6 +203,18 @@ mod tests {
         // FIPS 180-2's example.
         assert!(sha256(b"abc").starts_with("ba7816bf8f01cfea"));
         assert!(weight_files(&dir.path().join("none")).is_err());
+    }
+
+    #[test]
+    fn a_gguf_file_is_its_own_weights() {
+        let dir = tempfile::tempdir().unwrap();
+        let names = ["a.gguf", "b-00001-of-00002.gguf", "b-00002-of-00002.gguf"];
+        let [a, b1, b2] = names.map(|name| {
+            std::fs::write(dir.path().join(name), "GGUF").unwrap();
+            dir.path().join(name)
+        });
+        assert_eq!(weight_files(&a).unwrap(), [a]);
+        assert_eq!(weight_files(&b1).unwrap(), [b1, b2]);
     }
 
     #[test]

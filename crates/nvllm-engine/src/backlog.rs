@@ -42,9 +42,20 @@ struct Part {
     bounds: Bounds,
     /// Taken, without a slot.
     waiting: Waiting,
+    /// Nobody comes as this tenant any more.
+    gone: bool,
 }
 
 impl Part {
+    fn new(tenant: &Tenant, bounds: Bounds) -> Self {
+        Self { tenant: tenant.clone(), bounds, waiting: Waiting::default(), gone: false }
+    }
+
+    /// Whether it has a part of the queue's bounds.
+    fn counts(&self) -> bool {
+        !self.gone || self.waiting.requests > 0
+    }
+
     fn admits(&self, prompt_len: usize) -> bool {
         self.bounds.admit(self.waiting, prompt_len)
     }
@@ -76,9 +87,13 @@ pub(crate) struct Queued {
 impl Drop for Queued {
     fn drop(&mut self) {
         let mut counts = self.backlog.lock();
-        let waiting = &mut counts.tenants[self.tenant.0 as usize].waiting;
+        let part = &mut counts.tenants[self.tenant.0 as usize];
+        let waiting = &mut part.waiting;
         waiting.requests = waiting.requests.saturating_sub(1);
         waiting.tokens = waiting.tokens.saturating_sub(self.prompt_len);
+        if !part.counts() {
+            divide(self.backlog.bounds, &mut counts.tenants);
+        }
     }
 }
 
@@ -107,8 +122,7 @@ impl Backlog {
         }
         let [requests, tokens] = bounds.map(|(_, bound)| bound);
         let bounds = Bounds { requests, tokens };
-        let part = |tenant: &Tenant| Part { tenant: tenant.clone(), bounds, waiting: Waiting::default() };
-        let mut tenants: Vec<Part> = options.tenants.iter().map(part).collect();
+        let mut tenants: Vec<_> = options.tenants.iter().map(|tenant| Part::new(tenant, bounds)).collect();
         divide(bounds, &mut tenants);
         let counts = Mutex::new(Counts { draining: false, tenants, open: 0 });
         Ok(Self { bounds, counts, idle: Condvar::new() })
@@ -138,13 +152,26 @@ impl Backlog {
             return Err(EngineError::Option { option: "tenants", problem });
         }
         let mut counts = self.lock();
-        if counts.tenants.iter().all(|part| part.tenant.name != tenant.name) {
-            announce();
-            let part = Part { tenant: tenant.clone(), bounds: self.bounds, waiting: Waiting::default() };
-            counts.tenants.push(part);
-            divide(self.bounds, &mut counts.tenants);
+        match counts.tenants.iter_mut().find(|part| part.tenant.name == tenant.name) {
+            Some(part) if !part.gone => return Ok(()),
+            Some(part) => part.gone = false,
+            None => {
+                announce();
+                counts.tenants.push(Part::new(tenant, self.bounds));
+            }
         }
+        divide(self.bounds, &mut counts.tenants);
         Ok(())
+    }
+
+    /// Gives the parts of all tenants but the first and those of these names to the others, each
+    /// as soon as nothing of that tenant waits.
+    pub(crate) fn retain_tenants(&self, names: &[String]) {
+        let mut counts = self.lock();
+        for part in counts.tenants.iter_mut().skip(1) {
+            part.gone = !names.contains(&part.tenant.name);
+        }
+        divide(self.bounds, &mut counts.tenants);
     }
 
     /// Takes a request into the queue.
@@ -175,7 +202,7 @@ impl Backlog {
 
     /// Whether no tenant can enter, not even with the shortest prompt.
     pub(crate) fn is_full(&self) -> bool {
-        self.lock().tenants.iter().all(|part| !part.admits(1))
+        self.lock().tenants.iter().filter(|part| part.counts()).all(|part| !part.admits(1))
     }
 
     /// A request's client was told the end, or is gone.
@@ -224,9 +251,10 @@ impl Backlog {
     }
 }
 
-/// Gives each tenant its part of the queue's bounds.
+/// Gives each tenant that counts its part of the queue's bounds.
 fn divide(all: Bounds, parts: &mut [Part]) {
-    let sum: u128 = parts.iter().map(|part| u128::from(part.tenant.weight)).sum();
+    let counted = parts.iter().filter(|part| part.counts());
+    let sum: u128 = counted.map(|part| u128::from(part.tenant.weight)).sum();
     for part in parts {
         let weight = u128::from(part.tenant.weight);
         // What remains of the division is nobody's.
@@ -312,6 +340,30 @@ mod tests {
         let message = queue.enter(b, 1).unwrap_err().to_string();
         assert!(message.contains("4 of 4 requests"), "{message}");
         assert!(queue.add_tenant(&Tenant { weight: 0, ..name("c") }, || unreachable!()).is_err());
+    }
+
+    #[test]
+    fn who_does_not_come_back_leaves_the_part_to_the_others() {
+        let queue = tenants(&[("default", 1), ("old", 1)]).unwrap();
+        let new = |at: usize| Tenant { name: format!("new{at}"), weight: 1 };
+        let max_requests = |tenant: TenantId| queue.lock().tenants[tenant.0 as usize].bounds.requests;
+        let old = queue.tenant(Some("old")).unwrap();
+        let waits = queue.enter(old, 1).unwrap();
+        for at in 0..31 {
+            queue.add_tenant(&new(at), || {}).unwrap();
+            queue.retain_tenants(&[new(at).name]);
+        }
+        let last = queue.tenant(Some("new30")).unwrap();
+        assert_eq!((max_requests(FIRST), max_requests(last)), (2, 2), "a third of 8: one of the old waits");
+        drop(waits);
+        assert_eq!((max_requests(FIRST), max_requests(last)), (4, 4));
+        // A part that nobody uses is no room.
+        let _all: Vec<_> =
+            [FIRST, last].into_iter().flat_map(|tenant| [tenant; 4]).map(|id| queue.enter(id, 1)).collect();
+        assert!(queue.is_full());
+        // A key may come back.
+        queue.add_tenant(&Tenant { name: "old".into(), weight: 1 }, || unreachable!()).unwrap();
+        assert_eq!((max_requests(old), max_requests(last)), (2, 2));
     }
 
     #[test]

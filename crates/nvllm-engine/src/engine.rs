@@ -261,6 +261,13 @@ impl Engine {
         self.shared.backlog.add_tenant(tenant, || drop(self.commands.send(Command::AddTenant { weight })))
     }
 
+    /// Gives up the parts that tenants of other names have of the queue, except the first's: an
+    /// idle tenant's at once, another's when nothing of it waits any more. Who comes back with
+    /// [`add_tenant`](Self::add_tenant) has a part again.
+    pub fn retain_tenants(&self, names: &[String]) {
+        self.shared.backlog.retain_tenants(names);
+    }
+
     /// Forgets every prefix that the KV cache has: requests that are submitted from now on compute
     /// their prompts anew. Those that run keep what they have computed, and nobody else finds it.
     /// Returns at once; it happens after the step that runs.

@@ -171,7 +171,7 @@ impl From<EngineError> for ApiError {
             EngineError::Draining => {
                 Self::refused(StatusCode::SERVICE_UNAVAILABLE, Refusal::Draining, message)
             }
-            // Not 503: that would be sent again, and waiting does not help.
+            // Not 503, which says that waiting helps.
             EngineError::Stopped { .. } => {
                 Self::refused(StatusCode::INTERNAL_SERVER_ERROR, Refusal::Failed, message)
             }

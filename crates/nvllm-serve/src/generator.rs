@@ -28,6 +28,8 @@ pub trait Generator: Send + Sync {
     fn stats(&self) -> EngineStats;
     /// Makes a tenant known; one that is known stays as it is.
     fn add_tenant(&self, name: &str);
+    /// Gives what other tenants have of the queue to those of these names.
+    fn retain_tenants(&self, _names: &[String]) {}
     /// Takes a request, or errors as [`Engine::submit`] does.
     fn submit(&self, request: Request, sink: Box<dyn EventSink>) -> Result<RequestId, EngineError>;
     /// Ends a request, wherever it is; one that has ended is left as it is.
@@ -62,6 +64,10 @@ impl Generator for Engine {
     fn add_tenant(&self, name: &str) {
         // Refused for a weight of 0 only.
         let _ = Self::add_tenant(self, &Tenant { name: name.to_owned(), weight: 1 });
+    }
+
+    fn retain_tenants(&self, names: &[String]) {
+        Self::retain_tenants(self, names);
     }
 
     fn submit(&self, request: Request, sink: Box<dyn EventSink>) -> Result<RequestId, EngineError> {

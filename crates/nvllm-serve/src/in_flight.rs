@@ -147,6 +147,10 @@ impl Generator for InFlight {
         self.generator.add_tenant(name);
     }
 
+    fn retain_tenants(&self, names: &[String]) {
+        self.generator.retain_tenants(names);
+    }
+
     fn submit(&self, mut request: Request, sink: Box<dyn EventSink>) -> Result<RequestId, EngineError> {
         let context = context::current();
         request.tenant = self.tenant().or(request.tenant);

@@ -1,5 +1,6 @@
 //! API keys: which there are, and whose.
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -66,6 +67,19 @@ struct Watched {
     keys: RwLock<Vec<Key>>,
     /// The version that was read; none after one that could not be. Held by who looks at the file.
     version: Mutex<Option<Version>>,
+    listener: Listener,
+}
+
+/// What is done with the names of the keys when they have changed.
+type OnChange = Box<dyn Fn(&[String]) + Send>;
+
+#[derive(Default)]
+struct Listener(Mutex<Option<OnChange>>);
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Listener")
+    }
 }
 
 /// Whether a client may come in, and as whom.
@@ -94,14 +108,17 @@ impl ApiKeys {
 
     /// Names of the file's keys, as of now.
     pub fn names(&self) -> Vec<String> {
-        let of_file = |file: &KeyFile| {
-            let keys = file.watched.keys();
-            let mut names: Vec<_> = keys.iter().filter_map(|key| key.name.clone()).collect();
-            names.sort();
-            names.dedup();
-            names
-        };
-        self.file.as_ref().map(of_file).unwrap_or_default()
+        self.file.as_ref().map(|file| file.watched.names()).unwrap_or_default()
+    }
+
+    /// Tells `listener` the names of the file's keys, now and whenever the file has changed, in
+    /// place of who was told before.
+    pub fn on_change(&self, listener: impl Fn(&[String]) + Send + 'static) {
+        let Some(file) = &self.file else { return };
+        // Held meanwhile, so that it misses no change.
+        let mut slot = file.watched.listener.0.lock().unwrap_or_else(PoisonError::into_inner);
+        listener(&file.watched.names());
+        *slot = Some(Box::new(listener));
     }
 
     /// Whether `given` is one of the keys. Compares with all of them, in time that depends on their
@@ -132,6 +149,7 @@ impl KeyFile {
             path: path.to_owned(),
             keys: RwLock::new(keys),
             version: Mutex::new(Some(version)),
+            listener: Listener::default(),
         });
         let (thread, ended) = channel();
         let looked_at = Arc::clone(&watched);
@@ -150,6 +168,14 @@ impl Watched {
         self.keys.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Sorted, each once.
+    fn names(&self) -> Vec<String> {
+        let mut names: Vec<_> = self.keys().iter().filter_map(|key| key.name.clone()).collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
     /// Reads the file if it has changed. Keeps the keys that are known if it cannot be read:
     /// whoever replaces it may have removed it for a moment.
     fn look(&self) {
@@ -166,6 +192,8 @@ impl Watched {
                 tracing::info!("{} has changed: it has {} API keys now", self.path.display(), keys.len());
                 *known = Some(version);
                 *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
+                let listener = self.listener.0.lock().unwrap_or_else(PoisonError::into_inner);
+                listener.iter().for_each(|listener| listener(&self.names()));
             }
             // Said once: the next look finds it as it is.
             Err(error) if known.is_some() => {
@@ -248,6 +276,21 @@ mod tests {
         look();
         assert_eq!(keys.check("two"), Access::Denied);
         assert!(keys.are_needed());
+    }
+
+    #[test]
+    fn a_listener_hears_the_names_now_and_when_they_change() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(&file, "b:one\na:two\na:three\nfour").unwrap();
+        let keys = ApiKeys::new(&[], Some(file.path())).unwrap();
+        let (sender, heard) = channel();
+        keys.on_change(move |names| sender.send(names.to_vec()).unwrap());
+        fs::write(&file, "c:five").unwrap();
+        // Not waiting for the thread, which may have done the same.
+        keys.file.as_ref().unwrap().watched.look();
+        drop(keys);
+        let heard: Vec<_> = heard.iter().collect();
+        assert_eq!((&heard[0], heard.last()), (&vec!["a".into(), "b".into()], Some(&vec!["c".into()])));
     }
 
     #[test]

@@ -154,9 +154,31 @@ fn replaced(own: Option<ChatTemplate>, text: &str) -> nvllm_engine::Result<ChatT
     })
 }
 
-/// The last part of a model's directory, or its hub id.
+/// The last part of a model's path, without `.gguf`; any other name as it is.
 fn short_name(name: &str) -> String {
     let path = std::path::Path::new(name);
-    let last = path.is_dir().then(|| path.file_name()).flatten();
+    let is_gguf = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
+    let last = match () {
+        () if path.is_dir() => path.file_name(),
+        () if path.is_file() && is_gguf => path.file_stem(),
+        () => None,
+    };
     last.map_or_else(|| name.to_owned(), |last| last.to_string_lossy().into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_no_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name).display().to_string();
+        std::fs::create_dir(path("dir.gguf")).unwrap();
+        std::fs::write(path("tiny-Q8_0.gguf"), "").unwrap();
+        assert_eq!(short_name(&path("dir.gguf")), "dir.gguf");
+        assert_eq!(short_name(&path("tiny-Q8_0.gguf")), "tiny-Q8_0");
+        assert_eq!(short_name("org/name"), "org/name");
+        assert_eq!(short_name("nvllm-tiny"), "nvllm-tiny");
+    }
 }

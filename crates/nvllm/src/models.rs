@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Result, anyhow};
-use nvllm_engine::hub::{self, HubEvent, ModelFiles};
+use nvllm_engine::hub::{self, HubEvent, HubId, ModelFiles};
 use nvllm_engine::{Engine, EngineError, LoadOptions, LoadProgress, Model};
 
 use crate::flags::{LoadArgs, ModelArgs, SamplingArgs};
@@ -16,14 +16,30 @@ use crate::{backends, built_in, environment, human};
 
 /// Opens the named model, fetching it first if need be; the embedded one if none is named.
 pub(crate) fn open(name: Option<&str>) -> Result<Model> {
-    let model = match name {
-        Some(name) if !is_built_in(name) => Model::open(&find(name)?)?,
-        _ => return built_in::open(),
+    Ok(open_served(name)?.0)
+}
+
+/// As [`open`]; with the name under which clients know a model of a hub.
+pub(crate) fn open_served(name: Option<&str>) -> Result<(Model, Option<String>)> {
+    let (model, hub_name) = match name {
+        Some(name) if !is_built_in(name) => {
+            let files = find(name)?;
+            (Model::open(&files)?, files.hub.map(|origin| hub_name(name, origin.id)))
+        }
+        _ => (built_in::open()?, None),
     };
     for remark in &model.remarks {
         note!("{}: {}", printable(&model.name), printable(remark));
     }
-    Ok(model)
+    Ok((model, hub_name))
+}
+
+/// `org/name`, or `org/name:TYPE` where a type of GGUF was asked for. Of an address, what it is the
+/// address of.
+fn hub_name(given: &str, found: HubId) -> String {
+    let id = HubId::parse(given).unwrap_or(found);
+    let variant = id.variant().map_or_else(String::new, |variant| format!(":{variant}"));
+    id.repo() + &variant
 }
 
 /// Whether the name is the embedded model's. A directory of that name is `./nvllm-tiny`.
@@ -157,4 +173,22 @@ pub(crate) fn expand(model: &mut Model, args: &LoadArgs) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_of_a_hub_is_called_as_it_was_asked_for() {
+        let found = || HubId::parse("org/name:Q4_K_M@main").unwrap();
+        for (given, name) in [
+            ("org/name", "org/name"),
+            ("org/name@v1", "org/name"),
+            ("org/name:Q8_0@v1", "org/name:Q8_0"),
+            ("https://huggingface.co/org/name/blob/main/q4_k_m.gguf", "org/name:Q4_K_M"),
+        ] {
+            assert_eq!(hub_name(given, found()), name, "{given}");
+        }
+    }
 }

@@ -69,8 +69,9 @@ pub struct ChatTemplate {
 
 impl ChatTemplate {
     /// Loads the template of a model from `chat_template.jinja` or else the field `chat_template`
-    /// of `tokenizer_config.json`, which also names the special tokens. `None` if there is no
-    /// template: a base model.
+    /// of `tokenizer_config.json`, which also names the special tokens. Further ones may lie beside
+    /// them, as `additional_chat_templates/NAME.jinja`. `None` if there is no template: a base
+    /// model.
     ///
     /// # Errors
     /// [`EngineError::ReadFile`], and those of [`from_parts`](Self::from_parts).
@@ -78,11 +79,14 @@ impl ChatTemplate {
         let read = |path: &Path| -> Result<Vec<u8>> {
             std::fs::read(path).map_err(|cause| EngineError::ReadFile { path: path.to_path_buf(), cause })
         };
+        let dir = template.or(tokenizer_config).and_then(Path::parent);
+        let named = dir.map(additional_templates).transpose()?.unwrap_or_default();
         let template = template.map(read).transpose()?.zip(template);
         let config = tokenizer_config.map(read).transpose()?.zip(tokenizer_config);
-        Self::from_parts(
+        Self::compile(
             template.as_ref().map(|(bytes, path)| (bytes.as_slice(), *path)),
             config.as_ref().map(|(bytes, path)| (bytes.as_slice(), *path)),
+            named,
         )
     }
 
@@ -95,6 +99,16 @@ impl ChatTemplate {
         template: Option<(&[u8], &Path)>,
         tokenizer_config: Option<(&[u8], &Path)>,
     ) -> Result<Option<Self>> {
+        Self::compile(template, tokenizer_config, Vec::new())
+    }
+
+    /// As [`from_parts`](Self::from_parts), with named templates in place of those of the same
+    /// names in the config.
+    fn compile(
+        template: Option<(&[u8], &Path)>,
+        tokenizer_config: Option<(&[u8], &Path)>,
+        named: Vec<(String, String)>,
+    ) -> Result<Option<Self>> {
         let mut special_tokens = Vec::new();
         let mut templates = Vec::new();
         let mut origin = String::new();
@@ -105,12 +119,11 @@ impl ChatTemplate {
             templates = read_templates(&config["chat_template"], path)?;
             origin = path.display().to_string();
         }
+        templates.retain(|(name, _)| named.iter().all(|(known, _)| known != name));
+        templates.extend(named);
         if let Some((bytes, path)) = template {
             origin = path.display().to_string();
-            let source = std::str::from_utf8(bytes).map_err(|e| EngineError::ChatTemplate {
-                origin: origin.clone(),
-                problem: format!("not UTF-8 from byte {} on", e.valid_up_to()),
-            })?;
+            let source = source_text(bytes, path)?;
             templates.retain(|(name, _)| name != DEFAULT);
             templates.push((DEFAULT.into(), source.into()));
         }
@@ -202,6 +215,36 @@ impl ChatTemplate {
     fn problem(&self, problem: String) -> EngineError {
         EngineError::ChatTemplate { origin: self.origin.clone(), problem }
     }
+}
+
+/// The templates of `additional_chat_templates` in a model's directory, by name: where transformers
+/// since 5.0 saves all but the default one.
+fn additional_templates(dir: &Path) -> Result<Vec<(String, String)>> {
+    let dir = dir.join("additional_chat_templates");
+    let failed = |path: &Path, cause| EngineError::ReadFile { path: path.to_path_buf(), cause };
+    let entries = match std::fs::read_dir(&dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(cause) => return Err(failed(&dir, cause)),
+    };
+    let mut templates = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(|cause| failed(&dir, cause))?.path();
+        let is_template = path.extension().is_some_and(|extension| extension == "jinja");
+        if let Some(name) = path.file_stem().and_then(|stem| stem.to_str()).filter(|_| is_template) {
+            let bytes = std::fs::read(&path).map_err(|cause| failed(&path, cause))?;
+            templates.push((name.to_owned(), source_text(&bytes, &path)?.to_owned()));
+        }
+    }
+    Ok(templates)
+}
+
+/// A template file's text.
+fn source_text<'a>(bytes: &'a [u8], path: &Path) -> Result<&'a str> {
+    std::str::from_utf8(bytes).map_err(|e| EngineError::ChatTemplate {
+        origin: path.display().to_string(),
+        problem: format!("not UTF-8 from byte {} on", e.valid_up_to()),
+    })
 }
 
 fn environment() -> Result<Environment<'static>, Error> {
@@ -353,6 +396,32 @@ mod tests {
         assert_eq!(load(Some("{{ bos_token }}jinja")).render(&ChatInput::default()).unwrap(), "<s>jinja");
         assert!(from_config(&json!({})).unwrap().is_none());
         assert!(ChatTemplate::from_parts(None, None).unwrap().is_none());
+    }
+
+    #[test]
+    fn further_templates_lie_in_a_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &[u8]| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let config = json!({ "chat_template": [
+            {"name": "default", "template": "D"}, {"name": "rag", "template": "old"}, {"name": "x", "template": "X"}] });
+        let config = write("tokenizer_config.json", config.to_string().as_bytes());
+        let jinja = write("chat_template.jinja", b"J");
+        std::fs::create_dir(dir.path().join("additional_chat_templates")).unwrap();
+        write("additional_chat_templates/rag.jinja", b"R");
+        write("additional_chat_templates/notes.txt", b"\xFF");
+        let template = ChatTemplate::load(Some(&jinja), Some(&config)).unwrap().unwrap();
+        assert_eq!(template.names(), ["default", "rag", "x"]);
+        for (name, text) in [(None, "J"), (Some("rag"), "R"), (Some("x"), "X")] {
+            let input = ChatInput { template: name, ..ChatInput::default() };
+            assert_eq!(template.render(&input).unwrap(), text);
+        }
+        let bad = write("additional_chat_templates/bad.jinja", b"a\xFF");
+        let message = ChatTemplate::load(Some(&jinja), None).unwrap_err().to_string();
+        assert!(message.contains(&bad.display().to_string()) && message.contains("UTF-8"), "{message}");
     }
 
     #[test]

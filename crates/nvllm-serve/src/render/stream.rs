@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::sse::{Event as Frame, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use futures_util::stream::unfold;
+use futures_util::stream::{Stream, StreamExt as _, unfold};
 use serde::Serialize;
 
 use crate::error::ApiError;
@@ -97,10 +97,15 @@ pub(crate) fn stream<R: StreamRenderer>(submission: Submission, mut renderer: R)
     let state = State { submission: Some(submission), renderer, frames };
     let frames = unfold(state, |mut state| async {
         let frame = state.next().await?;
-        Some((Ok::<_, Infallible>(frame), state))
+        Some((frame, state))
     });
-    let mut response =
-        Sse::new(frames).keep_alive(KeepAlive::new().interval(KEEP_ALIVE).text("ping")).into_response();
+    respond(frames, KEEP_ALIVE)
+}
+
+/// An answer of these frames, with a comment after each `silence`.
+fn respond(frames: impl Stream<Item = Frame> + Send + 'static, silence: Duration) -> Response {
+    let keep_alive = KeepAlive::new().interval(silence).text("ping");
+    let mut response = Sse::new(frames.map(Ok::<_, Infallible>)).keep_alive(keep_alive).into_response();
     // nginx would gather chunks otherwise.
     let unbuffered = (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
     response.headers_mut().extend([
@@ -108,4 +113,24 @@ pub(crate) fn stream<R: StreamRenderer>(submission: Submission, mut renderer: R)
         (Some(header::CACHE_CONTROL), HeaderValue::from_static("no-cache")),
     ]);
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn silence_is_filled_with_comments() {
+        let frames = stream::once(async { Frame::default().data("a") }).chain(stream::pending());
+        let mut body = respond(frames, Duration::from_millis(1)).into_body();
+        // What is no comment is a chunk to clients.
+        for expected in ["data: a\n\n", ": ping\n\n", ": ping\n\n"] {
+            let frame = body.frame().await.unwrap().unwrap();
+            assert_eq!(frame.into_data().unwrap(), expected);
+        }
+        assert!(KEEP_ALIVE <= Duration::from_secs(30), "proxies close a silent connection after a minute");
+    }
 }

@@ -42,6 +42,11 @@ fn read<F: DeserializeOwned, V>(
     Ok(valid)
 }
 
+/// Fields of a body that have no effect and are not known to have none.
+fn unknown(body: &Body) -> impl Iterator<Item = String> {
+    body.left_over().filter(|name| !unsupported::is_known(name))
+}
+
 /// Says once for each name which fields of bodies are not known and have no effect.
 fn warn_of_unknown(body: &Body) {
     use std::collections::BTreeSet;
@@ -51,12 +56,39 @@ fn warn_of_unknown(body: &Body) {
     const MOST: usize = 256;
     /// Bytes of a name that is worth a line.
     const LONGEST: usize = 64;
-    for name in
-        body.left_over().filter(|name| name.len() <= LONGEST).filter(|name| !unsupported::is_known(name))
-    {
+    for name in unknown(body).filter(|name| name.len() <= LONGEST) {
         let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
         if said.len() < MOST && said.insert(name.clone()) {
             tracing::warn!("field {name:?} of a request is not known and has no effect");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::chat::ChatFields;
+    use crate::wire::completions::CompletionFields;
+
+    /// What of a body is warned of.
+    fn unknown_in<T: DeserializeOwned>(json: &str) -> Vec<String> {
+        let mut body = Body::parse(json.as_bytes()).unwrap();
+        body.read::<T>().unwrap();
+        body.read::<SamplingFields>().unwrap();
+        unknown(&body).collect()
+    }
+
+    /// As vllm-router 0.1.17 and sglang-router 0.3.2 send them on.
+    #[test]
+    fn nobody_is_warned_of_what_routers_fill_in() {
+        let chat = r#"{"messages": [{"role": "user", "content": "hi"}], "model": "tiny", "stream": false, "max_tokens": 3,
+            "max_completion_tokens": 3, "logprobs": false, "no_stop_trim": false, "ignore_eos": false,
+            "continue_final_message": false, "skip_special_tokens": true, "separate_reasoning": true,
+            "stream_reasoning": true, "return_hidden_states": false, "include_reasoning": true}"#;
+        let completion = r#"{"model": "tiny", "prompt": "hi", "max_tokens": 3, "stream": false, "echo": false,
+            "no_stop_trim": false, "ignore_eos": false, "skip_special_tokens": true, "return_hidden_states": false}"#;
+        assert_eq!(unknown_in::<ChatFields>(chat), [""; 0]);
+        assert_eq!(unknown_in::<CompletionFields>(completion), [""; 0]);
+        assert_eq!(unknown_in::<CompletionFields>(r#"{"prompt": "hi", "mine": 1}"#), ["mine"]);
     }
 }

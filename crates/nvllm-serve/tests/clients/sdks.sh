@@ -11,10 +11,10 @@ packages=${2:-$dir/packages}
 
 if ! test -d "$packages/venv"; then
     python3 -m venv "$packages/venv"
-    "$packages/venv/bin/pip" install --quiet --disable-pip-version-check openai==3.54.0 anthropic==2.14.0
+    "$packages/venv/bin/pip" install --quiet --disable-pip-version-check openai==3.57.0 anthropic==2.14.0
 fi
 if command -v npm >/dev/null && ! test -d "$packages/node_modules"; then
-    (cd "$packages" && npm install --silent --no-fund --no-audit openai@6.49.0 @anthropic-ai/sdk@1.14.0)
+    (cd "$packages" && npm install --silent --no-fund --no-audit openai@7.59.0 @anthropic-ai/sdk@1.14.0)
 fi
 start_server "$binary"
 

@@ -70,6 +70,22 @@ async fn a_stream_has_the_role_once_the_usage_last_and_done() {
 }
 
 #[tokio::test]
+async fn an_answer_that_is_cut_says_so() {
+    let (router, _) = server(Script::default());
+    let body = post(&router, PATH, &with(&json!({ "max_tokens": 2 }))).await.json();
+    assert_eq!(
+        (&body["choices"][0]["finish_reason"], &body["usage"]["completion_tokens"]),
+        (&json!("length"), &json!(2))
+    );
+    let fields = json!({ "max_completion_tokens": 2, "max_tokens": 5, "stream": true });
+    let chunks = post(&router, PATH, &with(&fields)).await.chunks();
+    assert_eq!(chunks.last().unwrap()["choices"][0]["finish_reason"], "length");
+    let text: String =
+        chunks.iter().filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str()).collect();
+    assert_eq!(json!(text), body["choices"][0]["message"]["content"], "the newer name goes before");
+}
+
+#[tokio::test]
 async fn continuous_usage_is_in_every_chunk() {
     let (router, _) = server(Script::default());
     let options = json!({ "include_usage": true, "continuous_usage_stats": true });
@@ -132,6 +148,9 @@ async fn token_ids_are_told_if_asked_for() {
         post(&router, PATH, &with(&json!({ "return_token_ids": true, "stream": true }))).await.chunks();
     let with_prompt = chunks.iter().filter(|chunk| chunk.get("prompt_token_ids").is_some()).count();
     assert_eq!((with_prompt, &chunks[0]["prompt_token_ids"]), (1, &ids(&engine.last().prompt)));
+    // Each chunk has the new ones only: clients join them.
+    let streamed = chunks.iter().filter_map(|chunk| chunk["choices"][0]["token_ids"].as_array()).flatten();
+    assert_eq!(json!(streamed.collect::<Vec<_>>()), ids(&tokens("It is Paris.")));
 }
 
 #[tokio::test]

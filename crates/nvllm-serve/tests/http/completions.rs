@@ -1,5 +1,6 @@
 //! `/v1/completions`.
 
+use nvllm_engine::FinishReason;
 use serde_json::{Value, json};
 
 use crate::support::{Script, post, server, tokens};
@@ -25,6 +26,46 @@ async fn prompts_of_every_kind_are_continued_in_order() {
         assert!(choices.iter().all(|choice| choice["text"] == "It is Paris."));
         assert_eq!(engine.last().max_tokens, Some(16));
     }
+}
+
+#[tokio::test]
+async fn a_stream_ends_each_choice_once_and_has_the_usage_last() {
+    let (router, _) = server(Script::default());
+    let body = json!({
+        "prompt": ["Once upon", "a time"], "n": 2, "stream": true, "return_token_ids": true,
+        "stream_options": { "include_usage": true },
+    });
+    let chunks = post(&router, PATH, &body).await.chunks();
+    for chunk in &chunks {
+        assert_eq!((&chunk["object"], &chunk["id"]), (&json!("text_completion"), &chunks[0]["id"]));
+    }
+    let (last, chunks) = chunks.split_last().unwrap();
+    let said: Vec<u32> = tokens("It is Paris.").iter().map(|token| token.0).collect();
+    assert_eq!((&last["choices"], &last["usage"]["completion_tokens"]), (&json!([]), &json!(4 * said.len())));
+    assert!(chunks.iter().all(|chunk| chunk.get("usage").is_none()));
+    for index in 0..4 {
+        let choices = chunks.iter().map(|chunk| &chunk["choices"][0]);
+        let choices: Vec<_> = choices.filter(|choice| choice["index"] == index).collect();
+        let text: String = choices.iter().map(|choice| choice["text"].as_str().unwrap()).collect();
+        assert_eq!(text, "It is Paris.");
+        // Each chunk has the new ones only: clients join them.
+        let ids = choices.iter().filter_map(|choice| choice["token_ids"].as_array()).flatten();
+        assert_eq!(json!(ids.collect::<Vec<_>>()), json!(said));
+        let (end, before) = choices.split_last().unwrap();
+        assert_eq!(end["finish_reason"], "stop");
+        assert!(before.iter().all(|choice| choice["finish_reason"].is_null()));
+    }
+}
+
+#[tokio::test]
+async fn an_error_in_mid_stream_is_named_and_an_object() {
+    let script = Script { reason: FinishReason::Failed, error: Some("boom".into()), ..Script::default() };
+    let (router, _) = server(script);
+    let events = post(&router, PATH, &json!({ "prompt": "Once", "stream": true })).await.events();
+    let last = events.last().unwrap();
+    let data = last.strip_prefix("event: error\ndata: ").unwrap_or_else(|| panic!("{last}"));
+    let error: Value = serde_json::from_str(data).unwrap();
+    assert_eq!(error["error"]["message"], "generation failed: boom");
 }
 
 #[tokio::test]

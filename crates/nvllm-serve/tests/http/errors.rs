@@ -140,6 +140,31 @@ async fn a_full_queue_is_429_with_a_short_wait() {
 }
 
 #[tokio::test]
+async fn a_stream_that_is_refused_does_not_begin() {
+    let full = || EngineError::QueueFull { requests: 2, max_requests: 2, tokens: 7, max_tokens: 9 };
+    let (router, _) = server(Script { refusal: Some(full), ..Script::default() });
+    let messages = json!([{ "role": "user", "content": "hi" }]);
+    for (path, body) in [
+        (CHAT, json!({ "messages": messages })),
+        (COMPLETIONS, json!({ "prompt": "a" })),
+        ("/v1/responses", json!({ "input": "a" })),
+        ("/v1/messages", json!({ "messages": messages, "max_tokens": 5 })),
+    ] {
+        for (field, value, status) in
+            [("temperature", json!(-1), 400), ("model", json!("gpt"), 404), ("stream", json!(true), 429)]
+        {
+            let mut body = body.clone();
+            body["stream"] = json!(true);
+            body[field] = value;
+            let answer = post(&router, path, &body).await;
+            assert_eq!(answer.status, status, "{path}: {}", answer.text());
+            assert_eq!(answer.headers["content-type"], "application/json");
+            assert!(answer.json()["error"]["message"].is_string(), "{path}: {}", answer.text());
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_full_engine_refuses_before_it_looks_at_a_body() {
     let (router, _) = server(Script { full: true, ..Script::default() });
     for path in [CHAT, COMPLETIONS, "/v1/responses", "/v1/messages", "/v1/embeddings"] {
@@ -148,8 +173,15 @@ async fn a_full_engine_refuses_before_it_looks_at_a_body() {
         assert!(answer.headers.contains_key("retry-after"));
         assert!(answer.text().contains("--max-queued-requests"), "{}", answer.text());
     }
-    // What runs nothing needs no room.
-    assert_eq!(post(&router, "/tokenize", &json!({ "prompt": "a" })).await.status, 200);
+    // What runs nothing needs no room: routers ask it before each request.
+    let chat = json!({ "messages": [{ "role": "user", "content": "hi" }] });
+    for (path, body) in [
+        ("/tokenize", json!({ "prompt": "a" })),
+        ("/v1/chat/completions/render", chat),
+        ("/v1/completions/render", json!({ "prompt": "a" })),
+    ] {
+        assert_eq!(post(&router, path, &body).await.status, 200, "{path}");
+    }
 }
 
 #[tokio::test]

@@ -46,7 +46,8 @@ const CORE: [(&str, &str); 26] = [
     ("request_max_num_generation_tokens", "histogram"),
 ];
 /// Names that vLLM has not.
-const OWN: [(&str, &str); 6] = [
+const OWN: [(&str, &str); 7] = [
+    ("prompt_tokens_computed_total", "counter"),
     ("device_wait_share", "gauge"),
     ("device_busy_seconds_total", "counter"),
     ("device_waited_seconds_total", "counter"),
@@ -162,6 +163,24 @@ async fn every_name_is_there_with_its_type_and_labels() {
     assert!(!cfg!(target_os = "linux") || resident.is_some_and(|bytes| *bytes > 0.0));
 }
 
+/// Dashboards add up buckets of several engines.
+#[tokio::test]
+async fn the_bounds_of_the_first_token_are_vllms() {
+    let (router, _) = server(Script::default());
+    let scraped = scrape(&router).await;
+    let of = |series: &String| {
+        let labels = series.strip_prefix("nvllm:time_to_first_token_seconds_bucket{")?;
+        labels.split_once("le=\"")?.1.split('"').next()?.parse().ok()
+    };
+    let mut bounds: Vec<f64> = scraped.values.keys().filter_map(of).collect();
+    bounds.sort_by(f64::total_cmp);
+    let expected = [
+        0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0,
+        40.0, 80.0, 160.0, 640.0, 2560.0,
+    ];
+    assert_eq!((bounds.pop(), bounds), (Some(f64::INFINITY), expected.to_vec()));
+}
+
 #[tokio::test]
 async fn without_an_alias_there_are_our_names_alone() {
     let (router, _) = server(Script::default());
@@ -180,6 +199,7 @@ async fn what_the_engine_counts_is_read_when_it_is_asked_for() {
         ("kv_cache_usage_perc", &[], 0.25),
         ("prompt_tokens_total", &[], 200.0),
         ("prompt_tokens_cached_total", &[], 50.0),
+        ("prompt_tokens_computed_total", &[], 150.0),
         ("generation_tokens_total", &[], 70.0),
         ("num_preemptions_total", &[], 1.0),
         ("prefix_cache_queries_total", &[], 200.0),

@@ -5,7 +5,7 @@ use axum::http::Request as HttpRequest;
 use nvllm_engine::{FinishReason, Health};
 use serde_json::{Value, json};
 
-use crate::support::{Answer, MODEL, Script, call, get, post, server, tokens};
+use crate::support::{Answer, MODEL, Script, call, get, post, served, server, tokens};
 
 const PATH: &str = "/v1/responses";
 
@@ -260,6 +260,24 @@ async fn what_routers_and_clients_fill_in_is_taken() {
     assert_eq!(post(&router, PATH, &with(&obfuscated)).await.status, 200);
     let named = post(&router, PATH, &with(&json!({ "request_id": "mine" }))).await.json();
     assert_eq!(named["id"], "resp_mine");
+}
+
+/// What sglang-router fills in, and nobody said.
+#[tokio::test]
+async fn neutral_values_count_as_absent_if_asked_for() {
+    let options = nvllm_serve::ServedOptions { neutral_is_absent: true, ..Default::default() };
+    let (router, engine) = served(Script::default(), options);
+    post(&router, PATH, &json!({ "input": "Hello" })).await;
+    let own = engine.last().sampling;
+    assert_ne!((own.temperature, own.top_k), (1.0, 0), "the model has defaults of its own");
+    let filled = json!({
+        "input": "Hello", "store": true, "stream": null, "temperature": 1.0, "top_p": 1.0, "priority": 0,
+        "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0,
+    });
+    let answer = post(&router, PATH, &filled).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let asked = engine.last().sampling;
+    assert_eq!((asked.temperature, asked.top_k, asked.top_p), (own.temperature, own.top_k, own.top_p));
 }
 
 #[tokio::test]

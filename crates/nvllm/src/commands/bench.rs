@@ -17,6 +17,7 @@ use nvllm_engine::Model;
 use super::serve;
 use crate::flags::{BackendName, DeviceArgs, Dtype, Promise};
 use crate::output::{note, outln};
+use crate::words::BadArgument;
 use crate::{backends, built_in, models};
 
 #[derive(Args)]
@@ -32,7 +33,7 @@ pub(crate) struct Bench {
     /// List the workloads with their definitions.
     #[arg(long)]
     pub list: bool,
-    /// A directory or a hub id; the embedded demo model if not given.
+    /// A directory, a GGUF file or a hub id; the embedded demo model if not given.
     #[arg(short, long)]
     pub model: Option<String>,
     /// Fewer sizes and rounds: a look, not a measurement to quote.
@@ -86,10 +87,10 @@ pub(crate) struct Bench {
     )]
     pub api_key: Option<String>,
     /// Requests at once in serve, as in 1,16.
-    #[arg(long, value_name = "N,..", help_heading = "Over HTTP", value_delimiter = ',', value_parser = size)]
+    #[arg(long, value_name = "N,..", help_heading = "Requests", value_delimiter = ',', value_parser = size)]
     pub concurrency: Vec<usize>,
     /// Tokens of prompt and answer in serve, as in 1024,1024.
-    #[arg(long, value_name = "IN,OUT", help_heading = "Over HTTP", value_parser = lengths)]
+    #[arg(long, value_name = "IN,OUT", help_heading = "Requests", value_parser = lengths)]
     pub lengths: Option<(usize, usize)>,
     /// The file that the records are appended to.
     #[arg(long, default_value = "nvllm-bench.jsonl")]
@@ -141,6 +142,21 @@ fn check_writable(flag: &str, path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Refuses sizes of requests where no workload sends requests of given sizes.
+fn check_requests(args: &Bench) -> Result<()> {
+    let all = args.url.is_some() && args.workloads.is_empty();
+    let flag = match args {
+        _ if all || args.workloads.contains(&"serve") => return Ok(()),
+        Bench { concurrency, .. } if !concurrency.is_empty() => "--concurrency",
+        Bench { lengths: Some(_), .. } => "--lengths",
+        _ => return Ok(()),
+    };
+    Err(BadArgument(format!(
+        "{flag} says what requests of the workload serve are like; name it, as in nvllm bench serve {flag} .."
+    ))
+    .into())
+}
+
 pub(super) fn run(args: &Bench) -> Result<()> {
     if args.list {
         for workload in workload::REGISTRY {
@@ -151,6 +167,7 @@ pub(super) fn run(args: &Bench) -> Result<()> {
         }
         return Ok(());
     }
+    check_requests(args)?;
     check_writable("--records", &args.records)?;
     if let Some(url) = &args.url {
         return run_over_http(args, url);
@@ -248,13 +265,13 @@ fn subject(name: Option<&str>) -> Result<Subject> {
         });
     };
     let model = models::open(Some(name))?;
-    let dir = PathBuf::from(&model.name);
-    let files = host::weight_files(&dir)?;
+    let path = PathBuf::from(&model.name);
+    let files = host::weight_files(&path)?;
     let again = name.to_owned();
     Ok(Subject {
-        name: if Path::new(name).is_dir() { host::base_name(name) } else { name.into() },
+        name: if Path::new(name).exists() { host::base_name(name) } else { name.into() },
         sha256: host::sha256_files(&files)?,
-        dir: Some(dir),
+        dir: Some(path),
         seed: None,
         open: Box::new(move || opened(models::open(Some(&again)))),
     })
@@ -308,4 +325,19 @@ fn settings(args: &Bench, activations: Activations) -> Result<Settings> {
         peer_device: String::new(),
         scratch: std::env::temp_dir(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gguf_file_is_a_subject_under_its_name() {
+        let path =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/gguf/a_qwen3_tied_gqa.gguf");
+        let subject = subject(path.to_str()).unwrap();
+        assert_eq!(subject.name, "a_qwen3_tied_gqa.gguf");
+        assert_eq!(subject.sha256, host::sha256(&std::fs::read(&path).unwrap()));
+        assert!((subject.open)().is_ok());
+    }
 }

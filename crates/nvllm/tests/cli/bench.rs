@@ -21,6 +21,14 @@ fn nonsense_is_a_bad_command_line() {
 }
 
 #[test]
+fn sizes_of_requests_without_a_workload_that_sends_them_are_refused() {
+    is_usage_error(&["bench", "decode", "--concurrency", "4"], &["--concurrency", "serve"]);
+    is_usage_error(&["bench", "--lengths", "16,16"], &["--lengths", "serve"]);
+    let arrivals = ["bench", "arrivals", "--url", "http://127.0.0.1:9", "--lengths", "16,16"];
+    is_usage_error(&arrivals, &["--lengths", "serve"]);
+}
+
+#[test]
 fn files_that_cannot_be_written_are_refused_before_anything_is_measured() {
     let start = std::time::Instant::now();
     refuses(&["bench", "--records", "/nonexistent/r.jsonl"], &["--records /nonexistent/r.jsonl"]);

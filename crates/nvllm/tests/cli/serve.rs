@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::support::{command, ends, interrupt, is_usage_error, refuses, stdout};
+use super::support::{command, ends, fixture, interrupt, is_usage_error, refuses, stdout};
 
 /// A server as a service manager starts it.
 struct Service {
@@ -23,11 +23,17 @@ struct Service {
 impl Service {
     /// Waits until it takes requests.
     fn start(args: &[&str]) -> Self {
+        Self::start_with(args, &[])
+    }
+
+    /// The same with environment variables.
+    fn start_with(args: &[&str], variables: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("notify");
         let told = UnixDatagram::bind(&socket).unwrap();
         told.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
         let mut command = command(&[&["serve", "--port", "0", "--backend", "cpu"], args].concat());
+        command.envs(variables.iter().copied());
         command.env("NOTIFY_SOCKET", &socket).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut service = Self { child: command.spawn().unwrap(), told, address: String::new(), _dir: dir };
         let ready = service.until("READY=1");
@@ -52,6 +58,8 @@ impl Service {
         let mut stream = TcpStream::connect(&self.address).unwrap();
         stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
         let head = format!("{method} {path} HTTP/1.1\r\nHost: here\r\nX-Request-Id: of-test\r\n");
+        // As OpenAI's clients count.
+        let head = head + "X-Stainless-Retry-Count: 2\r\n";
         let rest = format!("Connection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len());
         stream.write_all((head + &rest).as_bytes()).unwrap();
         stream
@@ -76,10 +84,12 @@ fn all(mut stream: TcpStream) -> String {
 #[test]
 fn a_server_answers_logs_no_prompt_and_drains_at_sigterm() {
     let service = Service::start(&["--log-format", "json", "--served-model-name", "mine"]);
-    let chat =
-        r#"{"messages": [{"role": "user", "content": "SECRET"}], "max_tokens": 5, "ignore_eos": true}"#;
-    let answer = all(service.send("POST", "/v1/chat/completions", chat));
-    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"model\":\"mine\""), "{answer}");
+    let chat = r#"{"messages": [{"role": "user", "content": "SECRET"}], "max_tokens": 5, "ignore_eos": true,
+                   "my_field": 1}"#;
+    for _ in 0..2 {
+        let answer = all(service.send("POST", "/v1/chat/completions", chat));
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"model\":\"mine\""), "{answer}");
+    }
     // A stream that runs when the server is told to end, and goes on.
     let stream = r#"{"prompt": "Once", "max_tokens": 300, "ignore_eos": true, "stream": true}"#;
     let mut running = service.send("POST", "/v1/completions", stream);
@@ -96,6 +106,9 @@ fn a_server_answers_logs_no_prompt_and_drains_at_sigterm() {
     let line = lines.iter().find(|line| line["path"] == "/v1/chat/completions").unwrap();
     assert_eq!((&line["status"], &line["output_tokens"]), (&200.into(), &5.into()), "{line}");
     assert_eq!((&line["method"], &line["request_id"]), (&"POST".into(), &"of-test".into()), "{line}");
+    assert_eq!(line["retry"], 2, "{line}");
+    let warnings = lines.iter().filter(|line| line["message"].as_str().unwrap().contains("my_field"));
+    assert_eq!(warnings.count(), 1, "a field that is not known is named once: {log}");
 }
 
 #[test]
@@ -199,4 +212,24 @@ fn the_help_has_every_flag_under_a_heading() {
         assert!(help.contains(&format!("\n{heading}\n")), "no {heading} in {help}");
     }
     assert!(!help.contains("\nOptions:\n") && !help.contains("tensor-parallel"), "{help}");
+}
+
+#[test]
+fn a_model_of_a_hub_is_served_under_the_name_that_was_given() {
+    let dir = tempfile::tempdir().unwrap();
+    let commit = "0123456789abcdef0123456789abcdef01234567";
+    let cached = dir.path().join("models--org--tiny");
+    let snapshot = cached.join("snapshots").join(commit);
+    std::fs::create_dir_all(cached.join("refs")).unwrap();
+    std::fs::create_dir_all(&snapshot).unwrap();
+    std::fs::write(cached.join("refs/main"), commit).unwrap();
+    for file in ["config.json", "generation_config.json", "model.safetensors"] {
+        std::fs::copy(fixture("a_qwen3_tied_gqa").join(file), snapshot.join(file)).unwrap();
+    }
+    let cache = dir.path().display().to_string();
+    let service = Service::start_with(&["-m", "org/tiny"], &[("HF_HUB_CACHE", &cache)]);
+    let answer = all(service.send("GET", "/v1/models", ""));
+    assert!(answer.contains(r#""id":"org/tiny""#), "{answer}");
+    service.terminate();
+    service.ends();
 }

@@ -89,7 +89,8 @@ pub(super) struct AccessArgs {
     #[arg(long, value_name = "KEY", num_args = 1.., value_parser = NonEmptyStringValueParser::new())]
     api_key: Vec<String>,
     /// Ask clients for one of the keys in this file, a line each: KEY, or NAME:KEY, whose requests
-    /// are those of the tenant NAME. The file is read again when it changes.
+    /// are those of the tenant NAME. The file is read again when it changes; a tenant without a key
+    /// leaves its part of the queue to the others.
     #[arg(long, value_name = "FILE")]
     api_key_file: Option<PathBuf>,
     /// Give a tenant this share of the tokens and of the queue while others wait too, relative to
@@ -104,7 +105,8 @@ pub(super) struct AccessArgs {
 #[derive(Args)]
 #[command(next_help_heading = "Answers")]
 pub(super) struct ServedArgs {
-    /// Names that requests may call the model by; answers carry the first [default: the model's].
+    /// Names that requests may call the model by; answers carry the first [default: its hub id, or
+    /// the last part of its path without .gguf].
     #[arg(long, value_name = "NAME", num_args = 1..)]
     served_model_name: Vec<String>,
     /// A chat template in place of the model's own: a file.
@@ -208,6 +210,11 @@ impl Serve {
     /// The model's name, if one is given.
     pub(super) fn model_name(&self) -> Option<&str> {
         self.model_tag.as_deref().or(self.model.model.as_deref())
+    }
+
+    /// Names of the tenants that are given with their weights.
+    pub(super) fn given_tenants(&self) -> Vec<String> {
+        self.access.tenant.iter().map(|tenant| tenant.name.clone()).collect()
     }
 
     /// How the server treats its clients. Errors if the key file cannot be read.

@@ -6,7 +6,7 @@ use std::sync::mpsc::{Sender, channel};
 
 use anyhow::{Context as _, Result};
 use nvllm_engine::{Engine, LoadOptions, LoadProgress, Model};
-use nvllm_serve::{Generator, InFlight, Server};
+use nvllm_serve::{ApiKeys, Generator, InFlight, Server};
 
 use super::args::Serve;
 use super::notify::{self, State};
@@ -19,7 +19,7 @@ use crate::{backends, human, models};
 /// What happens while a server lives.
 enum ServerEvent {
     /// The model is known, and its weights are being read.
-    Opened { model: Arc<Model>, in_flight: Arc<InFlight> },
+    Opened { model: Arc<Model>, name: Option<String>, in_flight: Arc<InFlight> },
     /// Requests are taken.
     Loaded { model: Arc<Model> },
     /// There will be no model.
@@ -32,7 +32,7 @@ pub(crate) fn run(args: &Serve) -> Result<()> {
     // What can be wrong without a model is said before one is fetched.
     let served = args.served_options()?;
     let options = args.server_options()?;
-    let names = options.api_keys.names();
+    let keys = Arc::clone(&options.api_keys);
     let address = address(&args.address.host, args.address.port)?;
     let listener = nvllm_serve::bind(address)
         .with_context(|| format!("cannot listen on {address}; give another --port or --host"))?;
@@ -47,7 +47,7 @@ pub(crate) fn run(args: &Serve) -> Result<()> {
     let loading = Loading {
         model: args.model_name().map(str::to_owned),
         args: args.model.load.clone(),
-        options: args.load_options(&names),
+        options: args.load_options(&keys.names()),
     };
     std::thread::Builder::new()
         .name("nvllm-load".into())
@@ -57,10 +57,14 @@ pub(crate) fn run(args: &Serve) -> Result<()> {
     let mut requests = None;
     loop {
         match events.recv().context("the thread that loads the model has failed")? {
-            ServerEvent::Opened { model, in_flight } => {
+            ServerEvent::Opened { model, name, in_flight } => {
                 let generator: Arc<dyn Generator> = Arc::clone(&in_flight) as _;
-                let router = nvllm_serve::router(&model, served.take().unwrap_or_default(), generator)?;
-                server.open(router);
+                let mut served = served.take().unwrap_or_default();
+                if served.names.is_empty() {
+                    served.names.extend(name);
+                }
+                server.open(nvllm_serve::router(&model, served, generator)?);
+                share_by_names(args, &keys, &in_flight);
                 requests = Some(in_flight);
             }
             ServerEvent::Loaded { model } => {
@@ -80,6 +84,19 @@ pub(crate) fn run(args: &Serve) -> Result<()> {
             }
         }
     }
+}
+
+/// Divides the queue between the tenants that are given and those whose keys there are, now and
+/// whenever the file of keys has changed.
+fn share_by_names(args: &Serve, keys: &ApiKeys, in_flight: &Arc<InFlight>) {
+    let given = args.given_tenants();
+    // The keys outlive the engine.
+    let in_flight = Arc::downgrade(in_flight);
+    keys.on_change(move |names| {
+        if let Some(in_flight) = in_flight.upgrade() {
+            in_flight.retain_tenants(&[&given[..], names].concat());
+        }
+    });
 }
 
 /// Ends the server, and says what became of its requests.
@@ -114,7 +131,7 @@ impl Loading {
     }
 
     fn load(self, events: &Sender<ServerEvent>) -> Result<()> {
-        let mut model = models::open(self.model.as_deref())?;
+        let (mut model, name) = models::open_served(self.model.as_deref())?;
         models::expand(&mut model, &self.args)?;
         let model = Arc::new(model);
         let bar = Progress::new("loading");
@@ -127,7 +144,7 @@ impl Loading {
             .spawn()?;
         let engine = Arc::new(engine);
         let in_flight = Arc::new(InFlight::new(Arc::clone(&engine) as Arc<dyn Generator>));
-        let _ = events.send(ServerEvent::Opened { model: Arc::clone(&model), in_flight });
+        let _ = events.send(ServerEvent::Opened { model: Arc::clone(&model), name, in_flight });
         let loaded = engine.wait_until_loaded();
         bar.end();
         loaded?;
