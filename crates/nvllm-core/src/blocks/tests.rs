@@ -25,7 +25,7 @@ fn llama(qkv_bias: bool) -> Result<ModelSpec> {
         let mlp = |b: &mut SpecBuilder| GatedMlp::declare(b, &scope, config.hidden, config.ffn, false);
         DecoderLayer::declare(b, &scope, &attention, kv[i], mlp)
     };
-    causal_lm("Llama", &config.ends(), b, declare, |layer, p, h| layer.record(p, h, config.eps))
+    causal_lm("Llama", &config.causal_lm_shape(), b, declare, |layer, p, h| layer.record(p, h, config.eps))
 }
 
 #[test]
