@@ -201,7 +201,7 @@ fn a_tokenizer_that_cannot_be_used_is_missed_by_those_who_ask_for_it() {
     assert!(converted.tokenizer.is_none());
     assert_eq!(converted.eos, model.eos);
     let message = converted.tokenizer().err().unwrap().to_string();
-    assert!(message.contains("has no tokenizer: text needs one; token ids work without it"), "{message}");
+    assert!(message.contains("has no tokenizer: text needs tokenizer.json"), "{message}");
 }
 
 /// -1, of a signed type, names no token.

@@ -191,7 +191,8 @@ impl Model {
             None => EngineError::MissingFile {
                 dir: place(),
                 file: "tokenizer".into(),
-                advice: "text needs one; token ids work without it".into(),
+                advice: "text needs tokenizer.json, or its like in a GGUF file; token ids work without"
+                    .into(),
             },
         })
     }
