@@ -91,8 +91,8 @@ impl Checkpoint {
     }
 
     /// The dtype that config.json names, else that of most of the weights. Coded ones count as
-    /// bf16, since no kernel computes with codes: they are expanded, and bf16 takes the fewest bytes
-    /// of the dense dtypes.
+    /// bf16, since no kernel computes with codes: they are expanded, and bf16 takes the fewest
+    /// bytes of the dense dtypes.
     pub(crate) fn dtype(&self) -> nvllm_core::Result<DType> {
         if let Some(dtype) = self.config.dtype()? {
             return Ok(dtype);

@@ -20,8 +20,8 @@ impl Gguf {
     ///
     /// Errors with [`UnsupportedCheckpoint`](CoreError::UnsupportedCheckpoint) if the architecture
     /// is not read or has no tensor of a name that the file has (as far as its layers are known),
-    /// and with [`BadTensor`](CoreError::BadTensor) if experts are not stacked as they should be. A tensor
-    /// of a type that is not read is an error for who asks for it.
+    /// and with [`BadTensor`](CoreError::BadTensor) if experts are not stacked as they should be. A
+    /// tensor of a type that is not read is an error for who asks for it.
     pub fn weights(&self) -> Result<Arranged> {
         let keys = Keys::of(self)?;
         let mut places = BTreeMap::new();
@@ -64,8 +64,8 @@ fn foreign(keys: &Keys<'_>, name: &str) -> CoreError {
     CoreError::UnsupportedCheckpoint { path, problem }
 }
 
-/// Rows of each expert in the tensor `name`, `[experts, n, k]`, of a layer. The file's metadata have
-/// to know the layer and as many experts: else a few bytes would make thousands of tensors.
+/// Rows of each expert in the tensor `name`, `[experts, n, k]`, of a layer. The file's metadata
+/// have to know the layer and as many experts: else a few bytes would make thousands of tensors.
 fn experts(keys: &Keys<'_>, layer: u32, name: &str) -> Result<impl Iterator<Item = Range<usize>> + use<>> {
     if keys.architecture != Architecture::Qwen3Moe || u64::from(layer) >= keys.extent("block_count")? {
         return Err(foreign(keys, name));

@@ -1,8 +1,8 @@
 //! How a text is cut into words, by the names that `tokenizer.ggml.pre` has for it.
 //!
 //! Only names that a test compares with the `tokenizer.json` they stand for; `default` has none and
-//! is compared with llama.cpp. `deepseek-r1-qwen` is the name that the converter has for `DeepSeek`'s
-//! distillations into Qwen, and llama.cpp (`llama-vocab.cpp`) cuts as `qwen2` for it.
+//! is compared with llama.cpp. `deepseek-r1-qwen` is the name that the converter has for
+//! `DeepSeek`'s distillations into Qwen, and llama.cpp (`llama-vocab.cpp`) cuts as `qwen2` for it.
 
 use serde_json::{Value, json};
 
