@@ -1,4 +1,4 @@
-//! Any text as config.json: an error, or a model whose tape is whole.
+//! Any text as config.json of any family: an error, or a model whose tape is whole.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -11,7 +11,8 @@ fuzz_target!(|data: &[u8]| {
     if !(small("num_hidden_layers") && small("num_experts") && small("num_local_experts")) {
         return;
     }
-    if let Ok(spec) = nvllm_model_qwen3::build(&config) {
+    let Ok(family) = nvllm_engine::registry::family(&config) else { return };
+    if let Ok(spec) = (family.build)(&config) {
         let program = spec.programs[0].expand(|_| true).expect("every fused op expands");
         assert!(!program.to_string().is_empty());
     }

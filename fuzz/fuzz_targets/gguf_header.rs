@@ -1,11 +1,11 @@
-//! Any bytes as a GGUF file: an error, or metadata that can be read, and a configuration and
-//! weights that are whole or refused.
+//! Any bytes as a GGUF file: an error, or metadata that can be read, and a configuration, its model
+//! and weights that are whole or refused.
 #![no_main]
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use nvllm_core::weight::Checkpoint as _;
-use nvllm_core::{DType, WeightSource as _, weight::Dequantized};
+use nvllm_core::{DType, HfConfig, ModelSpec, WeightSource as _, weight::Dequantized};
 use nvllm_gguf::Gguf;
 
 fuzz_target!(|data: &[u8]| {
@@ -20,8 +20,11 @@ fuzz_target!(|data: &[u8]| {
         assert!(texts.max(numbers) <= data.len());
         let _ = (metadata.u32s(key), metadata.f32s(key), metadata.str_opt(key), metadata.f64_opt(key));
     }
-    let _ = gguf.config();
+    let spec = gguf.config().ok().and_then(|config| model(&config));
     let Ok(weights) = gguf.weights() else { return };
+    if let Some(spec) = spec {
+        let _ = (spec.check_weights(&weights), spec.extra_tensors(&weights));
+    }
     for name in weights.names() {
         // In a type that is not read, or with rows of no order: an error for who asks.
         let Ok(tensor) = weights.tensor(&name) else { continue };
@@ -34,3 +37,12 @@ fuzz_target!(|data: &[u8]| {
         assert_eq!(tensor.info(), dense.info(&name).unwrap());
     }
 });
+
+/// The model that a configuration describes, if it is small: large ones take time to record.
+fn model(config: &HfConfig) -> Option<ModelSpec> {
+    let small = |field| config.extent_opt(field).ok().flatten().is_none_or(|n| n <= 64);
+    if !(small("num_hidden_layers") && small("num_experts")) {
+        return None;
+    }
+    (nvllm_engine::registry::family(config).ok()?.build)(config).ok()
+}

@@ -4,8 +4,8 @@
     python tests/python/gguf_fixtures.py
 
 The weights keep their bits: what a file computes is what its fixture's expected.safetensors holds. Rows of q and k of Llama's
-architecture are put into the order of interleaved rotation, as llama.cpp's converter does. The vocabulary is made up: the 256
-bytes, and tokens that mean nothing.
+architecture are put into the order of interleaved rotation, as llama.cpp's converter does: gguf_converter.py compares the two.
+The vocabulary is made up: the 256 bytes, and tokens that mean nothing.
 """
 
 import json
@@ -23,7 +23,11 @@ FIXTURES = {
     "i_llama_smollm2like": "llama",
     "j_qwen2_qkvbias": "qwen2",
     "k_mistral_window": "llama",
+    "l_llama2": "llama",
+    "o_llama_bias": "llama",
 }
+# Written as several files of so many tensors.
+SPLIT = {"l_llama2": 16}
 BYTES = [chr(b) for b in [*range(33, 127), *range(161, 173), *range(174, 256)]]
 BYTES += [chr(256 + i) for i in range(256 - len(BYTES))]
 
@@ -51,7 +55,7 @@ def metadata(writer, config, prefix):
     writer.add_head_count(heads)
     writer.add_head_count_kv(config["num_key_value_heads"])
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
-    writer.add_rope_freq_base(config["rope_theta"])
+    writer.add_rope_freq_base(config.get("rope_theta", 10000.0))
     if "head_dim" in config:
         writer.add_key_length(config["head_dim"])
         writer.add_value_length(config["head_dim"])
@@ -77,7 +81,7 @@ def write(name, prefix):
     tensors = safetensors.torch.load_file(GOLDEN / name / "model.safetensors")
     arch = next(arch for arch, known in gguf.MODEL_ARCH_NAMES.items() if known == prefix)
     names = gguf.get_tensor_name_map(arch, config["num_hidden_layers"])
-    writer = gguf.GGUFWriter(GOLDEN / "gguf" / f"{name}.gguf", prefix)
+    writer = gguf.GGUFWriter(GOLDEN / "gguf" / f"{name}.gguf", prefix, split_max_tensors=SPLIT.get(name, 0))
     metadata(writer, config, prefix)
     experts = {}
     for source, tensor in sorted(tensors.items()):

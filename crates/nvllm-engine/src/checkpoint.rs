@@ -91,7 +91,8 @@ impl Checkpoint {
     }
 
     /// The dtype that config.json names, else that of most of the weights. Coded ones count as
-    /// bf16: a dense kernel that reads fewer bytes there is none of.
+    /// bf16, since no kernel computes with codes: they are expanded, and bf16 takes the fewest
+    /// bytes of the dense dtypes.
     pub(crate) fn dtype(&self) -> nvllm_core::Result<DType> {
         if let Some(dtype) = self.config.dtype()? {
             return Ok(dtype);
@@ -122,7 +123,7 @@ fn attn_factor(config: &HfConfig) -> Option<String> {
     let has =
         |field: &&str| config.get(field).and_then(|map| map.get("attn_factor")).is_some_and(|v| !v.is_null());
     let field = ["rope_scaling", "rope_parameters"].into_iter().find(has)?;
-    Some(format!("`{field}.attn_factor` of config.json is applied, as vLLM does; transformers ignores it"))
+    Some(format!("`{field}.attn_factor` is applied, as vLLM does; transformers ignores it"))
 }
 
 /// Ends of the names of tensors that only quantised checkpoints have (GPTQ and AWQ, FP8,

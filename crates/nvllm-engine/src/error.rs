@@ -39,21 +39,21 @@ pub enum EngineError {
         problem: String,
     },
 
-    /// A model directory lacks a file that is needed.
+    /// A model lacks a part that is needed.
     #[error("{} has no {file}: {advice}", dir.display())]
     MissingFile {
-        /// The directory.
+        /// The model's directory, or its GGUF file.
         dir: PathBuf,
-        /// The file, relative to the directory.
+        /// The part, or the file that it would lie in.
         file: String,
         /// What to do.
         advice: String,
     },
 
-    /// `tokenizer.json` is valid JSON but not a tokenizer that can be used here.
+    /// The model's tokenizer cannot be used here.
     #[error("{}: {problem}", path.display())]
     Tokenizer {
-        /// The tokenizer file.
+        /// The tokenizer's file, or the model's.
         path: PathBuf,
         /// What is wrong or unsupported, and what is supported.
         problem: String,
@@ -244,7 +244,7 @@ pub enum EngineError {
     /// The model's config or weights cannot be used.
     #[error("{}", located(dir, cause))]
     Model {
-        /// The model's directory.
+        /// The model's directory, or its GGUF file.
         dir: PathBuf,
         /// What is wrong.
         cause: nvllm_core::CoreError,
@@ -359,6 +359,8 @@ fn located(dir: &std::path::Path, cause: &CoreError) -> String {
     match cause {
         CoreError::Io { .. }
         | CoreError::BadCheckpoint { .. }
+        | CoreError::UnsupportedCheckpoint { .. }
+        | CoreError::BadMetadata { .. }
         | CoreError::MissingTensor { .. }
         | CoreError::UnknownTensor { .. } => cause.to_string(),
         CoreError::BadConfig { field, problem } => {
@@ -405,6 +407,12 @@ mod tests {
             model(CoreError::BadCheckpoint {
                 path: "/models/m/a.safetensors".into(),
                 problem: text("is short"),
+            }),
+            model(CoreError::UnsupportedCheckpoint { path: "/models/m".into(), problem: text("is GGUF 1") }),
+            model(CoreError::BadMetadata {
+                path: "/models/m".into(),
+                key: text("llama.block_count"),
+                problem: text("is missing"),
             }),
             model(CoreError::MissingTensor { name: text("norm"), place: text("/models/m") }),
             model(CoreError::UnknownTensor { name: text("norm"), place: text("/models/m") }),

@@ -19,7 +19,7 @@ use crate::{EngineError, Result, gguf, registry};
 pub struct Model {
     /// How to call it: the directory, the GGUF file, or the embedded model's name.
     pub name: String,
-    /// The architecture that its config.json names.
+    /// The architecture, as config.json names it.
     pub architecture: String,
     /// What it computes.
     pub spec: ModelSpec,
@@ -27,7 +27,7 @@ pub struct Model {
     pub dtype: DType,
     /// Its tokenizer, if it has one.
     pub tokenizer: Option<Arc<Tokenizer>>,
-    /// The class of a tokenizer that it has and that cannot be read, for messages.
+    /// Why a tokenizer that it has cannot be used, and what to do.
     pub unread_tokenizer: Option<String>,
     /// Its chat template, if it has one.
     pub chat_template: Option<ChatTemplate>,
@@ -57,18 +57,27 @@ pub struct ModelBytes<'a> {
     pub weights: Bytes,
 }
 
-/// The tokenizer of a model's files; or, where its files are those of a class that is not known,
-/// none and the class.
+/// The tokenizer of a model's files; or none, and why those that it has cannot be used.
 fn tokenizer(files: &ModelFiles, config: &HfConfig) -> Result<(Option<Tokenizer>, Option<String>)> {
     if let Some(path) = &files.tokenizer {
         return Ok((Some(Tokenizer::from_file(path)?), None));
     }
-    let Some(bpe) = &files.bpe else { return Ok((None, None)) };
+    let Some(bpe) = &files.bpe else { return Ok((None, slow_tokenizer(&files.dir, ""))) };
     let model_type = config.get("model_type").and_then(serde_json::Value::as_str);
     Ok(match bpe.load(files.tokenizer_config.as_deref(), model_type)? {
         Ok(tokenizer) => (Some(tokenizer), None),
-        Err(class) => (None, Some(class)),
+        Err(class) => (None, slow_tokenizer(&files.dir, &format!(" for {class}"))),
     })
+}
+
+/// That `dir` has the files of a tokenizer that only transformers reads, if it has.
+fn slow_tokenizer(dir: &Path, class: &str) -> Option<String> {
+    let mut slow = ["vocab.json", "vocab.txt", "tokenizer.model", "spiece.model"].into_iter();
+    let file = slow.find(|file| dir.join(file).is_file())?;
+    Some(format!(
+        "there is no tokenizer.json, and {file} is not read{class}; AutoTokenizer.from_pretrained(..).save_pretrained(..) \
+         of transformers makes tokenizer.json of it"
+    ))
 }
 
 impl Model {
@@ -180,20 +189,17 @@ impl Model {
         Dequantized::new(self.source.as_ref(), activations.dtype())
     }
 
-    /// The tokenizer, or an error that says what is missing.
+    /// The tokenizer, or an error that says why there is none.
     pub fn tokenizer(&self) -> Result<&Arc<Tokenizer>> {
-        self.tokenizer.as_ref().ok_or_else(|| {
-            let dir = PathBuf::from(&self.name);
-            let class = self.unread_tokenizer.as_ref().map_or_else(String::new, |class| format!(" for {class}"));
-            let mut slow = ["vocab.json", "vocab.txt", "tokenizer.model", "spiece.model"].into_iter();
-            let advice = match slow.find(|file| dir.join(file).is_file()) {
-                Some(file) => format!(
-                    "{file} is not read{class}; AutoTokenizer.from_pretrained(..).save_pretrained(..) of transformers makes \
-                     tokenizer.json of it"
-                ),
-                None => "text needs a tokenizer; token ids work without one".into(),
-            };
-            EngineError::MissingFile { dir, file: "tokenizer.json".into(), advice }
+        let place = || PathBuf::from(&self.name);
+        self.tokenizer.as_ref().ok_or_else(|| match &self.unread_tokenizer {
+            Some(problem) => EngineError::Tokenizer { path: place(), problem: problem.clone() },
+            None => EngineError::MissingFile {
+                dir: place(),
+                file: "tokenizer".into(),
+                advice: "text needs tokenizer.json, or its like in a GGUF file; token ids work without"
+                    .into(),
+            },
         })
     }
 
@@ -204,7 +210,7 @@ impl Model {
         self.chat_template.as_ref().ok_or_else(|| EngineError::MissingFile {
             dir: PathBuf::from(&self.name),
             file: "chat template".into(),
-            advice: "it is a base model, which continues texts (nvllm generate), or chat_template.jinja was not copied"
+            advice: "it is a base model, which continues texts (nvllm generate), or its template was not copied with it"
                 .into(),
         })
     }

@@ -137,6 +137,11 @@ impl<'a> Keys<'a> {
         self.extent("attention.head_count")
     }
 
+    /// Experts of a routed layer.
+    pub(crate) fn num_experts(&self) -> Result<u64> {
+        self.extent("expert_count")
+    }
+
     /// Heads of keys and values.
     pub(crate) fn num_kv_heads(&self) -> Result<u64> {
         self.extent_opt("attention.head_count_kv")?.map_or_else(|| self.num_heads(), Ok)

@@ -10,7 +10,8 @@ use crate::file::Gguf;
 use crate::rope;
 
 impl Gguf {
-    /// The model's configuration, as config.json would have it.
+    /// The model's configuration, as config.json would have it. Tokens that begin or end a text are
+    /// the tokenizer's business and not in it.
     ///
     /// Errors with [`UnsupportedCheckpoint`](nvllm_core::CoreError::UnsupportedCheckpoint) if the
     /// architecture is not read, with
@@ -39,7 +40,6 @@ impl Gguf {
         biases(&keys).into_iter().for_each(|field| drop(set(field, true.into())));
         window(&keys)?.into_iter().for_each(|(field, value)| drop(set(&field, value)));
         experts(&keys)?.into_iter().for_each(|(field, value)| drop(set(&field, value)));
-        end_tokens(self)?.into_iter().for_each(|(field, value)| drop(set(field, value)));
         map.entry("architectures").or_insert_with(|| json!([keys.architecture.class()]));
         map.entry("model_type").or_insert_with(|| keys.architecture.model_type().into());
         map.insert("hidden_act".into(), "silu".into());
@@ -143,25 +143,9 @@ fn experts(keys: &Keys<'_>) -> Result<Map<String, Value>> {
             _ => Ok(map),
         };
     }
-    map.insert("num_experts".into(), keys.extent("expert_count")?.into());
+    map.insert("num_experts".into(), keys.num_experts()?.into());
     map.insert("num_experts_per_tok".into(), keys.extent("expert_used_count")?.into());
     map.insert("moe_intermediate_size".into(), keys.extent("expert_feed_forward_length")?.into());
     map.insert("norm_topk_prob".into(), true.into());
     Ok(map)
-}
-
-/// Ids of the tokens that begin a text, and that end one: of a text, of a turn, of a message.
-fn end_tokens(gguf: &Gguf) -> Result<Vec<(&'static str, Value)>> {
-    let id = |name: &str| gguf.metadata().u64_opt(&format!("tokenizer.ggml.{name}_token_id"));
-    let mut ends: Vec<u64> = Vec::new();
-    for name in ["eos", "eot", "eom"] {
-        ends.extend(id(name)?.filter(|id| !ends.contains(id)));
-    }
-    let mut fields: Vec<_> = id("bos")?.map(|id| ("bos_token_id", id.into())).into_iter().collect();
-    match ends[..] {
-        [] => {}
-        [one] => fields.push(("eos_token_id", one.into())),
-        _ => fields.push(("eos_token_id", ends.into())),
-    }
-    Ok(fields)
 }

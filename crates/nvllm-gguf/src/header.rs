@@ -55,6 +55,7 @@ impl Header {
             .map_err(|fault| fault.at(path, "its list of tensors"))?;
         let start = cursor.position().next_multiple_of(alignment);
         let data = Data { bytes, start, alignment };
+        data.check_size(&places).map_err(|fault| fault.at(path, "its tensors"))?;
         let tensors = places.into_iter().map(|(name, place)| {
             let tensor = data.tensor(&name, place).map_err(|fault| fault.at(path, "its tensors"))?;
             Ok((name, tensor))
@@ -194,6 +195,23 @@ struct Data<'a> {
 }
 
 impl Data<'_> {
+    /// Errors if the tensors have more bytes than the file, so that they share some: what is made
+    /// of them would not be bounded by the file's length.
+    fn check_size(&self, places: &BTreeMap<String, Place>) -> Result<(), Fault> {
+        let mut left = self.bytes.len();
+        for (name, place) in places {
+            let num_bytes = place.num_bytes(name)?;
+            // One that alone is too large is cut off, which is said where it is read.
+            left = match left.checked_sub(num_bytes) {
+                None if num_bytes <= self.bytes.len() => {
+                    return Err(Fault::Damaged(format!("tensor `{name}` shares its bytes with others")));
+                }
+                left => left.unwrap_or_default(),
+            };
+        }
+        Ok(())
+    }
+
     fn tensor(&self, name: &str, place: Place) -> Result<Tensor, Fault> {
         let num_bytes = place.num_bytes(name)?;
         let offset = place.offset;

@@ -7,10 +7,10 @@
 pub(crate) enum Role {
     /// The tensor of this name.
     Tensor(String),
-    /// All experts of a layer: expert `e` is `{layer}.mlp.experts.{e}.{projection}`.
+    /// All experts of a layer: expert `e` is `model.layers.{layer}.mlp.experts.{e}.{projection}`.
     Experts {
-        /// `model.layers.3`.
-        layer: String,
+        /// The layer's number.
+        layer: u32,
         /// `gate_proj.weight`.
         projection: &'static str,
     },
@@ -62,17 +62,17 @@ impl Role {
         }
         let (layer, rest) = name.strip_prefix("blk.")?.split_once('.')?;
         // One name for each layer: no leading zeros, no sign.
-        if layer.parse::<u32>().ok()?.to_string() != layer {
-            return None;
-        }
-        let layer = format!("model.layers.{layer}");
+        let layer = layer.parse::<u32>().ok().filter(|number| number.to_string() == layer)?;
         if let Some(projection) = find(&EXPERTS, rest) {
             return Some(Self::Experts { layer, projection });
         }
         let (module, end) = rest.rsplit_once('.')?;
         match (module, end) {
             ("attn_rot_embd", _) => Some(Self::Frequencies),
-            (_, "weight" | "bias") => Some(Self::Tensor(format!("{layer}.{}.{end}", find(&LAYER, module)?))),
+            (_, "weight" | "bias") => {
+                let module = find(&LAYER, module)?;
+                Some(Self::Tensor(format!("model.layers.{layer}.{module}.{end}")))
+            }
             _ => None,
         }
     }
@@ -89,7 +89,7 @@ mod tests {
         assert_eq!(Role::of("blk.0.attn_q.bias"), tensor("model.layers.0.self_attn.q_proj.bias"));
         assert_eq!(Role::of("blk.12.attn_q_norm.weight"), tensor("model.layers.12.self_attn.q_norm.weight"));
         assert_eq!(Role::of("blk.3.ffn_gate_inp.weight"), tensor("model.layers.3.mlp.gate.weight"));
-        let experts = Role::Experts { layer: "model.layers.3".into(), projection: "down_proj.weight" };
+        let experts = Role::Experts { layer: 3, projection: "down_proj.weight" };
         assert_eq!(Role::of("blk.3.ffn_down_exps.weight"), Some(experts));
         assert_eq!(Role::of("rope_freqs.weight"), Some(Role::Frequencies));
     }

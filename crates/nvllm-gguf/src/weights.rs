@@ -19,9 +19,9 @@ impl Gguf {
     /// Each expert is a tensor of its own. No bytes are read.
     ///
     /// Errors with [`UnsupportedCheckpoint`](CoreError::UnsupportedCheckpoint) if the architecture
-    /// is not read or has no tensor of a name that the file has, and with
-    /// [`BadTensor`](CoreError::BadTensor) if experts are not stacked as they should be. A tensor
-    /// of a type that is not read is an error for who asks for it.
+    /// is not read or has no tensor of a name that the file has (as far as its layers are known),
+    /// and with [`BadTensor`](CoreError::BadTensor) if experts are not stacked as they should be. A
+    /// tensor of a type that is not read is an error for who asks for it.
     pub fn weights(&self) -> Result<Arranged> {
         let keys = Keys::of(self)?;
         let mut places = BTreeMap::new();
@@ -29,35 +29,55 @@ impl Gguf {
             match Role::of(&name) {
                 Some(Role::Tensor(other)) => drop(places.insert(other, Place { name, rows: None })),
                 Some(Role::Experts { layer, projection }) => {
-                    for (expert, rows) in experts(&name, self.tensor(&name)?)?.enumerate() {
-                        let other = format!("{layer}.mlp.experts.{expert}.{projection}");
+                    for (expert, rows) in experts(&keys, layer, &name)?.enumerate() {
+                        let other = format!("model.layers.{layer}.mlp.experts.{expert}.{projection}");
                         places.insert(other, Place { name: name.clone(), rows: Some(rows) });
                     }
                 }
                 Some(Role::Frequencies) => {}
-                None => {
-                    let path = self.metadata().path().to_path_buf();
-                    let architecture = keys.architecture.name();
-                    let problem = format!(
-                        "holds tensor `{name}`, which is not part of {architecture} as it is supported"
-                    );
-                    return Err(CoreError::UnsupportedCheckpoint { path, problem });
-                }
+                None => return Err(foreign(&keys, &name)),
             }
         }
         Ok(Arranged::with_places(Tensors::new(self, &keys)?, places))
     }
+
+    /// Errors, by the name that the file has, for the tensor that [`weights`](Self::weights) calls
+    /// `name`: the model that the file describes does not read it.
+    pub fn refuse_tensor(&self, name: &str) -> CoreError {
+        let is = |own: &String| match Role::of(own) {
+            Some(Role::Tensor(other)) => other == name,
+            Some(Role::Experts { layer, projection }) => {
+                name.starts_with(&format!("model.layers.{layer}.mlp.experts.")) && name.ends_with(projection)
+            }
+            _ => false,
+        };
+        let own = self.names().into_iter().find(is).unwrap_or_else(|| name.into());
+        Keys::of(self).map_or_else(|error| error, |keys| foreign(&keys, &own))
+    }
 }
 
-/// Rows of each expert in a tensor `[experts, n, k]`.
-fn experts(name: &str, tensor: &Tensor) -> Result<impl Iterator<Item = Range<usize>> + use<>> {
-    /// More than any model has: bounds what a false shape costs.
-    const MAX: usize = 4096;
-    let [count @ ..=MAX, n, _] = tensor.shape[..] else {
-        let problem = format!("has shape {:?}; up to {MAX} experts, stacked, are supported", tensor.shape);
-        return Err(CoreError::BadTensor { name: name.into(), problem });
-    };
-    Ok((0..count).map(move |e| e * n..(e + 1) * n))
+/// The error that the file has a tensor which its model has not.
+fn foreign(keys: &Keys<'_>, name: &str) -> CoreError {
+    let path = keys.gguf.metadata().path().to_path_buf();
+    let architecture = keys.architecture.name();
+    let problem = format!("holds tensor `{name}`, which is not part of {architecture} as it is supported");
+    CoreError::UnsupportedCheckpoint { path, problem }
+}
+
+/// Rows of each expert in the tensor `name`, `[experts, n, k]`, of a layer. The file's metadata
+/// have to know the layer and as many experts: else a few bytes would make thousands of tensors.
+fn experts(keys: &Keys<'_>, layer: u32, name: &str) -> Result<impl Iterator<Item = Range<usize>> + use<>> {
+    if keys.architecture != Architecture::Qwen3Moe || u64::from(layer) >= keys.extent("block_count")? {
+        return Err(foreign(keys, name));
+    }
+    let (shape, expected) = (&keys.gguf.tensor(name)?.shape, keys.num_experts()?);
+    match shape[..] {
+        [count, n, _] if count as u64 == expected => Ok((0..count).map(move |e| e * n..(e + 1) * n)),
+        _ => {
+            let problem = format!("has shape {shape:?}; a stack of {expected} experts is needed");
+            Err(CoreError::BadTensor { name: name.into(), problem })
+        }
+    }
 }
 
 /// The tensors under ggml's names.

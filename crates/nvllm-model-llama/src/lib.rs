@@ -35,7 +35,7 @@ fn record(name: &str, config: &Config) -> Result<ModelSpec> {
     let mut b = SpecBuilder::new();
     let kv = decoder.kv_layers(&mut b, &config.windows);
     let declare = |b: &mut SpecBuilder, i| layer(b, config, i, kv[i]);
-    causal_lm(name, &decoder.ends(), b, declare, |layer, p, h| layer.record(p, h, decoder.eps))
+    causal_lm(name, &decoder.causal_lm_shape(), b, declare, |layer, p, h| layer.record(p, h, decoder.eps))
 }
 
 fn layer(b: &mut SpecBuilder, config: &Config, index: usize, kv: KvLayer) -> DecoderLayer<GatedMlp> {

@@ -23,6 +23,9 @@ pub(crate) struct Moe {
     dense_layers: Vec<usize>,
 }
 
+/// More than any model has: bounds what is declared for a number in a file.
+const MAX_EXPERTS: usize = 4096;
+
 impl Moe {
     /// Whether layer `index` is routed.
     pub(crate) fn is_sparse(&self, index: usize) -> bool {
@@ -40,6 +43,10 @@ impl Moe {
             sparse_step: hf.extent_opt("decoder_sparse_step")?.unwrap_or(1),
             dense_layers: hf.indices("mlp_only_layers")?,
         };
+        if moe.num_experts > MAX_EXPERTS {
+            let problem = format!("is {}; up to {MAX_EXPERTS} are supported", moe.num_experts);
+            return Err(CoreError::config(experts, problem));
+        }
         if moe.experts_per_token > moe.num_experts {
             let problem = format!("is {}, more than the {} experts", moe.experts_per_token, moe.num_experts);
             return Err(CoreError::config("num_experts_per_tok", problem));

@@ -29,7 +29,7 @@ pub fn build(hf: &HfConfig) -> Result<ModelSpec> {
     let kv = decoder.kv_layers(&mut b, &config.windows);
     let name = if config.moe.is_some() { "Qwen3-MoE" } else { "Qwen3" };
     let declare = |b: &mut SpecBuilder, i| layer(b, &config, i, kv[i]);
-    causal_lm(name, &decoder.ends(), b, declare, |layer, p, h| layer.record(p, h, decoder.eps))
+    causal_lm(name, &decoder.causal_lm_shape(), b, declare, |layer, p, h| layer.record(p, h, decoder.eps))
 }
 
 fn layer(b: &mut SpecBuilder, config: &Config, index: usize, kv: KvLayer) -> DecoderLayer<Mlp> {

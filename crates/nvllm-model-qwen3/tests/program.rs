@@ -124,6 +124,24 @@ fn the_plan_overlaps_no_two_live_values_and_is_small() {
     assert!(message.contains("step_tokens"), "{message}");
 }
 
+/// A number of config.json costs no more than a model has.
+#[test]
+fn experts_are_bounded() {
+    let mut config: Value = serde_json::from_str(CONFIG).unwrap();
+    config["architectures"] = json!(["Qwen3MoeForCausalLM"]);
+    config["num_experts_per_tok"] = json!(2);
+    config["moe_intermediate_size"] = json!(8);
+    for field in ["num_experts", "num_local_experts"] {
+        let mut config = config.clone();
+        config[field] = json!(1 << 28);
+        let Err(error) = build(&HfConfig::parse(config.to_string().as_bytes()).unwrap()) else {
+            panic!("{field} is refused");
+        };
+        let message = error.to_string();
+        assert!(message.contains(&format!("`{field}` is 268435456; up to 4096 are supported")), "{message}");
+    }
+}
+
 #[test]
 fn yarn_reaches_the_original_context_times_the_factor() {
     let positions = |max: usize| {

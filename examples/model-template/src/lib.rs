@@ -22,7 +22,7 @@ pub fn build(hf: &HfConfig) -> Result<ModelSpec> {
     let mut b = SpecBuilder::new();
     let kv = decoder.kv_layers(&mut b, &config.windows);
     let declare = |b: &mut SpecBuilder, i| layer(b, &config, i, kv[i]);
-    causal_lm("Template", &decoder.ends(), b, declare, |layer, p, h| layer.record(p, h, decoder.eps))
+    causal_lm("Template", &decoder.causal_lm_shape(), b, declare, |layer, p, h| layer.record(p, h, decoder.eps))
 }
 
 /// A pre-norm layer. Another feed-forward is a type that implements `FeedForward`; another order of

@@ -57,8 +57,8 @@ impl DecoderConfig {
         Ok(config)
     }
 
-    /// The ends of the model, as [`causal_lm`](super::causal_lm()) takes them.
-    pub fn ends(&self) -> CausalLmShape {
+    /// What [`causal_lm`](super::causal_lm()) needs to know of the model.
+    pub fn causal_lm_shape(&self) -> CausalLmShape {
         CausalLmShape {
             vocab: self.vocab,
             hidden: self.hidden,

@@ -25,7 +25,7 @@ fn llama(qkv_bias: bool) -> Result<ModelSpec> {
         let mlp = |b: &mut SpecBuilder| GatedMlp::declare(b, &scope, config.hidden, config.ffn, false);
         DecoderLayer::declare(b, &scope, &attention, kv[i], mlp)
     };
-    causal_lm("Llama", &config.ends(), b, declare, |layer, p, h| layer.record(p, h, config.eps))
+    causal_lm("Llama", &config.causal_lm_shape(), b, declare, |layer, p, h| layer.record(p, h, config.eps))
 }
 
 #[test]
@@ -87,4 +87,20 @@ fn biases_are_declared_beside_their_weights() {
     let sources: Vec<_> = bias.parts.iter().map(|part| (part.source.as_str(), part.num_rows)).collect();
     let name = |proj: &str| format!("model.layers.1.self_attn.{proj}_proj.bias");
     assert_eq!(sources, [(&*name("q"), 32), (&*name("k"), 16), (&*name("v"), 16)]);
+}
+
+/// Qwen's of transformers: a window of 4096 from layer 28 on, unless the file says otherwise.
+#[test]
+fn upper_windows_have_their_defaults_where_the_file_has_no_field() {
+    let config = DecoderConfig { num_layers: 30, ..config() };
+    let from = |fields: serde_json::Value| {
+        let hf = HfConfig::parse(fields.to_string().as_bytes()).unwrap();
+        let windows = config.upper_windows(&hf).unwrap();
+        (windows.iter().position(Option::is_some), windows[29])
+    };
+    assert_eq!(from(json!({"use_sliding_window": true})), (Some(28), Some(4096)));
+    assert_eq!(from(json!({"use_sliding_window": true, "sliding_window": null})), (None, None));
+    assert_eq!(from(json!({"use_sliding_window": true, "sliding_window": 7})), (Some(28), Some(7)));
+    assert_eq!(from(json!({"use_sliding_window": true, "max_window_layers": 0})), (Some(0), Some(4096)));
+    assert_eq!(from(json!({"sliding_window": 7, "max_window_layers": 0})), (None, None));
 }

@@ -38,14 +38,19 @@ impl DecoderConfig {
     }
 
     /// The window `sliding_window` from layer `max_window_layers` on, if `use_sliding_window` says
-    /// so (Qwen2, Qwen3).
+    /// so (Qwen2, Qwen3). Fields that the file does not have are 4096 and 28, as in transformers; a
+    /// window of null is none.
     ///
     /// Errors as [`windows`](Self::windows) does.
     pub fn upper_windows(&self, hf: &HfConfig) -> Result<Vec<Option<usize>>> {
         let used = hf.flag_or("use_sliding_window", false)?;
-        let window = if used { hf.extent_opt("sliding_window")? } else { None };
+        let window = match used {
+            true if hf.names("sliding_window") => hf.extent_opt("sliding_window")?,
+            true => Some(4096),
+            false => None,
+        };
         // 0 is meaningful here: every layer slides.
-        let first = hf.number_or("max_window_layers", self.num_layers as f64)? as usize;
+        let first = hf.number_or("max_window_layers", 28.0)? as usize;
         self.windows(hf, window, |layer| layer >= first)
     }
 

@@ -32,7 +32,7 @@ impl Arranged {
         let shape = self.info(name)?.shape;
         if shape != decl.shape {
             let problem = format!(
-                "has shape {shape:?} where config.json implies {:?}; the checkpoint and config.json differ",
+                "has shape {shape:?} where the configuration implies {:?}; they do not belong together",
                 decl.shape
             );
             return Err(CoreError::BadTensor { name: name.into(), problem });

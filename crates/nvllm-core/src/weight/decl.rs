@@ -74,7 +74,7 @@ impl WeightDecl {
             if self.shape.len() < 2 { vec![part.num_rows] } else { vec![part.num_rows, self.num_cols()] };
         if tensor.shape != expected {
             return bad(format!(
-                "has shape {:?} where config.json implies {expected:?}; the checkpoint and config.json differ",
+                "has shape {:?} where the configuration implies {expected:?}; they do not belong together",
                 tensor.shape
             ));
         }

@@ -6,7 +6,6 @@ use std::path::Path;
 
 use nvllm_core::weight::Dequantized;
 use nvllm_core::{CoreError, DType, WeightSource};
-use nvllm_gguf::Gguf;
 use safetensors::tensor::{Dtype, View};
 use serde_json::{Value, json};
 
@@ -14,42 +13,87 @@ use super::vocabulary;
 use crate::checkpoint::Checkpoint;
 use crate::hub::{ModelFiles, Weights};
 use crate::text::GgufVocabulary;
-use crate::{EngineError, LoadProgress, Result, registry};
+use crate::{EngineError, LoadProgress, Result};
 
 /// Writes the GGUF model of `files` into the directory `out`, which is made and has to be empty.
 /// Coded weights are expanded, in f32, and stored as `dtype`; others stay as they are. `progress`
-/// is called with bytes of weights.
+/// is called with bytes of weights. Returns why there is no `tokenizer.json`, if the file has a
+/// tokenizer that cannot be used.
 ///
 /// What is not a matter of form stays behind: metadata that describe the file and change nothing.
 ///
 /// # Errors
 /// Those of [`Model::open`](crate::Model::open); [`EngineError::ModelName`] if it is no GGUF model;
-/// [`EngineError::WriteFile`] if `out` holds files or cannot be written.
-pub fn convert(files: &ModelFiles, out: &Path, dtype: DType, progress: &dyn Fn(LoadProgress)) -> Result<()> {
+/// [`EngineError::WriteFile`] if `out` holds files or cannot be written. What was written is
+/// removed.
+pub fn convert(
+    files: &ModelFiles,
+    out: &Path,
+    dtype: DType,
+    progress: &dyn Fn(LoadProgress),
+) -> Result<Option<String>> {
     let Weights::Gguf(paths) = &files.weights else {
         let problem = "it is no GGUF file, and only those are converted".into();
         return Err(EngineError::ModelName { model: files.dir.display().to_string(), problem });
     };
     let path = &paths[0];
-    let gguf = Gguf::open(path)?;
-    let config = gguf.config()?;
-    let spec = (registry::family(&config)?.build)(&config)?;
-    let checkpoint = Checkpoint::new(config, spec, gguf.weights()?)?;
+    let (gguf, checkpoint) = super::checkpoint(path)?;
     let vocabulary = vocabulary::read(gguf.metadata())?;
-    let tokenizer = vocabulary.as_ref().map(|vocabulary| vocabulary.tokenizer_json(path)).transpose()?;
-    let ends = vocabulary.as_ref().map(GgufVocabulary::end_token_ids).unwrap_or_default();
+    let (texts, unread_tokenizer) = json_files(&checkpoint, vocabulary.as_ref(), dtype, path)?;
     make_empty(out)?;
-    let config = checkpoint.config.clone().with("torch_dtype", name(dtype));
-    write_json(out, "config.json", &config.to_json())?;
-    write_json(out, "generation_config.json", &json!({ "eos_token_id": ends }))?;
-    if let (Some(tokenizer), Some(vocabulary)) = (tokenizer, vocabulary) {
-        write_json(out, "tokenizer.json", &tokenizer)?;
-        let mut config = vocabulary.tokenizer_config();
-        // The class that takes tokenizer.json as it is.
-        config["tokenizer_class"] = "PreTrainedTokenizerFast".into();
-        write_json(out, "tokenizer_config.json", &config)?;
+    // The weights first: a directory that has config.json is whole.
+    let written = write_weights(&out.join(WEIGHTS), &checkpoint, dtype, progress)
+        .and_then(|()| texts.iter().try_for_each(|(file, value)| write_json(out, file, value)));
+    if let Err(error) = written {
+        for file in texts.iter().map(|(file, _)| *file).chain([WEIGHTS]) {
+            let _ = std::fs::remove_file(out.join(file));
+        }
+        return Err(error);
     }
-    write_weights(&out.join("model.safetensors"), &checkpoint, dtype, progress)
+    Ok(unread_tokenizer)
+}
+
+const WEIGHTS: &str = "model.safetensors";
+
+/// Files by their names, in the order in which they are written.
+type JsonFiles = Vec<(&'static str, Value)>;
+
+/// All files but the weights, config.json last; and why no tokenizer is among them, if it cannot be
+/// used.
+fn json_files(
+    checkpoint: &Checkpoint,
+    vocabulary: Option<&GgufVocabulary>,
+    dtype: DType,
+    path: &Path,
+) -> Result<(JsonFiles, Option<String>)> {
+    let mut config = checkpoint.config.clone().with("torch_dtype", name(stored(checkpoint, dtype)?));
+    let mut texts = Vec::new();
+    let mut unread = None;
+    if let Some(vocabulary) = vocabulary {
+        let ends = vocabulary.end_token_ids();
+        config = config.with("bos_token_id", vocabulary.begin_token_id()).with("eos_token_id", ends.clone());
+        texts.push(("generation_config.json", json!({ "eos_token_id": ends })));
+        match vocabulary.tokenizer_json(path) {
+            Ok(tokenizer) => {
+                let mut config = vocabulary.tokenizer_config();
+                // The class that takes tokenizer.json as it is.
+                config["tokenizer_class"] = "PreTrainedTokenizerFast".into();
+                texts.extend([("tokenizer.json", tokenizer), ("tokenizer_config.json", config)]);
+            }
+            Err(EngineError::Tokenizer { problem, .. }) => unread = Some(problem),
+            Err(other) => return Err(other),
+        }
+    }
+    texts.push(("config.json", config.to_json()));
+    Ok((texts, unread))
+}
+
+/// The dtype of most of what is written: `dtype`, if any of it was coded, else the file's own.
+fn stored(checkpoint: &Checkpoint, dtype: DType) -> Result<DType> {
+    let mut parts = checkpoint.spec.weights.iter().flat_map(|weight| &weight.parts);
+    let coded = parts
+        .any(|part| checkpoint.source.info(&part.source).is_ok_and(|info| info.format.plain().is_none()));
+    Ok(if coded { dtype } else { checkpoint.dtype()? })
 }
 
 const fn name(dtype: DType) -> &'static str {
@@ -158,10 +202,10 @@ fn write_weights(
     };
     let failure = shared.state.into_inner().1;
     let result = written.map_err(problem).and_then(|()| failure.map_or(Ok(()), |error| Err(error.into())));
-    if let Err(error) = result {
+    let result = result.and_then(|()| std::fs::rename(&part, path).map_err(|cause| failed(path, &cause)));
+    if result.is_err() {
         // Half of it would be taken for the whole by size alone.
         let _ = std::fs::remove_file(&part);
-        return Err(error);
     }
-    std::fs::rename(&part, path).map_err(|cause| failed(path, &cause))
+    result
 }

@@ -6,26 +6,23 @@ mod vocabulary;
 use std::path::Path;
 use std::sync::Arc;
 
-use nvllm_core::HfConfig;
+use nvllm_core::{CoreError, HfConfig};
 use nvllm_gguf::Gguf;
 
 use crate::checkpoint::Checkpoint;
 use crate::end_tokens::end_tokens;
 use crate::hub::ModelFiles;
-use crate::text::{ChatTemplate, GenerationConfig, GgufVocabulary};
-use crate::{Model, Result, registry};
+use crate::text::{ChatTemplate, GenerationConfig, GgufVocabulary, Tokenizer};
+use crate::{EngineError, Model, Result, registry};
 
 /// Opens the file and the other parts of it. The metadata are read, of the weights their headers.
 pub(crate) fn open(files: &ModelFiles) -> Result<Model> {
     let path = &files.weights.paths()[0];
-    let gguf = Gguf::open(path)?;
-    let config = gguf.config()?;
-    let spec = (registry::family(&config)?.build)(&config)?;
-    let checkpoint = Checkpoint::new(config, spec, gguf.weights()?)?;
+    let (gguf, checkpoint) = checkpoint(path)?;
     let dtype = checkpoint.dtype()?;
     let Checkpoint { config, spec, source, remarks } = checkpoint;
     let vocabulary = vocabulary::read(gguf.metadata())?;
-    let tokenizer = vocabulary.as_ref().map(|vocabulary| vocabulary.tokenizer(path)).transpose()?;
+    let (tokenizer, unread_tokenizer) = tokenizer(vocabulary.as_ref(), path)?;
     let tokenizer_config = vocabulary.as_ref().map(|v| v.tokenizer_config().to_string()).unwrap_or_default();
     let chat_template = match &vocabulary {
         Some(_) => ChatTemplate::from_parts(None, Some((tokenizer_config.as_bytes(), path)))?,
@@ -45,16 +42,64 @@ pub(crate) fn open(files: &ModelFiles) -> Result<Model> {
         eos: end_tokens(&generation, &config, named, spec.vocab_size),
         spec,
         tokenizer: tokenizer.map(Arc::new),
-        unread_tokenizer: None,
+        unread_tokenizer,
         chat_template,
         generation,
         source: Box::new(source),
     })
 }
 
-/// The config that a GGUF file describes, if there is a model of it.
+/// The config that a GGUF file describes, if there is a model of it that its weights fit.
 pub(crate) fn check(path: &Path) -> Result<HfConfig> {
-    let config = Gguf::open(path)?.config()?;
-    (registry::family(&config)?.build)(&config)?;
-    Ok(config)
+    Ok(checkpoint(path)?.1.config)
+}
+
+/// The file, and the model that it describes, whose weights it has and no others. Reads headers.
+fn checkpoint(path: &Path) -> Result<(Gguf, Checkpoint)> {
+    let located = |error| of_file(path, error);
+    let gguf = Gguf::open(path).map_err(|cause| located(cause.into()))?;
+    let checkpoint = described(&gguf).map_err(located)?;
+    // A tensor under a name that the file's kind has not (the norm of a fine-tune, say) would be
+    // left out of the computation.
+    match checkpoint.spec.extra_tensors(&checkpoint.source).first() {
+        Some(name) => Err(located(gguf.refuse_tensor(name).into())),
+        None => Ok((gguf, checkpoint)),
+    }
+}
+
+fn described(gguf: &Gguf) -> Result<Checkpoint> {
+    let config = gguf.config()?;
+    let spec = (registry::family(&config)?.build)(&config)?;
+    let source = gguf.weights()?;
+    Checkpoint::new(config, spec, source).map_err(|error| match error {
+        EngineError::Core(CoreError::UnknownTensor { name, .. }) => gguf.refuse_tensor(&name).into(),
+        other => other,
+    })
+}
+
+/// The error in words for one file, which has no config.json beside it.
+fn of_file(path: &Path, error: EngineError) -> EngineError {
+    let EngineError::Core(cause) = error else { return error };
+    let unsupported =
+        |problem: String| CoreError::UnsupportedCheckpoint { path: path.to_path_buf(), problem };
+    let cause = match cause {
+        CoreError::BadConfig { field, problem } => unsupported(format!("its model's `{field}` {problem}")),
+        CoreError::MissingTensor { name, .. } => unsupported(format!(
+            "its model's tensor `{name}` (under GGUF's name for it) is missing; convert the model again"
+        )),
+        other => other,
+    };
+    EngineError::Model { dir: path.to_path_buf(), cause }
+}
+
+/// The tokenizer; or none, and why what the file says of it cannot be used.
+fn tokenizer(
+    vocabulary: Option<&GgufVocabulary>,
+    path: &Path,
+) -> Result<(Option<Tokenizer>, Option<String>)> {
+    match vocabulary.map(|vocabulary| vocabulary.tokenizer(path)).transpose() {
+        Ok(tokenizer) => Ok((tokenizer, None)),
+        Err(EngineError::Tokenizer { problem, .. }) => Ok((None, Some(problem))),
+        Err(other) => Err(other),
+    }
 }

@@ -7,9 +7,11 @@ use super::tokenizer::Tokenizer;
 
 /// Whether a decoded text stands alone or goes on from a text that the reader already has.
 ///
-/// It matters for `SentencePiece` tokenizers, whose pieces carry their leading space: the answer to
-/// a chat begins a text (its first space goes), the completion of a prompt continues one (its first
-/// space stays). Byte-level tokenizers do not tell the two apart.
+/// It matters for `SentencePiece` tokenizers, whose pieces carry their leading space. What an
+/// engine generates continues its prompt, so its first space stays, in a chat too: answers of Llama
+/// 2 begin with one, as in vLLM, which decodes them behind the prompt. Ids that stand alone begin a
+/// text, as in `decode` of transformers: their first space goes. Byte-level tokenizers do not tell
+/// the two apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TextStart {
     /// The text begins with the first id, as in [`Tokenizer::decode`].

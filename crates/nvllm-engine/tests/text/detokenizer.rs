@@ -194,7 +194,7 @@ fn nothing_waits_longer_than_it_must() {
     assert_eq!(text, "naïve 🙂👩‍👩‍👧 日本");
 }
 
-/// The completion of a prompt keeps the space that the answer to a chat loses.
+/// What follows a prompt keeps the space that a text of its own loses.
 #[test]
 fn a_continuation_keeps_its_leading_space() {
     let hello = 3 + 256 + 2;

@@ -93,20 +93,6 @@ fn a_window_is_of_all_layers() {
 }
 
 #[test]
-fn end_tokens_are_one_or_several() {
-    let of = |names: &[(&str, u32)]| {
-        let add = |file: File, (name, id): &(&str, u32)| {
-            file.number(&format!("tokenizer.ggml.{name}_token_id"), *id)
-        };
-        let config = config(&names.iter().fold(model("llama"), add));
-        config.get("eos_token_id").unwrap().to_string()
-    };
-    assert_eq!(of(&[("bos", 1), ("eos", 2)]), "2");
-    assert_eq!(of(&[("eos", 2), ("eot", 2)]), "2");
-    assert_eq!(of(&[("eos", 2), ("eot", 3), ("eom", 4)]), "[2,3,4]");
-}
-
-#[test]
 fn scalings_that_metadata_name_are_translated() {
     let scaling = |file: &File| HfRope::read(&config(file)).map(|rope| rope.scaling).unwrap();
     let with = |kind: &str, factor| {

@@ -115,6 +115,9 @@ fn tensors_that_cannot_be_are_refused_by_their_name() {
         let message = File { tensors: vec![place("t", dims, kind, offset)], ..File::new() }.refused();
         assert!(message.contains("tensor `t`") && message.contains(expected), "{message}");
     }
+    let places = (0..9).map(|i| place(&format!("t{i}"), &[32], 0, 0)).collect();
+    let message = File { tensors: places, data: vec![0; 256], ..File::new() }.refused();
+    assert!(message.contains("shares its bytes with others"), "{message}");
     let message = File::new().zeros("t", &[1]).zeros("t", &[1]).refused();
     assert!(message.contains("repeats tensor `t`"), "{message}");
 }

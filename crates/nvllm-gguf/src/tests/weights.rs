@@ -49,11 +49,12 @@ fn llamas_rows_are_put_back_and_others_left() {
 
 #[test]
 fn each_expert_is_a_tensor_of_its_own() {
-    let file = model("qwen3moe").tensor("blk.1.ffn_gate_exps.weight", &[2, 3, 4], 0, &count(0, 24)).tensor(
+    let routed = |num_experts| model("qwen3moe").number("qwen3moe.expert_count", num_experts);
+    let file = routed(4).tensor("blk.1.ffn_gate_exps.weight", &[2, 3, 4], 0, &count(0, 24)).tensor(
         "blk.1.ffn_down_exps.weight",
-        &[32, 2, 2],
+        &[32, 2, 4],
         8,
-        &[3; 4 * 34],
+        &[3; 8 * 34],
     );
     let source = file.open().unwrap().weights().unwrap();
     let gate = |e: usize| format!("model.layers.1.mlp.experts.{e}.gate_proj.weight");
@@ -67,9 +68,43 @@ fn each_expert_is_a_tensor_of_its_own() {
     let down = source.tensor("model.layers.1.mlp.experts.1.down_proj.weight").unwrap();
     assert_eq!((&down.shape[..], down.format.to_string()), (&[2, 32][..], "q8_0".to_owned()));
     down.check("down").unwrap();
-    let flat = model("qwen3moe").zeros("blk.0.ffn_up_exps.weight", &[2, 3]).open().unwrap();
-    let message = flat.weights().err().unwrap().to_string();
-    assert!(message.contains("has shape [3, 2]; up to 4096 experts, stacked"), "{message}");
+}
+
+/// A stack costs its file as many bytes as it has experts, and stands in a layer that there is.
+#[test]
+fn experts_are_as_many_as_the_metadata_say() {
+    let routed = |name: &str, dims: &[u64]| {
+        let file = model("qwen3moe").number("qwen3moe.expert_count", 3).zeros(name, dims).open().unwrap();
+        file.weights().map(|weights| weights.names().len()).map_err(|error| error.to_string())
+    };
+    let up = "blk.1.ffn_up_exps.weight";
+    assert_eq!(routed(up, &[1, 1, 3]), Ok(4));
+    for dims in [&[2, 3][..], &[1, 1, 4096], &[1, 1, 1, 3]] {
+        let message = routed(up, dims).unwrap_err();
+        assert!(message.contains("a stack of 3 experts is needed"), "{message}");
+    }
+    let message = routed("blk.2.ffn_up_exps.weight", &[1, 1, 3]).unwrap_err();
+    assert!(message.contains("holds tensor `blk.2.ffn_up_exps.weight`, which is not part of"), "{message}");
+    let dense = model("qwen3").zeros(up, &[1, 1, 3]).open().unwrap();
+    let message = dense.weights().err().unwrap().to_string();
+    assert!(message.contains("is not part of qwen3 as it is supported"), "{message}");
+}
+
+#[test]
+fn a_tensor_that_the_model_does_not_read_is_called_by_the_files_name() {
+    let file = model("qwen3moe").number("qwen3moe.expert_count", 3);
+    let file = file.zeros("blk.1.ffn_up_exps.weight", &[1, 1, 3]).zeros("blk.0.attn_q_norm.weight", &[8]);
+    let gguf = file.open().unwrap();
+    for (name, own) in [
+        ("model.layers.0.self_attn.q_norm.weight", "blk.0.attn_q_norm.weight"),
+        ("model.layers.1.mlp.experts.2.up_proj.weight", "blk.1.ffn_up_exps.weight"),
+    ] {
+        let message = gguf.refuse_tensor(name).to_string();
+        assert!(
+            message.contains(&format!("holds tensor `{own}`, which is not part of qwen3moe")),
+            "{message}"
+        );
+    }
 }
 
 #[test]

@@ -14,6 +14,7 @@ use crate::human;
 use crate::models;
 use crate::output::{note, outln};
 use crate::progress::Progress;
+use crate::words::printable;
 
 #[derive(Args)]
 #[command(after_help = "Examples:
@@ -58,7 +59,10 @@ pub(super) fn run(args: &Convert) -> Result<()> {
         written.set(total);
     });
     bar.end();
-    converted?;
+    let unread_tokenizer = converted?;
+    if let Some(problem) = unread_tokenizer {
+        note!("without tokenizer.json: {}", printable(&problem));
+    }
     note!("wrote {} of weights", human::bytes(written.get()));
     outln!("{}", args.out.display())?;
     Ok(())

@@ -68,6 +68,7 @@ fn described(model: &Model, path: Option<&str>, shape: Option<&Shape>) -> Result
         "formats": formats,
         "parameters": model.spec.num_parameters(),
         "bytes": model.weight_bytes()?,
+        "bytes_in_memory": bytes_in_memory(model)?,
         "weights": kinds.collect::<serde_json::Map<_, _>>(),
         "vocab_size": model.spec.vocab_size,
         "max_positions": model.spec.max_positions,
@@ -106,11 +107,10 @@ fn print(model: &Model, path: Option<&str>, shape: Option<&Shape>) -> Result<()>
     outln!("{name}: {}, {saved}", model.spec.name)?;
     let line = |name: &str, value: String| outln!("{name:<14} {}", printable(&value));
     line("path", path.unwrap_or("inside this program").into())?;
-    let loaded = model.weights(model.activations());
-    let sizes = model.spec.weights.iter().map(|decl| Ok(WeightInfo::of(decl, &loaded)?.bytes()));
-    let in_memory = sizes.sum::<Result<usize>>()?;
+    let in_memory = bytes_in_memory(model)?;
     if in_memory != size {
-        line("in memory", format!("{}: coded weights are expanded to {}", bytes(in_memory), model.dtype))?;
+        let dtype = model.activations().dtype();
+        line("in memory", format!("{}: quantised weights are expanded to {dtype}", bytes(in_memory)))?;
     }
     if let Some(shape) = shape {
         line("layers", shape.num_layers.to_string())?;
@@ -141,6 +141,13 @@ fn print(model: &Model, path: Option<&str>, shape: Option<&Shape>) -> Result<()>
         outln!("{kind:<14} {:>12} {:>12}", short(parameters), bytes(size))?;
     }
     Ok(())
+}
+
+/// Bytes of the weights as they are loaded with the model's default activations.
+fn bytes_in_memory(model: &Model) -> Result<usize> {
+    let loaded = model.weights(model.activations());
+    let sizes = model.spec.weights.iter().map(|decl| Ok(WeightInfo::of(decl, &loaded)?.bytes()));
+    sizes.sum()
 }
 
 /// How the model is sampled if no flag says otherwise.

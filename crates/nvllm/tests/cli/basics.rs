@@ -107,6 +107,7 @@ fn info_and_plan_count_what_is_there() {
     let info: Value = serde_json::from_str(&stdout(&["info", "--json"])).unwrap();
     assert_eq!(info["parameters"], 8_000_768);
     assert_eq!(info["bytes"], 2 * 8_000_768);
+    assert_eq!(info["bytes_in_memory"], info["bytes"]);
     let sum: u64 =
         info["weights"].as_object().unwrap().values().map(|kind| kind["bytes"].as_u64().unwrap()).sum();
     assert_eq!(sum, 2 * 8_000_768);

@@ -311,7 +311,10 @@ fn a_tokenizer_without_tokenizer_json_is_run_or_named() {
     assert_eq!(stdout(&args), expected);
     std::fs::write(dir.path().join("tokenizer_config.json"), r#"{"tokenizer_class": "GPT2Tokenizer"}"#)
         .unwrap();
-    refuses(&args, &["has no tokenizer.json", "vocab.json is not read for GPT2Tokenizer", "save_pretrained"]);
+    refuses(
+        &args,
+        &["there is no tokenizer.json", "vocab.json is not read for GPT2Tokenizer", "save_pretrained"],
+    );
 }
 
 #[test]

@@ -140,6 +140,11 @@ impl GgufVocabulary {
         config.into()
     }
 
+    /// The id that begins a text.
+    pub fn begin_token_id(&self) -> Option<u32> {
+        self.bos()
+    }
+
     /// The ids that end an answer: those that the metadata names as end of text, turn and message,
     /// and the control tokens that are known to.
     pub fn end_token_ids(&self) -> Vec<u32> {

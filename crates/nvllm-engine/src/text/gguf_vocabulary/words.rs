@@ -1,7 +1,8 @@
 //! How a text is cut into words, by the names that `tokenizer.ggml.pre` has for it.
 //!
 //! Only names that a test compares with the `tokenizer.json` they stand for; `default` has none and
-//! is compared with llama.cpp.
+//! is compared with llama.cpp. `deepseek-r1-qwen` is the name that the converter has for
+//! `DeepSeek`'s distillations into Qwen, and llama.cpp (`llama-vocab.cpp`) cuts as `qwen2` for it.
 
 use serde_json::{Value, json};
 
@@ -14,7 +15,7 @@ const LLAMA3_WORDS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L
 const GPT2_WORDS: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 
 /// The names that are known, for messages.
-const KNOWN: &str = "qwen2, llama-bpe (llama3, llama-v3), smollm, gpt-2 and default";
+const KNOWN: &str = "qwen2 (deepseek-r1-qwen), llama-bpe (llama3, llama-v3), smollm, gpt-2 and default";
 
 /// What a name says.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,7 +38,7 @@ impl Words {
             adds_bos: false,
         };
         Ok(match pre {
-            Some("qwen2") => Self {
+            Some("qwen2" | "deepseek-r1-qwen") => Self {
                 normalizer: json!({"type": "NFC"}),
                 ..plain(in_order([split(QWEN2_WORDS), byte_level(false)]))
             },
@@ -82,4 +83,20 @@ fn llama_cpp_default() -> Value {
 fn in_order(steps: impl IntoIterator<Item = Value>) -> Value {
     let steps: Vec<Value> = steps.into_iter().collect();
     json!({"type": "Sequence", "pretokenizers": steps})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_one_way_to_cut_words_are_equal() {
+        for (name, other) in
+            [("deepseek-r1-qwen", "qwen2"), ("llama3", "llama-bpe"), ("llama-v3", "llama-bpe")]
+        {
+            let (name, other) = (Words::named(Some(name)).unwrap(), Words::named(Some(other)).unwrap());
+            assert_eq!(name, other);
+        }
+        assert_ne!(Words::named(Some("qwen2")), Words::named(Some("llama-bpe")));
+    }
 }
