@@ -40,6 +40,8 @@ impl Generator for Full {
         EngineStats::default()
     }
 
+    fn add_tenant(&self, _: &str) {}
+
     fn submit(&self, _: Request, _: Box<dyn EventSink>) -> Result<RequestId, EngineError> {
         Err(EngineError::QueueFull { requests: 1, max_requests: 1 << 20, tokens: 1, max_tokens: 1 })
     }
