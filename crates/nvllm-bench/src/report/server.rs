@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 
 use super::section::{distinct, is_quick};
-use crate::record::{Record, names};
+use crate::record::{OURS, Record, names};
 use crate::server::OVER_HTTP;
 use crate::{stats, workload};
 
@@ -73,23 +73,28 @@ fn of_file(file: &File) -> String {
         text += "|---|---|---|---|---|---|---|---|\n";
     }
     for case in cases {
-        let ways = [false, true].map(|over_http| {
-            let is_way = |r: &&Record| {
-                r.workload == PAIRED && r.case == *case && (r.device.backend == OVER_HTTP) == over_http
-            };
-            Way(file.records.iter().filter(is_way).collect())
-        });
-        let [alone, over_http] = &ways;
-        if !alone.0.is_empty() {
+        let of_case = || file.records.iter().filter(|r| r.workload == PAIRED && r.case == *case);
+        let way = |engine: &str, over_http| {
+            let is_way =
+                |r: &&Record| r.engine.name == engine && (r.device.backend == OVER_HTTP) == over_http;
+            Some(Way(of_case().filter(is_way).collect())).filter(|way| !way.0.is_empty())
+        };
+        let share = |way: &Way, of: Option<&Way>, what| {
+            of.map_or_else(String::new, |of| format!(" ({:.1} %{what})", 100.0 * way.rate() / of.rate()))
+        };
+        let (alone, ours) = (way(OURS, false), way(OURS, true));
+        if let Some(alone) = &alone {
             let _ = writeln!(text, "| {case} | engine alone | {} |", figures(alone, ""));
         }
-        if !over_http.0.is_empty() {
-            let share = if alone.0.is_empty() {
-                String::new()
-            } else {
-                format!(" ({:.1} %)", 100.0 * over_http.rate() / alone.rate())
-            };
-            let _ = writeln!(text, "| {case} | over HTTP | {} |", figures(over_http, &share));
+        if let Some(ours) = &ours {
+            let figures = figures(ours, &share(ours, alone.as_ref(), ""));
+            let _ = writeln!(text, "| {case} | over HTTP | {figures} |");
+        }
+        for engine in distinct(of_case().map(|r| r.engine.name.as_str())) {
+            if let Some(theirs) = way(engine, true).filter(|_| engine != OURS) {
+                let figures = figures(&theirs, &share(&theirs, ours.as_ref(), " of ours"));
+                let _ = writeln!(text, "| {case} | {engine} over HTTP | {figures} |");
+            }
         }
     }
     text += &others(&file.records);
@@ -151,8 +156,8 @@ fn others(records: &[Record]) -> String {
 mod tests {
     use super::*;
     use crate::Series;
-    use crate::record::Case;
     use crate::record::tests::sample;
+    use crate::record::{Case, Engine};
 
     /// Two answers of ten tokens in `seconds`.
     fn run(backend: &str, concurrency: usize, seconds: f64) -> Record {
@@ -180,12 +185,14 @@ mod tests {
 
     #[test]
     fn http_stands_beside_the_engine_alone() {
+        let other = Engine { name: "other".into(), ..sample().engine };
         let records = vec![
             run("cpu", 1, 1.0),
             run(OVER_HTTP, 1, 1.25),
             run(OVER_HTTP, 1, 1.25),
             run("cpu", 1, 1.0),
             run(OVER_HTTP, 64, 2.0),
+            Record { engine: other, ..run(OVER_HTTP, 64, 4.0) },
         ];
         let text = block(&[File::new("abc-serve", records)]);
         assert!(
@@ -198,6 +205,7 @@ mod tests {
             text.contains("| concurrency 64 | over HTTP | 1 | 10 | "),
             "without a counterpart there is no share: {text}"
         );
+        assert!(text.contains("| concurrency 64 | other over HTTP | 1 | 5 (50.0 % of ours) | "), "{text}");
     }
 
     #[test]
