@@ -20,7 +20,8 @@ use crate::{built_in, human, models};
 Prints the model's directory in the Hugging Face hub's cache, or its GGUF file there: what other
 commands take as a model. What is there is not fetched again.")]
 pub(crate) struct Pull {
-    /// A hub id (org/name[:TYPE][@revision], TYPE for a GGUF file), or the address of its page.
+    /// A hub id (org/name, org/name:TYPE for a GGUF file of it, both also with @revision), or the
+    /// address of its page.
     #[arg(value_name = "MODEL", required_unless_present = "model")]
     positional: Option<String>,
     /// The same as an option.

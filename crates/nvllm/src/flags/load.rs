@@ -32,8 +32,8 @@ impl Promise {
 /// Which model, on what.
 #[derive(Args)]
 pub(crate) struct ModelArgs {
-    /// A directory in Hugging Face's layout, a GGUF file, or a hub id
-    /// (org/name[:TYPE][@revision]); the embedded demo model if not given.
+    /// A directory in Hugging Face's layout, a GGUF file, or a hub id (org/name, org/name:TYPE
+    /// for a GGUF file of it, both also with @revision); the embedded demo model if not given.
     #[arg(short, long, help_heading = "Loading", value_parser = NonEmptyStringValueParser::new())]
     pub model: Option<String>,
     #[command(flatten)]

@@ -6,8 +6,8 @@ use clap::builder::NonEmptyStringValueParser;
 /// Which model.
 #[derive(Args)]
 pub(crate) struct ModelName {
-    /// A directory in Hugging Face's layout, a GGUF file, or a hub id (org/name[:TYPE][@revision]);
-    /// the embedded demo model if not given.
+    /// A directory in Hugging Face's layout, a GGUF file, or a hub id (org/name, org/name:TYPE
+    /// for a GGUF file of it, both also with @revision); the embedded demo model if not given.
     #[arg(value_name = "MODEL", value_parser = NonEmptyStringValueParser::new())]
     argument: Option<String>,
     /// The same, as in the other commands.
