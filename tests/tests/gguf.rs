@@ -71,6 +71,8 @@ fn what_is_converted_opens_as_the_same_model() {
         let done = std::cell::Cell::new(LoadProgress { done: 0, total: 1 });
         convert(&files, &out, DType::F32, &|progress| done.set(progress)).unwrap();
         assert_eq!(done.get().done, done.get().total);
+        let rights = |file: &str| std::fs::metadata(out.join(file)).unwrap().permissions();
+        assert_eq!(rights("model.safetensors"), rights("config.json"));
         let (gguf, converted) = (open(name), Model::open(&ModelFiles::in_directory(&out).unwrap()).unwrap());
         assert!(values(&gguf) == values(&converted), "{name}: weights differ");
         assert_eq!(gguf.spec.programs[0].to_string(), converted.spec.programs[0].to_string());

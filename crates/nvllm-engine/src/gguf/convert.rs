@@ -170,6 +170,14 @@ impl View for Lazy<'_> {
     }
 }
 
+/// Gives `part` the name `path`, and the rights that the umask leaves a new file: the safetensors
+/// crate writes for the owner alone.
+fn put(part: &Path, path: &Path) -> std::io::Result<()> {
+    let rights = std::fs::File::create(path)?.metadata()?.permissions();
+    std::fs::set_permissions(part, rights)?;
+    std::fs::rename(part, path)
+}
+
 fn write_weights(
     path: &Path,
     checkpoint: &Checkpoint,
@@ -202,7 +210,7 @@ fn write_weights(
     };
     let failure = shared.state.into_inner().1;
     let result = written.map_err(problem).and_then(|()| failure.map_or(Ok(()), |error| Err(error.into())));
-    let result = result.and_then(|()| std::fs::rename(&part, path).map_err(|cause| failed(path, &cause)));
+    let result = result.and_then(|()| put(&part, path).map_err(|cause| failed(path, &cause)));
     if result.is_err() {
         // Half of it would be taken for the whole by size alone.
         let _ = std::fs::remove_file(&part);
