@@ -27,23 +27,42 @@ impl<S: WeightSource> Dequantized<S> {
             return Ok(tensor);
         }
         tensor.check(name)?;
-        let (cols, size) = (tensor.num_cols(), self.dtype.size());
-        let mut bytes = vec![0; tensor.num_rows() * cols * size];
-        let (codes, mut values) = (code_values(tensor.format.code), vec![0.0; cols]);
-        for (row, out) in bytes.chunks_exact_mut((cols * size).max(1)).enumerate() {
-            tensor.expand_row(row, &codes, &mut values);
-            self.round(&values, out);
-        }
+        let (rows, cols) = (tensor.num_rows(), tensor.num_cols());
+        let row_bytes = (cols * self.dtype.size()).max(1);
+        let mut bytes = vec![0; rows * cols * self.dtype.size()];
+        let per_thread = rows.div_ceil(threads(rows * cols)).max(1);
+        let (codes, dtype) = (code_values(tensor.format.code), self.dtype);
+        std::thread::scope(|scope| {
+            for (part, out) in bytes.chunks_mut(per_thread * row_bytes).enumerate() {
+                let (tensor, codes) = (&tensor, &codes);
+                let mut work = move || {
+                    let mut values = vec![0.0; cols];
+                    for (row, out) in out.chunks_exact_mut(row_bytes).enumerate() {
+                        tensor.expand_row(part * per_thread + row, codes, &mut values);
+                        round(dtype, &values, out);
+                    }
+                };
+                if per_thread >= rows { work() } else { drop(scope.spawn(work)) }
+            }
+        });
         Ok(CanonicalTensor::dense(self.dtype, tensor.shape, Bytes::from(bytes)))
     }
+}
 
-    /// As [`DType::write`] does, a row at a time.
-    fn round(&self, values: &[f32], out: &mut [u8]) {
-        match self.dtype {
-            DType::Bf16 => store(values, out, |x| bf16::from_f32(x).to_le_bytes()),
-            DType::F16 => store(values, out, |x| f16::from_f32(x).to_le_bytes()),
-            DType::F32 | DType::I32 | DType::U8 => store(values, out, f32::to_le_bytes),
-        }
+/// Threads that expand so many elements: a billion of them take seconds on one, a few less time
+/// than a thread takes to start.
+fn threads(elements: usize) -> usize {
+    const WORTH_A_THREAD: usize = 1 << 18;
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    (elements / WORTH_A_THREAD).clamp(1, processors)
+}
+
+/// As [`DType::write`] does, a row at a time.
+fn round(dtype: DType, values: &[f32], out: &mut [u8]) {
+    match dtype {
+        DType::Bf16 => store(values, out, |x| bf16::from_f32(x).to_le_bytes()),
+        DType::F16 => store(values, out, |x| f16::from_f32(x).to_le_bytes()),
+        DType::F32 | DType::I32 | DType::U8 => store(values, out, f32::to_le_bytes),
     }
 }
 
@@ -125,6 +144,29 @@ mod tests {
             assert_eq!(source.info("d").unwrap(), TensorInfo::dense(DType::F16, [4, 2]));
             assert_eq!(source.tensor("d").unwrap().codes, vec![0; 16]);
         }
+    }
+
+    /// So large that threads share it: as many rows each, and fewer for the last.
+    #[test]
+    fn rows_that_threads_share_are_those_of_one() {
+        let format = public::PUBLIC.iter().find(|(name, _)| *name == "q8_0").unwrap().1;
+        let (rows, cols) = (1027, 1024);
+        let codes = (0..rows * cols).map(|i| (i * 31 % 251) as u8).collect::<Vec<_>>();
+        let scales = (0..rows * cols / 32).flat_map(|i| f16::from_f32((i % 97) as f32).to_le_bytes());
+        let scales: Bytes = scales.collect::<Vec<_>>().into();
+        let tensor = CanonicalTensor {
+            format,
+            scales,
+            ..CanonicalTensor::dense(DType::F32, [rows, cols], Bytes::from(codes))
+        };
+        let expanded = Dequantized::new(Two, DType::F32).expand("t", tensor.clone()).unwrap();
+        let (mut row, mut expected) = (vec![0.0; cols], Vec::new());
+        for at in 0..rows {
+            tensor.dequant_row(at, &mut row);
+            row.iter().for_each(|&x| DType::F32.write(x, &mut expected));
+        }
+        assert!(expanded.codes == expected);
+        assert_eq!((threads(1 << 10), threads(usize::MAX) > 0), (1, true));
     }
 
     #[test]
