@@ -61,6 +61,12 @@ def metadata(writer, config, prefix):
         writer.add_value_length(config["head_dim"])
     if config.get("sliding_window"):
         writer.add_sliding_window(config["sliding_window"])
+    # As converters write generation_config.json, which the fixtures do not fill.
+    if prefix == "qwen3":
+        writer.add_sampling_temp(0.8)
+        writer.add_sampling_top_k(20)
+        writer.add_sampling_top_p(0.95)
+        writer.add_sampling_penalty_repeat(1.05)
     if prefix == "qwen3moe":
         writer.add_expert_count(config["num_experts"])
         writer.add_expert_used_count(config["num_experts_per_tok"])

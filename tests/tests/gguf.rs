@@ -100,6 +100,24 @@ fn what_is_converted_opens_as_the_same_model() {
     }
 }
 
+/// Converters write generation_config.json into the metadata; what is converted back has it again.
+#[test]
+fn authors_sampling_comes_along() {
+    let dir = tempfile::tempdir().unwrap();
+    convert(&ModelFiles::gguf(&path(FIXTURES[0])).unwrap(), dir.path(), DType::F32, &|_| {}).unwrap();
+    let converted = Model::open(&ModelFiles::in_directory(dir.path()).unwrap()).unwrap();
+    for model in [open(FIXTURES[0]), converted] {
+        let sampling = model.sampling();
+        assert_eq!((sampling.temperature, sampling.top_k, sampling.top_p), (0.8, 20, 0.95));
+        assert_eq!((sampling.repetition_penalty, sampling.min_p), (1.05, 0.0));
+        assert!(model.generation.remarks.is_empty(), "{:?}", model.generation.remarks);
+    }
+    let text = std::fs::read_to_string(dir.path().join("generation_config.json")).unwrap();
+    assert!(text.contains("\"top_p\": 0.95") && text.contains("\"top_k\": 20,"), "{text}");
+    let none = open(FIXTURES[1]).sampling();
+    assert_eq!((none.temperature, none.top_k, none.top_p), (1.0, 0, 1.0));
+}
+
 #[test]
 fn only_gguf_is_converted() {
     let dir = tempfile::tempdir().unwrap();

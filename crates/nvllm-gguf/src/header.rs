@@ -198,18 +198,21 @@ impl Data<'_> {
     /// Errors if the tensors have more bytes than the file, so that they share some: what is made
     /// of them would not be bounded by the file's length.
     fn check_size(&self, places: &BTreeMap<String, Place>) -> Result<(), Fault> {
-        let mut left = self.bytes.len();
+        let (mut left, mut shared, mut end) = (Some(self.bytes.len()), None, 0);
         for (name, place) in places {
             let num_bytes = place.num_bytes(name)?;
-            // One that alone is too large is cut off, which is said where it is read.
-            left = match left.checked_sub(num_bytes) {
-                None if num_bytes <= self.bytes.len() => {
-                    return Err(Fault::Damaged(format!("tensor `{name}` shares its bytes with others")));
-                }
-                left => left.unwrap_or_default(),
-            };
+            left = left.and_then(|left| left.checked_sub(num_bytes));
+            if left.is_none() {
+                shared = shared.or(Some(name));
+            }
+            end = end.max(place.offset.saturating_add(num_bytes as u64));
         }
-        Ok(())
+        // A file that was cut off says so where its tensors are read.
+        let cut = end.saturating_add(self.start as u64) > self.bytes.len() as u64;
+        match shared.filter(|_| !cut) {
+            Some(name) => Err(Fault::Damaged(format!("tensor `{name}` shares its bytes with others"))),
+            None => Ok(()),
+        }
     }
 
     fn tensor(&self, name: &str, place: Place) -> Result<Tensor, Fault> {

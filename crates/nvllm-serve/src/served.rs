@@ -161,6 +161,7 @@ fn short_name(name: &str) -> String {
     let last = match () {
         () if path.is_dir() => path.file_name(),
         () if path.is_file() && is_gguf => path.file_stem(),
+        () if path.is_file() => path.file_name(),
         () => None,
     };
     last.map_or_else(|| name.to_owned(), |last| last.to_string_lossy().into_owned())
@@ -178,6 +179,8 @@ mod tests {
         std::fs::write(path("tiny-Q8_0.gguf"), "").unwrap();
         assert_eq!(short_name(&path("dir.gguf")), "dir.gguf");
         assert_eq!(short_name(&path("tiny-Q8_0.gguf")), "tiny-Q8_0");
+        std::fs::write(path("9f2c"), "").unwrap();
+        assert_eq!(short_name(&path("9f2c")), "9f2c");
         assert_eq!(short_name("org/name"), "org/name");
         assert_eq!(short_name("nvllm-tiny"), "nvllm-tiny");
     }

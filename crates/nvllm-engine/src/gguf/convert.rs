@@ -7,9 +7,9 @@ use std::path::Path;
 use nvllm_core::weight::Dequantized;
 use nvllm_core::{CoreError, DType, WeightSource};
 use safetensors::tensor::{Dtype, View};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::vocabulary;
+use super::{sampling, vocabulary};
 use crate::checkpoint::Checkpoint;
 use crate::hub::{ModelFiles, Weights};
 use crate::text::GgufVocabulary;
@@ -39,7 +39,10 @@ pub fn convert(
     let path = &paths[0];
     let (gguf, checkpoint) = super::checkpoint(path)?;
     let vocabulary = vocabulary::read(gguf.metadata())?;
-    let (texts, unread_tokenizer) = json_files(&checkpoint, vocabulary.as_ref(), dtype, path)?;
+    let ends = vocabulary.as_ref().map(GgufVocabulary::end_token_ids).unwrap_or_default();
+    let generation = sampling::generation_config(gguf.metadata(), &ends)?;
+    let (mut texts, unread_tokenizer) = json_files(&checkpoint, vocabulary.as_ref(), dtype, path)?;
+    texts.insert(0, ("generation_config.json", generation));
     make_empty(out)?;
     // The weights first: a directory that has config.json is whole.
     let written = write_weights(&out.join(WEIGHTS), &checkpoint, dtype, progress)
@@ -71,8 +74,7 @@ fn json_files(
     let mut unread = None;
     if let Some(vocabulary) = vocabulary {
         let ends = vocabulary.end_token_ids();
-        config = config.with("bos_token_id", vocabulary.begin_token_id()).with("eos_token_id", ends.clone());
-        texts.push(("generation_config.json", json!({ "eos_token_id": ends })));
+        config = config.with("bos_token_id", vocabulary.begin_token_id()).with("eos_token_id", ends);
         match vocabulary.tokenizer_json(path) {
             Ok(tokenizer) => {
                 let mut config = vocabulary.tokenizer_config();
@@ -114,10 +116,11 @@ fn make_empty(out: &Path) -> Result<()> {
     let first = std::fs::read_dir(out).map_err(|cause| failed(out, &cause))?.next();
     match first {
         None => Ok(()),
-        Some(_) => Err(EngineError::WriteFile {
-            path: out.to_path_buf(),
-            problem: "the directory is not empty; give a new one".into(),
-        }),
+        Some(entry) => {
+            let name = entry.map(|entry| entry.file_name()).unwrap_or_default();
+            let problem = format!("the directory is not empty; give a new one (it holds {})", name.display());
+            Err(EngineError::WriteFile { path: out.to_path_buf(), problem })
+        }
     }
 }
 

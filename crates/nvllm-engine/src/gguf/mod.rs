@@ -1,6 +1,7 @@
 //! A model in a GGUF file, which is config, weights, tokenizer and chat template in one.
 
 pub mod convert;
+mod sampling;
 mod vocabulary;
 
 use std::path::Path;
@@ -28,10 +29,9 @@ pub(crate) fn open(files: &ModelFiles) -> Result<Model> {
         Some(_) => ChatTemplate::from_parts(None, Some((tokenizer_config.as_bytes(), path)))?,
         None => None,
     };
-    let generation = GenerationConfig {
-        eos_token_ids: vocabulary.as_ref().map(GgufVocabulary::end_token_ids).unwrap_or_default(),
-        ..GenerationConfig::default()
-    };
+    let ends = vocabulary.as_ref().map(GgufVocabulary::end_token_ids).unwrap_or_default();
+    let generation = sampling::generation_config(gguf.metadata(), &ends)?.to_string();
+    let generation = GenerationConfig::from_bytes(generation.as_bytes(), path);
     let generation = generation.within_vocabulary(spec.vocab_size, path);
     let named = tokenizer.as_ref().map(|tokenizer| (tokenizer, tokenizer_config.as_bytes()));
     Ok(Model {

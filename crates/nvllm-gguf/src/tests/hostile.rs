@@ -14,7 +14,7 @@ fn whole() -> File {
         .text("general.name", "a model")
         .with("texts", 9, &array(8, 2, &[text("ab"), text("c")].concat()))
         .with("nested", 9, &array(9, 1, &array(5, 2, &[0; 8])))
-        .tensor("a", &[32, 2], 8, &[7; 68])
+        .tensor("a", &[32, 64], 8, &[7; 64 * 34])
         .tensor("b", &[3], 0, &[9; 12])
 }
 

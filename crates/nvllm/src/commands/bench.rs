@@ -41,8 +41,8 @@ pub(crate) struct Bench {
     pub quick: bool,
     #[command(flatten)]
     pub device: DeviceArgs,
-    /// Dtype of values between ops and of the KV cache; bf16 for models saved in bf16, else f32, if
-    /// not given.
+    /// Dtype of values between ops and of the KV cache; bf16 for models saved in bf16 or quantised,
+    /// else f32, if not given.
     #[arg(long, value_enum)]
     pub activations: Option<Dtype>,
     /// What is promised about the order of sums.

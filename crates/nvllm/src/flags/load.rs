@@ -46,7 +46,8 @@ pub(crate) struct ModelArgs {
 pub(crate) struct LoadArgs {
     #[command(flatten)]
     pub device: DeviceArgs,
-    /// Dtype of values between ops; bf16 for models saved in bf16, else f32, if not given.
+    /// Dtype of values between ops; bf16 for models saved in bf16 or quantised, else f32, if not
+    /// given.
     #[arg(long, value_enum)]
     pub activations: Option<Dtype>,
     /// Whether results may depend on the batch.

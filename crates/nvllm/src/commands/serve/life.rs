@@ -14,6 +14,7 @@ use crate::flags::LoadArgs;
 use crate::interrupt::{Interrupted, Listener};
 use crate::output::note;
 use crate::progress::Progress;
+use crate::words::printable;
 use crate::{backends, human, models};
 
 /// What happens while a server lives.
@@ -157,7 +158,10 @@ impl Loading {
 /// Says where the server is, and how to try it.
 fn welcome(model: &Model, url: &str) {
     note!("serving {} on {url}", model.name);
-    let (path, body) = if model.chat_template.is_some() {
+    let (path, body) = if let Err(error) = model.tokenizer() {
+        note!("text is refused, and token ids work: {}", printable(&error.to_string()));
+        ("completions", r#"{"prompt": [1, 2, 3]}"#)
+    } else if model.chat_template.is_some() {
         ("chat/completions", r#"{"messages": [{"role": "user", "content": "Hello"}]}"#)
     } else {
         ("completions", r#"{"prompt": "Hello"}"#)
