@@ -1,12 +1,14 @@
 """Two builds of nvllm as whole processes, in turn: how soon a short answer is there, what it takes, and how fast a long one comes.
 
-    python3 side_by_side.py --old PATH --new PATH --out FILE [--rounds N]
+    python3 side_by_side.py --old PATH --new PATH --out FILE [--rounds N] [--model MODEL]
 
 - short: `generate -n 2` on the demo model: seconds of the process, and the most memory that was resident.
 - idle: tokens a second of 256 greedy tokens with the default threads, by the program's own closing line.
 - busy: the same while a process of another session spins on every processor, as another user's would.
 - shared: the same with the spinning processes in our own session; where the kernel schedules by session (autogroup) they then take turns
   with our threads one by one.
+
+With --model, `short` alone, on that model: what opening and loading it take.
 
 Rounds alternate the two builds. Each run is one line of FILE; medians and ratios are printed.
 """
@@ -46,7 +48,9 @@ def main():
     parser.add_argument("--new", required=True)
     parser.add_argument("--out", required=True)
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--model")
     args = parser.parse_args()
+    short = SHORT + (["-m", args.model] if args.model else [])
     builds = {"old": args.old, "new": args.new}
     figures = {}
     with open(args.out, "a") as out:
@@ -63,13 +67,14 @@ def main():
                     record(case, build, tokens_per_second=float(rate.group(1)))
 
         for binary in builds.values():
-            run(binary, SHORT)
+            run(binary, short)
         for _ in range(args.rounds):
             for build, binary in builds.items():
-                seconds, resident, _ = run(binary, SHORT)
+                seconds, resident, _ = run(binary, short)
                 record("short", build, seconds=seconds, resident_bytes=resident)
-        rates("idle")
-        for case, session in (("busy", True), ("shared", False)):
+        if not args.model:
+            rates("idle")
+        for case, session in () if args.model else (("busy", True), ("shared", False)):
             spin = "while :; do :; done & " * os.cpu_count() + "wait"
             spinning = subprocess.Popen(["sh", "-c", spin], start_new_session=session, process_group=None if session else 0)
             try:
