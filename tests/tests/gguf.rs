@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use nvllm_core::weight::Weight;
 use nvllm_core::{Activations, DType, Reference};
-use nvllm_engine::gguf::convert::convert;
+use nvllm_engine::gguf::convert;
 use nvllm_engine::hub::ModelFiles;
 use nvllm_engine::text::{ChatInput, EncodeOptions};
 use nvllm_engine::{LoadProgress, Model};

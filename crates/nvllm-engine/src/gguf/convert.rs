@@ -6,6 +6,7 @@ use std::path::Path;
 
 use nvllm_core::weight::Dequantized;
 use nvllm_core::{CoreError, DType, WeightSource};
+use nvllm_gguf::Gguf;
 use safetensors::tensor::{Dtype, View};
 use serde_json::Value;
 
@@ -36,13 +37,9 @@ pub fn convert(
         let problem = "it is no GGUF file, and only those are converted".into();
         return Err(EngineError::ModelName { model: files.dir.display().to_string(), problem });
     };
-    let path = &paths[0];
-    let (gguf, checkpoint) = super::checkpoint(path)?;
+    let (gguf, checkpoint) = super::checkpoint(&paths[0])?;
     let vocabulary = vocabulary::read(gguf.metadata())?;
-    let ends = vocabulary.as_ref().map(GgufVocabulary::end_token_ids).unwrap_or_default();
-    let generation = sampling::generation_config(gguf.metadata(), &ends)?;
-    let (mut texts, unread_tokenizer) = json_files(&checkpoint, vocabulary.as_ref(), dtype, path)?;
-    texts.insert(0, ("generation_config.json", generation));
+    let (texts, unread_tokenizer) = json_files(&gguf, &checkpoint, vocabulary.as_ref(), dtype)?;
     make_empty(out)?;
     // The weights first: a directory that has config.json is whole.
     let written = write_weights(&out.join(WEIGHTS), &checkpoint, dtype, progress)
@@ -64,18 +61,19 @@ type JsonFiles = Vec<(&'static str, Value)>;
 /// All files but the weights, config.json last; and why no tokenizer is among them, if it cannot be
 /// used.
 fn json_files(
+    gguf: &Gguf,
     checkpoint: &Checkpoint,
     vocabulary: Option<&GgufVocabulary>,
     dtype: DType,
-    path: &Path,
 ) -> Result<(JsonFiles, Option<String>)> {
     let mut config = checkpoint.config.clone().with("torch_dtype", name(stored(checkpoint, dtype)?));
-    let mut texts = Vec::new();
+    let ends = vocabulary.map(GgufVocabulary::end_token_ids).unwrap_or_default();
+    let generation = sampling::generation_config(gguf.metadata(), &ends)?;
+    let mut texts = vec![("generation_config.json", generation)];
     let mut unread = None;
     if let Some(vocabulary) = vocabulary {
-        let ends = vocabulary.end_token_ids();
         config = config.with("bos_token_id", vocabulary.begin_token_id()).with("eos_token_id", ends);
-        match vocabulary.tokenizer_json(path) {
+        match vocabulary.tokenizer_json(gguf.metadata().path()) {
             Ok(tokenizer) => {
                 let mut config = vocabulary.tokenizer_config();
                 // The class that takes tokenizer.json as it is.

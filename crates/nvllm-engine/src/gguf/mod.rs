@@ -1,8 +1,10 @@
 //! A model in a GGUF file, which is config, weights, tokenizer and chat template in one.
 
-pub mod convert;
+mod convert;
 mod sampling;
 mod vocabulary;
+
+pub use convert::convert;
 
 use std::path::Path;
 use std::sync::Arc;

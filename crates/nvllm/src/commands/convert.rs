@@ -7,7 +7,7 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum};
 use nvllm_core::DType;
 use nvllm_engine::LoadProgress;
-use nvllm_engine::gguf::convert::convert;
+use nvllm_engine::gguf::convert;
 use nvllm_engine::hub::Weights;
 
 use crate::human;
