@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use nvllm_core::weight::Weight;
+use nvllm_core::weight::{Dequantized, Weight};
 use nvllm_core::{Activations, DType, Reference};
 use nvllm_engine::gguf::convert;
 use nvllm_engine::hub::ModelFiles;
@@ -34,7 +34,7 @@ fn open(name: &str) -> Model {
 
 /// Every weight's values, under its name.
 fn values(model: &Model) -> Vec<(String, Vec<f32>)> {
-    let source = model.weights(Activations::F32);
+    let source = Dequantized::new(model.source.as_ref(), DType::F32);
     let value = |decl| Weight::load(decl, &source).unwrap().to_f32().unwrap();
     model.spec.weights.iter().map(|decl| (decl.name.clone(), value(decl))).collect()
 }
@@ -53,7 +53,7 @@ fn a_gguf_is_the_checkpoint_that_it_was_made_from() {
         assert_eq!(gguf.eos, original.eos, "{name}");
         // What the program's text does not show, such as the base of the rotation.
         let sequence = &fixture.sequences[0];
-        let source = gguf.weights(Activations::F32);
+        let source = Dequantized::new(gguf.source.as_ref(), DType::F32);
         let mut session =
             Session::new(&Reference::default(), &gguf.spec, &source, Activations::F32, Layout::default());
         let logits = session.logits(&sequence.input_ids, &sequence.position_ids);

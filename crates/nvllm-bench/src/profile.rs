@@ -43,7 +43,7 @@ impl Bench {
         let limits = self.limits(&model, 1, len + NUM_DECODED + 1, len)?;
         let backend = self.backend()?;
         let roof = self.roof(backend.as_ref());
-        let weights = stepper::weights(&model, limits.activations)?;
+        let weights = stepper::weights(&model, backend.as_ref(), &limits)?;
         let mut stepper = Stepper::load(backend.as_ref(), &model, &limits)?;
         // Once untimed: pages and scratch are touched for the first time.
         stepper.prefill(from_ref(&prompt))?;

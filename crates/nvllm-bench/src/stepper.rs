@@ -8,9 +8,9 @@ use std::time::Instant;
 use nvllm_core::program::Counts;
 use nvllm_core::sampling::philox4x32;
 use nvllm_core::{
-    Activations, Backend, BlockId, CoreError, DType, EntryId, Executable, HostTensor, InlineVec, KvGeometry,
-    Limits, MemoryReport, OutputRow, Program, SamplingParams, SeqStep, SlotId, SlotReset, Source, Step,
-    StepId, StepProfile, Ticket, TokenId, WeightInfo,
+    Backend, BlockId, CoreError, DType, EntryId, Executable, HostTensor, InlineVec, KvGeometry, Limits,
+    MemoryReport, OutputRow, Program, SamplingParams, SeqStep, SlotId, SlotReset, Source, Step, StepId,
+    StepProfile, Ticket, TokenId, WeightInfo,
 };
 use nvllm_engine::Model;
 
@@ -49,7 +49,7 @@ impl Stepper {
     /// Loads `model`. The limits' KV bytes hold `seqs` sequences of what is asked of them, see
     /// [`kv_bytes`].
     pub(crate) fn load(backend: &dyn Backend, model: &Model, limits: &Limits) -> Result<Self> {
-        let mut exe = backend.plan_and_load(&model.spec, &model.weights(limits.activations), limits)?;
+        let mut exe = backend.plan_and_load(&model.spec, &model.weights(backend, limits)?, limits)?;
         while exe.prepare(true)? {}
         let (num_groups, vocab_size) = (model.spec.kv.len(), model.spec.vocab_size);
         let num_blocks = if num_groups > 0 { exe.kv_cache().geometry(0).num_blocks } else { 1 };
@@ -286,8 +286,8 @@ pub(crate) fn kv_bytes(model: &Model, limits: &Limits, seqs: usize, context: usi
 }
 
 /// What is known of each weight as it is loaded, by id.
-pub(crate) fn weights(model: &Model, activations: Activations) -> Result<Vec<WeightInfo>> {
-    let source = model.weights(activations);
+pub(crate) fn weights(model: &Model, backend: &dyn Backend, limits: &Limits) -> Result<Vec<WeightInfo>> {
+    let source = model.weights(backend, limits)?;
     let of = |decl| WeightInfo::of(decl, &source);
     model.spec.weights.iter().map(of).collect::<nvllm_core::Result<_>>().map_err(BenchError::from)
 }

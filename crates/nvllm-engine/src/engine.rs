@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use nvllm_core::{Backend, BackendInfo, Limits, MemoryReport, RequestLimits};
+use nvllm_core::{Backend, BackendInfo, Limits, MemoryReport, RequestLimits, WeightInfo};
 
 use crate::engine_loop::Command;
 use crate::shared::Shared;
@@ -25,6 +25,8 @@ pub struct EngineInfo {
     pub backend: BackendInfo,
     /// The limits in force.
     pub limits: Limits,
+    /// Shapes and formats of the weights as they are loaded, by id.
+    pub weights: Vec<WeightInfo>,
     /// What the backend takes from one request.
     pub request_limits: RequestLimits,
     /// What the backend holds.

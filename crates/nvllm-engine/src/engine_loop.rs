@@ -80,7 +80,8 @@ impl EngineLoop {
         plan.check()?;
         let limits = plan.plan.limits.clone();
         let embeddings = plan.plan.spec.entry(ModelSpec::HIDDEN);
-        let source = Reading::new(model, limits.activations, progress)?;
+        let source = Reading::new(model, model.weights(backend.as_ref(), &limits)?, progress)?;
+        let weights = plan.plan.weights.clone();
         let mut exe = backend.load(plan.plan, &source).map_err(|e| options.named(e))?;
         let cache = exe.kv_cache();
         let geometries = (0..model.spec.kv.len()).map(|group| cache.geometry(group));
@@ -94,7 +95,8 @@ impl EngineLoop {
         shared.stats.publish(sched.stats(), DeviceTime::default());
         let request_limits = exe.request_limits();
         let epoch = Instant::now();
-        let info = EngineInfo { backend: backend.info(), limits, request_limits, memory: exe.memory() };
+        let (backend_info, memory) = (backend.info(), exe.memory());
+        let info = EngineInfo { backend: backend_info, limits, weights, request_limits, memory };
         let validator = Validator {
             vocab_size: model.spec.vocab_size,
             request_limits,

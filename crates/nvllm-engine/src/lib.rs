@@ -121,7 +121,7 @@ pub use engine::{Engine, EngineInfo, LoadProgress};
 pub use error::EngineError;
 pub use generated::Generated;
 pub use health::Health;
-pub use model::{Model, ModelBytes};
+pub use model::{LoadedWeights, Model, ModelBytes};
 pub use nvllm_sched::{FinishReason, SchedError};
 pub use options::{LoadOptions, Tenant};
 pub use plan::LoadPlan;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use nvllm_core::weight::{Arranged, DenseSource, Dequantized, Safetensors};
 use nvllm_core::{
-    Activations, DType, HfConfig, ModelSpec, SamplingParams, TokenId, WeightFormat, WeightSource,
+    Activations, Backend, DType, HfConfig, Limits, ModelSpec, SamplingParams, TokenId, WeightFormat,
+    WeightSource,
 };
 
 use crate::checkpoint::{self, Checkpoint};
@@ -14,6 +15,9 @@ use crate::end_tokens::end_tokens;
 use crate::hub::{ModelFiles, Weights};
 use crate::text::{ChatTemplate, GenerationConfig, Tokenizer};
 use crate::{EngineError, Result, gguf, registry};
+
+/// A model's weights as a backend loads them.
+pub type LoadedWeights<'a> = Dequantized<&'a (dyn WeightSource + Send + Sync)>;
 
 /// Everything about a model but a device to run it on. Opening maps files and reads headers.
 pub struct Model {
@@ -183,10 +187,12 @@ impl Model {
         if self.dtype == DType::Bf16 { Activations::Bf16 } else { Activations::F32 }
     }
 
-    /// Its weights for a backend, which runs dense ones: coded ones are expanded into the dtype of
-    /// the activations, so that f32 activations see every bit of them.
-    pub fn weights(&self, activations: Activations) -> Dequantized<&(dyn WeightSource + Send + Sync)> {
-        Dequantized::new(self.source.as_ref(), activations.dtype())
+    /// Its weights for `backend`: coded ones that this has no kernels for are expanded into the
+    /// dtype of the activations, so that f32 activations see every bit of them.
+    ///
+    /// Errors if they do not fit what the model declares.
+    pub fn weights(&self, backend: &dyn Backend, limits: &Limits) -> Result<LoadedWeights<'_>> {
+        Ok(Dequantized::for_backend(self.source.as_ref(), backend, &self.spec, limits)?)
     }
 
     /// The tokenizer, or an error that says why there is none.

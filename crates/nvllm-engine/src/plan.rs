@@ -57,7 +57,7 @@ impl LoadPlan {
         let block_bytes = options.block_bytes(model, &limits)?;
         let spec = options.spec(model)?;
         let planned = |limits: &Limits| {
-            let plan = backend.plan(&spec, &model.weights(limits.activations), limits);
+            let plan = backend.plan(&spec, &model.weights(backend, limits)?, limits);
             plan.map_err(|e| options.named(e))
         };
         let mut plan = Self { plan: planned(&limits)?, backend: info, block_bytes, advice: None };

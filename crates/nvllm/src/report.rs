@@ -1,7 +1,6 @@
 //! The closing line of an answer: tokens in and out, how fast, why it stopped, the seed.
 
 use nvllm_core::program::Counts;
-use nvllm_core::{Limits, WeightDecl, WeightFormat, WeightInfo};
 use nvllm_engine::{Engine, Model};
 use serde_json::{Map, Value, json};
 
@@ -92,19 +91,8 @@ impl Roofline {
         });
         let (read_bandwidth, info) = (measured?, engine.info().ok()?);
         let context = answer.prompt_tokens + answer.tokens.len() / 2;
-        let bytes = bytes_per_token(&info.limits, model, context);
+        let cost = model.spec.programs[0].cost(&Counts::decode(1, context), &info.limits, &info.weights);
+        let bytes = cost.weight_bytes + cost.kv_bytes;
         Some(Self { share: rate * bytes / read_bandwidth, read_bandwidth })
     }
-}
-
-/// Weight and KV bytes that one decode step at batch 1 has to read.
-fn bytes_per_token(limits: &Limits, model: &Model, context: usize) -> f64 {
-    let source = model.weights(limits.activations);
-    let of = |decl: &WeightDecl| {
-        let dense = |_| WeightInfo::uniform(decl, WeightFormat::dense(model.dtype));
-        WeightInfo::of(decl, &source).unwrap_or_else(dense)
-    };
-    let weights: Vec<_> = model.spec.weights.iter().map(of).collect();
-    let cost = model.spec.programs[0].cost(&Counts::decode(1, context), limits, &weights);
-    cost.weight_bytes + cost.kv_bytes
 }

@@ -109,7 +109,7 @@ impl Decode {
         (batch, context): (usize, usize),
     ) -> Result<()> {
         let limits = bench.limits(model, batch, context, batch)?;
-        let weights = stepper::weights(model, limits.activations)?;
+        let weights = stepper::weights(model, backend, &limits)?;
         let cost = |context| stepper::cost(model, &limits, &weights, &[Counts::decode(batch, context)]);
         let step_seconds = 1.5 * roof.seconds(cost(context));
         let Some(plan) = plan(bench, model, (batch, context), step_seconds, 1 + peers.len()) else {
@@ -123,7 +123,7 @@ impl Decode {
         bench.progress(&what);
         // The mean over the steps: the context grows by one a step.
         let mean = cost(context + plan.steps() / 2);
-        let ready = fill_peers(bench, &plan, peers, prompt_seconds(bench, model, roof, &plan)?)?;
+        let ready = fill_peers(bench, &plan, peers, prompt_seconds(bench, model, backend, roof, &plan)?)?;
         let mut stepper = Stepper::load(backend, model, &limits)?;
         stepper.fill_cache()?;
         stepper.place(batch, context)?;
@@ -158,10 +158,16 @@ fn plan(
 }
 
 /// Seconds that computing the case's context takes, about.
-fn prompt_seconds(bench: &Bench, model: &Model, roof: Roof, plan: &Plan) -> Result<f64> {
+fn prompt_seconds(
+    bench: &Bench,
+    model: &Model,
+    backend: &dyn Backend,
+    roof: Roof,
+    plan: &Plan,
+) -> Result<f64> {
     let limits = bench.limits(model, 1, plan.context, bench.step_tokens)?;
     let steps = stepper::prefill_counts(&[plan.context], limits.step_tokens);
-    let cost = stepper::cost(model, &limits, &stepper::weights(model, limits.activations)?, &steps);
+    let cost = stepper::cost(model, &limits, &stepper::weights(model, backend, &limits)?, &steps);
     Ok(2.0 * plan.batch as f64 * roof.seconds(cost))
 }
 

@@ -80,7 +80,7 @@ impl Workload for Inputs {
                 }
             }
         }
-        let weights = stepper::weights(&model, short.activations)?;
+        let weights = stepper::weights(&model, backend.as_ref(), &short)?;
         let counts = Counts::decode(SEQS, HELD + rounds * (TURN_STEPS + 1) / 2);
         for ((context, stepper), seconds) in limits.into_iter().zip(&steppers).zip(seconds) {
             let state = Some(format!("limit {context}"));

@@ -8,8 +8,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use nvllm_core::TokenId;
 use nvllm_core::program::Counts;
+use nvllm_core::{Backend, TokenId};
 use nvllm_engine::{Engine, EngineStats, Event, LoadOptions, Model, Request};
 use rand_mt::Mt;
 
@@ -72,9 +72,9 @@ impl Set {
 
     /// Seconds that it takes at least, about: all prompts, then steps of all sequences at their
     /// mean length.
-    fn seconds(&self, bench: &Bench, model: &Model, roof: Roof) -> Result<f64> {
+    fn seconds(&self, bench: &Bench, model: &Model, backend: &dyn Backend, roof: Roof) -> Result<f64> {
         let limits = bench.limits(model, self.len(), self.longest(), bench.step_tokens.max(self.len()))?;
-        let weights = stepper::weights(model, limits.activations)?;
+        let weights = stepper::weights(model, backend, &limits)?;
         let tokens: usize = self.prompts.iter().map(Vec::len).sum();
         let (outputs, num) = (self.output_lens.iter().sum::<usize>(), self.len());
         let prompts = stepper::prefill_counts(&[tokens / num], bench.step_tokens);
@@ -144,7 +144,9 @@ impl Nano {
         let model = Arc::new(bench.open()?);
         let backend = bench.backend()?;
         let mut roofs = vec![bench.roof(backend.as_ref())];
-        let Some((set, scale)) = choose(bench, &model, roofs[0], 1 + peers.len())? else { return Ok(()) };
+        let Some((set, scale)) = choose(bench, &model, backend.as_ref(), roofs[0], 1 + peers.len())? else {
+            return Ok(());
+        };
         let case = Case {
             num_requests: Some(set.len()),
             scale_percent: Some((100.0 * scale).round() as usize),
@@ -198,7 +200,13 @@ pub(crate) struct SetTimes {
 }
 
 /// The set as asked for, or the largest that fits the time; `None` if none does.
-fn choose(bench: &mut Bench, model: &Model, roof: Roof, engines: usize) -> Result<Option<(Set, f64)>> {
+fn choose(
+    bench: &mut Bench,
+    model: &Model,
+    backend: &dyn Backend,
+    roof: Roof,
+    engines: usize,
+) -> Result<Option<(Set, f64)>> {
     let asked = bench.settings.scale.or(bench.settings.quick.then_some(QUICK_SCALE));
     let rounds = if bench.settings.quick { 1 } else { ROUNDS };
     let allowed = bench.settings.case_seconds * engines as f64;
@@ -217,7 +225,7 @@ fn choose(bench: &mut Bench, model: &Model, roof: Roof, engines: usize) -> Resul
             continue;
         }
         // Twice the least: prompts and steps get into each other's way.
-        let seconds = 2.0 * set.seconds(bench, model, roof)? * (rounds * engines) as f64;
+        let seconds = 2.0 * set.seconds(bench, model, backend, roof)? * (rounds * engines) as f64;
         if asked.is_some() || seconds <= allowed {
             return Ok(Some((set, scale)));
         }

@@ -53,7 +53,7 @@ impl Workload for Ops {
             return Ok(());
         }
         let backend = bench.backend()?;
-        let weights = stepper::weights(&model, limits.activations)?;
+        let weights = stepper::weights(&model, backend.as_ref(), &limits)?;
         let prompt = bench.prompts()?.get(0, len);
         let mut stepper = Stepper::load(backend.as_ref(), &model, &limits)?;
         stepper.prefill(from_ref(&prompt))?;

@@ -64,8 +64,9 @@ impl Prefill {
         let step_tokens = bench.step_tokens.min(batch * len);
         let limits = bench.limits(&model, batch, len + 1, step_tokens)?;
         let counts = stepper::prefill_counts(&vec![len; batch], step_tokens);
-        let cost = stepper::cost(&model, &limits, &stepper::weights(&model, limits.activations)?, &counts);
         let backend = bench.backend()?;
+        let weights = stepper::weights(&model, backend.as_ref(), &limits)?;
+        let cost = stepper::cost(&model, &limits, &weights, &counts);
         let case_seconds = 2.0 * bench.roof(backend.as_ref()).seconds(cost);
         let round_seconds = case_seconds * (1 + peers.len()) as f64 + 0.5;
         let rounds = ((bench.settings.case_seconds / round_seconds) as usize).clamp(ROUNDS.0, ROUNDS.1);

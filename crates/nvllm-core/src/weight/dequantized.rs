@@ -1,29 +1,55 @@
-//! Coded weights as dense ones, for backends that run no codes.
+//! Coded weights as dense ones, where a backend has no kernel for their codes.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use bytes::Bytes;
 use half::{bf16, f16};
 
 use super::expand::code_values;
-use super::{CanonicalTensor, TensorInfo, WeightSource};
-use crate::{DType, Result};
+use super::{CanonicalTensor, TensorInfo, WeightInfo, WeightSource};
+use crate::{Backend, DType, Limits, ModelSpec, OpQuery, Result};
 
 /// A source whose coded tensors come dense, in one dtype: each element's value in f32, rounded.
-/// Dense tensors stay as they are. What a format says of a linear layer's input is dropped.
+/// Dense tensors stay as they are, and so do coded ones that a backend runs. What the format of an
+/// expanded tensor says of a linear layer's input is dropped.
 pub struct Dequantized<S> {
     source: S,
     dtype: DType,
+    /// Coded tensors that stay so.
+    native: BTreeSet<String>,
 }
 
 impl<S: WeightSource> Dequantized<S> {
-    /// The tensors of `source`, the coded ones as `dtype`: f32, f16 or bf16.
+    /// The tensors of `source`, all coded ones as `dtype`: f32, f16 or bf16.
     pub fn new(source: S, dtype: DType) -> Self {
-        Self { source, dtype }
+        Self { source, dtype, native: BTreeSet::new() }
+    }
+
+    /// The tensors of `source` as `backend` runs the model `spec`: a coded weight stays coded if
+    /// `backend` has a kernel for every op that reads it, and comes in the dtype of the activations
+    /// otherwise.
+    ///
+    /// Errors if the tensors do not fit what the model declares.
+    pub fn for_backend(source: S, backend: &dyn Backend, spec: &ModelSpec, limits: &Limits) -> Result<Self> {
+        let weights =
+            spec.weights.iter().map(|decl| WeightInfo::of(decl, &source)).collect::<Result<Vec<_>>>()?;
+        let mut runs: Vec<_> = weights.iter().map(|info| info.plain().is_err()).collect();
+        for op in spec.programs.iter().flat_map(|program| &program.nodes).map(|node| &node.op) {
+            let reads = op.weights();
+            if reads.iter().any(|id| runs[id.index()])
+                && backend.supports(&OpQuery { op, weights: &weights, limits }).is_err()
+            {
+                reads.iter().for_each(|id| runs[id.index()] = false);
+            }
+        }
+        let native = spec.weights.iter().zip(runs).filter(|(_, runs)| *runs);
+        let parts = native.flat_map(|(decl, _)| decl.parts.iter().map(|part| part.source.clone()));
+        Ok(Self { native: parts.collect(), ..Self::new(source, limits.activations.dtype()) })
     }
 
     fn expand(&self, name: &str, tensor: CanonicalTensor) -> Result<CanonicalTensor> {
-        if tensor.format.plain().is_some() {
+        if tensor.format.plain().is_some() || self.native.contains(name) {
             return Ok(tensor);
         }
         tensor.check(name)?;
@@ -81,8 +107,8 @@ impl<S: WeightSource> WeightSource for Dequantized<S> {
 
     fn info(&self, name: &str) -> Result<TensorInfo> {
         let info = self.source.info(name)?;
-        let plain = info.format.plain().is_some();
-        Ok(if plain { info } else { TensorInfo::dense(self.dtype, info.shape) })
+        let stays = info.format.plain().is_some() || self.native.contains(name);
+        Ok(if stays { info } else { TensorInfo::dense(self.dtype, info.shape) })
     }
 
     fn tensor(&self, name: &str) -> Result<CanonicalTensor> {

@@ -2,15 +2,15 @@
 
 use std::cell::Cell;
 
-use nvllm_core::weight::Dequantized;
-use nvllm_core::{Activations, CanonicalTensor, TensorInfo, WeightSource};
+use nvllm_core::{CanonicalTensor, TensorInfo, WeightSource};
 
+use crate::model::LoadedWeights;
 use crate::{LoadProgress, Model, Result};
 
 /// A source that reads each tensor's pages before it hands the tensor on, so that the time of a
 /// cold disk is spent where a progress bar shows it and not in the first step.
 pub(super) struct Reading<'a> {
-    source: Dequantized<&'a (dyn WeightSource + Send + Sync)>,
+    source: LoadedWeights<'a>,
     progress: &'a dyn Fn(LoadProgress),
     done: Cell<usize>,
     total: usize,
@@ -22,10 +22,9 @@ const PAGE: usize = 4096;
 impl<'a> Reading<'a> {
     pub(super) fn new(
         model: &'a Model,
-        activations: Activations,
+        source: LoadedWeights<'a>,
         progress: &'a dyn Fn(LoadProgress),
     ) -> Result<Self> {
-        let source = model.weights(activations);
         let parts = model.spec.weights.iter().flat_map(|w| &w.parts);
         let total = parts.map(|part| Ok(source.info(&part.source)?.bytes())).sum::<Result<_>>()?;
         Ok(Self { source, progress, done: Cell::new(0), total })

@@ -186,6 +186,7 @@ fn info() -> EngineInfo {
             numerics: Numerics::Invariant,
             max_in_flight: 1,
         },
+        weights: Vec::new(),
         request_limits: RequestLimits::default(),
         memory: MemoryReport { weights: 0, kv: 1 << 20, arena: 0, scratch: 0 },
     }

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use clap::Args;
-use nvllm_core::{SamplingParams, WeightInfo};
-use nvllm_engine::{EngineError, Model};
+use nvllm_core::SamplingParams;
+use nvllm_engine::{EngineError, LoadOptions, LoadPlan, Model};
 use serde_json::{Value, json};
 
-use crate::flags::ModelName;
+use crate::backends;
+use crate::flags::{DeviceArgs, ModelName};
 use crate::human::{bytes, count, short};
 use crate::models;
 use crate::output::outln;
@@ -22,6 +23,8 @@ use crate::words::printable;
 pub(crate) struct Info {
     #[command(flatten)]
     pub model: ModelName,
+    #[command(flatten)]
+    pub device: DeviceArgs,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
@@ -35,8 +38,9 @@ pub(super) fn run(args: &Info) -> Result<()> {
     model.spec.check_weights(model.source.as_ref()).map_err(EngineError::from)?;
     let path = args.model.get().map(|_| model.name.as_str());
     let shape = Shape::of(&model.spec);
+    let loaded = Loaded::of(&model, &args.device)?;
     if args.json {
-        let mut report = described(&model, path, shape.as_ref())?;
+        let mut report = described(&model, path, shape.as_ref(), &loaded)?;
         if args.program {
             let programs = model.spec.programs.iter().map(ToString::to_string);
             report["program"] = programs.collect::<String>().into();
@@ -44,7 +48,7 @@ pub(super) fn run(args: &Info) -> Result<()> {
         outln!("{report:#}")?;
         return Ok(());
     }
-    print(&model, path, shape.as_ref())?;
+    print(&model, path, shape.as_ref(), &loaded)?;
     if args.program {
         for program in &model.spec.programs {
             outln!("{}", program.to_string().trim_end())?;
@@ -54,7 +58,7 @@ pub(super) fn run(args: &Info) -> Result<()> {
 }
 
 /// For programs, under the names of Hugging Face's config.json where it has them.
-fn described(model: &Model, path: Option<&str>, shape: Option<&Shape>) -> Result<Value> {
+fn described(model: &Model, path: Option<&str>, shape: Option<&Shape>, loaded: &Loaded) -> Result<Value> {
     let kinds = by_kind(model)?.into_iter().map(|(kind, (parameters, bytes))| {
         (kind.to_owned(), json!({ "parameters": parameters, "bytes": bytes }))
     });
@@ -68,7 +72,9 @@ fn described(model: &Model, path: Option<&str>, shape: Option<&Shape>) -> Result
         "formats": formats,
         "parameters": model.spec.num_parameters(),
         "bytes": model.weight_bytes()?,
-        "bytes_in_memory": bytes_in_memory(model)?,
+        "backend": loaded.backend,
+        "bytes_in_memory": loaded.bytes,
+        "expanded_formats": loaded.expanded,
         "weights": kinds.collect::<serde_json::Map<_, _>>(),
         "vocab_size": model.spec.vocab_size,
         "max_positions": model.spec.max_positions,
@@ -99,7 +105,7 @@ fn described(model: &Model, path: Option<&str>, shape: Option<&Shape>) -> Result
 }
 
 /// For people.
-fn print(model: &Model, path: Option<&str>, shape: Option<&Shape>) -> Result<()> {
+fn print(model: &Model, path: Option<&str>, shape: Option<&Shape>, loaded: &Loaded) -> Result<()> {
     let (parameters, size) = (model.spec.num_parameters(), model.weight_bytes()?);
     let name = printable(&model.name);
     let formats: Vec<_> = model.weight_formats()?.iter().map(ToString::to_string).collect();
@@ -107,10 +113,10 @@ fn print(model: &Model, path: Option<&str>, shape: Option<&Shape>) -> Result<()>
     outln!("{name}: {}, {saved}", model.spec.name)?;
     let line = |name: &str, value: String| outln!("{name:<14} {}", printable(&value));
     line("path", path.unwrap_or("inside this program").into())?;
-    let in_memory = bytes_in_memory(model)?;
-    if in_memory != size {
-        let dtype = model.activations().dtype();
-        line("in memory", format!("{}: quantised weights are expanded to {dtype}", bytes(in_memory)))?;
+    if !loaded.expanded.is_empty() {
+        let (formats, dtype) = (loaded.expanded.join(", "), model.activations().dtype());
+        let why = format!("{formats} expanded to {dtype}, for want of kernels on {}", loaded.backend);
+        line("in memory", format!("{}: {why}", bytes(loaded.bytes)))?;
     }
     if let Some(shape) = shape {
         line("layers", shape.num_layers.to_string())?;
@@ -143,11 +149,30 @@ fn print(model: &Model, path: Option<&str>, shape: Option<&Shape>) -> Result<()>
     Ok(())
 }
 
-/// Bytes of the weights as they are loaded with the model's default activations.
-fn bytes_in_memory(model: &Model) -> Result<usize> {
-    let loaded = model.weights(model.activations());
-    let sizes = model.spec.weights.iter().map(|decl| Ok(WeightInfo::of(decl, &loaded)?.bytes()));
-    sizes.sum()
+/// The weights as a backend loads them if no flag says otherwise.
+struct Loaded {
+    backend: String,
+    bytes: usize,
+    /// Formats of the checkpoint that it has no kernels for.
+    expanded: Vec<String>,
+}
+
+impl Loaded {
+    fn of(model: &Model, device: &DeviceArgs) -> Result<Self> {
+        let backend = backends::factory(device)()?;
+        let plan = LoadPlan::new(&LoadOptions::default(), model, backend.as_ref())?.plan;
+        let bytes = plan.weights.iter().map(nvllm_core::WeightInfo::bytes).sum();
+        let mut expanded = Vec::new();
+        for (decl, info) in model.spec.weights.iter().zip(&plan.weights) {
+            for (part, loaded) in decl.parts.iter().zip(&info.parts) {
+                let format = model.source.info(&part.source)?.format;
+                if format != loaded.format && !expanded.contains(&format.to_string()) {
+                    expanded.push(format.to_string());
+                }
+            }
+        }
+        Ok(Self { backend: backend.info().name, bytes, expanded })
+    }
 }
 
 /// How the model is sampled if no flag says otherwise.

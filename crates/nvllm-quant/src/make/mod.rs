@@ -1,0 +1,1 @@
+//! Dense weights in a quantised format.

@@ -1,0 +1,1 @@
+//! Quantised checkpoints of Hugging Face's layout as canonical weights.
