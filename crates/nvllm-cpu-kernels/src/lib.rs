@@ -21,14 +21,18 @@
     reason = "one contract, above; loads are unaligned"
 )]
 
+mod coded;
 mod generic;
 mod scalar;
 mod simd;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+pub use coded::{CodedForm, Codes, Formula};
 pub use generic::attention::{CHUNK, Chunk, State};
+pub use generic::coded::{CodedDot, CodedRows, Decode};
 pub use generic::dot::{Block, Direct, MAX_ROWS, Out, PANEL, PackW, PackX};
+pub use generic::int8::{Int8Dot, MAX_K as MAX_INT8_K, Quantize};
 pub use generic::rows::{Binary, RmsNorm, Rope, WeightedSum};
 
 /// An element type that kernels read or write.
@@ -98,7 +102,7 @@ impl Isa {
         }
     }
 
-    /// Whether this machine also has AVX512-VNNI (integer dot products; no kernel uses them yet).
+    /// Whether this machine also has AVX512-VNNI, integer dot products.
     pub fn has_vnni() -> bool {
         #[cfg(target_arch = "x86_64")]
         return is_x86_feature_detected!("avx512vnni");
@@ -184,6 +188,27 @@ impl DotKernels {
     }
 }
 
+/// Kernels for coded weights, whose order is [`SumOrder::Fma16`].
+pub struct CodedKernels {
+    pub dot: unsafe fn(&CodedDot),
+    pub decode: unsafe fn(&Decode),
+}
+
+/// Kernels for 8-bit weights and activations, exact in integers.
+pub struct Int8Kernels {
+    /// Bytes of a packed activation.
+    packed: usize,
+    pub quantize: unsafe fn(&Quantize),
+    pub dot: unsafe fn(&Int8Dot),
+}
+
+impl Int8Kernels {
+    /// Bytes of one packed row of `k` activations.
+    pub fn row_bytes(&self, k: usize) -> usize {
+        k.next_multiple_of(generic::int8::PAD) * self.packed
+    }
+}
+
 /// Element-wise kernels.
 pub struct RowKernels {
     pub convert: unsafe fn(*const u8, Elem, *mut u8, Elem, usize),
@@ -207,6 +232,10 @@ pub struct Kernels {
     isa: Isa,
     fma: &'static DotKernels,
     pairs: Option<&'static DotKernels>,
+    pub coded: &'static CodedKernels,
+    int8: &'static Int8Kernels,
+    /// With AVX512-VNNI.
+    vnni: Option<&'static Int8Kernels>,
     pub rows: &'static RowKernels,
     pub attention: &'static AttentionKernels,
 }
@@ -218,24 +247,33 @@ impl std::fmt::Debug for Kernels {
 }
 
 macro_rules! kernels {
-    ($isa:ident, $($module:ident)::+, $pairs:expr) => {
+    ($isa:ident, $($module:ident)::+, $pairs:expr, $int8:expr, $vnni:expr) => {
         Kernels {
             isa: Isa::$isa,
             fma: &$($module)::+::FMA,
             pairs: $pairs,
+            coded: &$($module)::+::CODED,
+            int8: $int8,
+            vnni: $vnni,
             rows: &$($module)::+::ROWS,
             attention: &$($module)::+::ATTENTION,
         }
     };
 }
 
-static SCALAR: Kernels = kernels!(Scalar, scalar, None);
+static SCALAR: Kernels = kernels!(Scalar, scalar, None, &scalar::INT8, None);
 #[cfg(target_arch = "x86_64")]
-static AVX2: Kernels = kernels!(Avx2, x86::avx2, None);
+static AVX2: Kernels = kernels!(Avx2, x86::avx2, None, &x86::int8::PAIRS, None);
 #[cfg(target_arch = "x86_64")]
-static AVX512: Kernels = kernels!(Avx512, x86::avx512, None);
+static AVX512: Kernels = kernels!(Avx512, x86::avx512, None, &x86::int8::PAIRS, Some(&x86::int8::VNNI));
 #[cfg(target_arch = "x86_64")]
-static AVX512_BF16: Kernels = kernels!(Avx512Bf16, x86::avx512, Some(&x86::avx512::pairs::PAIRS));
+static AVX512_BF16: Kernels = kernels!(
+    Avx512Bf16,
+    x86::avx512,
+    Some(&x86::avx512::pairs::PAIRS),
+    &x86::int8::PAIRS,
+    Some(&x86::int8::VNNI)
+);
 
 impl Kernels {
     /// The kernels for `isa`.
@@ -272,6 +310,16 @@ impl Kernels {
     /// The order in which a linear layer sums products for these weights and activations.
     pub fn linear_order(&self, weight: Elem, mode: ActMode) -> SumOrder {
         self.dot(weight, mode).order
+    }
+
+    /// The integer kernels: those of AVX512-VNNI where this machine has it.
+    pub fn int8(&self) -> &'static Int8Kernels {
+        self.vnni.filter(|_| Isa::has_vnni()).unwrap_or(self.int8)
+    }
+
+    /// The kernels for f32 multiply-adds, whatever the weights are.
+    pub fn fma(&self) -> &'static DotKernels {
+        self.fma
     }
 
     pub fn dot(&self, weight: Elem, mode: ActMode) -> &'static DotKernels {
@@ -321,6 +369,25 @@ macro_rules! dot_table {
 }
 use dot_table;
 
+/// Compiles the integer kernels for one [`generic::int8::Int8`] with the given attributes.
+macro_rules! int8_table {
+    ($(#[$attr:meta])* $name:ident: $int8:ty, rows: $mr:literal) => {
+        pub(crate) static $name: $crate::Int8Kernels = {
+            use $crate::generic::int8::{self, Int8, Int8Dot, Quantize};
+            $(#[$attr])*
+            unsafe fn quantize(a: &Quantize) {
+                int8::quantize::<$int8>(a);
+            }
+            $(#[$attr])*
+            unsafe fn dot(a: &Int8Dot) {
+                int8::dot::<$int8, $mr>(a);
+            }
+            $crate::Int8Kernels { packed: size_of::<<$int8 as Int8>::X>(), quantize, dot }
+        };
+    };
+}
+use int8_table;
+
 /// Compiles every kernel for one [`simd::Simd`] with the given attributes.
 macro_rules! kernel_table {
     ($(#[$attr:meta])* $simd:ty, phases: $p:literal, rows: $mr:literal, $md:literal) => {
@@ -328,6 +395,19 @@ macro_rules! kernel_table {
             $(#[$attr])*
             FMA: $crate::generic::dot::FmaDot<$simd>, order: Fma16, phases: $p, rows: $mr, $md
         }
+
+        pub(crate) static CODED: $crate::CodedKernels = {
+            use $crate::generic::coded::{self, CodedDot, Decode};
+            $(#[$attr])*
+            unsafe fn dot(a: &CodedDot) {
+                coded::dot::<$simd, $p>(a);
+            }
+            $(#[$attr])*
+            unsafe fn decode(a: &Decode) {
+                coded::decode::<$simd, $p>(a);
+            }
+            $crate::CodedKernels { dot, decode }
+        };
 
         pub(crate) static ROWS: $crate::RowKernels = {
             use $crate::generic::rows::{self, Binary, RmsNorm, Rope, WeightedSum};

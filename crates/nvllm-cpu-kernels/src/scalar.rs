@@ -37,6 +37,38 @@ impl Simd for Scalar {
         from_fn(|i| F16::get(p.add(2 * i)))
     }
     #[inline(always)]
+    unsafe fn splat_f16(p: *const u8) -> Self::V {
+        [F16::get(p); N]
+    }
+    #[inline(always)]
+    unsafe fn load_i8(p: *const u8) -> Self::V {
+        from_fn(|i| f32::from(*p.add(i) as i8))
+    }
+    /// As an f16 whose exponent is 8 too small: a 4-bit one in a field of 5 bits.
+    #[inline(always)]
+    unsafe fn load_e4m3(p: *const u8) -> Self::V {
+        from_fn(|i| {
+            let bits = u16::from(*p.add(i));
+            half::f16::from_bits((bits & 0x80) << 8 | (bits & 0x7f) << 7).to_f32_const()
+        })
+    }
+    type Words = [u8; N];
+    #[inline(always)]
+    unsafe fn load_u8(p: *const u8) -> [u8; N] {
+        p.cast::<[u8; N]>().read_unaligned()
+    }
+    #[inline(always)]
+    unsafe fn nibble(w: [u8; N], half: usize) -> Self::V {
+        from_fn(|i| f32::from(w[i] >> (4 * half) & 15))
+    }
+    #[inline(always)]
+    unsafe fn look_up<const P: usize>(values: [Self::V; P], w: [u8; N], half: usize) -> Self::V {
+        from_fn(|i| {
+            let code = usize::from(w[i] >> (4 * half) & 15);
+            values[code / N][code % N]
+        })
+    }
+    #[inline(always)]
     unsafe fn store_bf16(p: *mut u8, v: Self::V) {
         for (i, x) in v.iter().enumerate() {
             Bf16::put(p.add(2 * i), *x);
@@ -101,4 +133,5 @@ impl Simd for Scalar {
     }
 }
 
+crate::int8_table! { INT8: crate::generic::int8::Plain<Scalar>, rows: 2 }
 kernel_table! { Scalar, phases: 2, rows: 3, 3 }

@@ -25,6 +25,21 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn load_bf16(p: *const u8) -> Self::V;
     /// Widens `LANES` f16.
     unsafe fn load_f16(p: *const u8) -> Self::V;
+    /// The f16 at `p` in every lane.
+    unsafe fn splat_f16(p: *const u8) -> Self::V;
+    /// `LANES` signed bytes as numbers.
+    unsafe fn load_i8(p: *const u8) -> Self::V;
+    /// `LANES` FP8 E4M3 numbers that are not NaN, each times 2^-8.
+    unsafe fn load_e4m3(p: *const u8) -> Self::V;
+    /// `LANES` bytes, each in a lane of 32 bits.
+    type Words: Copy;
+    unsafe fn load_u8(p: *const u8) -> Self::Words;
+    /// The lower (0) or upper (1) half of each byte as a number.
+    unsafe fn nibble(w: Self::Words, half: usize) -> Self::V;
+    /// The value of each such half among 16, which fill `16 / LANES` vectors.
+    unsafe fn look_up<const P: usize>(values: [Self::V; P], w: Self::Words, half: usize) -> Self::V;
+    /// Whether [`Simd::look_up`] takes no more than [`Simd::nibble`].
+    const LOOKS_UP: bool = false;
     /// Rounds to nearest even; NaN stays NaN with its quiet bit set, as `half` does it.
     unsafe fn store_bf16(p: *mut u8, v: Self::V);
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
@@ -74,6 +89,11 @@ pub(crate) trait Stored: Copy + 'static {
     unsafe fn load<S: Simd>(p: *const u8) -> S::V;
     /// Stores `S::LANES` elements at `p`.
     unsafe fn store<S: Simd>(p: *mut u8, v: S::V);
+    /// The element at `p` in every lane.
+    #[inline(always)]
+    unsafe fn splat<S: Simd>(p: *const u8) -> S::V {
+        S::splat(Self::get(p))
+    }
     /// Loads one element.
     unsafe fn get(p: *const u8) -> f32;
     /// Stores one element.
@@ -136,6 +156,10 @@ impl Stored for F16 {
     #[inline(always)]
     unsafe fn load<S: Simd>(p: *const u8) -> S::V {
         S::load_f16(p)
+    }
+    #[inline(always)]
+    unsafe fn splat<S: Simd>(p: *const u8) -> S::V {
+        S::splat_f16(p)
     }
     /// One element at a time: f16 is a weight format here, never the storage of activations.
     #[inline(always)]

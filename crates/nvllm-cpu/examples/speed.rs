@@ -6,7 +6,7 @@
 
 use nvllm_cpu::{
     ActMode, AttentionShape, Cpu, Elem, Isa, Kernels, KvLayout, KvPages, Pool, PoolConfig, Rows, RowsMut,
-    SequenceQueries, Weights, measure_read_bandwidth, read_once,
+    Segment, SequenceQueries, Weights, measure_read_bandwidth, read_once,
 };
 use std::sync::Arc;
 use std::time::Instant;
@@ -153,7 +153,7 @@ fn forward(
             at += 2 * n * k;
             let x = Rows::new(&x[..m * k * elem.size()], elem, m, k).expect("sized for it");
             let out = RowsMut::new(&mut out[..m * n * elem.size()], elem, m, n).expect("sized for it");
-            let w = Weights { segments: &[segment], elem: Elem::Bf16, k };
+            let w = Weights { segments: &[Segment::Dense(segment, Elem::Bf16)], k };
             cpu.linear(x, w, None, mode, out).expect("shapes fit");
             flops += 2.0 * (m * n * k) as f64;
         }

@@ -19,7 +19,9 @@
 mod attention;
 mod backend;
 mod bandwidth;
+mod coded;
 mod error;
+mod int8;
 mod linear;
 mod matmul_rate;
 mod pool;
@@ -30,10 +32,11 @@ mod topology;
 pub use attention::{AttentionShape, KvLayout, KvPages, KvPagesMut, SequenceQueries};
 pub use backend::CpuBackend;
 pub use bandwidth::{measure_read_bandwidth, read_once};
+pub use coded::Coded;
 pub use error::{CpuError, Result};
-pub use linear::{ExpertRows, Weights};
+pub use linear::{ExpertRows, Segment, Weights};
 pub use matmul_rate::measure_matmul_rate;
-pub use nvllm_cpu_kernels::{ActMode, Elem, Isa, Kernels, MissingIsa, SumOrder};
+pub use nvllm_cpu_kernels::{ActMode, CodedForm, Codes, Elem, Formula, Isa, Kernels, MissingIsa, SumOrder};
 pub use pool::{MAX_THREADS, Pool, PoolConfig};
 pub use rows::{NormWeight, Rows, RowsMut};
 pub use topology::{allowed_cpus, default_threads};
@@ -50,6 +53,8 @@ pub struct Cpu {
     lists: linear::LinearLists,
     attention: attention::AttentionScratch,
     threads: PerThread,
+    /// Rows of coded weights as f32.
+    decoded: PerThread,
 }
 
 impl std::fmt::Debug for Cpu {
@@ -61,7 +66,8 @@ impl std::fmt::Debug for Cpu {
 impl Cpu {
     /// Joins the two.
     pub fn new(pool: Arc<Pool>, kernels: &'static Kernels) -> Self {
-        let threads = PerThread::new(pool.num_threads());
+        let per_thread = || PerThread::new(pool.num_threads());
+        let (threads, decoded) = (per_thread(), per_thread());
         Self {
             pool,
             kernels,
@@ -69,6 +75,7 @@ impl Cpu {
             lists: linear::LinearLists::default(),
             attention: attention::AttentionScratch::default(),
             threads,
+            decoded,
         }
     }
 
@@ -84,6 +91,6 @@ impl Cpu {
 
     /// Bytes of scratch held now: it grows with the largest shapes seen and is kept.
     pub fn scratch_bytes(&self) -> usize {
-        self.packed.len() + self.attention.len() + self.threads.len()
+        self.packed.len() + self.attention.len() + self.threads.len() + self.decoded.len()
     }
 }

@@ -5,18 +5,27 @@
 //! many, a thread converts a few weight rows at a time into a panel in its cache and runs the
 //! register tile over all activation rows. Which of the two runs is a matter of speed alone: both
 //! keep the order of `nvllm-cpu-kernels`, `generic/dot.rs`.
+//!
+//! Coded weights are read in place by one activation row. With more, a thread first writes some of
+//! their rows as f32 into its cache, and goes on with those: the bits are the same. Where inputs
+//! are rounded to 8 bits, `int8.rs` multiplies integers.
 
+use crate::coded::Coded;
 use crate::error::ensure;
 use crate::rows::{Rows, RowsMut};
-use crate::{ActMode, Cpu, Elem, Result};
-use nvllm_cpu_kernels::DotKernels;
-use nvllm_cpu_kernels::{Block, Direct, MAX_ROWS, Out, PANEL, PackW, PackX};
+use crate::{ActMode, Cpu, Elem, Kernels, Result, SumOrder};
+use nvllm_cpu_kernels::{
+    Block, CodedDot, CodedRows, Decode, Direct, DotKernels, MAX_ROWS, Out, PANEL, PackW, PackX,
+};
 
 /// Row groups up to which weights are read in place, by the second from the cache.
 const DIRECT_GROUPS: usize = 2;
 /// Bytes of weights that a thread takes at a time when it reads them in place: four streams of 96
 /// KiB, each long enough that the misses it begins with are few.
 const DIRECT_BYTES: usize = 384 * 1024;
+/// Bytes of f32 rows that a thread makes of coded ones at a time: they stay in its second-level
+/// cache.
+const DECODED_BYTES: usize = 192 * 1024;
 /// Most activation rows packed at a time: bounds the scratch and keeps it in the last-level cache.
 const BLOCK_ROWS: usize = 528;
 /// A multiple of every instruction set's rows in a group of `block`.
@@ -24,13 +33,71 @@ const BLOCK_GROUPS: usize = 12;
 /// Most weight rows that a thread packs at a time.
 const PANEL_ROWS: usize = 128;
 
+/// Rows of a weight that lie together in one form.
+#[derive(Clone, Copy, Debug)]
+pub enum Segment<'a> {
+    /// Whole rows of one element type; at least 2-byte alignment is usual, none is required.
+    Dense(&'a [u8], Elem),
+    /// So many rows of a coded matrix, from a row on.
+    Coded(&'a Coded, usize, usize),
+}
+
+impl Segment<'_> {
+    /// Rows of `k` columns; none if they are not whole rows of so many.
+    pub(crate) fn num_rows(&self, k: usize) -> Option<usize> {
+        match self {
+            Self::Dense(bytes, elem) => {
+                let row_bytes = k * elem.size();
+                (row_bytes > 0 && bytes.len().is_multiple_of(row_bytes)).then(|| bytes.len() / row_bytes)
+            }
+            Self::Coded(coded, first, n) => {
+                (k == coded.cols() && first + n <= coded.num_rows()).then_some(*n)
+            }
+        }
+    }
+
+    /// The element type of dense rows.
+    pub(crate) fn elem(&self) -> Option<Elem> {
+        match self {
+            Self::Dense(_, elem) => Some(*elem),
+            Self::Coded(..) => None,
+        }
+    }
+
+    /// The kernels for it. Coded rows become f32 on their way.
+    fn dot(&self, kernels: &Kernels, mode: ActMode) -> &'static DotKernels {
+        match self {
+            Self::Dense(_, elem) => kernels.dot(*elem, mode),
+            Self::Coded(..) => kernels.fma(),
+        }
+    }
+
+    /// The order of its sums; none for those of integers.
+    fn order(&self, kernels: &Kernels, mode: ActMode) -> Option<SumOrder> {
+        let int8 = matches!(self, Self::Coded(coded, ..) if coded.is_int8());
+        (!int8).then(|| self.dot(kernels, mode).order)
+    }
+
+    fn place(&self) -> Place {
+        match *self {
+            Self::Dense(bytes, elem) => Place::Dense(bytes.as_ptr(), elem),
+            Self::Coded(coded, first, n) => Place::Coded(coded.rows(first, n)),
+        }
+    }
+
+    fn row_bytes(&self, k: usize) -> usize {
+        match self {
+            Self::Dense(_, elem) => k * elem.size(),
+            Self::Coded(coded, ..) => coded.row_bytes(),
+        }
+    }
+}
+
 /// A weight matrix `n x k`, row-major; its rows are the segments' rows in order.
 #[derive(Clone, Copy, Debug)]
 pub struct Weights<'a> {
-    /// Whole rows each; at least 2-byte alignment is usual, none is required.
-    pub segments: &'a [&'a [u8]],
-    /// Element type.
-    pub elem: Elem,
+    /// Runs of whole rows.
+    pub segments: &'a [Segment<'a>],
     /// Columns.
     pub k: usize,
 }
@@ -41,18 +108,17 @@ impl Weights<'_> {
     /// # Errors
     /// `k` is 0 or a segment is no whole number of rows.
     pub fn num_rows(&self) -> Result<usize> {
-        let row_bytes = self.k * self.elem.size();
-        let whole = row_bytes > 0 && self.segments.iter().all(|s| s.len().is_multiple_of(row_bytes));
-        ensure!(whole, "linear", "weight segments are not whole rows of {} {:?}", self.k, self.elem);
-        Ok(self.segments.iter().map(|s| s.len() / row_bytes).sum())
+        let rows = self.segments.iter().map(|segment| segment.num_rows(self.k)).sum::<Option<usize>>();
+        ensure!(self.k > 0 && rows.is_some(), "linear", "weight segments are not whole rows of {}", self.k);
+        Ok(rows.unwrap_or(0))
     }
 }
 
 /// One of several products that share their input: an expert, with the rows that chose it.
 #[derive(Clone, Copy, Debug)]
 pub struct ExpertRows<'a> {
-    /// `n x k`, dense.
-    pub weight: &'a [u8],
+    /// `n x k`.
+    pub weight: Segment<'a>,
     /// Rows of x to multiply.
     pub x_rows: &'a [u32],
     /// Where each product goes; as long as `x_rows`, each output row named once over all experts.
@@ -61,7 +127,9 @@ pub struct ExpertRows<'a> {
 
 /// Some rows of a product, small enough to pack at once.
 struct Piece<'a> {
-    segments: &'a [&'a [u8]],
+    segments: &'a [Segment<'a>],
+    /// Column of the output that the first weight row makes.
+    col: usize,
     /// Rows of x; `None` for rows from `row` on.
     x_rows: Option<&'a [u32]>,
     row: usize,
@@ -78,12 +146,19 @@ struct Pack {
     dst: *mut u8,
 }
 
+/// Where the rows of a segment begin.
+#[derive(Clone, Copy)]
+enum Place {
+    Dense(*const u8, Elem),
+    Coded(CodedRows),
+}
+
 /// Weight rows that lie together, against one piece.
 struct Span {
     /// Number of its first chunk.
     first: usize,
     chunk: usize,
-    w: *const u8,
+    w: Place,
     n: usize,
     col: usize,
     x: *const u8,
@@ -106,7 +181,6 @@ unsafe impl Sync for LinearLists {}
 /// What every chunk of one call shares.
 struct Common {
     dot: &'static DotKernels,
-    elem: Elem,
     k: usize,
 }
 
@@ -140,27 +214,40 @@ impl Cpu {
         );
         ensure!(bias.is_none_or(|b| b.len() == n), "linear", "a bias of another length than {n}");
         let target = out.target();
-        let common = Common { dot: self.kernels.dot(w.elem, mode), elem: w.elem, k: w.k };
+        let whole = Out {
+            ptr: target.row(0),
+            elem: target.elem,
+            stride: target.stride,
+            rows: std::ptr::null(),
+            bias: bias.map_or(std::ptr::null(), <[f32]>::as_ptr),
+        };
         // Blocks of like size: each packs all of the weights, and a small one would do so for
         // little.
         let blocks = x.num_rows().div_ceil(BLOCK_ROWS).max(1);
         let block_rows = x.num_rows().div_ceil(blocks).next_multiple_of(BLOCK_GROUPS).max(1);
-        for row in (0..x.num_rows()).step_by(block_rows) {
-            let out = Out {
-                ptr: target.row(row),
-                elem: target.elem,
-                stride: target.stride,
-                rows: std::ptr::null(),
-                bias: bias.map_or(std::ptr::null(), <[f32]>::as_ptr),
-            };
-            let m = block_rows.min(x.num_rows() - row);
-            self.products(&common, x, &[Piece { segments: w.segments, x_rows: None, row, m, out }]);
+        let mut col = 0;
+        let kernels = self.kernels;
+        for segments in w.segments.chunk_by(|a, b| a.order(kernels, mode) == b.order(kernels, mode)) {
+            let n = segments.iter().filter_map(|segment| segment.num_rows(w.k)).sum::<usize>();
+            match segments[0].order(kernels, mode) {
+                None => self.int8_products(x, segments, col, whole),
+                Some(_) => {
+                    let common = Common { dot: segments[0].dot(kernels, mode), k: w.k };
+                    for row in (0..x.num_rows()).step_by(block_rows) {
+                        let out = Out { ptr: target.row(row), ..whole };
+                        let m = block_rows.min(x.num_rows() - row);
+                        self.products(&common, x, &[Piece { segments, col, x_rows: None, row, m, out }]);
+                    }
+                }
+            }
+            col += n;
         }
         Ok(())
     }
 
-    /// For every expert `out[out_rows[i]] = x[x_rows[i]] W^T`, all weights `n x k` of one type,
-    /// `n` being the columns of `out`.
+    /// For every expert `out[out_rows[i]] = x[x_rows[i]] W^T`, all weights `n x k` of one form, `n`
+    /// being the columns of `out`. Inputs are taken as they are: whoever rounds them does so
+    /// before.
     ///
     /// # Errors
     /// Extents that do not fit together, a row that is not there, an output row named twice.
@@ -168,7 +255,6 @@ impl Cpu {
         &mut self,
         x: Rows<'_>,
         experts: &[ExpertRows<'_>],
-        elem: Elem,
         mode: ActMode,
         mut out: RowsMut<'_>,
     ) -> Result<()> {
@@ -177,7 +263,7 @@ impl Cpu {
         let mut written = vec![false; out.num_rows()];
         for e in experts {
             ensure!(e.x_rows.len() == e.out_rows.len(), op, "row lists differ in length");
-            ensure!(e.weight.len() == out.cols() * x.cols() * elem.size(), op, "a weight of another size");
+            ensure!(e.weight.num_rows(x.cols()) == Some(out.cols()), op, "a weight of another size");
             ensure!(e.x_rows.iter().all(|r| (*r as usize) < x.num_rows()), op, "a row beyond x");
             for r in e.out_rows {
                 let free = written.get_mut(*r as usize).is_some_and(|w| !std::mem::replace(w, true));
@@ -185,8 +271,11 @@ impl Cpu {
             }
         }
         let target = out.target();
-        let common = Common { dot: self.kernels.dot(elem, mode), elem, k: x.cols() };
-        let weights: Vec<[&[u8]; 1]> = experts.iter().map(|e| [e.weight]).collect();
+        let Some(first) = experts.first() else { return Ok(()) };
+        let common = Common { dot: first.weight.dot(self.kernels, mode), k: x.cols() };
+        let alike = experts.iter().all(|e| e.weight.dot(self.kernels, mode).order == common.dot.order);
+        ensure!(alike, op, "weights of several orders of sums");
+        let weights: Vec<[Segment<'_>; 1]> = experts.iter().map(|e| [e.weight]).collect();
         let mut pieces = Vec::new();
         let mut rows = 0;
         for (e, segments) in experts.iter().zip(&weights) {
@@ -198,7 +287,7 @@ impl Cpu {
                 }
                 let (ptr, elem, stride) = (target.row(0), target.elem, target.stride);
                 let out = Out { ptr, elem, stride, rows: outs.as_ptr(), bias: std::ptr::null() };
-                pieces.push(Piece { segments, x_rows: Some(xs), row: 0, m: xs.len(), out });
+                pieces.push(Piece { segments, col: 0, x_rows: Some(xs), row: 0, m: xs.len(), out });
                 rows += xs.len();
             }
         }
@@ -227,12 +316,12 @@ impl Cpu {
                 }
                 packs.push(Pack { rows, num_rows, first, m: piece.m, dst: base });
             }
-            let mut col = 0;
+            let mut col = piece.col;
             for segment in piece.segments {
-                let n = segment.len() / (common.k * common.elem.size());
-                let chunk = chunk_rows(common, piece.m, n, self.pool.num_threads());
+                let n = segment.num_rows(common.k).unwrap_or(0);
+                let chunk = chunk_rows(common, segment, piece.m, n, self.pool.num_threads());
                 let (x, m, out) = (base.cast_const(), piece.m, piece.out);
-                spans.push(Span { first: chunks, chunk, w: segment.as_ptr(), n, col, x, m, out });
+                spans.push(Span { first: chunks, chunk, w: segment.place(), n, col, x, m, out });
                 col += n;
                 chunks += n.div_ceil(chunk);
             }
@@ -262,25 +351,27 @@ impl Cpu {
     /// Weight rows `row .. row + n` of a span.
     #[allow(clippy::cast_ptr_alignment, reason = "buffers are aligned to 64, panels are whole cache lines")]
     fn compute(&self, common: &Common, span: &Span, row: usize, n: usize, thread: usize) {
-        let Common { dot, elem, k } = *common;
-        let w_bytes = k * elem.size();
-        let col = span.col + row;
-        let w = span.w.wrapping_add(row * w_bytes);
+        let Common { dot, k } = *common;
+        let (col, out) = (span.col + row, span.out);
+        let (w, elem) = match span.w {
+            Place::Dense(w, elem) => (w.wrapping_add(row * k * elem.size()), elem),
+            Place::Coded(rows) => {
+                let w = rows.from(row, n);
+                if span.m == 1 {
+                    // SAFETY: the rows are there and x is packed; each output is this chunk's alone.
+                    return unsafe { (self.kernels.coded.dot)(&CodedDot { x: span.x, w, col, out }) };
+                }
+                let dst = self.decoded.of(thread).bytes(n * k * size_of::<f32>());
+                // SAFETY: the rows are there, and the thread's own buffer holds them.
+                unsafe { (self.kernels.coded.decode)(&Decode { w, dst: dst.cast() }) };
+                (dst.cast_const(), Elem::F32)
+            }
+        };
         if is_direct(dot, span.m) {
             let group = group_rows(dot, span.m);
             for m0 in (0..span.m).step_by(group) {
-                let args = Direct {
-                    x: span.x,
-                    m: span.m,
-                    num_rows: group.min(span.m - m0),
-                    row: m0,
-                    w,
-                    elem,
-                    k,
-                    n,
-                    col,
-                    out: span.out,
-                };
+                let num_rows = group.min(span.m - m0);
+                let args = Direct { x: span.x, m: span.m, num_rows, row: m0, w, elem, k, n, col, out };
                 // SAFETY: the weight rows and the packed group are there; each output is this
                 // chunk's alone.
                 unsafe { (dot.direct)(&args) }
@@ -293,7 +384,7 @@ impl Cpu {
         let acc = dst.wrapping_add(panels).cast::<f32>();
         // SAFETY: the weight rows are there; the scratch holds the panels.
         unsafe { (dot.pack_w)(&PackW { w, elem, k, n, dst }) };
-        let args = Block { x: span.x, m: span.m, w: dst, k, n, acc, col, out: span.out };
+        let args = Block { x: span.x, m: span.m, w: dst, k, n, acc, col, out };
         // SAFETY: x and the panels are packed for k; the scratch holds the accumulators; each
         // output is this chunk's alone.
         unsafe { (dot.block)(&args) }
@@ -312,12 +403,21 @@ fn group_rows(dot: &DotKernels, m: usize) -> usize {
 
 /// Weight rows that a thread takes at a time, of `n` for `m` activation rows: so many that every
 /// thread has as many to take.
-fn chunk_rows(common: &Common, m: usize, n: usize, num_threads: usize) -> usize {
-    let most = if is_direct(common.dot, m) {
-        DIRECT_BYTES / (common.k * common.elem.size())
-    } else {
-        (common.dot.panel_bytes / common.dot.row_bytes(common.k)).min(PANEL_ROWS)
+fn chunk_rows(common: &Common, segment: &Segment<'_>, m: usize, n: usize, num_threads: usize) -> usize {
+    let (dot, k) = (common.dot, common.k);
+    let coded = matches!(segment, Segment::Coded(..));
+    let most = match (is_direct(dot, m), coded) {
+        (true, true) if m > 1 => DECODED_BYTES / (k * size_of::<f32>()),
+        (true, _) => DIRECT_BYTES / segment.row_bytes(k),
+        // Rows as f32 and panels of them.
+        (false, true) => (dot.panel_bytes / 2 / dot.row_bytes(k)).min(PANEL_ROWS),
+        (false, false) => (dot.panel_bytes / dot.row_bytes(k)).min(PANEL_ROWS),
     };
+    rows_at_a_time(n, most, num_threads)
+}
+
+/// At most about `most` of `n` weight rows: so many that every thread has as many to take.
+pub(crate) fn rows_at_a_time(n: usize, most: usize, num_threads: usize) -> usize {
     let chunks = n.div_ceil(most.max(PANEL)).next_multiple_of(num_threads);
     n.div_ceil(chunks.max(1)).next_multiple_of(PANEL).max(PANEL)
 }

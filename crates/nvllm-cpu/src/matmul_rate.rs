@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::{ActMode, Cpu, Elem, Kernels, Pool, Rows, RowsMut, Weights};
+use crate::{ActMode, Cpu, Elem, Kernels, Pool, Rows, RowsMut, Segment, Weights};
 
 /// Rows of activations, weight rows, columns: a layer's projection in a small model, over as many
 /// rows as are packed at once.
@@ -31,7 +31,8 @@ pub fn measure_matmul_rate(
         let start = Instant::now();
         let rows = (Rows::new(&x, act, m, k), RowsMut::new(&mut out, Elem::F32, m, n));
         let (Ok(x), Ok(out)) = rows else { return 0.0 };
-        if cpu.linear(x, Weights { segments: &[&weights], elem, k }, None, mode, out).is_err() {
+        let segments = [Segment::Dense(&weights, elem)];
+        if cpu.linear(x, Weights { segments: &segments, k }, None, mode, out).is_err() {
             return 0.0;
         }
         seconds.push(start.elapsed().as_secs_f64());

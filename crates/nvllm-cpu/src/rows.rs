@@ -2,8 +2,8 @@
 //! row) alone.
 
 use crate::error::ensure;
-use crate::{Cpu, Elem, Result};
-use nvllm_cpu_kernels::{Binary, RmsNorm, Rope, WeightedSum};
+use crate::{Cpu, Elem, Result, Segment, Weights};
+use nvllm_cpu_kernels::{Binary, Decode, RmsNorm, Rope, WeightedSum};
 
 /// Elements that one thread takes at a time: enough to be worth handing out.
 const GRAIN: usize = 16 * 1024;
@@ -322,40 +322,43 @@ impl Cpu {
     /// # Errors
     /// `out` has not one row per id, a segment is no whole number of rows, or an id is beyond the
     /// table.
-    pub fn gather(&self, segments: &[&[u8]], elem: Elem, ids: &[u32], mut out: RowsMut<'_>) -> Result<()> {
+    pub fn gather(&self, segments: &[Segment<'_>], ids: &[u32], mut out: RowsMut<'_>) -> Result<()> {
         ensure!(ids.len() == out.num_rows, "gather", "{} ids for {} rows", ids.len(), out.num_rows);
-        let row_bytes = out.cols * elem.size();
-        let whole = row_bytes > 0 && segments.iter().all(|s| s.len().is_multiple_of(row_bytes));
-        ensure!(whole, "gather", "segments are not whole rows of {row_bytes} bytes");
-        let num_rows: usize = segments.iter().map(|s| s.len() / row_bytes).sum();
+        let cols = out.cols;
+        let num_rows = Weights { segments, k: cols }.num_rows()?;
         if let Some(id) = ids.iter().find(|id| **id as usize >= num_rows) {
             ensure!(false, "gather", "id {id} in a table of {num_rows} rows");
         }
-        let cols = out.cols;
         let to = out.target();
-        self.pool.for_chunks(ids.len(), grain(cols), |_, rows| {
+        self.pool.for_chunks(ids.len(), grain(cols), |thread, rows| {
             for r in rows {
-                let mut at = ids[r] as usize * row_bytes;
-                for segment in segments {
-                    if at < segment.len() {
-                        // SAFETY: a whole row lies at `at`; row `r` of `out` is written by this
-                        // thread only.
-                        unsafe {
-                            (self.kernels.rows.convert)(
-                                segment[at..].as_ptr(),
-                                elem,
-                                to.row(r),
-                                to.elem,
-                                cols,
-                            );
-                        }
-                        break;
-                    }
-                    at -= segment.len();
-                }
+                let (from, elem) = self.row_of(segments, ids[r] as usize, cols, thread);
+                // SAFETY: a whole row lies at `from`; row `r` of `out` is written by this thread
+                // only.
+                unsafe { (self.kernels.rows.convert)(from, elem, to.row(r), to.elem, cols) };
             }
         });
         Ok(())
+    }
+
+    /// Where row `row` of the segments lies; a coded one is made in the thread's own buffer.
+    fn row_of(&self, segments: &[Segment<'_>], row: usize, cols: usize, thread: usize) -> (*const u8, Elem) {
+        let mut at = row;
+        for segment in segments {
+            let num_rows = segment.num_rows(cols).unwrap_or(0);
+            match *segment {
+                _ if at >= num_rows => at -= num_rows,
+                Segment::Dense(bytes, elem) => return (bytes[at * cols * elem.size()..].as_ptr(), elem),
+                Segment::Coded(coded, first, _) => {
+                    let dst = self.decoded.of(thread).bytes(cols * size_of::<f32>());
+                    let args = Decode { w: coded.rows(first + at, 1), dst: dst.cast() };
+                    // SAFETY: the row is there, and the buffer holds it.
+                    unsafe { (self.kernels.coded.decode)(&args) };
+                    return (dst.cast_const(), Elem::F32);
+                }
+            }
+        }
+        unreachable!("row {row} was checked")
     }
 
     /// `out[r] = sum over j of weights[r * k + j] * x[rows[r * k + j]]`, j ascending, `k =

@@ -9,6 +9,7 @@ mod dense;
 mod dequantized;
 mod expand;
 mod format;
+mod groups;
 mod info;
 mod mapped;
 pub mod pack;

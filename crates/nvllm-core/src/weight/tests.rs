@@ -212,6 +212,24 @@ proptest! {
         prop_assert_eq!(&rows(&cut), &got[first * k..]);
     }
 
+    /// A backend that keeps scales and offsets as f32 keeps those that elements are made with.
+    #[test]
+    fn rows_of_scales_and_offsets_are_those_of_their_blocks(
+        at in 0..PUBLIC.len(), n in 1..300_usize, k in 1..600_usize, seed: u64,
+    ) {
+        let tensor = Items::draw(PUBLIC[at].1, [n, k], seed).tensor();
+        let width = tensor.format.scales.unwrap().block[1].min(k);
+        for row in [0, n / 2, n - 1] {
+            let mut got = [vec![0.0; k.div_ceil(width)], vec![0.0; k.div_ceil(width)]];
+            tensor.block_scales(row, &mut got[0]);
+            tensor.block_offsets(row, &mut got[1]);
+            for block in 0..k.div_ceil(width) {
+                let want = [tensor.scale(row, block * width), tensor.offset(row, block * width)];
+                prop_assert_eq!([got[0][block], got[1][block]].map(f32::to_bits), want.map(f32::to_bits));
+            }
+        }
+    }
+
     #[test]
     fn packed_items_are_where_the_layout_says(bits in 1..33_usize, cols in 1..20_usize, rows in 0..4_usize, seed: u64) {
         let items: Vec<u32> = (0..rows * cols)

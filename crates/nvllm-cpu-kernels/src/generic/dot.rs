@@ -34,7 +34,7 @@ pub const MAX_ROWS: usize = 8;
 const BLOCK_ROWS: usize = 12;
 /// How far ahead weights are asked for, in bytes. Where widening takes several instructions a line,
 /// those that wait for memory fill the processor's queues before enough lines are on their way.
-const AHEAD: usize = 2048;
+pub(crate) const AHEAD: usize = 2048;
 
 /// How [`block`] uses the caches.
 #[derive(Clone, Copy)]
@@ -155,7 +155,13 @@ impl Out {
     /// Adds the bias to a tile of 4 x 4 sums, rounds them, and writes `rows` rows from `row` on of
     /// the columns `cols`, at most four.
     #[inline(always)]
-    unsafe fn write<S: Simd>(&self, mut sums: [f32; 4 * PANEL], row: usize, rows: usize, cols: &[usize]) {
+    pub(crate) unsafe fn write<S: Simd>(
+        &self,
+        mut sums: [f32; 4 * PANEL],
+        row: usize,
+        rows: usize,
+        cols: &[usize],
+    ) {
         if !self.bias.is_null() {
             for r in 0..rows {
                 for (j, col) in cols.iter().enumerate() {
@@ -183,7 +189,7 @@ impl Out {
 /// Folds the lanes of R x N vectors of chains and writes the sums: rows from `row` on, columns
 /// `cols`.
 #[inline(always)]
-unsafe fn write_folded<S: Simd, const R: usize, const N: usize>(
+pub(crate) unsafe fn write_folded<S: Simd, const R: usize, const N: usize>(
     out: &Out,
     c: [[S::V; N]; R],
     row: usize,
@@ -324,7 +330,7 @@ impl Tail {
 
 /// Adds the upper half of the phases to the lower until one is left.
 #[inline(always)]
-unsafe fn fold_phases<S: Simd, const P: usize>(mut acc: [S::V; P]) -> S::V {
+pub(crate) unsafe fn fold_phases<S: Simd, const P: usize>(mut acc: [S::V; P]) -> S::V {
     let mut half = P / 2;
     while half > 0 {
         for i in 0..half {

@@ -51,6 +51,40 @@ impl Simd for Avx2 {
         _mm256_cvtph_ps(_mm_loadu_si128(p.cast()))
     }
     #[inline(always)]
+    unsafe fn splat_f16(p: *const u8) -> __m256 {
+        _mm256_cvtph_ps(_mm_set1_epi16(p.cast::<i16>().read_unaligned()))
+    }
+    #[inline(always)]
+    unsafe fn load_i8(p: *const u8) -> __m256 {
+        _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast())))
+    }
+    /// As f16 whose exponent is 8 too small: a 4-bit one in a field of 5 bits.
+    #[inline(always)]
+    unsafe fn load_e4m3(p: *const u8) -> __m256 {
+        let wide = _mm_slli_epi16::<7>(_mm_cvtepi8_epi16(_mm_loadl_epi64(p.cast())));
+        _mm256_cvtph_ps(_mm_and_si128(wide, _mm_set1_epi16(0xbf80_u16.cast_signed())))
+    }
+    type Words = __m256i;
+    #[inline(always)]
+    unsafe fn load_u8(p: *const u8) -> __m256i {
+        _mm256_cvtepu8_epi32(_mm_loadl_epi64(p.cast()))
+    }
+    #[inline(always)]
+    unsafe fn nibble(w: __m256i, half: usize) -> __m256 {
+        let code =
+            if half == 0 { _mm256_and_si256(w, _mm256_set1_epi32(15)) } else { _mm256_srli_epi32::<4>(w) };
+        _mm256_cvtepi32_ps(code)
+    }
+    /// The permutation reads three bits; the fourth, moved to the sign, chooses the vector.
+    #[inline(always)]
+    unsafe fn look_up<const P: usize>(values: [__m256; P], w: __m256i, half: usize) -> __m256 {
+        let w = if half == 0 { w } else { _mm256_srli_epi32::<4>(w) };
+        let upper = _mm256_castsi256_ps(_mm256_slli_epi32::<28>(w));
+        let (low, high) =
+            (_mm256_permutevar8x32_ps(values[0], w), _mm256_permutevar8x32_ps(values[P - 1], w));
+        _mm256_blendv_ps(low, high, upper)
+    }
+    #[inline(always)]
     unsafe fn store_bf16(p: *mut u8, v: __m256) {
         let r = round_bf16(v);
         let packed = _mm_packus_epi32(_mm256_castsi256_si128(r), _mm256_extracti128_si256::<1>(r));

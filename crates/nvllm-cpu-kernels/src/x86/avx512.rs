@@ -53,6 +53,37 @@ impl Simd for Avx512 {
     unsafe fn load_f16(p: *const u8) -> __m512 {
         _mm512_cvtph_ps(_mm256_loadu_si256(p.cast()))
     }
+    #[inline(always)]
+    unsafe fn splat_f16(p: *const u8) -> __m512 {
+        _mm512_cvtph_ps(_mm256_set1_epi16(p.cast::<i16>().read_unaligned()))
+    }
+    #[inline(always)]
+    unsafe fn load_i8(p: *const u8) -> __m512 {
+        _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast())))
+    }
+    /// As f16 whose exponent is 8 too small: a 4-bit one in a field of 5 bits.
+    #[inline(always)]
+    unsafe fn load_e4m3(p: *const u8) -> __m512 {
+        let wide = _mm256_slli_epi16::<7>(_mm256_cvtepi8_epi16(_mm_loadu_si128(p.cast())));
+        _mm512_cvtph_ps(_mm256_and_si256(wide, _mm256_set1_epi16(0xbf80_u16.cast_signed())))
+    }
+    type Words = __m512i;
+    #[inline(always)]
+    unsafe fn load_u8(p: *const u8) -> __m512i {
+        _mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast()))
+    }
+    #[inline(always)]
+    unsafe fn nibble(w: __m512i, half: usize) -> __m512 {
+        let code =
+            if half == 0 { _mm512_and_si512(w, _mm512_set1_epi32(15)) } else { _mm512_srli_epi32::<4>(w) };
+        _mm512_cvtepi32_ps(code)
+    }
+    /// The permutation reads four bits.
+    #[inline(always)]
+    unsafe fn look_up<const P: usize>(values: [__m512; P], w: __m512i, half: usize) -> __m512 {
+        _mm512_permutexvar_ps(if half == 0 { w } else { _mm512_srli_epi32::<4>(w) }, values[0])
+    }
+    const LOOKS_UP: bool = true;
     /// In integers: `vcvtneps2bf16` would flush subnormals to zero and give other bits than the
     /// other paths.
     #[inline(always)]

@@ -1,6 +1,7 @@
 //! The backend: from a tape to calls of the kernels.
 
 mod arena;
+mod coded;
 mod kv;
 mod machine;
 mod ops;
@@ -88,7 +89,9 @@ impl Backend for CpuBackend {
     }
 
     fn supports(&self, query: &OpQuery<'_>) -> Result<(), Reason> {
-        query.plain_weights()?;
+        let weights = query.op.weights();
+        let ordered = matches!(query.op, Op::Linear { .. });
+        weights.iter().try_for_each(|&id| weights::check(query.weight(id), ordered))?;
         match query.op {
             Op::PagedAttention { spec, .. } | Op::Attention { spec, .. }
                 if !spec.head_dim.is_multiple_of(8) =>
@@ -114,8 +117,10 @@ impl Backend for CpuBackend {
         let mode = ops::mode(query.limits.activations);
         // Under bf16 activations the order depends on the weight's dtype as well, never on the
         // number of rows.
+        let dense = query.op.weights().iter().all(|&id| query.weight(id).plain().is_ok());
         match self.kernels.linear_order(crate::Elem::Bf16, mode) {
-            SumOrder::Bf16Pairs32 if products => OrderId("cpu-bf16-pairs-32"),
+            SumOrder::Bf16Pairs32 if products && dense => OrderId("cpu-bf16-pairs-32"),
+            // Sums of integers have no order.
             _ => OrderId("cpu-fma-16"),
         }
     }
@@ -127,7 +132,7 @@ impl Backend for CpuBackend {
     }
 
     fn load(&self, plan: Plan, source: &dyn WeightSource) -> nvllm_core::Result<Box<dyn Executable>> {
-        let weights = Weights::load(&plan.spec, source)?;
+        let weights = Weights::load(&self.pool, &plan, source)?;
         let Plan { spec, limits, kv, values, memory, .. } = plan;
         let values = Values {
             arena: Arena::new(memory.arena)?,
@@ -142,7 +147,7 @@ impl Backend for CpuBackend {
             cpu: Cpu::new(Arc::clone(&self.pool), self.kernels),
             kv: CpuKv::new(kv)?,
             tables: StepTables::default(),
-            scratch: ops::AttentionRows::default(),
+            scratch: ops::Scratch::default(),
             values,
         };
         Ok(Box::new(HostExecutable::new(run, &limits, spec.vocab_size)))
@@ -154,7 +159,7 @@ struct Run {
     cpu: Cpu,
     kv: CpuKv,
     tables: StepTables,
-    scratch: ops::AttentionRows,
+    scratch: ops::Scratch,
     values: Values,
 }
 

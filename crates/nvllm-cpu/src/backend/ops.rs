@@ -8,7 +8,11 @@ use super::act_elem;
 use super::kv::CpuKv;
 use super::tables::{StepTables, queries};
 use super::values::Values;
-use crate::{ActMode, AttentionShape, Cpu, ExpertRows, KvPages, KvPagesMut, Result, Rows, RowsMut, Weights};
+use super::weights::Input;
+use crate::{
+    ActMode, AttentionShape, Cpu, Elem, ExpertRows, KvPages, KvPagesMut, Result, Rows, RowsMut, Segment,
+    Weights,
+};
 
 /// Most experts of a token whose rows are summed.
 pub(super) const MAX_EXPERTS_PER_TOKEN: usize = 64;
@@ -21,14 +25,18 @@ pub(super) const fn mode(activations: Activations) -> ActMode {
     }
 }
 
-/// Intermediates of fused attention: normed queries and keys, rotated queries and keys. In lines of
-/// 8 bytes.
+/// Intermediates of ops, in lines of 8 bytes.
 #[derive(Default)]
-pub(super) struct AttentionRows([Vec<u64>; 4]);
+pub(super) struct Scratch {
+    /// Of fused attention: normed queries and keys, rotated queries and keys.
+    attention: [Vec<u64>; 4],
+    /// Of a linear layer: its input rounded, or in another order, as f32.
+    input: Vec<u64>,
+}
 
-impl AttentionRows {
+impl Scratch {
     pub(super) fn bytes(&self) -> usize {
-        self.0.iter().map(|lines| size_of_val(&lines[..])).sum()
+        self.attention.iter().chain([&self.input]).map(|lines| size_of_val(&lines[..])).sum()
     }
 }
 
@@ -40,12 +48,15 @@ fn bytes_of(lines: &mut Vec<u64>, len: usize) -> &mut [u8] {
     &mut bytemuck::cast_slice_mut(lines)[..len]
 }
 
+/// An expert, its rows that lie together, and the input that they take.
+type Run<'a> = (usize, (Segment<'a>, &'a Input));
+
 /// What the ops of one step work with.
 pub(super) struct Machine<'a> {
     pub cpu: &'a mut Cpu,
     pub kv: &'a mut CpuKv,
     pub tables: &'a mut StepTables,
-    pub scratch: &'a mut AttentionRows,
+    pub scratch: &'a mut Scratch,
     pub values: &'a Values,
     pub batch: &'a Batch,
 }
@@ -92,19 +103,47 @@ impl Machine<'_> {
     }
 
     fn embed(&mut self, table: WeightId, out: ValueId) -> Result<()> {
-        let table = self.values.weights.matrix(table);
-        let segments: Vec<&[u8]> = table.segments.iter().map(AsRef::as_ref).collect();
-        let ids = bytemuck::cast_slice(&self.batch.tokens);
-        self.cpu.gather(&segments, table.elem, ids, self.values.rows_mut(out)?)
+        let segments = self.values.weights.matrix(table).segments();
+        self.cpu.gather(&segments, bytemuck::cast_slice(&self.batch.tokens), self.values.rows_mut(out)?)
     }
 
     fn linear(&mut self, x: ValueId, weight: WeightId, bias: Option<WeightId>, out: ValueId) -> Result<()> {
         let v = self.values;
         let matrix = v.weights.matrix(weight);
-        let segments: Vec<&[u8]> = matrix.segments.iter().map(AsRef::as_ref).collect();
-        let weights = Weights { segments: &segments, elem: matrix.elem, k: matrix.cols };
         let bias = bias.map(|id| v.weights.vector(id));
-        self.cpu.linear(v.rows(x)?, weights, bias, mode(v.limits.activations), v.rows_mut(out)?)
+        let mut col = 0;
+        for (input, segments, n) in matrix.by_input() {
+            let weights = Weights { segments: &segments, k: matrix.cols };
+            let bias = bias.map(|bias| &bias[col..col + n]);
+            let out = v.rows_mut(out)?.columns(col, n)?;
+            let mut buffer = std::mem::take(&mut self.scratch.input);
+            let (x, mode) = self.taken(v.rows(x)?, input, &mut buffer)?;
+            self.cpu.linear(x, weights, bias, mode, out)?;
+            self.scratch.input = buffer;
+            col += n;
+        }
+        Ok(())
+    }
+
+    /// A linear layer's input as its weights take it, and what is known of its values.
+    fn taken<'b>(&self, x: Rows<'b>, input: &Input, buffer: &'b mut Vec<u64>) -> Result<(Rows<'b>, ActMode)> {
+        if input.is_plain() {
+            return Ok((x, mode(self.values.limits.activations)));
+        }
+        let (num_rows, cols) = (x.num_rows(), x.cols());
+        let bytes = bytes_of(buffer, num_rows * cols * Elem::F32.size());
+        self.cpu.convert(x, RowsMut::new(bytes, Elem::F32, num_rows, cols)?)?;
+        self.cpu.pool().for_rows(bytes, cols * Elem::F32.size(), |_, row| {
+            let row: &mut [f32] = bytemuck::cast_slice_mut(row);
+            if let Some((act, scale)) = input.act {
+                act.apply(scale, row);
+            }
+            if let Some(order) = &input.order {
+                let logical = row.to_vec();
+                row.iter_mut().zip(&**order).for_each(|(x, &col)| *x = logical[col as usize]);
+            }
+        });
+        Ok((Rows::new(bytes, Elem::F32, num_rows, cols)?, ActMode::F32))
     }
 
     fn kv_append(&mut self, k: Rows<'_>, v: Rows<'_>, kv: KvLayer) -> Result<()> {
@@ -139,7 +178,7 @@ impl Machine<'_> {
         let (qkv, elem) = (v.rows(qkv)?, act_elem(v.limits.activations));
         let (q_cols, kv_cols) = (spec.num_heads * spec.head_dim, spec.num_kv_heads * spec.head_dim);
         let num_rows = qkv.num_rows();
-        let AttentionRows(buffers) = std::mem::take(self.scratch);
+        let buffers = std::mem::take(&mut self.scratch.attention);
         let [mut normed_q, mut normed_k, mut rotated_q, mut rotated_k] = buffers;
         let mut prepare =
             |start: usize, cols: usize, weight, normed: &mut Vec<u64>, rotated: &mut Vec<u64>| {
@@ -160,14 +199,14 @@ impl Machine<'_> {
         self.kv_append(k, qkv.columns(q_cols + kv_cols, kv_cols)?, kv)?;
         let q = Rows::new(bytes_of(&mut rotated_q, num_rows * q_cols * elem.size()), elem, num_rows, q_cols)?;
         self.paged_attention(q, spec, kv, out)?;
-        *self.scratch = AttentionRows([normed_q, normed_k, rotated_q, rotated_k]);
+        self.scratch.attention = [normed_q, normed_k, rotated_q, rotated_k];
         Ok(())
     }
 
     fn gather_rows(&mut self, x: ValueId, out: ValueId) -> Result<()> {
         let rows: Vec<u32> = self.batch.outputs.iter().map(|o| o.row as u32).collect();
-        let elem = self.values.rows(x)?.elem();
-        self.cpu.gather(&[self.values.bytes(x)], elem, &rows, self.values.rows_mut(out)?)
+        let from = Segment::Dense(self.values.bytes(x), self.values.rows(x)?.elem());
+        self.cpu.gather(&[from], &rows, self.values.rows_mut(out)?)
     }
 
     /// A few numbers a token: not worth a kernel.
@@ -208,22 +247,26 @@ impl Machine<'_> {
             x_rows[id as usize].push((row / times) as u32);
             out_rows[id as usize].push(row as u32);
         }
-        let row_bytes = matrix.cols * matrix.elem.size();
         // An expert's matrix may lie in several segments (gate, up), or one segment may hold all
         // experts.
         let mut start = 0;
         while start < matrix.num_rows {
             let len = matrix.run_len(0, start);
-            let experts: Vec<_> = (0..matrix.num_experts)
-                .filter(|&e| !x_rows[e].is_empty())
-                .map(|e| ExpertRows {
-                    weight: &matrix.run(e, start)[..len * row_bytes],
-                    x_rows: &x_rows[e],
-                    out_rows: &out_rows[e],
-                })
-                .collect();
-            let out = v.rows_mut(out)?.columns(start, len)?;
-            self.cpu.expert_linear(v.rows(x)?, &experts, matrix.elem, mode(v.limits.activations), out)?;
+            let chosen = (0..matrix.num_experts).filter(|&e| !x_rows[e].is_empty());
+            let runs: Vec<_> = chosen.map(|e| (e, matrix.run(e, start, len))).collect();
+            // Experts differ in form or input in odd checkpoints only.
+            let alike = |a: &Run<'_>, b: &Run<'_>| a.1.1 == b.1.1 && a.1.0.elem() == b.1.0.elem();
+            for runs in runs.chunk_by(alike) {
+                let mut experts = Vec::with_capacity(runs.len());
+                for &(e, (weight, _)) in runs {
+                    experts.push(ExpertRows { weight, x_rows: &x_rows[e], out_rows: &out_rows[e] });
+                }
+                let out = v.rows_mut(out)?.columns(start, len)?;
+                let mut buffer = std::mem::take(&mut self.scratch.input);
+                let (x, mode) = self.taken(v.rows(x)?, runs[0].1.1, &mut buffer)?;
+                self.cpu.expert_linear(x, &experts, mode, out)?;
+                self.scratch.input = buffer;
+            }
             start += len;
         }
         Ok(())

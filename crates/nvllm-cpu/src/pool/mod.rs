@@ -232,6 +232,23 @@ impl Pool {
         });
     }
 
+    /// Calls `f(row, bytes of it)` for each of the rows of `row_bytes` that fill `rows`, on all
+    /// threads, some rows at a time.
+    pub fn for_rows(&self, rows: &mut [u8], row_bytes: usize, f: impl Fn(usize, &mut [u8]) + Sync) {
+        /// Bytes worth handing out.
+        const GRAIN: usize = 64 * 1024;
+        let row_bytes = row_bytes.max(1);
+        let (start, num_rows) = (rows.as_mut_ptr().expose_provenance(), rows.len() / row_bytes);
+        self.for_chunks(num_rows, GRAIN / row_bytes, |_, range| {
+            for row in range {
+                let at = std::ptr::with_exposed_provenance_mut::<u8>(start + row * row_bytes);
+                // SAFETY: rows lie in the slice, which is borrowed for the call, and each is one
+                // call's alone.
+                f(row, unsafe { std::slice::from_raw_parts_mut(at, row_bytes) });
+            }
+        });
+    }
+
     /// Calls `f(0)` on the calling thread, and `f(index)` at most once on every worker that comes
     /// before that has returned.
     fn section<F: Fn(usize) + Sync>(&self, parts: usize, f: F) {

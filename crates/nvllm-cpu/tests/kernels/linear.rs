@@ -1,7 +1,7 @@
 //! The linear op: near f64, and the same bits for any number of rows, segments, threads and places.
 
 use crate::support::{Random, all_kernels, assert_near, assert_same, cpu, decode, encode, rounded};
-use nvllm_cpu::{ActMode, Cpu, Elem, ExpertRows, Isa, Rows, RowsMut, SumOrder, Weights};
+use nvllm_cpu::{ActMode, Cpu, Elem, ExpertRows, Isa, Rows, RowsMut, Segment, SumOrder, Weights};
 use proptest::prelude::*;
 
 const KS: [usize; 7] = [8, 19, 64, 111, 989, 1024, 3072];
@@ -44,16 +44,16 @@ impl Case {
         let row = self.k * self.x_elem.size();
         let x = Rows::new(&self.x[first * row..(first + m) * row], self.x_elem, m, self.k).unwrap();
         let mut at = 0;
-        let segments: Vec<&[u8]> = segment_rows
+        let segments: Vec<_> = segment_rows
             .iter()
             .map(|rows| {
                 let len = rows * self.k * self.w_elem.size();
                 at += len;
-                &self.w[at - len..at]
+                Segment::Dense(&self.w[at - len..at], self.w_elem)
             })
             .collect();
         assert_eq!(at, self.w.len(), "segments cover the weight");
-        let w = Weights { segments: &segments, elem: self.w_elem, k: self.k };
+        let w = Weights { segments: &segments, k: self.k };
         let to = RowsMut::new(&mut out, Elem::F32, m, self.n).unwrap();
         cpu.linear(x, w, self.bias.as_deref(), self.mode, to).unwrap();
         out
@@ -176,7 +176,7 @@ fn segments_threads_and_places_change_no_bit() {
                 let x = Rows::new(&case.x, case.x_elem, 4, 77).unwrap();
                 let mut out = vec![0u8; want.len()];
                 let to = RowsMut::new(&mut out, Elem::F32, 4, 12).unwrap();
-                let w = Weights { segments: &[&moved[shift..]], elem, k: 77 };
+                let w = Weights { segments: &[Segment::Dense(&moved[shift..], elem)], k: 77 };
                 cpu.linear(x, w, case.bias.as_deref(), case.mode, to).unwrap();
                 assert_same(&format!("{kernels:?} {elem:?} shifted by {shift}"), &out, &want);
             }
@@ -208,7 +208,7 @@ fn the_output_is_rounded_once_to_its_type_and_stays_within_its_columns() {
         let mut wide = vec![0xabu8; 5 * 10 * 2];
         let to = RowsMut::new(&mut wide, Elem::Bf16, 5, 10).unwrap().columns(3, 6).unwrap();
         let x = Rows::new(&case.x, case.x_elem, 5, 40).unwrap();
-        let w = Weights { segments: &[&case.w], elem: Elem::F32, k: 40 };
+        let w = Weights { segments: &[Segment::Dense(&case.w, Elem::F32)], k: 40 };
         cpu.linear(x, w, case.bias.as_deref(), ActMode::F32, to).unwrap();
         for row in 0..5 {
             let line = &wide[row * 20..row * 20 + 20];
@@ -237,17 +237,21 @@ fn experts_have_the_bits_of_plain_linears() {
         let lists: Vec<ExpertRows<'_>> = experts
             .iter()
             .zip(&chosen)
-            .map(|(weight, (x_rows, out_rows))| ExpertRows { weight, x_rows, out_rows })
+            .map(|(weight, (x_rows, out_rows))| ExpertRows {
+                weight: Segment::Dense(weight, Elem::Bf16),
+                x_rows,
+                out_rows,
+            })
             .collect();
         let mut out = vec![0u8; tokens * per_token * n * 4];
         let rows = Rows::new(&x, Elem::F32, tokens, k).unwrap();
         let to = RowsMut::new(&mut out, Elem::F32, tokens * per_token, n).unwrap();
-        cpu.expert_linear(rows, &lists, Elem::Bf16, ActMode::F32, to).unwrap();
+        cpu.expert_linear(rows, &lists, ActMode::F32, to).unwrap();
         for (e, (x_rows, out_rows)) in chosen.iter().enumerate() {
             for (from, to) in x_rows.iter().zip(out_rows) {
                 let mut alone = vec![0u8; n * 4];
                 let row = Rows::new(&x[*from as usize * k * 4..][..k * 4], Elem::F32, 1, k).unwrap();
-                let w = Weights { segments: &[&experts[e]], elem: Elem::Bf16, k };
+                let w = Weights { segments: &[Segment::Dense(&experts[e], Elem::Bf16)], k };
                 cpu.linear(row, w, None, ActMode::F32, RowsMut::new(&mut alone, Elem::F32, 1, n).unwrap())
                     .unwrap();
                 let got = &out[*to as usize * n * 4..][..n * 4];
@@ -267,11 +271,14 @@ fn wrong_extents_are_errors_that_say_so() {
         RowsMut::new(Box::leak(Box::new([0u8; 64]))[..rows * cols * 4].as_mut(), Elem::F32, rows, cols)
             .unwrap()
     };
-    let w = |bytes: &'static [u8], k| Weights { segments: Box::leak(Box::new([bytes])), elem: Elem::F32, k };
+    let w = |bytes: &'static [u8], k| Weights {
+        segments: Box::leak(Box::new([Segment::Dense(bytes, Elem::F32)])),
+        k,
+    };
     let error = cpu.linear(x, w(&[0; 32], 2), None, ActMode::F32, to(4, 4)).unwrap_err();
     assert_eq!(error.to_string(), "linear: x has 4 columns, the weight 2");
     let error = cpu.linear(x, w(&[0; 33], 4), None, ActMode::F32, to(4, 2)).unwrap_err();
-    assert_eq!(error.to_string(), "linear: weight segments are not whole rows of 4 F32");
+    assert_eq!(error.to_string(), "linear: weight segments are not whole rows of 4");
     let error = cpu.linear(x, w(&[0; 32], 4), None, ActMode::F32, to(4, 3)).unwrap_err();
     assert_eq!(error.to_string(), "linear: 4 rows by 2 outputs into 4 x 3");
     let error = cpu.linear(x, w(&[0; 32], 4), Some(&[0.0]), ActMode::F32, to(4, 2)).unwrap_err();
@@ -280,9 +287,9 @@ fn wrong_extents_are_errors_that_say_so() {
     assert!(Rows::new(&bytes, Elem::F32, 4, 5).is_err());
     assert!(Rows::new(&bytes, Elem::F32, usize::MAX, 5).is_err());
     assert!(x.columns(3, 2).is_err());
-    let twice = ExpertRows { weight: &bytes, x_rows: &[0, 1], out_rows: &[2, 2] };
+    let twice = ExpertRows { weight: Segment::Dense(&bytes, Elem::F32), x_rows: &[0, 1], out_rows: &[2, 2] };
     let to = RowsMut::new(&mut out, Elem::F32, 4, 4).unwrap();
-    let error = cpu.expert_linear(x, &[twice], Elem::F32, ActMode::F32, to).unwrap_err();
+    let error = cpu.expert_linear(x, &[twice], ActMode::F32, to).unwrap_err();
     assert_eq!(error.to_string(), "expert_linear: output row 2 is beyond 4 or named twice");
 }
 

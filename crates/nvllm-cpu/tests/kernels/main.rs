@@ -5,6 +5,7 @@
 //! instruction sets and run there.
 
 mod attention;
+mod coded;
 mod linear;
 mod pool;
 mod rows;

@@ -1,7 +1,7 @@
 //! Row ops: near f64, rows independent of each other, the same bits on every instruction set.
 
 use crate::support::{Random, all_kernels, assert_near, assert_same, cpu, decode, encode, rounded, unit};
-use nvllm_cpu::{Cpu, Elem, NormWeight, Rows, RowsMut};
+use nvllm_cpu::{Cpu, Elem, NormWeight, Rows, RowsMut, Segment};
 
 const STORAGE: [Elem; 2] = [Elem::F32, Elem::Bf16];
 const COLS: [usize; 7] = [1, 8, 19, 64, 111, 128, 989];
@@ -243,12 +243,12 @@ fn gather_picks_rows_over_segments() {
             let values = Random::new(6).values(10 * 19);
             let table = encode(&values, elem);
             let row = 19 * elem.size();
-            let segments: [&[u8]; 3] = [&table[..3 * row], &[], &table[3 * row..]];
+            let segments =
+                [&table[..3 * row], &[], &table[3 * row..]].map(|bytes| Segment::Dense(bytes, elem));
             let ids = [9, 0, 2, 3, 3, 7];
             for to in STORAGE {
                 let mut out = vec![0u8; ids.len() * 19 * to.size()];
-                cpu.gather(&segments, elem, &ids, RowsMut::new(&mut out, to, ids.len(), 19).unwrap())
-                    .unwrap();
+                cpu.gather(&segments, &ids, RowsMut::new(&mut out, to, ids.len(), 19).unwrap()).unwrap();
                 let stored = rounded(&values, elem);
                 let want: Vec<f32> =
                     ids.iter().flat_map(|id| stored[*id as usize * 19..][..19].to_vec()).collect();
@@ -256,7 +256,7 @@ fn gather_picks_rows_over_segments() {
             }
             let mut out = vec![0u8; 19 * 4];
             let to = RowsMut::new(&mut out, Elem::F32, 1, 19).unwrap();
-            let error = cpu.gather(&segments, elem, &[10], to).unwrap_err();
+            let error = cpu.gather(&segments, &[10], to).unwrap_err();
             assert_eq!(error.to_string(), "gather: id 10 in a table of 10 rows");
         }
     }

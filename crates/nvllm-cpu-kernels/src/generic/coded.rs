@@ -1,0 +1,345 @@
+//! Coded weights: codes of 4 and 8 bits under scales, read where they lie and turned into f32 in
+//! registers.
+//!
+//! An element's value is the one that its format defines, rounded as it says, so a product with
+//! coded weights has the bits of the product with the f32 weights that the codes stand for: the
+//! order is that of [`FmaDot`](super::dot::FmaDot). [`dot`] is for one activation row, which
+//! memory bounds. For more, [`decode`] writes rows as f32, and the kernels for dense weights take
+//! them from the cache.
+//!
+//! **Layout.** A row's codes of 4 bits lie in blocks of 32 columns and 16 bytes: byte `i` holds
+//! column `i` in its low half and column `i + 16` in its high one (as ggml's `Q4_0`), so that a
+//! vector takes one half each of neighbouring bytes. Codes of 8 bits lie in order, in blocks of 16.
+//! The last block is whole. Scales, and offsets where there are any, follow each other group by
+//! group, row by row.
+
+use std::marker::PhantomData;
+
+use super::dot::Out;
+use crate::simd::{F16, F32, Simd, Stored, store_part};
+use crate::{CodedForm, Codes, Elem, Formula};
+
+/// Columns of a vector step: a multiple of every instruction set's lanes.
+const STEP: usize = 16;
+
+/// How an element comes of its code `c`, its group's scale `s` and its group's offset `o`.
+pub(crate) trait Rule: Copy {
+    const HAS_OFFSET: bool;
+    unsafe fn value<S: Simd>(c: S::V, s: S::V, o: S::V) -> S::V;
+}
+
+/// `s c`.
+#[derive(Clone, Copy)]
+pub(crate) struct Times;
+/// `s (c - o)`.
+#[derive(Clone, Copy)]
+pub(crate) struct Less;
+/// `s c + o`, both rounded.
+#[derive(Clone, Copy)]
+pub(crate) struct Plus;
+
+impl Rule for Times {
+    const HAS_OFFSET: bool = false;
+    #[inline(always)]
+    unsafe fn value<S: Simd>(c: S::V, s: S::V, _: S::V) -> S::V {
+        S::mul(s, c)
+    }
+}
+
+impl Rule for Less {
+    const HAS_OFFSET: bool = true;
+    #[inline(always)]
+    unsafe fn value<S: Simd>(c: S::V, s: S::V, o: S::V) -> S::V {
+        S::mul(s, S::sub(c, o))
+    }
+}
+
+impl Rule for Plus {
+    const HAS_OFFSET: bool = true;
+    #[inline(always)]
+    unsafe fn value<S: Simd>(c: S::V, s: S::V, o: S::V) -> S::V {
+        S::add(S::mul(s, c), o)
+    }
+}
+
+/// What codes of one kind are made numbers with.
+pub(crate) trait Code<S: Simd, const P: usize> {
+    /// Vector steps and bytes of a block.
+    const STEPS: usize;
+    const BYTES: usize = 16;
+    /// What a group's elements share.
+    type Group: Copy;
+
+    unsafe fn group(table: *const f32, s: S::V, o: S::V) -> Self::Group;
+    /// `S::LANES` elements: phase `phase` of step `step` of the block at `p`.
+    unsafe fn load(g: Self::Group, p: *const u8, step: usize, phase: usize) -> S::V;
+}
+
+/// Codes of 4 bits through a table of their values, those of the group at hand.
+pub(crate) struct Looked<R>(PhantomData<R>);
+/// Codes of 4 bits as numbers.
+pub(crate) struct Counted<R>(PhantomData<R>);
+/// Signed bytes.
+pub(crate) struct Signed<R>(PhantomData<R>);
+/// FP8 bytes, at 2^-8 of their value: scales are 2^8 as large.
+pub(crate) struct Fp8;
+
+impl<S: Simd, R: Rule, const P: usize> Code<S, P> for Looked<R> {
+    const STEPS: usize = 2;
+    type Group = [S::V; P];
+
+    #[inline(always)]
+    unsafe fn group(table: *const f32, s: S::V, o: S::V) -> [S::V; P] {
+        let mut values = [s; P];
+        for p in 0..P {
+            values[p] = R::value::<S>(S::load(table.add(p * S::LANES)), s, o);
+        }
+        values
+    }
+    #[inline(always)]
+    unsafe fn load(g: [S::V; P], p: *const u8, step: usize, phase: usize) -> S::V {
+        S::look_up(g, S::load_u8(p.add(phase * S::LANES)), step)
+    }
+}
+
+impl<S: Simd, R: Rule, const P: usize> Code<S, P> for Counted<R> {
+    const STEPS: usize = 2;
+    type Group = [S::V; 2];
+
+    #[inline(always)]
+    unsafe fn group(_: *const f32, s: S::V, o: S::V) -> [S::V; 2] {
+        [s, o]
+    }
+    #[inline(always)]
+    unsafe fn load(g: [S::V; 2], p: *const u8, step: usize, phase: usize) -> S::V {
+        R::value::<S>(S::nibble(S::load_u8(p.add(phase * S::LANES)), step), g[0], g[1])
+    }
+}
+
+impl<S: Simd, R: Rule, const P: usize> Code<S, P> for Signed<R> {
+    const STEPS: usize = 1;
+    type Group = [S::V; 2];
+
+    #[inline(always)]
+    unsafe fn group(_: *const f32, s: S::V, o: S::V) -> [S::V; 2] {
+        [s, o]
+    }
+    #[inline(always)]
+    unsafe fn load(g: [S::V; 2], p: *const u8, _: usize, phase: usize) -> S::V {
+        R::value::<S>(S::load_i8(p.add(phase * S::LANES)), g[0], g[1])
+    }
+}
+
+impl<S: Simd, const P: usize> Code<S, P> for Fp8 {
+    const STEPS: usize = 1;
+    type Group = S::V;
+
+    #[inline(always)]
+    unsafe fn group(_: *const f32, s: S::V, _: S::V) -> S::V {
+        s
+    }
+    #[inline(always)]
+    unsafe fn load(g: S::V, p: *const u8, _: usize, phase: usize) -> S::V {
+        S::mul(g, S::load_e4m3(p.add(phase * S::LANES)))
+    }
+}
+
+/// Consecutive rows of a coded matrix.
+#[derive(Clone, Copy)]
+pub struct CodedRows {
+    pub form: CodedForm,
+    pub codes: *const u8,
+    pub scales: *const u8,
+    /// Null where the formula has none.
+    pub offsets: *const u8,
+    pub n: usize,
+}
+
+impl CodedRows {
+    /// The rows from `row` on.
+    pub fn from(self, row: usize, n: usize) -> Self {
+        let groups = row * self.form.groups() * self.form.scale.size();
+        Self {
+            codes: self.codes.wrapping_add(row * self.form.row_bytes()),
+            scales: self.scales.wrapping_add(groups),
+            offsets: if self.offsets.is_null() { self.offsets } else { self.offsets.wrapping_add(groups) },
+            n,
+            ..self
+        }
+    }
+}
+
+/// One packed activation row against coded rows in place.
+pub struct CodedDot {
+    pub x: *const u8,
+    pub w: CodedRows,
+    pub col: usize,
+    pub out: Out,
+}
+
+/// Coded rows as f32, row-major.
+pub struct Decode {
+    pub w: CodedRows,
+    pub dst: *mut f32,
+}
+
+/// One row as it is walked.
+#[derive(Clone, Copy)]
+struct Walk {
+    codes: *const u8,
+    scales: *const u8,
+    offsets: *const u8,
+}
+
+impl Walk {
+    #[inline(always)]
+    unsafe fn of(w: &CodedRows, row: usize) -> Self {
+        let w = w.from(row, 1);
+        Self { codes: w.codes, scales: w.scales, offsets: w.offsets }
+    }
+    #[inline(always)]
+    unsafe fn group<S: Simd, E: Stored, R: Rule, C: Code<S, P>, const P: usize>(
+        self,
+        table: *const f32,
+        group: usize,
+    ) -> C::Group {
+        let s = E::splat::<S>(self.scales.add(group * E::BYTES));
+        let o = if R::HAS_OFFSET { E::splat::<S>(self.offsets.add(group * E::BYTES)) } else { s };
+        C::group(table, s, o)
+    }
+}
+
+/// Rows `cols[0] ..`, `cols[1] ..` and so on, `n` each, side by side: N streams of memory.
+#[inline(always)]
+unsafe fn dot_rows<S: Simd, E: Stored, R: Rule, C: Code<S, P>, const P: usize, const N: usize>(
+    a: &CodedDot,
+    cols: [usize; N],
+    n: usize,
+) {
+    let form = &a.w.form;
+    let (table, width) = (form.table(), C::STEPS * STEP);
+    let (blocks, group_blocks) = (form.k.div_ceil(width), form.group.min(form.k).div_ceil(width));
+    let steps = form.k.div_ceil(STEP);
+    let x = a.x.cast::<f32>();
+    for j in 0..n {
+        let mut w = [Walk { codes: a.w.codes, scales: a.w.scales, offsets: a.w.offsets }; N];
+        for s in 0..N {
+            w[s] = Walk::of(&a.w, cols[s] + j);
+        }
+        let mut acc = [[S::splat(0.0); P]; N];
+        let (mut block, mut group) = (0, 0);
+        while block < blocks {
+            let mut shared = [w[0].group::<S, E, R, C, P>(table, group); N];
+            for s in 1..N {
+                shared[s] = w[s].group::<S, E, R, C, P>(table, group);
+            }
+            let end = blocks.min(block + group_blocks);
+            while block < end {
+                for step in 0..C::STEPS {
+                    let at = block * C::STEPS + step;
+                    // Columns past the last step are no columns, and have no activations.
+                    if C::STEPS > 1 && at >= steps {
+                        break;
+                    }
+                    for p in 0..P {
+                        let xv = S::load(x.add((p * steps + at) * S::LANES));
+                        for s in 0..N {
+                            let codes = w[s].codes.add(block * C::BYTES);
+                            if step == 0 && p == 0 {
+                                S::prefetch(codes.wrapping_add(super::dot::AHEAD));
+                            }
+                            let wv = C::load(shared[s], codes, step, p);
+                            acc[s][p] = S::fma(xv, wv, acc[s][p]);
+                        }
+                    }
+                }
+                block += 1;
+            }
+            group += 1;
+        }
+        let mut sums = [[S::splat(0.0); N]; 1];
+        for s in 0..N {
+            sums[0][s] = super::dot::fold_phases::<S, P>(acc[s]);
+        }
+        super::dot::write_folded::<S, 1, N>(&a.out, sums, 0, &cols.map(|col| a.col + col + j));
+    }
+}
+
+/// All rows in four streams, as far apart as they go; the last streams may begin early and compute
+/// rows of others again.
+#[inline(always)]
+unsafe fn dot_streams<S: Simd, E: Stored, R: Rule, C: Code<S, P>, const P: usize>(a: &CodedDot) {
+    if a.w.n < 4 {
+        return dot_rows::<S, E, R, C, P, 1>(a, [0], a.w.n);
+    }
+    let n = a.w.n.div_ceil(4);
+    dot_rows::<S, E, R, C, P, 4>(a, std::array::from_fn(|s| (s * n).min(a.w.n - n)), n);
+}
+
+#[inline(always)]
+unsafe fn decode_rows<S: Simd, E: Stored, R: Rule, C: Code<S, P>, const P: usize>(a: &Decode) {
+    let form = &a.w.form;
+    let (table, width) = (form.table(), C::STEPS * STEP);
+    let (blocks, group_blocks) = (form.k.div_ceil(width), form.group.min(form.k).div_ceil(width));
+    for row in 0..a.w.n {
+        let (w, dst) = (Walk::of(&a.w, row), a.dst.add(row * form.k));
+        let mut shared = w.group::<S, E, R, C, P>(table, 0);
+        for block in 0..blocks {
+            if block % group_blocks == 0 {
+                shared = w.group::<S, E, R, C, P>(table, block / group_blocks);
+            }
+            for step in 0..C::STEPS {
+                for p in 0..P {
+                    let v = C::load(shared, w.codes.add(block * C::BYTES), step, p);
+                    let col = block * width + step * STEP + p * S::LANES;
+                    if col + S::LANES <= form.k {
+                        S::store(dst.add(col), v);
+                    } else if col < form.k {
+                        store_part::<S, F32>(dst.add(col).cast(), v, form.k - col);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Runs `$body` with the code type `$C`, its rule `$R` and the scales' type `$E` of a form.
+macro_rules! with_form {
+    ($form:expr, $S:ty, $P:ident, ($E:ident, $R:ident, $C:ident) => $body:expr) => {
+        match ($form.scale, $form.codes, $form.formula) {
+            (Elem::F16, Codes::U4 | Codes::Table(_), formula) => with_form!(@nibbles $form, formula, F16, $S, $P, ($E, $R, $C) => $body),
+            (_, Codes::U4 | Codes::Table(_), formula) => with_form!(@nibbles $form, formula, F32, $S, $P, ($E, $R, $C) => $body),
+            (Elem::F16, Codes::I8, Formula::Times) => with_form!(@one F16, Times, Signed<Times>, ($E, $R, $C) => $body),
+            (Elem::F16, Codes::I8, Formula::Less) => with_form!(@one F16, Less, Signed<Less>, ($E, $R, $C) => $body),
+            (_, Codes::I8, Formula::Times) => with_form!(@one F32, Times, Signed<Times>, ($E, $R, $C) => $body),
+            (_, Codes::I8, Formula::Less) => with_form!(@one F32, Less, Signed<Less>, ($E, $R, $C) => $body),
+            (_, Codes::I8, Formula::Plus) => with_form!(@one F32, Plus, Signed<Plus>, ($E, $R, $C) => $body),
+            (_, Codes::E4m3, _) => with_form!(@one F32, Times, Fp8, ($E, $R, $C) => $body),
+        }
+    };
+    (@nibbles $form:expr, $formula:expr, $scale:ty, $S:ty, $P:ident, ($E:ident, $R:ident, $C:ident) => $body:expr) => {
+        match $formula {
+            Formula::Times => with_form!(@one $scale, Times, Looked<Times>, ($E, $R, $C) => $body),
+            Formula::Less if <$S>::LOOKS_UP => with_form!(@one $scale, Less, Looked<Less>, ($E, $R, $C) => $body),
+            Formula::Plus if <$S>::LOOKS_UP => with_form!(@one $scale, Plus, Looked<Plus>, ($E, $R, $C) => $body),
+            Formula::Less => with_form!(@one $scale, Less, Counted<Less>, ($E, $R, $C) => $body),
+            Formula::Plus => with_form!(@one $scale, Plus, Counted<Plus>, ($E, $R, $C) => $body),
+        }
+    };
+    (@one $scale:ty, $rule:ty, $code:ty, ($E:ident, $R:ident, $C:ident) => $body:expr) => {{
+        type $E = $scale;
+        type $R = $rule;
+        type $C = $code;
+        $body
+    }};
+}
+
+#[inline(always)]
+pub(crate) unsafe fn dot<S: Simd, const P: usize>(a: &CodedDot) {
+    with_form!(a.w.form, S, P, (E, R, C) => dot_streams::<S, E, R, C, P>(a));
+}
+
+#[inline(always)]
+pub(crate) unsafe fn decode<S: Simd, const P: usize>(a: &Decode) {
+    with_form!(a.w.form, S, P, (E, R, C) => decode_rows::<S, E, R, C, P>(a));
+}
