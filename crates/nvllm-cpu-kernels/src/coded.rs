@@ -15,20 +15,22 @@ pub enum Codes {
     E4m3,
 }
 
-/// The value of an element of code `c`, in a group of scale `s` and offset `o`, each operation
-/// rounded to f32.
+/// The value of an element of code `c`, in a group of scale `s` and offset `o`, in f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Formula {
     /// `s c`.
     Times,
     /// `s (c - o)`.
     Less,
-    /// `s c + o`.
+    /// `s (c - 8)`.
+    Middle,
+    /// `s c + o`, rounded once: as if each operation were, where `s c` is exact.
     Plus,
 }
 
 /// The form of a coded matrix; `generic/coded.rs` has the layout. Of 8-bit codes, `Plus` has f32
-/// scales; FP8 has the formula `Times` and f32 scales, a table the formula `Times`.
+/// scales; FP8 has the formula `Times` and f32 scales, a table the formula `Times`; `Middle` is for
+/// codes of 4 bits.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CodedForm {
     pub codes: Codes,
@@ -41,6 +43,8 @@ pub struct CodedForm {
     pub k: usize,
 }
 
+static AROUND_ZERO: [f32; 16] =
+    [-8.0, -7.0, -6.0, -5.0, -4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0];
 static NUMBERS: [f32; 16] =
     [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0];
 
@@ -53,6 +57,11 @@ impl CodedForm {
         }
     }
 
+    /// Whether each group has an offset.
+    pub const fn has_offsets(&self) -> bool {
+        matches!(self.formula, Formula::Less | Formula::Plus)
+    }
+
     /// Bytes of a row's codes.
     pub const fn row_bytes(&self) -> usize {
         self.k.div_ceil(self.block()) * 16
@@ -63,10 +72,11 @@ impl CodedForm {
         self.k.div_ceil(self.group)
     }
 
-    /// The values of codes of 4 bits.
+    /// The values of codes of 4 bits, where the formula has them in the middle less that.
     pub(crate) const fn table(&self) -> *const f32 {
         match self.codes {
             Codes::Table(values) => values.as_ptr(),
+            Codes::U4 if matches!(self.formula, Formula::Middle) => AROUND_ZERO.as_ptr(),
             _ => NUMBERS.as_ptr(),
         }
     }

@@ -37,8 +37,8 @@ impl Simd for Scalar {
         from_fn(|i| F16::get(p.add(2 * i)))
     }
     #[inline(always)]
-    unsafe fn splat_f16(p: *const u8) -> Self::V {
-        [F16::get(p); N]
+    unsafe fn get_f16(p: *const u8) -> f32 {
+        F16::get(p)
     }
     #[inline(always)]
     unsafe fn load_i8(p: *const u8) -> Self::V {

@@ -25,8 +25,8 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn load_bf16(p: *const u8) -> Self::V;
     /// Widens `LANES` f16.
     unsafe fn load_f16(p: *const u8) -> Self::V;
-    /// The f16 at `p` in every lane.
-    unsafe fn splat_f16(p: *const u8) -> Self::V;
+    /// The f16 at `p`.
+    unsafe fn get_f16(p: *const u8) -> f32;
     /// `LANES` signed bytes as numbers.
     unsafe fn load_i8(p: *const u8) -> Self::V;
     /// `LANES` FP8 E4M3 numbers that are not NaN, each times 2^-8.
@@ -89,10 +89,10 @@ pub(crate) trait Stored: Copy + 'static {
     unsafe fn load<S: Simd>(p: *const u8) -> S::V;
     /// Stores `S::LANES` elements at `p`.
     unsafe fn store<S: Simd>(p: *mut u8, v: S::V);
-    /// The element at `p` in every lane.
+    /// Loads one element, with a conversion that `S` may have.
     #[inline(always)]
-    unsafe fn splat<S: Simd>(p: *const u8) -> S::V {
-        S::splat(Self::get(p))
+    unsafe fn one<S: Simd>(p: *const u8) -> f32 {
+        Self::get(p)
     }
     /// Loads one element.
     unsafe fn get(p: *const u8) -> f32;
@@ -158,8 +158,8 @@ impl Stored for F16 {
         S::load_f16(p)
     }
     #[inline(always)]
-    unsafe fn splat<S: Simd>(p: *const u8) -> S::V {
-        S::splat_f16(p)
+    unsafe fn one<S: Simd>(p: *const u8) -> f32 {
+        S::get_f16(p)
     }
     /// One element at a time: f16 is a weight format here, never the storage of activations.
     #[inline(always)]

@@ -1,12 +1,13 @@
 //! Speed of the kernels on this machine, as shares of what it can read and multiply.
 //!
-//! `cargo run --release -p nvllm-cpu --example speed [threads] [isa]`. Weights are those of a model
-//! with hidden size 1024 and feed-forward size 3072 (28 layers, 840 MB in bf16), each matrix its
-//! own memory, so that decoding reads them cold.
+//! `cargo run --release -p nvllm-cpu --example speed [threads] [isa] [coded]`. Weights are those of
+//! a model with hidden size 1024 and feed-forward size 3072 (28 layers, 840 MB in bf16), each
+//! matrix its own memory, so that decoding reads them cold. With `coded` their coded forms are
+//! timed, and nothing else.
 
 use nvllm_cpu::{
-    ActMode, AttentionShape, Cpu, Elem, Isa, Kernels, KvLayout, KvPages, Pool, PoolConfig, Rows, RowsMut,
-    Segment, SequenceQueries, Weights, measure_read_bandwidth, read_once,
+    ActMode, AttentionShape, Coded, CodedForm, Codes, Cpu, Elem, Formula, Isa, Kernels, KvLayout, KvPages,
+    Pool, PoolConfig, Rows, RowsMut, Segment, SequenceQueries, Weights, measure_read_bandwidth, read_once,
 };
 use std::sync::Arc;
 use std::time::Instant;
@@ -32,6 +33,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("multiply-add peak of one thread: {:.1} GFLOP/s of processor time", 1e-9 * peak());
     println!("vdpbf16ps peak of one thread: {:.1} GFLOP/s of processor time", 1e-9 * pair_peak());
     let mut cpu = Cpu::new(pool, kernels);
+    if std::env::args().any(|arg| arg == "coded") {
+        return coded(&mut cpu);
+    }
     let arena = weights();
     for elem in [Elem::F32, Elem::Bf16] {
         let mode = if elem == Elem::F32 { ActMode::F32 } else { ActMode::Bf16 };
@@ -45,6 +49,87 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         attention(&mut cpu, past, new)?;
     }
     Ok(())
+}
+
+/// The coded forms: a decode step, beside the time in which its bytes are read, and more rows.
+fn coded(cpu: &mut Cpu) -> Result<(), Box<dyn std::error::Error>> {
+    static TABLE: [f32; 16] = [0.5; 16];
+    let form = |codes, formula, scale, group| CodedForm { codes, formula, scale, group, k: 0 };
+    let forms = [
+        ("q4_0", form(Codes::U4, Formula::Middle, Elem::F16, 32), false),
+        ("q4_1", form(Codes::U4, Formula::Plus, Elem::F16, 32), false),
+        ("q4_k", form(Codes::U4, Formula::Plus, Elem::F32, 32), false),
+        ("int4, groups of 128", form(Codes::U4, Formula::Middle, Elem::F16, 128), false),
+        ("gptq, groups of 128", form(Codes::U4, Formula::Less, Elem::F16, 128), false),
+        ("nf4", form(Codes::Table(&TABLE), Formula::Times, Elem::F32, 64), false),
+        ("q8_0", form(Codes::I8, Formula::Times, Elem::F16, 32), false),
+        ("q6_k", form(Codes::I8, Formula::Times, Elem::F32, 16), false),
+        ("int8, weights only", form(Codes::I8, Formula::Times, Elem::F32, usize::MAX), false),
+        ("fp8, weights only", form(Codes::E4m3, Formula::Times, Elem::F32, usize::MAX), false),
+        ("int8, inputs too", form(Codes::I8, Formula::Times, Elem::F32, usize::MAX), true),
+    ];
+    let only = std::env::args().nth(4);
+    for (name, form, int8) in
+        forms.into_iter().filter(|f| only.as_ref().is_none_or(|only| f.0.starts_with(only.as_str())))
+    {
+        let mut matrices = Vec::new();
+        for (n, k) in SHAPES.repeat(LAYERS) {
+            let form = CodedForm { k, ..form };
+            let scales = n * form.groups() * form.scale.size();
+            let offsets = if form.has_offsets() { scales } else { 0 };
+            let parts = [n * form.row_bytes(), scales, offsets].map(|len| vec![0x2c_u8; len].into());
+            let matrix = Coded::new(form, n, parts)?;
+            matrices.push(if int8 { matrix.with_int8_inputs()? } else { matrix });
+        }
+        let bytes: usize = matrices.iter().map(Coded::bytes).sum();
+        let (arena, mut rates) = (vec![1_u8; bytes], Vec::new());
+        let mut line = format!("{name:<20} {:4.0} MB", bytes as f64 * 1e-6);
+        line += &format!(", from the cache {:.1} G weights/s of processor time", cached(cpu, &matrices[1])?);
+        for m in if std::env::args().nth(5).is_some() { vec![] } else { vec![1, 2, 4, 8, 16, 512] } {
+            let (x, mut out) = inputs(m, Elem::F32);
+            let mut shares = Vec::new();
+            for _ in 0..if m > 16 { 3 } else { 9 } {
+                let read = read_once(cpu.pool(), cpu.kernels(), &arena);
+                let start = Instant::now();
+                let mut flops = 0.0;
+                for (matrix, (n, k)) in matrices.iter().zip(SHAPES.repeat(LAYERS)) {
+                    let x = Rows::new(&x[..m * k * 4], Elem::F32, m, k)?;
+                    let out = RowsMut::new(&mut out[..m * n * 4], Elem::F32, m, n)?;
+                    let w = Weights { segments: &[Segment::Coded(matrix, 0, n)], k };
+                    cpu.linear(x, w, None, ActMode::F32, out)?;
+                    flops += 2.0 * (m * n * k) as f64;
+                }
+                let seconds = start.elapsed().as_secs_f64();
+                shares.push(read / seconds);
+                rates.push(flops * 1e-9 / seconds);
+            }
+            let rate = median(std::mem::take(&mut rates));
+            line += &match m {
+                1 => format!(", m=1 {:.1} % of the read rate", 100.0 * median(shares)),
+                _ => format!(", m={m} {rate:.0} GFLOP/s"),
+            };
+        }
+        println!("{line}");
+    }
+    Ok(())
+}
+
+/// Weights a second of processor time for one row, of a matrix that stays in the cache.
+fn cached(cpu: &mut Cpu, matrix: &Coded) -> Result<f64, Box<dyn std::error::Error>> {
+    const N: usize = 256;
+    let (x, mut out) = inputs(1, Elem::F32);
+    let (mut seconds, k) = (Vec::new(), matrix.cols());
+    for _ in 0..9 {
+        let start = cpu_seconds();
+        for _ in 0..40 {
+            let x = Rows::new(&x[..k * 4], Elem::F32, 1, k)?;
+            let out = RowsMut::new(&mut out[..N * 4], Elem::F32, 1, N)?;
+            let w = Weights { segments: &[Segment::Coded(matrix, 0, N)], k };
+            cpu.linear(x, w, None, ActMode::F32, out)?;
+        }
+        seconds.push(cpu_seconds() - start);
+    }
+    Ok(40e-9 * (N * k) as f64 / median(seconds))
 }
 
 /// bf16 in the range that weights have, of a fixed linear congruential sequence.

@@ -35,6 +35,7 @@ impl Coded {
         );
         let plain = form.formula == Formula::Times && form.scale == Elem::F32;
         let wide = form.formula != Formula::Plus || form.scale == Elem::F32;
+        let wide = wide && form.formula != Formula::Middle;
         let known = match form.codes {
             Codes::E4m3 => plain,
             Codes::I8 => wide,
@@ -43,7 +44,7 @@ impl Coded {
         };
         ensure!(known && form.scale != Elem::Bf16, op, "no kernel takes {form:?}");
         let groups = num_rows * form.groups() * form.scale.size();
-        let offset_bytes = if form.formula == Formula::Times { 0 } else { groups };
+        let offset_bytes = if form.has_offsets() { groups } else { 0 };
         let expected = [num_rows * form.row_bytes(), groups, offset_bytes];
         let held = [codes.len(), scales.len(), offsets.len()];
         ensure!(held == expected, op, "{held:?} bytes of codes, scales and offsets; {expected:?} are needed");

@@ -21,6 +21,11 @@ use crate::{CodedForm, Codes, Elem, Formula};
 
 /// Columns of a vector step: a multiple of every instruction set's lanes.
 const STEP: usize = 16;
+/// Bytes of a block of codes, and blocks of a cache line.
+const BYTES: usize = 16;
+const LINE: usize = 4;
+/// How far ahead scales are asked for, in bytes.
+const SCALES_AHEAD: usize = 512;
 
 /// How an element comes of its code `c`, its group's scale `s` and its group's offset `o`.
 pub(crate) trait Rule: Copy {
@@ -34,7 +39,10 @@ pub(crate) struct Times;
 /// `s (c - o)`.
 #[derive(Clone, Copy)]
 pub(crate) struct Less;
-/// `s c + o`, both rounded.
+/// `s (c - 8)`.
+#[derive(Clone, Copy)]
+pub(crate) struct Middle;
+/// `s c + o`.
 #[derive(Clone, Copy)]
 pub(crate) struct Plus;
 
@@ -54,19 +62,26 @@ impl Rule for Less {
     }
 }
 
+impl Rule for Middle {
+    const HAS_OFFSET: bool = false;
+    #[inline(always)]
+    unsafe fn value<S: Simd>(c: S::V, s: S::V, _: S::V) -> S::V {
+        S::mul(s, S::sub(c, S::splat(8.0)))
+    }
+}
+
 impl Rule for Plus {
     const HAS_OFFSET: bool = true;
     #[inline(always)]
     unsafe fn value<S: Simd>(c: S::V, s: S::V, o: S::V) -> S::V {
-        S::add(S::mul(s, c), o)
+        S::fma(s, c, o)
     }
 }
 
 /// What codes of one kind are made numbers with.
 pub(crate) trait Code<S: Simd, const P: usize> {
-    /// Vector steps and bytes of a block.
+    /// Vector steps of a block.
     const STEPS: usize;
-    const BYTES: usize = 16;
     /// What a group's elements share.
     type Group: Copy;
 
@@ -191,71 +206,135 @@ struct Walk {
     offsets: *const u8,
 }
 
+/// Scales and offsets of up to 16 groups of a row as f32.
+#[derive(Clone, Copy)]
+struct Groups([[f32; STEP]; 2]);
+
 impl Walk {
     #[inline(always)]
     unsafe fn of(w: &CodedRows, row: usize) -> Self {
         let w = w.from(row, 1);
         Self { codes: w.codes, scales: w.scales, offsets: w.offsets }
     }
+
+    /// Those of the `n` groups from `first` on. Asks for those that come later.
     #[inline(always)]
-    unsafe fn group<S: Simd, E: Stored, R: Rule, C: Code<S, P>, const P: usize>(
-        self,
-        table: *const f32,
-        group: usize,
-    ) -> C::Group {
-        let s = E::splat::<S>(self.scales.add(group * E::BYTES));
-        let o = if R::HAS_OFFSET { E::splat::<S>(self.offsets.add(group * E::BYTES)) } else { s };
-        C::group(table, s, o)
+    unsafe fn groups<S: Simd, E: Stored, R: Rule>(self, first: usize, n: usize) -> Groups {
+        let mut groups = [[0.0; STEP]; 2];
+        let places = [self.scales, self.offsets];
+        for i in 0..if R::HAS_OFFSET { 2 } else { 1 } {
+            let p = places[i].add(first * E::BYTES);
+            S::prefetch(p.wrapping_add(SCALES_AHEAD));
+            if n == STEP {
+                for lane in (0..STEP).step_by(S::LANES) {
+                    S::store(groups[i].as_mut_ptr().add(lane), E::load::<S>(p.add(lane * E::BYTES)));
+                }
+            } else {
+                for group in 0..n {
+                    groups[i][group] = E::one::<S>(p.add(group * E::BYTES));
+                }
+            }
+        }
+        Groups(groups)
     }
 }
 
-/// Rows `cols[0] ..`, `cols[1] ..` and so on, `n` each, side by side: N streams of memory.
+impl Groups {
+    #[inline(always)]
+    unsafe fn at<S: Simd, C: Code<S, P>, const P: usize>(&self, table: *const f32, group: usize) -> C::Group {
+        C::group(table, S::splat(self.0[0][group]), S::splat(self.0[1][group]))
+    }
+}
+
+/// Adds `num_steps` steps of the block at `codes` to a row's chains: `x` is the block's first step
+/// in the first phase.
 #[inline(always)]
-unsafe fn dot_rows<S: Simd, E: Stored, R: Rule, C: Code<S, P>, const P: usize, const N: usize>(
+unsafe fn add_block<S: Simd, C: Code<S, P>, const P: usize>(
+    acc: &mut [S::V; P],
+    shared: C::Group,
+    codes: *const u8,
+    x: *const f32,
+    phase_len: usize,
+    num_steps: usize,
+) {
+    for step in 0..num_steps {
+        for p in 0..P {
+            let wv = C::load(shared, codes, step, p);
+            acc[p] = S::fma(S::load(x.add(p * phase_len + step * S::LANES)), wv, acc[p]);
+        }
+    }
+}
+
+/// Rows `cols[0] ..`, `cols[1] ..` and so on, `n` each, side by side: N streams of memory. They
+/// take turns of B blocks, no more than a group has, so that what a group shares is in registers
+/// for one of them.
+#[inline(always)]
+unsafe fn dot_rows<
+    S: Simd,
+    E: Stored,
+    R: Rule,
+    C: Code<S, P>,
+    const P: usize,
+    const B: usize,
+    const N: usize,
+>(
     a: &CodedDot,
     cols: [usize; N],
     n: usize,
 ) {
     let form = &a.w.form;
     let (table, width) = (form.table(), C::STEPS * STEP);
-    let (blocks, group_blocks) = (form.k.div_ceil(width), form.group.min(form.k).div_ceil(width));
-    let steps = form.k.div_ceil(STEP);
-    let x = a.x.cast::<f32>();
+    let (whole, steps) = (form.k / width, form.k.div_ceil(STEP));
+    let (groups, group_blocks) = (form.groups(), form.group.min(form.k).div_ceil(width));
+    let (x, phase_len) = (a.x.cast::<f32>(), steps * S::LANES);
     for j in 0..n {
-        let mut w = [Walk { codes: a.w.codes, scales: a.w.scales, offsets: a.w.offsets }; N];
-        for s in 0..N {
-            w[s] = Walk::of(&a.w, cols[s] + j);
-        }
+        let w = cols.map(|col| Walk::of(&a.w, col + j));
         let mut acc = [[S::splat(0.0); P]; N];
-        let (mut block, mut group) = (0, 0);
-        while block < blocks {
-            let mut shared = [w[0].group::<S, E, R, C, P>(table, group); N];
-            for s in 1..N {
-                shared[s] = w[s].group::<S, E, R, C, P>(table, group);
+        for first in (0..groups).step_by(STEP) {
+            let held = STEP.min(groups - first);
+            let mut shared = [Groups([[0.0; STEP]; 2]); N];
+            for s in 0..N {
+                shared[s] = w[s].groups::<S, E, R>(first, held);
             }
-            let end = blocks.min(block + group_blocks);
-            while block < end {
-                for step in 0..C::STEPS {
-                    let at = block * C::STEPS + step;
-                    // Columns past the last step are no columns, and have no activations.
-                    if C::STEPS > 1 && at >= steps {
-                        break;
-                    }
-                    for p in 0..P {
-                        let xv = S::load(x.add((p * steps + at) * S::LANES));
-                        for s in 0..N {
-                            let codes = w[s].codes.add(block * C::BYTES);
-                            if step == 0 && p == 0 {
-                                S::prefetch(codes.wrapping_add(super::dot::AHEAD));
-                            }
-                            let wv = C::load(shared[s], codes, step, p);
-                            acc[s][p] = S::fma(xv, wv, acc[s][p]);
+            for group in 0..held {
+                let start = (first + group) * group_blocks;
+                let end = whole.min(start + group_blocks);
+                let mut turn = start;
+                while turn + B <= end {
+                    let xp = x.add(turn * C::STEPS * S::LANES);
+                    for s in 0..N {
+                        let codes = w[s].codes.add(turn * BYTES);
+                        if B >= LINE || turn.is_multiple_of(LINE) {
+                            S::prefetch(codes.wrapping_add(super::dot::AHEAD));
+                        }
+                        let shared = shared[s].at::<S, C, P>(table, group);
+                        for b in 0..B {
+                            let xp = xp.add(b * C::STEPS * S::LANES);
+                            add_block::<S, C, P>(
+                                &mut acc[s],
+                                shared,
+                                codes.add(b * BYTES),
+                                xp,
+                                phase_len,
+                                C::STEPS,
+                            );
                         }
                     }
+                    turn += B;
                 }
-                block += 1;
+                // What is left of a row; of its last block the columns past the last step are no
+                // columns, and have no activations.
+                let last = if first + group + 1 == groups { form.k.div_ceil(width) } else { end };
+                while turn < last {
+                    let (at, num_steps) = (turn * C::STEPS, C::STEPS.min(steps - turn * C::STEPS));
+                    for s in 0..N {
+                        let (codes, xp) = (w[s].codes.add(turn * BYTES), x.add(at * S::LANES));
+                        let shared = shared[s].at::<S, C, P>(table, group);
+                        add_block::<S, C, P>(&mut acc[s], shared, codes, xp, phase_len, num_steps);
+                    }
+                    turn += 1;
+                }
             }
-            group += 1;
         }
         let mut sums = [[S::splat(0.0); N]; 1];
         for s in 0..N {
@@ -268,12 +347,24 @@ unsafe fn dot_rows<S: Simd, E: Stored, R: Rule, C: Code<S, P>, const P: usize, c
 /// All rows in four streams, as far apart as they go; the last streams may begin early and compute
 /// rows of others again.
 #[inline(always)]
-unsafe fn dot_streams<S: Simd, E: Stored, R: Rule, C: Code<S, P>, const P: usize>(a: &CodedDot) {
+unsafe fn dot_streams<S: Simd, E: Stored, R: Rule, C: Code<S, P>, const P: usize, const B: usize>(
+    a: &CodedDot,
+) {
     if a.w.n < 4 {
-        return dot_rows::<S, E, R, C, P, 1>(a, [0], a.w.n);
+        return dot_rows::<S, E, R, C, P, 1, 1>(a, [0], a.w.n);
     }
     let n = a.w.n.div_ceil(4);
-    dot_rows::<S, E, R, C, P, 4>(a, std::array::from_fn(|s| (s * n).min(a.w.n - n)), n);
+    dot_rows::<S, E, R, C, P, B, 4>(a, std::array::from_fn(|s| (s * n).min(a.w.n - n)), n);
+}
+
+/// In turns as long as groups allow.
+#[inline(always)]
+unsafe fn dot_turns<S: Simd, E: Stored, R: Rule, C: Code<S, P>, const P: usize>(a: &CodedDot) {
+    match a.w.form.group.min(a.w.form.k) / (C::STEPS * STEP) {
+        0 | 1 => dot_streams::<S, E, R, C, P, 1>(a),
+        2 | 3 => dot_streams::<S, E, R, C, P, 2>(a),
+        _ => dot_streams::<S, E, R, C, P, 4>(a),
+    }
 }
 
 #[inline(always)]
@@ -281,21 +372,26 @@ unsafe fn decode_rows<S: Simd, E: Stored, R: Rule, C: Code<S, P>, const P: usize
     let form = &a.w.form;
     let (table, width) = (form.table(), C::STEPS * STEP);
     let (blocks, group_blocks) = (form.k.div_ceil(width), form.group.min(form.k).div_ceil(width));
+    let groups = form.groups();
     for row in 0..a.w.n {
         let (w, dst) = (Walk::of(&a.w, row), a.dst.add(row * form.k));
-        let mut shared = w.group::<S, E, R, C, P>(table, 0);
-        for block in 0..blocks {
-            if block % group_blocks == 0 {
-                shared = w.group::<S, E, R, C, P>(table, block / group_blocks);
-            }
-            for step in 0..C::STEPS {
-                for p in 0..P {
-                    let v = C::load(shared, w.codes.add(block * C::BYTES), step, p);
-                    let col = block * width + step * STEP + p * S::LANES;
-                    if col + S::LANES <= form.k {
-                        S::store(dst.add(col), v);
-                    } else if col < form.k {
-                        store_part::<S, F32>(dst.add(col).cast(), v, form.k - col);
+        for first in (0..groups).step_by(STEP) {
+            let held = STEP.min(groups - first);
+            let shared = w.groups::<S, E, R>(first, held);
+            for group in 0..held {
+                let start = (first + group) * group_blocks;
+                let shared = shared.at::<S, C, P>(table, group);
+                for block in start..blocks.min(start + group_blocks) {
+                    for step in 0..C::STEPS {
+                        for p in 0..P {
+                            let v = C::load(shared, w.codes.add(block * BYTES), step, p);
+                            let col = block * width + step * STEP + p * S::LANES;
+                            if col + S::LANES <= form.k {
+                                S::store(dst.add(col), v);
+                            } else if col < form.k {
+                                store_part::<S, F32>(dst.add(col).cast(), v, form.k - col);
+                            }
+                        }
                     }
                 }
             }
@@ -313,6 +409,8 @@ macro_rules! with_form {
             (Elem::F16, Codes::I8, Formula::Less) => with_form!(@one F16, Less, Signed<Less>, ($E, $R, $C) => $body),
             (_, Codes::I8, Formula::Times) => with_form!(@one F32, Times, Signed<Times>, ($E, $R, $C) => $body),
             (_, Codes::I8, Formula::Less) => with_form!(@one F32, Less, Signed<Less>, ($E, $R, $C) => $body),
+            // No form has the middle of bytes, which are signed.
+            (_, Codes::I8, Formula::Middle) => with_form!(@one F32, Times, Signed<Times>, ($E, $R, $C) => $body),
             (_, Codes::I8, Formula::Plus) => with_form!(@one F32, Plus, Signed<Plus>, ($E, $R, $C) => $body),
             (_, Codes::E4m3, _) => with_form!(@one F32, Times, Fp8, ($E, $R, $C) => $body),
         }
@@ -320,6 +418,9 @@ macro_rules! with_form {
     (@nibbles $form:expr, $formula:expr, $scale:ty, $S:ty, $P:ident, ($E:ident, $R:ident, $C:ident) => $body:expr) => {
         match $formula {
             Formula::Times => with_form!(@one $scale, Times, Looked<Times>, ($E, $R, $C) => $body),
+            // Its table has them less 8 already.
+            Formula::Middle if <$S>::LOOKS_UP => with_form!(@one $scale, Times, Looked<Times>, ($E, $R, $C) => $body),
+            Formula::Middle => with_form!(@one $scale, Middle, Counted<Middle>, ($E, $R, $C) => $body),
             Formula::Less if <$S>::LOOKS_UP => with_form!(@one $scale, Less, Looked<Less>, ($E, $R, $C) => $body),
             Formula::Plus if <$S>::LOOKS_UP => with_form!(@one $scale, Plus, Looked<Plus>, ($E, $R, $C) => $body),
             Formula::Less => with_form!(@one $scale, Less, Counted<Less>, ($E, $R, $C) => $body),
@@ -336,7 +437,7 @@ macro_rules! with_form {
 
 #[inline(always)]
 pub(crate) unsafe fn dot<S: Simd, const P: usize>(a: &CodedDot) {
-    with_form!(a.w.form, S, P, (E, R, C) => dot_streams::<S, E, R, C, P>(a));
+    with_form!(a.w.form, S, P, (E, R, C) => dot_turns::<S, E, R, C, P>(a));
 }
 
 #[inline(always)]

@@ -51,8 +51,8 @@ impl Simd for Avx2 {
         _mm256_cvtph_ps(_mm_loadu_si128(p.cast()))
     }
     #[inline(always)]
-    unsafe fn splat_f16(p: *const u8) -> __m256 {
-        _mm256_cvtph_ps(_mm_set1_epi16(p.cast::<i16>().read_unaligned()))
+    unsafe fn get_f16(p: *const u8) -> f32 {
+        _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(p.cast::<u16>().read_unaligned().into())))
     }
     #[inline(always)]
     unsafe fn load_i8(p: *const u8) -> __m256 {

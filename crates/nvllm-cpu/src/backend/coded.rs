@@ -18,10 +18,6 @@ use nvllm_cpu_kernels::MAX_INT8_K;
 use super::zeroed::zeroed;
 use crate::{Coded, CodedForm, Codes, Elem, Formula, Pool};
 
-/// The numbers of 4-bit codes around the middle of their range.
-static AROUND_ZERO: [f32; 16] =
-    [-8.0, -7.0, -6.0, -5.0, -4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0];
-
 /// What FP8 codes are too small by as kernels read them.
 const FP8_SCALE: f32 = 256.0;
 
@@ -32,7 +28,6 @@ pub(super) fn form(info: &TensorInfo) -> Result<CodedForm, Reason> {
     let no = |what: &str| Err(Reason(format!("its format is {}; {what}", info.format)));
     let Some(Scales { kind, block, second }) = info.format.scales else { return no("codes have no scales") };
     let codes = match info.format.code {
-        Code::U4 if info.format.offset == Offset::Midpoint => Codes::Table(&AROUND_ZERO),
         Code::U4 => Codes::U4,
         Code::Lut4(table) => Codes::Table(table.values()),
         Code::U5 | Code::U6 | Code::I8 => Codes::I8,
@@ -40,10 +35,15 @@ pub(super) fn form(info: &TensorInfo) -> Result<CodedForm, Reason> {
         Code::Dense(_) => return no("its elements are no codes"),
     };
     let formula = match info.format.offset {
+        Offset::Midpoint if codes == Codes::U4 => Formula::Middle,
         Offset::None | Offset::Midpoint => Formula::Times,
         Offset::Int => Formula::Less,
         Offset::Float => Formula::Plus,
     };
+    if formula == Formula::Plus && kind == ScaleType::F32 {
+        // The kernels round once, which is right where the product of scale and code is exact.
+        return no("f32 scales are run without offsets, and with zero points");
+    }
     let k = info.shape.last().copied().unwrap_or(1);
     let stored = kind == ScaleType::F16 && second.is_none() && block[0] == 1;
     let takes_f16 = codes != Codes::E4m3 && (codes, formula) != (Codes::I8, Formula::Plus);
@@ -71,7 +71,7 @@ pub(super) fn is_int8(info: &TensorInfo, form: &CodedForm) -> bool {
 /// Bytes that [`load`] will hold.
 pub(super) fn bytes_for(info: &TensorInfo, form: &CodedForm) -> usize {
     let num_rows = info.shape[..info.shape.len() - 1].iter().product::<usize>();
-    let groups = form.groups() * form.scale.size() * if form.formula == Formula::Times { 1 } else { 2 };
+    let groups = form.groups() * form.scale.size() * if form.has_offsets() { 2 } else { 1 };
     let sums = if is_int8(info, form) { size_of::<i32>() } else { 0 };
     num_rows * (form.row_bytes() + groups + sums)
 }
@@ -155,7 +155,7 @@ fn scales(pool: &Pool, tensor: &CanonicalTensor, form: &CodedForm) -> Result<Byt
 
 fn offsets(pool: &Pool, tensor: &CanonicalTensor, form: &CodedForm) -> Result<Bytes> {
     match form.formula {
-        Formula::Times => Ok(Bytes::new()),
+        Formula::Times | Formula::Middle => Ok(Bytes::new()),
         Formula::Plus if form.scale == Elem::F16 => Ok(tensor.offsets.clone()),
         _ => numbers(pool, tensor, form, |row, out| tensor.block_offsets(row, out)),
     }

@@ -15,7 +15,7 @@ static TABLE: [f32; 16] =
 fn forms(k: usize) -> Vec<CodedForm> {
     let mut forms = Vec::new();
     for (codes, block) in [(Codes::U4, 32), (Codes::Table(&TABLE), 32), (Codes::I8, 16), (Codes::E4m3, 16)] {
-        for formula in [Formula::Times, Formula::Less, Formula::Plus] {
+        for formula in [Formula::Times, Formula::Less, Formula::Middle, Formula::Plus] {
             for scale in [Elem::F32, Elem::F16] {
                 for group in [block, 4 * block, usize::MAX] {
                     forms.push(CodedForm { codes, formula, scale, group, k });
@@ -25,6 +25,7 @@ fn forms(k: usize) -> Vec<CodedForm> {
     }
     let known = |form: &CodedForm| match (form.codes, form.formula, form.scale) {
         (Codes::E4m3, formula, scale) => formula == Formula::Times && scale == Elem::F32,
+        (Codes::I8, Formula::Middle, _) => false,
         (Codes::I8, Formula::Plus, scale) => scale == Elem::F32,
         (Codes::Table(_), formula, _) => formula == Formula::Times,
         _ => true,
@@ -87,7 +88,8 @@ fn draw(form: CodedForm, n: usize, seed: u64) -> Drawn {
             values[row * k + col] = match form.formula {
                 Formula::Times => scales[at] * c,
                 Formula::Less => scales[at] * (c - offsets[at]),
-                Formula::Plus => scales[at] * c + offsets[at],
+                Formula::Middle => scales[at] * (c - 8.0),
+                Formula::Plus => scales[at].mul_add(c, offsets[at]),
             };
         }
     }
@@ -98,7 +100,7 @@ fn draw(form: CodedForm, n: usize, seed: u64) -> Drawn {
         });
         bytes.collect::<Vec<_>>().into()
     };
-    let offsets = if form.formula == Formula::Times { Bytes::new() } else { stored(&offsets) };
+    let offsets = if form.has_offsets() { stored(&offsets) } else { Bytes::new() };
     let coded = Coded::new(form, n, [codes.into(), stored(&scales), offsets]).unwrap();
     Drawn { coded, values, numbers, scales }
 }
