@@ -94,6 +94,7 @@ mod end_tokens;
 mod engine;
 mod engine_loop;
 mod error;
+pub mod eval;
 mod failure;
 mod generated;
 pub mod gguf;
