@@ -22,7 +22,8 @@ fn a_model_is_as_near_to_itself_as_can_be() {
     let ids: Vec<_> = (0..50).map(|i| TokenId(i * 37 % 320)).collect();
     let mut scored = Vec::new();
     let windows = Windows { len: 20, stride: 10 };
-    let found = evaluate(&model, Some(&itself), &ids, windows, &mut |done, of| scored.push((done, of))).unwrap();
+    let found =
+        evaluate(&model, Some(&itself), &ids, windows, &mut |done, of| scored.push((done, of))).unwrap();
     let against = found.against.unwrap();
     assert_eq!((found.tokens, against.mean_kl, against.largest_kl, against.top1), (49, 0.0, 0.0, 1.0));
     assert_eq!((against.nll, scored), (found.nll, [(19, 49), (29, 49), (39, 49), (49, 49)].to_vec()));

@@ -257,8 +257,8 @@ unsafe fn add_block<S: Simd, C: Code<S, P>, const P: usize>(
     phase_len: usize,
     num_steps: usize,
 ) {
-    for step in 0..num_steps {
-        for p in 0..P {
+    for p in 0..P {
+        for step in 0..num_steps {
             let wv = C::load(shared, codes, step, p);
             acc[p] = S::fma(S::load(x.add(p * phase_len + step * S::LANES)), wv, acc[p]);
         }
@@ -287,6 +287,8 @@ unsafe fn dot_rows<
     let (whole, steps) = (form.k / width, form.k.div_ceil(STEP));
     let (groups, group_blocks) = (form.groups(), form.group.min(form.k).div_ceil(width));
     let (x, phase_len) = (a.x.cast::<f32>(), steps * S::LANES);
+    // Four rows of each stream are folded and written together.
+    let mut tile = [[S::splat(0.0); 4]; 4];
     for j in 0..n {
         let w = cols.map(|col| Walk::of(&a.w, col + j));
         let mut acc = [[S::splat(0.0); P]; N];
@@ -336,11 +338,20 @@ unsafe fn dot_rows<
                 }
             }
         }
-        let mut sums = [[S::splat(0.0); N]; 1];
         for s in 0..N {
-            sums[0][s] = super::dot::fold_phases::<S, P>(acc[s]);
+            tile[j % 4][s] = super::dot::fold_phases::<S, P>(acc[s]);
         }
-        super::dot::write_folded::<S, 1, N>(&a.out, sums, 0, &cols.map(|col| a.col + col + j));
+        if j % 4 == 3 || j + 1 == n {
+            let folded = S::fold16(tile);
+            let (mut sums, mut to) = ([0.0; 16], [0; 16]);
+            for i in 0..=j % 4 {
+                for s in 0..N {
+                    sums[i * N + s] = folded[i * 4 + s];
+                    to[i * N + s] = a.col + cols[s] + j - j % 4 + i;
+                }
+            }
+            a.out.write_row::<S>(sums, 0, &to, (j % 4 + 1) * N);
+        }
     }
 }
 

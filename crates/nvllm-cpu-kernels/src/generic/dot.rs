@@ -186,10 +186,39 @@ impl Out {
     }
 }
 
+impl Out {
+    /// Adds the bias to 16 sums of one row, rounds them, and writes those of the first `n` columns.
+    #[inline(always)]
+    pub(crate) unsafe fn write_row<S: Simd>(
+        &self,
+        mut sums: [f32; 16],
+        row: usize,
+        cols: &[usize; 16],
+        n: usize,
+    ) {
+        if !self.bias.is_null() {
+            for j in 0..n {
+                sums[j] += *self.bias.add(cols[j]);
+            }
+        }
+        let row = if self.rows.is_null() { row } else { *self.rows.add(row) as usize };
+        with_elem!(self.elem, E => {
+            let mut stored = [0_u8; 16 * 4];
+            for i in (0..sums.len()).step_by(S::LANES) {
+                E::store::<S>(stored.as_mut_ptr().add(i * E::BYTES), S::load(sums.as_ptr().add(i)));
+            }
+            for j in 0..n {
+                let to = self.ptr.add((row * self.stride + cols[j]) * E::BYTES);
+                std::ptr::copy_nonoverlapping(stored.as_ptr().add(j * E::BYTES), to, E::BYTES);
+            }
+        });
+    }
+}
+
 /// Folds the lanes of R x N vectors of chains and writes the sums: rows from `row` on, columns
 /// `cols`.
 #[inline(always)]
-pub(crate) unsafe fn write_folded<S: Simd, const R: usize, const N: usize>(
+unsafe fn write_folded<S: Simd, const R: usize, const N: usize>(
     out: &Out,
     c: [[S::V; N]; R],
     row: usize,
