@@ -1,4 +1,4 @@
-//! A bar for work on bytes, drawn only while someone waits at a terminal, and notices beside it.
+//! A bar for work on bytes or tokens, drawn only while someone waits at a terminal, and notices beside it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,8 +22,16 @@ pub(crate) struct Progress {
 impl Progress {
     /// Work called `name`, which begins now.
     pub(crate) fn new(name: &str) -> Self {
+        Self::with(name, "{msg} {bar:40} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}")
+    }
+
+    /// The same, for work on tokens.
+    pub(crate) fn tokens(name: &str) -> Self {
+        Self::with(name, "{msg} {bar:40} {pos}/{len} tokens {per_sec} {eta}")
+    }
+
+    fn with(name: &str, template: &str) -> Self {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
-        let template = "{msg} {bar:40} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}";
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }

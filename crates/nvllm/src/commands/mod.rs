@@ -6,6 +6,7 @@ mod chat;
 mod completions;
 mod convert;
 mod doctor;
+mod eval;
 mod generate;
 mod info;
 mod list;
@@ -74,6 +75,8 @@ pub(crate) enum Command {
     Rm(rm::Rm),
     /// Measure a model on this machine, against the limits of its hardware.
     Bench(bench::Bench),
+    /// Measure how well a model predicts a text, and how far it is from another.
+    Eval(eval::Eval),
     /// Prove that a request's tokens do not depend on what runs beside it.
     Verify(verify::Verify),
     /// Say what this machine has for running models, and what is missing.
@@ -102,6 +105,7 @@ pub(crate) fn run(command: Command) -> Result<()> {
         Command::List(args) => list::run(&args),
         Command::Rm(args) => rm::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Eval(args) => eval::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => completions::run(&args, Cli::command()),

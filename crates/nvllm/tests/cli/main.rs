@@ -6,6 +6,7 @@ mod chat;
 mod chat_terminal;
 mod doctor;
 mod ends;
+mod eval;
 mod generate;
 mod limits;
 mod models;

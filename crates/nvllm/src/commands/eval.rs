@@ -1,0 +1,141 @@
+//! `nvllm eval`: how well a model predicts a text, and how far it is from another.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
+use nvllm_core::TokenId;
+use nvllm_engine::eval::{Evaluation, Windows, evaluate};
+use nvllm_engine::text::{EncodeOptions, SpecialText};
+use nvllm_engine::{Engine, LoadOptions, Model};
+use serde_json::{Value, json};
+
+use crate::flags::{ModelArgs, number};
+use crate::human::{bytes, count};
+use crate::output::{note, outln};
+use crate::progress::Progress;
+use crate::{backends, models};
+
+#[derive(Args)]
+#[command(
+    after_help = "A text is read in windows of --window tokens, --stride tokens apart; each token but the first is scored
+once, by the first window that holds it. KL is the mean Kullback-Leibler divergence of a token's
+distribution from the reference's, in nats; top-1 the share of tokens at whose place both find the
+same one most likely.
+
+Examples:
+  nvllm eval --text book.txt
+  nvllm eval -m Qwen/Qwen3-0.6B-GPTQ-Int4 --reference Qwen/Qwen3-0.6B --text book.txt --json"
+)]
+pub(crate) struct Eval {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// The text, a file in UTF-8.
+    #[arg(long, value_name = "FILE")]
+    pub text: PathBuf,
+    /// A model to compare with, of the same vocabulary: as --model; loaded by the same flags.
+    #[arg(long, value_name = "MODEL", value_parser = NonEmptyStringValueParser::new())]
+    pub reference: Option<String>,
+    /// Tokens of a window; 512, or the model's context if that is less, if not given.
+    #[arg(long, value_parser = number::positive)]
+    pub window: Option<usize>,
+    /// Tokens from one window's beginning to the next one's; half a window if not given.
+    #[arg(long, value_parser = number::positive)]
+    pub stride: Option<usize>,
+    /// Read the text's first tokens only, so many.
+    #[arg(long, value_name = "N", value_parser = number::positive)]
+    pub tokens: Option<usize>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Tokens of a window, if nobody says otherwise.
+const WINDOW: usize = 512;
+
+pub(super) fn run(args: &Eval) -> Result<()> {
+    let text = std::fs::read(&args.text).with_context(|| format!("--text {}", args.text.display()))?;
+    let text = String::from_utf8(text)
+        .map_err(|e| anyhow::anyhow!("--text {}: it is not UTF-8: {e}", args.text.display()))?;
+    let (engine, model) = start(args, args.model.model.as_deref())?;
+    let literal = EncodeOptions { add_special_tokens: false, special_text: SpecialText::Literal };
+    let mut ids: Vec<_> = model.tokenizer()?.encode(&text, literal)?.into_iter().map(TokenId).collect();
+    ids.truncate(args.tokens.unwrap_or(usize::MAX));
+    let reference = args.reference.as_deref().map(|name| start(args, Some(name))).transpose()?;
+    if let Some((_, other)) = &reference
+        && other.spec.vocab_size != model.spec.vocab_size
+    {
+        let (ours, its) = (model.spec.vocab_size, other.spec.vocab_size);
+        bail!("--reference: its vocabulary has {its} tokens, the model's {ours}: they cannot be compared");
+    }
+    let windows = windows(args, &model);
+    let bar = Progress::tokens("scoring");
+    let begin = Instant::now();
+    let mut shown = |done: usize, total: usize| bar.set(done as u64, total as u64);
+    let found = evaluate(&engine, reference.as_ref().map(|(engine, _)| engine), &ids, windows, &mut shown);
+    bar.end();
+    let found = found?;
+    let rate = found.tokens as f64 / begin.elapsed().as_secs_f64();
+    let loaded: usize = engine.info()?.weights.iter().map(nvllm_core::WeightInfo::bytes).sum();
+    if args.json {
+        outln!("{:#}", described(&model, &found, windows, (loaded, rate), text.len()))?;
+        return Ok(());
+    }
+    outln!("model       {}, {} in memory", model.name, bytes(loaded))?;
+    outln!("tokens      {}, windows of {} at a stride of {}", found.tokens, windows.len, windows.stride)?;
+    outln!("perplexity  {:.4}", found.perplexity())?;
+    if let Some(against) = found.against {
+        outln!("reference   {:.4}", against.nll.exp())?;
+        outln!("KL          {:.6} nats, {:.4} at most", against.mean_kl, against.largest_kl)?;
+        outln!("top-1       {:.2} % equal", 100.0 * against.top1)?;
+    }
+    note!("{} scored, {rate:.0} a second", count(found.tokens, "token"));
+    Ok(())
+}
+
+fn windows(args: &Eval, model: &Model) -> Windows {
+    let len = args.window.unwrap_or(WINDOW.min(model.spec.max_positions));
+    Windows { len, stride: args.stride.unwrap_or((len / 2).max(1)) }
+}
+
+/// An engine that hands out the logits of whole steps.
+fn start(args: &Eval, name: Option<&str>) -> Result<(Engine, std::sync::Arc<Model>)> {
+    let options = backends::load_options(&args.model.load, Some(1));
+    let step_tokens = options.max_num_batched_tokens.unwrap_or(WINDOW);
+    let options =
+        LoadOptions { max_num_batched_tokens: Some(step_tokens), max_num_logits: step_tokens, ..options };
+    let model = ModelArgs { model: name.map(str::to_owned), load: args.model.load.clone() };
+    models::start_with(&model, options)
+}
+
+fn described(
+    model: &Model,
+    found: &Evaluation,
+    windows: Windows,
+    (loaded, rate): (usize, f64),
+    text_bytes: usize,
+) -> Value {
+    let mut report = json!({
+        "model": model.name,
+        "weight_bytes": loaded,
+        "text_bytes": text_bytes,
+        "tokens": found.tokens,
+        "window": windows.len,
+        "stride": windows.stride,
+        "nll": found.nll,
+        "perplexity": found.perplexity(),
+        "tokens_per_second": rate,
+    });
+    if let Some(against) = found.against {
+        report["reference"] = json!({
+            "nll": against.nll,
+            "perplexity": against.nll.exp(),
+            "mean_kl": against.mean_kl,
+            "largest_kl": against.largest_kl,
+            "top1": against.top1,
+        });
+    }
+    report
+}
