@@ -12,8 +12,8 @@ pub enum Table {
     /// GGUF's non-linear 4-bit values (`kvalues_iq4nl` of ggml's `ggml-common.h`; `IQ4_NL` and
     /// `IQ4_XS`).
     Iq4Nl,
-    /// bitsandbytes' FP4: magnitudes within 1 in an order of its own, sign on top. All but 1/192 are
-    /// those of [`E2M1`](Self::E2M1) divided by 6.
+    /// bitsandbytes' FP4: magnitudes within 1 in an order of its own, sign on top; there is no -0.
+    /// All but 1/192 are those of [`E2M1`](Self::E2M1) divided by 6.
     BnbFp4,
 }
 
@@ -63,10 +63,10 @@ static IQ4_NL: [f32; 16] = [
 /// Divided by 12 in f32, as the package makes them.
 static BNB_FP4: [f32; 16] = {
     const TWELFTHS: [f32; 8] = [0.0, 0.0625, 8.0, 12.0, 4.0, 6.0, 2.0, 3.0];
-    let (mut values, mut code) = ([0.0; 16], 0);
+    let (mut values, mut code) = ([0.0; 16], 1);
     while code < 8 {
         values[code] = TWELFTHS[code] / 12.0;
-        values[code + 8] = -TWELFTHS[code] / 12.0;
+        values[code + 8] = -values[code];
         code += 1;
     }
     values
@@ -195,7 +195,11 @@ mod tests {
         let sizes: [f32; 8] = [0.0, 1.0 / 192.0, 2.0 / 3.0, 1.0, 1.0 / 3.0, 0.5, 1.0 / 6.0, 0.25];
         for (code, size) in sizes.into_iter().enumerate() {
             let values = Table::BnbFp4.values();
-            assert_eq!((values[code].to_bits(), values[code + 8].to_bits()), (size.to_bits(), (-size).to_bits()));
+            let negative = if code == 0 { 0.0_f32 } else { -size };
+            assert_eq!(
+                (values[code].to_bits(), values[code + 8].to_bits()),
+                (size.to_bits(), negative.to_bits())
+            );
         }
     }
 }

@@ -123,7 +123,8 @@ impl FourBits {
         let (n, k) = shape.ok_or_else(|| needed("shape"))?;
         let block = extent(json.get("blocksize")).ok_or_else(|| needed("blocksize"))?;
         if !k.is_multiple_of(block) {
-            let problem = format!("has {k} columns, which runs of {block} do not divide: they would cross rows");
+            let problem =
+                format!("has {k} columns, which runs of {block} do not divide: they would cross rows");
             return Err(module.bad(problem));
         }
         let nested = match json.get("nested_blocksize") {

@@ -73,11 +73,13 @@ mod tests {
 
     #[test]
     fn names_are_whole_modules_and_patterns_begin_at_the_start() {
-        let list = excluded(&json!({"ignore": ["lm_head", "model.layers.1", "re:.*mlp.gate$", "re:head"]})).unwrap();
+        let list =
+            excluded(&json!({"ignore": ["lm_head", "model.layers.1", "re:.*mlp.gate$", "re:head"]})).unwrap();
         for module in ["lm_head", "model.lm_head", "model.layers.1.mlp.up_proj", "model.layers.0.mlp.gate"] {
             assert!(list.contains(module), "{module}");
         }
-        for module in ["my_lm_head", "model.layers.10.mlp.up_proj", "model.layers.0.mlp.gate_proj", "a.head"] {
+        for module in ["my_lm_head", "model.layers.10.mlp.up_proj", "model.layers.0.mlp.gate_proj", "a.head"]
+        {
             assert!(!list.contains(module), "{module}");
         }
         let list = excluded(&json!({"dynamic": {"-:.*o_proj": {}}, "modules_to_not_convert": null})).unwrap();

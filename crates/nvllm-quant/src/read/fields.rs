@@ -22,10 +22,13 @@ impl<'a> Fields<'a> {
 
     /// The error that the field is not what is `supported`.
     pub(super) fn refuse(&self, field: &str, supported: &str) -> CoreError {
-        self.error(field, match self.get(field) {
-            Some(value) => format!("is {}; {supported}", shortened(value)),
-            None => format!("is missing; {supported}"),
-        })
+        self.error(
+            field,
+            match self.get(field) {
+                Some(value) => format!("is {}; {supported}", shortened(value)),
+                None => format!("is missing; {supported}"),
+            },
+        )
     }
 
     /// An error at the field.

@@ -76,8 +76,7 @@ impl Gptq {
 
     fn format(&self, parts: &Parts) -> WeightFormat {
         let code = if self.bits == 8 { Code::I8 } else { Code::U4 };
-        let format =
-            WeightFormat::scaled(code, parts.scales.scale_type(), [1, self.group], Offset::Int);
+        let format = WeightFormat::scaled(code, parts.scales.scale_type(), [1, self.group], Offset::Int);
         if parts.order.is_some() { format.permuted() } else { format }
     }
 
@@ -109,7 +108,11 @@ impl Gptq {
         let item = |row_of_words: usize, at: usize| {
             words[row_of_words * row + at / per_word] >> (at % per_word * self.bits)
         };
-        pack::pack((0..n).flat_map(|at| (0..groups).map(move |group| (group, at))).map(|(g, at)| item(g, at)), self.bits, groups)
+        pack::pack(
+            (0..n).flat_map(|at| (0..groups).map(move |group| (group, at))).map(|(g, at)| item(g, at)),
+            self.bits,
+            groups,
+        )
     }
 }
 

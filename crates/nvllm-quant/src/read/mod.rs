@@ -25,8 +25,8 @@ mod layout;
 mod module;
 mod repack;
 mod scaled;
-
-
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -80,14 +80,17 @@ impl Quantization {
             return Err(CoreError::config("quantization", format!("is how MLX says it; {SUPPORTED}")));
         }
         let named = |field: &'static str| Ok::<_, CoreError>(object(field)?.map(|map| (field, map)));
-        let Some((field, map)) = named("quantization_config")?.map_or_else(|| named("compression_config"), |it| Ok(Some(it)))?
+        let Some((field, map)) =
+            named("quantization_config")?.map_or_else(|| named("compression_config"), |it| Ok(Some(it)))?
         else {
             return Ok(None);
         };
         let fields = Fields::new(field, &map);
         let method = match fields.text("quant_method")? {
             None if field == "compression_config" => "compressed-tensors",
-            None if fields.flag("load_in_4bit", false)? || fields.flag("load_in_8bit", false)? => "bitsandbytes",
+            None if fields.flag("load_in_4bit", false)? || fields.flag("load_in_8bit", false)? => {
+                "bitsandbytes"
+            }
             method => method.unwrap_or_default(),
         };
         let layout: Box<dyn Layout> = match method {
@@ -112,10 +115,7 @@ impl Quantization {
 ///
 /// Errors as [`Quantization::of`] does, and with [`BadTensor`](CoreError::BadTensor) if a coded
 /// weight lacks a part, a part does not fit the others, or a part is of another scheme.
-pub fn weights(
-    config: &HfConfig,
-    checkpoint: impl Checkpoint + Send + Sync + 'static,
-) -> Result<Arranged> {
+pub fn weights(config: &HfConfig, checkpoint: impl Checkpoint + Send + Sync + 'static) -> Result<Arranged> {
     if let Some(quantization) = Quantization::of(config)? {
         return Ok(Arranged::new(Quantized::new(quantization, Arc::new(checkpoint))?));
     }
@@ -148,7 +148,8 @@ impl Quantized {
     fn new(quantization: Quantization, files: Arc<dyn Checkpoint + Send + Sync>) -> Result<Self> {
         let Quantization { layout, excluded } = quantization;
         let mut names: BTreeSet<_> = files.names().into_iter().collect();
-        let marks = |name: &String| layout.marks().iter().find_map(|mark| Some(name.strip_suffix(mark)?.to_owned()));
+        let marks =
+            |name: &String| layout.marks().iter().find_map(|mark| Some(name.strip_suffix(mark)?.to_owned()));
         let modules: BTreeSet<_> = names.iter().filter_map(marks).collect();
         let mut coded = BTreeMap::new();
         for name in &modules {
@@ -174,7 +175,9 @@ impl Quantized {
     }
 
     fn module<'a>(&'a self, name: &'a str) -> Option<Module<'a>> {
-        self.coded.contains_key(name).then(|| Module { name: &name[..name.len() - WEIGHT.len()], files: &*self.files })
+        self.coded
+            .contains_key(name)
+            .then(|| Module { name: &name[..name.len() - WEIGHT.len()], files: &*self.files })
     }
 }
 
@@ -188,7 +191,9 @@ fn refuse_leftover(name: &str, layout: &dyn Layout, files: &dyn Checkpoint) -> R
     }
     if is_marked(name) {
         let method = layout.name();
-        return bad(format!("is no part of a weight as {method} codes it; one scheme in a checkpoint is supported"));
+        return bad(format!(
+            "is no part of a weight as {method} codes it; one scheme in a checkpoint is supported"
+        ));
     }
     let Some(module) = name.strip_suffix(WEIGHT) else { return Ok(()) };
     match files.raw(name)?.dtype.as_str() {

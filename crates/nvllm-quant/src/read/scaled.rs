@@ -64,8 +64,7 @@ pub(super) struct Scaled {
 impl Scaled {
     /// Scales of groups stay as they are; the others are few, and f32 for all kernels.
     fn format(&self, scales: &Part) -> WeightFormat {
-        let kind =
-            if matches!(self.blocks, Blocks::Group(_)) { scales.scale_type() } else { ScaleType::F32 };
+        let kind = if matches!(self.blocks, Blocks::Group(_)) { scales.scale_type() } else { ScaleType::F32 };
         let offset = if self.asymmetric { Offset::Int } else { Offset::None };
         WeightFormat { act: self.act, ..WeightFormat::scaled(self.code, kind, self.blocks.extents(), offset) }
     }

@@ -58,7 +58,9 @@ impl Packed {
         let scales = self.blocks.check(module.part(".weight_scale")?.floats()?, [n, k])?;
         let g_idx = module.find(".weight_g_idx")?;
         if self.act_order && g_idx.is_none() {
-            return Err(module.bad("has its columns in another order (`actorder`) and no `weight_g_idx` to tell it"));
+            return Err(
+                module.bad("has its columns in another order (`actorder`) and no `weight_g_idx` to tell it")
+            );
         }
         let g_idx = g_idx.map(|part| part.words()?.shaped(&[k], "a group for each column")).transpose()?;
         // The package fills with -1 what it has not been told.
@@ -71,8 +73,7 @@ impl Packed {
         let (code, symmetric) =
             if self.bits == 8 { (Code::I8, Offset::None) } else { (Code::U4, Offset::Midpoint) };
         let offset = if self.asymmetric { Offset::Int } else { symmetric };
-        let format =
-            WeightFormat::scaled(code, parts.scales.scale_type(), [1, self.group()], offset);
+        let format = WeightFormat::scaled(code, parts.scales.scale_type(), [1, self.group()], offset);
         WeightFormat { act: self.act, permuted: parts.order.is_some(), ..format }
     }
 
@@ -86,7 +87,9 @@ impl Packed {
         match &parts.order {
             Some(order) => repack::reordered(&codes, self.bits, held, order),
             None if held == needed => codes.into(),
-            None => codes.chunks_exact(held).flat_map(|row| &row[..needed]).copied().collect::<Vec<_>>().into(),
+            None => {
+                codes.chunks_exact(held).flat_map(|row| &row[..needed]).copied().collect::<Vec<_>>().into()
+            }
         }
     }
 
@@ -104,7 +107,12 @@ impl Packed {
             let part = self.blocks.check(part.typed(&[("I8", 1)])?, [n, k])?;
             let values = part.raw.bytes.iter().map(|&byte| i32::from(byte as i8));
             if let Some(value) = values.clone().find(|value| !(-middle..middle).contains(value)) {
-                return Err(part.bad(format!("has {value}; {} bits hold {} to {}", self.bits, -middle, middle - 1)));
+                return Err(part.bad(format!(
+                    "has {value}; {} bits hold {} to {}",
+                    self.bits,
+                    -middle,
+                    middle - 1
+                )));
             }
             return Ok(pack::pack(values.map(|value| (value + shift) as u32), self.bits, groups));
         }

@@ -1,7 +1,7 @@
 //! The configuration of compressed-tensors: one scheme for all layers.
 
-use nvllm_core::weight::{ActQuant, Code};
 use nvllm_core::Result;
+use nvllm_core::weight::{ActQuant, Code};
 use serde_json::Value;
 
 use super::super::fields::Fields;
@@ -48,7 +48,8 @@ impl<'a> Scheme<'a> {
             Some("int-quantized" | "float-quantized" | "naive-quantized") => Format::InPlace,
             Some("pack-quantized") => Format::Packed,
             _ => {
-                let known = "int-quantized, float-quantized, naive-quantized and pack-quantized are supported";
+                let known =
+                    "int-quantized, float-quantized, naive-quantized and pack-quantized are supported";
                 return Err(owner.refuse("format", known));
             }
         };
@@ -147,9 +148,7 @@ fn blocks(fields: &Fields<'_>, float: bool) -> Result<Blocks> {
             _ => Err(fields.refuse("group_size", "multiples of 8, and -1 for a channel, are supported")),
         },
         Some("block") if float && is_128(fields.get("block_structure")) => Ok(Blocks::Block([128, 128])),
-        Some("block") if float => {
-            Err(fields.refuse("block_structure", "blocks of [128, 128] are supported"))
-        }
+        Some("block") if float => Err(fields.refuse("block_structure", "blocks of [128, 128] are supported")),
         _ => {
             let known = if float { "tensor, channel and block" } else { "tensor, channel and group" };
             Err(fields.refuse("strategy", &format!("{known} are supported")))
