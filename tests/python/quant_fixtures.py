@@ -64,7 +64,6 @@ def gptqmodel(source, out, awq=False, **settings):
     """Quantises by GPTQ or AWQ on drawn tokens, and loads the result again."""
     import gptqmodel
     from gptqmodel.quantization.config import AWQConfig, GPTQConfig
-    from gptqmodel.quantization.awq.utils.packing_utils import dequantize_gemm
 
     torch.manual_seed(0)
     rows = [torch.randint(0, 120, (1, 64)) for _ in range(16)]
@@ -76,18 +75,25 @@ def gptqmodel(source, out, awq=False, **settings):
     # A folder of the machine that wrote it.
     saved["quantization_config"]["meta"].pop("offload_to_disk_path", None)
     (out / "config.json").write_text(json.dumps(saved, indent=2) + "\n")
+    return gptqmodel_values(out, settings["group_size"], awq), f"gptqmodel {gptqmodel.__version__}"
+
+
+def gptqmodel_values(out, group_size, awq):
+    """What the package makes of the file, with the scales in f32: it would round them to the dtype that it picks for activations."""
+    import gptqmodel
+    from gptqmodel.quantization.awq.utils.packing_utils import dequantize_gemm
+
     values, tensors = {}, safetensors.torch.load_file(out / "model.safetensors")
     if awq:
         for name in [name[: -len(".qweight")] for name in tensors if name.endswith(".qweight")]:
-            parts = [tensors[f"{name}.{part}"] for part in ("qweight", "qzeros", "scales")]
-            parts[2] = parts[2].float()
-            values[f"{name}.weight"] = dequantize_gemm(*parts, 4, settings["group_size"]).T
-        return values, f"gptqmodel {gptqmodel.__version__}"
+            qweight, qzeros, scales = (tensors[f"{name}.{part}"] for part in ("qweight", "qzeros", "scales"))
+            values[f"{name}.weight"] = dequantize_gemm(qweight, qzeros, scales.float(), 4, group_size).T
+        return values
     loaded = gptqmodel.GPTQModel.load(str(out), device="cpu", backend=gptqmodel.BACKEND.GPTQ_TORCH)
     for name, module in linears(loaded.model).items():
-        module.scales = module.scales.float()
+        module.scales = tensors[f"{name}.scales"].float()
         values[f"{name}.weight"] = module.dequantize_weight().T
-    return values, f"gptqmodel {gptqmodel.__version__}"
+    return values
 
 
 def bitsandbytes(source, out, **settings):
