@@ -5,9 +5,9 @@
 
 use std::path::Path;
 
-use nvllm_core::weight::{Arranged, DenseSource, Safetensors};
+use nvllm_core::weight::{Arranged, Safetensors};
 use nvllm_core::{DType, HfConfig, ModelSpec, WeightSource as _};
-use serde_json::Value;
+use nvllm_quant::read::{self, Quantization};
 
 use crate::hub::{ModelFiles, Weights};
 use crate::{EngineError, Result, registry};
@@ -36,12 +36,7 @@ impl Checkpoint {
             Weights::Unindexed(paths) => Safetensors::open_files(&files.dir, paths),
             _ => Safetensors::open(&files.dir),
         };
-        let source = Arranged::new(DenseSource::new(source.map_err(located)?));
-        let packed = |name: &String| PACKED.iter().any(|end| name.ends_with(end));
-        if let Some(name) = source.names().into_iter().find(packed) {
-            let path = files.weights.paths()[0].clone();
-            return Err(EngineError::Quantized { path, method: format!("it holds {name}") });
-        }
+        let source = read::weights(&config, source.map_err(located)?).map_err(located)?;
         Self::new(config, spec, source).map_err(|e| match e {
             EngineError::Core(cause) => located(cause),
             other => other,
@@ -52,6 +47,7 @@ impl Checkpoint {
     pub(crate) fn new(config: HfConfig, spec: ModelSpec, mut source: Arranged) -> Result<Self> {
         let mut remarks: Vec<_> = attn_factor(&config).into_iter().collect();
         source.adapt(&spec)?;
+        drop_zero_biases(&spec, &mut source)?;
         let tied = config.flag_or(TIED, false)?;
         if tied && !source.contains(TABLE) {
             source.rename(HEAD, TABLE);
@@ -91,22 +87,38 @@ impl Checkpoint {
     }
 
     /// The dtype that config.json names, else that of most of the weights. Coded ones count as
-    /// bf16, since no kernel computes with codes: they are expanded, and bf16 takes the fewest
-    /// bytes of the dense dtypes.
+    /// bf16: where they are expanded it takes the fewest bytes. Where there are any, f16 in
+    /// config.json counts as bf16 too: it was the dtype of the kernels that the writer had in mind,
+    /// and says nothing of values that are codes.
     pub(crate) fn dtype(&self) -> nvllm_core::Result<DType> {
-        if let Some(dtype) = self.config.dtype()? {
-            return Ok(dtype);
-        }
         let mut sizes = [DType::F32, DType::F16, DType::Bf16].map(|dtype| (0, dtype));
+        let mut coded = false;
         for part in self.spec.weights.iter().flat_map(|weight| &weight.parts) {
             let tensor = self.source.info(&part.source)?;
+            coded |= tensor.format.plain().is_none();
             let of = |dtype| tensor.format.plain().unwrap_or(DType::Bf16) == dtype;
             if let Some((size, _)) = sizes.iter_mut().find(|(_, dtype)| of(*dtype)) {
                 *size += tensor.bytes();
             }
         }
-        Ok(sizes.into_iter().max_by_key(|(size, _)| *size).map_or(DType::Bf16, |(_, dtype)| dtype))
+        match self.config.dtype()? {
+            Some(DType::F16) if coded => Ok(DType::Bf16),
+            Some(dtype) => Ok(dtype),
+            None => {
+                Ok(sizes.into_iter().max_by_key(|(size, _)| *size).map_or(DType::Bf16, |(_, dtype)| dtype))
+            }
+        }
     }
+}
+
+/// Drops biases of zeros that the model does not have: writers of GPTQ once gave every layer one.
+fn drop_zero_biases(spec: &ModelSpec, source: &mut Arranged) -> nvllm_core::Result<()> {
+    for name in spec.extra_tensors(source).into_iter().filter(|name| name.ends_with(".bias")) {
+        if source.tensor(&name)?.codes.iter().all(|&byte| byte == 0) {
+            source.remove(&name);
+        }
+    }
+    Ok(())
 }
 
 /// A line on tensors that nothing reads.
@@ -126,17 +138,6 @@ fn attn_factor(config: &HfConfig) -> Option<String> {
     Some(format!("`{field}.attn_factor` is applied, as vLLM does; transformers ignores it"))
 }
 
-/// Ends of the names of tensors that only quantised checkpoints have (GPTQ and AWQ, FP8,
-/// compressed-tensors, bitsandbytes).
-const PACKED: [&str; 6] = [
-    ".qweight",
-    ".weight_scale",
-    ".weight_scale_inv",
-    ".weight_packed",
-    ".weight.absmax",
-    ".weight.quant_map",
-];
-
 /// The file's bytes.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).map_err(|cause| EngineError::ReadFile { path: path.to_path_buf(), cause })
@@ -150,28 +151,7 @@ pub(crate) fn read_config(path: &Path, dir: &Path) -> Result<(HfConfig, ModelSpe
         EngineError::Core(source) => located(source),
         other => other,
     })?;
-    if let Some(method) = quantization(&config) {
-        return Err(EngineError::Quantized { path: path.to_path_buf(), method });
-    }
+    Quantization::of(&config).map_err(located)?;
     let spec = (family.build)(&config).map_err(located)?;
     Ok((config, spec))
-}
-
-/// How config.json says that the weights are quantised.
-fn quantization(config: &HfConfig) -> Option<String> {
-    let object = |field: &str| config.get(field).and_then(Value::as_object).filter(|map| !map.is_empty());
-    // MLX has a field of its own and repeats it under the common name; compressed-tensors had one.
-    let (map, default) = (object("quantization").map(|map| (map, "MLX")))
-        .or_else(|| object("quantization_config").map(|map| (map, "quantization_config")))
-        .or_else(|| object("compression_config").map(|map| (map, "compressed-tensors")))?;
-    let mut method = map.get("quant_method").and_then(Value::as_str).unwrap_or(default).to_owned();
-    for detail in ["format", "quant_algo", "fmt"] {
-        if let Some(detail) = map.get(detail).and_then(Value::as_str) {
-            method += &format!(", {detail}");
-        }
-    }
-    if let Some(bits) = map.get("bits").and_then(Value::as_u64) {
-        method += &format!(", {bits} bits");
-    }
-    Some(method)
 }

@@ -118,18 +118,6 @@ pub enum EngineError {
         problem: String,
     },
 
-    /// A checkpoint whose weights are quantised.
-    #[error(
-        "{}: the checkpoint is quantised ({method}), which is not supported yet; take the original, in bf16, f16 or f32",
-        path.display()
-    )]
-    Quantized {
-        /// The file that says so.
-        path: PathBuf,
-        /// How, as the file calls it.
-        method: String,
-    },
-
     /// What should be removed from the cache is not in it.
     #[error("{model} is not in the cache at {}: {problem}", cache_dir.display())]
     NothingToRemove {
@@ -439,7 +427,6 @@ mod tests {
                 problem: text("no ref"),
             },
             EngineError::WrongFile { path: "/m/model.safetensors".into(), problem: text("is a web page") },
-            EngineError::Quantized { path: "/m/config.json".into(), method: text("awq") },
             EngineError::NothingToRemove {
                 model: text("o/n"),
                 cache_dir: "/cache".into(),
@@ -494,7 +481,7 @@ mod tests {
             EngineError::Backend { .. } => 23,
             EngineError::Stopped { .. } => 24,
             EngineError::WrongFile { .. } => 25,
-            EngineError::Quantized { .. } => 26,
+            EngineError::WriteFile { .. } => 26,
             EngineError::NothingToRemove { .. } => 27,
             EngineError::RemoveFile { .. } => 28,
             EngineError::CacheInUse { .. } => 29,
@@ -504,13 +491,12 @@ mod tests {
             EngineError::Generation { .. } => 33,
             EngineError::BadProxy => 34,
             EngineError::RequestField { .. } => 35,
-            EngineError::WriteFile { .. } => 36,
         }
     }
 
     #[test]
     fn a_message_is_whole_and_says_nothing_twice() {
-        let mut seen = [false; 37];
+        let mut seen = [false; 36];
         for error in of_files().into_iter().chain(of_hub_and_device()) {
             seen[number(&error)] = true;
             assert!(error.source().is_none(), "{error}");
@@ -520,6 +506,6 @@ mod tests {
                 assert!(text.matches(cause).count() <= 1, "{text}");
             }
         }
-        assert_eq!(seen, [true; 37]);
+        assert_eq!(seen, [true; 36]);
     }
 }

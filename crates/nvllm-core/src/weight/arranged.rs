@@ -55,6 +55,11 @@ impl Arranged {
         }
     }
 
+    /// Takes a tensor out, if there is one of that name.
+    pub fn remove(&mut self, name: &str) {
+        self.places.remove(name);
+    }
+
     fn find(&self, name: &str) -> Result<&Place> {
         let missing = || CoreError::MissingTensor { name: name.into(), place: self.describe() };
         self.places.get(name).ok_or_else(missing)

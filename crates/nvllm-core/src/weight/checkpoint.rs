@@ -1,5 +1,7 @@
 //! A checkpoint as its files have it, before anybody says what it means.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::Result;
@@ -26,4 +28,18 @@ pub trait Checkpoint {
     /// One tensor; none of its bytes are looked at. Errors with
     /// [`MissingTensor`](crate::CoreError::MissingTensor) if there is none of that name.
     fn raw(&self, name: &str) -> Result<RawTensor>;
+}
+
+impl<C: Checkpoint + ?Sized> Checkpoint for Arc<C> {
+    fn describe(&self) -> String {
+        (**self).describe()
+    }
+
+    fn names(&self) -> Vec<String> {
+        (**self).names()
+    }
+
+    fn raw(&self, name: &str) -> Result<RawTensor> {
+        (**self).raw(name)
+    }
 }

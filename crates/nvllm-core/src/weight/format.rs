@@ -189,6 +189,13 @@ impl WeightFormat {
         }
     }
 
+    /// The blocks of one level of scales, and the same format in groups of 128 columns.
+    fn in_groups_of_128(&self) -> Option<([usize; 2], Self)> {
+        let scales = self.scales.filter(|scales| scales.second.is_none())?;
+        let usual = Scales { block: [1, 128], ..scales };
+        Some((scales.block, Self { scales: Some(usual), ..*self }))
+    }
+
     /// Why there is no such format, if there is none.
     pub fn fault(&self) -> Option<&'static str> {
         if let Some(act) = self.act
@@ -227,13 +234,23 @@ impl WeightFormat {
 }
 
 impl std::fmt::Display for WeightFormat {
-    /// `bf16`, or the name among [`PUBLIC`](super::PUBLIC) formats, else every part of it.
+    /// `bf16`, or the name among [`PUBLIC`](super::PUBLIC) formats, with its groups if they are
+    /// others than there; else every part of it.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if let Some(dtype) = self.plain() {
             return write!(f, "{dtype}");
         }
-        if let Some((name, _)) = super::PUBLIC.iter().find(|(_, format)| format == self) {
+        let public = |format: &Self| super::PUBLIC.iter().find(|(_, public)| public == format);
+        if let Some((name, _)) = public(self) {
             return f.write_str(name);
+        }
+        if let Some(([1, group], usual)) = self.in_groups_of_128() {
+            if let Some((name, _)) = public(&usual) {
+                return write!(f, "{name} in groups of {}", Extent(group));
+            }
+            if let Some((name, _)) = public(&Self { permuted: false, ..usual }) {
+                return write!(f, "{name} in groups of {}, permuted columns", Extent(group));
+            }
         }
         write!(f, "{:?} codes", self.code)?;
         if let Some(Scales { kind, block, second }) = self.scales {
@@ -260,7 +277,15 @@ struct Extents([usize; 2]);
 
 impl std::fmt::Display for Extents {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let text = self.0.map(|extent| if extent == WHOLE { "all".into() } else { extent.to_string() });
-        write!(f, "{} x {}", text[0], text[1])
+        write!(f, "{} x {}", Extent(self.0[0]), Extent(self.0[1]))
+    }
+}
+
+/// `128`, `all`.
+struct Extent(usize);
+
+impl std::fmt::Display for Extent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.0 == WHOLE { f.write_str("all") } else { write!(f, "{}", self.0) }
     }
 }

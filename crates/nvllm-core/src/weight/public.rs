@@ -3,8 +3,12 @@
 //! | format | codes | scales | offsets | beside | source |
 //! |---|---|---|---|---|---|
 //! | NF4 | `Lut4(Nf4)` | f32, 1 x 64 | | | Dettmers et al. 2023, arXiv 2305.14314 |
+//! | FP4 of bitsandbytes | `Lut4(BnbFp4)` | f32, 1 x 64 | | | bitsandbytes, `functional.py` |
 //! | GPTQ | `U4` | f16, 1 x group | `Int` | column order if act-order | Frantar et al. 2022, arXiv 2210.17323 |
 //! | AWQ | `U4` | f16, 1 x group | `Int` | | Lin et al. 2023, arXiv 2306.00978 |
+//! | W4A16 | `U4` | bf16, 1 x group | `Midpoint`, or `Int` if asymmetric | column order if act-order | compressed-tensors, `pack_quantized` |
+//! | W8A16 | `I8` | bf16, 1 x group | `Int` if asymmetric | | the same |
+//! | INT8 a channel | `I8` | f32, 1 x all | | | Dettmers et al. 2022, arXiv 2208.07339 |
 //! | FP8 in 128 x 128 | `E4M3` | f32, 128 x 128 | | inputs in FP8, groups of 128 | DeepSeek-AI 2024, arXiv 2412.19437 |
 //! | FP8 a channel | `E4M3` | f32, 1 x all | | inputs in FP8 a token | Micikevicius et al. 2022, arXiv 2209.05433 |
 //! | FP8 a tensor | `E4M3` | f32, all x all | | inputs in FP8: a token, or static | the same |
@@ -29,8 +33,14 @@
 use super::{ActQuant, Code, Offset, ScaleType, Table, WHOLE, WeightFormat};
 
 /// Public formats by name, those that the module's table lists, with groups of 128 columns.
-pub const PUBLIC: [(&str, WeightFormat); 21] = [
+pub const PUBLIC: [(&str, WeightFormat); 27] = [
     ("nf4", scaled(Code::Lut4(Table::Nf4), ScaleType::F32, [1, 64])),
+    ("fp4", scaled(Code::Lut4(Table::BnbFp4), ScaleType::F32, [1, 64])),
+    ("w4a16", offset(Code::U4, ScaleType::Bf16, [1, 128], Offset::Midpoint)),
+    ("w4a16 asymmetric", offset(Code::U4, ScaleType::Bf16, [1, 128], Offset::Int)),
+    ("w8a16", scaled(Code::I8, ScaleType::Bf16, [1, 128])),
+    ("w8a16 asymmetric", offset(Code::I8, ScaleType::Bf16, [1, 128], Offset::Int)),
+    ("int8 channel", scaled(Code::I8, ScaleType::F32, [1, WHOLE])),
     ("gptq or awq", offset(Code::U4, ScaleType::F16, [1, 128], Offset::Int)),
     ("gptq act-order", offset(Code::U4, ScaleType::F16, [1, 128], Offset::Int).permuted()),
     ("gptq 8 bits", offset(Code::I8, ScaleType::F16, [1, 128], Offset::Int)),

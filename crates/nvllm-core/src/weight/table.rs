@@ -12,11 +12,14 @@ pub enum Table {
     /// GGUF's non-linear 4-bit values (`kvalues_iq4nl` of ggml's `ggml-common.h`; `IQ4_NL` and
     /// `IQ4_XS`).
     Iq4Nl,
+    /// bitsandbytes' FP4: magnitudes within 1 in an order of its own, sign on top; there is no -0.
+    /// All but 1/192 are those of [`E2M1`](Self::E2M1) divided by 6.
+    BnbFp4,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 3] = [Self::Nf4, Self::E2M1, Self::Iq4Nl];
+    pub const ALL: [Self; 4] = [Self::Nf4, Self::E2M1, Self::Iq4Nl, Self::BnbFp4];
 
     /// The value of each code.
     pub const fn values(self) -> &'static [f32; 16] {
@@ -24,6 +27,7 @@ impl Table {
             Self::Nf4 => &NF4,
             Self::E2M1 => &E2M1,
             Self::Iq4Nl => &IQ4_NL,
+            Self::BnbFp4 => &BNB_FP4,
         }
     }
 }
@@ -55,6 +59,18 @@ static E2M1: [f32; 16] =
 static IQ4_NL: [f32; 16] = [
     -127.0, -104.0, -83.0, -65.0, -49.0, -35.0, -22.0, -10.0, 1.0, 13.0, 25.0, 38.0, 53.0, 69.0, 89.0, 113.0,
 ];
+
+/// Divided by 12 in f32, as the package makes them.
+static BNB_FP4: [f32; 16] = {
+    const TWELFTHS: [f32; 8] = [0.0, 0.0625, 8.0, 12.0, 4.0, 6.0, 2.0, 3.0];
+    let (mut values, mut code) = ([0.0; 16], 1);
+    while code < 8 {
+        values[code] = TWELFTHS[code] / 12.0;
+        values[code + 8] = -values[code];
+        code += 1;
+    }
+    values
+};
 
 /// The largest E4M3 value.
 pub const E4M3_MAX: f32 = 448.0;
@@ -176,5 +192,14 @@ mod tests {
             assert_eq!(value, if code < 8 { size } else { -size });
         }
         assert_eq!((Table::Nf4.values()[7], Table::Iq4Nl.values()[8]), (0.0, 1.0));
+        let sizes: [f32; 8] = [0.0, 1.0 / 192.0, 2.0 / 3.0, 1.0, 1.0 / 3.0, 0.5, 1.0 / 6.0, 0.25];
+        for (code, size) in sizes.into_iter().enumerate() {
+            let values = Table::BnbFp4.values();
+            let negative = if code == 0 { 0.0_f32 } else { -size };
+            assert_eq!(
+                (values[code].to_bits(), values[code + 8].to_bits()),
+                (size.to_bits(), negative.to_bits())
+            );
+        }
     }
 }

@@ -184,7 +184,7 @@ proptest! {
 
     #[test]
     fn a_dequantised_value_is_its_formula(
-        which in 0..25_usize, n in 1..9_usize, k in prop_oneof![1..70_usize, 250..530_usize], seed: u64,
+        which in 0..PUBLIC.len() + 4, n in 1..9_usize, k in prop_oneof![1..70_usize, 250..530_usize], seed: u64,
     ) {
         let items = Items::draw(formats()[which], [n, k], seed);
         let tensor = items.tensor();
@@ -294,6 +294,8 @@ fn values_by_hand() {
     assert_eq!(q6_k, [-1.0]);
     let nf4 = one_row(public("nf4"), [&[0xf0], &2_f32.to_le_bytes(), &[], &[], &[]], 2);
     assert_eq!(nf4, [-2.0, 2.0]);
+    let fp4 = one_row(public("fp4"), [&[0xb4], &3_f32.to_le_bytes(), &[], &[], &[]], 2);
+    assert_eq!(fp4, [1.0, -3.0]);
     let mxfp4 = one_row(public("mxfp4"), [&[0xf3], &[129], &[], &[], &[]], 2);
     assert_eq!(mxfp4, [6.0, -24.0]);
     // E2M1 times E4M3 times f32: 6 * 1.5 * 0.5.
@@ -331,6 +333,10 @@ fn formats_are_keys_with_names() {
         assert_eq!(format.plain(), None);
     }
     assert_eq!(WeightFormat::dense(DType::Bf16).to_string(), "bf16");
+    let of = WeightFormat::scaled;
+    assert_eq!(of(Code::U4, ScaleType::F16, [1, 32], Offset::Int).to_string(), "gptq or awq in groups of 32");
+    let rows = of(Code::U4, ScaleType::Bf16, [1, WHOLE], Offset::Midpoint).permuted();
+    assert_eq!(rows.to_string(), "w4a16 in groups of all, permuted columns");
     let other = WeightFormat::scaled(Code::U5, ScaleType::U6, [1, 64], Offset::Float)
         .under(ScaleType::F16, [1, WHOLE]);
     let text = "U5 codes, U6 scales of 1 x 64 under F16 scales of 1 x all, Float offsets, permuted columns, inputs in int8 a token";

@@ -232,8 +232,8 @@ fn models_that_cannot_be_run_are_refused_before_their_weights_come() {
     for (change, words) in [
         (r#"{"architectures": ["GPT2LMHeadModel"]}"#, &["GPT2LMHeadModel", "Qwen3ForCausalLM"][..]),
         (
-            r#"{"architectures": ["Qwen3ForCausalLM"], "quantization_config": {"quant_method": "awq", "bits": 4}}"#,
-            &["quantised (awq, 4 bits)"],
+            r#"{"architectures": ["Qwen3ForCausalLM"], "quantization_config": {"quant_method": "awq", "bits": 3}}"#,
+            &["`quantization_config.bits` is 3; 4 is supported"],
         ),
     ] {
         let mock = MockHub::start();

@@ -268,18 +268,21 @@ fn stand_ins_for_files_and_quantised_checkpoints_are_named() {
     let config = std::fs::read(repo("models/nvllm-tiny/config.json")).unwrap();
     let mut config: Value = serde_json::from_slice(&config).unwrap();
     for (field, value, words) in [
-        ("quantization_config", json!({"quant_method": "gptq", "bits": 4}), "quantised (gptq, 4 bits)"),
-        ("quantization_config", json!({"quant_method": "fp8", "fmt": "e4m3"}), "quantised (fp8, e4m3)"),
         (
             "quantization_config",
-            json!({"quant_method": "bitsandbytes", "load_in_4bit": true}),
-            "quantised (bitsandbytes)",
+            json!({"quant_method": "gptq", "bits": 3}),
+            "`quantization_config.bits` is 3; 4 and 8 are",
         ),
-        ("quantization", json!({"group_size": 64, "bits": 4}), "quantised (MLX, 4 bits)"),
+        (
+            "quantization_config",
+            json!({"quant_method": "hqq"}),
+            "quant_method` is \"hqq\"; gptq (4 and 8 bits), awq (gemm),",
+        ),
+        ("quantization", json!({"group_size": 64, "bits": 4}), "`quantization` is how MLX says it; gptq"),
     ] {
         config[field] = value;
         let dir = demo_with(&[("config.json", &config.to_string())]);
-        refuses(&["info", dir.path().to_str().unwrap()], &["config.json: the checkpoint is ", words]);
+        refuses(&["info", dir.path().to_str().unwrap()], &["config.json: ", words]);
     }
     // Where config.json is silent the tensors tell.
     let dir = demo_with(&[]);
@@ -289,7 +292,10 @@ fn stand_ins_for_files_and_quantised_checkpoints_are_named() {
     std::fs::write(dir.path().join("model.safetensors"), bytes).unwrap();
     refuses(
         &["info", dir.path().to_str().unwrap()],
-        &["is quantised (it holds model.layers.0.mlp.up_proj.qweight)"],
+        &[
+            "`quantization_config` is missing",
+            "`model.layers.0.mlp.up_proj.qweight` is a part of a quantised weight",
+        ],
     );
 }
 

@@ -1,0 +1,78 @@
+//! compressed-tensors: int8 and FP8 weights as they are, and 4- and 8-bit ones in words.
+//!
+//! | format | tensors |
+//! |---|---|
+//! | `int-quantized`, `float-quantized`, `naive-quantized` | those of `scaled.rs` |
+//! | `pack-quantized` | those of `packed.rs` |
+
+mod packed;
+mod scheme;
+
+use nvllm_core::Result;
+
+use super::fields::Fields;
+use super::layout::Layout;
+use super::module::Module;
+use super::scaled::{Blocks, Scaled};
+use packed::Packed;
+use scheme::Scheme;
+
+/// The layout that a config names.
+pub(super) fn parse(fields: &Fields<'_>) -> Result<Box<dyn Layout>> {
+    let scheme = Scheme::parse(fields)?;
+    let (weights, format) = (&scheme.weights, scheme.format);
+    let Scheme { code, act, .. } = scheme;
+    let Some(bits) = weights.packed_bits(format)? else {
+        let (blocks, asymmetric) = (weights.blocks, weights.asymmetric);
+        let scale = &[".weight_scale"];
+        return Ok(Box::new(InPlace(Scaled { code, blocks, act, scale, asymmetric })));
+    };
+    Ok(Box::new(Packed {
+        bits,
+        blocks: weights.blocks,
+        asymmetric: weights.asymmetric,
+        act_order: weights.act_order,
+        act,
+    }))
+}
+
+/// Codes of 8 bits, one a byte.
+#[derive(Debug)]
+struct InPlace(Scaled);
+
+/// Tensors of a module that say something of its inputs, its output, or of keys and values.
+const BESIDE: [&str; 5] =
+    [".input_scale", ".input_zero_point", ".output_scale", ".output_zero_point", ".weight_g_idx"];
+
+impl Layout for InPlace {
+    fn name(&self) -> &'static str {
+        "compressed-tensors"
+    }
+
+    fn marks(&self) -> &'static [&'static str] {
+        self.0.scale
+    }
+
+    fn parts(&self) -> &'static [&'static str] {
+        const PARTS: [&str; 8] = [
+            ".weight",
+            ".weight_scale",
+            super::scaled::ZERO_POINT,
+            BESIDE[0],
+            BESIDE[1],
+            BESIDE[2],
+            BESIDE[3],
+            BESIDE[4],
+        ];
+        &PARTS
+    }
+
+    fn info(&self, module: &Module<'_>) -> Result<nvllm_core::weight::TensorInfo> {
+        super::scaled::refuse_zero_point(module, ".input_zero_point")?;
+        self.0.info(module)
+    }
+
+    fn tensor(&self, module: &Module<'_>) -> Result<nvllm_core::CanonicalTensor> {
+        self.0.tensor(module)
+    }
+}
