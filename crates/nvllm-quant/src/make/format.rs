@@ -127,25 +127,22 @@ fn stored(kind: ScaleType, most: f32, end: f32, reach: f32) -> f32 {
     if scale == 0.0 || most <= reach * scale { scale } else { next_up(kind, scale) }
 }
 
-/// The nearest value of a 16-bit type, or `x`.
+/// The nearest value of the type. f32 scales are values of bf16: readers that hold scales in the
+/// activations' type then hold the same, and a step is hardly larger for it.
 fn round(kind: ScaleType, x: f32) -> f32 {
-    match kind {
-        ScaleType::F16 => f16::from_f32(x).to_f32(),
-        ScaleType::Bf16 => bf16::from_f32(x).to_f32(),
-        _ => x,
-    }
+    if kind == ScaleType::F16 { f16::from_f32(x).to_f32() } else { bf16::from_f32(x).to_f32() }
 }
 
 /// The next larger value of the type; `x` is one of it, and above 0.
 fn next_up(kind: ScaleType, x: f32) -> f32 {
-    match kind {
-        ScaleType::F16 => f16::from_bits(f16::from_f32(x).to_bits() + 1).to_f32(),
-        ScaleType::Bf16 => bf16::from_bits(bf16::from_f32(x).to_bits() + 1).to_f32(),
-        _ => x.next_up(),
+    if kind == ScaleType::F16 {
+        f16::from_bits(f16::from_f32(x).to_bits() + 1).to_f32()
+    } else {
+        bf16::from_bits(bf16::from_f32(x).to_bits() + 1).to_f32()
     }
 }
 
-/// Appends a scale, which is one of `kind`, as it is stored.
+/// Writes a scale, which is one of `kind`, as it is stored.
 pub(super) fn put_scale(kind: ScaleType, scale: f32, out: &mut [u8]) {
     match kind {
         ScaleType::F16 => out.copy_from_slice(&f16::from_f32(scale).to_le_bytes()),

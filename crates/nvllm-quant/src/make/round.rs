@@ -1,73 +1,52 @@
 //! Round to nearest: each row alone, so that rows of a tensor are what they are in any part of it.
 
+use std::sync::Mutex;
+
 use bytes::Bytes;
 use half::{bf16, f16};
-use nvllm_core::weight::{Code, Scales, WHOLE};
-use nvllm_core::{CanonicalTensor, CoreError, DType, Result};
+use nvllm_core::{CanonicalTensor, Code, DType, Result};
 
-use super::Format;
 use super::format::put_scale;
+use super::rows::{RowShape, checked, not_finite};
+use super::{Format, parallel};
 
 /// The dense tensor `tensor` in `format`, each element the nearest of its block's values.
 ///
 /// Errors, calling the tensor `name`, if it is not dense or holds NaN or infinity.
 pub fn quantize(name: &str, tensor: &CanonicalTensor, format: Format) -> Result<CanonicalTensor> {
-    let bad = |problem: String| CoreError::BadTensor { name: name.into(), problem };
-    let Some(dtype) = tensor.format.plain() else {
-        return Err(bad(format!("is in {}: what is coded is not coded again", tensor.format)));
-    };
-    tensor.check(name)?;
-    let coded = format.canonical(dtype);
-    let Some(Scales { kind, block: [_, width], .. }) = coded.scales else {
-        return Err(bad(format!("has no blocks in {coded}")));
-    };
-    let (rows, cols) = (tensor.num_rows(), tensor.num_cols());
-    let width = if width == WHOLE { cols } else { width }.max(1);
+    let (dtype, rows, cols) = (checked(name, tensor)?, tensor.num_rows(), tensor.num_cols());
+    let shape = RowShape::new(name, dtype, cols, format)?;
+    let (bits, kind) = (shape.coded.code.bits(), shape.scales.kind);
     let (in_bytes, scale_bytes) = (cols * dtype.size(), kind.bits() / 8);
-    let (code_bytes, row_scales) =
-        ((cols * coded.code.bits()).div_ceil(8), cols.div_ceil(width) * scale_bytes);
+    let (code_bytes, row_scales) = ((cols * bits).div_ceil(8), cols.div_ceil(shape.width) * scale_bytes);
     let (mut codes, mut scales) = (vec![0; rows * code_bytes], vec![0; rows * row_scales]);
-    let per_thread = rows.div_ceil(threads(rows * cols)).max(1);
-    let part = |first: usize, codes: &mut [u8], scales: &mut [u8]| {
+    let bad_row = Mutex::new(None);
+    let mut all: Vec<_> =
+        codes.chunks_exact_mut(code_bytes.max(1)).zip(scales.chunks_exact_mut(row_scales.max(1))).collect();
+    // Some rows at a time share the memory for their dense values.
+    const ROWS: usize = 16;
+    parallel::rows(&mut all, ROWS, cols * ROWS, |part, rows| {
         let mut x = vec![0.0; cols];
-        let rows = codes.chunks_exact_mut(code_bytes.max(1)).zip(scales.chunks_exact_mut(row_scales.max(1)));
-        for (row, (codes, scales)) in (first..).zip(rows) {
+        for (row, (codes, scales)) in (part * ROWS..).zip(rows) {
             dense_row(dtype, &tensor.codes[row * in_bytes..(row + 1) * in_bytes], &mut x);
             if x.iter().any(|x| !x.is_finite()) {
-                return Err(row);
+                let mut bad_row = bad_row.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                *bad_row = Some(bad_row.map_or(row, |other: usize| other.min(row)));
+                return;
             }
-            let blocks = x.chunks(width).zip(scales.chunks_exact_mut(scale_bytes));
+            let blocks = x.chunks(shape.width).zip(scales.chunks_exact_mut(scale_bytes));
             for (at, (block, stored)) in blocks.enumerate() {
                 let scale = format.scale(kind, block);
                 put_scale(kind, scale, stored);
-                put_codes(format, coded.code, (block, scale), at * width, codes);
-            }
-        }
-        Ok(())
-    };
-    let mut not_finite = None;
-    std::thread::scope(|scope| {
-        let parts = codes
-            .chunks_mut((per_thread * code_bytes).max(1))
-            .zip(scales.chunks_mut((per_thread * row_scales).max(1)))
-            .enumerate();
-        let mut running = Vec::new();
-        for (at, (codes, scales)) in parts {
-            let (first, part) = (at * per_thread, &part);
-            running.push(scope.spawn(move || part(first, codes, scales)));
-        }
-        for thread in running {
-            match thread.join() {
-                Ok(done) => not_finite = not_finite.or(done.err()),
-                Err(panic) => std::panic::resume_unwind(panic),
+                put_codes(format, shape.coded.code, (block, scale), at * shape.width, codes);
             }
         }
     });
-    if let Some(row) = not_finite {
-        return Err(bad(format!("holds NaN or infinity in row {row}: it cannot be quantised")));
+    if let Some(row) = bad_row.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
+        return Err(not_finite(name, row));
     }
     Ok(CanonicalTensor {
-        format: coded,
+        format: shape.coded,
         scales: Bytes::from(scales),
         ..CanonicalTensor::dense(dtype, tensor.shape.clone(), Bytes::from(codes))
     })
@@ -99,11 +78,4 @@ pub(super) fn dense_row(dtype: DType, bytes: &[u8], out: &mut [f32]) {
 
 fn load<const N: usize>(bytes: &[u8], out: &mut [f32], value: impl Fn([u8; N]) -> f32) {
     out.iter_mut().zip(bytes.as_chunks().0).for_each(|(out, &bytes)| *out = value(bytes));
-}
-
-/// Threads that round so many elements: fewer take less time than a thread takes to start.
-fn threads(elements: usize) -> usize {
-    const WORTH_A_THREAD: usize = 1 << 16;
-    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    (elements / WORTH_A_THREAD).clamp(1, processors)
 }
