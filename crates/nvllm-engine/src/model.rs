@@ -6,9 +6,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use nvllm_core::weight::{Arranged, DenseSource, Dequantized, Safetensors};
 use nvllm_core::{
-    Activations, Backend, DType, HfConfig, Limits, ModelSpec, SamplingParams, TokenId, WeightFormat,
-    WeightSource,
+    Activations, Backend, CoreError, DType, HfConfig, Limits, ModelSpec, SamplingParams, TokenId,
+    WeightFormat, WeightSource,
 };
+use nvllm_quant::make::{Quantized, Recipe};
 
 use crate::checkpoint::{self, Checkpoint};
 use crate::end_tokens::end_tokens;
@@ -185,6 +186,27 @@ impl Model {
     /// f32 for others, whose values bf16 would cut.
     pub fn activations(&self) -> Activations {
         if self.dtype == DType::Bf16 { Activations::Bf16 } else { Activations::F32 }
+    }
+
+    /// The same model with what `recipe` names quantised, a tensor at a time as it is loaded.
+    ///
+    /// Errors if the checkpoint is quantised already.
+    pub fn quantize(self, recipe: &Recipe) -> Result<Self> {
+        let model = self.dense()?;
+        let source = Quantized::new(model.source, recipe.formats(&model.spec))?;
+        Ok(Self { source: Box::new(source), ..model })
+    }
+
+    /// The model, unless its weights are coded.
+    pub(crate) fn dense(self) -> Result<Self> {
+        match self.weight_formats()?.into_iter().find(|format| format.plain().is_none()) {
+            None => Ok(self),
+            Some(coded) => {
+                let problem =
+                    format!("is quantised already, in {coded}; run it as it is, or take the original");
+                Err(CoreError::UnsupportedCheckpoint { path: self.name.into(), problem }.into())
+            }
+        }
     }
 
     /// Its weights for `backend`: coded ones that this has no kernels for are expanded into the

@@ -8,7 +8,7 @@ use anyhow::{Result, anyhow};
 use nvllm_engine::hub::{self, HubEvent, HubId, ModelFiles};
 use nvllm_engine::{Engine, EngineError, LoadOptions, LoadProgress, Model};
 
-use crate::flags::{LoadArgs, ModelArgs, SamplingArgs};
+use crate::flags::{LoadArgs, ModelArgs, QuantizeArgs, SamplingArgs};
 use crate::output::note;
 use crate::progress::Progress;
 use crate::words::printable;
@@ -136,10 +136,9 @@ fn load(
     options: LoadOptions,
     check: impl FnOnce(&Model) -> Result<()>,
 ) -> Result<(Engine, Arc<Model>)> {
-    let mut model = open(args.model.as_deref())?;
+    let model = open(args.model.as_deref())?;
     check(&model)?;
-    expand(&mut model, &args.load)?;
-    let model = Arc::new(model);
+    let model = Arc::new(prepare(model, &args.load)?);
     let bar = Progress::new("loading");
     let shown = bar.clone();
     let asked = options.max_model_len;
@@ -162,8 +161,9 @@ pub(crate) fn note_context(model: &Model, asked: Option<usize>, context: usize) 
     }
 }
 
-/// Applies `--expand`.
-pub(crate) fn expand(model: &mut Model, args: &LoadArgs) -> Result<()> {
+/// Applies `--quantize` and `--expand`.
+pub(crate) fn prepare(model: Model, args: &LoadArgs) -> Result<Model> {
+    let mut model = quantize(model, &args.quantize)?;
     for stem in &args.expand {
         if !model.spec.expand(stem)? {
             anyhow::bail!(
@@ -172,7 +172,15 @@ pub(crate) fn expand(model: &mut Model, args: &LoadArgs) -> Result<()> {
             );
         }
     }
-    Ok(())
+    Ok(model)
+}
+
+/// Applies `--quantize`.
+pub(crate) fn quantize(model: Model, args: &QuantizeArgs) -> Result<Model> {
+    match args.recipe() {
+        Some(recipe) => Ok(model.quantize(&recipe)?),
+        None => Ok(model),
+    }
 }
 
 #[cfg(test)]

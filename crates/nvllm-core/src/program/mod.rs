@@ -5,6 +5,7 @@ mod display;
 mod expand;
 mod fuse;
 mod op;
+mod part;
 mod plan;
 mod recorder;
 mod rope;

@@ -212,4 +212,39 @@ impl Op {
             _ => Vec::new(),
         }
     }
+
+    /// The same op over other weights and another layer of the KV cache: for rewrites.
+    #[must_use]
+    pub(super) fn moved(
+        &self,
+        weight: impl Fn(WeightId) -> WeightId,
+        layer: impl Fn(KvLayer) -> KvLayer,
+    ) -> Self {
+        let mut op = self.clone();
+        match &mut op {
+            Self::Embed { table } => *table = weight(*table),
+            Self::RmsNorm { weight: id, .. } | Self::ExpertLinear { weight: id } => *id = weight(*id),
+            Self::Linear { weight: id, bias }
+            | Self::LinearAdd { weight: id, bias }
+            | Self::LinearSiluMul { weight: id, bias } => {
+                *id = weight(*id);
+                *bias = bias.map(&weight);
+            }
+            Self::KvAppend { kv } | Self::PagedAttention { kv, .. } => *kv = layer(*kv),
+            Self::Attention { norm, kv, .. } => {
+                *norm = norm.map(|norm| QkNorm { q: weight(norm.q), k: weight(norm.k), ..norm });
+                *kv = layer(*kv);
+            }
+            Self::Add
+            | Self::SiluMul
+            | Self::SliceCols { .. }
+            | Self::Rope(_)
+            | Self::GatherRows
+            | Self::TopK { .. }
+            | Self::WeightedSum
+            | Self::AllReduce
+            | Self::AllGather => {}
+        }
+        op
+    }
 }

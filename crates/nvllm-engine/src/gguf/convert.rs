@@ -1,18 +1,18 @@
 //! A GGUF model as the files of a Hugging Face repository, for whatever reads no GGUF.
 
-use std::borrow::Cow;
-use std::cell::RefCell;
 use std::path::Path;
 
 use nvllm_core::weight::Dequantized;
-use nvllm_core::{CoreError, DType, WeightSource};
+use nvllm_core::{DType, WeightSource};
 use nvllm_gguf::Gguf;
-use safetensors::tensor::{Dtype, View};
+use safetensors::tensor::Dtype;
 use serde_json::Value;
 
 use super::{sampling, vocabulary};
 use crate::checkpoint::Checkpoint;
 use crate::hub::{ModelFiles, Weights};
+use crate::out_dir::{make_empty, write_json};
+use crate::tensor_file::{Slot, TensorFile};
 use crate::text::GgufVocabulary;
 use crate::{EngineError, LoadProgress, Result};
 
@@ -104,81 +104,6 @@ const fn name(dtype: DType) -> &'static str {
     }
 }
 
-fn failed(path: &Path, cause: &std::io::Error) -> EngineError {
-    EngineError::WriteFile { path: path.to_path_buf(), problem: cause.to_string() }
-}
-
-/// Makes the directory. What is there already is nobody's to overwrite.
-fn make_empty(out: &Path) -> Result<()> {
-    std::fs::create_dir_all(out).map_err(|cause| failed(out, &cause))?;
-    let first = std::fs::read_dir(out).map_err(|cause| failed(out, &cause))?.next();
-    match first {
-        None => Ok(()),
-        Some(entry) => {
-            let name = entry.map(|entry| entry.file_name()).unwrap_or_default();
-            let problem = format!("the directory is not empty; give a new one (it holds {})", name.display());
-            Err(EngineError::WriteFile { path: out.to_path_buf(), problem })
-        }
-    }
-}
-
-fn write_json(out: &Path, file: &str, value: &Value) -> Result<()> {
-    let path = out.join(file);
-    std::fs::write(&path, format!("{value:#}\n")).map_err(|cause| failed(&path, &cause))
-}
-
-/// One tensor, made when it is written.
-struct Lazy<'a> {
-    source: &'a Dequantized<&'a dyn WeightSource>,
-    name: String,
-    dtype: Dtype,
-    shape: Vec<usize>,
-    len: usize,
-    shared: &'a Shared<'a>,
-}
-
-/// What all tensors report to.
-struct Shared<'a> {
-    progress: &'a dyn Fn(LoadProgress),
-    state: RefCell<(LoadProgress, Option<CoreError>)>,
-}
-
-impl View for Lazy<'_> {
-    fn dtype(&self) -> Dtype {
-        self.dtype
-    }
-
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        let mut state = self.shared.state.borrow_mut();
-        state.0.done += self.len;
-        (self.shared.progress)(state.0);
-        match self.source.tensor(&self.name) {
-            Ok(tensor) => Cow::Owned(tensor.codes.to_vec()),
-            // The trait has no place for an error: the file is thrown away.
-            Err(error) => {
-                state.1.get_or_insert(error);
-                Cow::Owned(vec![0; self.len])
-            }
-        }
-    }
-
-    fn data_len(&self) -> usize {
-        self.len
-    }
-}
-
-/// Gives `part` the name `path`, and the rights that the umask leaves a new file: the safetensors
-/// crate writes for the owner alone.
-fn put(part: &Path, path: &Path) -> std::io::Result<()> {
-    let rights = std::fs::File::create(path)?.metadata()?.permissions();
-    std::fs::set_permissions(part, rights)?;
-    std::fs::rename(part, path)
-}
-
 fn write_weights(
     path: &Path,
     checkpoint: &Checkpoint,
@@ -188,33 +113,24 @@ fn write_weights(
     let source = Dequantized::new(&checkpoint.source as &dyn WeightSource, dtype);
     let names =
         checkpoint.spec.weights.iter().flat_map(|weight| &weight.parts).map(|part| part.source.clone());
-    let infos = names.map(|name| source.info(&name).map(|info| (name, info)));
-    let infos = infos.collect::<nvllm_core::Result<Vec<_>>>()?;
-    let total = infos.iter().map(|(_, info)| info.bytes()).sum();
-    let state = RefCell::new((LoadProgress { done: 0, total }, None));
-    let shared = Shared { progress, state };
-    let views = infos.into_iter().map(|(name, info)| {
+    let slot = |name: String| {
+        let info = source.info(&name)?;
         let dtype = match info.format.plain() {
             Some(DType::Bf16) => Dtype::BF16,
             Some(DType::F16) => Dtype::F16,
             _ => Dtype::F32,
         };
-        let len = info.bytes();
-        (name.clone(), Lazy { source: &source, name, dtype, shape: info.shape, len, shared: &shared })
-    });
-    let part = path.with_extension("safetensors.part");
-    let format = [("format".to_owned(), "pt".to_owned())].into();
-    let written = safetensors::serialize_to_file(views, Some(format), &part);
-    let problem = |error: safetensors::SafeTensorError| EngineError::WriteFile {
-        path: part.clone(),
-        problem: error.to_string(),
+        Ok(Slot { name, dtype, shape: info.shape })
     };
-    let failure = shared.state.into_inner().1;
-    let result = written.map_err(problem).and_then(|()| failure.map_or(Ok(()), |error| Err(error.into())));
-    let result = result.and_then(|()| put(&part, path).map_err(|cause| failed(path, &cause)));
-    if result.is_err() {
-        // Half of it would be taken for the whole by size alone.
-        let _ = std::fs::remove_file(&part);
+    let slots = names.map(slot).collect::<nvllm_core::Result<Vec<_>>>()?;
+    let names: Vec<_> = slots.iter().map(|slot| slot.name.clone()).collect();
+    let mut read = LoadProgress { done: 0, total: slots.iter().map(Slot::bytes).sum() };
+    let mut file = TensorFile::create(path, slots)?;
+    for name in names {
+        let tensor = source.tensor(&name)?;
+        file.write(&name, &tensor.codes)?;
+        read.done += tensor.codes.len();
+        progress(read);
     }
-    result
+    file.finish()
 }

@@ -15,7 +15,7 @@ use nvllm_core::Activations;
 use nvllm_engine::Model;
 
 use super::serve;
-use crate::flags::{BackendName, DeviceArgs, Dtype, Promise};
+use crate::flags::{BackendName, DeviceArgs, Dtype, Promise, QuantizeArgs};
 use crate::output::{note, outln};
 use crate::words::BadArgument;
 use crate::{backends, built_in, models};
@@ -41,6 +41,8 @@ pub(crate) struct Bench {
     pub quick: bool,
     #[command(flatten)]
     pub device: DeviceArgs,
+    #[command(flatten)]
+    pub quantize: QuantizeArgs,
     /// Dtype of values between ops and of the KV cache; bf16 for models saved in bf16 or quantised,
     /// else f32, if not given.
     #[arg(long, value_enum)]
@@ -183,7 +185,7 @@ pub(super) fn run(args: &Bench) -> Result<()> {
             named().filter_map(|name| server::find(name).ok()).collect(),
         ),
     };
-    let subject = subject(args.model.as_deref())?;
+    let subject = quantized(subject(args.model.as_deref())?, &args.quantize);
     let model = (subject.open)()?;
     let activations = activations(args, &model);
     drop(model);
@@ -277,6 +279,20 @@ fn subject(name: Option<&str>) -> Result<Subject> {
     })
 }
 
+/// The model with its weights quantised as the flags say, under a name that says so.
+fn quantized(subject: Subject, args: &QuantizeArgs) -> Subject {
+    let flags = args.flags();
+    if flags.is_empty() {
+        return subject;
+    }
+    let (args, open) = (args.clone(), subject.open);
+    Subject {
+        name: format!("{} {}", subject.name, flags.join(" ")),
+        open: Box::new(move || opened(models::quantize(open()?, &args))),
+        ..subject
+    }
+}
+
 fn activations(args: &Bench, model: &Model) -> Activations {
     match args.activations {
         Some(Dtype::Bf16) => Activations::Bf16,
@@ -297,6 +313,7 @@ fn settings(args: &Bench, activations: Activations) -> Result<Settings> {
     flag("--gpu", device.gpu.map(|gpu| gpu.to_string()));
     flag("--threads", device.threads.map(|threads| threads.to_string()));
     flags.extend(device.pin.then(|| "--pin".into()));
+    flags.extend(args.quantize.flags());
     let threads = match device.backend {
         BackendName::Reference | BackendName::Cuda => 1,
         BackendName::Auto | BackendName::Cpu => device.threads.unwrap_or_else(nvllm_cpu::default_threads),

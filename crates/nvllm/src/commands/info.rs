@@ -9,7 +9,7 @@ use nvllm_engine::{EngineError, LoadOptions, LoadPlan, Model};
 use serde_json::{Value, json};
 
 use crate::backends;
-use crate::flags::{DeviceArgs, ModelName};
+use crate::flags::{DeviceArgs, ModelName, QuantizeArgs};
 use crate::human::{bytes, count, short};
 use crate::models;
 use crate::output::outln;
@@ -25,6 +25,8 @@ pub(crate) struct Info {
     pub model: ModelName,
     #[command(flatten)]
     pub device: DeviceArgs,
+    #[command(flatten)]
+    pub quantize: QuantizeArgs,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
@@ -34,7 +36,7 @@ pub(crate) struct Info {
 }
 
 pub(super) fn run(args: &Info) -> Result<()> {
-    let model = models::open(args.model.get())?;
+    let model = models::quantize(models::open(args.model.get())?, &args.quantize)?;
     model.spec.check_weights(model.source.as_ref()).map_err(EngineError::from)?;
     let path = args.model.get().map(|_| model.name.as_str());
     let shape = Shape::of(&model.spec);

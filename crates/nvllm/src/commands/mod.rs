@@ -14,6 +14,7 @@ mod logits;
 mod plan;
 mod prompts;
 mod pull;
+mod quantize;
 mod rm;
 pub(crate) mod serve;
 mod verify;
@@ -67,6 +68,8 @@ pub(crate) enum Command {
     Plan(plan::Plan),
     /// Write a GGUF model as safetensors, in Hugging Face's layout.
     Convert(convert::Convert),
+    /// Write a model as a quantised checkpoint, for this program and others.
+    Quantize(quantize::Quantize),
     /// Fetch a model from the hub into its cache.
     Pull(pull::Pull),
     /// List the models that are here: the demo, and what the hub's cache holds.
@@ -101,6 +104,7 @@ pub(crate) fn run(command: Command) -> Result<()> {
         Command::Info(args) => info::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Convert(args) => convert::run(&args),
+        Command::Quantize(args) => quantize::run(&args),
         Command::Pull(args) => pull::run(&args),
         Command::List(args) => list::run(&args),
         Command::Rm(args) => rm::run(&args),

@@ -37,8 +37,7 @@ pub(super) fn run(args: &Plan) -> Result<()> {
     if args.device_profile.is_some() && !gpu {
         super::usage_error("--device-profile is a GPU's: leave --backend out, or give --backend cuda");
     }
-    let mut model = models::open(args.model.get())?;
-    models::expand(&mut model, &args.load)?;
+    let model = models::prepare(models::open(args.model.get())?, &args.load)?;
     let device = match args.device_profile {
         Some(profile) => built_in::cuda_profile(profile)?,
         None => backends::factory(&args.load.device)()?,

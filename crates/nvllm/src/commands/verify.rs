@@ -42,9 +42,8 @@ pub(crate) struct Verify {
 }
 
 pub(super) fn run(args: &Verify) -> Result<()> {
-    let mut model = models::open(args.model.model.as_deref())?;
-    models::expand(&mut model, &args.model.load)?;
-    let model = Arc::new(model);
+    let model = models::open(args.model.model.as_deref())?;
+    let model = Arc::new(models::prepare(model, &args.model.load)?);
     let load = LoadOptions { max_num_seqs: None, ..backends::load_options(&args.model.load, None) };
     let options = VerifyOptions { load, quick: args.quick, num_requests: args.num_requests, seed: args.seed };
     let factory = Arc::new(backends::factory(&args.model.load.device));

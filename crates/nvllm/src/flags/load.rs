@@ -4,7 +4,7 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum};
 use nvllm_core::Numerics;
 
-use super::{DeviceArgs, number};
+use super::{DeviceArgs, QuantizeArgs, number};
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Dtype {
@@ -46,6 +46,8 @@ pub(crate) struct ModelArgs {
 pub(crate) struct LoadArgs {
     #[command(flatten)]
     pub device: DeviceArgs,
+    #[command(flatten)]
+    pub quantize: QuantizeArgs,
     /// Dtype of values between ops; bf16 for models saved in bf16 or quantised, else f32, if not
     /// given.
     #[arg(long, value_enum)]

@@ -4,9 +4,11 @@ mod device;
 mod load;
 mod model_name;
 pub(crate) mod number;
+mod quantize;
 mod sampling;
 
 pub(crate) use device::{BackendName, DeviceArgs, DeviceProfile};
 pub(crate) use load::{Dtype, LoadArgs, ModelArgs, Promise};
 pub(crate) use model_name::ModelName;
+pub(crate) use quantize::{HeadFormatName, QuantizeArgs, WeightFormatName, group_sizes};
 pub(crate) use sampling::{SamplingArgs, params};

@@ -11,6 +11,7 @@ mod generate;
 mod limits;
 mod models;
 mod out;
+mod quantize;
 mod serve;
 mod support;
 mod verify;

@@ -132,9 +132,8 @@ impl Loading {
     }
 
     fn load(self, events: &Sender<ServerEvent>) -> Result<()> {
-        let (mut model, name) = models::open_served(self.model.as_deref())?;
-        models::expand(&mut model, &self.args)?;
-        let model = Arc::new(model);
+        let (model, name) = models::open_served(self.model.as_deref())?;
+        let model = Arc::new(models::prepare(model, &self.args)?);
         let bar = Progress::new("loading");
         let shown = bar.clone();
         let asked = self.options.max_model_len;
