@@ -1,8 +1,9 @@
 // Codes as pairs of bf16, exact: what the tensor-core kernels over coded weights multiply.
 //
 // mma.sync gives a lane columns 2q, 2q + 1, 2q + 8 and 2q + 9 of 16, ldmatrix gives it one word of a
-// row: 4 codes of 8 bits or 8 of 4 bits. Sums do not ask which column is which, so a lane takes the
-// codes as they lie and x is stored in that order (`arrange`).
+// row: 4 codes of 8 bits or 8 of 4 bits, of neighbouring columns. Sums do not ask which column is
+// which, so a lane takes those columns of x instead. In a word, codes lie so that masks give pairs of
+// neighbours (coded.cuh).
 #pragma once
 
 #include "prelude.cuh"
@@ -20,25 +21,25 @@ DEVICE u32 pair_e4m3(u32 w) { return fma2((w & 0x80008000u) | (w >> 4 & 0x07f007
 // The low nibbles of bytes 0 and 2, less `center` (minus 128 or 136, twice).
 DEVICE u32 pair_u4(u32 w, u32 center) { return fma2((w & 0x000f000fu) | 0x43004300u, 0x3f803f80u, center); }
 
-// The columns that a lane has of a word for one mma: two pairs. 8 bits: bytes 0, 2 and 1, 3.
+// 8 bits: a word is one mma, columns 0, 1 and 2, 3.
 template <Code CODE> DEVICE void pairs8(u32 w, u32 (&p)[2]) {
   if constexpr (CODE == I8) { p[0] = pair_i8(w); p[1] = pair_i8(w >> 8); }
   else { p[0] = pair_e4m3(w << 8); p[1] = pair_e4m3(w); }
 }
-// 4 bits: four pairs for two mma: codes 0, 4 and 1, 5; 2, 6 and 3, 7.
-DEVICE void pairs_u4(u32 w, u32 center, u32 (&p)[4]) {
-#pragma unroll
-  for (int i = 0; i < 4; i++) p[i] = pair_u4(w >> 4 * i, center);
+// 4 bits: a word is two mma, columns 0, 1 and 2, 3; 4, 5 and 6, 7.
+DEVICE void pairs_u4(u32 w, int half, u32 center, u32 (&p)[2]) {
+  p[0] = pair_u4(w >> 8 * half, center);
+  p[1] = pair_u4(w >> (8 * half + 4), center);
 }
 // The same by a table of 16 entries a lane, `table` its first: bf16 values in the low halves, what
 // these lack in the high ones (`rest`).
-DEVICE void pairs_table(u32 w, u32 table, u32 (&p)[4], u32 (&rest)[4]) {
+DEVICE void pairs_table(u32 w, int half, u32 table, u32 (&p)[2], u32 (&rest)[2]) {
 #pragma unroll
-  for (int i = 0; i < 4; i++) {
+  for (int i = 0; i < 2; i++) {
     u32 e[2];
 #pragma unroll
     for (int j = 0; j < 2; j++) {
-      const int at = 4 * i + 16 * j;                           // an entry every 128 bytes
+      const int at = 8 * half + 4 * i + 16 * j;                // an entry every 128 bytes
       const u32 offset = (at >= 7 ? w >> (at >= 7 ? at - 7 : 0) : w << (at >= 7 ? 0 : 7 - at)) & 0x780u;
       asm volatile("ld.shared.b32 %0, [%1];" : "=r"(e[j]) : "r"(table + offset));
     }
@@ -55,20 +56,18 @@ DEVICE void fill_table(u32* table, const float* values) {
   }
 }
 
-// Stores columns 8 c.. of x, c < 16, in the 256 bytes of a token's 128 columns: a lane's B operands
-// of two mma, 32 columns, in 16 bytes at piece 4 * (column / 32) + q. `flip` spreads tokens over
-// the banks.
-template <Code CODE> DEVICE void arrange(u32 to, int c, u32 flip, uint4 v) {
-  const u32 unit = c >> 2 << 2;
+// x in shared memory, in pieces of 8 columns, a token every 256 bytes: which bits of a token turn a
+// piece's place, so that its readers meet no bank conflict.
+template <Code CODE> DEVICE u32 turn(int token) { return BITS<CODE> == 4 ? (token & 1) << 2 : (token & 3) << 1; }
+// A lane's B operands of a unit of 32 columns: two mma's, from a token's 256 bytes.
+template <Code CODE> DEVICE void load_unit(u32 (&b)[4], u32 at, int unit, int q, u32 turned) {
   if constexpr (BITS<CODE> == 4) {
-    store_shared_16(to + (((unit | (c & 3)) ^ flip) << 4),
-                    make_uint4(__byte_perm(v.x, v.z, 0x5410), __byte_perm(v.x, v.z, 0x7632), __byte_perm(v.y, v.w, 0x5410),
-                               __byte_perm(v.y, v.w, 0x7632)));
+    const uint4 v = load_shared_16(at + (((4 * unit + q) ^ turned) << 4));
+    b[0] = v.x; b[1] = v.y; b[2] = v.z; b[3] = v.w;
   } else {
-    const u32 q = (c & 1) * 2, half = (c & 2) * 4;
-    asm volatile("st.shared.v2.u32 [%0], {%1,%2};" :: "r"(to + (((unit | q) ^ flip) << 4) + half),
-                 "r"(__byte_perm(v.x, v.y, 0x5410)), "r"(__byte_perm(v.x, v.y, 0x7632)) : "memory");
-    asm volatile("st.shared.v2.u32 [%0], {%1,%2};" :: "r"(to + (((unit | (q + 1)) ^ flip) << 4) + half),
-                 "r"(__byte_perm(v.z, v.w, 0x5410)), "r"(__byte_perm(v.z, v.w, 0x7632)) : "memory");
+#pragma unroll
+    for (int h = 0; h < 2; h++)
+      asm volatile("ld.shared.v2.u32 {%0,%1}, [%2];" : "=r"(b[2 * h]), "=r"(b[2 * h + 1])
+                   : "r"(at + (((4 * unit + 2 * h + (q >> 1)) ^ turned) << 4) + (q & 1) * 8) : "memory");
   }
 }
