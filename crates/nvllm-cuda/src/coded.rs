@@ -3,8 +3,9 @@
 //! Every public format becomes one of a few: codes of 4 bits or of 8 (5 and 6 bits are widened),
 //! each row beginning on a line of 16 bytes, and one scale, with an offset where there is one, for
 //! each row and block of columns. Scales of several rows are repeated, those of two levels
-//! multiplied: what a kernel applies is a number in f32, f16 or bf16. They lie in octets, the 8 rows
-//! of an octet together, because a tensor core's tile takes them so.
+//! multiplied, all of them in f32: a kernel that has no conversion to make gains more than the bytes
+//! cost. They lie in octets, the 8 rows of an octet together, because a tensor core's tile takes
+//! them so.
 //!
 //! Parts of a weight that share a format are stacked into one run of rows; each run has launches of
 //! its own.
@@ -12,8 +13,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use nvllm_core::weight::{ActQuant, ScaleType, Table};
-use nvllm_core::{CanonicalTensor, DType, Reason, TensorInfo, WeightFormat, WeightInfo};
+use nvllm_core::weight::{ActQuant, Table};
+use nvllm_core::{CanonicalTensor, Reason, TensorInfo, WeightFormat, WeightInfo};
 
 use crate::device::Device;
 use crate::error::Result;
@@ -37,9 +38,9 @@ pub(crate) enum Offset {
     None = 0,
     /// 4-bit codes around 8.
     Midpoint = 1,
-    /// Zero points, in bf16.
+    /// Zero points.
     Int = 2,
-    /// Values, as the scales are stored.
+    /// Values.
     Float = 3,
 }
 
@@ -49,8 +50,6 @@ pub(crate) struct Form {
     pub code: Code,
     pub table: Option<Table>,
     pub offset: Offset,
-    /// f32, f16 or bf16.
-    pub scale: DType,
     /// Columns of a block; all of them at most.
     pub group: usize,
     pub act: Option<ActQuant>,
@@ -82,14 +81,8 @@ impl Form {
             core::Offset::Int => Offset::Int,
             core::Offset::Float => Offset::Float,
         };
-        let scale = match (scales.kind, scales.second) {
-            (ScaleType::F16, None) => DType::F16,
-            // Powers of two and FP8 are exact in bf16.
-            (ScaleType::Bf16 | ScaleType::E8M0 | ScaleType::E4M3, None) => DType::Bf16,
-            _ => DType::F32,
-        };
         let group = scales.block[1].min(cols).max(1);
-        let form = Self { code, table, offset, scale, group, act: format.act, permuted: format.permuted, cols };
+        let form = Self { code, table, offset, group, act: format.act, permuted: format.permuted, cols };
         if form.input_groups() > MOST_GROUPS {
             return Err(refused("inputs have up to 1,024 groups"));
         }
@@ -116,7 +109,11 @@ impl Form {
 
     /// Columns of the input that share a scale.
     pub(crate) fn input_group(&self) -> usize {
-        if let Some(ActQuant::DynGroupE4M3(group)) = self.act { group.min(self.cols).max(1) } else { self.cols }
+        if let Some(ActQuant::DynGroupE4M3(group)) = self.act {
+            group.min(self.cols).max(1)
+        } else {
+            self.cols
+        }
     }
 
     /// Scales of a row of the input.
@@ -129,17 +126,17 @@ impl Form {
         self.permuted || self.act.is_some()
     }
 
-    /// Bytes of codes, scales and offsets of so many rows, of the table and of the column order.
-    fn sizes(&self, rows: usize) -> [usize; 5] {
-        let blocks = rows.div_ceil(8) * 8 * self.blocks();
-        let offsets = match self.offset {
-            Offset::None | Offset::Midpoint => 0,
-            Offset::Int => DType::Bf16.size(),
-            Offset::Float => self.scale.size(),
-        };
+    /// Whether blocks have an offset beside their scale.
+    pub(crate) const fn has_offsets(&self) -> bool {
+        matches!(self.offset, Offset::Int | Offset::Float)
+    }
+
+    /// Bytes of codes and scales of so many rows, of the table and of the column order.
+    fn sizes(&self, rows: usize) -> [usize; 4] {
+        let each = if self.has_offsets() { 8 } else { 4 };
         let table = if self.table.is_some() { 16 * size_of::<f32>() } else { 0 };
         let order = if self.permuted { self.cols * size_of::<u32>() } else { 0 };
-        [rows * self.pitch(), blocks * self.scale.size(), blocks * offsets, table, order]
+        [rows * self.pitch(), rows.next_multiple_of(8) * self.blocks() * each, table, order]
     }
 }
 
@@ -188,8 +185,8 @@ pub(crate) fn runs(info: &WeightInfo) -> std::result::Result<Vec<Rows>, Reason> 
 /// A run of rows in device memory.
 pub(crate) struct Run {
     pub of: Rows,
-    /// Codes, scales, offsets, table, column order.
-    buffers: [Buffer; 5],
+    /// Codes, scales with offsets, table, column order.
+    buffers: [Buffer; 4],
     /// The input's scale where it is static, else 0.
     pub input_scale: f32,
 }
@@ -197,25 +194,21 @@ pub(crate) struct Run {
 impl Run {
     /// Packs `parts`, the tensors of the run, and copies them to the device.
     pub(crate) fn load(device: &Arc<Device>, of: Rows, parts: &[CanonicalTensor]) -> Result<Self> {
-        let sizes = of.form.sizes(of.rows.len());
-        let buffers = [0, 1, 2, 3, 4].map(|i| Buffer::new(device, sizes[i]));
-        let [codes, scales, offsets, table, order] = buffers;
-        let buffers = [codes?, scales?, offsets?, table?, order?];
+        let [codes, scales, table, order] = of.form.sizes(of.rows.len()).map(|len| Buffer::new(device, len));
+        let buffers = [codes?, scales?, table?, order?];
         let mut at = 0;
         for part in parts {
             let bytes = codes_of(&of.form, part);
-            buffers[0].write(at, bytes.as_deref().unwrap_or(&part.codes))?;
-            at += part.num_rows() * of.form.pitch();
+            buffers[0].write(at, &bytes)?;
+            at += bytes.len();
         }
-        let Blocks { scales, offsets } = blocks_of(&of.form, parts);
-        buffers[1].write(0, &scales)?;
-        buffers[2].write(0, &offsets)?;
+        buffers[1].write(0, &scales_of(&of.form, parts))?;
         if let Some(table) = of.form.table {
-            buffers[3].write(0, bytemuck::cast_slice(table.values()))?;
+            buffers[2].write(0, bytemuck::cast_slice(table.values()))?;
         }
         let first = parts.first();
         if let Some(order) = first.and_then(|part| part.k_perm.as_ref()) {
-            buffers[4].write(0, bytemuck::cast_slice(order))?;
+            buffers[3].write(0, bytemuck::cast_slice(order))?;
         }
         let input_scale = first.and_then(|part| part.act_scale).unwrap_or(0.0);
         Ok(Self { of, buffers, input_scale })
@@ -225,19 +218,19 @@ impl Run {
         self.buffers.iter().map(Buffer::len).sum()
     }
 
-    /// Codes, scales, offsets and table; 0 for what the form does not have.
-    pub(crate) fn addresses(&self) -> [Address; 4] {
-        [0, 1, 2, 3].map(|i| self.buffers[i].at(0))
+    /// Codes, scales and table, 0 for one that the form does not have.
+    pub(crate) fn addresses(&self) -> [Address; 3] {
+        [0, 1, 2].map(|i| self.buffers[i].at(0))
     }
 
     /// The column order, or 0.
     pub(crate) fn order(&self) -> Address {
-        self.buffers[4].at(0)
+        self.buffers[3].at(0)
     }
 }
 
-/// Codes as the device has them; none if that is how the tensor has them.
-fn codes_of(form: &Form, part: &CanonicalTensor) -> Option<Vec<u8>> {
+/// Codes as the device has them: those of a word in the order that coded.cuh says.
+fn codes_of(form: &Form, part: &CanonicalTensor) -> Vec<u8> {
     use nvllm_core::weight::{Code as Core, Offset as Moved};
     let (bits, cols, pitch) = (part.format.code.bits(), form.cols, form.pitch());
     let row_bytes = (cols * bits).div_ceil(8);
@@ -245,72 +238,84 @@ fn codes_of(form: &Form, part: &CanonicalTensor) -> Option<Vec<u8>> {
         (Moved::Midpoint, Core::U5 | Core::U6) => 1_u8 << (bits - 1),
         _ => 0,
     };
-    if bits == form.bits() && row_bytes == pitch {
-        return None;
-    }
     let row = |row: usize, out: &mut [u8]| {
         let codes = &part.codes[row * row_bytes..(row + 1) * row_bytes];
         if bits == form.bits() {
             out[..row_bytes].copy_from_slice(codes);
-            return;
-        }
-        // Eight codes fill as many bytes as one has bits.
-        for (codes, out) in codes.chunks(bits).zip(out[..cols].chunks_mut(8)) {
-            let mut word = [0; 8];
-            word[..codes.len()].copy_from_slice(codes);
-            let word = u64::from_le_bytes(word);
-            for (i, x) in out.iter_mut().enumerate() {
-                *x = ((word >> (i * bits)) as u8 & ((1 << bits) - 1)).wrapping_sub(middle);
+        } else {
+            // Eight codes fill as many bytes as one has bits.
+            for (codes, out) in codes.chunks(bits).zip(out[..cols].chunks_mut(8)) {
+                let mut word = [0; 8];
+                word[..codes.len()].copy_from_slice(codes);
+                let word = u64::from_le_bytes(word);
+                for (i, x) in out.iter_mut().enumerate() {
+                    *x = ((word >> (i * bits)) as u8 & ((1 << bits) - 1)).wrapping_sub(middle);
+                }
             }
+        }
+        for word in out.as_chunks_mut().0 {
+            let codes = u32::from_le_bytes(*word);
+            *word =
+                if form.bits() == 8 { pairs_of_bytes(codes) } else { pairs_of_nibbles(codes) }.to_le_bytes();
         }
     };
     let mut bytes = vec![0; part.num_rows() * pitch];
     in_threads(&mut bytes, pitch, row);
-    Some(bytes)
+    bytes
 }
 
-/// Scales and offsets as the device has them.
-struct Blocks {
-    scales: Vec<u8>,
-    offsets: Vec<u8>,
+/// Bytes 0, 1, 2, 3 at places 0, 2, 1, 3.
+const fn pairs_of_bytes(word: u32) -> u32 {
+    word & 0xff00_00ff | (word & 0xff00) << 8 | word >> 8 & 0xff00
 }
 
-/// Those of `parts`, one on top of the other; zeros fill the last octet.
-fn blocks_of(form: &Form, parts: &[CanonicalTensor]) -> Blocks {
-    let mut ends = 0;
-    let ends: Vec<usize> = parts.iter().map(|part| { ends += part.num_rows(); ends }).collect();
+/// Nibbles 0, 1, .. 7 at places 0, 4, 1, 5, 2, 6, 3, 7.
+const fn pairs_of_nibbles(word: u32) -> u32 {
+    let (mut even, mut odd, mut i) = (0, 0, 0);
+    while i < 4 {
+        even |= (word >> (8 * i) & 15) << (4 * i);
+        odd |= (word >> (8 * i + 4) & 15) << (4 * i);
+        i += 1;
+    }
+    even | odd << 16
+}
+
+/// Scales, each with its offset where there is one, of `parts` one on top of the other; zeros fill
+/// the last octet.
+fn scales_of(form: &Form, parts: &[CanonicalTensor]) -> Vec<u8> {
+    let mut ends = Vec::with_capacity(parts.len());
+    for part in parts {
+        ends.push(ends.last().unwrap_or(&0) + part.num_rows());
+    }
     let find = |row: usize| {
         let part = ends.partition_point(|&end| end <= row);
         parts.get(part).map(|found| (found, row - (ends[part] - found.num_rows())))
-    };
-    let made = |dtype: DType, value: &(dyn Fn(&CanonicalTensor, usize, usize) -> f32 + Sync)| {
-        let octet_bytes = form.blocks() * 8 * dtype.size();
-        let mut bytes = vec![0; ends.last().map_or(0, |rows| rows.div_ceil(8)) * octet_bytes];
-        in_threads(&mut bytes, octet_bytes, |octet, out| {
-            let rows: [_; 8] = std::array::from_fn(|row| find(octet * 8 + row));
-            let mut stored = Vec::with_capacity(octet_bytes);
-            for col in (0..form.blocks()).map(|block| block * form.group) {
-                for row in &rows {
-                    dtype.write(row.map_or(0.0, |(part, row)| value(part, row, col)), &mut stored);
-                }
-            }
-            out.copy_from_slice(&stored);
-        });
-        bytes
     };
     let scale = |part: &CanonicalTensor, row: usize, col: usize| {
         let end = (col + form.group).min(form.cols);
         // The tensor-core kernels know no NaN among codes: its block has one for a scale.
         let nan = form.code == Code::E4M3
-            && part.codes[row * form.cols + col..row * form.cols + end].iter().any(|code| code & 0x7f == 0x7f);
+            && part.codes[row * form.cols + col..row * form.cols + end]
+                .iter()
+                .any(|code| code & 0x7f == 0x7f);
         if nan { f32::NAN } else { part.scale(row, col) }
     };
-    let offsets = match form.offset {
-        Offset::None | Offset::Midpoint => Vec::new(),
-        Offset::Int => made(DType::Bf16, &|part, row, col| part.offset(row, col)),
-        Offset::Float => made(form.scale, &|part, row, col| part.offset(row, col)),
-    };
-    Blocks { scales: made(form.scale, &scale), offsets }
+    let each = if form.has_offsets() { 2 } else { 1 };
+    let octet_bytes = form.blocks() * 8 * each * size_of::<f32>();
+    let mut bytes = vec![0; ends.last().map_or(0, |rows: &usize| rows.div_ceil(8)) * octet_bytes];
+    in_threads(&mut bytes, octet_bytes, |octet, out| {
+        let rows: [_; 8] = std::array::from_fn(|row| find(octet * 8 + row));
+        let values =
+            (0..form.blocks()).flat_map(|block| rows.iter().map(move |row| (block * form.group, row)));
+        for ((col, row), out) in values.zip(out.chunks_exact_mut(4 * each)) {
+            let Some((part, row)) = *row else { continue };
+            out[..4].copy_from_slice(&scale(part, row, col).to_le_bytes());
+            if each == 2 {
+                out[4..].copy_from_slice(&part.offset(row, col).to_le_bytes());
+            }
+        }
+    });
+    bytes
 }
 
 /// Has `fill` write each run of `bytes` of `len`, by as many threads as that is worth.
@@ -324,7 +329,10 @@ fn in_threads(bytes: &mut [u8], len: usize, fill: impl Fn(usize, &mut [u8]) + Sy
         for (chunk, bytes) in bytes.chunks_mut(each * len.max(1)).enumerate() {
             let fill = &fill;
             let mut work = move || {
-                bytes.chunks_exact_mut(len.max(1)).enumerate().for_each(|(i, out)| fill(chunk * each + i, out));
+                bytes
+                    .chunks_exact_mut(len.max(1))
+                    .enumerate()
+                    .for_each(|(i, out)| fill(chunk * each + i, out));
             };
             if each >= num { work() } else { drop(scope.spawn(work)) }
         }
@@ -333,16 +341,19 @@ fn in_threads(bytes: &mut [u8], len: usize, fill: impl Fn(usize, &mut [u8]) + Sy
 
 #[cfg(test)]
 mod tests {
-    use nvllm_core::weight::PUBLIC;
     use nvllm_core::weight::pack::pack;
     use nvllm_core::weight::table::e4m3_to_f32;
+    use nvllm_core::weight::{PUBLIC, ScaleType};
+
+    use nvllm_core::DType;
 
     use super::*;
 
     /// A tensor of `format` with bytes of a counter, whose scales are small numbers.
     fn tensor(format: WeightFormat, rows: usize, cols: usize, seed: u32) -> CanonicalTensor {
         let info = TensorInfo { shape: vec![rows, cols], format };
-        let random = |i: usize, bits: usize| (i as u32).wrapping_add(seed).wrapping_mul(2_654_435_761) >> (32 - bits);
+        let random =
+            |i: usize, bits: usize| (i as u32).wrapping_add(seed).wrapping_mul(2_654_435_761) >> (32 - bits);
         let Some(scales) = format.scales else { unreachable!() };
         let floats = |kind: ScaleType, block: [usize; 2], part: usize| {
             let (n, k) = (rows.div_ceil(block[0]), cols.div_ceil(block[1]));
@@ -401,22 +412,24 @@ mod tests {
     }
 
     /// As coded.cuh reads an element.
-    fn value(form: &Form, codes: &[u8], blocks: &Blocks, row: usize, col: usize) -> f32 {
+    fn value(form: &Form, codes: &[u8], scales: &[u8], row: usize, col: usize) -> f32 {
         let codes = &codes[row * form.pitch()..];
-        let nibble = usize::from(codes[col * form.bits() / 8] >> (col % 2 * 4) & 15);
+        let byte = if form.bits() == 8 { codes[col & !3 | (col & 1) << 1 | col >> 1 & 1] } else { 0 };
+        let place = (col & 7) >> 1 | (col & 1) << 2;
+        let nibble = usize::from(codes[(col & !7 | place) / 2] >> (place % 2 * 4) & 15);
         let code = match form.code {
-            Code::I8 => f32::from(codes[col] as i8),
-            Code::E4M3 => e4m3_to_f32(codes[col]),
+            Code::I8 => f32::from(byte as i8),
+            Code::E4M3 => e4m3_to_f32(byte),
             Code::U4 => nibble as f32,
             Code::Table => form.table.unwrap().values()[nibble],
         };
         let at = (row / 8 * form.blocks() + col / form.group) * 8 + row % 8;
-        let scale = form.scale.read(&blocks.scales, at);
+        let read = |at| DType::F32.read(scales, at);
         match form.offset {
-            Offset::None => scale * code,
-            Offset::Midpoint => scale * (code - 8.0),
-            Offset::Int => scale * (code - DType::Bf16.read(&blocks.offsets, at)),
-            Offset::Float => scale * code + form.scale.read(&blocks.offsets, at),
+            Offset::None => read(at) * code,
+            Offset::Midpoint => read(at) * (code - 8.0),
+            Offset::Int => read(2 * at) * (code - read(2 * at + 1)),
+            Offset::Float => read(2 * at) * code + read(2 * at + 1),
         }
     }
 
@@ -433,23 +446,22 @@ mod tests {
                 assert_eq!(runs.len(), if together { 1 } else { 2 }, "{name}");
                 for run in runs {
                     let (parts, form) = (&parts[run.parts], run.form);
-                    let packed = |part| codes_of(&form, part).unwrap_or_else(|| part.codes.to_vec());
-                    let codes: Vec<u8> = parts.iter().flat_map(packed).collect();
-                    let blocks = blocks_of(&form, parts);
-                    let [a, b, c, _, _] = form.sizes(run.rows.len());
-                    assert_eq!([codes.len(), blocks.scales.len(), blocks.offsets.len()], [a, b, c], "{name}");
+                    let codes: Vec<u8> = parts.iter().flat_map(|part| codes_of(&form, part)).collect();
+                    let scales = scales_of(&form, parts);
+                    assert_eq!([codes.len(), scales.len()], form.sizes(run.rows.len())[..2], "{name}");
                     let (mut row, mut expected) = (0, vec![0.0; cols]);
                     for part in parts {
                         for at in 0..part.num_rows() {
-                            let dense = nvllm_core::Weight {
-                                decl: decl(part),
-                                segments: vec![part.clone()],
-                            };
+                            let dense = nvllm_core::Weight { decl: decl(part), segments: vec![part.clone()] };
                             dense.dequant_row(at, &mut expected).unwrap();
                             for col in 0..cols {
                                 let logical = part.k_perm.as_ref().map_or(col, |order| order[col] as usize);
-                                let found = value(&form, &codes, &blocks, row, col);
-                                assert_eq!(found.to_bits(), expected[logical].to_bits(), "{name}: {row}, {col}");
+                                let found = value(&form, &codes, &scales, row, col);
+                                assert_eq!(
+                                    found.to_bits(),
+                                    expected[logical].to_bits(),
+                                    "{name}: {row}, {col}"
+                                );
                             }
                             row += 1;
                         }
@@ -476,8 +488,8 @@ mod tests {
         codes[256 + 130] = 0xff;
         part.codes = codes.into();
         let form = Form::new(&part.info()).unwrap();
-        let blocks = blocks_of(&form, &[part]);
-        let nans = (0..16).filter(|&i| DType::F32.read(&blocks.scales, i).is_nan());
+        let scales = scales_of(&form, &[part]);
+        let nans = (0..16).filter(|&i| DType::F32.read(&scales, i).is_nan());
         assert_eq!(nans.collect::<Vec<_>>(), [9]);
     }
 
@@ -485,7 +497,8 @@ mod tests {
     fn formats_that_differ_are_runs_of_their_own() {
         let of = |name: &str| PUBLIC.iter().find(|(public, _)| *public == name).unwrap().1;
         let part = |name, rows| TensorInfo { shape: vec![rows, 64], format: of(name) };
-        let info = WeightInfo { parts: vec![part("q4_0", 3), part("q4_0", 5), part("q8_0", 2), part("q4_0", 1)] };
+        let info =
+            WeightInfo { parts: vec![part("q4_0", 3), part("q4_0", 5), part("q8_0", 2), part("q4_0", 1)] };
         let rows: Vec<_> = runs(&info).unwrap().into_iter().map(|run| (run.rows, run.parts)).collect();
         assert_eq!(rows, [(0..8, 0..2), (8..10, 2..3), (10..11, 3..4)]);
         let mixed = WeightInfo { parts: vec![part("q4_0", 3), TensorInfo::dense(DType::Bf16, [5, 64])] };

@@ -32,7 +32,9 @@ pub(crate) fn supports(query: &OpQuery<'_>) -> Result<(), Reason> {
             if query.weight(*weight).plain().is_err()
                 && !lower::runs_gated(query.weight(*weight), query.limits) =>
         {
-            Err(Reason("coded weights are gated in one kernel if gate and up share a format of tensor cores".into()))
+            Err(Reason(
+                "coded weights are gated in one kernel if gate and up share a format of tensor cores".into(),
+            ))
         }
         Op::Attention { spec, .. } if !fast_shape(spec) => Err(Reason(format!(
             "head_dim is {} with {} query and {} KV heads; 64 and 128, with up to 16 query heads a KV head, are fused",

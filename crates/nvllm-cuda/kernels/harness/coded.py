@@ -70,12 +70,12 @@ class Coded:
         length = cdiv(self.k, 1024) * 128
         factors = length // 4 * tokens if self.offset == GROUPED else 0
         stage = r * (256 * self.bits + 2 * blocks)
-        return 8 * (3 if TIGHT else 4) * stage + 64 * (16 * r + 4) * tokens + 16 * rows * length + factors + (2048 if self.table is not None else 0)
+        return 8 * (3 if TIGHT else 4) * stage + 64 * (16 * r + 4) * tokens + 16 * rows * length + factors + 128 + (2048 if self.table is not None else 0)
 
     def block(self, m, silu, forced=None):
         for tokens, rows in [(t, min(t, m)) for t in (32, 16, 8) if t == 8 or t < 2 * m] + [(8, r) for r in range(7, 0, -1)]:
             for r in (2, 1):
-                few = tokens == 32 or cdiv(self.n, 16 * r) < SMS or silu and self.n % (16 * r)
+                few = tokens == 32 or 4 * cdiv(self.n, 16 * r) < 3 * SMS or silu and self.n % (16 * r)
                 if forced and tokens < 32:
                     few = forced == 1
                     if r != forced:
@@ -87,7 +87,8 @@ class Coded:
     def launch(self, x, y, bias=None, residual=None, silu=False, scale=None, pdl=False, r=None):
         m, n = x.shape[0], self.n
         r, tokens, rows = self.block(m, silu, r)
-        name, shared = f"linear_coded_few_{self.code}_r{r}_t{tokens}", self.shared(r, tokens, rows)
+        mode = "_sums" if self.offset in (ZEROS, VALUES) else "_scaled" if self.offset == GROUPED else ""
+        name, shared = f"linear_coded_few_{self.code}{mode}_r{r}_t{tokens}", self.shared(r, tokens, rows)
         tiles = cdiv(n, 16 * r)
         grid = (min(tiles, FEW.blocks_per_sm(name, 256, shared) * SMS), cdiv(m, rows))
         flags = self.flags | LATE | (OUT_F32 if y.dtype == F32 else 0) | (GATED if silu else 0)

@@ -24,7 +24,10 @@
 
 constexpr int RING = TIGHT ? 3 : 4;
 
-template <Code CODE, int R, int TOKENS>
+// What a block's end needs beside its scale: nothing, the sums of x for offsets, x's own scales.
+enum Mode { PLAIN, SUMS, SCALED };
+
+template <Code CODE, Mode MODE, int R, int TOKENS>
 DEVICE void linear_coded_few(const char* __restrict__ w, const char* __restrict__ scales, const float* __restrict__ table,
                              const elem* x, const float* x_scale, const float* __restrict__ bias, const elem* residual, void* y,
                              int m, int n, int k, int shift, int blocks, int flags, int rows, int first, int stride) {
@@ -33,7 +36,8 @@ DEVICE void linear_coded_few(const char* __restrict__ w, const char* __restrict_
   extern __shared__ __align__(128) char shared[];
   const int lane = threadIdx.x & 31, range = threadIdx.x >> 5, g = lane >> 2, q = lane & 3;
   const int len = range_len(k), ranges = num_ranges(k), steps = len / COLS, k0 = range * len;
-  const bool works = range < ranges, gated = flags & GATED, late = flags & LATE, sums = flags & (ZEROS | VALUES);
+  const bool works = range < ranges, gated = flags & GATED, late = flags & LATE;
+  constexpr bool sums = MODE == SUMS;
   const int row0 = blockIdx.y * rows;
   m = m - row0 < rows ? m - row0 : rows;
   // Columns that share a scale in a stage, their number there, and bytes of an octet's block.
@@ -41,9 +45,9 @@ DEVICE void linear_coded_few(const char* __restrict__ w, const char* __restrict_
   const int stage = W_STAGE + 2 * R * in_stage * block_bytes;
   float* partial = (float*)(shared + 8 * RING * stage);
   const u32 ring = shared_address(shared) + range * RING * stage;
-  const u32 all_x = shared_address(partial) + 2 * 8 * PARTIAL * 4, xs = all_x + range * rows * len * 2;
+  const u32 all_x = (shared_address(partial) + 2 * 8 * PARTIAL * 4 + 127) & ~127u, xs = all_x + range * rows * len * 2;
   const u32 all_f = all_x + 8 * rows * len * 2, fs = all_f + range * steps * TOKENS * 4;
-  const u32 entries = all_f + (flags & GROUPED ? 8 * steps * TOKENS * 4 : 0), my_table = entries + lane * 4;
+  const u32 entries = all_f + (MODE == SCALED ? 8 * steps * TOKENS * 4 : 0), my_table = entries + lane * 4;
   const int out_n = gated ? n / 2 : n, out_rows = gated ? ROWS / 2 : ROWS, num_tiles = (out_n + out_rows - 1) / out_rows;
   if (!late) let_next_start();
 
@@ -52,12 +56,16 @@ DEVICE void linear_coded_few(const char* __restrict__ w, const char* __restrict_
   // is followed by the matching one of up.
   const u64 pitch = (u64)k * WIDTH / 8, up = gated ? (u64)(out_n - 8) * pitch : 0;
   const int piece = lane % WIDTH, my_row = lane / WIDTH, last_octet = (n - 1) / 8;
-  int load_tile = blockIdx.x, load_step = 0;
+  int load_tile = blockIdx.x, load_step = 0, rows_left;
   u32 load_at = ring;
+  // Where this lane's pieces of rows my_row and, of 8-bit codes, my_row + 4 go in a stage.
+  const u32 place = my_row * (WIDTH * 16) + ((WIDTH == 4 ? piece ^ (my_row >> 1 & 3) : piece ^ my_row) << 4);
+  const u32 place4 = WIDTH == 4 ? place : (my_row + 4) * 128 + ((piece ^ (my_row + 4)) << 4);
   const char *from, *scales_from[R];
   const int shift_octet = (sums ? 2 : 1) + (shift < 7 ? 7 - shift : 0), mask = (1 << shift_octet) - 1;   // pieces of an octet
   auto aim = [&]() {
     const int row = load_tile * out_rows + my_row;
+    rows_left = out_n - row;
     from = w + (u64)row * pitch + (k0 * WIDTH / 8 + piece * 16);
 #pragma unroll
     for (int i = 0; i < R; i++) {
@@ -75,10 +83,10 @@ DEVICE void linear_coded_few(const char* __restrict__ w, const char* __restrict_
       const char* at = from;
 #pragma unroll
       for (int i = 0; i < PIECES; i++) {
-        // Rows of this piece: my_row + STEP i; of 16 the upper 8 are `up` further where gated.
-        const int row = my_row + STEP * i, turned = WIDTH == 4 ? piece ^ (row >> 1 & 3) : piece ^ (row & 7);
-        const int out = gated ? (row >> 4) * 8 + (row & 7) : row;
-        copy_async_16(load_at + row * (WIDTH * 16) + (turned << 4), at, valid && load_tile * out_rows + out < out_n);
+        // Row my_row + STEP i; of 16 the upper 8 are `up` further where gated.
+        const int row = STEP * i, out = gated ? (row >> 4) * 8 + (row & 7) : row;
+        const u32 to = WIDTH == 4 ? place + row * 64 : (i & 1 ? place4 : place) + (row & ~7) * 128;
+        copy_async_16(load_at + to, at, valid && out < rows_left);
         at += STEP * pitch;
         if (STEP * (i + 1) % 16 == 8) at += up;
         if (STEP * (i + 1) % 16 == 0 && gated) at -= up + 8 * pitch;
@@ -108,7 +116,7 @@ DEVICE void linear_coded_few(const char* __restrict__ w, const char* __restrict_
       for (int row = lane >> 4; row < m; row += 2)
         copy_async_16(xs + (step * m + row) * 256 + ((c ^ turn<CODE>(row)) << 4), x + (u64)(row0 + row) * k + col, col < k);
     }
-    if (flags & GROUPED) {
+    if constexpr (MODE == SCALED) {
       for (int i = lane; i < steps * m; i += 32) {
         const int row = i % m, col = k0 + i / m * COLS;
         const float factor = col < k ? load_l2_f32(x_scale + (u64)(row0 + row) * ((k + 127) / 128) + col / 128) : 0.0f;
@@ -124,7 +132,15 @@ DEVICE void linear_coded_few(const char* __restrict__ w, const char* __restrict_
   // Where blocks end in a stage beside its end: after every 16, 32 and 64 columns.
   const bool every16 = WIDTH == 8 && period == 16, every32 = period <= 32, every64 = period <= 64;
   const u32 center = flags & MIDPOINT ? 0xc308c308u : 0xc300c300u;
-  const u32 w_row = (lane & 15) * (WIDTH * 16);
+  const u32 w_at = (lane & 15) * (WIDTH * 16) + (((lane >> 4) ^ (WIDTH == 8 ? lane & 7 : lane >> 1 & 3)) << 4);
+  const u32 my_scale = W_STAGE + g * (sums ? 8 : 4), octet_bytes = in_stage * block_bytes;
+  u32 x_at[NT];
+#pragma unroll
+  for (int t = 0; t < NT; t++) {
+    int row = t * 8 + g;
+    row = row < m ? row : m - 1;                               // unused columns of the product repeat the last token
+    x_at[t] = xs + row * 256 + first_operand<CODE>(q, row);
+  }
   u32 at = ring;
   int turns = 0;
   for (int tile = blockIdx.x; tile < num_tiles; tile += gridDim.x, turns++) {
@@ -143,10 +159,10 @@ DEVICE void linear_coded_few(const char* __restrict__ w, const char* __restrict_
       __syncwarp();
       load_stage();                                            // into the slot that the step before read
       if (works) {
-        u32 scale_at = at + W_STAGE + g * (sums ? 8 : 4);
+        u32 scale_at = at + my_scale;
         auto end_block = [&]() {
           float f[NT][2];
-          if (flags & GROUPED) {
+          if constexpr (MODE == SCALED) {
 #pragma unroll
             for (int t = 0; t < NT; t++)
               asm volatile("ld.shared.v2.f32 {%0,%1}, [%2];" : "=f"(f[t][0]), "=f"(f[t][1])
@@ -156,30 +172,23 @@ DEVICE void linear_coded_few(const char* __restrict__ w, const char* __restrict_
           for (int r = 0; r < R; r++)
 #pragma unroll
             for (int half = 0; half < 2; half++) {
-              const u32 of = scale_at + (2 * r + half) * in_stage * block_bytes;
-              float s, z;
-              if (sums) {
-                asm volatile("ld.shared.v2.f32 {%0,%1}, [%2];" : "=f"(s), "=f"(z) : "r"(of) : "memory");
-                const float zero = flags & ZEROS ? -z : 0.0f, value = flags & ZEROS ? 0.0f : z;
+              const u32 of = scale_at + (2 * r + half) * octet_bytes;
+              float s, z = 0.0f;
+              if constexpr (sums) asm volatile("ld.shared.v2.f32 {%0,%1}, [%2];" : "=f"(s), "=f"(z) : "r"(of) : "memory");
+              else asm volatile("ld.shared.f32 %0, [%1];" : "=f"(s) : "r"(of) : "memory");
+              const float zero = flags & ZEROS ? -z : 0.0f, value = flags & ZEROS ? 0.0f : z;
 #pragma unroll
-                for (int t = 0; t < NT; t++)
+              for (int t = 0; t < NT; t++)
 #pragma unroll
-                  for (int e = 2 * half; e < 2 * half + 2; e++) {
-                    const float v = __fmaf_rn(zero, ones[t][e & 1], part[r][t][e]);
-                    acc[r][t][e] = __fmaf_rn(value, ones[t][e & 1], __fmaf_rn(s, v, acc[r][t][e]));
-                    part[r][t][e] = 0.0f;
-                  }
-              } else {
-                asm volatile("ld.shared.f32 %0, [%1];" : "=f"(s) : "r"(of) : "memory");
-#pragma unroll
-                for (int t = 0; t < NT; t++)
-#pragma unroll
-                  for (int e = 2 * half; e < 2 * half + 2; e++) {
-                    const float v = flags & GROUPED ? __fmul_rn(part[r][t][e], f[t][e & 1]) : part[r][t][e];
-                    acc[r][t][e] = __fmaf_rn(s, v, acc[r][t][e]);
-                    part[r][t][e] = 0.0f;
-                  }
-              }
+                for (int e = 2 * half; e < 2 * half + 2; e++) {
+                  float v = part[r][t][e];
+                  if constexpr (sums) v = __fmaf_rn(zero, ones[t][e & 1], v);
+                  if constexpr (MODE == SCALED) v = __fmul_rn(v, f[t][e & 1]);
+                  v = __fmaf_rn(s, v, acc[r][t][e]);
+                  if constexpr (sums) v = __fmaf_rn(value, ones[t][e & 1], v);
+                  acc[r][t][e] = v;
+                  part[r][t][e] = 0.0f;
+                }
             }
 #pragma unroll
           for (int t = 0; t < NT; t++) ones[t][0] = ones[t][1] = ones[t][2] = ones[t][3] = 0.0f;
@@ -190,20 +199,15 @@ DEVICE void linear_coded_few(const char* __restrict__ w, const char* __restrict_
         for (int unit = 0; unit < 4; unit++) {                 // 32 columns
           u32 b[NT][4];
 #pragma unroll
-          for (int t = 0; t < NT; t++) {
-            int row = t * 8 + g;
-            row = row < m ? row : m - 1;                       // unused columns of the product repeat the last token
-            load_unit<CODE>(b[t], xs + (step * m + row) * 256, unit, q, turn<CODE>(row));
-          }
+          for (int t = 0; t < NT; t++) load_unit<CODE>(b[t], x_at[t] + step * m * 256, unit);
           if (WIDTH == 8 || unit % 2 == 0)
 #pragma unroll
             for (int r = 0; r < R; r++) {
-              const int turned = WIDTH == 8 ? (2 * unit + (lane >> 4)) ^ (lane & 7) : (unit + (lane >> 4)) ^ (lane >> 1 & 3);
-              ldmatrix_x4(a[r], at + r * (W_STAGE / R) + w_row + (turned << 4));
+              ldmatrix_x4(a[r], at + r * (W_STAGE / R) + (w_at ^ (WIDTH == 8 ? 32 * unit : 16 * unit)));
             }
 #pragma unroll
           for (int h = 0; h < 2; h++) {                        // 16 of them: an mma
-            if (sums)
+            if constexpr (sums)
 #pragma unroll
               for (int t = 0; t < NT; t++)
                 mma(ones[t], ELEM_ONES, ELEM_ONES, ELEM_ONES, ELEM_ONES, b[t][2 * h], b[t][2 * h + 1]);
@@ -256,7 +260,7 @@ DEVICE void linear_coded_few(const char* __restrict__ w, const char* __restrict_
       float sum = of[0];
 #pragma unroll
       for (int s = 1; s < 8; s++) if (s < ranges) sum = __fadd_rn(sum, of[s * PARTIAL]);
-      const float scale = x_scale && !(flags & GROUPED) ? load_l2_f32(x_scale + row0 + token) : 1.0f;
+      const float scale = MODE != SCALED && x_scale ? load_l2_f32(x_scale + row0 + token) : 1.0f;
       sum = __fmul_rn(sum, scale);
       if (bias) sum = __fadd_rn(sum, bias[first + out]);
       const u64 to = (u64)(row0 + token) * stride + first + out;
@@ -275,18 +279,25 @@ DEVICE void linear_coded_few(const char* __restrict__ w, const char* __restrict_
   copy_async_wait<0>();
 }
 
-#define FEW(name, code, r, tokens)                                                                                            \
+#define FEW(name, code, mode, r, tokens)                                                                                      \
   extern "C" __global__ void __launch_bounds__(256, tokens * r > 16 ? 1 : 2) linear_coded_few_##name##_r##r##_t##tokens(      \
       const char* __restrict__ w, const char* __restrict__ scales, const float* __restrict__ table, const elem* x,             \
       const float* x_scale, const float* __restrict__ bias, const elem* residual, void* y, int m, int n, int k, int shift,     \
       int blocks, int flags, int rows, int first, int stride) {                                                                \
-    linear_coded_few<code, r, tokens>(w, scales, table, x, x_scale, bias, residual, y, m, n, k, shift, blocks, flags, rows,   \
-                                      first, stride);                                                                         \
+    linear_coded_few<code, mode, r, tokens>(w, scales, table, x, x_scale, bias, residual, y, m, n, k, shift, blocks, flags,   \
+                                            rows, first, stride);                                                             \
   }
-#define ALL(name, code)                                                                                                       \
-  FEW(name, code, 1, 8) FEW(name, code, 1, 16) FEW(name, code, 1, 32) FEW(name, code, 2, 8) FEW(name, code, 2, 16)
-ALL(i8, I8)
-ALL(e4m3, E4M3)
-ALL(u4, U4)
-ALL(lut4, LUT4)
-ALL(nf4, NF4)
+#define ALL(name, code, mode)                                                                                                 \
+  FEW(name, code, mode, 1, 8)                                                                                                 \
+  FEW(name, code, mode, 1, 16)                                                                                                \
+  FEW(name, code, mode, 1, 32)                                                                                                \
+  FEW(name, code, mode, 2, 8)                                                                                                 \
+  FEW(name, code, mode, 2, 16)
+ALL(i8, I8, PLAIN)
+ALL(i8_sums, I8, SUMS)
+ALL(e4m3, E4M3, PLAIN)
+ALL(e4m3_scaled, E4M3, SCALED)
+ALL(u4, U4, PLAIN)
+ALL(u4_sums, U4, SUMS)
+ALL(lut4, LUT4, PLAIN)
+ALL(nf4, NF4, PLAIN)

@@ -91,8 +91,9 @@ impl Lowering<'_> {
     /// The tokens whose rows are in `run`.
     fn embed_coded(&self, run: &Run, y: Operand) -> Result<Launch> {
         let rows = &run.of.rows;
-        let args = Args::new().ptr(self.counts()).ptr(self.inputs.tokens.at(0)).int(rows.start).int(rows.len());
-        let args = any_format(args, run)?.ptr(run.order()).typed(y)?.int(y.cols);
+        let args =
+            Args::new().ptr(self.counts()).ptr(self.inputs.tokens.at(0)).int(rows.start).int(rows.len());
+        let args = any_format(args, run).ptr(run.order()).typed(y)?.int(y.cols);
         Ok(Launch::new(self.function("embed_coded")?, Dim::each(y.rows), threads(y.cols), args).early())
     }
 

@@ -7,7 +7,7 @@
 use nvllm_core::weight::{ActQuant, Table};
 use nvllm_core::{Activations, DType, Limits, Op, OpQuery, OrderId, Program, WeightInfo};
 
-use super::{Epilogue, LANES, Lowering, Operand, Parts};
+use super::{DeviceLimits, Epilogue, LANES, Lowering, Operand, Parts};
 use crate::coded::{self, Code, Form, Offset, Run};
 use crate::error::Result;
 use crate::launch::{Args, Dim, Launch};
@@ -30,12 +30,10 @@ mod flags {
     pub(super) const OUT_F32: usize = 1;
     pub(super) const LATE: usize = 2;
     pub(super) const GATED: usize = 4;
-    pub(super) const WIDE: usize = 8;
-    pub(super) const HALF: usize = 16;
-    pub(super) const MIDPOINT: usize = 32;
-    pub(super) const ZEROS: usize = 64;
-    pub(super) const VALUES: usize = 128;
-    pub(super) const GROUPED: usize = 256;
+    pub(super) const MIDPOINT: usize = 8;
+    pub(super) const ZEROS: usize = 16;
+    pub(super) const VALUES: usize = 32;
+    pub(super) const GROUPED: usize = 64;
 }
 
 /// A linear layer over a coded weight.
@@ -53,9 +51,12 @@ struct Input {
     scales: Address,
 }
 
-/// Shared memory of a block of `coded_few.cu`, and the rows of x that it holds there.
+/// A block of `coded_few.cu`: 16 or 32 rows of W in a tile, `rows` of x of which there is room for
+/// `tokens`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Block {
+    /// 1 or 2.
+    r: usize,
     tokens: usize,
     rows: usize,
     shared: usize,
@@ -64,42 +65,44 @@ struct Block {
 /// Whether `coded_few.cu` takes the form.
 fn fast(form: &Form) -> bool {
     let unit = if form.bits() == 4 { 32 } else { 16 };
-    let whole = form.group >= form.cols;
-    let blocks = whole || form.group.is_power_of_two() && form.group >= unit;
-    let grouped = form.input_groups() == 1 || form.input_group() == STAGE_COLS && form.offset == Offset::None;
-    form.cols.is_multiple_of(unit) && blocks && grouped
+    let blocks = form.group >= form.cols || form.group.is_power_of_two() && form.group >= unit;
+    let scaled = form.code == Code::E4M3 && form.input_group() == STAGE_COLS && form.offset == Offset::None;
+    form.cols.is_multiple_of(unit) && blocks && (form.input_groups() == 1 || scaled)
 }
 
-/// Shared memory of a block that makes `rows` rows of y with room for `tokens`, as coded_few.cu has
-/// it.
-fn shared(form: &Form, tokens: usize, rows: usize, tight: bool) -> usize {
-    let ring = match (form.bits(), tight) {
-        (4, false) => 6,
-        (4, true) | (_, false) => 4,
-        _ => 3,
-    };
-    let period = if form.group >= form.cols { STAGE_COLS } else { form.group.min(STAGE_COLS) };
-    let scales = |size: usize| STAGE_COLS / period * 16 * size;
-    let offsets = match form.offset {
-        Offset::None | Offset::Midpoint => 0,
-        Offset::Int => scales(2),
-        Offset::Float => scales(form.scale.size()),
-    };
-    let stage = 16 * STAGE_COLS * form.bits() / 8 + scales(form.scale.size()) + offsets;
+/// Columns that share a scale in a stage.
+fn period(form: &Form) -> usize {
+    if form.group >= form.cols { STAGE_COLS } else { form.group.min(STAGE_COLS) }
+}
+
+/// Shared memory of a block, as coded_few.cu has it.
+fn shared(form: &Form, [r, tokens, rows]: [usize; 3], tight: bool) -> usize {
+    let block = if form.has_offsets() { 64 } else { 32 };
+    let stage = r * (256 * form.bits() + 2 * STAGE_COLS / period(form) * block);
     let range = form.cols.div_ceil(1024) * STAGE_COLS;
-    let factors = if offsets > 0 || form.input_groups() > 1 { 32 * (range / period) * tokens } else { 0 };
+    let scales = if form.input_groups() > 1 { range / 4 * tokens } else { 0 };
     let table = if form.code == Code::Table { 2048 } else { 0 };
-    8 * ring * stage + 2 * 640 * tokens + 16 * rows * range + factors + table
+    let ring = if tight { 3 } else { 4 };
+    8 * ring * stage + 64 * (16 * r + 4) * tokens + 128 + 16 * rows * range + scales + table
 }
 
-/// The block for steps of up to `most` rows: as many rows as it can hold of those. None if not even
-/// one fits.
-fn block(form: &Form, most: usize, (limit, tight): (usize, bool)) -> Option<Block> {
-    let of = |tokens, rows| Block { tokens, rows, shared: shared(form, tokens, rows, tight) };
+/// The block for steps of up to `most` rows and so many rows of W, in tiles of 32 where these fill
+/// the device. None if not even one row of x fits.
+fn block(form: &Form, most: usize, n: usize, gated: bool, device: &DeviceLimits) -> Option<Block> {
     let whole = [32, 16, 8].into_iter().filter(|&tokens| tokens == 8 || tokens < 2 * most);
-    let part = (1..8).rev().map(|rows| of(8, rows));
-    let blocks = whole.map(|tokens| of(tokens, tokens.min(most))).chain(part);
-    blocks.into_iter().find(|block| block.shared <= limit)
+    let rows = whole.map(|tokens| (tokens, tokens.min(most))).chain((1..8).rev().map(|rows| (8, rows)));
+    // From three quarters of the multiprocessors on, a block's fewer barriers outweigh those that rest.
+    let wide = 4 * n.div_ceil(32) >= 3 * device.blocks && !(gated && n % 32 != 0);
+    let choices = rows.flat_map(|(tokens, rows)| [(2, tokens, rows), (1, tokens, rows)]);
+    choices
+        .filter(|&(r, tokens, _)| r == 1 || wide && tokens < 32)
+        .map(|(r, tokens, rows)| Block {
+            r,
+            tokens,
+            rows,
+            shared: shared(form, [r, tokens, rows], device.tight),
+        })
+        .find(|block| block.shared <= device.shared)
 }
 
 /// The forms of a coded weight; none if it is dense.
@@ -110,7 +113,8 @@ fn forms(info: &WeightInfo) -> Option<Vec<Form>> {
 
 /// The order of a layer over a coded weight; none if it is dense.
 pub(crate) fn order(query: &OpQuery<'_>) -> Option<OrderId> {
-    let (Op::Linear { weight, .. } | Op::LinearAdd { weight, .. } | Op::LinearSiluMul { weight, .. }) = query.op
+    let (Op::Linear { weight, .. } | Op::LinearAdd { weight, .. } | Op::LinearSiluMul { weight, .. }) =
+        query.op
     else {
         return None;
     };
@@ -121,7 +125,8 @@ pub(crate) fn order(query: &OpQuery<'_>) -> Option<OrderId> {
 
 /// Whether a gated layer over a coded weight runs as one: gate and up in one run, for one kernel.
 pub(crate) fn runs_gated(info: &WeightInfo, limits: &Limits) -> bool {
-    let one = matches!(coded::runs(info).as_deref(), Ok([run]) if fast(&run.form) && run.rows.len() % 16 == 0);
+    let one =
+        matches!(coded::runs(info).as_deref(), Ok([run]) if fast(&run.form) && run.rows.len() % 16 == 0);
     one && limits.activations == Activations::Bf16
 }
 
@@ -129,12 +134,16 @@ pub(crate) fn runs_gated(info: &WeightInfo, limits: &Limits) -> bool {
 pub(crate) fn input_bytes(program: &Program, weights: &[WeightInfo], limits: &Limits) -> usize {
     let bytes = |node: &nvllm_core::program::Node| {
         let weight = match node.op {
-            Op::Linear { weight, .. } | Op::LinearAdd { weight, .. } | Op::LinearSiluMul { weight, .. } => weight,
+            Op::Linear { weight, .. } | Op::LinearAdd { weight, .. } | Op::LinearSiluMul { weight, .. } => {
+                weight
+            }
             Op::ExpertLinear { weight } => weight,
             _ => return 0,
         };
         let rows = program.value(node.inputs[0]).rows.max(limits);
-        let one = |form: Form| if form.changes_input() { scales_at(&form, rows) + scale_bytes(&form, rows) } else { 0 };
+        let one = |form: Form| {
+            if form.changes_input() { scales_at(&form, rows) + scale_bytes(&form, rows) } else { 0 }
+        };
         forms(&weights[weight.index()]).into_iter().flatten().map(one).max().unwrap_or(0)
     };
     program.nodes.iter().map(bytes).max().unwrap_or(0)
@@ -150,11 +159,10 @@ fn scale_bytes(form: &Form, rows: usize) -> usize {
 }
 
 /// What kernels that take any format are given of a run.
-pub(in crate::lower) fn any_format(args: Args, run: &Run) -> Result<Args> {
-    let (form, [codes, scales, offsets, table]) = (&run.of.form, run.addresses());
-    let args = args.ptr(codes).ptr(scales).ptr(offsets).ptr(table).int(form.code as usize);
-    let args = args.int(dtype_code(form.scale)?).int(form.offset as usize);
-    Ok(args.int(form.group).int(form.pitch()).int(form.blocks()))
+pub(in crate::lower) fn any_format(args: Args, run: &Run) -> Args {
+    let (form, [codes, scales, table]) = (&run.of.form, run.addresses());
+    let args = args.ptr(codes).ptr(scales).ptr(table).int(form.code as usize).int(form.offset as usize);
+    args.int(form.group).int(form.pitch()).int(form.blocks())
 }
 
 impl<'a> Lowering<'a> {
@@ -195,7 +203,7 @@ impl<'a> Lowering<'a> {
         for run in runs {
             let input = self.coded_input(x, run, false)?;
             let args = self.extent(y.rows).int(share).ptr(input.x).int(dtype_code(input.dtype)?).ptr(ids.at);
-            let args = any_format(args.int(run.of.rows.start).int(run.of.rows.len()), run)?;
+            let args = any_format(args.int(run.of.rows.start).int(run.of.rows.len()), run);
             let args = args.typed(y)?.int(x.cols).int(y.cols);
             launches.extend(input.launch);
             let columns = Dim::Fixed(y.cols.div_ceil(8));
@@ -223,7 +231,8 @@ impl Layer<'_> {
         let device = lowering.device_limits();
         let bf16 = self.of.x.dtype == DType::Bf16 && (self.residual() == 0 || self.of.y.dtype == DType::Bf16);
         let takes = bf16 && fast(&run.of.form);
-        let block = takes.then(|| block(&run.of.form, most, (device.shared, device.tight))).flatten();
+        let gated = self.of.epilogue == Epilogue::SiluMul;
+        let block = takes.then(|| block(&run.of.form, most, run.of.rows.len(), gated, &device)).flatten();
         let input = lowering.coded_input(self.of.x, run, block.is_some())?;
         let launch = match block {
             Some(block) => self.few(lowering, run, &input, block)?,
@@ -240,16 +249,15 @@ impl Layer<'_> {
     fn few(&self, lowering: &Lowering<'_>, run: &Run, input: &Input, block: Block) -> Result<Launch> {
         let (Parts { y, bias, .. }, form, rows) = (&self.of, &run.of.form, &run.of.rows);
         let gated = self.of.epilogue == Epilogue::SiluMul;
-        let name = format!("linear_coded_few_{}_t{}", code_name(form), block.tokens);
+        let name =
+            format!("linear_coded_few_{}{}_r{}_t{}", code_name(form), mode(form), block.r, block.tokens);
         let shared = block.shared as u32;
-        let tiles = if gated { y.cols.div_ceil(8) } else { rows.len().div_ceil(16) };
+        let tiles = rows.len().div_ceil(16 * block.r);
         let at_once = lowering.modules.blocks_at_once(&name, 256, shared)? * lowering.device_limits().blocks;
         let set = [
             (y.dtype == DType::F32, flags::OUT_F32),
             (true, flags::LATE),
             (gated, flags::GATED),
-            (form.scale == DType::F32, flags::WIDE),
-            (form.scale == DType::F16, flags::HALF),
             (form.offset == Offset::Midpoint, flags::MIDPOINT),
             (form.offset == Offset::Int, flags::ZEROS),
             (form.offset == Offset::Float, flags::VALUES),
@@ -258,8 +266,8 @@ impl Layer<'_> {
         let flags = set.into_iter().filter(|(on, _)| *on).map(|(_, flag)| flag).sum::<usize>();
         // A row of one block is that at any column.
         let shift = if form.group >= form.cols { 31 } else { form.group.ilog2() as usize };
-        let [codes, scales, offsets, table] = run.addresses();
-        let args = Args::new().ptr(codes).ptr(scales).ptr(offsets).ptr(table).ptr(input.x).ptr(input.scales);
+        let [codes, scales, table] = run.addresses();
+        let args = Args::new().ptr(codes).ptr(scales).ptr(table).ptr(input.x).ptr(input.scales);
         let args = args.ptr(bias.map_or(0, |bias| bias.wide)).ptr(self.residual()).ptr(y.at).rows(y.rows);
         let args = args.int(rows.len()).int(form.cols).int(shift).int(form.blocks()).int(flags);
         let args = args.int(block.rows).int(if gated { 0 } else { rows.start }).int(y.cols);
@@ -272,7 +280,7 @@ impl Layer<'_> {
     fn general(&self, lowering: &Lowering<'_>, run: &Run, input: &Input) -> Result<Launch> {
         let (Parts { y, bias, .. }, rows) = (&self.of, &run.of.rows);
         let args = lowering.extent(y.rows).ptr(input.x).int(dtype_code(input.dtype)?);
-        let args = any_format(args, run)?.ptr(bias.map_or(0, |bias| bias.wide)).ptr(self.residual());
+        let args = any_format(args, run).ptr(bias.map_or(0, |bias| bias.wide)).ptr(self.residual());
         let args = args.typed(*y)?.int(run.of.form.cols).int(rows.len()).int(rows.start).int(y.cols);
         let launch = Launch::new(
             lowering.function("linear_coded_general")?,
@@ -293,5 +301,14 @@ fn code_name(form: &Form) -> &'static str {
         // Its values are not exact in bf16.
         (Code::Table, Some(Table::Nf4)) => "nf4",
         (Code::Table, _) => "lut4",
+    }
+}
+
+/// What a block's end needs beside its scale, as kernels' names have it.
+fn mode(form: &Form) -> &'static str {
+    match (form.has_offsets(), form.input_groups() > 1) {
+        (true, _) => "_sums",
+        (_, true) => "_scaled",
+        _ => "",
     }
 }
