@@ -3,9 +3,9 @@
 //! Every public format becomes one of a few: codes of 4 bits or of 8 (5 and 6 bits are widened),
 //! each row beginning on a line of 16 bytes, and one scale, with an offset where there is one, for
 //! each row and block of columns. Scales of several rows are repeated, those of two levels
-//! multiplied, all of them in f32: a kernel that has no conversion to make gains more than the bytes
-//! cost. They lie in octets, the 8 rows of an octet together, because a tensor core's tile takes
-//! them so.
+//! multiplied, all of them in f32: a kernel that has no conversion to make gains more than the
+//! bytes cost. They lie in octets, the 8 rows of an octet together, because a tensor core's tile
+//! takes them so.
 //!
 //! Parts of a weight that share a format are stacked into one run of rows; each run has launches of
 //! its own.

@@ -2,9 +2,9 @@
 // read any format. src/coded.rs writes what is read here.
 //
 // A matrix [n, k]; its rows are cut into octets of 8, its columns into blocks of `group`.
-//   codes: rows of `pitch` bytes, a multiple of 16. Columns 0, 1, 2, 3 of four 8-bit codes are bytes 0,
-//     2, 1, 3; columns 0, 1, .. 7 of eight 4-bit ones are nibbles 0, 4, 1, 5, 2, 6, 3, 7 from the lowest
-//     bits up: what linear/codes.cuh unpacks with masks;
+//   codes: rows of `pitch` bytes, a multiple of 16. Columns 0, 1, 2, 3 of four 8-bit codes are
+//     bytes 0, 2, 1, 3; columns 0, 1, .. 7 of eight 4-bit ones are nibbles 0, 4, 1, 5, 2, 6, 3, 7
+//     from the lowest bits up: what linear/codes.cuh unpacks with masks;
 //   scales: f32, [octet][block][row of the octet]; where there are offsets, a scale and its offset.
 // An element is s * (code - z) or s * code + m; each operation rounded to f32, as nvllm-core's
 // weight/format.rs defines it.

@@ -5,7 +5,7 @@ import linear
 from device import *
 from linear import cdiv
 
-FEW = Module("linear/coded_few.cu")
+FEW, MANY = Module("linear/coded_few.cu"), Module("linear/coded_many.cu")
 NF4 = [-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334,
        -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224,
        0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0]
@@ -84,6 +84,15 @@ class Coded:
                     return r, tokens, rows
         raise ValueError("does not fit")
 
+    def many(self, x, y, bias=None, residual=None, silu=False, scale=None, pdl=False):
+        (m, k), n = x.shape, self.n
+        stage = 256 * self.bits + 2 * (128 // self.period) * (64 if self.offset in (ZEROS, VALUES) else 32)
+        shared = 3 * (8 * stage + 16384) + (cdiv(k, 128) * 256 if self.offset == GROUPED else 0) + 128 + (2048 if self.table is not None else 0)
+        mode = "_sums" if self.offset in (ZEROS, VALUES) else "_scaled" if self.offset == GROUPED else ""
+        flags = self.flags | (OUT_F32 if y.dtype == F32 else 0) | (GATED if silu else 0)
+        MANY.launch(f"linear_coded_many_{self.code}{mode}", (cdiv(n, 128), cdiv(m, 64)), 256, shared,
+                    [self.codes, self.scales, self.table, x, scale, bias, residual, y, m, n, k, self.shift, self.blocks, flags, 0, 0, y.shape[1]], pdl)
+
     def launch(self, x, y, bias=None, residual=None, silu=False, scale=None, pdl=False, r=None):
         m, n = x.shape[0], self.n
         r, tokens, rows = self.block(m, silu, r)
@@ -106,7 +115,7 @@ def check(records):
             continue
         w = Coded(name, n, k)
         out_n, first = n // 2 if silu else n, None
-        for m, dtype in [(33, F32), (1, F32), (2, F32), (5, F32), (8, F32), (13, F32), (32, F32), (70, F32), (3, BF16)]:
+        for m, dtype in [(32, F32), (1, F32), (33, F32), (2, F32), (5, F32), (8, F32), (13, F32), (24, F32), (70, F32), (3, BF16)]:
             full = torch.randn(80, k, device="cuda").bfloat16() if first is None else full
             x, scale, sx = full[:m].contiguous(), None, full[:m].double()
             groups = cdiv(k, 128) if w.offset == GROUPED else 1
@@ -122,7 +131,10 @@ def check(records):
             if residual is not None:
                 want = want + residual.double()
             y = torch.full((m, out_n), float("nan"), device="cuda", dtype=dtype)
-            w.launch(x, y, bias, residual, silu, scale, r=2 if m in (8, 13) and n % 32 == 0 else None)
+            if m in (2, 33, 70):
+                w.many(x, y, bias, residual, silu, scale)
+            else:
+                w.launch(x, y, bias, residual, silu, scale, r=2 if m in (8, 13) and n % 32 == 0 else None)
             torch.cuda.synchronize()
             case = dict(format=name, n=n, k=k, m=m, silu=silu, extra=extra)
             error = relative_error(y, want)
@@ -131,7 +143,7 @@ def check(records):
             if first is None:
                 first = y
             elif dtype == F32:
-                least = min(m, 33)
+                least = min(m, 32)
                 records.expect(torch.equal(y[:least].view(torch.int32), first[:least].view(torch.int32)), "bits", **case)
 
 
@@ -192,12 +204,25 @@ def bench(records, bandwidth):
             del weights
 
 
+def bench_many(records, rate):
+    for name, (n, k), m in itertools.product(["i8 channel", "q8_0", "fp8 128", "int4 g128", "q4_k", "nf4"], [(6144, 4096), (4096, 12288)], [64, 512, 2048]):
+        w = [Coded(name, n, k, False) for _ in range(4)]
+        dense = [torch.randn(n, k, device="cuda", dtype=BF16) for _ in range(4)]
+        x, y = torch.randn(m, k, device="cuda").bfloat16(), torch.empty(m, n, device="cuda", dtype=BF16)
+        scale = torch.ones(m, cdiv(k, 128), device="cuda")
+        us = time_graph(lambda: [a.many(x, y, scale=scale if name == "fp8 128" else None) for a in w], len(w))[0]
+        ours = time_graph(lambda: [linear.wgmma(a, x, y, c=1 if m <= 64 else 2) for a in dense], len(w))[0]
+        records.add(f"{name:12} n={n} k={k} m={m:<5} {us:8.1f} us {2 * m * n * k / us / 1e6:6.0f} TFLOP/s, bf16 {ours:.1f} us",
+                    op="coded_many", format=name, n=n, k=k, m=m, us=us, bf16_us=ours)
+
+
 if __name__ == "__main__":
     what = sys.argv[1:] or ["check", "bench"]
     records = Records("coded_" + "_".join(what))
-    bandwidth = ceilings(records)[0] if "bench" in what else None
+    bandwidth, rate = ceilings(records) if "bench" in what else (None, None)
     if "check" in what:
         check(records)
     if "bench" in what:
         bench(records, bandwidth)
+        bench_many(records, rate)
     records.close()

@@ -1,6 +1,6 @@
-// linear over a coded weight of any format: y = x W^T + b (+ r). x [R, k] in the order of W's stored
-// columns, W [n, k] as coded.cuh has it, b [n] f32 or null, r and y [R, stride] of which columns
-// first.. are made. Any k, n, R, any dtypes.
+// linear over a coded weight of any format: y = x W^T + b (+ r). x [R, k] in the order of W's
+// stored columns, W [n, k] as coded.cuh has it, b [n] f32 or null, r and y [R, stride] of which
+// columns first.. are made. Any k, n, R, any dtypes.
 //
 // A warp makes one column of y for up to 4 rows. Lane l takes elements l, l + 32, .. by fused
 // multiply-adds and a butterfly joins the lanes: the order of dot.cuh. Grid: (ceil(n / 8), ceil(R /

@@ -1,9 +1,9 @@
 // The input of a linear layer as its coded weight sees it: columns in the weight's stored order,
 // quantised where the format says so (nvllm-core's weight/act.rs, in the same operations).
 //
-// x [R, k]; perm [k] or null: stored column c is column perm[c] of x. A token's row, or each `group`
-// columns of it (in x's order), have a scale: the largest magnitude / 127 (int8) or / 448 (FP8
-// E4M3), or `fixed`; the code is x / scale, rounded to the nearest value and clamped.
+// x [R, k]; perm [k] or null: stored column c is column perm[c] of x. A token's row, or each
+// `group` columns of it (in x's order), have a scale: the largest magnitude / 127 (int8) or / 448
+// (FP8 E4M3), or `fixed`; the code is x / scale, rounded to the nearest value and clamped.
 //   as_codes = 0: y [R, k] f32, scale * code;
 //   as_codes = 1: y [R, k] bf16, the code itself, which is exact; scales [R, ceil(k / group)] f32.
 // Launch: grid (R), 256 threads; at most 1,024 groups a row. Bound by latency.

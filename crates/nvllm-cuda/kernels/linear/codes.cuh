@@ -1,9 +1,9 @@
 // Codes as pairs of bf16, exact: what the tensor-core kernels over coded weights multiply.
 //
-// mma.sync gives a lane columns 2q, 2q + 1, 2q + 8 and 2q + 9 of 16, ldmatrix gives it one word of a
-// row: 4 codes of 8 bits or 8 of 4 bits, of neighbouring columns. Sums do not ask which column is
-// which, so a lane takes those columns of x instead. In a word, codes lie so that masks give pairs of
-// neighbours (coded.cuh).
+// mma.sync gives a lane columns 2q, 2q + 1, 2q + 8 and 2q + 9 of 16, ldmatrix gives it one word of
+// a row: 4 codes of 8 bits or 8 of 4 bits, of neighbouring columns. Sums do not ask which column is
+// which, so a lane takes those columns of x instead. In a word, codes lie so that masks give pairs
+// of neighbours (coded.cuh).
 #pragma once
 
 #include "prelude.cuh"

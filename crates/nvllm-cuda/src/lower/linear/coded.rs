@@ -1,6 +1,6 @@
-//! Kernels over coded weights: `coded_few.cu` for the formats that tensor cores take in bf16,
-//! `coded_general.cu` for all; before them `coded_input.cu` where a format wants its input
-//! quantised, or in another order.
+//! Kernels over coded weights: `coded_few.cu` and `coded_many.cu` for the formats that tensor cores
+//! take in bf16, `coded_general.cu` for all; before them `coded_input.cu` where a format wants its
+//! input quantised, or in another order.
 //!
 //! A weight has a launch for each of its runs of rows, which makes their columns of y.
 
@@ -15,12 +15,15 @@ use crate::lower::dtype_code;
 use crate::memory::Address;
 use crate::weights::Matrix;
 
-/// The order of `coded_few.cu`, as kernels/linear/coded_order.cuh has it.
+/// The order of `coded_few.cu` and `coded_many.cu`, as kernels/linear/coded_order.cuh has it.
 const CODED8: OrderId = OrderId("linear.coded8");
 
 /// Numbers of rows up to which a step has launches of its own: the fewer rows of x a block holds,
 /// the more blocks run at once.
 const BOUNDS: [usize; 7] = [1, 2, 4, 8, 16, 32, usize::MAX];
+
+/// Tokens and rows of W of a tile of `coded_many.cu`.
+const MANY: [usize; 2] = [64, 128];
 
 /// Columns of a stage, as `COLS` in coded_order.cuh.
 const STAGE_COLS: usize = 128;
@@ -86,12 +89,22 @@ fn shared(form: &Form, [r, tokens, rows]: [usize; 3], tight: bool) -> usize {
     8 * ring * stage + 64 * (16 * r + 4) * tokens + 128 + 16 * rows * range + scales + table
 }
 
+/// Shared memory of a block of coded_many.cu.
+fn many_shared(form: &Form) -> usize {
+    let block = if form.has_offsets() { 64 } else { 32 };
+    let stage = 256 * form.bits() + 2 * STAGE_COLS / period(form) * block;
+    let scales = if form.input_groups() > 1 { 256 * form.cols.div_ceil(STAGE_COLS) } else { 0 };
+    let table = if form.code == Code::Table { 2048 } else { 0 };
+    128 + 3 * (8 * stage + 16_384) + scales + table
+}
+
 /// The block for steps of up to `most` rows and so many rows of W, in tiles of 32 where these fill
 /// the device. None if not even one row of x fits.
 fn block(form: &Form, most: usize, n: usize, gated: bool, device: &DeviceLimits) -> Option<Block> {
-    let whole = [32, 16, 8].into_iter().filter(|&tokens| tokens == 8 || tokens < 2 * most);
+    let whole = [32, 16, 8].into_iter().filter(|&tokens| tokens == 8 || tokens / 2 < most);
     let rows = whole.map(|tokens| (tokens, tokens.min(most))).chain((1..8).rev().map(|rows| (8, rows)));
-    // From three quarters of the multiprocessors on, a block's fewer barriers outweigh those that rest.
+    // From three quarters of the multiprocessors on, a block's fewer barriers outweigh those that
+    // rest.
     let wide = 4 * n.div_ceil(32) >= 3 * device.blocks && !(gated && n % 32 != 0);
     let choices = rows.flat_map(|(tokens, rows)| [(2, tokens, rows), (1, tokens, rows)]);
     choices
@@ -234,7 +247,9 @@ impl Layer<'_> {
         let gated = self.of.epilogue == Epilogue::SiluMul;
         let block = takes.then(|| block(&run.of.form, most, run.of.rows.len(), gated, &device)).flatten();
         let input = lowering.coded_input(self.of.x, run, block.is_some())?;
+        let many = most > 32 && many_shared(&run.of.form) <= device.shared;
         let launch = match block {
+            Some(_) if many => self.many(lowering, run, &input)?,
             Some(block) => self.few(lowering, run, &input, block)?,
             None => self.general(lowering, run, &input)?,
         };
@@ -247,13 +262,35 @@ impl Layer<'_> {
     }
 
     fn few(&self, lowering: &Lowering<'_>, run: &Run, input: &Input, block: Block) -> Result<Launch> {
-        let (Parts { y, bias, .. }, form, rows) = (&self.of, &run.of.form, &run.of.rows);
-        let gated = self.of.epilogue == Epilogue::SiluMul;
+        let form = &run.of.form;
         let name =
             format!("linear_coded_few_{}{}_r{}_t{}", code_name(form), mode(form), block.r, block.tokens);
         let shared = block.shared as u32;
-        let tiles = rows.len().div_ceil(16 * block.r);
+        let tiles = run.of.rows.len().div_ceil(16 * block.r);
         let at_once = lowering.modules.blocks_at_once(&name, 256, shared)? * lowering.device_limits().blocks;
+        let function = lowering.modules.function_with(&name, shared)?;
+        let args = self.tensor_core_args(run, input, block.rows);
+        let chunks = Dim::Rows { rows: self.of.y.rows, per: block.rows };
+        let launch = Launch::new(function, Dim::Fixed(tiles.min(at_once)), 256, args).by(chunks);
+        Ok(launch.with_shared(shared).early())
+    }
+
+    fn many(&self, lowering: &Lowering<'_>, run: &Run, input: &Input) -> Result<Launch> {
+        let form = &run.of.form;
+        let (name, shared) =
+            (format!("linear_coded_many_{}{}", code_name(form), mode(form)), many_shared(form) as u32);
+        let function = lowering.modules.function_with(&name, shared)?;
+        let [tokens, rows] = MANY;
+        let tiles = Dim::Fixed(run.of.rows.len().div_ceil(rows));
+        let launch = Launch::new(function, tiles, 256, self.tensor_core_args(run, input, tokens));
+        let chunks = Dim::Rows { rows: self.of.y.rows, per: tokens };
+        Ok(launch.by(chunks).with_shared(shared).early())
+    }
+
+    /// What the tensor-core kernels are given, for blocks of so many rows of x.
+    fn tensor_core_args(&self, run: &Run, input: &Input, block_rows: usize) -> Args {
+        let (Parts { y, bias, .. }, form, rows) = (&self.of, &run.of.form, &run.of.rows);
+        let gated = self.of.epilogue == Epilogue::SiluMul;
         let set = [
             (y.dtype == DType::F32, flags::OUT_F32),
             (true, flags::LATE),
@@ -270,11 +307,7 @@ impl Layer<'_> {
         let args = Args::new().ptr(codes).ptr(scales).ptr(table).ptr(input.x).ptr(input.scales);
         let args = args.ptr(bias.map_or(0, |bias| bias.wide)).ptr(self.residual()).ptr(y.at).rows(y.rows);
         let args = args.int(rows.len()).int(form.cols).int(shift).int(form.blocks()).int(flags);
-        let args = args.int(block.rows).int(if gated { 0 } else { rows.start }).int(y.cols);
-        let function = lowering.modules.function_with(&name, shared)?;
-        let chunks = Dim::Rows { rows: y.rows, per: block.rows };
-        let launch = Launch::new(function, Dim::Fixed(tiles.min(at_once)), 256, args).by(chunks);
-        Ok(launch.with_shared(shared).early())
+        args.int(block_rows).int(if gated { 0 } else { rows.start }).int(y.cols)
     }
 
     fn general(&self, lowering: &Lowering<'_>, run: &Run, input: &Input) -> Result<Launch> {
@@ -310,5 +343,57 @@ fn mode(form: &Form) -> &'static str {
         (true, _) => "_sums",
         (_, true) => "_scaled",
         _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nvllm_core::TensorInfo;
+    use nvllm_core::weight::PUBLIC;
+
+    use super::*;
+
+    const HOPPER: DeviceLimits = DeviceLimits { blocks: 132, shared: 232_448, tight: false, wgmma: true };
+    const TIGHT: DeviceLimits = DeviceLimits { blocks: 128, shared: 101_376, tight: true, wgmma: false };
+
+    fn form(name: &str, cols: usize) -> Form {
+        let (_, format) = *PUBLIC.iter().find(|(public, _)| *public == name).expect("a public format");
+        let info = WeightInfo { parts: vec![TensorInfo { shape: vec![64, cols], format }] };
+        coded::runs(&info).expect("it runs")[0].form
+    }
+
+    #[test]
+    fn every_public_format_but_one_has_a_kernel_of_tensor_cores() {
+        for (name, _) in PUBLIC {
+            // Its blocks of 16 columns end inside a lane's 4-bit codes.
+            assert_eq!(fast(&form(name, 4096)), name != "nvfp4", "{name}");
+            assert!(!fast(&form(name, 4100)), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_block_fits_its_device_and_holds_no_more_rows_than_it_has_tokens() {
+        for (name, _) in PUBLIC {
+            for (device, cols) in [(HOPPER, 1024), (HOPPER, 12_288), (HOPPER, 28_672), (TIGHT, 4096)] {
+                let form = form(name, cols);
+                for most in BOUNDS {
+                    for n in [64, 4096, 4112] {
+                        let block = block(&form, most, n, true, &device).expect("one row fits");
+                        assert!(block.shared <= device.shared && (1..=block.tokens).contains(&block.rows));
+                        assert!(block.rows <= most && (block.r == 1 || n == 4096), "{name}: {block:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn tiles_are_wide_where_they_fill_the_device() {
+        let of = |n, most| {
+            let block = block(&form("q8_0", 1024), most, n, false, &HOPPER).expect("it fits");
+            (block.r, block.tokens, block.rows)
+        };
+        assert_eq!([of(1024, 1), of(4096, 1), of(4096, 16)], [(1, 8, 1), (2, 8, 1), (2, 16, 16)]);
+        assert_eq!([of(4096, 32), of(4096, usize::MAX)], [(1, 32, 32), (1, 32, 32)]);
     }
 }
