@@ -207,7 +207,7 @@ impl Backend for CudaBackend {
     }
 
     fn order(&self, query: &OpQuery<'_>, num_rows: usize) -> OrderId {
-        lower::order(query.op, num_rows, query.limits)
+        lower::order(query, num_rows)
     }
 
     fn plan(&self, spec: &ModelSpec, source: &dyn WeightSource, limits: &Limits) -> nvllm_core::Result<Plan> {

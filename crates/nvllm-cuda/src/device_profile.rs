@@ -56,7 +56,7 @@ impl Backend for DeviceProfile {
     }
 
     fn order(&self, query: &OpQuery<'_>, num_rows: usize) -> OrderId {
-        lower::order(query.op, num_rows, query.limits)
+        lower::order(query, num_rows)
     }
 
     /// Counts the workspace of the vendor's library under `Numerics::Fast`: a machine that lacks

@@ -21,6 +21,7 @@
 //! from the environment.
 
 mod backend;
+mod coded;
 pub mod compile;
 mod cublaslt;
 mod device;

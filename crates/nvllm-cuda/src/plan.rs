@@ -6,6 +6,7 @@ use nvllm_core::{
     Reason, WeightSource,
 };
 
+use crate::coded;
 use crate::inputs::{self, Inputs};
 use crate::lower::{self, MAX_HEAD_DIM, fast_shape};
 use crate::rope::RopeTables;
@@ -20,8 +21,21 @@ pub(crate) const RULES: PlanRules =
 
 /// Whether a kernel runs an op: every backend of this crate answers so.
 pub(crate) fn supports(query: &OpQuery<'_>) -> Result<(), Reason> {
-    query.plain_weights()?;
+    for id in query.op.weights() {
+        let info = query.weight(id);
+        if info.plain().is_err() {
+            coded::runs(info)?;
+        }
+    }
     match query.op {
+        Op::LinearSiluMul { weight, .. }
+            if query.weight(*weight).plain().is_err()
+                && !lower::runs_gated(query.weight(*weight), query.limits) =>
+        {
+            Err(Reason(
+                "coded weights are gated in one kernel if gate and up share a format of tensor cores".into(),
+            ))
+        }
         Op::Attention { spec, .. } if !fast_shape(spec) => Err(Reason(format!(
             "head_dim is {} with {} query and {} KV heads; 64 and 128, with up to 16 query heads a KV head, are fused",
             spec.head_dim, spec.num_heads, spec.num_kv_heads
@@ -71,12 +85,13 @@ fn scratch_bytes(plan: &Plan) -> usize {
     .fold(0, usize::saturating_add)
 }
 
-/// Bytes of partial sums of linear layers, whoever runs them.
+/// Bytes of partial sums of linear layers, whoever runs them, and of inputs made for coded weights.
 pub(crate) fn partial_bytes(plan: &Plan, vendor: bool) -> usize {
     let limits = &plan.limits;
     let bytes = |program: &Program| {
         let theirs = if vendor { lower::workspace_bytes(program, limits) } else { 0 };
-        lower::partial_bytes(program, limits).max(theirs)
+        let inputs = lower::input_bytes(program, &plan.weights, limits);
+        lower::partial_bytes(program, limits).max(theirs).max(inputs)
     };
     plan.spec.programs.iter().map(bytes).max().unwrap_or(0)
 }

@@ -1,19 +1,31 @@
-//! Weights in device memory: matrices as the checkpoint has them, `[n, k]` row-major; vectors as
-//! f32.
+//! Weights in device memory: matrices as the checkpoint has them, `[n, k]` row-major, dense or as
+//! [`coded`](crate::coded) has them; vectors as f32.
 
 use std::sync::Arc;
 
 use nvllm_core::{DType, ModelSpec, Plan, WeightDecl, WeightId, WeightInfo, WeightSource};
 
+use crate::coded::{self, Run};
 use crate::device::Device;
 use crate::memory::{Address, Buffer};
 
 /// One weight.
-pub(crate) struct Weight {
-    buffer: Buffer,
-    pub dtype: DType,
-    /// A vector of bf16 as it is stored too: exact, and what fast kernels read.
-    narrow: Option<Buffer>,
+enum Weight {
+    Dense {
+        buffer: Buffer,
+        dtype: DType,
+        /// A vector of bf16 as it is stored too: exact, and what fast kernels read.
+        narrow: Option<Buffer>,
+    },
+    Coded(Vec<Run>),
+}
+
+/// A matrix as kernels take it.
+#[derive(Clone, Copy)]
+pub(crate) enum Matrix<'a> {
+    Dense(Address, DType),
+    /// Runs of rows, ascending.
+    Coded(&'a [Run]),
 }
 
 /// Addresses of a vector.
@@ -28,14 +40,21 @@ pub(crate) struct Vector {
 /// All weights of a model, by id.
 pub(crate) struct Weights(Vec<Weight>);
 
-/// The dtype in which a weight is held: that of its parts, f32 where they differ, which is exact.
-/// Vectors are f32.
-///
-/// Errors if a part is coded.
-fn held(decl: &WeightDecl, info: &WeightInfo) -> nvllm_core::Result<DType> {
-    let dtypes = info.plain().map_err(|reason| decl.refused("cuda", reason))?;
+/// How a weight is held.
+enum Held {
+    /// In the dtype of its parts, f32 where they differ, which is exact. Vectors are f32.
+    Dense(DType),
+    Coded(Vec<coded::Rows>),
+}
+
+/// Errors if a part has a format that no kernel runs.
+fn held(decl: &WeightDecl, info: &WeightInfo) -> nvllm_core::Result<Held> {
+    let Ok(dtypes) = info.plain() else {
+        return coded::runs(info).map(Held::Coded).map_err(|reason| decl.refused("cuda", reason));
+    };
     let same = dtypes.windows(2).all(|pair| pair[0] == pair[1]);
-    Ok(dtypes.first().copied().filter(|_| same && decl.shape.len() > 1).unwrap_or(DType::F32))
+    let dtype = dtypes.first().copied().filter(|_| same && decl.shape.len() > 1).unwrap_or(DType::F32);
+    Ok(Held::Dense(dtype))
 }
 
 /// Whether all parts are stored as bf16, so that a bf16 copy of a vector is exact.
@@ -45,61 +64,86 @@ pub(crate) fn narrow(info: &WeightInfo) -> bool {
 
 /// Bytes that the weights will take.
 pub(crate) fn bytes_for(plan: &Plan) -> nvllm_core::Result<usize> {
-    let one = |(decl, info): (&WeightDecl, &WeightInfo)| {
-        let copy = if decl.shape.len() < 2 && narrow(info) { DType::Bf16.size() } else { 0 };
-        Ok((held(decl, info)?.size() + copy) * decl.num_elements())
+    let one = |(decl, info): (&WeightDecl, &WeightInfo)| match held(decl, info)? {
+        Held::Dense(dtype) => {
+            let copy = if decl.shape.len() < 2 && narrow(info) { DType::Bf16.size() } else { 0 };
+            Ok((dtype.size() + copy) * decl.num_elements())
+        }
+        Held::Coded(runs) => Ok(runs.iter().map(coded::Rows::bytes).sum()),
     };
     plan.spec.weights.iter().zip(&plan.weights).map(one).sum()
 }
 
+impl Weight {
+    /// Copies a weight to the device, one part after another.
+    fn load(device: &Arc<Device>, decl: &WeightDecl, source: &dyn WeightSource) -> nvllm_core::Result<Self> {
+        let info = WeightInfo::of(decl, source)?;
+        let dtype = match held(decl, &info)? {
+            Held::Dense(dtype) => dtype,
+            Held::Coded(runs) => {
+                let parts = nvllm_core::Weight::load(decl, source)?.segments;
+                let load = |of: coded::Rows| {
+                    let parts = &parts[of.parts.clone()];
+                    Run::load(device, of, parts).map_err(Into::into)
+                };
+                return runs.into_iter().map(load).collect::<nvllm_core::Result<_>>().map(Self::Coded);
+            }
+        };
+        let weight = nvllm_core::Weight::load(decl, source)?;
+        let buffer = Buffer::new(device, dtype.size() * decl.num_elements())?;
+        let as_is = weight.segments.iter().all(|s| s.format.plain() == Some(dtype));
+        if as_is {
+            let mut at = 0;
+            for segment in &weight.segments {
+                buffer.write(at, &segment.codes)?;
+                at += segment.codes.len();
+            }
+        } else {
+            buffer.write(0, bytemuck::cast_slice(&weight.to_f32()?))?;
+        }
+        let bytes = || weight.segments.iter().flat_map(|s| &*s.codes).copied().collect::<Vec<_>>();
+        let copied = decl.shape.len() < 2 && narrow(&info);
+        let narrow = copied.then(|| Buffer::of(device, &bytes())).transpose()?;
+        Ok(Self::Dense { buffer, dtype, narrow })
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Dense { buffer, narrow, .. } => buffer.len() + narrow.as_ref().map_or(0, Buffer::len),
+            Self::Coded(runs) => runs.iter().map(Run::bytes).sum(),
+        }
+    }
+}
+
 impl Weights {
-    /// Copies every weight to the device, one part after another.
+    /// Copies every weight to the device.
     pub(crate) fn load(
         device: &Arc<Device>,
         spec: &ModelSpec,
         source: &dyn WeightSource,
     ) -> nvllm_core::Result<Self> {
-        let one = |decl| {
-            let info = WeightInfo::of(decl, source)?;
-            let dtype = held(decl, &info)?;
-            let weight = nvllm_core::Weight::load(decl, source)?;
-            let buffer = Buffer::new(device, dtype.size() * decl.num_elements())?;
-            let as_is = weight.segments.iter().all(|s| s.format.plain() == Some(dtype));
-            if as_is {
-                let mut at = 0;
-                for segment in &weight.segments {
-                    buffer.write(at, &segment.codes)?;
-                    at += segment.codes.len();
-                }
-            } else {
-                buffer.write(0, bytemuck::cast_slice(&weight.to_f32()?))?;
-            }
-            let narrow = (decl.shape.len() < 2 && narrow(&info))
-                .then(|| {
-                    Buffer::of(
-                        device,
-                        &weight.segments.iter().flat_map(|s| &*s.codes).copied().collect::<Vec<_>>(),
-                    )
-                })
-                .transpose()?;
-            Ok(Weight { buffer, dtype, narrow })
-        };
+        let one = |decl| Weight::load(device, decl, source);
         spec.weights.iter().map(one).collect::<nvllm_core::Result<_>>().map(Self)
     }
 
-    pub(crate) fn get(&self, id: WeightId) -> (Address, DType) {
-        let weight = &self.0[id.index()];
-        (weight.buffer.at(0), weight.dtype)
+    pub(crate) fn get(&self, id: WeightId) -> Matrix<'_> {
+        match &self.0[id.index()] {
+            Weight::Dense { buffer, dtype, .. } => Matrix::Dense(buffer.at(0), *dtype),
+            Weight::Coded(runs) => Matrix::Coded(runs),
+        }
     }
 
-    /// A vector's places.
+    /// A vector's places; vectors are never coded.
     pub(crate) fn vector(&self, id: WeightId) -> Vector {
-        let weight = &self.0[id.index()];
-        Vector { wide: weight.buffer.at(0), narrow: weight.narrow.as_ref().map_or(0, |narrow| narrow.at(0)) }
+        match &self.0[id.index()] {
+            Weight::Dense { buffer, narrow, .. } => {
+                Vector { wide: buffer.at(0), narrow: narrow.as_ref().map_or(0, |narrow| narrow.at(0)) }
+            }
+            Weight::Coded(_) => Vector { wide: 0, narrow: 0 },
+        }
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        let one = |weight: &Weight| weight.buffer.len() + weight.narrow.as_ref().map_or(0, Buffer::len);
-        self.0.iter().map(one).sum()
+        self.0.iter().map(Weight::bytes).sum()
     }
 }

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use nvllm_conformance::{CASES, MemorySource, expect_conformance};
 use nvllm_core::backend::WithNumerics;
-use nvllm_core::weight::{AxisRole, SyntheticSource};
+use nvllm_core::weight::{AxisRole, Offset, PUBLIC, ScaleType, SyntheticSource};
 use nvllm_core::{
-    Activations, Backend, DType, Executable, InlineVec, Limits, ModelSpec, Numerics, OutputRow, SeqStep,
-    SlotId, SlotReset, Source, SpecBuilder, Step, StepId, TokenId,
+    Activations, Backend, CanonicalTensor, DType, Executable, InlineVec, Limits, ModelSpec, Numerics,
+    OutputRow, SeqStep, SlotId, SlotReset, Source, SpecBuilder, Step, StepId, TensorInfo, TokenId,
+    WeightSource,
 };
 use nvllm_cuda::{CudaBackend, CudaError, CudaExecutable, CudaOptions, Vendor, cublaslt_version};
 
@@ -192,16 +193,33 @@ fn uneven_layer(cols: usize, rows: usize) -> (ModelSpec, MemorySource) {
     (builder.finish("an uneven layer", vec![program], 4, 1024), source)
 }
 
-/// That wgmma and mma.sync add 16 columns alike, whichever operand holds the weights, is a property
-/// of the chip on which the order of linear layers rests: the same row has the same bits whatever
-/// kernel its step's number of rows selects.
-#[test]
-fn tensor_cores_sum_alike() {
-    let backend = match backend(true) {
-        Ok(backend) => backend,
-        Err(reason) => return println!("skipped: {reason}"),
-    };
-    let (spec, source) = uneven_layer(4096, 4096);
+/// A source in which one tensor is another.
+struct With {
+    source: MemorySource,
+    name: &'static str,
+    tensor: CanonicalTensor,
+}
+
+impl WeightSource for With {
+    fn describe(&self) -> String {
+        self.source.describe()
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.source.names()
+    }
+
+    fn info(&self, name: &str) -> nvllm_core::Result<TensorInfo> {
+        if name == self.name { Ok(self.tensor.info()) } else { self.source.info(name) }
+    }
+
+    fn tensor(&self, name: &str) -> nvllm_core::Result<CanonicalTensor> {
+        if name == self.name { Ok(self.tensor.clone()) } else { self.source.tensor(name) }
+    }
+}
+
+/// Whether a row of `y` has the same bits whatever the number of rows in its step.
+fn rows_are_alike(backend: &CudaBackend, spec: &ModelSpec, source: &dyn WeightSource) {
     let most = Limits {
         step_tokens: 600,
         context: 600,
@@ -209,8 +227,8 @@ fn tensor_cores_sum_alike() {
         step_outputs: 1,
         ..limits(Numerics::Invariant, Activations::Bf16)
     };
-    let plan = backend.plan(&spec, &source, &most).expect("it fits");
-    let mut exe = backend.load_plan(plan, &source).expect("it loads");
+    let plan = backend.plan(spec, source, &most).expect("it fits");
+    let mut exe = backend.load_plan(plan, source).expect("it loads");
     let mut rows_of = |num_rows: u32| {
         let tokens = (0..num_rows).map(|i| Source::Host(TokenId(i % 4)));
         let seq = SeqStep {
@@ -237,5 +255,70 @@ fn tensor_cores_sum_alike() {
         let want = four.iter().cycle();
         let differs = got.iter().zip(want).position(|(got, want)| got != want);
         assert_eq!(differs, None, "element of {num_rows} rows");
+    }
+}
+
+/// That wgmma and mma.sync add 16 columns alike, whichever operand holds the weights, is a property
+/// of the chip on which the order of linear layers rests: the same row has the same bits whatever
+/// kernel its step's number of rows selects.
+#[test]
+fn tensor_cores_sum_alike() {
+    let backend = match backend(true) {
+        Ok(backend) => backend,
+        Err(reason) => return println!("skipped: {reason}"),
+    };
+    let (spec, source) = uneven_layer(4096, 4096);
+    rows_are_alike(&backend, &spec, &source);
+}
+
+/// The same of coded weights, whose formats have orders of their own.
+#[test]
+fn rows_over_coded_weights_do_not_depend_on_their_number() {
+    let backend = match backend(true) {
+        Ok(backend) => backend,
+        Err(reason) => return println!("skipped: {reason}"),
+    };
+    const COLS: usize = 4096;
+    const ROWS: usize = 1040;
+    let (spec, source) = uneven_layer(COLS, ROWS);
+    let mut state = 1_u32;
+    let mut noise = |len: usize| {
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            // No FP8 NaN.
+            (state >> 24) as u8 & 0xf7
+        };
+        (0..len).map(|_| next()).collect::<Vec<_>>().into()
+    };
+    for (name, format) in PUBLIC {
+        let Some(scales) = format.scales.filter(|scales| scales.second.is_none()) else { continue };
+        let blocks = |[n, k]: [usize; 2]| [ROWS.div_ceil(n), COLS.div_ceil(k)];
+        let ones = |kind: ScaleType| {
+            let one: &[u8] = match kind {
+                ScaleType::F32 => &[0, 0, 0x80, 0x3f],
+                ScaleType::F16 => &[0, 0x3c],
+                ScaleType::Bf16 => &[0x80, 0x3f],
+                _ => &[127],
+            };
+            one.repeat(blocks(scales.block).iter().product()).into()
+        };
+        let bits = format.code.bits();
+        let [n, k] = blocks(scales.block);
+        let offsets = match format.offset {
+            Offset::None | Offset::Midpoint => bytes::Bytes::new(),
+            Offset::Int => noise(n * (k * bits).div_ceil(8)),
+            Offset::Float => ones(scales.kind),
+        };
+        let tensor = CanonicalTensor {
+            format,
+            codes: noise(ROWS * (COLS * bits).div_ceil(8)),
+            scales: ones(scales.kind),
+            offsets,
+            k_perm: format.permuted.then(|| (0..COLS as u32).rev().collect()),
+            act_scale: format.act.filter(|act| act.is_static()).map(|_| 8.0),
+            ..CanonicalTensor::dense(DType::F32, [ROWS, COLS], bytes::Bytes::new())
+        };
+        println!("{name}");
+        rows_are_alike(&backend, &spec, &With { source: source.clone(), name: "weight", tensor });
     }
 }

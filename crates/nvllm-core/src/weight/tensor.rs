@@ -195,8 +195,9 @@ impl CanonicalTensor {
         }
     }
 
-    /// The scale of a stored element's block, second level included.
-    pub(super) fn scale(&self, row: usize, col: usize) -> f32 {
+    /// The scale of a stored element's block, second level included; 1 of a dense tensor. The
+    /// tensor has passed [`check`](Self::check), and there is such a row and column.
+    pub fn scale(&self, row: usize, col: usize) -> f32 {
         let Some(scales) = self.format.scales else { return 1.0 };
         let first = self.block_value(&self.scales, scales.kind, scales.block, [row, col]);
         match scales.second {
@@ -207,8 +208,9 @@ impl CanonicalTensor {
         }
     }
 
-    /// The offset of a stored element's block, second level included.
-    pub(super) fn offset(&self, row: usize, col: usize) -> f32 {
+    /// The offset of a stored element's block, second level included, on the same conditions: a
+    /// zero point or a value, as the format says; 0 if it has none.
+    pub fn offset(&self, row: usize, col: usize) -> f32 {
         let Some(scales) = self.format.scales else { return 0.0 };
         let at = [row, col];
         match (self.format.offset, scales.second) {

@@ -72,7 +72,8 @@ def resources(log):
     return found
 
 
-ALL = ["linear/small_m.cu", "linear/mid_m.cu", "linear/tensor_core.cu", "linear/wgmma.cu", "attention/decode.cu", "attention/prefill.cu",
+ALL = ["linear/small_m.cu", "linear/mid_m.cu", "linear/tensor_core.cu", "linear/wgmma.cu", "linear/coded_few.cu", "linear/coded_many.cu",
+       "attention/decode.cu", "attention/prefill.cu",
        "attention/work_list.cu", "qk_norm_rope_append/fused.cu", "rms_norm/fused.cu"]
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ use crate::weights::{self, Weights};
 use crate::work_lists::WorkLists;
 
 pub(crate) use attention::{MAX_HEAD_DIM, attends_fast, fast_shape};
-pub(crate) use linear::partial_bytes;
+pub(crate) use linear::{input_bytes, partial_bytes, runs_gated};
 pub use vendor::Vendor;
 pub(crate) use vendor::{Tuning, wanted as wants_vendor, workspace_bytes};
 
@@ -112,9 +112,10 @@ impl Lowering<'_> {
         let (ins, outs) = (&node.inputs, &node.outputs);
         let anchor = outs.first().or(ins.first());
         let rows = anchor.map_or(Rows::TOKENS, |&id| self.program.value(id).rows);
-        let one = |launch: Launch| Ok(Lowered { rows, candidates: vec![(usize::MAX, vec![launch])] });
+        let all = |launches: Vec<Launch>| Ok(Lowered { rows, candidates: vec![(usize::MAX, launches)] });
+        let one = |launch: Launch| all(vec![launch]);
         match &node.op {
-            Op::Embed { table } => one(self.embed(*table, self.value(outs[0]))?),
+            Op::Embed { table } => all(self.embed(*table, self.value(outs[0]))?),
             Op::RmsNorm { weight, eps } => {
                 let candidates = self.rms_norm(self.value(ins[0]), *weight, *eps, self.value(outs[0]))?;
                 let inside = self.norm_inside(at)?.map(|(most, _)| (most, Vec::new()));
@@ -143,7 +144,7 @@ impl Lowering<'_> {
                 let out = [self.value(outs[0]), self.value(outs[1])];
                 one(self.top_k(self.value(ins[0]), *k, *renormalize, out)?)
             }
-            Op::ExpertLinear { weight } => one(self.expert_linear(
+            Op::ExpertLinear { weight } => all(self.expert_linear(
                 self.value(ins[0]),
                 self.value(ins[1]),
                 *weight,
@@ -195,10 +196,12 @@ pub(crate) fn runs(query: &OpQuery<'_>) -> bool {
 
 /// The order in which `op` sums under `limits`: whatever the number of rows, unless a faster one
 /// may be chosen by it.
-pub(crate) fn order(op: &Op, num_rows: usize, limits: &Limits) -> OrderId {
-    match op {
+pub(crate) fn order(query: &OpQuery<'_>, num_rows: usize) -> OrderId {
+    let limits = query.limits;
+    match query.op {
         Op::Linear { .. } | Op::LinearAdd { .. } | Op::LinearSiluMul { .. } => {
-            vendor::order(num_rows, limits).unwrap_or_else(|| linear::order(limits))
+            let dense = || vendor::order(num_rows, limits).unwrap_or_else(|| linear::order(limits));
+            linear::coded_order(query).unwrap_or_else(dense)
         }
         Op::RmsNorm { .. } => rows::norm_order(limits),
         Op::PagedAttention { spec, .. } => attention::order(spec, limits),

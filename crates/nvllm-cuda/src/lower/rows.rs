@@ -3,10 +3,12 @@
 use nvllm_core::{DType, Limits, OrderId, RowsOf, WeightId};
 
 use super::choice::{KernelCandidate, any_rows, candidate_launches};
+use super::linear::any_format;
 use super::{LANES, Lowering, Operand, dtype_code};
+use crate::coded::Run;
 use crate::error::Result;
 use crate::launch::{Args, Dim, Launch};
-use crate::weights::Vector;
+use crate::weights::{Matrix, Vector};
 
 /// Threads for a row of so many columns.
 const fn threads(cols: usize) -> u32 {
@@ -70,8 +72,11 @@ fn general_norm(lowering: &Lowering<'_>, norm: &RmsNorm) -> Result<Vec<Launch>> 
 }
 
 impl Lowering<'_> {
-    pub(super) fn embed(&self, table: WeightId, y: Operand) -> Result<Launch> {
-        let (at, dtype) = self.weights.get(table);
+    pub(super) fn embed(&self, table: WeightId, y: Operand) -> Result<Vec<Launch>> {
+        let (at, dtype) = match self.weights.get(table) {
+            Matrix::Dense(at, dtype) => (at, dtype),
+            Matrix::Coded(runs) => return runs.iter().map(|run| self.embed_coded(run, y)).collect(),
+        };
         let args = Args::new()
             .ptr(self.counts())
             .ptr(self.inputs.tokens.at(0))
@@ -79,7 +84,17 @@ impl Lowering<'_> {
             .int(dtype_code(dtype)?)
             .typed(y)?
             .int(y.cols);
-        Ok(Launch::new(self.function("embed_general")?, Dim::each(y.rows), threads(y.cols), args).early())
+        let function = self.function("embed_general")?;
+        Ok(vec![Launch::new(function, Dim::each(y.rows), threads(y.cols), args).early()])
+    }
+
+    /// The tokens whose rows are in `run`.
+    fn embed_coded(&self, run: &Run, y: Operand) -> Result<Launch> {
+        let rows = &run.of.rows;
+        let args =
+            Args::new().ptr(self.counts()).ptr(self.inputs.tokens.at(0)).int(rows.start).int(rows.len());
+        let args = any_format(args, run).ptr(run.order()).typed(y)?.int(y.cols);
+        Ok(Launch::new(self.function("embed_coded")?, Dim::each(y.rows), threads(y.cols), args).early())
     }
 
     pub(super) fn gather_rows(&self, x: Operand, y: Operand) -> Result<Launch> {

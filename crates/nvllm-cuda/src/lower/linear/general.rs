@@ -6,6 +6,7 @@ use super::Linear;
 use crate::error::Result;
 use crate::launch::{Args, Dim, Launch};
 use crate::lower::{Lowering, Operand, c_type};
+use crate::weights::Matrix;
 
 pub(super) fn general(lowering: &Lowering<'_>, l: &Linear) -> Result<Vec<Launch>> {
     let types = [c_type(l.x.dtype)?, c_type(l.dtype)?, c_type(l.y.dtype)?].join("_");
@@ -24,15 +25,18 @@ impl Lowering<'_> {
         ids: Operand,
         weight: WeightId,
         y: Operand,
-    ) -> Result<Launch> {
-        let (at, dtype) = self.weights.get(weight);
+    ) -> Result<Vec<Launch>> {
+        let (at, dtype) = match self.weights.get(weight) {
+            Matrix::Dense(at, dtype) => (at, dtype),
+            Matrix::Coded(runs) => return self.coded_experts([x, ids, y], runs),
+        };
         let types = [c_type(x.dtype)?, c_type(dtype)?, c_type(y.dtype)?].join("_");
         let name = format!("expert_linear_general_{types}");
         // Each row of x serves as many consecutive ids as there are experts per token.
         let share = y.rows.times / x.rows.times;
         let args: Args =
             self.extent(y.rows).int(share).ptr(x.at).ptr(ids.at).ptr(at).ptr(y.at).int(x.cols).int(y.cols);
-        Ok(Launch::new(self.function(&name)?, Dim::each(y.rows), 256, args)
-            .by(Dim::Fixed(y.cols.div_ceil(8))))
+        let columns = Dim::Fixed(y.cols.div_ceil(8));
+        Ok(vec![Launch::new(self.function(&name)?, Dim::each(y.rows), 256, args).by(columns)])
     }
 }

@@ -1,7 +1,7 @@
 //! Kernels of `linear`, of the fused ops that begin with it, and of `expert_linear`.
 
 use nvllm_core::program::Node;
-use nvllm_core::{DType, Limits, Op, OrderId, Program};
+use nvllm_core::{DType, Limits, Op, OrderId, Program, WeightId};
 
 use super::choice::{KernelCandidate, any_rows, candidate_launches, choose};
 use super::{LANES, Lowering, Operand};
@@ -10,12 +10,15 @@ use crate::error::Result;
 use crate::launch::{Args, Launch};
 use crate::memory::Address;
 use crate::tensor_map::TensorMap;
-use crate::weights::Vector;
+use crate::weights::{Matrix, Vector};
+pub(super) use coded::any_format;
+pub(crate) use coded::{input_bytes, order as coded_order, runs_gated};
 pub(super) use few::NORM_ROWS;
 use few::{mid_m, mid_m_split, small, small_m};
 use general::general;
 use many::{double_rows, single_rows, tensor_core, wgmma};
 
+mod coded;
 mod few;
 mod general;
 mod many;
@@ -66,6 +69,15 @@ pub(crate) struct DeviceLimits {
     pub tight: bool,
     /// Whether it has the instructions of `wgmma.cu`.
     pub wgmma: bool,
+}
+
+/// A linear layer as the program has it.
+struct Parts {
+    x: Operand,
+    y: Operand,
+    weight: WeightId,
+    bias: Option<Vector>,
+    epilogue: Epilogue,
 }
 
 impl Linear {
@@ -236,14 +248,26 @@ impl Linear {
 impl Lowering<'_> {
     /// The linear layer of node `at` with its epilogue.
     pub(super) fn linear(&self, at: usize) -> Result<Vec<(usize, Vec<Launch>)>> {
+        if let Some(layer) = self.coded_layer(at) {
+            return layer.launches(self);
+        }
         let Some(mut shape) = self.layer(at) else { return Ok(Vec::new()) };
         shape.maps = shape.maps(shape.x.rows.max(self.limits));
         let norm = at.checked_sub(1).map_or(Ok(None), |norm| self.norm_inside(norm))?;
         Ok(norm.into_iter().chain(candidate_launches(self, &TABLE, &shape)?).collect())
     }
 
-    /// The linear layer with which node `at` begins, without its maps; None if it is another op.
+    /// The linear layer with which node `at` begins, without its maps; None if it is another op or
+    /// its weight is coded.
     pub(super) fn layer(&self, at: usize) -> Option<Linear> {
+        let Parts { x, y, weight, bias, epilogue } = self.parts(at)?;
+        let n = self.program.weights[weight.index()].num_rows();
+        let Matrix::Dense(weight, dtype) = self.weights.get(weight) else { return None };
+        Some(Linear { x, y, weight, n, epilogue, dtype, bias, maps: None, device: self.device_limits() })
+    }
+
+    /// What belongs to the linear layer with which node `at` begins; None if it is another op.
+    fn parts(&self, at: usize) -> Option<Parts> {
         let node = self.program.nodes.get(at)?;
         let (weight, bias, epilogue) = match node.op {
             Op::Linear { weight, bias } => (weight, bias, Epilogue::Plain),
@@ -252,10 +276,7 @@ impl Lowering<'_> {
             _ => return None,
         };
         let (x, y) = (self.value(node.inputs[0]), self.value(node.outputs[0]));
-        let n = self.program.weights[weight.index()].num_rows();
-        let (weight, dtype) = self.weights.get(weight);
-        let bias = bias.map(|id| self.weights.vector(id));
-        Some(Linear { x, y, weight, n, epilogue, dtype, bias, maps: None, device: self.device_limits() })
+        Some(Parts { x, y, weight, bias: bias.map(|id| self.weights.vector(id)), epilogue })
     }
 
     /// The limits of the device that runs the model.

@@ -1,0 +1,160 @@
+// linear over a coded weight: y[M, N] = x[M, K] W[N, K]^T (+ bias[N]) (+ residual[M, N]), or gated
+// y[M, N/2] = silu(x Wg^T) * (x Wu^T) where Wg = W[:N/2] and Wu = W[N/2:]. Codes go through
+// registers as bf16, in which they are exact (NF4: two numbers); a block's scale multiplies the
+// fp32 sum of its columns.
+//
+// Layout: x [M, K] bf16; W as coded.cuh has it, K a multiple of 32 (8-bit codes: 16), blocks of
+//   2^shift columns from 32 (8-bit: 16), or of all (shift 31). x_scale: f32 [M], or [M, K / 128]
+//   (flag GROUPED; W without offsets). y bf16 or f32 [M, stride] of which columns first.. are
+//   made, residual alike; bias f32. Gated: N/2 a multiple of 8 R, first = 0.
+// Launch: block 256, grid (g, ceil(M / rows)), 1 <= g <= tiles = ceil(N / 16 R), best all that fit
+//   the device at once. A block makes up to `rows` (at most .._t8, .._t16, .._t32) rows of y, from
+//   tiles of 16 R rows of W (.._r1_.., .._r2_..). Dynamic shared memory: 8 * RING * stage + 2 *
+//   PARTIAL + 128 + X + F + T, where stage = R * (256 * bits + 64 * 128 / period, twice that with
+//   offsets); PARTIAL = 32 * (16 R + 4) * tokens; X = 8 * rows * L * 2; F = 32 * L / 128 * tokens
+//   if GROUPED; T = 2,048 with a table (LUT4, NF4); period = min(block, 128); L = 128 * ceil(K /
+//   1024).
+// Bytes: W once for each `rows` rows of x from device memory or L2, M*K*2 a block from L2. Bound:
+//   memory bandwidth, at 4 bits the instructions that unpack; under some 10 MB the latency of a
+//   dependent launch.
+// Order id: linear.coded8 (coded_order.cuh). Warp s holds range s; weights are operand A, tokens
+//   operand B, so an output's sum sees only its own row of W and of x.
+#include "coded_stage.cuh"
+
+constexpr int RING = TIGHT ? 3 : 4;
+
+template <Code CODE, Mode MODE, int R, int TOKENS>
+DEVICE void linear_coded_few(const char* __restrict__ w, const char* __restrict__ scales, const float* __restrict__ table,
+                             const elem* x, const float* x_scale, const float* __restrict__ bias, const elem* residual, void* y,
+                             int m, int n, int k, int shift, int blocks, int flags, int rows, int first, int stride) {
+  constexpr int ROWS = 16 * R, NT = TOKENS / 8, PAD = ROWS + 4, PARTIAL = PAD * TOKENS;
+  extern __shared__ __align__(128) char shared[];
+  const int lane = threadIdx.x & 31, range = threadIdx.x >> 5, g = lane >> 2, q = lane & 3;
+  const int len = range_len(k), ranges = num_ranges(k), steps = len / COLS, k0 = range * len;
+  const bool works = range < ranges, gated = flags & GATED, late = flags & LATE;
+  const int row0 = blockIdx.y * rows, period = shift < 7 ? 1 << shift : COLS;
+  m = m - row0 < rows ? m - row0 : rows;
+  Tile<CODE, MODE, R> tiles(w, scales, n, k, shift, blocks, k0, gated);
+  const int stage = tiles.bytes(), octet_bytes = tiles.octet_bytes(), out_n = tiles.out_n, out_rows = tiles.out_rows;
+  float* partial = (float*)(shared + 8 * RING * stage);
+  const u32 ring = shared_address(shared) + range * RING * stage;
+  const u32 all_x = (shared_address(partial) + 2 * 8 * PARTIAL * 4 + 127) & ~127u, xs = all_x + range * rows * len * 2;
+  const u32 all_f = all_x + 8 * rows * len * 2, fs = all_f + range * steps * TOKENS * 4;
+  const u32 entries = all_f + (MODE == SCALED ? 8 * steps * TOKENS * 4 : 0);
+  const int num_tiles = (out_n + out_rows - 1) / out_rows;
+  if (!late) let_next_start();
+
+  int load_tile = blockIdx.x, load_step = 0;
+  u32 load_at = ring;
+  tiles.aim(load_tile);
+  auto load_stage = [&]() {
+    if (works && load_tile < num_tiles) tiles.load(load_at, load_step);
+    copy_async_commit();
+    load_at += stage;
+    if (load_at == ring + RING * stage) load_at = ring;
+    if (++load_step == steps) { load_step = 0; load_tile += gridDim.x; tiles.aim(load_tile); }
+  };
+#pragma unroll
+  for (int i = 0; i < RING - 1; i++) load_stage();
+  if constexpr (CODE == LUT4 || CODE == NF4) fill_table((u32*)(shared + (entries - shared_address(shared))), table);
+
+  // x in shared memory: for every range and 128 columns m rows of 256 bytes.
+  wait_for_inputs();
+  if (works) {
+    const int c = lane & 15;
+    for (int step = 0; step < steps; step++) {
+      const int col = k0 + step * COLS + c * 8;
+      for (int row = lane >> 4; row < m; row += 2)
+        copy_async_16(xs + (step * m + row) * 256 + ((c ^ turn<CODE>(row)) << 4), x + (u64)(row0 + row) * k + col, col < k);
+    }
+    if constexpr (MODE == SCALED) {
+      for (int i = lane; i < steps * m; i += 32) {
+        const int row = i % m, col = k0 + i / m * COLS;
+        const float factor = col < k ? load_l2_f32(x_scale + (u64)(row0 + row) * ((k + 127) / 128) + col / 128) : 0.0f;
+        asm volatile("st.shared.f32 [%0], %1;" :: "r"(fs + (i / m * TOKENS + row) * 4), "f"(factor) : "memory");
+      }
+    }
+  }
+  copy_async_commit();
+  copy_async_wait<0>();
+  if constexpr (CODE == LUT4 || CODE == NF4) __syncthreads(); else __syncwarp();
+  if (late) let_next_start();
+
+  u32 x_at[NT];
+#pragma unroll
+  for (int t = 0; t < NT; t++) {
+    int row = t * 8 + g;
+    row = row < m ? row : m - 1;                               // unused columns of the product repeat the last token
+    x_at[t] = xs + row * 256 + first_operand<CODE>(q, row);
+  }
+  const u32 center = flags & MIDPOINT ? 0xc308c308u : 0xc300c300u;
+  u32 at = ring;
+  int turns = 0;
+  for (int tile = blockIdx.x; tile < num_tiles; tile += gridDim.x, turns++) {
+    Sums<CODE, MODE, R, NT> sums;
+    sums.clear();
+#pragma unroll 1
+    for (int step = 0; step < steps; step++) {
+      copy_async_wait<RING - 2>();
+      __syncwarp();
+      load_stage();                                            // into the slot that the step before read
+      if (works)
+        sums.add_stage(at, [&](int t) { return x_at[t] + step * m * 256; }, period, octet_bytes, fs + (step * TOKENS + 2 * q) * 4,
+                       center, flags & ZEROS, entries + lane * 4);
+      at += stage;
+      if (at == ring + RING * stage) at = ring;
+    }
+    // Sums of ranges: [range][token][row of the tile], padded against bank conflicts.
+    float* sums_at = partial + (turns & 1) * 8 * PARTIAL;
+    if (works) {
+#pragma unroll
+      for (int r = 0; r < R; r++)
+#pragma unroll
+        for (int t = 0; t < NT; t++) {
+          float* to = sums_at + range * PARTIAL + (t * 8 + 2 * q) * PAD + r * 16 + g;
+          to[0] = sums.acc[r][t][0]; to[PAD] = sums.acc[r][t][1];
+          to[8] = sums.acc[r][t][2]; to[PAD + 8] = sums.acc[r][t][3];
+        }
+    }
+    __syncthreads();
+    // The first outputs are another warp's in every tile.
+    for (int i = (threadIdx.x + 32 * turns) & 255; i < out_rows * m; i += 256) {
+      const int token = i / out_rows, row = i % out_rows, out = tile * out_rows + row;
+      if (out >= out_n) continue;
+      const float* of = sums_at + token * PAD + (gated ? (row >> 3) * 16 + (row & 7) : row);
+      float sum = of[0], upper = of[8 * gated];
+#pragma unroll
+      for (int s = 1; s < 8; s++)
+        if (s < ranges) { sum = __fadd_rn(sum, of[s * PARTIAL]); upper = __fadd_rn(upper, of[s * PARTIAL + 8 * gated]); }
+      const float scale = MODE != SCALED && x_scale ? load_l2_f32(x_scale + row0 + token) : 1.0f;
+      sum = finish(sum, upper, scale, bias, first + out, out_n, gated);
+      const u64 to = (u64)(row0 + token) * stride + first + out;
+      if (residual) sum = __fadd_rn(sum, elem_to_f32(load_l2_elem(residual + to)));
+      if (flags & OUT_F32) ((float*)y)[to] = sum; else ((elem*)y)[to] = elem_from_f32(sum);
+    }
+  }
+  copy_async_wait<0>();
+}
+
+#define FEW(name, code, mode, r, tokens)                                                                                      \
+  extern "C" __global__ void __launch_bounds__(256, tokens * r > 16 ? 1 : 2) linear_coded_few_##name##_r##r##_t##tokens(      \
+      const char* __restrict__ w, const char* __restrict__ scales, const float* __restrict__ table, const elem* x,             \
+      const float* x_scale, const float* __restrict__ bias, const elem* residual, void* y, int m, int n, int k, int shift,     \
+      int blocks, int flags, int rows, int first, int stride) {                                                                \
+    linear_coded_few<code, mode, r, tokens>(w, scales, table, x, x_scale, bias, residual, y, m, n, k, shift, blocks, flags,   \
+                                            rows, first, stride);                                                             \
+  }
+#define ALL(name, code, mode)                                                                                                 \
+  FEW(name, code, mode, 1, 8)                                                                                                 \
+  FEW(name, code, mode, 1, 16)                                                                                                \
+  FEW(name, code, mode, 1, 32)                                                                                                \
+  FEW(name, code, mode, 2, 8)                                                                                                 \
+  FEW(name, code, mode, 2, 16)
+ALL(i8, I8, PLAIN)
+ALL(i8_sums, I8, SUMS)
+ALL(e4m3, E4M3, PLAIN)
+ALL(e4m3_scaled, E4M3, SCALED)
+ALL(u4, U4, PLAIN)
+ALL(u4_sums, U4, SUMS)
+ALL(lut4, LUT4, PLAIN)
+ALL(nf4, NF4, PLAIN)

@@ -1,0 +1,399 @@
+//! Kernels over coded weights: `coded_few.cu` and `coded_many.cu` for the formats that tensor cores
+//! take in bf16, `coded_general.cu` for all; before them `coded_input.cu` where a format wants its
+//! input quantised, or in another order.
+//!
+//! A weight has a launch for each of its runs of rows, which makes their columns of y.
+
+use nvllm_core::weight::{ActQuant, Table};
+use nvllm_core::{Activations, DType, Limits, Op, OpQuery, OrderId, Program, WeightInfo};
+
+use super::{DeviceLimits, Epilogue, LANES, Lowering, Operand, Parts};
+use crate::coded::{self, Code, Form, Offset, Run};
+use crate::error::Result;
+use crate::launch::{Args, Dim, Launch};
+use crate::lower::dtype_code;
+use crate::memory::Address;
+use crate::weights::Matrix;
+
+/// The order of `coded_few.cu` and `coded_many.cu`, as kernels/linear/coded_order.cuh has it.
+const CODED8: OrderId = OrderId("linear.coded8");
+
+/// Numbers of rows up to which a step has launches of its own: the fewer rows of x a block holds,
+/// the more blocks run at once.
+const BOUNDS: [usize; 7] = [1, 2, 4, 8, 16, 32, usize::MAX];
+
+/// Tokens and rows of W of a tile of `coded_many.cu`.
+const MANY: [usize; 2] = [64, 128];
+
+/// Columns of a stage, as `COLS` in coded_order.cuh.
+const STAGE_COLS: usize = 128;
+
+/// As `Flags` in coded_order.cuh.
+mod flags {
+    pub(super) const OUT_F32: usize = 1;
+    pub(super) const LATE: usize = 2;
+    pub(super) const GATED: usize = 4;
+    pub(super) const MIDPOINT: usize = 8;
+    pub(super) const ZEROS: usize = 16;
+    pub(super) const VALUES: usize = 32;
+    pub(super) const GROUPED: usize = 64;
+}
+
+/// A linear layer over a coded weight.
+pub(super) struct Layer<'a> {
+    of: Parts,
+    runs: &'a [Run],
+}
+
+/// The input as a run's kernel reads it.
+struct Input {
+    launch: Option<Launch>,
+    x: Address,
+    dtype: DType,
+    /// Scales of its tokens or their groups; 0 if it has none.
+    scales: Address,
+}
+
+/// A block of `coded_few.cu`: 16 or 32 rows of W in a tile, `rows` of x of which there is room for
+/// `tokens`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Block {
+    /// 1 or 2.
+    r: usize,
+    tokens: usize,
+    rows: usize,
+    shared: usize,
+}
+
+/// Whether `coded_few.cu` takes the form.
+fn fast(form: &Form) -> bool {
+    let unit = if form.bits() == 4 { 32 } else { 16 };
+    let blocks = form.group >= form.cols || form.group.is_power_of_two() && form.group >= unit;
+    let scaled = form.code == Code::E4M3 && form.input_group() == STAGE_COLS && form.offset == Offset::None;
+    form.cols.is_multiple_of(unit) && blocks && (form.input_groups() == 1 || scaled)
+}
+
+/// Columns that share a scale in a stage.
+fn period(form: &Form) -> usize {
+    if form.group >= form.cols { STAGE_COLS } else { form.group.min(STAGE_COLS) }
+}
+
+/// Shared memory of a block, as coded_few.cu has it.
+fn shared(form: &Form, [r, tokens, rows]: [usize; 3], tight: bool) -> usize {
+    let block = if form.has_offsets() { 64 } else { 32 };
+    let stage = r * (256 * form.bits() + 2 * STAGE_COLS / period(form) * block);
+    let range = form.cols.div_ceil(1024) * STAGE_COLS;
+    let scales = if form.input_groups() > 1 { range / 4 * tokens } else { 0 };
+    let table = if form.code == Code::Table { 2048 } else { 0 };
+    let ring = if tight { 3 } else { 4 };
+    8 * ring * stage + 64 * (16 * r + 4) * tokens + 128 + 16 * rows * range + scales + table
+}
+
+/// Shared memory of a block of coded_many.cu.
+fn many_shared(form: &Form) -> usize {
+    let block = if form.has_offsets() { 64 } else { 32 };
+    let stage = 256 * form.bits() + 2 * STAGE_COLS / period(form) * block;
+    let scales = if form.input_groups() > 1 { 256 * form.cols.div_ceil(STAGE_COLS) } else { 0 };
+    let table = if form.code == Code::Table { 2048 } else { 0 };
+    128 + 3 * (8 * stage + 16_384) + scales + table
+}
+
+/// The block for steps of up to `most` rows and so many rows of W, in tiles of 32 where these fill
+/// the device. None if not even one row of x fits.
+fn block(form: &Form, most: usize, n: usize, gated: bool, device: &DeviceLimits) -> Option<Block> {
+    let whole = [32, 16, 8].into_iter().filter(|&tokens| tokens == 8 || tokens / 2 < most);
+    let rows = whole.map(|tokens| (tokens, tokens.min(most))).chain((1..8).rev().map(|rows| (8, rows)));
+    // From three quarters of the multiprocessors on, a block's fewer barriers outweigh those that
+    // rest.
+    let wide = 4 * n.div_ceil(32) >= 3 * device.blocks && !(gated && n % 32 != 0);
+    let choices = rows.flat_map(|(tokens, rows)| [(2, tokens, rows), (1, tokens, rows)]);
+    choices
+        .filter(|&(r, tokens, _)| r == 1 || wide && tokens < 32)
+        .map(|(r, tokens, rows)| Block {
+            r,
+            tokens,
+            rows,
+            shared: shared(form, [r, tokens, rows], device.tight),
+        })
+        .find(|block| block.shared <= device.shared)
+}
+
+/// The forms of a coded weight; none if it is dense.
+fn forms(info: &WeightInfo) -> Option<Vec<Form>> {
+    let coded = info.plain().is_err().then(|| coded::runs(info).ok()).flatten()?;
+    Some(coded.into_iter().map(|run| run.form).collect())
+}
+
+/// The order of a layer over a coded weight; none if it is dense.
+pub(crate) fn order(query: &OpQuery<'_>) -> Option<OrderId> {
+    let (Op::Linear { weight, .. } | Op::LinearAdd { weight, .. } | Op::LinearSiluMul { weight, .. }) =
+        query.op
+    else {
+        return None;
+    };
+    let forms = forms(query.weight(*weight))?;
+    let all_fast = query.limits.activations == Activations::Bf16 && forms.iter().all(fast);
+    Some(if all_fast { CODED8 } else { LANES })
+}
+
+/// Whether a gated layer over a coded weight runs as one: gate and up in one run, for one kernel.
+pub(crate) fn runs_gated(info: &WeightInfo, limits: &Limits) -> bool {
+    let one =
+        matches!(coded::runs(info).as_deref(), Ok([run]) if fast(&run.form) && run.rows.len() % 16 == 0);
+    one && limits.activations == Activations::Bf16
+}
+
+/// Bytes of inputs that the coded weights of `program` want changed.
+pub(crate) fn input_bytes(program: &Program, weights: &[WeightInfo], limits: &Limits) -> usize {
+    let bytes = |node: &nvllm_core::program::Node| {
+        let weight = match node.op {
+            Op::Linear { weight, .. } | Op::LinearAdd { weight, .. } | Op::LinearSiluMul { weight, .. } => {
+                weight
+            }
+            Op::ExpertLinear { weight } => weight,
+            _ => return 0,
+        };
+        let rows = program.value(node.inputs[0]).rows.max(limits);
+        let one = |form: Form| {
+            if form.changes_input() { scales_at(&form, rows) + scale_bytes(&form, rows) } else { 0 }
+        };
+        forms(&weights[weight.index()]).into_iter().flatten().map(one).max().unwrap_or(0)
+    };
+    program.nodes.iter().map(bytes).max().unwrap_or(0)
+}
+
+/// Where the scales of a changed input begin, behind its elements.
+fn scales_at(form: &Form, rows: usize) -> usize {
+    (rows * form.cols * DType::F32.size()).next_multiple_of(256)
+}
+
+fn scale_bytes(form: &Form, rows: usize) -> usize {
+    rows * form.input_groups() * DType::F32.size()
+}
+
+/// What kernels that take any format are given of a run.
+pub(in crate::lower) fn any_format(args: Args, run: &Run) -> Args {
+    let (form, [codes, scales, table]) = (&run.of.form, run.addresses());
+    let args = args.ptr(codes).ptr(scales).ptr(table).int(form.code as usize).int(form.offset as usize);
+    args.int(form.group).int(form.pitch()).int(form.blocks())
+}
+
+impl<'a> Lowering<'a> {
+    /// The linear layer with which node `at` begins, if its weight is coded.
+    pub(super) fn coded_layer(&self, at: usize) -> Option<Layer<'a>> {
+        let of = self.parts(at)?;
+        let Matrix::Coded(runs) = self.weights.get(of.weight) else { return None };
+        Some(Layer { of, runs })
+    }
+
+    /// The input of a run: x itself, or what a launch makes of it.
+    fn coded_input(&self, x: Operand, run: &Run, as_codes: bool) -> Result<Input> {
+        let form = &run.of.form;
+        if !form.changes_input() {
+            return Ok(Input { launch: None, x: x.at, dtype: x.dtype, scales: 0 });
+        }
+        let kind = match form.act {
+            None => 0,
+            Some(ActQuant::DynTokenI8 | ActQuant::StaticI8) => 1,
+            Some(_) => 2,
+        };
+        let at = self.partial;
+        let scales = at + scales_at(form, x.rows.max(self.limits)) as Address;
+        let scales = if as_codes && kind != 0 { scales } else { 0 };
+        let args = self.extent(x.rows).typed(x)?.ptr(run.order()).int(kind).f32(run.input_scale);
+        let args = args.int(form.input_group()).ptr(at).int(usize::from(as_codes)).ptr(scales).int(form.cols);
+        let launch = Launch::new(self.function("linear_coded_input")?, Dim::each(x.rows), 256, args).early();
+        let dtype = if as_codes { DType::Bf16 } else { DType::F32 };
+        Ok(Input { launch: Some(launch), x: at, dtype, scales })
+    }
+
+    /// The launches of `expert_linear` over runs of coded experts.
+    pub(super) fn coded_experts(&self, [x, ids, y]: [Operand; 3], runs: &[Run]) -> Result<Vec<Launch>> {
+        let function = self.function("expert_linear_coded")?;
+        let mut launches = Vec::new();
+        // Each row of x serves as many consecutive ids as there are experts per token.
+        let share = y.rows.times / x.rows.times;
+        for run in runs {
+            let input = self.coded_input(x, run, false)?;
+            let args = self.extent(y.rows).int(share).ptr(input.x).int(dtype_code(input.dtype)?).ptr(ids.at);
+            let args = any_format(args.int(run.of.rows.start).int(run.of.rows.len()), run);
+            let args = args.typed(y)?.int(x.cols).int(y.cols);
+            launches.extend(input.launch);
+            let columns = Dim::Fixed(y.cols.div_ceil(8));
+            launches.push(Launch::new(function, Dim::each(y.rows), 256, args).by(columns));
+        }
+        Ok(launches)
+    }
+}
+
+impl Layer<'_> {
+    /// The launches, by the rows that they take at most.
+    pub(super) fn launches(&self, lowering: &Lowering<'_>) -> Result<Vec<(usize, Vec<Launch>)>> {
+        let all = |most| {
+            let mut launches = Vec::new();
+            for run in self.runs {
+                launches.extend(self.run(lowering, run, most)?);
+            }
+            Ok((most, launches))
+        };
+        BOUNDS.into_iter().map(all).collect()
+    }
+
+    /// Those of one run.
+    fn run(&self, lowering: &Lowering<'_>, run: &Run, most: usize) -> Result<Vec<Launch>> {
+        let device = lowering.device_limits();
+        let bf16 = self.of.x.dtype == DType::Bf16 && (self.residual() == 0 || self.of.y.dtype == DType::Bf16);
+        let takes = bf16 && fast(&run.of.form);
+        let gated = self.of.epilogue == Epilogue::SiluMul;
+        let block = takes.then(|| block(&run.of.form, most, run.of.rows.len(), gated, &device)).flatten();
+        let input = lowering.coded_input(self.of.x, run, block.is_some())?;
+        let many = most > 32 && many_shared(&run.of.form) <= device.shared;
+        let launch = match block {
+            Some(_) if many => self.many(lowering, run, &input)?,
+            Some(block) => self.few(lowering, run, &input, block)?,
+            None => self.general(lowering, run, &input)?,
+        };
+        Ok(input.launch.into_iter().chain([launch]).collect())
+    }
+
+    /// Address of what is added.
+    fn residual(&self) -> Address {
+        if let Epilogue::Add(at) = self.of.epilogue { at } else { 0 }
+    }
+
+    fn few(&self, lowering: &Lowering<'_>, run: &Run, input: &Input, block: Block) -> Result<Launch> {
+        let form = &run.of.form;
+        let name =
+            format!("linear_coded_few_{}{}_r{}_t{}", code_name(form), mode(form), block.r, block.tokens);
+        let shared = block.shared as u32;
+        let tiles = run.of.rows.len().div_ceil(16 * block.r);
+        let at_once = lowering.modules.blocks_at_once(&name, 256, shared)? * lowering.device_limits().blocks;
+        let function = lowering.modules.function_with(&name, shared)?;
+        let args = self.tensor_core_args(run, input, block.rows);
+        let chunks = Dim::Rows { rows: self.of.y.rows, per: block.rows };
+        let launch = Launch::new(function, Dim::Fixed(tiles.min(at_once)), 256, args).by(chunks);
+        Ok(launch.with_shared(shared).early())
+    }
+
+    fn many(&self, lowering: &Lowering<'_>, run: &Run, input: &Input) -> Result<Launch> {
+        let form = &run.of.form;
+        let (name, shared) =
+            (format!("linear_coded_many_{}{}", code_name(form), mode(form)), many_shared(form) as u32);
+        let function = lowering.modules.function_with(&name, shared)?;
+        let [tokens, rows] = MANY;
+        let tiles = Dim::Fixed(run.of.rows.len().div_ceil(rows));
+        let launch = Launch::new(function, tiles, 256, self.tensor_core_args(run, input, tokens));
+        let chunks = Dim::Rows { rows: self.of.y.rows, per: tokens };
+        Ok(launch.by(chunks).with_shared(shared).early())
+    }
+
+    /// What the tensor-core kernels are given, for blocks of so many rows of x.
+    fn tensor_core_args(&self, run: &Run, input: &Input, block_rows: usize) -> Args {
+        let (Parts { y, bias, .. }, form, rows) = (&self.of, &run.of.form, &run.of.rows);
+        let gated = self.of.epilogue == Epilogue::SiluMul;
+        let set = [
+            (y.dtype == DType::F32, flags::OUT_F32),
+            (true, flags::LATE),
+            (gated, flags::GATED),
+            (form.offset == Offset::Midpoint, flags::MIDPOINT),
+            (form.offset == Offset::Int, flags::ZEROS),
+            (form.offset == Offset::Float, flags::VALUES),
+            (form.input_groups() > 1, flags::GROUPED),
+        ];
+        let flags = set.into_iter().filter(|(on, _)| *on).map(|(_, flag)| flag).sum::<usize>();
+        // A row of one block is that at any column.
+        let shift = if form.group >= form.cols { 31 } else { form.group.ilog2() as usize };
+        let [codes, scales, table] = run.addresses();
+        let args = Args::new().ptr(codes).ptr(scales).ptr(table).ptr(input.x).ptr(input.scales);
+        let args = args.ptr(bias.map_or(0, |bias| bias.wide)).ptr(self.residual()).ptr(y.at).rows(y.rows);
+        let args = args.int(rows.len()).int(form.cols).int(shift).int(form.blocks()).int(flags);
+        args.int(block_rows).int(if gated { 0 } else { rows.start }).int(y.cols)
+    }
+
+    fn general(&self, lowering: &Lowering<'_>, run: &Run, input: &Input) -> Result<Launch> {
+        let (Parts { y, bias, .. }, rows) = (&self.of, &run.of.rows);
+        let args = lowering.extent(y.rows).ptr(input.x).int(dtype_code(input.dtype)?);
+        let args = any_format(args, run).ptr(bias.map_or(0, |bias| bias.wide)).ptr(self.residual());
+        let args = args.typed(*y)?.int(run.of.form.cols).int(rows.len()).int(rows.start).int(y.cols);
+        let launch = Launch::new(
+            lowering.function("linear_coded_general")?,
+            Dim::Fixed(rows.len().div_ceil(8)),
+            256,
+            args,
+        );
+        Ok(launch.by(Dim::Rows { rows: y.rows, per: 4 }))
+    }
+}
+
+/// The codes of a form, as kernels' names have them.
+fn code_name(form: &Form) -> &'static str {
+    match (form.code, form.table) {
+        (Code::I8, _) => "i8",
+        (Code::E4M3, _) => "e4m3",
+        (Code::U4, _) => "u4",
+        // Its values are not exact in bf16.
+        (Code::Table, Some(Table::Nf4)) => "nf4",
+        (Code::Table, _) => "lut4",
+    }
+}
+
+/// What a block's end needs beside its scale, as kernels' names have it.
+fn mode(form: &Form) -> &'static str {
+    match (form.has_offsets(), form.input_groups() > 1) {
+        (true, _) => "_sums",
+        (_, true) => "_scaled",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nvllm_core::TensorInfo;
+    use nvllm_core::weight::PUBLIC;
+
+    use super::*;
+
+    const HOPPER: DeviceLimits = DeviceLimits { blocks: 132, shared: 232_448, tight: false, wgmma: true };
+    const TIGHT: DeviceLimits = DeviceLimits { blocks: 128, shared: 101_376, tight: true, wgmma: false };
+
+    fn form(name: &str, cols: usize) -> Form {
+        let (_, format) = *PUBLIC.iter().find(|(public, _)| *public == name).expect("a public format");
+        let info = WeightInfo { parts: vec![TensorInfo { shape: vec![64, cols], format }] };
+        coded::runs(&info).expect("it runs")[0].form
+    }
+
+    #[test]
+    fn every_public_format_but_one_has_a_kernel_of_tensor_cores() {
+        for (name, _) in PUBLIC {
+            // Its blocks of 16 columns end inside a lane's 4-bit codes.
+            assert_eq!(fast(&form(name, 4096)), name != "nvfp4", "{name}");
+            assert!(!fast(&form(name, 4100)), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_block_fits_its_device_and_holds_no_more_rows_than_it_has_tokens() {
+        for (name, _) in PUBLIC {
+            for (device, cols) in [(HOPPER, 1024), (HOPPER, 12_288), (HOPPER, 28_672), (TIGHT, 4096)] {
+                let form = form(name, cols);
+                for most in BOUNDS {
+                    for n in [64, 4096, 4112] {
+                        let block = block(&form, most, n, true, &device).expect("one row fits");
+                        assert!(block.shared <= device.shared && (1..=block.tokens).contains(&block.rows));
+                        assert!(block.rows <= most && (block.r == 1 || n == 4096), "{name}: {block:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn tiles_are_wide_where_they_fill_the_device() {
+        let of = |n, most| {
+            let block = block(&form("q8_0", 1024), most, n, false, &HOPPER).expect("it fits");
+            (block.r, block.tokens, block.rows)
+        };
+        assert_eq!([of(1024, 1), of(4096, 1), of(4096, 16)], [(1, 8, 1), (2, 8, 1), (2, 16, 16)]);
+        assert_eq!([of(4096, 32), of(4096, usize::MAX)], [(1, 32, 32), (1, 32, 32)]);
+    }
+}
