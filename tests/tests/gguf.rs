@@ -218,7 +218,7 @@ fn a_tokenizer_that_cannot_be_used_is_missed_by_those_who_ask_for_it() {
     let problem = convert(&patched.files(), out.path(), DType::F32, &|_| {}).unwrap().unwrap();
     assert!(problem.starts_with("tokenizer.ggml.pre is \"qwenX\""), "{problem}");
     let converted = Model::open(&ModelFiles::in_directory(out.path()).unwrap()).unwrap();
-    assert!(converted.tokenizer.is_none());
+    assert!(converted.tokenizer().is_err());
     assert_eq!(converted.eos, model.eos);
     let message = converted.tokenizer().err().unwrap().to_string();
     assert!(message.contains("has no tokenizer: text needs tokenizer.json"), "{message}");

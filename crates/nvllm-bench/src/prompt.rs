@@ -37,7 +37,7 @@ pub(crate) struct Prompts {
 impl Prompts {
     pub(crate) fn new(model: &Model) -> Result<Self> {
         let vocab_size = model.spec.vocab_size;
-        let Some(tokenizer) = &model.tokenizer else {
+        let Ok(tokenizer) = model.tokenizer() else {
             return Ok(Self { vocab_size, ids: Vec::new(), begins: Vec::new() });
         };
         let encode = EncodeOptions { add_special_tokens: false, special_text: SpecialText::Literal };

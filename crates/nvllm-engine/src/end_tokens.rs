@@ -8,17 +8,16 @@
 use nvllm_core::{HfConfig, TokenId};
 use serde_json::Value;
 
-use crate::text::{GenerationConfig, Tokenizer, end_token};
+use crate::text::GenerationConfig;
 
-/// The end tokens of generation_config.json, config.json and tokenizer_config.json, as far as the
-/// vocabulary has them.
+/// The end tokens of generation_config.json and config.json, and the one that the tokenizer has
+/// `named`, as far as the vocabulary has them.
 pub(crate) fn end_tokens(
     generation: &GenerationConfig,
     config: &HfConfig,
-    tokenizer: Option<(&Tokenizer, &[u8])>,
+    named: Option<u32>,
     vocab_size: usize,
 ) -> Vec<TokenId> {
-    let named = tokenizer.and_then(|(tokenizer, config)| tokenizer.token_id(&end_token(config)?));
     let mut tokens = Vec::new();
     for id in generation.eos_token_ids.iter().copied().chain(ids(config)).chain(named) {
         let token = TokenId(id);
@@ -44,31 +43,27 @@ mod tests {
 
     use super::*;
 
-    const TOKENIZER: &str =
-        r#"{"version":"1.0","added_tokens":[],"model":{"type":"BPE","vocab":{"a":0,"</s>":7},"merges":[]}}"#;
-
-    fn of(generation: &str, config: &str, tokenizer_config: &str) -> Vec<u32> {
+    fn of(generation: &str, config: &str, named: Option<u32>) -> Vec<u32> {
         let generation = GenerationConfig::from_bytes(generation.as_bytes(), Path::new("g"));
         let config = HfConfig::parse(config.as_bytes()).unwrap();
-        let tokenizer = Tokenizer::from_bytes(TOKENIZER.as_bytes(), Path::new("t")).unwrap();
-        let tokens = end_tokens(&generation, &config, Some((&tokenizer, tokenizer_config.as_bytes())), 10);
+        let tokens = end_tokens(&generation, &config, named, 10);
         tokens.into_iter().map(|token| token.0).collect()
     }
 
     #[test]
     fn all_three_places_count_once_each() {
-        let named = r#"{"eos_token": {"content": "</s>"}}"#;
+        let named = Some(7);
         assert_eq!(of(r#"{"eos_token_id": 3}"#, "{}", named), [3, 7]);
         assert_eq!(of(r#"{"eos_token_id": [3, 4]}"#, r#"{"eos_token_id": 5}"#, named), [3, 4, 5, 7]);
         assert_eq!(of("{}", r#"{"eos_token_id": [7, 3, 7]}"#, named), [7, 3]);
         assert_eq!(of("{}", "{}", named), [7]);
-        assert!(of("{}", "{}", "{}").is_empty());
+        assert!(of("{}", "{}", None).is_empty());
     }
 
     #[test]
     fn what_the_vocabulary_has_not_ends_nothing() {
-        assert_eq!(of("{}", r#"{"eos_token_id": [10, 9]}"#, r#"{"eos_token": "<other>"}"#), [9]);
-        assert!(of("{}", r#"{"eos_token_id": -1}"#, "{}").is_empty());
-        assert!(of("{}", r#"{"eos_token_id": 4294967296}"#, "{}").is_empty());
+        assert_eq!(of("{}", r#"{"eos_token_id": [10, 9]}"#, Some(10)), [9]);
+        assert!(of("{}", r#"{"eos_token_id": -1}"#, None).is_empty());
+        assert!(of("{}", r#"{"eos_token_id": 4294967296}"#, None).is_empty());
     }
 }

@@ -103,7 +103,7 @@ impl EngineLoop {
             sched: config,
             embeddings,
             epoch,
-            tokenizer: model.tokenizer.clone(),
+            tokenizer: model.tokenizer().ok().cloned(),
         };
         let _ = shared.loaded.set(Loaded { info, validator });
         let (in_flight, active) = (VecDeque::new(), Active::default());

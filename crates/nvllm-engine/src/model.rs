@@ -14,7 +14,7 @@ use nvllm_quant::make::{Quantized, Recipe};
 use crate::checkpoint::{self, Checkpoint};
 use crate::end_tokens::end_tokens;
 use crate::hub::{ModelFiles, Weights};
-use crate::text::{ChatTemplate, GenerationConfig, Tokenizer};
+use crate::text::{ChatTemplate, GenerationConfig, LazyTokenizer, Tokenizer, end_token};
 use crate::{EngineError, Result, gguf, registry};
 
 /// A model's weights as a backend loads them.
@@ -31,9 +31,7 @@ pub struct Model {
     /// The dtype that its checkpoint was saved in; bf16 for coded weights.
     pub dtype: DType,
     /// Its tokenizer, if it has one.
-    pub tokenizer: Option<Arc<Tokenizer>>,
-    /// Why a tokenizer that it has cannot be used, and what to do.
-    pub unread_tokenizer: Option<String>,
+    pub(crate) tokenizer: LazyTokenizer,
     /// Its chat template, if it has one.
     pub chat_template: Option<ChatTemplate>,
     /// Its defaults for generation.
@@ -102,10 +100,10 @@ impl Model {
         let generation = GenerationConfig::from_optional_file(files.generation_config.as_deref())?;
         let path = files.generation_config.clone().unwrap_or_default();
         let generation = generation.within_vocabulary(spec.vocab_size, &path);
-        let (tokenizer, unread_tokenizer) = tokenizer(files, &config)?;
+        let (tokenizer, unread) = tokenizer(files, &config)?;
         let tokenizer_config =
             files.tokenizer_config.as_deref().map(checkpoint::read).transpose()?.unwrap_or_default();
-        let named = tokenizer.as_ref().map(|tokenizer| (tokenizer, &*tokenizer_config));
+        let named = tokenizer.as_ref().and_then(|own| own.token_id(&end_token(&tokenizer_config)?));
         Ok(Self {
             name: files.dir.display().to_string(),
             architecture: config.architecture().map_err(located)?,
@@ -113,8 +111,7 @@ impl Model {
             remarks,
             eos: end_tokens(&generation, &config, named, spec.vocab_size),
             spec,
-            tokenizer: tokenizer.map(Arc::new),
-            unread_tokenizer,
+            tokenizer: LazyTokenizer::made(tokenizer, unread),
             chat_template: ChatTemplate::load(
                 files.chat_template.as_deref(),
                 files.tokenizer_config.as_deref(),
@@ -162,20 +159,15 @@ impl Model {
         let dtype = checkpoint.dtype()?;
         let Checkpoint { config, spec, source, remarks } = checkpoint.with_its_head()?;
         let generation = generation.within_vocabulary(spec.vocab_size, &generation_config);
+        let named = end_token(files.tokenizer_config).and_then(|name| tokenizer.token_id(&name));
         Ok(Self {
             name: files.name.into(),
             architecture: config.architecture()?,
             dtype,
             remarks,
-            eos: end_tokens(
-                &generation,
-                &config,
-                Some((&tokenizer, files.tokenizer_config)),
-                spec.vocab_size,
-            ),
+            eos: end_tokens(&generation, &config, named, spec.vocab_size),
             spec,
-            tokenizer: Some(Arc::new(tokenizer)),
-            unread_tokenizer: None,
+            tokenizer: LazyTokenizer::made(Some(tokenizer), None),
             chat_template: template,
             generation,
             source: Box::new(source),
@@ -217,18 +209,20 @@ impl Model {
         Ok(Dequantized::for_backend(self.source.as_ref(), backend, &self.spec, limits)?)
     }
 
-    /// The tokenizer, or an error that says why there is none.
+    /// The tokenizer, or an error that says why there is none. A large vocabulary of a GGUF file
+    /// is read while weights are: who asks before that is done waits.
     pub fn tokenizer(&self) -> Result<&Arc<Tokenizer>> {
         let place = || PathBuf::from(&self.name);
-        self.tokenizer.as_ref().ok_or_else(|| match &self.unread_tokenizer {
-            Some(problem) => EngineError::Tokenizer { path: place(), problem: problem.clone() },
-            None => EngineError::MissingFile {
+        match self.tokenizer.get() {
+            Ok(Some(tokenizer)) => Ok(tokenizer),
+            Ok(None) => Err(EngineError::MissingFile {
                 dir: place(),
                 file: "tokenizer".into(),
                 advice: "text needs tokenizer.json, or its like in a GGUF file; token ids work without"
                     .into(),
-            },
-        })
+            }),
+            Err(problem) => Err(EngineError::Tokenizer { path: place(), problem: problem.into() }),
+        }
     }
 
     /// The chat template, or an error that says what is missing: a template without a tokenizer

@@ -9,7 +9,7 @@ mod k;
 mod simple;
 
 use bytes::Bytes;
-use nvllm_core::weight::{CanonicalTensor, PUBLIC, TensorInfo, WeightFormat};
+use nvllm_core::weight::{CanonicalTensor, PUBLIC, TensorInfo, WeightFormat, in_parallel};
 use nvllm_core::{CoreError, DType, Result};
 
 use crate::SUPPORTED;
@@ -44,33 +44,50 @@ fn dense(kind: &GgmlType) -> Option<DType> {
 pub(crate) fn tensor(kind: &GgmlType, info: TensorInfo, bytes: &Bytes) -> CanonicalTensor {
     let whole = CanonicalTensor::dense(DType::F32, info.shape, bytes.clone());
     let Some(block) = Block::of(kind.name) else { return CanonicalTensor { format: info.format, ..whole } };
-    let num_blocks = bytes.len() / kind.block_bytes;
-    let mut parts = Parts::default();
-    parts.codes.reserve_exact(num_blocks * kind.block_len * info.format.code.bits() / 8);
-    bytes.chunks_exact(kind.block_bytes).for_each(|bytes| block.push(bytes, &mut parts));
-    CanonicalTensor {
-        format: info.format,
-        codes: parts.codes.into(),
-        scales: parts.scales.into(),
-        offsets: parts.offsets.into(),
-        second_scales: parts.second_scales.into(),
-        second_offsets: parts.second_offsets.into(),
-        ..whole
-    }
+    let [codes, scales, offsets, second_scales, second_offsets] = block.take_apart(bytes).map(Bytes::from);
+    CanonicalTensor { format: info.format, codes, scales, offsets, second_scales, second_offsets, ..whole }
 }
 
-/// The byte strings of a canonical tensor, as far as blocks have been pushed.
-#[derive(Default)]
-struct Parts {
-    codes: Vec<u8>,
-    scales: Vec<u8>,
-    offsets: Vec<u8>,
-    second_scales: Vec<u8>,
-    second_offsets: Vec<u8>,
+/// How the blocks of a type are taken apart. A block fills whole bytes of each part, so that rows
+/// have no padding.
+trait Layout {
+    /// Bytes of a block's codes, scales and offsets, and of the second level's: together the block.
+    const PARTS: [usize; 5];
+    const BYTES: usize = {
+        let [codes, scales, offsets, second_scales, second_offsets] = Self::PARTS;
+        codes + scales + offsets + second_scales + second_offsets
+    };
+
+    /// Writes all of one block's parts.
+    fn take_apart(block: &[u8], parts: Parts<'_>);
 }
 
-/// A type whose blocks are taken apart. Blocks fill whole bytes of each part, so that rows have no
-/// padding.
+/// Codes, scales and offsets, and the second level's: of one block, or of some in a row.
+type Parts<'a> = [&'a mut [u8]; 5];
+
+/// The parts of all blocks.
+fn take_apart<L: Layout>(bytes: &[u8]) -> [Vec<u8>; 5] {
+    /// Bytes that a thread takes apart at once: a few tenths of a millisecond's work.
+    const AT_ONCE: usize = 1 << 20;
+    let num_blocks = bytes.len() / L::BYTES;
+    let mut parts = L::PARTS.map(|size| vec![0; num_blocks * size]);
+    let mut rest = parts.each_mut().map(Vec::as_mut_slice);
+    let runs = bytes.chunks(AT_ONCE / L::BYTES * L::BYTES);
+    let runs = runs.map(|run| (run, cut(&mut rest, L::PARTS.map(|size| run.len() / L::BYTES * size))));
+    in_parallel(runs.collect(), |(run, mut parts): (&[u8], Parts<'_>)| {
+        run.chunks_exact(L::BYTES).for_each(|block| L::take_apart(block, cut(&mut parts, L::PARTS)));
+    });
+    parts
+}
+
+/// The first `sizes` bytes of each part, which are taken from it.
+#[inline(always)]
+fn cut<'a>([a, b, c, d, e]: &mut Parts<'a>, sizes: [usize; 5]) -> Parts<'a> {
+    let cut = |part: &mut &'a mut [u8], size| part.split_off_mut(..size).unwrap_or_default();
+    [cut(a, sizes[0]), cut(b, sizes[1]), cut(c, sizes[2]), cut(d, sizes[3]), cut(e, sizes[4])]
+}
+
+/// A type whose blocks are taken apart.
 #[derive(Clone, Copy)]
 enum Block {
     Q4_0,
@@ -113,25 +130,37 @@ impl Block {
         PUBLIC.iter().find(|(known, _)| *known == name).expect("a public format").1
     }
 
-    fn push(self, block: &[u8], parts: &mut Parts) {
+    fn take_apart(self, bytes: &[u8]) -> [Vec<u8>; 5] {
         match self {
-            Self::Q4_0 => simple::q4_0(block, parts),
-            Self::Q4_1 => simple::q4_1(block, parts),
-            Self::Q5_0 => simple::q5_0(block, parts),
-            Self::Q5_1 => simple::q5_1(block, parts),
-            Self::Q8_0 => simple::q8_0(block, parts),
-            Self::Q4K => k::q4_k(block, parts),
-            Self::Q5K => k::q5_k(block, parts),
-            Self::Q6K => k::q6_k(block, parts),
+            Self::Q4_0 => take_apart::<simple::Q4_0>(bytes),
+            Self::Q4_1 => take_apart::<simple::Q4_1>(bytes),
+            Self::Q5_0 => take_apart::<simple::Q5_0>(bytes),
+            Self::Q5_1 => take_apart::<simple::Q5_1>(bytes),
+            Self::Q8_0 => take_apart::<simple::Q8_0>(bytes),
+            Self::Q4K => take_apart::<k::Q4K>(bytes),
+            Self::Q5K => take_apart::<k::Q5K>(bytes),
+            Self::Q6K => take_apart::<k::Q6K>(bytes),
         }
     }
 }
 
-/// Appends codes of `BITS` bits, a multiple of eight: from the lowest bit of a byte up, eight codes
-/// in as many bytes as a code has bits.
-fn pack<const BITS: usize>(codes: &[u8], out: &mut Vec<u8>) {
-    for eight in codes.as_chunks::<8>().0 {
+/// Writes codes of `BITS` bits, a multiple of eight of them: from the lowest bit of a byte up,
+/// eight codes in as many bytes as a code has bits.
+#[inline(always)]
+fn pack<const BITS: usize>(codes: &[u8], out: &mut [u8]) {
+    for (eight, out) in codes.as_chunks::<8>().0.iter().zip(out.as_chunks_mut::<BITS>().0) {
         let word = eight.iter().rev().fold(0_u64, |word, &code| word << BITS | u64::from(code));
-        out.extend_from_slice(&word.to_le_bytes()[..BITS]);
+        out.copy_from_slice(&word.to_le_bytes()[..BITS]);
+    }
+}
+
+/// Codes of four bits: of `bytes` the low nibbles are the first half, the high ones the second.
+#[inline(always)]
+fn regroup_halves(bytes: &[u8], codes: &mut [u8]) {
+    let (low, high) = codes.split_at_mut(bytes.len() / 2);
+    for ((pair, low), high) in bytes.as_chunks().0.iter().zip(low).zip(high) {
+        let pair = u16::from_le_bytes(*pair);
+        *low = (pair & 0x0f | pair >> 4 & 0xf0) as u8;
+        *high = (pair >> 4 & 0x0f | pair >> 8 & 0xf0) as u8;
     }
 }

@@ -107,7 +107,7 @@ impl Served {
             neutral_is_absent: options.neutral_is_absent,
             scheduling: options.scheduling,
             chat_template_kwargs: options.chat_template_kwargs,
-            tokenizer: model.tokenizer.clone(),
+            tokenizer: model.tokenizer().ok().cloned(),
             template,
             missing: model.chat_template().err().map(|e| e.to_string()).unwrap_or_default(),
         })

@@ -38,7 +38,7 @@ impl Alone {
         let factory = bench.factory();
         let engine = Engine::builder(Arc::clone(&model), move || factory()).options(options).start()?;
         let sampling = SamplingParams { temperature: 0.0, stop_tokens: Vec::new(), ..model.sampling() };
-        Ok(Self { engine, tokenizer: model.tokenizer.clone(), sampling })
+        Ok(Self { engine, tokenizer: model.tokenizer().ok().cloned(), sampling })
     }
 
     /// Tokens that a prompt and its answer may have together.

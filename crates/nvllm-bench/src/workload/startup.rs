@@ -73,7 +73,7 @@ impl Workload for Startup {
             return Ok(());
         };
         let result = match bench.open() {
-            Ok(model) if model.tokenizer.is_none() => {
+            Ok(model) if model.tokenizer().is_err() => {
                 bench.skip("startup", "the model has no tokenizer, so the program takes no prompt");
                 Ok(())
             }

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 use bytes::Bytes;
-use half::{bf16, f16};
+use half::f16;
 
-use super::expand::code_values;
-use super::{CanonicalTensor, TensorInfo, WeightInfo, WeightSource};
+use super::expand::Expander;
+use super::{CanonicalTensor, TensorInfo, WeightInfo, WeightSource, in_parallel};
 use crate::{Backend, DType, Limits, ModelSpec, OpQuery, Result};
 
 /// A source whose coded tensors come dense, in one dtype: each element's value in f32, rounded.
@@ -53,43 +53,44 @@ impl<S: WeightSource> Dequantized<S> {
             return Ok(tensor);
         }
         tensor.check(name)?;
-        let (rows, cols) = (tensor.num_rows(), tensor.num_cols());
-        let row_bytes = (cols * self.dtype.size()).max(1);
-        let mut bytes = vec![0; rows * cols * self.dtype.size()];
-        let per_thread = rows.div_ceil(threads(rows * cols)).max(1);
-        let (codes, dtype) = (code_values(tensor.format.code), self.dtype);
-        std::thread::scope(|scope| {
-            for (part, out) in bytes.chunks_mut(per_thread * row_bytes).enumerate() {
-                let (tensor, codes) = (&tensor, &codes);
-                let mut work = move || {
-                    let mut values = vec![0.0; cols];
-                    for (row, out) in out.chunks_exact_mut(row_bytes).enumerate() {
-                        tensor.expand_row(part * per_thread + row, codes, &mut values);
-                        round(dtype, &values, out);
-                    }
-                };
-                if per_thread >= rows { work() } else { drop(scope.spawn(work)) }
+        let cols = tensor.num_cols();
+        let row_bytes = cols * self.dtype.size();
+        let mut bytes = vec![0; tensor.num_rows() * row_bytes];
+        let dtype = self.dtype;
+        let rows_at_once = (AT_ONCE / cols.max(1)).max(1);
+        let parts = bytes.chunks_mut((rows_at_once * row_bytes).max(1)).enumerate();
+        in_parallel(parts.collect(), |(part, out)| {
+            let (mut expander, mut values) = (Expander::new(&tensor), vec![0.0; cols]);
+            for (row, out) in out.chunks_exact_mut(row_bytes).enumerate() {
+                expander.row(part * rows_at_once + row, &mut values);
+                round(dtype, &values, out);
             }
         });
         Ok(CanonicalTensor::dense(self.dtype, tensor.shape, Bytes::from(bytes)))
     }
 }
 
-/// Threads that expand so many elements: a billion of them take seconds on one, a few less time
-/// than a thread takes to start.
-fn threads(elements: usize) -> usize {
-    const WORTH_A_THREAD: usize = 1 << 18;
-    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    (elements / WORTH_A_THREAD).clamp(1, processors)
-}
+/// Elements that a thread expands at once: about a millisecond's work. For less, a thread that
+/// waits for a busy processor costs more than it saves.
+const AT_ONCE: usize = 1 << 20;
 
 /// As [`DType::write`] does, a row at a time.
 fn round(dtype: DType, values: &[f32], out: &mut [u8]) {
     match dtype {
-        DType::Bf16 => store(values, out, |x| bf16::from_f32(x).to_le_bytes()),
+        DType::Bf16 => store(values, out, bf16_bytes),
         DType::F16 => store(values, out, |x| f16::from_f32(x).to_le_bytes()),
         DType::F32 | DType::I32 | DType::U8 => store(values, out, f32::to_le_bytes),
     }
+}
+
+/// What `bf16::from_f32` gives, without branches, as vector instructions need it.
+fn bf16_bytes(x: f32) -> [u8; 2] {
+    let bits = x.to_bits();
+    // To nearest, ties to even; a NaN keeps its sign and is quiet.
+    let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
+    let bits = if x.is_nan() { bits | 0x0040_0000 } else { rounded };
+    // As a signed number, which two instructions narrow where an unsigned one takes six.
+    ((bits.cast_signed() >> 16) as u16).to_le_bytes()
 }
 
 fn store<const N: usize>(values: &[f32], out: &mut [u8], bytes: impl Fn(f32) -> [u8; N]) {
@@ -122,6 +123,9 @@ impl<S: WeightSource> WeightSource for Dequantized<S> {
 
 #[cfg(test)]
 mod tests {
+    use half::bf16;
+    use proptest::prelude::*;
+
     use super::super::{Arranged, Place, WeightDecl, public};
     use super::*;
     use crate::weight::{AxisRole, Weight, WeightPart};
@@ -176,7 +180,7 @@ mod tests {
     #[test]
     fn rows_that_threads_share_are_those_of_one() {
         let format = public::PUBLIC.iter().find(|(name, _)| *name == "q8_0").unwrap().1;
-        let (rows, cols) = (1027, 1024);
+        let (rows, cols) = (2 * AT_ONCE / 1024 + 3, 1024);
         let codes = (0..rows * cols).map(|i| (i * 31 % 251) as u8).collect::<Vec<_>>();
         let scales = (0..rows * cols / 32).flat_map(|i| f16::from_f32((i % 97) as f32).to_le_bytes());
         let scales: Bytes = scales.collect::<Vec<_>>().into();
@@ -192,7 +196,14 @@ mod tests {
             row.iter().for_each(|&x| DType::F32.write(x, &mut expected));
         }
         assert!(expanded.codes == expected);
-        assert_eq!((threads(1 << 10), threads(usize::MAX) > 0), (1, true));
+    }
+
+    proptest! {
+        #[test]
+        fn rounding_without_branches_is_rounding(high: u16, low in prop_oneof![0..4_u32, 0x7ffe..0x8003_u32, any::<u16>().prop_map(u32::from)]) {
+            let x = f32::from_bits(u32::from(high) << 16 | low);
+            prop_assert_eq!(bf16_bytes(x), bf16::from_f32(x).to_le_bytes());
+        }
     }
 
     #[test]

@@ -1,43 +1,105 @@
-//! Rows of coded tensors as f32, a block at a time.
+//! Rows of coded tensors as f32, a row at a time.
 //!
 //! [`dequant_row`](CanonicalTensor::dequant_row) says what an element's value is, one by one. This
-//! is for whole models: the same operations on the same values, and so the same bits, with a row's
-//! codes unpacked at once and a code's value looked up.
+//! is for whole models: the same operations on the same values, and so the same bits, in loops that
+//! do one thing each, as vector instructions where the compiler can.
+
+use half::f16;
+use half::slice::HalfFloatSliceExt as _;
 
 use super::table::e4m3_to_f32;
-use super::{CanonicalTensor, Code, Offset};
+use super::tensor::item;
+use super::{CanonicalTensor, Code, Offset, ScaleType};
 
-impl CanonicalTensor {
-    /// What [`dequant_row`](Self::dequant_row) writes, on the same conditions; `values` are those
-    /// of the format's codes.
-    pub(super) fn expand_row(&self, row: usize, values: &[f32; 256], out: &mut [f32]) {
-        let Some(scales) = self.format.scales.filter(|_| self.k_perm.is_none()) else {
-            return self.dequant_row(row, out);
+/// Expands rows of a tensor that has passed [`check`](CanonicalTensor::check).
+pub(super) struct Expander<'a> {
+    tensor: &'a CanonicalTensor,
+    /// The values of codes of at most 8 bits.
+    values: [f32; 256],
+    /// Of a row's blocks.
+    scales: Vec<f32>,
+    offsets: Vec<f32>,
+}
+
+impl<'a> Expander<'a> {
+    pub(super) fn new(tensor: &'a CanonicalTensor) -> Self {
+        let values = code_values(tensor.format.code);
+        Self { tensor, values, scales: Vec::new(), offsets: Vec::new() }
+    }
+
+    /// What `dequant_row` writes, on the same conditions.
+    pub(super) fn row(&mut self, row: usize, out: &mut [f32]) {
+        let Self { tensor, values, scales, offsets } = self;
+        let Some(form) = tensor.format.scales.filter(|_| tensor.k_perm.is_none()) else {
+            return tensor.dequant_row(row, out);
         };
-        let bits = self.format.code.bits();
+        let bits = tensor.format.code.bits();
         let row_bytes = (out.len() * bits).div_ceil(8);
-        let codes = &self.codes[row * row_bytes..(row + 1) * row_bytes];
+        let codes = &tensor.codes[row * row_bytes..(row + 1) * row_bytes];
         match bits {
+            4 if tensor.format.code == Code::U4 => nibbles(codes, out),
             4 => look_up::<4>(codes, values, out),
             5 => look_up::<5>(codes, values, out),
             6 => look_up::<6>(codes, values, out),
             _ => look_up::<8>(codes, values, out),
         }
-        let width = scales.block[1].min(out.len()).max(1);
-        for (at, block) in out.chunks_mut(width).enumerate() {
-            let col = at * width;
-            let (scale, offset) = (self.scale(row, col), self.offset(row, col));
-            match self.format.offset {
-                Offset::None => block.iter_mut().for_each(|x| *x *= scale),
-                Offset::Midpoint | Offset::Int => block.iter_mut().for_each(|x| *x = scale * (*x - offset)),
-                Offset::Float => block.iter_mut().for_each(|x| *x = scale * *x + offset),
+        tensor.row_of_blocks([&tensor.second_scales, &tensor.scales], row, scales);
+        let width = form.block[1].min(out.len()).max(1);
+        let blocks = out.chunks_mut(width).zip(&*scales);
+        match tensor.format.offset {
+            Offset::None => blocks.for_each(|(block, scale)| block.iter_mut().for_each(|x| *x *= scale)),
+            Offset::Midpoint | Offset::Int => {
+                for (at, (block, scale)) in blocks.enumerate() {
+                    let offset = tensor.offset(row, at * width);
+                    block.iter_mut().for_each(|x| *x = scale * (*x - offset));
+                }
+            }
+            Offset::Float => {
+                tensor.row_of_blocks([&tensor.second_offsets, &tensor.offsets], row, offsets);
+                for ((block, scale), offset) in blocks.zip(&*offsets) {
+                    block.iter_mut().for_each(|x| *x = scale * *x + offset);
+                }
             }
         }
     }
 }
 
+impl CanonicalTensor {
+    /// What `scale`, or `offset` of floating-point offsets, gives for each block of a row. The
+    /// items are the second level's and the first's.
+    fn row_of_blocks(&self, [second_items, items]: [&[u8]; 2], row: usize, out: &mut Vec<f32>) {
+        let Some(scales) = self.format.scales else { return };
+        read_row(items, scales.kind, scales.block, [row, self.num_cols()], out);
+        let Some(second) = scales.second else { return };
+        let (mut at, mut value) = (usize::MAX, 0.0);
+        for (block, x) in out.iter_mut().enumerate() {
+            let col = block * scales.block[1];
+            if at != col / second.block[1] {
+                at = col / second.block[1];
+                value = self.block_value(second_items, second.kind, second.block, [row, col]);
+            }
+            *x *= value;
+        }
+    }
+}
+
+/// The items of `kind` of the row of blocks that the element row `row` of `cols` columns lies in.
+fn read_row(items: &[u8], kind: ScaleType, block: [usize; 2], [row, cols]: [usize; 2], out: &mut Vec<f32>) {
+    let blocks = cols.div_ceil(block[1]);
+    let row_bytes = (blocks * kind.bits()).div_ceil(8);
+    let items = &items[row / block[0] * row_bytes..][..row_bytes];
+    out.clear();
+    if kind == ScaleType::F16 {
+        let halves: Vec<_> = items.as_chunks().0.iter().map(|item| f16::from_le_bytes(*item)).collect();
+        out.resize(blocks, 0.0);
+        halves.convert_to_f32_slice(out);
+    } else {
+        out.extend((0..blocks).map(|at| kind.value(item(items, kind.bits(), blocks, [0, at]))));
+    }
+}
+
 /// The value of each code of at most 8 bits.
-pub(super) fn code_values(code: Code) -> [f32; 256] {
+fn code_values(code: Code) -> [f32; 256] {
     std::array::from_fn(|raw| match code {
         Code::I8 => f32::from(raw as u8 as i8),
         Code::E4M3 => e4m3_to_f32(raw as u8),
@@ -46,14 +108,30 @@ pub(super) fn code_values(code: Code) -> [f32; 256] {
     })
 }
 
+/// Codes of four bits that are numbers.
+fn nibbles(codes: &[u8], out: &mut [f32]) {
+    let (pairs, last) = out.as_chunks_mut::<2>();
+    for (byte, pair) in codes.iter().zip(pairs) {
+        *pair = [byte & 15, byte >> 4].map(f32::from);
+    }
+    last.iter_mut().for_each(|x| *x = f32::from(codes[codes.len() - 1] & 15));
+}
+
 /// The values of codes of `BITS` bits: eight of them fill as many bytes as one has bits.
 fn look_up<const BITS: usize>(codes: &[u8], values: &[f32; 256], out: &mut [f32]) {
-    for (codes, out) in codes.chunks(BITS).zip(out.chunks_mut(8)) {
+    let (eights, last) = out.as_chunks_mut::<8>();
+    let (groups, rest) = codes.split_at(eights.len() * BITS);
+    let word = |codes: &[u8]| {
         let mut word = [0; 8];
         word[..codes.len()].copy_from_slice(codes);
-        let word = u64::from_le_bytes(word);
-        for (i, x) in out.iter_mut().enumerate() {
-            *x = values[(word >> (i * BITS)) as usize & ((1 << BITS) - 1)];
-        }
+        u64::from_le_bytes(word)
+    };
+    let value = |word: u64, i: usize| values[(word >> (i * BITS)) as usize & ((1 << BITS) - 1)];
+    // All of a group at once: a length that is known makes the loop many times as fast.
+    for (codes, out) in groups.as_chunks::<BITS>().0.iter().zip(eights) {
+        let word = word(codes);
+        *out = std::array::from_fn(|i| value(word, i));
     }
+    let word = word(rest);
+    last.iter_mut().enumerate().for_each(|(i, x)| *x = value(word, i));
 }

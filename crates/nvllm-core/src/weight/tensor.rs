@@ -230,17 +230,29 @@ impl CanonicalTensor {
     }
 
     /// What `bytes`, one item of `kind` a block, hold for the block of a stored element.
-    fn block_value(&self, bytes: &[u8], kind: ScaleType, block: [usize; 2], at: [usize; 2]) -> f32 {
+    pub(super) fn block_value(
+        &self,
+        bytes: &[u8],
+        kind: ScaleType,
+        block: [usize; 2],
+        at: [usize; 2],
+    ) -> f32 {
         let (cols, at) = grid(block, self.num_cols(), at);
-        let raw = item(bytes, kind.bits(), cols, at);
-        match kind {
-            ScaleType::F32 => f32::from_bits(raw),
-            ScaleType::F16 => half::f16::from_bits(raw as u16).to_f32(),
-            ScaleType::Bf16 => half::bf16::from_bits(raw as u16).to_f32(),
-            ScaleType::E8M0 => e8m0_to_f32(raw as u8),
-            ScaleType::E4M3 => e4m3_to_f32(raw as u8),
-            ScaleType::I8 => f32::from(raw as u8 as i8),
-            ScaleType::U6 => raw as f32,
+        kind.value(item(bytes, kind.bits(), cols, at))
+    }
+}
+
+impl ScaleType {
+    /// The value of an item.
+    pub(super) fn value(self, raw: u32) -> f32 {
+        match self {
+            Self::F32 => f32::from_bits(raw),
+            Self::F16 => half::f16::from_bits(raw as u16).to_f32(),
+            Self::Bf16 => half::bf16::from_bits(raw as u16).to_f32(),
+            Self::E8M0 => e8m0_to_f32(raw as u8),
+            Self::E4M3 => e4m3_to_f32(raw as u8),
+            Self::I8 => f32::from(raw as u8 as i8),
+            Self::U6 => raw as f32,
         }
     }
 }
@@ -252,7 +264,7 @@ fn grid(block: [usize; 2], num_cols: usize, [row, col]: [usize; 2]) -> (usize, [
 
 /// Item `[row, col]` of rows of `cols` items of `bits` bits (32 at most), each row padded to a
 /// whole byte.
-fn item(bytes: &[u8], bits: usize, cols: usize, [row, col]: [usize; 2]) -> u32 {
+pub(super) fn item(bytes: &[u8], bits: usize, cols: usize, [row, col]: [usize; 2]) -> u32 {
     let row = &bytes[row * (cols * bits).div_ceil(8)..];
     let (first, shift) = (col * bits / 8, col * bits % 8);
     let read = row[first..].iter().take((shift + bits).div_ceil(8)).rev();

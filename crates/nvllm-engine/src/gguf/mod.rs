@@ -7,7 +7,6 @@ mod vocabulary;
 pub use convert::convert;
 
 use std::path::Path;
-use std::sync::Arc;
 
 use nvllm_core::{CoreError, HfConfig};
 use nvllm_gguf::Gguf;
@@ -15,7 +14,7 @@ use nvllm_gguf::Gguf;
 use crate::checkpoint::Checkpoint;
 use crate::end_tokens::end_tokens;
 use crate::hub::ModelFiles;
-use crate::text::{ChatTemplate, GenerationConfig, GgufVocabulary, Tokenizer};
+use crate::text::{ChatTemplate, GenerationConfig, GgufVocabulary, LazyTokenizer};
 use crate::{EngineError, Model, Result, registry};
 
 /// Opens the file and the other parts of it. The metadata are read, of the weights their headers.
@@ -25,26 +24,26 @@ pub(crate) fn open(files: &ModelFiles) -> Result<Model> {
     let dtype = checkpoint.dtype()?;
     let Checkpoint { config, spec, source, remarks } = checkpoint;
     let vocabulary = vocabulary::read(gguf.metadata())?;
-    let (tokenizer, unread_tokenizer) = tokenizer(vocabulary.as_ref(), path)?;
-    let tokenizer_config = vocabulary.as_ref().map(|v| v.tokenizer_config().to_string()).unwrap_or_default();
     let chat_template = match &vocabulary {
-        Some(_) => ChatTemplate::from_parts(None, Some((tokenizer_config.as_bytes(), path)))?,
+        Some(vocabulary) => {
+            let config = vocabulary.tokenizer_config().to_string();
+            ChatTemplate::from_parts(None, Some((config.as_bytes(), path)))?
+        }
         None => None,
     };
     let ends = vocabulary.as_ref().map(GgufVocabulary::end_token_ids).unwrap_or_default();
     let generation = sampling::generation_config(gguf.metadata(), &ends)?.to_string();
     let generation = GenerationConfig::from_bytes(generation.as_bytes(), path);
     let generation = generation.within_vocabulary(spec.vocab_size, path);
-    let named = tokenizer.as_ref().map(|tokenizer| (tokenizer, tokenizer_config.as_bytes()));
     Ok(Model {
         name: path.display().to_string(),
         architecture: config.architecture()?,
         dtype,
         remarks,
-        eos: end_tokens(&generation, &config, named, spec.vocab_size),
+        // The token that the tokenizer names is among the file's.
+        eos: end_tokens(&generation, &config, None, spec.vocab_size),
         spec,
-        tokenizer: tokenizer.map(Arc::new),
-        unread_tokenizer,
+        tokenizer: tokenizer(vocabulary, path),
         chat_template,
         generation,
         source: Box::new(source),
@@ -94,14 +93,11 @@ fn of_file(path: &Path, error: EngineError) -> EngineError {
     EngineError::Model { dir: path.to_path_buf(), cause }
 }
 
-/// The tokenizer; or none, and why what the file says of it cannot be used.
-fn tokenizer(
-    vocabulary: Option<&GgufVocabulary>,
-    path: &Path,
-) -> Result<(Option<Tokenizer>, Option<String>)> {
-    match vocabulary.map(|vocabulary| vocabulary.tokenizer(path)).transpose() {
-        Ok(tokenizer) => Ok((tokenizer, None)),
-        Err(EngineError::Tokenizer { problem, .. }) => Ok((None, Some(problem))),
-        Err(other) => Err(other),
+/// The tokenizer, if the file has one, which is made from here on.
+fn tokenizer(vocabulary: Option<GgufVocabulary>, path: &Path) -> LazyTokenizer {
+    let path = path.to_path_buf();
+    match vocabulary {
+        Some(vocabulary) => LazyTokenizer::start(move || vocabulary.tokenizer(&path)),
+        None => LazyTokenizer::made(None, None),
     }
 }

@@ -84,7 +84,7 @@ impl Tokenizer {
         let listed: Listed = serde_json::from_slice(bytes)
             .map_err(|cause| EngineError::Json { path: path.to_path_buf(), cause })?;
         let unusable = |problem: String| EngineError::Tokenizer { path: path.to_path_buf(), problem };
-        let mut inner = call(|| tokenizers::Tokenizer::from_bytes(bytes))
+        let inner = call(|| tokenizers::Tokenizer::from_bytes(bytes))
             .map_err(|e| unusable(format!("not a tokenizer.json of the `tokenizers` library: {e}")))?;
         for token in listed.added_tokens {
             // The library renumbers what does not follow the vocabulary, and models would read
@@ -98,6 +98,26 @@ impl Tokenizer {
                 )));
             }
         }
+        Self::new(inner, path)
+    }
+
+    /// What `build` makes with the library; `path` is the file that it comes from, for messages.
+    ///
+    /// # Errors
+    /// [`EngineError::Tokenizer`] if the library makes none, or one that is not supported.
+    pub(super) fn from_library(
+        build: impl FnOnce() -> tokenizers::Result<tokenizers::Tokenizer>,
+        path: &Path,
+    ) -> Result<Self> {
+        let inner = call(build);
+        Self::new(
+            inner.map_err(|problem| EngineError::Tokenizer { path: path.to_path_buf(), problem })?,
+            path,
+        )
+    }
+
+    fn new(mut inner: tokenizers::Tokenizer, path: &Path) -> Result<Self> {
+        let unusable = |problem: String| EngineError::Tokenizer { path: path.to_path_buf(), problem };
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| unusable(e.to_string()))?;
 

@@ -81,7 +81,7 @@ fn described(model: &Model, path: Option<&str>, shape: Option<&Shape>, loaded: &
         "vocab_size": model.spec.vocab_size,
         "max_positions": model.spec.max_positions,
         "kv_layers": model.spec.kv.iter().map(|kv| kv.num_layers).sum::<usize>(),
-        "tokenizer": model.tokenizer.is_some(),
+        "tokenizer": model.tokenizer().is_ok(),
         "chat_template": model.chat_template.is_some(),
         "eos_token_ids": model.eos,
         "sampling": {
@@ -142,7 +142,7 @@ fn print(model: &Model, path: Option<&str>, shape: Option<&Shape>, loaded: &Load
     let eos: Vec<_> = model.eos.iter().map(ToString::to_string).collect();
     line("end of text", if eos.is_empty() { "no token".into() } else { eos.join(", ") })?;
     let has = |is: bool| if is { "yes" } else { "no" };
-    line("tokenizer", has(model.tokenizer.is_some()).into())?;
+    line("tokenizer", has(model.tokenizer().is_ok()).into())?;
     line("chat template", has(model.chat_template.is_some()).into())?;
     outln!("\n{:<14} {:>12} {:>12}", "weights", "parameters", "size")?;
     for (kind, (parameters, size)) in by_kind(model)? {

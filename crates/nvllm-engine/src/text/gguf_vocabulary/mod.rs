@@ -2,9 +2,9 @@
 //!
 //! A GGUF has no `tokenizer.json`: it has the pieces, their types, and merges or scores, under the
 //! names that llama.cpp gave them. The parts of the `tokenizer.json` that they were made from are
-//! put together again and loaded as that file is, so that one tokenizer has the same ids in both
-//! forms. Where the two could differ (below) `tokenizer.json` is followed and not llama.cpp, whose
-//! tokenizers are its own: it normalises nothing, for instance, where Qwen's is NFC.
+//! put together again ([`parts`]), so that one tokenizer has the same ids in both forms. Where the
+//! two could differ (below) `tokenizer.json` is followed and not llama.cpp, whose tokenizers are
+//! its own: it normalises nothing, for instance, where Qwen's is NFC.
 //!
 //! * `gpt2` is byte-level BPE: pieces and merges in GPT-2's letters for bytes. How a text is cut
 //!   into words is only named, in `tokenizer.ggml.pre` ([`words`]). Unknown names are refused: cut
@@ -20,6 +20,7 @@
 //! metadata; `gguf/vocab.py` of the Python package.
 
 mod byte_bpe;
+mod parts;
 mod pieces;
 mod sentence_piece;
 mod words;
@@ -31,7 +32,8 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use self::pieces::Pieces;
+use self::parts::Parts;
+use self::pieces::{Pieces, kind};
 use super::Tokenizer;
 use super::tokenizer_json::unusable;
 use crate::Result;
@@ -104,12 +106,13 @@ impl GgufVocabulary {
     /// [`crate::EngineError::Tokenizer`] for a kind or a way of cutting words that is not known,
     /// and for metadata that contradicts itself.
     pub fn tokenizer(&self, path: &Path) -> Result<Tokenizer> {
-        Tokenizer::from_bytes(self.tokenizer_json(path)?.to_string().as_bytes(), path)
+        let parts = self.parts().map_err(|problem| unusable(path, problem))?;
+        Tokenizer::from_library(|| parts.build(), path)
     }
 
     /// The `tokenizer.json` that stands for it. Errors as [`tokenizer`](Self::tokenizer) does.
     pub fn tokenizer_json(&self, path: &Path) -> Result<Value> {
-        self.assemble().map_err(|problem| unusable(path, problem))
+        self.parts().map(Parts::into_json).map_err(|problem| unusable(path, problem))
     }
 
     /// What `tokenizer_config.json` would say: the special tokens by their names, and the chat
@@ -148,9 +151,14 @@ impl GgufVocabulary {
     /// The ids that end an answer: those that the metadata names as end of text, turn and message,
     /// and the control tokens that are known to.
     pub fn end_token_ids(&self) -> Vec<u32> {
-        let pieces = Pieces::new(self);
         let named = [self.eos(), self.valid(self.eot_token_id), self.valid(self.eom_token_id)];
-        let known = END_NAMES.iter().filter_map(|name| pieces.id(name)).filter(|&id| pieces.is_special(id));
+        let mut known = [None; END_NAMES.len()];
+        for (id, token) in (0..).zip(&self.tokens).filter(|(_, token)| token.starts_with('<')) {
+            if let Some(at) = END_NAMES.iter().position(|name| name == token) {
+                known[at].get_or_insert(id);
+            }
+        }
+        let known = known.into_iter().flatten().filter(|&id| kind(self, id).is_special());
         let mut ids = Vec::new();
         for id in named.into_iter().flatten().chain(known) {
             if !ids.contains(&id) {
@@ -160,22 +168,16 @@ impl GgufVocabulary {
         ids
     }
 
-    fn assemble(&self) -> Result<Value, String> {
+    fn parts(&self) -> Result<Parts<'_>, String> {
         self.check_lengths()?;
         let pieces = Pieces::new(self);
-        let mut json = match self.model.as_str() {
-            "gpt2" => byte_bpe::tokenizer_json(self, &pieces)?,
-            "llama" => sentence_piece::tokenizer_json(self, &pieces)?,
+        match self.model.as_str() {
+            "gpt2" => byte_bpe::parts(self, pieces),
+            "llama" => sentence_piece::parts(self, pieces),
             other => {
-                return Err(format!(
-                    "tokenizer.ggml.model is {other:?}, which is not supported; gpt2 and llama are"
-                ));
+                Err(format!("tokenizer.ggml.model is {other:?}, which is not supported; gpt2 and llama are"))
             }
-        };
-        json["version"] = "1.0".into();
-        json["added_tokens"] = pieces.added_tokens();
-        json["model"]["vocab"] = pieces.vocab();
-        Ok(json)
+        }
     }
 
     fn check_lengths(&self) -> Result<(), String> {

@@ -1,8 +1,10 @@
 //! The tokens of the metadata as a `tokenizer.json` has them: a vocabulary, and added tokens.
 
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
+use tokenizers::AddedToken;
+use tokenizers::models::bpe::Vocab;
 
 use super::GgufVocabulary;
 use crate::text::tokenizer_json::added;
@@ -24,63 +26,85 @@ pub(super) enum Kind {
     Byte,
 }
 
+impl Kind {
+    /// Whether it is found whole in a text.
+    const fn is_added(self) -> bool {
+        self.is_special() || matches!(self, Self::UserDefined)
+    }
+
+    /// Whether it is left out when special tokens are skipped.
+    pub(super) const fn is_special(self) -> bool {
+        matches!(self, Self::Control | Self::Unknown)
+    }
+}
+
 /// The tokens by id and by text. Each text is there once, with its first id.
 #[derive(Debug)]
 pub(super) struct Pieces<'a> {
+    vocabulary: &'a GgufVocabulary,
     /// In the order of their ids.
-    pieces: Vec<(u32, &'a str, Kind)>,
-    /// Places in `pieces`.
-    places: HashMap<&'a str, usize>,
+    pieces: Vec<(u32, &'a str)>,
+    ids: Vocab,
 }
 
 impl<'a> Pieces<'a> {
     pub(super) fn new(vocabulary: &'a GgufVocabulary) -> Self {
         let mut pieces = Vec::with_capacity(vocabulary.tokens.len());
-        let mut places = HashMap::with_capacity(vocabulary.tokens.len());
+        let mut ids = Vocab::with_capacity(vocabulary.tokens.len());
         for (id, token) in (0..).zip(&vocabulary.tokens) {
-            let kind = kind(vocabulary, id);
-            if token.is_empty() || is_placeholder(token, id, kind) || places.contains_key(token.as_str()) {
+            if token.is_empty() || is_placeholder(token, id, kind(vocabulary, id)) {
                 continue;
             }
-            places.insert(token.as_str(), pieces.len());
-            pieces.push((id, token.as_str(), kind));
+            if let Entry::Vacant(place) = ids.entry(token.clone()) {
+                place.insert(id);
+                pieces.push((id, token.as_str()));
+            }
         }
-        Self { pieces, places }
+        Self { vocabulary, pieces, ids }
     }
 
     pub(super) fn id(&self, piece: &str) -> Option<u32> {
-        self.places.get(piece).map(|&place| self.pieces[place].0)
+        self.ids.get(piece).copied()
     }
 
     /// The id of a piece that texts are made of.
     pub(super) fn normal(&self, piece: &str) -> Option<u32> {
-        let (id, _, kind) = self.pieces[*self.places.get(piece)?];
-        (kind == Kind::Normal).then_some(id)
+        self.id(piece).filter(|&id| kind(self.vocabulary, id) == Kind::Normal)
     }
 
     /// All pieces that texts are made of, in the order of their ids.
     pub(super) fn normals(&self) -> impl Iterator<Item = (u32, &'a str)> {
-        self.pieces.iter().filter(|piece| piece.2 == Kind::Normal).map(|&(id, piece, _)| (id, piece))
+        self.iter().filter(|&(id, _)| kind(self.vocabulary, id) == Kind::Normal)
     }
 
-    pub(super) fn is_special(&self, id: u32) -> bool {
-        let place = self.pieces.binary_search_by_key(&id, |piece| piece.0);
-        place.is_ok_and(|place| special(self.pieces[place].2))
+    /// The vocabulary in the order of its ids. Added tokens are among it, so that they keep theirs.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &'a str)> {
+        self.pieces.iter().copied()
     }
 
-    /// The vocabulary of a `tokenizer.json`. Added tokens are among it, so that they keep their
-    /// ids.
-    pub(super) fn vocab(&self) -> Value {
-        self.pieces.iter().map(|&(id, piece, _)| (piece.to_owned(), id.into())).collect::<Map<_, _>>().into()
+    /// The same by text, as the library has it.
+    pub(super) fn into_vocab(self) -> Vocab {
+        self.ids
     }
 
     /// The added tokens of a `tokenizer.json`. They are looked for in the text as it is: writers
     /// have normalised the names of those that are not special.
-    pub(super) fn added_tokens(&self) -> Value {
-        let whole = |kind| special(kind) || kind == Kind::UserDefined;
+    pub(super) fn added_json(&self) -> Value {
         let entry =
-            |&(id, piece, kind)| added(id, piece, &json!({"special": special(kind), "normalized": false}));
-        self.pieces.iter().filter(|piece| whole(piece.2)).map(entry).collect()
+            |(id, piece, special)| added(id, piece, &json!({"special": special, "normalized": false}));
+        self.whole().map(entry).collect()
+    }
+
+    /// The same as the library has them.
+    pub(super) fn added(&self) -> Vec<AddedToken> {
+        let entry = |(_, piece, special)| AddedToken::from(piece, special).normalized(false);
+        self.whole().map(entry).collect()
+    }
+
+    /// Tokens that are found whole in a text, and whether they are special.
+    fn whole(&self) -> impl Iterator<Item = (u32, &'a str, bool)> {
+        let kinds = self.iter().map(|(id, piece)| (id, piece, kind(self.vocabulary, id)));
+        kinds.filter(|piece| piece.2.is_added()).map(|(id, piece, kind)| (id, piece, kind.is_special()))
     }
 }
 
@@ -90,11 +114,8 @@ fn is_placeholder(token: &str, id: u32, kind: Kind) -> bool {
     matches!(kind, Kind::Unused | Kind::UserDefined) && token == format!("[PAD{id}]")
 }
 
-fn special(kind: Kind) -> bool {
-    matches!(kind, Kind::Control | Kind::Unknown)
-}
-
-fn kind(vocabulary: &GgufVocabulary, id: u32) -> Kind {
+/// What the metadata call a token.
+pub(super) fn kind(vocabulary: &GgufVocabulary, id: u32) -> Kind {
     match vocabulary.token_types.get(id as usize) {
         Some(2) => Kind::Unknown,
         Some(3) => Kind::Control,

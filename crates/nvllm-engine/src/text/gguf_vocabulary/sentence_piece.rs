@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::GgufVocabulary;
 use super::byte_bpe::merges;
+use super::parts::{Merges, Parts};
 use super::pieces::Pieces;
 
 /// Longer pieces are never made by merges: a bound on the work that a file asks for. The longest
@@ -23,8 +24,7 @@ const LONGEST_MERGED: usize = 512;
 /// The mark that stands for a space.
 const SPACE: &str = "▁";
 
-/// The parts of a `tokenizer.json` beside the tokens.
-pub(super) fn tokenizer_json(vocabulary: &GgufVocabulary, pieces: &Pieces<'_>) -> Result<Value, String> {
+pub(super) fn parts<'a>(vocabulary: &'a GgufVocabulary, pieces: Pieces<'a>) -> Result<Parts<'a>, String> {
     let add_space_prefix = vocabulary.add_space_prefix.unwrap_or(true);
     let mut normalizers = vec![json!({"type": "Replace", "pattern": {"String": " "}, "content": SPACE})];
     let mut decoders = vec![
@@ -38,29 +38,24 @@ pub(super) fn tokenizer_json(vocabulary: &GgufVocabulary, pieces: &Pieces<'_>) -
     }
     // Merges that the file has say more than what follows from scores.
     let merges = if vocabulary.merges.is_empty() {
-        json!(merges_by_score(vocabulary, pieces)?)
+        merges_by_score(vocabulary, &pieces)?
     } else {
-        json!(merges(&vocabulary.merges, pieces)?)
+        merges(&vocabulary.merges, &pieces)?
     };
-    Ok(json!({
-        "normalizer": {"type": "Sequence", "normalizers": normalizers},
-        "pre_tokenizer": null,
-        "post_processor": vocabulary.template(true)?,
-        "decoder": {"type": "Sequence", "decoders": decoders},
-        "model": {
-            "type": "BPE",
-            "unk_token": vocabulary.unknown().map(|id| vocabulary.text(id)),
-            "fuse_unk": true,
-            "byte_fallback": true,
-            "merges": merges,
-        },
-    }))
+    Ok(Parts {
+        normalizer: json!({"type": "Sequence", "normalizers": normalizers}),
+        pre_tokenizer: Value::Null,
+        post_processor: vocabulary.template(true)?.unwrap_or_default(),
+        decoder: json!({"type": "Sequence", "decoders": decoders}),
+        pieces,
+        merges,
+        unknown: vocabulary.unknown().map(|id| vocabulary.text(id)),
+        byte_fallback: true,
+        ignore_merges: false,
+    })
 }
 
-fn merges_by_score<'a>(
-    vocabulary: &GgufVocabulary,
-    pieces: &Pieces<'a>,
-) -> Result<Vec<[&'a str; 2]>, String> {
+fn merges_by_score<'a>(vocabulary: &GgufVocabulary, pieces: &Pieces<'a>) -> Result<Merges<'a>, String> {
     if vocabulary.scores.is_empty() {
         return Err(
             "tokenizer.ggml.scores is absent, and a tokenizer of the kind llama is made of them".into()

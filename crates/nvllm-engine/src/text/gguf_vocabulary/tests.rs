@@ -279,6 +279,31 @@ fn any_vocabulary() -> impl Strategy<Value = GgufVocabulary> {
     )
 }
 
+/// The library's tokenizer, as the file that it would write.
+fn handed(vocabulary: &GgufVocabulary) -> Option<Value> {
+    let parts = vocabulary.parts().ok()?;
+    Some(serde_json::to_value(parts.build().unwrap()).unwrap())
+}
+
+fn read(vocabulary: &GgufVocabulary) -> Option<Value> {
+    let file = vocabulary.tokenizer_json(Path::new(PATH)).ok()?.to_string();
+    Some(serde_json::to_value(tokenizers::Tokenizer::from_bytes(file).unwrap()).unwrap())
+}
+
+#[test]
+fn added_tokens_and_merges_are_handed_to_the_library_as_the_file_has_them() {
+    let byte_level = GgufVocabulary { bos_token_id: Some(3), add_bos_token: Some(true), ..bytes() };
+    for vocabulary in [byte_level, sentence_piece(&[("a", -1.0), ("b", -2.0), ("ab", -3.0)])] {
+        let tokenizer = handed(&vocabulary).unwrap();
+        assert_eq!(tokenizer["model"]["merges"], json!([["a", "b"]]));
+        assert_eq!(
+            tokenizer["added_tokens"].as_array().unwrap().len(),
+            if vocabulary.model == "gpt2" { 2 } else { 3 }
+        );
+        assert_eq!(Some(tokenizer), read(&vocabulary));
+    }
+}
+
 // About a fifth of these are tokenizers.
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
@@ -293,5 +318,10 @@ proptest! {
                 prop_assert!((id as usize) < vocabulary.tokens.len());
             }
         }
+    }
+
+    #[test]
+    fn what_the_library_is_handed_is_what_it_reads_from_the_file(vocabulary in any_vocabulary()) {
+        prop_assert_eq!(handed(&vocabulary), read(&vocabulary));
     }
 }
