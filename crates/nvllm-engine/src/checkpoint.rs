@@ -47,7 +47,9 @@ impl Checkpoint {
     pub(crate) fn new(config: HfConfig, spec: ModelSpec, mut source: Arranged) -> Result<Self> {
         let mut remarks: Vec<_> = attn_factor(&config).into_iter().collect();
         source.adapt(&spec)?;
-        drop_zero_biases(&spec, &mut source)?;
+        if Quantization::of(&config)?.is_some() {
+            drop_zero_biases(&spec, &mut source)?;
+        }
         let tied = config.flag_or(TIED, false)?;
         if tied && !source.contains(TABLE) {
             source.rename(HEAD, TABLE);

@@ -134,6 +134,21 @@ fn more_in_a_layer_than_the_config_says_is_refused() {
     }
 }
 
+/// As writers of GPTQ once gave every layer.
+#[test]
+fn a_bias_of_zeros_of_a_quantised_layer_is_none() {
+    const NAME: &str = "quant/gptq_4bit";
+    const BIAS: &str = "model.layers.0.self_attn.o_proj.bias";
+    let of = |value: u8| move |all| with(all, BIAS, Dtype::F16, &[64], vec![value; 128]);
+    let model = opened(NAME, of(0), &json!({}));
+    assert!(model.remarks.is_empty(), "{:?}", model.remarks);
+    assert_eq!(weights(&model), plain(NAME));
+    let text = changed(NAME, of(1), &json!({})).err().expect("refused").to_string();
+    assert!(text.contains(BIAS), "{text}");
+    // Its kernels' dtype is not that of what is expanded.
+    assert_eq!(opened(NAME, |all| all, &json!({"torch_dtype": "float16", "dtype": null})).dtype, DType::Bf16);
+}
+
 #[test]
 fn the_prefix_may_be_left_out() {
     let flat = |all: Tensors| {

@@ -21,6 +21,7 @@ enum Rule {
 impl Excluded {
     /// All lists that the schemes have, under whatever name.
     pub(super) fn parse(fields: &Fields<'_>) -> Result<Self> {
+        const DYNAMIC: &str = "dynamic";
         let mut rules = Vec::new();
         for list in ["ignore", "ignored_layers", "modules_to_not_convert", "llm_int8_skip_modules"] {
             for entry in fields.texts(list)? {
@@ -31,7 +32,6 @@ impl Excluded {
             }
         }
         // GPTQModel: settings for some modules, of which `-:` is none at all.
-        const DYNAMIC: &str = "dynamic";
         for entry in fields.object(DYNAMIC)?.iter().flat_map(Fields::names) {
             let Some(pattern) = entry.strip_prefix("-:") else {
                 let problem = format!("has settings for `{entry}`; one scheme for all layers is supported");

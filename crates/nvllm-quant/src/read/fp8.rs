@@ -2,9 +2,9 @@
 //! in groups of 128 (DeepSeek-AI 2024, arXiv 2412.19437), and one scale for a whole weight.
 //!
 //! `weight` `[n, k]` is E4M3. `weight_scale_inv` `[n / 128, k / 128]`, rounded up, multiplies it:
-//! it is the inverse of what it was divided by. The one scale of a whole weight is `weight_scale_inv`
-//! and that of its inputs, if it is static, `activation_scale`; older writers call these
-//! `weight_scale` and `input_scale`.
+//! it is the inverse of what it was divided by. The one scale of a whole weight is
+//! `weight_scale_inv` too, and that of its inputs, if it is static, `activation_scale`; older
+//! writers call these `weight_scale` and `input_scale`.
 
 use nvllm_core::weight::{ActQuant, Code, TensorInfo};
 use nvllm_core::{CanonicalTensor, Result};
@@ -20,6 +20,7 @@ pub(super) struct Fp8(Scaled);
 
 impl Fp8 {
     pub(super) fn parse(fields: &Fields<'_>) -> Result<Self> {
+        const BLOCK: &str = "weight_block_size";
         if !matches!(fields.text("fmt")?, None | Some("e4m3" | "float8_e4m3fn")) {
             return Err(fields.refuse("fmt", "e4m3 is supported"));
         }
@@ -31,7 +32,6 @@ impl Fp8 {
             Some("static") => false,
             _ => return Err(fields.refuse("activation_scheme", "dynamic and static are supported")),
         };
-        const BLOCK: &str = "weight_block_size";
         let Some(block) = fields.get(BLOCK) else {
             let act = if dynamic { ActQuant::DynTokenE4M3 } else { ActQuant::StaticE4M3 };
             return Ok(Self::scaled(Blocks::Tensor, act, &[".weight_scale_inv", ".weight_scale"]));

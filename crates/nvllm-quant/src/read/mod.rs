@@ -33,6 +33,7 @@ use std::sync::Arc;
 
 use nvllm_core::weight::{Arranged, Checkpoint, DenseSource, TensorInfo};
 use nvllm_core::{CanonicalTensor, CoreError, HfConfig, Result, WeightSource};
+use serde_json::Value;
 
 use excluded::Excluded;
 use fields::Fields;
@@ -71,7 +72,7 @@ impl Quantization {
     /// Errors with [`BadConfig`](CoreError::BadConfig) for what is not supported, with the field's
     /// name and what is.
     pub fn of(config: &HfConfig) -> Result<Option<Self>> {
-        let object = |field: &str| match config.get(field).map(|value| value.as_object()) {
+        let object = |field: &str| match config.get(field).map(Value::as_object) {
             Some(None) => Err(CoreError::config(field, "is not an object")),
             Some(Some(map)) if !map.is_empty() => Ok(Some(map.clone())),
             _ => Ok(None),

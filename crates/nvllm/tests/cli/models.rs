@@ -299,6 +299,23 @@ fn stand_ins_for_files_and_quantised_checkpoints_are_named() {
     );
 }
 
+#[test]
+fn quantised_checkpoints_say_their_format_and_run() {
+    for (name, format) in
+        [("bnb_nf4_double", "nf4"), ("gptq_4bit_act_order", "gptq act-order in groups of 32")]
+    {
+        let model = fixture("quant").join(name);
+        let model = model.to_str().unwrap();
+        let info: Value = serde_json::from_str(&stdout(&["info", "--json", model])).unwrap();
+        let formats = info["formats"].as_array().unwrap();
+        assert!(formats.contains(&json!(format)) && formats.contains(&json!("bf16")), "{info}");
+        assert_eq!(info["dtype"], "bf16");
+        assert!(stdout(&["info", model]).contains(format));
+        let logits = command(&["logits", "-m", model, "--ids", "1,2,3", "--out", "-"]).output().unwrap();
+        assert!(logits.status.success() && logits.stdout.len() > 3 * 128 * 4, "{logits:?}");
+    }
+}
+
 /// A tokenizer that was saved as vocabulary and merges: run where its class is known, named where
 /// it is not.
 #[test]

@@ -158,7 +158,7 @@ fn blocks(fields: &Fields<'_>, float: bool) -> Result<Blocks> {
 
 /// `[128, 128]` or, as older files have it, `128x128`.
 fn is_128(block: Option<&Value>) -> bool {
-    block.is_some_and(|block| *block == Value::from(vec![128, 128]) || *block == Value::from("128x128"))
+    block.is_some_and(|block| *block == Value::from(vec![128, 128]) || block.as_str() == Some("128x128"))
 }
 
 /// How inputs are quantised. A dynamic scale for a whole tensor would make a token's result depend

@@ -1,5 +1,5 @@
-//! Checkpoints that the reference packages wrote (`tests/python/quant_fixtures.py`): each weight has
-//! the value that its package computes.
+//! Checkpoints that the reference packages wrote (`tests/python/quant_fixtures.py`): each weight
+//! has the value that its package computes.
 
 use std::path::{Path, PathBuf};
 
@@ -47,9 +47,8 @@ fn every_weight_has_the_value_that_its_package_computes() {
         assert_eq!(hashes.len(), 14, "{name}");
         let kept = Safetensors::open_files(&dir, &[dir.join("expected.safetensors")]).unwrap();
         let source = Dequantized::new(open(name), DType::F32);
-        // bitsandbytes multiplies the code by the scale and then by 1 / 127; here the scale is divided
-        // first, since a scale is what a format has: two roundings each, of which the reciprocal's
-        // own is a third.
+        // bitsandbytes multiplies the code by the scale and then by 1 / 127; here 127 divides the
+        // scale, since a scale is what a format has. Each way rounds twice, and 1 / 127 is rounded.
         let most = if name == "bnb_int8" { 3 } else { 0 };
         let mut num_kept = 0;
         for (weight, expected) in hashes {

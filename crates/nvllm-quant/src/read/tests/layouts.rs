@@ -8,7 +8,7 @@ use super::*;
 /// 8 x 8 codes of which code `(row, col)` is `(row + col) % 16`, in a group of 8 columns, a scale
 /// of 1, and these words of zero points.
 fn gptq_of(zeros: u32) -> Files {
-    let words: Vec<u32> = (0..8).map(|row| (0..8).map(|col| (row + col) % 16 << (4 * col)).sum()).collect();
+    let words: Vec<u32> = (0..8).map(|row| (0..8).map(|col| ((row + col) % 16) << (4 * col)).sum()).collect();
     Files::default().words("m.qweight", &[1, 8], &words).words("m.qzeros", &[1, 1], &[zeros]).f16s(
         "m.scales",
         &[1, 8],
