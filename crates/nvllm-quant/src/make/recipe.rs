@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use nvllm_core::{ModelSpec, Op, Program, WeightId};
+use nvllm_core::{ModelSpec, Op, Program, ProgramOutput, WeightId};
 
 use super::Format;
 
@@ -101,7 +101,7 @@ fn linears(program: &Program) -> Vec<WeightId> {
 
 /// The matrices that make the program's output.
 fn heads(program: &Program) -> HashSet<WeightId> {
-    let output = program.output.map(|output| output.value());
+    let output = program.output.map(ProgramOutput::value);
     let last = program.nodes.iter().filter(|node| node.outputs.iter().any(|id| Some(*id) == output));
     last.filter_map(|node| matrix(&node.op)).collect()
 }

@@ -10,6 +10,9 @@ use super::format::put_scale;
 use super::rows::{RowShape, checked, not_finite};
 use super::{Format, parallel};
 
+/// Rows that share the memory for their dense values.
+const ROWS: usize = 16;
+
 /// The dense tensor `tensor` in `format`, each element the nearest of its block's values.
 ///
 /// Errors, calling the tensor `name`, if it is not dense or holds NaN or infinity.
@@ -23,8 +26,6 @@ pub fn quantize(name: &str, tensor: &CanonicalTensor, format: Format) -> Result<
     let bad_row = Mutex::new(None);
     let mut all: Vec<_> =
         codes.chunks_exact_mut(code_bytes.max(1)).zip(scales.chunks_exact_mut(row_scales.max(1))).collect();
-    // Some rows at a time share the memory for their dense values.
-    const ROWS: usize = 16;
     parallel::rows(&mut all, ROWS, cols * ROWS, |part, rows| {
         let mut x = vec![0.0; cols];
         for (row, (codes, scales)) in (part * ROWS..).zip(rows) {
