@@ -65,12 +65,12 @@ class Coded:
     def bytes(self):
         return sum(t.numel() * t.element_size() for t in (self.codes, self.scales))
 
-    def shared(self, r, tokens, rows):
+    def shared(self, r, tokens, rows, slots=3 if TIGHT else 4):
         blocks = 128 // self.period * (64 if self.offset in (ZEROS, VALUES) else 32)
         length = cdiv(self.k, 1024) * 128
         factors = length // 4 * tokens if self.offset == GROUPED else 0
         stage = r * (256 * self.bits + 2 * blocks)
-        return 8 * (3 if TIGHT else 4) * stage + 64 * (16 * r + 4) * tokens + 16 * rows * length + factors + 128 + (2048 if self.table is not None else 0)
+        return 8 * slots * stage + 64 * (16 * r + 4) * tokens + 16 * rows * length + factors + 128 + (2048 if self.table is not None else 0)
 
     def block(self, m, silu, forced=None):
         for tokens, rows in [(t, min(t, m)) for t in (32, 16, 8) if t == 8 or t < 2 * m] + [(8, r) for r in range(7, 0, -1)]:
@@ -91,18 +91,22 @@ class Coded:
         mode = "_sums" if self.offset in (ZEROS, VALUES) else "_scaled" if self.offset == GROUPED else ""
         flags = self.flags | (OUT_F32 if y.dtype == F32 else 0) | (GATED if silu else 0)
         MANY.launch(f"linear_coded_many_{self.code}{mode}", (cdiv(n, 128), cdiv(m, 64)), 256, shared,
-                    [self.codes, self.scales, self.table, x, scale, bias, residual, y, m, n, k, self.shift, self.blocks, flags, 0, 0, y.shape[1]], pdl)
+                    [self.codes, self.scales, self.table, x, scale, bias, residual, y, m, n, k, self.shift, self.blocks, flags, 0, 0, 0, y.shape[1]], pdl)
 
     def launch(self, x, y, bias=None, residual=None, silu=False, scale=None, pdl=False, r=None):
         m, n = x.shape[0], self.n
         r, tokens, rows = self.block(m, silu, r)
         mode = "_sums" if self.offset in (ZEROS, VALUES) else "_scaled" if self.offset == GROUPED else ""
-        name, shared = f"linear_coded_few_{self.code}{mode}_r{r}_t{tokens}", self.shared(r, tokens, rows)
-        tiles = cdiv(n, 16 * r)
-        grid = (min(tiles, FEW.blocks_per_sm(name, 256, shared) * SMS), cdiv(m, rows))
+        name, tiles, ring = f"linear_coded_few_{self.code}{mode}_r{r}_t{tokens}", cdiv(n, 16 * r), 3 if TIGHT else 4
+        for slots in (min(ring, 1 + cdiv(self.k, 1024)), ring):
+            shared = self.shared(r, tokens, rows, slots)
+            at_once = FEW.blocks_per_sm(name, 256, shared) * SMS
+            if at_once >= tiles:
+                break
+        grid = (min(tiles, at_once), cdiv(m, rows))
         flags = self.flags | LATE | (OUT_F32 if y.dtype == F32 else 0) | (GATED if silu else 0)
         FEW.launch(name, grid, 256, shared, [self.codes, self.scales, self.table, x, scale, bias, residual, y, m, n, self.k,
-                                             self.shift, self.blocks, flags, rows, 0, y.shape[1]], pdl)
+                                             self.shift, self.blocks, flags, rows, slots, 0, y.shape[1], None, 0.0], pdl)
 
 
 def check(records):
