@@ -65,12 +65,12 @@ class Coded:
     def bytes(self):
         return sum(t.numel() * t.element_size() for t in (self.codes, self.scales))
 
-    def shared(self, r, tokens, rows, slots=3 if TIGHT else 4):
+    def shared(self, r, tokens, rows):
         blocks = 128 // self.period * (64 if self.offset in (ZEROS, VALUES) else 32)
         length = cdiv(self.k, 1024) * 128
         factors = length // 4 * tokens if self.offset == GROUPED else 0
         stage = r * (256 * self.bits + 2 * blocks)
-        return 8 * slots * stage + 64 * (16 * r + 4) * tokens + 16 * rows * length + factors + 128 + (2048 if self.table is not None else 0)
+        return 8 * (3 if TIGHT else 4) * stage + 64 * (16 * r + 4) * tokens + 16 * rows * length + factors + 128 + (2048 if self.table is not None else 0)
 
     def block(self, m, silu, forced=None):
         for tokens, rows in [(t, min(t, m)) for t in (32, 16, 8) if t == 8 or t < 2 * m] + [(8, r) for r in range(7, 0, -1)]:
@@ -98,15 +98,11 @@ class Coded:
         r, tokens, rows = self.block(m, silu, r)
         mode = "_sums" if self.offset in (ZEROS, VALUES) else "_scaled" if self.offset == GROUPED else ""
         name, tiles, ring = f"linear_coded_few_{self.code}{mode}_r{r}_t{tokens}", cdiv(n, 16 * r), 3 if TIGHT else 4
-        for slots in (min(ring, 1 + cdiv(self.k, 1024)), ring):
-            shared = self.shared(r, tokens, rows, slots)
-            at_once = FEW.blocks_per_sm(name, 256, shared) * SMS
-            if at_once >= tiles:
-                break
-        grid = (min(tiles, at_once), cdiv(m, rows))
+        shared = self.shared(r, tokens, rows)
+        grid = (min(tiles, FEW.blocks_per_sm(name, 256, shared) * SMS), cdiv(m, rows))
         flags = self.flags | LATE | (OUT_F32 if y.dtype == F32 else 0) | (GATED if silu else 0)
         FEW.launch(name, grid, 256, shared, [self.codes, self.scales, self.table, x, scale, bias, residual, y, m, n, self.k,
-                                             self.shift, self.blocks, flags, rows, slots, 0, y.shape[1], None, 0.0], pdl)
+                                             self.shift, self.blocks, flags, rows, ring, 0, y.shape[1], None, 0.0], pdl)
 
 
 def check(records):

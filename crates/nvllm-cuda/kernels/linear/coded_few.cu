@@ -6,14 +6,14 @@
 // Layout: x [M, K] bf16; W as coded.cuh has it, K a multiple of 32 (8-bit codes: 16), blocks of
 //   2^shift columns from 32 (8-bit: 16), or of all (shift 31). x_scale: f32 [M], or [M, K / 128]
 //   (flag GROUPED; W without offsets). y bf16 or f32 [M, stride] of which columns first.. are
-//   made, residual alike; bias f32. Gated: N/2 a multiple of 8 R, first = 0. With norm [K] (.._t8, M
-//   to 2, K to 4,096, no x_scale) x is replaced by its RMS norm, with the bits of rms_norm/fused.cu,
-//   made by every block for itself.
+//   made, residual alike; bias f32. Gated: N/2 a multiple of 8 R, first = 0. With norm [K] (.._t8,
+//   M to 2, K to 4,096, no x_scale) x is replaced by its RMS norm, with the bits of
+//   rms_norm/fused.cu, made by every block for itself.
 // Launch: block 256, grid (g, ceil(M / rows)), 1 <= g <= tiles = ceil(N / 16 R), best all that fit
 //   the device at once. A block makes up to `rows` (at most .._t8, .._t16, .._t32) rows of y, from
 //   tiles of 16 R rows of W (.._r1_.., .._r2_..). Dynamic shared memory: 8 * slots * stage + 2
-//   * PARTIAL + 128 + X + F + T, where slots is 2 to 4, more than the stages of a range where a
-//   block has one tile; stage = R * (256 * bits + 64 * 128 / period, twice that with
+//   * PARTIAL + 128 + X + F + T, where slots, 2 to 4, are the stages of a warp's ring;
+//   stage = R * (256 * bits + 64 * 128 / period, twice that with
 //   offsets); PARTIAL = 32 * (16 R + 4) * tokens; X = 8 * rows * L * 2; F = 32 * L / 128 * tokens
 //   if GROUPED; T = 2,048 with a table (LUT4, NF4); period = min(block, 128); L = 128 * ceil(K /
 //   1024).

@@ -279,17 +279,10 @@ impl Layer<'_> {
         let name =
             format!("linear_coded_few_{}{}_r{}_t{}", code_name(form), mode(form), block.r, block.tokens);
         let tiles = run.of.rows.len().div_ceil(16 * block.r);
-        let at_once = |slots: usize| -> Result<(u32, usize)> {
-            let shared = block.shared(form, slots) as u32;
-            Ok((shared, lowering.modules.blocks_at_once(&name, 256, shared)? * device.blocks))
-        };
-        // Where all tiles run at once, no more than W: the next kernel's blocks find room beside.
-        let mut slots = (1 + form.cols.div_ceil(1024)).min(ring(device.tight));
-        let (mut shared, mut blocks) = at_once(slots)?;
-        if blocks < tiles {
-            slots = ring(device.tight);
-            (shared, blocks) = at_once(slots)?;
-        }
+        // Fewer, which leave room for the next kernel's blocks, were slower (bench/LOG.md).
+        let slots = ring(device.tight);
+        let shared = block.shared(form, slots) as u32;
+        let blocks = lowering.modules.blocks_at_once(&name, 256, shared)? * device.blocks;
         let function = lowering.modules.function_with(&name, shared)?;
         let args = self.tensor_core_args(run, input, (block.rows, slots)).ptr(norm.weight).f32(norm.eps);
         let chunks = Dim::Rows { rows: self.of.y.rows, per: block.rows };
