@@ -91,18 +91,18 @@ class Coded:
         mode = "_sums" if self.offset in (ZEROS, VALUES) else "_scaled" if self.offset == GROUPED else ""
         flags = self.flags | (OUT_F32 if y.dtype == F32 else 0) | (GATED if silu else 0)
         MANY.launch(f"linear_coded_many_{self.code}{mode}", (cdiv(n, 128), cdiv(m, 64)), 256, shared,
-                    [self.codes, self.scales, self.table, x, scale, bias, residual, y, m, n, k, self.shift, self.blocks, flags, 0, 0, y.shape[1]], pdl)
+                    [self.codes, self.scales, self.table, x, scale, bias, residual, y, m, n, k, self.shift, self.blocks, flags, 0, 0, 0, y.shape[1]], pdl)
 
     def launch(self, x, y, bias=None, residual=None, silu=False, scale=None, pdl=False, r=None):
         m, n = x.shape[0], self.n
         r, tokens, rows = self.block(m, silu, r)
         mode = "_sums" if self.offset in (ZEROS, VALUES) else "_scaled" if self.offset == GROUPED else ""
-        name, shared = f"linear_coded_few_{self.code}{mode}_r{r}_t{tokens}", self.shared(r, tokens, rows)
-        tiles = cdiv(n, 16 * r)
+        name, tiles, ring = f"linear_coded_few_{self.code}{mode}_r{r}_t{tokens}", cdiv(n, 16 * r), 3 if TIGHT else 4
+        shared = self.shared(r, tokens, rows)
         grid = (min(tiles, FEW.blocks_per_sm(name, 256, shared) * SMS), cdiv(m, rows))
         flags = self.flags | LATE | (OUT_F32 if y.dtype == F32 else 0) | (GATED if silu else 0)
         FEW.launch(name, grid, 256, shared, [self.codes, self.scales, self.table, x, scale, bias, residual, y, m, n, self.k,
-                                             self.shift, self.blocks, flags, rows, 0, y.shape[1]], pdl)
+                                             self.shift, self.blocks, flags, rows, ring, 0, y.shape[1], None, 0.0], pdl)
 
 
 def check(records):

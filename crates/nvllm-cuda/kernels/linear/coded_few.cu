@@ -6,11 +6,14 @@
 // Layout: x [M, K] bf16; W as coded.cuh has it, K a multiple of 32 (8-bit codes: 16), blocks of
 //   2^shift columns from 32 (8-bit: 16), or of all (shift 31). x_scale: f32 [M], or [M, K / 128]
 //   (flag GROUPED; W without offsets). y bf16 or f32 [M, stride] of which columns first.. are
-//   made, residual alike; bias f32. Gated: N/2 a multiple of 8 R, first = 0.
+//   made, residual alike; bias f32. Gated: N/2 a multiple of 8 R, first = 0. With norm [K] (.._t8,
+//   M to 2, K to 4,096, no x_scale) x is replaced by its RMS norm, with the bits of
+//   rms_norm/fused.cu, made by every block for itself.
 // Launch: block 256, grid (g, ceil(M / rows)), 1 <= g <= tiles = ceil(N / 16 R), best all that fit
 //   the device at once. A block makes up to `rows` (at most .._t8, .._t16, .._t32) rows of y, from
-//   tiles of 16 R rows of W (.._r1_.., .._r2_..). Dynamic shared memory: 8 * RING * stage + 2 *
-//   PARTIAL + 128 + X + F + T, where stage = R * (256 * bits + 64 * 128 / period, twice that with
+//   tiles of 16 R rows of W (.._r1_.., .._r2_..). Dynamic shared memory: 8 * slots * stage + 2
+//   * PARTIAL + 128 + X + F + T, where slots, 2 to 4, are the stages of a warp's ring;
+//   stage = R * (256 * bits + 64 * 128 / period, twice that with
 //   offsets); PARTIAL = 32 * (16 R + 4) * tokens; X = 8 * rows * L * 2; F = 32 * L / 128 * tokens
 //   if GROUPED; T = 2,048 with a table (LUT4, NF4); period = min(block, 128); L = 128 * ceil(K /
 //   1024).
@@ -20,13 +23,14 @@
 // Order id: linear.coded8 (coded_order.cuh). Warp s holds range s; weights are operand A, tokens
 //   operand B, so an output's sum sees only its own row of W and of x.
 #include "coded_stage.cuh"
+#include "norm_order.cuh"
 
-constexpr int RING = TIGHT ? 3 : 4;
 
 template <Code CODE, Mode MODE, int R, int TOKENS>
 DEVICE void linear_coded_few(const char* __restrict__ w, const char* __restrict__ scales, const float* __restrict__ table,
                              const elem* x, const float* x_scale, const float* __restrict__ bias, const elem* residual, void* y,
-                             int m, int n, int k, int shift, int blocks, int flags, int rows, int first, int stride) {
+                             int m, int n, int k, int shift, int blocks, int flags, int rows, int slots, int first, int stride,
+                             const elem* __restrict__ norm, float eps) {
   constexpr int ROWS = 16 * R, NT = TOKENS / 8, PAD = ROWS + 4, PARTIAL = PAD * TOKENS;
   extern __shared__ __align__(128) char shared[];
   const int lane = threadIdx.x & 31, range = threadIdx.x >> 5, g = lane >> 2, q = lane & 3;
@@ -36,8 +40,8 @@ DEVICE void linear_coded_few(const char* __restrict__ w, const char* __restrict_
   m = m - row0 < rows ? m - row0 : rows;
   Tile<CODE, MODE, R> tiles(w, scales, n, k, shift, blocks, k0, gated);
   const int stage = tiles.bytes(), octet_bytes = tiles.octet_bytes(), out_n = tiles.out_n, out_rows = tiles.out_rows;
-  float* partial = (float*)(shared + 8 * RING * stage);
-  const u32 ring = shared_address(shared) + range * RING * stage;
+  float* partial = (float*)(shared + 8 * slots * stage);
+  const u32 ring = shared_address(shared) + range * slots * stage, ring_end = ring + slots * stage;
   const u32 all_x = (shared_address(partial) + 2 * 8 * PARTIAL * 4 + 127) & ~127u, xs = all_x + range * rows * len * 2;
   const u32 all_f = all_x + 8 * rows * len * 2, fs = all_f + range * steps * TOKENS * 4;
   const u32 entries = all_f + (MODE == SCALED ? 8 * steps * TOKENS * 4 : 0);
@@ -51,27 +55,59 @@ DEVICE void linear_coded_few(const char* __restrict__ w, const char* __restrict_
     if (works && load_tile < num_tiles) tiles.load(load_at, load_step);
     copy_async_commit();
     load_at += stage;
-    if (load_at == ring + RING * stage) load_at = ring;
+    if (load_at == ring_end) load_at = ring;
     if (++load_step == steps) { load_step = 0; load_tile += gridDim.x; tiles.aim(load_tile); }
   };
-#pragma unroll
-  for (int i = 0; i < RING - 1; i++) load_stage();
+  for (int i = 0; i < slots - 1; i++) load_stage();
   if constexpr (CODE == LUT4 || CODE == NF4) fill_table((u32*)(shared + (entries - shared_address(shared))), table);
 
   // x in shared memory: for every range and 128 columns m rows of 256 bytes.
-  wait_for_inputs();
-  if (works) {
-    const int c = lane & 15;
-    for (int step = 0; step < steps; step++) {
-      const int col = k0 + step * COLS + c * 8;
-      for (int row = lane >> 4; row < m; row += 2)
-        copy_async_16(xs + (step * m + row) * 256 + ((c ^ turn<CODE>(row)) << 4), x + (u64)(row0 + row) * k + col, col < k);
+  if (TOKENS == 8 && norm) {
+    __shared__ float squares[2][4];
+    const int row = threadIdx.x >> 7, thread = threadIdx.x & 127;
+    uint4 v[4], weight[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      const int col = (i * 128 + thread) * 8;
+      weight[i] = col < k ? *(const uint4*)(norm + col) : make_uint4(0, 0, 0, 0);
     }
-    if constexpr (MODE == SCALED) {
-      for (int i = lane; i < steps * m; i += 32) {
-        const int row = i % m, col = k0 + i / m * COLS;
-        const float factor = col < k ? load_l2_f32(x_scale + (u64)(row0 + row) * ((k + 127) / 128) + col / 128) : 0.0f;
-        asm volatile("st.shared.f32 [%0], %1;" :: "r"(fs + (i / m * TOKENS + row) * 4), "f"(factor) : "memory");
+    wait_for_inputs();
+    float sum = 0.0f;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      const int col = (i * 128 + thread) * 8;
+      v[i] = make_uint4(0, 0, 0, 0);
+      if (row < m && col < k) v[i] = load_l2(x + (u64)row * k + col);
+    }
+#pragma unroll
+    for (int i = 0; i < 4; i++) sum = add_squares(sum, v[i]);
+    sum = add_lanes(sum);
+    if (lane == 0) squares[row][range & 3] = sum;
+    __syncthreads();
+    const float factor = norm_factor(squares[row], k, eps);
+#pragma unroll
+    for (int i = 0; i < 4; i++) {                              // zeros beyond K
+      const int col = (i * 128 + thread) * 8, part = col / len, step = (col - part * len) / COLS;
+      if (row < m && part < ranges)
+        store_shared_16(all_x + part * rows * len * 2 + (step * m + row) * 256 + (((col / 8 & 15) ^ turn<CODE>(row)) << 4),
+                        norm_run(v[i], factor, weight[i]));
+    }
+    __syncthreads();
+  } else {
+    wait_for_inputs();
+    if (works) {
+      const int c = lane & 15;
+      for (int step = 0; step < steps; step++) {
+        const int col = k0 + step * COLS + c * 8;
+        for (int row = lane >> 4; row < m; row += 2)
+          copy_async_16(xs + (step * m + row) * 256 + ((c ^ turn<CODE>(row)) << 4), x + (u64)(row0 + row) * k + col, col < k);
+      }
+      if constexpr (MODE == SCALED) {
+        for (int i = lane; i < steps * m; i += 32) {
+          const int row = i % m, col = k0 + i / m * COLS;
+          const float factor = col < k ? load_l2_f32(x_scale + (u64)(row0 + row) * ((k + 127) / 128) + col / 128) : 0.0f;
+          asm volatile("st.shared.f32 [%0], %1;" :: "r"(fs + (i / m * TOKENS + row) * 4), "f"(factor) : "memory");
+        }
       }
     }
   }
@@ -95,14 +131,14 @@ DEVICE void linear_coded_few(const char* __restrict__ w, const char* __restrict_
     sums.clear();
 #pragma unroll 1
     for (int step = 0; step < steps; step++) {
-      copy_async_wait<RING - 2>();
+      if (slots == 4) copy_async_wait<2>(); else if (slots == 3) copy_async_wait<1>(); else copy_async_wait<0>();
       __syncwarp();
       load_stage();                                            // into the slot that the step before read
       if (works)
         sums.add_stage(at, [&](int t) { return x_at[t] + step * m * 256; }, period, octet_bytes, fs + (step * TOKENS + 2 * q) * 4,
                        center, flags & ZEROS, entries + lane * 4);
       at += stage;
-      if (at == ring + RING * stage) at = ring;
+      if (at == ring_end) at = ring;
     }
     // Sums of ranges: [range][token][row of the tile], padded against bank conflicts.
     float* sums_at = partial + (turns & 1) * 8 * PARTIAL;
@@ -140,9 +176,9 @@ DEVICE void linear_coded_few(const char* __restrict__ w, const char* __restrict_
   extern "C" __global__ void __launch_bounds__(256, tokens * r > 16 ? 1 : 2) linear_coded_few_##name##_r##r##_t##tokens(      \
       const char* __restrict__ w, const char* __restrict__ scales, const float* __restrict__ table, const elem* x,             \
       const float* x_scale, const float* __restrict__ bias, const elem* residual, void* y, int m, int n, int k, int shift,     \
-      int blocks, int flags, int rows, int first, int stride) {                                                                \
+      int blocks, int flags, int rows, int slots, int first, int stride, const elem* __restrict__ norm, float eps) {           \
     linear_coded_few<code, mode, r, tokens>(w, scales, table, x, x_scale, bias, residual, y, m, n, k, shift, blocks, flags,   \
-                                            rows, first, stride);                                                             \
+                                            rows, slots, first, stride, norm, eps);                                           \
   }
 #define ALL(name, code, mode)                                                                                                 \
   FEW(name, code, mode, 1, 8)                                                                                                 \

@@ -1,11 +1,11 @@
-// linear over a coded weight for many rows: the formula, layout and order of coded_few.cu, in tiles of
-// 128 rows of W by 64 tokens.
+// linear over a coded weight for many rows: the formula, layout and order of coded_few.cu, in tiles
+// of 128 rows of W by 64 tokens.
 //
-// Launch: block 256, grid (ceil(N / 128), ceil(M / 64)); gated ceil(N / 2 / 64). A warp holds 16 rows of
-//   W for all tokens of the tile: it unpacks a code once for 64 products. Dynamic shared memory: 3 *
-//   (8 * stage + 16,384) + F + T + 128, where stage = 256 * bits + 64 * 128 / period, twice that with
-//   offsets; F = 256 * ceil(K / 128) if GROUPED; T = 2,048 with a table (LUT4, NF4). Parameters are
-//   those of coded_few.cu; `rows` is not read.
+// Launch: block 256, grid (ceil(N / 128), ceil(M / 64)). A warp holds 16 rows of W for all tokens
+//   of the tile: it unpacks a code once for 64 products. Dynamic shared memory: 3 * (8 * stage +
+//   16,384) + F + T + 128, where stage = 256 * bits + 64 * 128 / period, twice that with offsets;
+//   F = 256 * ceil(K / 128) if GROUPED; T = 2,048 with a table (LUT4, NF4). Parameters are those of
+//   coded_few.cu to `stride`; `rows` and `slots` are not read.
 // Bytes: W once for each 64 tokens, x once for each 128 rows of W, mostly from L2. Bound: reading x
 //   from shared memory for mma.sync.
 // Order id: linear.coded8 (coded_order.cuh).
@@ -105,7 +105,7 @@ DEVICE void linear_coded_many(const char* __restrict__ w, const char* __restrict
   extern "C" __global__ void __launch_bounds__(256, 1) linear_coded_many_##name(                                              \
       const char* __restrict__ w, const char* __restrict__ scales, const float* __restrict__ table, const elem* x,             \
       const float* x_scale, const float* __restrict__ bias, const elem* residual, void* y, int m, int n, int k, int shift,     \
-      int blocks, int flags, int rows, int first, int stride) {                                                                \
+      int blocks, int flags, int rows, int slots, int first, int stride) {                                                                \
     linear_coded_many<code, mode>(w, scales, table, x, x_scale, bias, residual, y, m, n, k, shift, blocks, flags, first,      \
                                   stride);                                                                                    \
   }

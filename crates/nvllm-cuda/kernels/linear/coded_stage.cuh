@@ -11,8 +11,8 @@ enum Mode { PLAIN, SUMS, SCALED };
 template <Mode MODE> constexpr int BLOCK_BYTES = MODE == SUMS ? 64 : 32;   // an octet's scales, and offsets, of a block
 
 // 16 R rows of W, whose stages a warp copies to shared memory: 128 columns of codes in swizzled
-// pieces of 16 bytes, so that ldmatrix meets no bank conflict; then the scales of its octets of rows.
-// Gated, each octet of gate is followed by the matching one of up.
+// pieces of 16 bytes, so that ldmatrix meets no bank conflict; then the scales of its octets of
+// rows. Gated, each octet of gate is followed by the matching one of up.
 template <Code CODE, Mode MODE, int R> struct Tile {
   static constexpr int WIDTH = BITS<CODE>, ROWS = 16 * R, CODES = ROWS * COLS * WIDTH / 8, STEP = 32 / WIDTH;
   const char *w, *scales, *from, *scales_from[R];
@@ -91,7 +91,8 @@ template <Code CODE, Mode MODE, int R, int NT> struct Sums {
         for (int r = 0; r < R; r++) acc[r][t][e] = part[r][t][e] = 0.0f;
       }
   }
-  // Scales the block's sums; `scale_at`: the first octet's scale of this lane, `factors`: of x's scales.
+  // Scales the block's sums. At `scale_at` is this lane's scale of the first octet, at `factors`
+  // are x's scales.
   DEVICE_MEMBER void end_block(u32 scale_at, int octet_bytes, u32 factors, bool zeros) {
     float f[NT][2];
     if constexpr (MODE == SCALED) {

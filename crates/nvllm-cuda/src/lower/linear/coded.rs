@@ -7,6 +7,7 @@
 use nvllm_core::weight::{ActQuant, Table};
 use nvllm_core::{Activations, DType, Limits, Op, OpQuery, OrderId, Program, WeightInfo};
 
+use super::few::{NORM_ROWS, NORM_SHARED, Norm};
 use super::{DeviceLimits, Epilogue, LANES, Lowering, Operand, Parts};
 use crate::coded::{self, Code, Form, Offset, Run};
 use crate::error::Result;
@@ -62,7 +63,12 @@ struct Block {
     r: usize,
     tokens: usize,
     rows: usize,
-    shared: usize,
+}
+
+impl Block {
+    fn shared(self, form: &Form, slots: usize) -> usize {
+        shared(form, [self.r, self.tokens, self.rows], slots)
+    }
 }
 
 /// Whether `coded_few.cu` takes the form.
@@ -70,7 +76,10 @@ fn fast(form: &Form) -> bool {
     let unit = if form.bits() == 4 { 32 } else { 16 };
     let blocks = form.group >= form.cols || form.group.is_power_of_two() && form.group >= unit;
     let scaled = form.code == Code::E4M3 && form.input_group() == STAGE_COLS && form.offset == Offset::None;
-    form.cols.is_multiple_of(unit) && blocks && (form.input_groups() == 1 || scaled)
+    // Two numbers have 16 bits of a value of NF4: as a sum grows longer, what that costs it falls
+    // below what its additions do.
+    let exact = form.table != Some(Table::Nf4) || form.cols >= 128;
+    form.cols.is_multiple_of(unit) && blocks && (form.input_groups() == 1 || scaled) && exact
 }
 
 /// Columns that share a scale in a stage.
@@ -78,15 +87,19 @@ fn period(form: &Form) -> usize {
     if form.group >= form.cols { STAGE_COLS } else { form.group.min(STAGE_COLS) }
 }
 
-/// Shared memory of a block, as coded_few.cu has it.
-fn shared(form: &Form, [r, tokens, rows]: [usize; 3], tight: bool) -> usize {
+/// Most stages in a warp's ring of coded_few.cu.
+const fn ring(tight: bool) -> usize {
+    if tight { 3 } else { 4 }
+}
+
+/// Shared memory of a block with so many stages in a warp's ring, as coded_few.cu has it.
+fn shared(form: &Form, [r, tokens, rows]: [usize; 3], slots: usize) -> usize {
     let block = if form.has_offsets() { 64 } else { 32 };
     let stage = r * (256 * form.bits() + 2 * STAGE_COLS / period(form) * block);
     let range = form.cols.div_ceil(1024) * STAGE_COLS;
     let scales = if form.input_groups() > 1 { range / 4 * tokens } else { 0 };
     let table = if form.code == Code::Table { 2048 } else { 0 };
-    let ring = if tight { 3 } else { 4 };
-    8 * ring * stage + 64 * (16 * r + 4) * tokens + 128 + 16 * rows * range + scales + table
+    8 * slots * stage + 64 * (16 * r + 4) * tokens + 128 + 16 * rows * range + scales + table
 }
 
 /// Shared memory of a block of coded_many.cu.
@@ -109,13 +122,8 @@ fn block(form: &Form, most: usize, n: usize, gated: bool, device: &DeviceLimits)
     let choices = rows.flat_map(|(tokens, rows)| [(2, tokens, rows), (1, tokens, rows)]);
     choices
         .filter(|&(r, tokens, _)| r == 1 || wide && tokens < 32)
-        .map(|(r, tokens, rows)| Block {
-            r,
-            tokens,
-            rows,
-            shared: shared(form, [r, tokens, rows], device.tight),
-        })
-        .find(|block| block.shared <= device.shared)
+        .map(|(r, tokens, rows)| Block { r, tokens, rows })
+        .find(|block| block.shared(form, ring(device.tight)) <= device.shared)
 }
 
 /// The forms of a coded weight; none if it is dense.
@@ -242,15 +250,14 @@ impl Layer<'_> {
     /// Those of one run.
     fn run(&self, lowering: &Lowering<'_>, run: &Run, most: usize) -> Result<Vec<Launch>> {
         let device = lowering.device_limits();
-        let bf16 = self.of.x.dtype == DType::Bf16 && (self.residual() == 0 || self.of.y.dtype == DType::Bf16);
-        let takes = bf16 && fast(&run.of.form);
+        let takes = self.takes(&run.of.form);
         let gated = self.of.epilogue == Epilogue::SiluMul;
         let block = takes.then(|| block(&run.of.form, most, run.of.rows.len(), gated, &device)).flatten();
         let input = lowering.coded_input(self.of.x, run, block.is_some())?;
         let many = most > 32 && many_shared(&run.of.form) <= device.shared;
         let launch = match block {
             Some(_) if many => self.many(lowering, run, &input)?,
-            Some(block) => self.few(lowering, run, &input, block)?,
+            Some(block) => self.few(lowering, run, (&input, block), Norm::NONE)?,
             None => self.general(lowering, run, &input)?,
         };
         Ok(input.launch.into_iter().chain([launch]).collect())
@@ -261,18 +268,55 @@ impl Layer<'_> {
         if let Epilogue::Add(at) = self.of.epilogue { at } else { 0 }
     }
 
-    fn few(&self, lowering: &Lowering<'_>, run: &Run, input: &Input, block: Block) -> Result<Launch> {
-        let form = &run.of.form;
+    fn few(
+        &self,
+        lowering: &Lowering<'_>,
+        run: &Run,
+        (input, block): (&Input, Block),
+        norm: Norm,
+    ) -> Result<Launch> {
+        let (form, device) = (&run.of.form, lowering.device_limits());
         let name =
             format!("linear_coded_few_{}{}_r{}_t{}", code_name(form), mode(form), block.r, block.tokens);
-        let shared = block.shared as u32;
         let tiles = run.of.rows.len().div_ceil(16 * block.r);
-        let at_once = lowering.modules.blocks_at_once(&name, 256, shared)? * lowering.device_limits().blocks;
+        // Fewer, which leave room for the next kernel's blocks, were slower (bench/LOG.md).
+        let slots = ring(device.tight);
+        let shared = block.shared(form, slots) as u32;
+        let blocks = lowering.modules.blocks_at_once(&name, 256, shared)? * device.blocks;
         let function = lowering.modules.function_with(&name, shared)?;
-        let args = self.tensor_core_args(run, input, block.rows);
+        let args = self.tensor_core_args(run, input, (block.rows, slots)).ptr(norm.weight).f32(norm.eps);
         let chunks = Dim::Rows { rows: self.of.y.rows, per: block.rows };
-        let launch = Launch::new(function, Dim::Fixed(tiles.min(at_once)), 256, args).by(chunks);
+        let launch = Launch::new(function, Dim::Fixed(tiles.min(blocks)), 256, args).by(chunks);
         Ok(launch.with_shared(shared).early())
+    }
+
+    /// For few rows, the launches with the norm of `x`, which comes before the layer, in every
+    /// block; None if some run's kernel cannot.
+    pub(super) fn normed(
+        &self,
+        lowering: &Lowering<'_>,
+        x: Operand,
+        norm: Norm,
+    ) -> Result<Option<Vec<Launch>>> {
+        let device = lowering.device_limits();
+        let device = DeviceLimits { shared: device.shared.saturating_sub(NORM_SHARED), ..device };
+        let gated = self.of.epilogue == Epilogue::SiluMul;
+        let mut launches = Vec::new();
+        for run in self.runs {
+            let form = &run.of.form;
+            let block = block(form, NORM_ROWS, run.of.rows.len(), gated, &device);
+            let block = block.filter(|block| block.rows == NORM_ROWS && !form.changes_input());
+            let Some(block) = block.filter(|_| self.takes(form)) else { return Ok(None) };
+            let input = Input { launch: None, x: x.at, dtype: x.dtype, scales: 0 };
+            launches.push(self.few(lowering, run, (&input, block), norm)?);
+        }
+        Ok(Some(launches))
+    }
+
+    /// Whether the tensor-core kernels take a run in this form.
+    fn takes(&self, form: &Form) -> bool {
+        let bf16 = |operand: &Operand| operand.dtype == DType::Bf16;
+        fast(form) && bf16(&self.of.x) && (self.residual() == 0 || bf16(&self.of.y))
     }
 
     fn many(&self, lowering: &Lowering<'_>, run: &Run, input: &Input) -> Result<Launch> {
@@ -282,13 +326,14 @@ impl Layer<'_> {
         let function = lowering.modules.function_with(&name, shared)?;
         let [tokens, rows] = MANY;
         let tiles = Dim::Fixed(run.of.rows.len().div_ceil(rows));
-        let launch = Launch::new(function, tiles, 256, self.tensor_core_args(run, input, tokens));
+        let launch = Launch::new(function, tiles, 256, self.tensor_core_args(run, input, (tokens, 0)));
         let chunks = Dim::Rows { rows: self.of.y.rows, per: tokens };
         Ok(launch.by(chunks).with_shared(shared).early())
     }
 
-    /// What the tensor-core kernels are given, for blocks of so many rows of x.
-    fn tensor_core_args(&self, run: &Run, input: &Input, block_rows: usize) -> Args {
+    /// What the tensor-core kernels are given, for blocks of so many rows of x and stages in
+    /// a ring.
+    fn tensor_core_args(&self, run: &Run, input: &Input, (block_rows, slots): (usize, usize)) -> Args {
         let (Parts { y, bias, .. }, form, rows) = (&self.of, &run.of.form, &run.of.rows);
         let gated = self.of.epilogue == Epilogue::SiluMul;
         let set = [
@@ -307,7 +352,7 @@ impl Layer<'_> {
         let args = Args::new().ptr(codes).ptr(scales).ptr(table).ptr(input.x).ptr(input.scales);
         let args = args.ptr(bias.map_or(0, |bias| bias.wide)).ptr(self.residual()).ptr(y.at).rows(y.rows);
         let args = args.int(rows.len()).int(form.cols).int(shift).int(form.blocks()).int(flags);
-        args.int(block_rows).int(if gated { 0 } else { rows.start }).int(y.cols)
+        args.int(block_rows).int(slots).int(if gated { 0 } else { rows.start }).int(y.cols)
     }
 
     fn general(&self, lowering: &Lowering<'_>, run: &Run, input: &Input) -> Result<Launch> {
@@ -368,6 +413,7 @@ mod tests {
             // Its blocks of 16 columns end inside a lane's 4-bit codes.
             assert_eq!(fast(&form(name, 4096)), name != "nvfp4", "{name}");
             assert!(!fast(&form(name, 4100)), "{name}");
+            assert_eq!(fast(&form(name, 64)), !["nvfp4", "nf4"].contains(&name), "{name}");
         }
     }
 
@@ -379,7 +425,8 @@ mod tests {
                 for most in BOUNDS {
                     for n in [64, 4096, 4112] {
                         let block = block(&form, most, n, true, &device).expect("one row fits");
-                        assert!(block.shared <= device.shared && (1..=block.tokens).contains(&block.rows));
+                        let shared = block.shared(&form, ring(device.tight));
+                        assert!(shared <= device.shared && (1..=block.tokens).contains(&block.rows));
                         assert!(block.rows <= most && (block.r == 1 || n == 4096), "{name}: {block:?}");
                     }
                 }

@@ -3,7 +3,7 @@
 use nvllm_core::program::MemoryPlan;
 use nvllm_core::{Op, Program};
 
-use super::{DeviceLimits, Linear, operands};
+use super::{DeviceLimits, Linear, Parts, operands};
 use crate::error::Result;
 use crate::launch::{Args, Dim, Launch};
 use crate::lower::Lowering;
@@ -52,9 +52,13 @@ const LATE: usize = 2;
 
 /// A norm of x that every block makes for itself.
 #[derive(Clone, Copy)]
-struct Norm {
-    weight: Address,
-    eps: f32,
+pub(super) struct Norm {
+    pub weight: Address,
+    pub eps: f32,
+}
+
+impl Norm {
+    pub(super) const NONE: Self = Self { weight: 0, eps: 0.0 };
 }
 
 pub(super) fn small_m(lowering: &Lowering<'_>, l: &Linear, tokens: usize) -> Result<Vec<Launch>> {
@@ -84,7 +88,7 @@ fn small_m_with(
         Small::Resident(_) => tiles,
         Small::Stream => tiles.min(lowering.modules.blocks_at_once(&name, 256, shared)? * l.device.blocks),
     };
-    let Norm { weight, eps } = norm.unwrap_or(Norm { weight: 0, eps: 0.0 });
+    let Norm { weight, eps } = norm.unwrap_or(Norm::NONE);
     // y's type is the other flag.
     let args = operands(l, l.factors(), LATE).ptr(weight).f32(eps);
     let function = lowering.modules.function_with(&name, shared)?;
@@ -98,26 +102,38 @@ pub(in crate::lower) const NORM_ROWS: usize = 2;
 const NORM_COLS: usize = 4096;
 
 /// Static shared memory of the kernels with a norm, and to spare.
-const NORM_SHARED: usize = 1024;
+pub(super) const NORM_SHARED: usize = 1024;
 
 impl Lowering<'_> {
     /// For so many rows, the launches of the linear layer after node `at` if that is a norm which
     /// the layer makes for itself. The bits are those of the two kernels one after the other.
     pub(in crate::lower) fn norm_inside(&self, at: usize) -> Result<Option<(usize, Vec<Launch>)>> {
         let norm = &self.program.nodes[at];
-        let (Op::RmsNorm { weight, eps }, Some(layer)) = (&norm.op, self.layer(at + 1)) else {
+        let (Op::RmsNorm { weight, eps }, Some(Parts { x: normed, .. })) = (&norm.op, self.parts(at + 1))
+        else {
             return Ok(None);
         };
-        let device = DeviceLimits { shared: layer.device.shared.saturating_sub(NORM_SHARED), ..layer.device };
-        let normed_dtype = layer.x.dtype;
-        let layer = Linear { x: self.value(norm.inputs[0]), device, ..layer };
-        let whole = self.program.weights[weight.index()].num_rows() == layer.k() && layer.k() <= NORM_COLS;
-        let fast = layer.fast() && normed_dtype == layer.x.dtype && small(&layer, 8).is_some();
+        let x = self.value(norm.inputs[0]);
+        let cols = self.program.weights[weight.index()].num_rows();
+        let whole = cols == normed.cols && cols <= NORM_COLS && normed.dtype == x.dtype;
         let norm = Norm { weight: self.weights.vector(*weight).narrow, eps: *eps };
-        if !(only_for_next(self.program, self.plan, at) && whole && fast && norm.weight != 0) {
+        if !(only_for_next(self.program, self.plan, at) && whole && norm.weight != 0) {
             return Ok(None);
         }
-        Ok(Some((NORM_ROWS, small_m_with(self, &layer, 8, Some(norm))?)))
+        let launches = match (self.coded_layer(at + 1), self.layer(at + 1)) {
+            (Some(layer), _) => layer.normed(self, x, norm)?,
+            (None, Some(layer)) => self.normed(Linear { x, ..layer }, norm)?,
+            (None, None) => None,
+        };
+        Ok(launches.map(|launches| (NORM_ROWS, launches)))
+    }
+
+    /// The launches of a dense layer with the norm of x in every block; None if its kernel cannot.
+    fn normed(&self, layer: Linear, norm: Norm) -> Result<Option<Vec<Launch>>> {
+        let shared = layer.device.shared.saturating_sub(NORM_SHARED);
+        let layer = Linear { device: DeviceLimits { shared, ..layer.device }, ..layer };
+        let fast = layer.fast() && small(&layer, 8).is_some();
+        fast.then(|| small_m_with(self, &layer, 8, Some(norm))).transpose()
     }
 }
 

@@ -248,12 +248,12 @@ impl Linear {
 impl Lowering<'_> {
     /// The linear layer of node `at` with its epilogue.
     pub(super) fn linear(&self, at: usize) -> Result<Vec<(usize, Vec<Launch>)>> {
+        let norm = at.checked_sub(1).map_or(Ok(None), |norm| self.norm_inside(norm))?;
         if let Some(layer) = self.coded_layer(at) {
-            return layer.launches(self);
+            return Ok(norm.into_iter().chain(layer.launches(self)?).collect());
         }
         let Some(mut shape) = self.layer(at) else { return Ok(Vec::new()) };
         shape.maps = shape.maps(shape.x.rows.max(self.limits));
-        let norm = at.checked_sub(1).map_or(Ok(None), |norm| self.norm_inside(norm))?;
         Ok(norm.into_iter().chain(candidate_launches(self, &TABLE, &shape)?).collect())
     }
 
