@@ -4,12 +4,8 @@
 //! is for whole models: the same operations on the same values, and so the same bits, in loops that
 //! do one thing each, as vector instructions where the compiler can.
 
-use half::f16;
-use half::slice::HalfFloatSliceExt as _;
-
 use super::table::e4m3_to_f32;
-use super::tensor::item;
-use super::{CanonicalTensor, Code, Offset, ScaleType};
+use super::{CanonicalTensor, Code, Offset};
 
 /// Expands rows of a tensor that has passed [`check`](CanonicalTensor::check).
 pub(super) struct Expander<'a> {
@@ -43,58 +39,26 @@ impl<'a> Expander<'a> {
             6 => look_up::<6>(codes, values, out),
             _ => look_up::<8>(codes, values, out),
         }
-        tensor.row_of_blocks([&tensor.second_scales, &tensor.scales], row, scales);
         let width = form.block[1].min(out.len()).max(1);
-        let blocks = out.chunks_mut(width).zip(&*scales);
+        let num_blocks = out.len().div_ceil(width);
+        scales.resize(num_blocks, 0.0);
+        offsets.resize(num_blocks, 0.0);
+        tensor.block_scales(row, scales);
+        tensor.block_offsets(row, offsets);
+        let blocks = out.chunks_mut(width).zip(&*scales).zip(&*offsets);
         match tensor.format.offset {
-            Offset::None => blocks.for_each(|(block, scale)| block.iter_mut().for_each(|x| *x *= scale)),
+            Offset::None => blocks.for_each(|((block, scale), _)| block.iter_mut().for_each(|x| *x *= scale)),
             Offset::Midpoint | Offset::Int => {
-                for (at, (block, scale)) in blocks.enumerate() {
-                    let offset = tensor.offset(row, at * width);
+                for ((block, scale), offset) in blocks {
                     block.iter_mut().for_each(|x| *x = scale * (*x - offset));
                 }
             }
             Offset::Float => {
-                tensor.row_of_blocks([&tensor.second_offsets, &tensor.offsets], row, offsets);
-                for ((block, scale), offset) in blocks.zip(&*offsets) {
+                for ((block, scale), offset) in blocks {
                     block.iter_mut().for_each(|x| *x = scale * *x + offset);
                 }
             }
         }
-    }
-}
-
-impl CanonicalTensor {
-    /// What `scale`, or `offset` of floating-point offsets, gives for each block of a row. The
-    /// items are the second level's and the first's.
-    fn row_of_blocks(&self, [second_items, items]: [&[u8]; 2], row: usize, out: &mut Vec<f32>) {
-        let Some(scales) = self.format.scales else { return };
-        read_row(items, scales.kind, scales.block, [row, self.num_cols()], out);
-        let Some(second) = scales.second else { return };
-        let (mut at, mut value) = (usize::MAX, 0.0);
-        for (block, x) in out.iter_mut().enumerate() {
-            let col = block * scales.block[1];
-            if at != col / second.block[1] {
-                at = col / second.block[1];
-                value = self.block_value(second_items, second.kind, second.block, [row, col]);
-            }
-            *x *= value;
-        }
-    }
-}
-
-/// The items of `kind` of the row of blocks that the element row `row` of `cols` columns lies in.
-fn read_row(items: &[u8], kind: ScaleType, block: [usize; 2], [row, cols]: [usize; 2], out: &mut Vec<f32>) {
-    let blocks = cols.div_ceil(block[1]);
-    let row_bytes = (blocks * kind.bits()).div_ceil(8);
-    let items = &items[row / block[0] * row_bytes..][..row_bytes];
-    out.clear();
-    if kind == ScaleType::F16 {
-        let halves: Vec<_> = items.as_chunks().0.iter().map(|item| f16::from_le_bytes(*item)).collect();
-        out.resize(blocks, 0.0);
-        halves.convert_to_f32_slice(out);
-    } else {
-        out.extend((0..blocks).map(|at| kind.value(item(items, kind.bits(), blocks, [0, at]))));
     }
 }
 

@@ -1,7 +1,9 @@
 //! The scales and offsets of a coded tensor as f32, a row of blocks at a time: what a backend keeps
 //! beside the codes if its kernels do not take a format's own.
 
-use super::table::{e4m3_to_f32, e8m0_to_f32};
+use half::f16;
+use half::slice::HalfFloatSliceExt as _;
+
 use super::{CanonicalTensor, Code, Offset, ScaleType, Scales};
 
 impl CanonicalTensor {
@@ -41,17 +43,12 @@ impl CanonicalTensor {
 
     /// One level of scales or offsets.
     fn values(&self, bytes: &[u8], kind: ScaleType, row: usize, out: &mut [f32]) {
-        match kind {
-            ScaleType::F32 => unpacked(bytes, 32, row, out, f32::from_bits),
-            ScaleType::F16 => unpacked(bytes, 16, row, out, |raw| half::f16::from_bits(raw as u16).to_f32()),
-            ScaleType::Bf16 => {
-                unpacked(bytes, 16, row, out, |raw| half::bf16::from_bits(raw as u16).to_f32());
-            }
-            ScaleType::E8M0 => unpacked(bytes, 8, row, out, |raw| e8m0_to_f32(raw as u8)),
-            ScaleType::E4M3 => unpacked(bytes, 8, row, out, |raw| e4m3_to_f32(raw as u8)),
-            ScaleType::I8 => unpacked(bytes, 8, row, out, |raw| f32::from(raw as u8 as i8)),
-            ScaleType::U6 => unpacked(bytes, 6, row, out, |raw| raw as f32),
+        if kind != ScaleType::F16 {
+            return unpacked(bytes, kind.bits(), row, out, |raw| kind.value(raw));
         }
+        let items = &bytes[2 * row * out.len()..][..2 * out.len()];
+        let halves: Vec<_> = items.as_chunks().0.iter().map(|item| f16::from_le_bytes(*item)).collect();
+        halves.convert_to_f32_slice(out);
     }
 
     /// Multiplies each of `per` neighbours by one value of the second level.

@@ -230,7 +230,7 @@ impl CanonicalTensor {
     }
 
     /// What `bytes`, one item of `kind` a block, hold for the block of a stored element.
-    pub(super) fn block_value(
+    fn block_value(
         &self,
         bytes: &[u8],
         kind: ScaleType,
@@ -264,7 +264,7 @@ fn grid(block: [usize; 2], num_cols: usize, [row, col]: [usize; 2]) -> (usize, [
 
 /// Item `[row, col]` of rows of `cols` items of `bits` bits (32 at most), each row padded to a
 /// whole byte.
-pub(super) fn item(bytes: &[u8], bits: usize, cols: usize, [row, col]: [usize; 2]) -> u32 {
+fn item(bytes: &[u8], bits: usize, cols: usize, [row, col]: [usize; 2]) -> u32 {
     let row = &bytes[row * (cols * bits).div_ceil(8)..];
     let (first, shift) = (col * bits / 8, col * bits % 8);
     let read = row[first..].iter().take((shift + bits).div_ceil(8)).rev();
