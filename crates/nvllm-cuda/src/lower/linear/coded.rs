@@ -118,7 +118,7 @@ fn block(form: &Form, most: usize, n: usize, gated: bool, device: &DeviceLimits)
     let rows = whole.map(|tokens| (tokens, tokens.min(most))).chain((1..8).rev().map(|rows| (8, rows)));
     // From three quarters of the multiprocessors on, a block's fewer barriers outweigh those that
     // rest.
-    let wide = 4 * n.div_ceil(32) >= 3 * device.blocks && !(gated && n % 32 != 0);
+    let wide = 4 * n.div_ceil(32) >= 3 * device.blocks && !(gated && !n.is_multiple_of(32));
     let choices = rows.flat_map(|(tokens, rows)| [(2, tokens, rows), (1, tokens, rows)]);
     choices
         .filter(|&(r, tokens, _)| r == 1 || wide && tokens < 32)
@@ -146,8 +146,7 @@ pub(crate) fn order(query: &OpQuery<'_>) -> Option<OrderId> {
 
 /// Whether a gated layer over a coded weight runs as one: gate and up in one run, for one kernel.
 pub(crate) fn runs_gated(info: &WeightInfo, limits: &Limits) -> bool {
-    let one =
-        matches!(coded::runs(info).as_deref(), Ok([run]) if fast(&run.form) && run.rows.len() % 16 == 0);
+    let one = matches!(coded::runs(info).as_deref(), Ok([run]) if fast(&run.form) && run.rows.len().is_multiple_of(16));
     one && limits.activations == Activations::Bf16
 }
 
