@@ -142,7 +142,7 @@ impl Form {
 
 /// Consecutive rows of a weight in one form.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Rows {
+pub(crate) struct Extent {
     pub form: Form,
     /// Of the weight.
     pub rows: Range<usize>,
@@ -150,7 +150,7 @@ pub(crate) struct Rows {
     pub parts: Range<usize>,
 }
 
-impl Rows {
+impl Extent {
     pub(crate) fn bytes(&self) -> usize {
         self.form.sizes(self.rows.len()).iter().sum()
     }
@@ -160,22 +160,19 @@ impl Rows {
 /// order or an input's scale belongs to one part alone.
 ///
 /// Errors with the format that no kernel of this crate runs.
-pub(crate) fn runs(info: &WeightInfo) -> std::result::Result<Vec<Rows>, Reason> {
-    let mut runs: Vec<Rows> = Vec::new();
+pub(crate) fn runs(info: &WeightInfo) -> std::result::Result<Vec<Extent>, Reason> {
+    let mut runs: Vec<Extent> = Vec::new();
     let mut last: Option<WeightFormat> = None;
     for (at, part) in info.parts.iter().enumerate() {
         let form = Form::new(part)?;
         let rows = part.shape.iter().rev().skip(1).product::<usize>();
         let alone = part.format.permuted || part.format.act.is_some_and(ActQuant::is_static);
-        match runs.last_mut().filter(|_| !alone && last == Some(part.format)) {
-            Some(run) => {
-                run.rows.end += rows;
-                run.parts.end += 1;
-            }
-            None => {
-                let start = runs.last().map_or(0, |run| run.rows.end);
-                runs.push(Rows { form, rows: start..start + rows, parts: at..at + 1 });
-            }
+        if let Some(run) = runs.last_mut().filter(|_| !alone && last == Some(part.format)) {
+            run.rows.end += rows;
+            run.parts.end += 1;
+        } else {
+            let start = runs.last().map_or(0, |run| run.rows.end);
+            runs.push(Extent { form, rows: start..start + rows, parts: at..at + 1 });
         }
         last = Some(part.format);
     }
@@ -184,7 +181,7 @@ pub(crate) fn runs(info: &WeightInfo) -> std::result::Result<Vec<Rows>, Reason> 
 
 /// A run of rows in device memory.
 pub(crate) struct Run {
-    pub of: Rows,
+    pub of: Extent,
     /// Codes, scales with offsets, table, column order.
     buffers: [Buffer; 4],
     /// The input's scale where it is static, else 0.
@@ -193,7 +190,7 @@ pub(crate) struct Run {
 
 impl Run {
     /// Packs `parts`, the tensors of the run, and copies them to the device.
-    pub(crate) fn load(device: &Arc<Device>, of: Rows, parts: &[CanonicalTensor]) -> Result<Self> {
+    pub(crate) fn load(device: &Arc<Device>, of: Extent, parts: &[CanonicalTensor]) -> Result<Self> {
         let [codes, scales, table, order] = of.form.sizes(of.rows.len()).map(|len| Buffer::new(device, len));
         let buffers = [codes?, scales?, table?, order?];
         let mut at = 0;

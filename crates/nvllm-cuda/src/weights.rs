@@ -44,7 +44,7 @@ pub(crate) struct Weights(Vec<Weight>);
 enum Held {
     /// In the dtype of its parts, f32 where they differ, which is exact. Vectors are f32.
     Dense(DType),
-    Coded(Vec<coded::Rows>),
+    Coded(Vec<coded::Extent>),
 }
 
 /// Errors if a part has a format that no kernel runs.
@@ -69,7 +69,7 @@ pub(crate) fn bytes_for(plan: &Plan) -> nvllm_core::Result<usize> {
             let copy = if decl.shape.len() < 2 && narrow(info) { DType::Bf16.size() } else { 0 };
             Ok((dtype.size() + copy) * decl.num_elements())
         }
-        Held::Coded(runs) => Ok(runs.iter().map(coded::Rows::bytes).sum()),
+        Held::Coded(runs) => Ok(runs.iter().map(coded::Extent::bytes).sum()),
     };
     plan.spec.weights.iter().zip(&plan.weights).map(one).sum()
 }
@@ -82,7 +82,7 @@ impl Weight {
             Held::Dense(dtype) => dtype,
             Held::Coded(runs) => {
                 let parts = nvllm_core::Weight::load(decl, source)?.segments;
-                let load = |of: coded::Rows| {
+                let load = |of: coded::Extent| {
                     let parts = &parts[of.parts.clone()];
                     Run::load(device, of, parts).map_err(Into::into)
                 };

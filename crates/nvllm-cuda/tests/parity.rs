@@ -274,12 +274,12 @@ fn tensor_cores_sum_alike() {
 /// The same of coded weights, whose formats have orders of their own.
 #[test]
 fn rows_over_coded_weights_do_not_depend_on_their_number() {
+    const COLS: usize = 4096;
+    const ROWS: usize = 1040;
     let backend = match backend(true) {
         Ok(backend) => backend,
         Err(reason) => return println!("skipped: {reason}"),
     };
-    const COLS: usize = 4096;
-    const ROWS: usize = 1040;
     let (spec, source) = uneven_layer(COLS, ROWS);
     let mut state = 1_u32;
     let mut noise = |len: usize| {

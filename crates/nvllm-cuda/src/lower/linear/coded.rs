@@ -118,7 +118,7 @@ fn block(form: &Form, most: usize, n: usize, gated: bool, device: &DeviceLimits)
     let rows = whole.map(|tokens| (tokens, tokens.min(most))).chain((1..8).rev().map(|rows| (8, rows)));
     // From three quarters of the multiprocessors on, a block's fewer barriers outweigh those that
     // rest.
-    let wide = 4 * n.div_ceil(32) >= 3 * device.blocks && !(gated && n % 32 != 0);
+    let wide = 4 * n.div_ceil(32) >= 3 * device.blocks && (!gated || n.is_multiple_of(32));
     let choices = rows.flat_map(|(tokens, rows)| [(2, tokens, rows), (1, tokens, rows)]);
     choices
         .filter(|&(r, tokens, _)| r == 1 || wide && tokens < 32)
@@ -146,8 +146,7 @@ pub(crate) fn order(query: &OpQuery<'_>) -> Option<OrderId> {
 
 /// Whether a gated layer over a coded weight runs as one: gate and up in one run, for one kernel.
 pub(crate) fn runs_gated(info: &WeightInfo, limits: &Limits) -> bool {
-    let one =
-        matches!(coded::runs(info).as_deref(), Ok([run]) if fast(&run.form) && run.rows.len() % 16 == 0);
+    let one = matches!(coded::runs(info).as_deref(), Ok([run]) if fast(&run.form) && run.rows.len().is_multiple_of(16));
     one && limits.activations == Activations::Bf16
 }
 
@@ -279,10 +278,20 @@ impl Layer<'_> {
         let name =
             format!("linear_coded_few_{}{}_r{}_t{}", code_name(form), mode(form), block.r, block.tokens);
         let tiles = run.of.rows.len().div_ceil(16 * block.r);
-        // Fewer, which leave room for the next kernel's blocks, were slower (bench/LOG.md).
-        let slots = ring(device.tight);
-        let shared = block.shared(form, slots) as u32;
-        let blocks = lowering.modules.blocks_at_once(&name, 256, shared)? * device.blocks;
+        let at_once = |slots: usize| -> Result<(u32, usize)> {
+            let shared = block.shared(form, slots) as u32;
+            Ok((shared, lowering.modules.blocks_at_once(&name, 256, shared)? * device.blocks))
+        };
+        // Where all tiles run at once, rings no longer than W leave room for the next kernel's
+        // blocks: faster for a row or two, slower for more (bench/LOG.md).
+        let mut slots = ring(device.tight);
+        let short = if block.rows <= NORM_ROWS { slots.min(1 + form.cols.div_ceil(1024)) } else { slots };
+        let (mut shared, mut blocks) = at_once(short)?;
+        if blocks >= tiles {
+            slots = short;
+        } else {
+            (shared, blocks) = at_once(slots)?;
+        }
         let function = lowering.modules.function_with(&name, shared)?;
         let args = self.tensor_core_args(run, input, (block.rows, slots)).ptr(norm.weight).f32(norm.eps);
         let chunks = Dim::Rows { rows: self.of.y.rows, per: block.rows };
