@@ -9,6 +9,7 @@
 
 mod chart;
 mod logits;
+mod quality;
 mod roofline;
 mod section;
 mod server;
@@ -30,6 +31,7 @@ pub const EVERYTHING: &str = "everything";
 pub struct Report {
     files: Vec<(String, Vec<Section>)>,
     logits: Vec<Vec<logits::Row>>,
+    quality: Vec<quality::Row>,
     servers: Vec<server::File>,
 }
 
@@ -45,8 +47,8 @@ pub struct Chart {
 }
 
 impl Report {
-    /// Of all `*.jsonl` in `dir` and in its folders `logits` and `server`, each in the order of
-    /// their names.
+    /// Of all `*.jsonl` in `dir` and in its folders `logits`, `quality` and `server`, each in
+    /// the order of their names.
     ///
     /// Errors if a file cannot be read, or a line is no record or one that must be refused: without
     /// its correctness check, for one.
@@ -61,6 +63,12 @@ impl Report {
             for path in files(&of_servers)? {
                 let stem = path.file_stem().unwrap_or_default().to_string_lossy();
                 report.servers.push(server::File::new(&stem, record::read(&path)?));
+            }
+        }
+        let of_quality = dir.join(quality::NAME);
+        if of_quality.is_dir() {
+            for path in files(&of_quality)? {
+                report.quality.extend(quality::read(&path)?);
             }
         }
         let of_logits = dir.join(logits::NAME);
@@ -81,10 +89,10 @@ impl Report {
     }
 
     /// Names of the blocks that there are: a summary of each file of records, everything, the
-    /// distances of logits, and servers.
+    /// distances of logits, what quantised weights cost, and servers.
     pub fn blocks(&self) -> Vec<&str> {
         let stems = self.files.iter().map(|(stem, _)| stem.as_str());
-        stems.chain([EVERYTHING, logits::NAME, server::NAME]).collect()
+        stems.chain([EVERYTHING, logits::NAME, quality::NAME, server::NAME]).collect()
     }
 
     /// The Markdown of block `name`, for a text from which the charts are found at `charts`
@@ -95,6 +103,7 @@ impl Report {
         match name {
             EVERYTHING => Ok(text::everything(self.sections(), charts)),
             logits::NAME => Ok(logits::block(&self.logits)),
+            quality::NAME => Ok(quality::block(&self.quality)),
             server::NAME => Ok(server::block(&self.servers)),
             _ => match self.files.iter().find(|(stem, _)| stem == name) {
                 Some((_, sections)) => Ok(text::summary(sections.first(), charts)),

@@ -230,13 +230,7 @@ impl CanonicalTensor {
     }
 
     /// What `bytes`, one item of `kind` a block, hold for the block of a stored element.
-    fn block_value(
-        &self,
-        bytes: &[u8],
-        kind: ScaleType,
-        block: [usize; 2],
-        at: [usize; 2],
-    ) -> f32 {
+    fn block_value(&self, bytes: &[u8], kind: ScaleType, block: [usize; 2], at: [usize; 2]) -> f32 {
         let (cols, at) = grid(block, self.num_cols(), at);
         kind.value(item(bytes, kind.bits(), cols, at))
     }

@@ -1,6 +1,7 @@
 //! `nvllm eval`: how well a model predicts a text, and how far it is from another.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
@@ -9,7 +10,7 @@ use clap::builder::NonEmptyStringValueParser;
 use nvllm_core::TokenId;
 use nvllm_engine::eval::{Evaluation, Windows, evaluate};
 use nvllm_engine::text::{EncodeOptions, SpecialText};
-use nvllm_engine::{Engine, LoadOptions, Model};
+use nvllm_engine::{Engine, EngineInfo, LoadOptions, Model};
 use serde_json::{Value, json};
 
 use crate::flags::{ModelArgs, number};
@@ -27,6 +28,7 @@ same one most likely.
 
 Examples:
   nvllm eval --text book.txt
+  nvllm eval --quantize int4 --text book.txt
   nvllm eval -m Qwen/Qwen3-0.6B-GPTQ-Int4 --reference Qwen/Qwen3-0.6B --text book.txt --json"
 )]
 pub(crate) struct Eval {
@@ -35,7 +37,8 @@ pub(crate) struct Eval {
     /// The text, a file in UTF-8.
     #[arg(long, value_name = "FILE")]
     pub text: PathBuf,
-    /// A model to compare with, of the same vocabulary: as --model; loaded by the same flags.
+    /// A model to compare with, of the same vocabulary: as --model; loaded by the same flags. With
+    /// --quantize it is the model as it was, if not given.
     #[arg(long, value_name = "MODEL", value_parser = NonEmptyStringValueParser::new())]
     pub reference: Option<String>,
     /// Tokens of a window; 512, or the model's context if that is less, if not given.
@@ -47,7 +50,7 @@ pub(crate) struct Eval {
     /// Read the text's first tokens only, so many.
     #[arg(long, value_name = "N", value_parser = number::positive)]
     pub tokens: Option<usize>,
-    /// Print JSON.
+    /// Print JSON, in one line: a record.
     #[arg(long)]
     pub json: bool,
 }
@@ -59,11 +62,16 @@ pub(super) fn run(args: &Eval) -> Result<()> {
     let text = std::fs::read(&args.text).with_context(|| format!("--text {}", args.text.display()))?;
     let text = String::from_utf8(text)
         .map_err(|e| anyhow::anyhow!("--text {}: it is not UTF-8: {e}", args.text.display()))?;
-    let (engine, model) = start(args, args.model.model.as_deref())?;
+    let (engine, model) = start(args, args.model.model.as_deref(), true)?;
     let literal = EncodeOptions { add_special_tokens: false, special_text: SpecialText::Literal };
     let mut ids: Vec<_> = model.tokenizer()?.encode(&text, literal)?.into_iter().map(TokenId).collect();
     ids.truncate(args.tokens.unwrap_or(usize::MAX));
-    let reference = args.reference.as_deref().map(|name| start(args, Some(name))).transpose()?;
+    let quantized = args.model.load.quantize.quantize.is_some();
+    let compared = match &args.reference {
+        None if quantized => Some(args.model.model.as_deref()),
+        name => name.as_deref().map(Some),
+    };
+    let reference = compared.map(|name| start(args, name, false)).transpose()?;
     if let Some((_, other)) = &reference
         && other.spec.vocab_size != model.spec.vocab_size
     {
@@ -78,12 +86,13 @@ pub(super) fn run(args: &Eval) -> Result<()> {
     bar.end();
     let found = found?;
     let rate = found.tokens as f64 / begin.elapsed().as_secs_f64();
-    let loaded: usize = engine.info()?.weights.iter().map(nvllm_core::WeightInfo::bytes).sum();
+    let info = engine.info()?;
+    let loaded: usize = info.weights.iter().map(nvllm_core::WeightInfo::bytes).sum();
     if args.json {
-        outln!("{:#}", described(&model, &found, windows, (loaded, rate), text.len()))?;
+        outln!("{}", described(args, &model, &info, &found, rate))?;
         return Ok(());
     }
-    outln!("model       {}, {} in memory", model.name, bytes(loaded))?;
+    outln!("model       {}, {} in memory in {}", model.name, bytes(loaded), formats(&info).join(", "))?;
     outln!("tokens      {}, windows of {} at a stride of {}", found.tokens, windows.len, windows.stride)?;
     outln!("perplexity  {:.4}", found.perplexity())?;
     if let Some(against) = found.against {
@@ -100,36 +109,59 @@ fn windows(args: &Eval, model: &Model) -> Windows {
     Windows { len, stride: args.stride.unwrap_or((len / 2).max(1)) }
 }
 
-/// An engine that hands out the logits of whole steps.
-fn start(args: &Eval, name: Option<&str>) -> Result<(Engine, std::sync::Arc<Model>)> {
+/// An engine that hands out the logits of whole steps; with the weights that `--quantize` asks for
+/// if it is the one in question.
+fn start(args: &Eval, name: Option<&str>, quantized: bool) -> Result<(Engine, Arc<Model>)> {
     let options = backends::load_options(&args.model.load, Some(1));
     let step_tokens = options.max_num_batched_tokens.unwrap_or(WINDOW);
     let options =
         LoadOptions { max_num_batched_tokens: Some(step_tokens), max_num_logits: step_tokens, ..options };
-    let model = ModelArgs { model: name.map(str::to_owned), load: args.model.load.clone() };
-    models::start_with(&model, options)
+    let mut load = args.model.load.clone();
+    if !quantized {
+        load.quantize.quantize = None;
+    }
+    models::start_with(&ModelArgs { model: name.map(str::to_owned), load }, options)
 }
 
-fn described(
-    model: &Model,
-    found: &Evaluation,
-    windows: Windows,
-    (loaded, rate): (usize, f64),
-    text_bytes: usize,
-) -> Value {
+/// The formats of the weights as they are loaded, those of most bytes first.
+fn formats(info: &EngineInfo) -> Vec<String> {
+    let mut sizes: Vec<(usize, String)> = Vec::new();
+    for part in info.weights.iter().flat_map(|weight| &weight.parts) {
+        let format = part.format.to_string();
+        match sizes.iter_mut().find(|(_, known)| *known == format) {
+            Some((size, _)) => *size += part.bytes(),
+            None => sizes.push((part.bytes(), format)),
+        }
+    }
+    sizes.sort_by_key(|(size, _)| std::cmp::Reverse(*size));
+    sizes.into_iter().map(|(_, format)| format).collect()
+}
+
+/// One line, as `bench/records/quality` keeps it.
+fn described(args: &Eval, model: &Model, info: &EngineInfo, found: &Evaluation, rate: f64) -> Value {
+    let Windows { len, stride } = windows(args, model);
+    let name =
+        |path: &str| Path::new(path).file_name().map_or(path.into(), |n| n.to_string_lossy().into_owned());
     let mut report = json!({
-        "model": model.name,
-        "weight_bytes": loaded,
-        "text_bytes": text_bytes,
+        "commit": concat!("version ", env!("CARGO_PKG_VERSION")),
+        "model": name(&model.name),
+        "weights": formats(info).join(", "),
+        "flags": args.model.load.quantize.flags(),
+        "backend": info.backend.name,
+        "device": info.backend.device,
+        "activations": info.limits.activations,
+        "text": name(&args.text.to_string_lossy()),
         "tokens": found.tokens,
-        "window": windows.len,
-        "stride": windows.stride,
+        "window": len,
+        "stride": stride,
+        "weight_bytes": info.weights.iter().map(nvllm_core::WeightInfo::bytes).sum::<usize>(),
         "nll": found.nll,
         "perplexity": found.perplexity(),
         "tokens_per_second": rate,
     });
     if let Some(against) = found.against {
         report["reference"] = json!({
+            "model": args.reference.as_deref().map_or_else(|| name(&model.name), name),
             "nll": against.nll,
             "perplexity": against.nll.exp(),
             "mean_kl": against.mean_kl,
