@@ -116,11 +116,8 @@ fn what_is_not_supported_is_named_with_what_is() {
 #[test]
 fn schemes_of_compressed_tensors_that_are_not_read_are_named() {
     const W: &str = "config_groups.group_0.weights";
-    const A: &str = "config_groups.group_0.input_activations";
     let packed = || compressed("pack-quantized", &int4(128, true), &Value::Null);
     let at = |place: &str, field: &str| format!("{place}.{field}");
-    let mixed = with(w8a8(), &[("config_groups.group_1", w8a8()["config_groups"]["group_0"].clone())]);
-    assert!(Quantization::of(&config(&mixed)).is_ok(), "two groups of one scheme are one");
     for (quantization, words) in [
         (
             with(w8a8(), &[("format", "marlin-24".into())]),
@@ -176,6 +173,19 @@ fn schemes_of_compressed_tensors_that_are_not_read_are_named() {
             with(w8a8(), &[(&at(W, "type"), "float".into()), (&at(W, "strategy"), "block".into())]),
             "blocks of [128, 128]",
         ),
+    ] {
+        let message = message(&quantization);
+        assert!(message.contains(words), "{message}\nwhere expected: {words}");
+    }
+}
+
+#[test]
+fn inputs_and_mixtures_of_compressed_tensors_that_are_not_read_are_named() {
+    const A: &str = "config_groups.group_0.input_activations";
+    let at = |place: &str, field: &str| format!("{place}.{field}");
+    let mixed = with(w8a8(), &[("config_groups.group_1", w8a8()["config_groups"]["group_0"].clone())]);
+    assert!(Quantization::of(&config(&mixed)).is_ok(), "two groups of one scheme are one");
+    for (quantization, words) in [
         (with(w8a8(), &[(&at(A, "num_bits"), 4.into())]), "num_bits` is 4; inputs of 8 bits"),
         (
             with(w8a8(), &[(&at(A, "symmetric"), false.into())]),
