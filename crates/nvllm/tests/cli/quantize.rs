@@ -116,7 +116,7 @@ fn ctrl_c_leaves_complete_files_and_the_same_command_goes_on() {
     // A machine may be done before the signal comes.
     assert!(code == Some(130) || code == Some(0), "{code:?}");
     let left = names(&out);
-    assert!(left.iter().any(is_weights) && !left.iter().any(|name| name.ends_with(".part")), "{left:?}");
+    assert!(left.iter().any(is_weights) && !left.iter().any(|name| name.contains(".part")), "{left:?}");
     if code == Some(130) {
         assert!(!left.contains(&"config.json".to_owned()), "{left:?}");
         assert_eq!(stdout(&args).trim_end(), place);
