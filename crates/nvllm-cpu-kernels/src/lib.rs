@@ -31,8 +31,9 @@ mod x86;
 pub use coded::{CodedForm, Codes, Formula};
 pub use generic::attention::{CHUNK, Chunk, State};
 pub use generic::coded::{CodedDot, CodedRows, Decode};
-pub use generic::dot::{Block, Direct, MAX_ROWS, Out, PANEL, PackW, PackX};
+pub use generic::dot::{Block, Direct, MAX_ROWS, PANEL, PackW, PackX};
 pub use generic::int8::{Int8Dot, MAX_K as MAX_INT8_K, Quantize};
+pub use generic::out::Out;
 pub use generic::rows::{Binary, RmsNorm, Rope, WeightedSum};
 
 /// An element type that kernels read or write.

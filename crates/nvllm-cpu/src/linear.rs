@@ -358,7 +358,8 @@ impl Cpu {
             Place::Coded(rows) => {
                 let w = rows.from(row, n);
                 if span.m == 1 {
-                    // SAFETY: the rows are there and x is packed; each output is this chunk's alone.
+                    // SAFETY: the rows are there and x is packed; each output is this chunk's
+                    // alone.
                     return unsafe { (self.kernels.coded.dot)(&CodedDot { x: span.x, w, col, out }) };
                 }
                 let dst = self.decoded.of(thread).bytes(n * k * size_of::<f32>());

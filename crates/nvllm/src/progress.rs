@@ -1,4 +1,5 @@
-//! A bar for work on bytes or tokens, drawn only while someone waits at a terminal, and notices beside it.
+//! A bar for work on bytes or tokens, drawn only while someone waits at a terminal, and notices
+//! beside it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -15,7 +15,7 @@
 
 use std::marker::PhantomData;
 
-use super::dot::Out;
+use super::out::Out;
 use crate::simd::{F16, F32, Simd, Stored, store_part};
 use crate::{CodedForm, Codes, Elem, Formula};
 
@@ -265,6 +265,25 @@ unsafe fn add_block<S: Simd, C: Code<S, P>, const P: usize>(
     }
 }
 
+/// Folds and writes the sums of `num_rows` rows of N streams, which begin at `cols`.
+#[inline(always)]
+unsafe fn write_tile<S: Simd, const N: usize>(
+    out: &Out,
+    tile: [[S::V; 4]; 4],
+    num_rows: usize,
+    cols: [usize; N],
+) {
+    let folded = S::fold16(tile);
+    let (mut sums, mut to) = ([0.0; 16], [0; 16]);
+    for i in 0..num_rows {
+        for s in 0..N {
+            sums[i * N + s] = folded[i * 4 + s];
+            to[i * N + s] = cols[s] + i;
+        }
+    }
+    out.write_row::<S>(sums, 0, &to, num_rows * N);
+}
+
 /// Rows `cols[0] ..`, `cols[1] ..` and so on, `n` each, side by side: N streams of memory. They
 /// take turns of B blocks, no more than a group has, so that what a group shares is in registers
 /// for one of them.
@@ -342,15 +361,7 @@ unsafe fn dot_rows<
             tile[j % 4][s] = super::dot::fold_phases::<S, P>(acc[s]);
         }
         if j % 4 == 3 || j + 1 == n {
-            let folded = S::fold16(tile);
-            let (mut sums, mut to) = ([0.0; 16], [0; 16]);
-            for i in 0..=j % 4 {
-                for s in 0..N {
-                    sums[i * N + s] = folded[i * 4 + s];
-                    to[i * N + s] = a.col + cols[s] + j - j % 4 + i;
-                }
-            }
-            a.out.write_row::<S>(sums, 0, &to, (j % 4 + 1) * N);
+            write_tile::<S, N>(&a.out, tile, j % 4 + 1, cols.map(|col| a.col + col + j - j % 4));
         }
     }
 }

@@ -5,7 +5,8 @@
 
 use std::marker::PhantomData;
 
-use super::dot::{Out, PANEL};
+use super::dot::PANEL;
+use super::out::Out;
 use super::with_elem;
 use crate::Elem;
 use crate::simd::{Simd, Stored, load_part};
