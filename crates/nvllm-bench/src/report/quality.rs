@@ -30,6 +30,7 @@ pub(super) struct Row {
 
 #[derive(Clone, Debug, Deserialize)]
 struct Reference {
+    model: String,
     perplexity: f64,
     mean_kl: f64,
     largest_kl: f64,
@@ -37,10 +38,19 @@ struct Reference {
 }
 
 impl Row {
-    /// What rows of one table share.
+    /// What rows of one table share: the model that they are held against, for one.
     fn conditions(&self) -> (&str, &str, &str, &str, usize, usize, usize) {
-        let Self { model, backend, activations, text, tokens, window, stride, .. } = self;
+        let Self { backend, activations, text, tokens, window, stride, .. } = self;
+        let model = self.reference.as_ref().map_or(&*self.model, |reference| &reference.model);
         (model, backend, activations, text, *tokens, *window, *stride)
+    }
+
+    /// Its weights, and its name where that is not the reference's.
+    fn label(&self) -> String {
+        match &self.reference {
+            Some(reference) if reference.model != self.model => format!("{} ({})", self.weights, self.model),
+            _ => self.weights.clone(),
+        }
     }
 }
 
@@ -74,9 +84,9 @@ pub(super) fn block(rows: &[Row]) -> String {
         text += "| weights | MB in memory | perplexity | of the reference | mean KL, nats | largest KL | top-1 equal |\n|---|---|---|---|---|---|---|\n";
         for row in rows {
             let size = row.weight_bytes as f64 * 1e-6;
-            let _ = write!(text, "| {} | {size:.1} | {:.3} |", row.weights, row.perplexity);
+            let _ = write!(text, "| {} | {size:.1} | {:.3} |", row.label(), row.perplexity);
             let _ = match &row.reference {
-                Some(Reference { perplexity, mean_kl, largest_kl, top1 }) => {
+                Some(Reference { perplexity, mean_kl, largest_kl, top1, .. }) => {
                     writeln!(
                         text,
                         " {perplexity:.3} | {mean_kl:.5} | {largest_kl:.3} | {:.2} % |",
@@ -101,7 +111,7 @@ mod tests {
 
     fn line(weights: &str, kl: f64, window: usize) -> String {
         format!(
-            r#"{{"commit":"0123456789abcdef","model":"m","weights":"{weights}","backend":"cpu","activations":"bf16","text":"t","tokens":9,"window":{window},"stride":4,"weight_bytes":2500000,"perplexity":12.3456,"reference":{{"perplexity":12.0,"mean_kl":{kl},"largest_kl":0.5,"top1":0.975,"nll":1.0}}}}"#
+            r#"{{"commit":"0123456789abcdef","model":"m","weights":"{weights}","backend":"cpu","activations":"bf16","text":"t","tokens":9,"window":{window},"stride":4,"weight_bytes":2500000,"perplexity":12.3456,"reference":{{"model":"m","perplexity":12.0,"mean_kl":{kl},"largest_kl":0.5,"top1":0.975,"nll":1.0}}}}"#
         )
     }
 
@@ -120,6 +130,9 @@ mod tests {
             text.contains("| int4 | 2.5 | 12.346 | 12.000 | 0.01000 | 0.500 | 97.50 % |\n| int8 | "),
             "{text}"
         );
+        let other = line("int4", 0.01, 8).replacen(r#""model":"m""#, r#""model":"m-gptq""#, 1);
+        let other = block(&of(&[other]).unwrap());
+        assert!(other.starts_with("m on cpu") && other.contains("| int4 (m-gptq) |"), "{other}");
         assert_eq!(
             (text.matches("| weights |").count(), text.matches("commit 0123456789ab\n").count()),
             (2, 2)
