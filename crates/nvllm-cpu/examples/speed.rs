@@ -1,9 +1,9 @@
 //! Speed of the kernels on this machine, as shares of what it can read and multiply.
 //!
-//! `cargo run --release -p nvllm-cpu --example speed [threads] [isa] [coded]`. Weights are those of
+//! `cargo run --release -p nvllm-cpu --example speed [threads] [isa] [coded [name]]`. Weights are those of
 //! a model with hidden size 1024 and feed-forward size 3072 (28 layers, 840 MB in bf16), each
 //! matrix its own memory, so that decoding reads them cold. With `coded` their coded forms are
-//! timed, and nothing else.
+//! timed, or those whose names begin so, and nothing else.
 
 use nvllm_cpu::{
     ActMode, AttentionShape, Coded, CodedForm, Codes, Cpu, Elem, Formula, Isa, Kernels, KvLayout, KvPages,
@@ -83,9 +83,9 @@ fn coded(cpu: &mut Cpu) -> Result<(), Box<dyn std::error::Error>> {
         }
         let bytes: usize = matrices.iter().map(Coded::bytes).sum();
         let (arena, mut rates) = (vec![1_u8; bytes], Vec::new());
-        let mut line = format!("{name:<20} {:4.0} MB", bytes as f64 * 1e-6);
-        line += &format!(", from the cache {:.1} G weights/s of processor time", cached(cpu, &matrices[1])?);
-        for m in if std::env::args().nth(5).is_some() { vec![] } else { vec![1, 2, 4, 8, 16, 512] } {
+        print!("{name:<20} {:4.0} MB", bytes as f64 * 1e-6);
+        print!(", from the cache {:.1} G weights/s of processor time", cached(cpu, &matrices[1])?);
+        for m in [1, 2, 4, 8, 16, 512] {
             let (x, mut out) = inputs(m, Elem::F32);
             let mut shares = Vec::new();
             for _ in 0..if m > 16 { 3 } else { 9 } {
@@ -104,12 +104,12 @@ fn coded(cpu: &mut Cpu) -> Result<(), Box<dyn std::error::Error>> {
                 rates.push(flops * 1e-9 / seconds);
             }
             let rate = median(std::mem::take(&mut rates));
-            line += &match m {
-                1 => format!(", m=1 {:.1} % of the read rate", 100.0 * median(shares)),
-                _ => format!(", m={m} {rate:.0} GFLOP/s"),
-            };
+            match m {
+                1 => print!(", m=1 {:.1} % of the read rate", 100.0 * median(shares)),
+                _ => print!(", m={m} {rate:.0} GFLOP/s"),
+            }
         }
-        println!("{line}");
+        println!();
     }
     Ok(())
 }

@@ -229,15 +229,14 @@ impl Cpu {
         let kernels = self.kernels;
         for segments in w.segments.chunk_by(|a, b| a.order(kernels, mode) == b.order(kernels, mode)) {
             let n = segments.iter().filter_map(|segment| segment.num_rows(w.k)).sum::<usize>();
-            match segments[0].order(kernels, mode) {
-                None => self.int8_products(x, segments, col, whole),
-                Some(_) => {
-                    let common = Common { dot: segments[0].dot(kernels, mode), k: w.k };
-                    for row in (0..x.num_rows()).step_by(block_rows) {
-                        let out = Out { ptr: target.row(row), ..whole };
-                        let m = block_rows.min(x.num_rows() - row);
-                        self.products(&common, x, &[Piece { segments, col, x_rows: None, row, m, out }]);
-                    }
+            if segments[0].order(kernels, mode).is_none() {
+                self.int8_products(x, segments, col, whole);
+            } else {
+                let common = Common { dot: segments[0].dot(kernels, mode), k: w.k };
+                for row in (0..x.num_rows()).step_by(block_rows) {
+                    let out = Out { ptr: target.row(row), ..whole };
+                    let m = block_rows.min(x.num_rows() - row);
+                    self.products(&common, x, &[Piece { segments, col, x_rows: None, row, m, out }]);
                 }
             }
             col += n;

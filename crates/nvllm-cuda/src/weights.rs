@@ -1,5 +1,5 @@
 //! Weights in device memory: matrices as the checkpoint has them, `[n, k]` row-major, dense or as
-//! [`coded`](crate::coded) has them; vectors as f32.
+//! [`coded`] has them; vectors as f32.
 
 use std::sync::Arc;
 

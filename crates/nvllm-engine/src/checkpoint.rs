@@ -115,7 +115,8 @@ impl Checkpoint {
 
 /// Drops biases of zeros that the model does not have: writers of GPTQ once gave every layer one.
 fn drop_zero_biases(spec: &ModelSpec, source: &mut Arranged) -> nvllm_core::Result<()> {
-    for name in spec.extra_tensors(source).into_iter().filter(|name| name.ends_with(".bias")) {
+    let is_bias = |name: &String| name.rsplit('.').next() == Some("bias");
+    for name in spec.extra_tensors(source).into_iter().filter(is_bias) {
         if source.tensor(&name)?.codes.iter().all(|&byte| byte == 0) {
             source.remove(&name);
         }

@@ -5,6 +5,8 @@
 //! `dmin`, so an element's value is ggml's. Layouts and formulas: ggml, `ggml-common.h` and
 //! `ggml-quants.c`.
 
+#![allow(clippy::inline_always, reason = "a block is taken apart inside the loop over blocks")]
+
 mod k;
 mod simple;
 
@@ -82,6 +84,7 @@ fn take_apart<L: Layout>(bytes: &[u8]) -> [Vec<u8>; 5] {
 
 /// The first `sizes` bytes of each part, which are taken from it.
 #[inline(always)]
+#[allow(clippy::mut_mut, reason = "what is cut is the slice that lies in a part's place")]
 fn cut<'a>([a, b, c, d, e]: &mut Parts<'a>, sizes: [usize; 5]) -> Parts<'a> {
     let cut = |part: &mut &'a mut [u8], size| part.split_off_mut(..size).unwrap_or_default();
     [cut(a, sizes[0]), cut(b, sizes[1]), cut(c, sizes[2]), cut(d, sizes[3]), cut(e, sizes[4])]

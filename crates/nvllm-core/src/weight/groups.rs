@@ -11,10 +11,10 @@ impl CanonicalTensor {
     /// fill `out`. The tensor is coded and has passed [`check`](Self::check).
     pub fn block_scales(&self, row: usize, out: &mut [f32]) {
         let Some(Scales { kind, block, second }) = self.format.scales else { return };
-        self.values(&self.scales, kind, row / block[0], out);
+        values(&self.scales, kind, row / block[0], out);
         if let Some(second) = second {
             let at = row / second.block[0];
-            self.times(&self.second_scales, second.kind, at, second.block[1] / block[1], out);
+            times(&self.second_scales, second.kind, at, second.block[1] / block[1], out);
         }
     }
 
@@ -32,33 +32,33 @@ impl CanonicalTensor {
                 unpacked(&self.offsets, bits, row / block[0], out, |raw| number(raw as u8));
             }
             Offset::Float => {
-                self.values(&self.offsets, kind, row / block[0], out);
+                values(&self.offsets, kind, row / block[0], out);
                 if let Some(second) = second {
                     let at = row / second.block[0];
-                    self.times(&self.second_offsets, second.kind, at, second.block[1] / block[1], out);
+                    times(&self.second_offsets, second.kind, at, second.block[1] / block[1], out);
                 }
             }
         }
     }
+}
 
-    /// One level of scales or offsets.
-    fn values(&self, bytes: &[u8], kind: ScaleType, row: usize, out: &mut [f32]) {
-        if kind != ScaleType::F16 {
-            return unpacked(bytes, kind.bits(), row, out, |raw| kind.value(raw));
-        }
-        let items = &bytes[2 * row * out.len()..][..2 * out.len()];
-        let halves: Vec<_> = items.as_chunks().0.iter().map(|item| f16::from_le_bytes(*item)).collect();
-        halves.convert_to_f32_slice(out);
+/// One level of scales or offsets.
+fn values(bytes: &[u8], kind: ScaleType, row: usize, out: &mut [f32]) {
+    if kind != ScaleType::F16 {
+        return unpacked(bytes, kind.bits(), row, out, |raw| kind.value(raw));
     }
+    let items = &bytes[2 * row * out.len()..][..2 * out.len()];
+    let halves: Vec<_> = items.as_chunks().0.iter().map(|item| f16::from_le_bytes(*item)).collect();
+    halves.convert_to_f32_slice(out);
+}
 
-    /// Multiplies each of `per` neighbours by one value of the second level.
-    fn times(&self, bytes: &[u8], kind: ScaleType, row: usize, per: usize, out: &mut [f32]) {
-        let per = per.clamp(1, out.len().max(1));
-        let mut second = vec![0.0; out.len().div_ceil(per)];
-        self.values(bytes, kind, row, &mut second);
-        for (block, second) in out.chunks_mut(per).zip(second) {
-            block.iter_mut().for_each(|x| *x *= second);
-        }
+/// Multiplies each of `per` neighbours by one value of the second level.
+fn times(bytes: &[u8], kind: ScaleType, row: usize, per: usize, out: &mut [f32]) {
+    let per = per.clamp(1, out.len().max(1));
+    let mut second = vec![0.0; out.len().div_ceil(per)];
+    values(bytes, kind, row, &mut second);
+    for (block, second) in out.chunks_mut(per).zip(second) {
+        block.iter_mut().for_each(|x| *x *= second);
     }
 }
 

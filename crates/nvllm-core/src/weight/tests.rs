@@ -223,9 +223,9 @@ proptest! {
             let mut got = [vec![0.0; k.div_ceil(width)], vec![0.0; k.div_ceil(width)]];
             tensor.block_scales(row, &mut got[0]);
             tensor.block_offsets(row, &mut got[1]);
-            for block in 0..k.div_ceil(width) {
+            for (block, (&scale, &offset)) in got[0].iter().zip(&got[1]).enumerate() {
                 let want = [tensor.scale(row, block * width), tensor.offset(row, block * width)];
-                prop_assert_eq!([got[0][block], got[1][block]].map(f32::to_bits), want.map(f32::to_bits));
+                prop_assert_eq!([scale, offset].map(f32::to_bits), want.map(f32::to_bits));
             }
         }
     }

@@ -172,6 +172,7 @@ pub struct CodedRows {
 
 impl CodedRows {
     /// The rows from `row` on.
+    #[must_use]
     pub fn from(self, row: usize, n: usize) -> Self {
         let groups = row * self.form.groups() * self.form.scale.size();
         Self {

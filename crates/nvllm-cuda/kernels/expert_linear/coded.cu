@@ -5,6 +5,7 @@
 // A warp makes one element of y, in the order of dot.cuh; an element of another segment is left to
 // the launch for that. Grid: (R, ceil(n / 8)), 256 threads. Bound by the instructions that decode
 // an element.
+// spills: expert_linear_coded 12: sm_100a alone; two calls of the decoder share its registers
 #include "coded.cuh"
 #include "reduce.cuh"
 

@@ -2,7 +2,7 @@
 //!
 //! Tensors are made, laid out and written one at a time, into shards that are complete one after
 //! the other. What a run that was ended has completed is kept, and a later run goes on from there
-//! ([`resume`]).
+//! (`resume.rs`).
 
 mod calibration;
 mod layer;

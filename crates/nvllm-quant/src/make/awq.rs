@@ -17,7 +17,7 @@ const STEPS: u32 = 10;
 /// The factors of columns under which the layers `tensors`, which see the same inputs, come nearest
 /// to their outputs: 1 for all if none does better than round to nearest.
 ///
-/// Errors as [`gptq`](super::gptq).
+/// Errors as [`gptq`](super::gptq()).
 pub fn awq_factors(
     tensors: &[(&str, &CanonicalTensor)],
     format: Format,

@@ -89,10 +89,10 @@ pub(super) fn run(args: &Eval) -> Result<()> {
     let info = engine.info()?;
     let loaded: usize = info.weights.iter().map(nvllm_core::WeightInfo::bytes).sum();
     if args.json {
-        outln!("{}", described(args, &model, &info, &found, rate))?;
+        outln!("{}", described(args, &model, info, &found, rate))?;
         return Ok(());
     }
-    outln!("model       {}, {} in memory in {}", model.name, bytes(loaded), formats(&info).join(", "))?;
+    outln!("model       {}, {} in memory in {}", model.name, bytes(loaded), formats(info).join(", "))?;
     outln!("tokens      {}, windows of {} at a stride of {}", found.tokens, windows.len, windows.stride)?;
     outln!("perplexity  {:.4}", found.perplexity())?;
     if let Some(against) = found.against {

@@ -4,7 +4,7 @@
 //!
 //! A weight has a launch for each of its runs of rows, which makes their columns of y.
 
-use nvllm_core::weight::{ActQuant, Table};
+use nvllm_core::weight::ActQuant;
 use nvllm_core::{Activations, DType, Limits, Op, OpQuery, OrderId, Program, WeightInfo};
 
 use super::few::{NORM_ROWS, NORM_SHARED, Norm};
@@ -76,10 +76,16 @@ fn fast(form: &Form) -> bool {
     let unit = if form.bits() == 4 { 32 } else { 16 };
     let blocks = form.group >= form.cols || form.group.is_power_of_two() && form.group >= unit;
     let scaled = form.code == Code::E4M3 && form.input_group() == STAGE_COLS && form.offset == Offset::None;
-    // Two numbers have 16 bits of a value of NF4: as a sum grows longer, what that costs it falls
-    // below what its additions do.
-    let exact = form.table != Some(Table::Nf4) || form.cols >= 128;
+    // Two numbers have 16 bits of such a value: as a sum grows longer, what that costs it falls below
+    // what its additions do.
+    let exact = !is_split(form) || form.cols >= 128;
     form.cols.is_multiple_of(unit) && blocks && (form.input_groups() == 1 || scaled) && exact
+}
+
+/// Whether codes stand for values that are not exact in bf16, so that kernels take each as two.
+fn is_split(form: &Form) -> bool {
+    let exact = |value: &f32| value.to_bits().trailing_zeros() >= 16;
+    form.table.is_some_and(|table| !table.values().iter().all(exact))
 }
 
 /// Columns that share a scale in a stage.
@@ -385,8 +391,7 @@ fn code_name(form: &Form) -> &'static str {
         (Code::I8, _) => "i8",
         (Code::E4M3, _) => "e4m3",
         (Code::U4, _) => "u4",
-        // Its values are not exact in bf16.
-        (Code::Table, Some(Table::Nf4)) => "nf4",
+        (Code::Table, _) if is_split(form) => "nf4",
         (Code::Table, _) => "lut4",
     }
 }
@@ -422,7 +427,7 @@ mod tests {
             // Its blocks of 16 columns end inside a lane's 4-bit codes.
             assert_eq!(fast(&form(name, 4096)), name != "nvfp4", "{name}");
             assert!(!fast(&form(name, 4100)), "{name}");
-            assert_eq!(fast(&form(name, 64)), !["nvfp4", "nf4"].contains(&name), "{name}");
+            assert_eq!(fast(&form(name, 64)), !["nvfp4", "nf4", "fp4"].contains(&name), "{name}");
         }
     }
 

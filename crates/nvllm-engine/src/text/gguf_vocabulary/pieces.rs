@@ -43,13 +43,13 @@ impl Kind {
 pub(super) struct Pieces<'a> {
     vocabulary: &'a GgufVocabulary,
     /// In the order of their ids.
-    pieces: Vec<(u32, &'a str)>,
+    in_order: Vec<(u32, &'a str)>,
     ids: Vocab,
 }
 
 impl<'a> Pieces<'a> {
     pub(super) fn new(vocabulary: &'a GgufVocabulary) -> Self {
-        let mut pieces = Vec::with_capacity(vocabulary.tokens.len());
+        let mut in_order = Vec::with_capacity(vocabulary.tokens.len());
         let mut ids = Vocab::with_capacity(vocabulary.tokens.len());
         for (id, token) in (0..).zip(&vocabulary.tokens) {
             if token.is_empty() || is_placeholder(token, id, kind(vocabulary, id)) {
@@ -57,10 +57,10 @@ impl<'a> Pieces<'a> {
             }
             if let Entry::Vacant(place) = ids.entry(token.clone()) {
                 place.insert(id);
-                pieces.push((id, token.as_str()));
+                in_order.push((id, token.as_str()));
             }
         }
-        Self { vocabulary, pieces, ids }
+        Self { vocabulary, in_order, ids }
     }
 
     pub(super) fn id(&self, piece: &str) -> Option<u32> {
@@ -79,7 +79,7 @@ impl<'a> Pieces<'a> {
 
     /// The vocabulary in the order of its ids. Added tokens are among it, so that they keep theirs.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &'a str)> {
-        self.pieces.iter().copied()
+        self.in_order.iter().copied()
     }
 
     /// The same by text, as the library has it.
