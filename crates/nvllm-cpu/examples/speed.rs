@@ -1,9 +1,9 @@
 //! Speed of the kernels on this machine, as shares of what it can read and multiply.
 //!
-//! `cargo run --release -p nvllm-cpu --example speed [threads] [isa] [coded [name]]`. Weights are those of
-//! a model with hidden size 1024 and feed-forward size 3072 (28 layers, 840 MB in bf16), each
-//! matrix its own memory, so that decoding reads them cold. With `coded` their coded forms are
-//! timed, or those whose names begin so, and nothing else.
+//! `cargo run --release -p nvllm-cpu --example speed [threads] [isa] [coded [name]]`. Weights
+//! are those of a model with hidden size 1024 and feed-forward size 3072 (28 layers, 840 MB in
+//! bf16), each matrix its own memory, so that decoding reads them cold. With `coded` their coded
+//! forms are timed, or those whose names begin so, and nothing else.
 
 use nvllm_cpu::{
     ActMode, AttentionShape, Coded, CodedForm, Codes, Cpu, Elem, Formula, Isa, Kernels, KvLayout, KvPages,

@@ -76,8 +76,8 @@ fn fast(form: &Form) -> bool {
     let unit = if form.bits() == 4 { 32 } else { 16 };
     let blocks = form.group >= form.cols || form.group.is_power_of_two() && form.group >= unit;
     let scaled = form.code == Code::E4M3 && form.input_group() == STAGE_COLS && form.offset == Offset::None;
-    // Two numbers have 16 bits of such a value: as a sum grows longer, what that costs it falls below
-    // what its additions do.
+    // Two numbers have 16 bits of such a value: as a sum grows longer, what that costs it falls
+    // below what its additions do.
     let exact = !is_split(form) || form.cols >= 128;
     form.cols.is_multiple_of(unit) && blocks && (form.input_groups() == 1 || scaled) && exact
 }
