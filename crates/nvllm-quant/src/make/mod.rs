@@ -3,8 +3,8 @@
 //! [`Format`] says what a tensor becomes and which value is whose nearest. [`quantize`] rounds a
 //! tensor to it, [`Quantized`] does so for a whole source while it is loaded, and a [`Recipe`] says
 //! which tensors of a model are meant. [`gptq()`] and [`awq()`] round with regard to the inputs
-//! that a layer has seen, which a [`Hessian`] sums up. [`Layout`] is how other engines' files hold the
-//! result.
+//! that a layer has seen, which a [`Hessian`] sums up. [`Layout`] is how other engines' files hold
+//! the result.
 //!
 //! Deliberately absent: formats with zero points, and codes of less than 4 bits.
 
