@@ -19,18 +19,18 @@ pub enum Codes {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Formula {
     /// `s c`.
-    Times,
+    Symmetric,
     /// `s (c - o)`.
-    Less,
+    ZeroPoint,
     /// `s (c - 8)`.
-    Middle,
+    Midpoint,
     /// `s c + o`, rounded once: as if each operation were, where `s c` is exact.
-    Plus,
+    Affine,
 }
 
-/// The form of a coded matrix; `generic/coded.rs` has the layout. Of 8-bit codes, `Plus` has f32
-/// scales; FP8 has the formula `Times` and f32 scales, a table the formula `Times`; `Middle` is for
-/// codes of 4 bits.
+/// The form of a coded matrix; `generic/coded.rs` has the layout. Of 8-bit codes, `Affine` has f32
+/// scales; FP8 has the formula `Symmetric` and f32 scales, a table the formula `Symmetric`;
+/// `Midpoint` is for codes of 4 bits.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CodedForm {
     pub codes: Codes,
@@ -59,7 +59,7 @@ impl CodedForm {
 
     /// Whether each group has an offset.
     pub const fn has_offsets(&self) -> bool {
-        matches!(self.formula, Formula::Less | Formula::Plus)
+        matches!(self.formula, Formula::ZeroPoint | Formula::Affine)
     }
 
     /// Bytes of a row's codes.
@@ -76,7 +76,7 @@ impl CodedForm {
     pub(crate) const fn table(&self) -> *const f32 {
         match self.codes {
             Codes::Table(values) => values.as_ptr(),
-            Codes::U4 if matches!(self.formula, Formula::Middle) => AROUND_ZERO.as_ptr(),
+            Codes::U4 if matches!(self.formula, Formula::Midpoint) => AROUND_ZERO.as_ptr(),
             _ => NUMBERS.as_ptr(),
         }
     }

@@ -56,17 +56,17 @@ fn coded(cpu: &mut Cpu) -> Result<(), Box<dyn std::error::Error>> {
     static TABLE: [f32; 16] = [0.5; 16];
     let form = |codes, formula, scale, group| CodedForm { codes, formula, scale, group, k: 0 };
     let forms = [
-        ("q4_0", form(Codes::U4, Formula::Middle, Elem::F16, 32), false),
-        ("q4_1", form(Codes::U4, Formula::Plus, Elem::F16, 32), false),
-        ("q4_k", form(Codes::U4, Formula::Plus, Elem::F32, 32), false),
-        ("int4, groups of 128", form(Codes::U4, Formula::Middle, Elem::F16, 128), false),
-        ("gptq, groups of 128", form(Codes::U4, Formula::Less, Elem::F16, 128), false),
-        ("nf4", form(Codes::Table(&TABLE), Formula::Times, Elem::F32, 64), false),
-        ("q8_0", form(Codes::I8, Formula::Times, Elem::F16, 32), false),
-        ("q6_k", form(Codes::I8, Formula::Times, Elem::F32, 16), false),
-        ("int8, weights only", form(Codes::I8, Formula::Times, Elem::F32, usize::MAX), false),
-        ("fp8, weights only", form(Codes::E4m3, Formula::Times, Elem::F32, usize::MAX), false),
-        ("int8, inputs too", form(Codes::I8, Formula::Times, Elem::F32, usize::MAX), true),
+        ("q4_0", form(Codes::U4, Formula::Midpoint, Elem::F16, 32), false),
+        ("q4_1", form(Codes::U4, Formula::Affine, Elem::F16, 32), false),
+        ("q4_k", form(Codes::U4, Formula::Affine, Elem::F32, 32), false),
+        ("int4, groups of 128", form(Codes::U4, Formula::Midpoint, Elem::F16, 128), false),
+        ("gptq, groups of 128", form(Codes::U4, Formula::ZeroPoint, Elem::F16, 128), false),
+        ("nf4", form(Codes::Table(&TABLE), Formula::Symmetric, Elem::F32, 64), false),
+        ("q8_0", form(Codes::I8, Formula::Symmetric, Elem::F16, 32), false),
+        ("q6_k", form(Codes::I8, Formula::Symmetric, Elem::F32, 16), false),
+        ("int8, weights only", form(Codes::I8, Formula::Symmetric, Elem::F32, usize::MAX), false),
+        ("fp8, weights only", form(Codes::E4m3, Formula::Symmetric, Elem::F32, usize::MAX), false),
+        ("int8, inputs too", form(Codes::I8, Formula::Symmetric, Elem::F32, usize::MAX), true),
     ];
     let only = std::env::args().nth(4);
     for (name, form, int8) in

@@ -33,13 +33,13 @@ impl Coded {
             form.group,
             form.block()
         );
-        let plain = form.formula == Formula::Times && form.scale == Elem::F32;
-        let wide = form.formula != Formula::Plus || form.scale == Elem::F32;
-        let wide = wide && form.formula != Formula::Middle;
+        let plain = form.formula == Formula::Symmetric && form.scale == Elem::F32;
+        let wide = form.formula != Formula::Affine || form.scale == Elem::F32;
+        let wide = wide && form.formula != Formula::Midpoint;
         let known = match form.codes {
             Codes::E4m3 => plain,
             Codes::I8 => wide,
-            Codes::Table(_) => form.formula == Formula::Times,
+            Codes::Table(_) => form.formula == Formula::Symmetric,
             Codes::U4 => true,
         };
         ensure!(known && form.scale != Elem::Bf16, op, "no kernel takes {form:?}");
@@ -57,7 +57,7 @@ impl Coded {
     /// The codes are not signed bytes with one f32 scale a row, or rows are too long.
     pub fn with_int8_inputs(mut self) -> Result<Self> {
         let CodedForm { codes, formula, scale, group, k } = self.form;
-        let fits = codes == Codes::I8 && formula == Formula::Times && scale == Elem::F32 && group >= k;
+        let fits = codes == Codes::I8 && formula == Formula::Symmetric && scale == Elem::F32 && group >= k;
         ensure!(fits && k <= MAX_INT8_K, "coded matrix", "no integer kernel takes {:?}", self.form);
         let sum = |row: &[u8]| row.iter().map(|&code| i32::from(code as i8)).sum();
         self.sums = self.codes.chunks(self.form.row_bytes()).map(sum).collect();

@@ -13,7 +13,7 @@
 //! the batch, on how a prompt was cut, on where its keys lie, or on the number of threads. In f32
 //! they do not depend on the instruction set either.
 //!
-//! **Absent on purpose.** No BLAS (its order changes with the shape). No copy of the weights. No
+//! **Absent on purpose.** No BLAS (its order changes with the shape). No copy of dense weights. No
 //! work stealing: sections are a few microseconds long. No configuration from the environment.
 
 mod attention;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use nvllm_core::weight::{Arranged, DenseSource, Dequantized, Safetensors};
+use nvllm_core::weight::{Arranged, DenseSource, Dequantized, Safetensors, formats};
 use nvllm_core::{
     Activations, Backend, CoreError, DType, HfConfig, Limits, ModelSpec, SamplingParams, TokenId,
     WeightFormat, WeightSource,
@@ -257,16 +257,9 @@ impl Model {
 
     /// The formats of the checkpoint's tensors that the model uses, those of most bytes first.
     pub fn weight_formats(&self) -> Result<Vec<WeightFormat>> {
-        let mut sizes: Vec<(usize, WeightFormat)> = Vec::new();
-        for part in self.spec.weights.iter().flat_map(|w| &w.parts) {
-            let tensor = self.source.info(&part.source)?;
-            match sizes.iter_mut().find(|(_, format)| *format == tensor.format) {
-                Some((size, _)) => *size += tensor.bytes(),
-                None => sizes.push((tensor.bytes(), tensor.format)),
-            }
-        }
-        sizes.sort_by_key(|(size, _)| std::cmp::Reverse(*size));
-        Ok(sizes.into_iter().map(|(_, format)| format).collect())
+        let parts = self.spec.weights.iter().flat_map(|w| &w.parts);
+        let parts = parts.map(|part| Ok(self.source.info(&part.source)?)).collect::<Result<Vec<_>>>()?;
+        Ok(formats(&parts))
     }
 
     /// Bytes of the checkpoint's tensors that the model uses, tied weights once.

@@ -1,37 +1,20 @@
 //! What rounding with regard to inputs promises: outputs nearer than round to nearest's.
 
+mod support;
+
 use bytes::Bytes;
 use nvllm_core::sampling::philox4x32;
 use nvllm_core::weight::Dequantized;
-use nvllm_core::{CanonicalTensor, DType, Result, TensorInfo, WeightSource};
+use nvllm_core::{CanonicalTensor, DType, WeightSource as _};
 use nvllm_quant::make::{
     Format, GptqFactor, GptqOptions, Hessian, awq, awq_divided, awq_factors, gptq, quantize,
 };
+use support::One;
 
 const FORMAT: Format = Format::Int4 { group_size: 32 };
 const ROWS: usize = 24;
 /// More than a block of columns, and no multiple of one.
 const COLS: usize = 192;
-
-struct One(CanonicalTensor);
-
-impl WeightSource for One {
-    fn describe(&self) -> String {
-        "one".into()
-    }
-
-    fn names(&self) -> Vec<String> {
-        vec!["w".into()]
-    }
-
-    fn info(&self, _: &str) -> Result<TensorInfo> {
-        Ok(self.0.info())
-    }
-
-    fn tensor(&self, _: &str) -> Result<CanonicalTensor> {
-        Ok(self.0.clone())
-    }
-}
 
 /// The values of a tensor, dense or coded.
 fn values(tensor: CanonicalTensor) -> Vec<f32> {

@@ -1,5 +1,7 @@
 //! What round to nearest promises of every format.
 
+mod support;
+
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -7,9 +9,10 @@ use half::{bf16, f16};
 use nvllm_core::sampling::philox4x32;
 use nvllm_core::weight::table::e4m3_to_f32;
 use nvllm_core::weight::{Dequantized, ScaleType, Table};
-use nvllm_core::{CanonicalTensor, CoreError, DType, Result, TensorInfo, WeightSource};
+use nvllm_core::{CanonicalTensor, CoreError, DType, WeightSource as _};
 use nvllm_quant::make::{Format, Quantized, quantize};
 use proptest::prelude::*;
+use support::One;
 
 const FORMATS: [Format; 7] = [
     Format::Int8,
@@ -20,27 +23,6 @@ const FORMATS: [Format; 7] = [
     Format::Fp8,
     Format::Nf4,
 ];
-
-/// A source of one tensor.
-struct One(CanonicalTensor);
-
-impl WeightSource for One {
-    fn describe(&self) -> String {
-        "one".into()
-    }
-
-    fn names(&self) -> Vec<String> {
-        vec!["w".into()]
-    }
-
-    fn info(&self, _: &str) -> Result<TensorInfo> {
-        Ok(self.0.info())
-    }
-
-    fn tensor(&self, _: &str) -> Result<CanonicalTensor> {
-        Ok(self.0.clone())
-    }
-}
 
 fn dense(dtype: DType, cols: usize, values: &[f32]) -> CanonicalTensor {
     let mut bytes = Vec::new();

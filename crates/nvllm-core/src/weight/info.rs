@@ -70,6 +70,19 @@ impl TensorInfo {
     }
 }
 
+/// The formats among `parts`, those of most bytes first.
+pub fn formats<'a>(parts: impl IntoIterator<Item = &'a TensorInfo>) -> Vec<WeightFormat> {
+    let mut sizes: Vec<(usize, WeightFormat)> = Vec::new();
+    for part in parts {
+        match sizes.iter_mut().find(|(_, format)| *format == part.format) {
+            Some((size, _)) => *size += part.bytes(),
+            None => sizes.push((part.bytes(), part.format)),
+        }
+    }
+    sizes.sort_by_key(|(size, _)| std::cmp::Reverse(*size));
+    sizes.into_iter().map(|(_, format)| format).collect()
+}
+
 /// What is known of a declared weight: its parts in declaration order. Parts may differ in format.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct WeightInfo {

@@ -30,7 +30,7 @@ pub use dense::DenseSource;
 pub use dequantized::Dequantized;
 pub use format::{Code, Offset, ScaleType, Scales, SecondScales, WHOLE, WeightFormat};
 pub use in_parallel::in_parallel;
-pub use info::{TensorInfo, WeightInfo};
+pub use info::{TensorInfo, WeightInfo, formats};
 pub use mapped::map_file;
 pub use public::PUBLIC;
 pub use safetensors::Safetensors;

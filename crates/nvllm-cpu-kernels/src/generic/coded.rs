@@ -35,18 +35,18 @@ pub(crate) trait Rule: Copy {
 
 /// `s c`.
 #[derive(Clone, Copy)]
-pub(crate) struct Times;
+pub(crate) struct Symmetric;
 /// `s (c - o)`.
 #[derive(Clone, Copy)]
-pub(crate) struct Less;
+pub(crate) struct ZeroPoint;
 /// `s (c - 8)`.
 #[derive(Clone, Copy)]
-pub(crate) struct Middle;
+pub(crate) struct Midpoint;
 /// `s c + o`.
 #[derive(Clone, Copy)]
-pub(crate) struct Plus;
+pub(crate) struct Affine;
 
-impl Rule for Times {
+impl Rule for Symmetric {
     const HAS_OFFSET: bool = false;
     #[inline(always)]
     unsafe fn value<S: Simd>(c: S::V, s: S::V, _: S::V) -> S::V {
@@ -54,7 +54,7 @@ impl Rule for Times {
     }
 }
 
-impl Rule for Less {
+impl Rule for ZeroPoint {
     const HAS_OFFSET: bool = true;
     #[inline(always)]
     unsafe fn value<S: Simd>(c: S::V, s: S::V, o: S::V) -> S::V {
@@ -62,7 +62,7 @@ impl Rule for Less {
     }
 }
 
-impl Rule for Middle {
+impl Rule for Midpoint {
     const HAS_OFFSET: bool = false;
     #[inline(always)]
     unsafe fn value<S: Simd>(c: S::V, s: S::V, _: S::V) -> S::V {
@@ -70,7 +70,7 @@ impl Rule for Middle {
     }
 }
 
-impl Rule for Plus {
+impl Rule for Affine {
     const HAS_OFFSET: bool = true;
     #[inline(always)]
     unsafe fn value<S: Simd>(c: S::V, s: S::V, o: S::V) -> S::V {
@@ -428,26 +428,26 @@ macro_rules! with_form {
         match ($form.scale, $form.codes, $form.formula) {
             (Elem::F16, Codes::U4 | Codes::Table(_), formula) => with_form!(@nibbles $form, formula, F16, $S, $P, ($E, $R, $C) => $body),
             (_, Codes::U4 | Codes::Table(_), formula) => with_form!(@nibbles $form, formula, F32, $S, $P, ($E, $R, $C) => $body),
-            (Elem::F16, Codes::I8, Formula::Times) => with_form!(@one F16, Times, Signed<Times>, ($E, $R, $C) => $body),
-            (Elem::F16, Codes::I8, Formula::Less) => with_form!(@one F16, Less, Signed<Less>, ($E, $R, $C) => $body),
-            (_, Codes::I8, Formula::Times) => with_form!(@one F32, Times, Signed<Times>, ($E, $R, $C) => $body),
-            (_, Codes::I8, Formula::Less) => with_form!(@one F32, Less, Signed<Less>, ($E, $R, $C) => $body),
+            (Elem::F16, Codes::I8, Formula::Symmetric) => with_form!(@one F16, Symmetric, Signed<Symmetric>, ($E, $R, $C) => $body),
+            (Elem::F16, Codes::I8, Formula::ZeroPoint) => with_form!(@one F16, ZeroPoint, Signed<ZeroPoint>, ($E, $R, $C) => $body),
+            (_, Codes::I8, Formula::Symmetric) => with_form!(@one F32, Symmetric, Signed<Symmetric>, ($E, $R, $C) => $body),
+            (_, Codes::I8, Formula::ZeroPoint) => with_form!(@one F32, ZeroPoint, Signed<ZeroPoint>, ($E, $R, $C) => $body),
             // No form has the middle of bytes, which are signed.
-            (_, Codes::I8, Formula::Middle) => with_form!(@one F32, Times, Signed<Times>, ($E, $R, $C) => $body),
-            (_, Codes::I8, Formula::Plus) => with_form!(@one F32, Plus, Signed<Plus>, ($E, $R, $C) => $body),
-            (_, Codes::E4m3, _) => with_form!(@one F32, Times, Fp8, ($E, $R, $C) => $body),
+            (_, Codes::I8, Formula::Midpoint) => with_form!(@one F32, Symmetric, Signed<Symmetric>, ($E, $R, $C) => $body),
+            (_, Codes::I8, Formula::Affine) => with_form!(@one F32, Affine, Signed<Affine>, ($E, $R, $C) => $body),
+            (_, Codes::E4m3, _) => with_form!(@one F32, Symmetric, Fp8, ($E, $R, $C) => $body),
         }
     };
     (@nibbles $form:expr, $formula:expr, $scale:ty, $S:ty, $P:ident, ($E:ident, $R:ident, $C:ident) => $body:expr) => {
         match $formula {
-            Formula::Times => with_form!(@one $scale, Times, Looked<Times>, ($E, $R, $C) => $body),
+            Formula::Symmetric => with_form!(@one $scale, Symmetric, Looked<Symmetric>, ($E, $R, $C) => $body),
             // Its table has them less 8 already.
-            Formula::Middle if <$S>::LOOKS_UP => with_form!(@one $scale, Times, Looked<Times>, ($E, $R, $C) => $body),
-            Formula::Middle => with_form!(@one $scale, Middle, Counted<Middle>, ($E, $R, $C) => $body),
-            Formula::Less if <$S>::LOOKS_UP => with_form!(@one $scale, Less, Looked<Less>, ($E, $R, $C) => $body),
-            Formula::Plus if <$S>::LOOKS_UP => with_form!(@one $scale, Plus, Looked<Plus>, ($E, $R, $C) => $body),
-            Formula::Less => with_form!(@one $scale, Less, Counted<Less>, ($E, $R, $C) => $body),
-            Formula::Plus => with_form!(@one $scale, Plus, Counted<Plus>, ($E, $R, $C) => $body),
+            Formula::Midpoint if <$S>::LOOKS_UP => with_form!(@one $scale, Symmetric, Looked<Symmetric>, ($E, $R, $C) => $body),
+            Formula::Midpoint => with_form!(@one $scale, Midpoint, Counted<Midpoint>, ($E, $R, $C) => $body),
+            Formula::ZeroPoint if <$S>::LOOKS_UP => with_form!(@one $scale, ZeroPoint, Looked<ZeroPoint>, ($E, $R, $C) => $body),
+            Formula::Affine if <$S>::LOOKS_UP => with_form!(@one $scale, Affine, Looked<Affine>, ($E, $R, $C) => $body),
+            Formula::ZeroPoint => with_form!(@one $scale, ZeroPoint, Counted<ZeroPoint>, ($E, $R, $C) => $body),
+            Formula::Affine => with_form!(@one $scale, Affine, Counted<Affine>, ($E, $R, $C) => $body),
         }
     };
     (@one $scale:ty, $rule:ty, $code:ty, ($E:ident, $R:ident, $C:ident) => $body:expr) => {{

@@ -35,18 +35,18 @@ pub(super) fn form(info: &TensorInfo) -> Result<CodedForm, Reason> {
         Code::Dense(_) => return no("its elements are no codes"),
     };
     let formula = match info.format.offset {
-        Offset::Midpoint if codes == Codes::U4 => Formula::Middle,
-        Offset::None | Offset::Midpoint => Formula::Times,
-        Offset::Int => Formula::Less,
-        Offset::Float => Formula::Plus,
+        Offset::Midpoint if codes == Codes::U4 => Formula::Midpoint,
+        Offset::None | Offset::Midpoint => Formula::Symmetric,
+        Offset::Int => Formula::ZeroPoint,
+        Offset::Float => Formula::Affine,
     };
-    if formula == Formula::Plus && kind == ScaleType::F32 {
+    if formula == Formula::Affine && kind == ScaleType::F32 {
         // The kernels round once, which is right where the product of scale and code is exact.
         return no("f32 scales are run without offsets, and with zero points");
     }
     let k = info.shape.last().copied().unwrap_or(1);
     let stored = kind == ScaleType::F16 && second.is_none() && block[0] == 1;
-    let takes_f16 = codes != Codes::E4m3 && (codes, formula) != (Codes::I8, Formula::Plus);
+    let takes_f16 = codes != Codes::E4m3 && (codes, formula) != (Codes::I8, Formula::Affine);
     let scale = if stored && takes_f16 { Elem::F16 } else { Elem::F32 };
     let form = CodedForm { codes, formula, scale, group: block[1], k };
     if info.shape.len() < 2 || k == 0 {
@@ -62,7 +62,7 @@ pub(super) fn form(info: &TensorInfo) -> Result<CodedForm, Reason> {
 pub(super) fn is_int8(info: &TensorInfo, form: &CodedForm) -> bool {
     info.format.act == Some(ActQuant::DynTokenI8)
         && form.codes == Codes::I8
-        && form.formula == Formula::Times
+        && form.formula == Formula::Symmetric
         && form.scale == Elem::F32
         && form.group >= form.k
         && form.k <= MAX_INT8_K
@@ -155,8 +155,8 @@ fn scales(pool: &Pool, tensor: &CanonicalTensor, form: &CodedForm) -> Result<Byt
 
 fn offsets(pool: &Pool, tensor: &CanonicalTensor, form: &CodedForm) -> Result<Bytes> {
     match form.formula {
-        Formula::Times | Formula::Middle => Ok(Bytes::new()),
-        Formula::Plus if form.scale == Elem::F16 => Ok(tensor.offsets.clone()),
+        Formula::Symmetric | Formula::Midpoint => Ok(Bytes::new()),
+        Formula::Affine if form.scale == Elem::F16 => Ok(tensor.offsets.clone()),
         _ => numbers(pool, tensor, form, |row, out| tensor.block_offsets(row, out)),
     }
 }

@@ -15,7 +15,7 @@ static TABLE: [f32; 16] =
 fn forms(k: usize) -> Vec<CodedForm> {
     let mut forms = Vec::new();
     for (codes, block) in [(Codes::U4, 32), (Codes::Table(&TABLE), 32), (Codes::I8, 16), (Codes::E4m3, 16)] {
-        for formula in [Formula::Times, Formula::Less, Formula::Middle, Formula::Plus] {
+        for formula in [Formula::Symmetric, Formula::ZeroPoint, Formula::Midpoint, Formula::Affine] {
             for scale in [Elem::F32, Elem::F16] {
                 for group in [block, 4 * block, usize::MAX] {
                     forms.push(CodedForm { codes, formula, scale, group, k });
@@ -24,10 +24,10 @@ fn forms(k: usize) -> Vec<CodedForm> {
         }
     }
     let known = |form: &CodedForm| match (form.codes, form.formula, form.scale) {
-        (Codes::E4m3, formula, scale) => formula == Formula::Times && scale == Elem::F32,
-        (Codes::I8, Formula::Middle, _) => false,
-        (Codes::I8, Formula::Plus, scale) => scale == Elem::F32,
-        (Codes::Table(_), formula, _) => formula == Formula::Times,
+        (Codes::E4m3, formula, scale) => formula == Formula::Symmetric && scale == Elem::F32,
+        (Codes::I8, Formula::Midpoint, _) => false,
+        (Codes::I8, Formula::Affine, scale) => scale == Elem::F32,
+        (Codes::Table(_), formula, _) => formula == Formula::Symmetric,
         _ => true,
     };
     forms.retain(known);
@@ -86,10 +86,10 @@ fn draw(form: CodedForm, n: usize, seed: u64) -> Drawn {
             numbers[row * k + col] = c;
             let at = row * groups + col / form.group;
             values[row * k + col] = match form.formula {
-                Formula::Times => scales[at] * c,
-                Formula::Less => scales[at] * (c - offsets[at]),
-                Formula::Middle => scales[at] * (c - 8.0),
-                Formula::Plus => scales[at].mul_add(c, offsets[at]),
+                Formula::Symmetric => scales[at] * c,
+                Formula::ZeroPoint => scales[at] * (c - offsets[at]),
+                Formula::Midpoint => scales[at] * (c - 8.0),
+                Formula::Affine => scales[at].mul_add(c, offsets[at]),
             };
         }
     }
@@ -191,7 +191,8 @@ fn integers_are_multiplied_exactly() {
     for kernels in all_kernels() {
         let mut cpu = cpu(kernels, 2);
         for (seed, (n, k)) in [(1, 5), (2, 64), (6, 77), (41, 1000), (5, 4160)].into_iter().enumerate() {
-            let form = CodedForm { codes: Codes::I8, formula: Formula::Times, scale: Elem::F32, group: k, k };
+            let form =
+                CodedForm { codes: Codes::I8, formula: Formula::Symmetric, scale: Elem::F32, group: k, k };
             let drawn = draw(form, n, 90 + seed as u64);
             let coded = drawn.coded.with_int8_inputs().unwrap();
             let mut x = Random::new(8).values(13 * k);

@@ -1,7 +1,7 @@
 // linear over a coded weight: y[M, N] = x[M, K] W[N, K]^T (+ bias[N]) (+ residual[M, N]), or gated
 // y[M, N/2] = silu(x Wg^T) * (x Wu^T) where Wg = W[:N/2] and Wu = W[N/2:]. Codes go through
-// registers as bf16, in which they are exact (NF4: two numbers); a block's scale multiplies the
-// fp32 sum of its columns.
+// registers as bf16, in which they are exact (NF4, FP4: two numbers); a block's scale multiplies
+// the fp32 sum of its columns.
 //
 // Layout: x [M, K] bf16; W as coded.cuh has it, K a multiple of 32 (8-bit codes: 16), blocks of
 //   2^shift columns from 32 (8-bit: 16), or of all (shift 31). x_scale: f32 [M], or [M, K / 128]

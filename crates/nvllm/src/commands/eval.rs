@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
 use nvllm_core::TokenId;
+use nvllm_core::weight::formats;
 use nvllm_engine::eval::{Evaluation, Windows, evaluate};
 use nvllm_engine::text::{EncodeOptions, SpecialText};
 use nvllm_engine::{Engine, EngineInfo, LoadOptions, Model};
@@ -92,7 +93,7 @@ pub(super) fn run(args: &Eval) -> Result<()> {
         outln!("{}", described(args, &model, info, &found, rate))?;
         return Ok(());
     }
-    outln!("model       {}, {} in memory in {}", model.name, bytes(loaded), formats(info).join(", "))?;
+    outln!("model       {}, {} in memory in {}", model.name, bytes(loaded), loaded_formats(info))?;
     outln!("tokens      {}, windows of {} at a stride of {}", found.tokens, windows.len, windows.stride)?;
     outln!("perplexity  {:.4}", found.perplexity())?;
     if let Some(against) = found.against {
@@ -124,17 +125,9 @@ fn start(args: &Eval, name: Option<&str>, quantized: bool) -> Result<(Engine, Ar
 }
 
 /// The formats of the weights as they are loaded, those of most bytes first.
-fn formats(info: &EngineInfo) -> Vec<String> {
-    let mut sizes: Vec<(usize, String)> = Vec::new();
-    for part in info.weights.iter().flat_map(|weight| &weight.parts) {
-        let format = part.format.to_string();
-        match sizes.iter_mut().find(|(_, known)| *known == format) {
-            Some((size, _)) => *size += part.bytes(),
-            None => sizes.push((part.bytes(), format)),
-        }
-    }
-    sizes.sort_by_key(|(size, _)| std::cmp::Reverse(*size));
-    sizes.into_iter().map(|(_, format)| format).collect()
+fn loaded_formats(info: &EngineInfo) -> String {
+    let formats = formats(info.weights.iter().flat_map(|weight| &weight.parts));
+    formats.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// One line, as `bench/records/quality` keeps it.
@@ -145,7 +138,7 @@ fn described(args: &Eval, model: &Model, info: &EngineInfo, found: &Evaluation, 
     let mut report = json!({
         "commit": concat!("version ", env!("CARGO_PKG_VERSION")),
         "model": name(&model.name),
-        "weights": formats(info).join(", "),
+        "weights": loaded_formats(info),
         "flags": args.model.load.quantize.flags(),
         "backend": info.backend.name,
         "device": info.backend.device,
