@@ -339,13 +339,12 @@ pub(crate) fn prefill_counts(lens: &[usize], step_tokens: usize) -> Vec<Counts> 
 }
 
 /// The dtype that `model`'s first tensor is stored in (of a coded one that of its activations), and
-/// its format's name.
+/// the names of all its formats, those of most bytes first.
 pub(crate) fn weight_dtype(model: &Model) -> Result<(DType, String)> {
     let first = model.spec.weights.first().map(|decl| WeightInfo::of(decl, &*model.source)).transpose()?;
-    let Some(format) = first.and_then(|weight| Some(weight.parts.first()?.format)) else {
-        return Ok((model.dtype, "none".into()));
-    };
-    Ok((format.plain().unwrap_or(model.dtype), format.to_string()))
+    let format = first.and_then(|weight| Some(weight.parts.first()?.format));
+    let names: Vec<_> = model.weight_formats()?.iter().map(ToString::to_string).collect();
+    Ok((format.and_then(|format| format.plain()).unwrap_or(model.dtype), names.join(", ")))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 //! Deliberately absent: anything that a record does not hold, and any figure that is typed.
 
 mod chart;
+mod formats;
 mod logits;
 mod quality;
 mod roofline;
@@ -30,6 +31,7 @@ pub const EVERYTHING: &str = "everything";
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     files: Vec<(String, Vec<Section>)>,
+    formats: Vec<formats::File>,
     logits: Vec<Vec<logits::Row>>,
     quality: Vec<quality::Row>,
     servers: Vec<server::File>,
@@ -47,34 +49,27 @@ pub struct Chart {
 }
 
 impl Report {
-    /// Of all `*.jsonl` in `dir` and in its folders `logits`, `quality` and `server`, each in
-    /// the order of their names.
+    /// Of all `*.jsonl` in `dir` and in its folders `formats`, `logits`, `quality` and `server`,
+    /// each in the order of their names.
     ///
     /// Errors if a file cannot be read, or a line is no record or one that must be refused: without
     /// its correctness check, for one.
     pub fn read(dir: &Path) -> Result<Self> {
         let mut report = Self::default();
         for path in files(dir)? {
-            let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-            report.add(&stem, &record::read(&path)?)?;
+            report.add(&stem(&path), &record::read(&path)?)?;
         }
-        let of_servers = dir.join(server::NAME);
-        if of_servers.is_dir() {
-            for path in files(&of_servers)? {
-                let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-                report.servers.push(server::File::new(&stem, record::read(&path)?));
-            }
+        for path in files_of(dir, formats::NAME)? {
+            report.formats.push(formats::File::new(&stem(&path), record::read(&path)?));
         }
-        let of_quality = dir.join(quality::NAME);
-        if of_quality.is_dir() {
-            for path in files(&of_quality)? {
-                report.quality.extend(quality::read(&path)?);
-            }
+        for path in files_of(dir, server::NAME)? {
+            report.servers.push(server::File::new(&stem(&path), record::read(&path)?));
         }
-        let of_logits = dir.join(logits::NAME);
-        if of_logits.is_dir() {
-            report.logits =
-                files(&of_logits)?.iter().map(|path| logits::read(path)).collect::<Result<_>>()?;
+        for path in files_of(dir, quality::NAME)? {
+            report.quality.extend(quality::read(&path)?);
+        }
+        for path in files_of(dir, logits::NAME)? {
+            report.logits.push(logits::read(&path)?);
         }
         Ok(report)
     }
@@ -88,11 +83,11 @@ impl Report {
         Ok(())
     }
 
-    /// Names of the blocks that there are: a summary of each file of records, everything, the
-    /// distances of logits, what quantised weights cost, and servers.
+    /// Names of the blocks that there are: a summary of each file of records, everything, the speed
+    /// of formats, the distances of logits, what quantised weights cost, and servers.
     pub fn blocks(&self) -> Vec<&str> {
         let stems = self.files.iter().map(|(stem, _)| stem.as_str());
-        stems.chain([EVERYTHING, logits::NAME, quality::NAME, server::NAME]).collect()
+        stems.chain([EVERYTHING, formats::NAME, logits::NAME, quality::NAME, server::NAME]).collect()
     }
 
     /// The Markdown of block `name`, for a text from which the charts are found at `charts`
@@ -102,6 +97,7 @@ impl Report {
     pub fn block(&self, name: &str, charts: &str) -> Result<String> {
         match name {
             EVERYTHING => Ok(text::everything(self.sections(), charts)),
+            formats::NAME => Ok(formats::block(&self.formats)),
             logits::NAME => Ok(logits::block(&self.logits)),
             quality::NAME => Ok(quality::block(&self.quality)),
             server::NAME => Ok(server::block(&self.servers)),
@@ -123,6 +119,17 @@ impl Report {
     fn sections(&self) -> impl Iterator<Item = &Section> {
         self.files.iter().flat_map(|(_, sections)| sections)
     }
+}
+
+/// The name of a file of records without its extension.
+fn stem(path: &Path) -> String {
+    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// The files of records in the folder `name` of `dir`, if there is one.
+fn files_of(dir: &Path, name: &str) -> Result<Vec<PathBuf>> {
+    let dir = dir.join(name);
+    if dir.is_dir() { files(&dir) } else { Ok(Vec::new()) }
 }
 
 /// The files of records in `dir`.

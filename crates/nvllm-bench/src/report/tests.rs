@@ -143,7 +143,7 @@ fn files_are_read_in_the_order_of_their_names() {
     }
     std::fs::write(dir.path().join("notes.md"), "not a record\n").unwrap();
     let report = Report::read(dir.path()).unwrap();
-    assert_eq!(report.blocks(), ["cpu", "cuda", EVERYTHING, "logits", "quality", "server"]);
+    assert_eq!(report.blocks(), ["cpu", "cuda", EVERYTHING, "formats", "logits", "quality", "server"]);
     assert_eq!(report.charts().len(), 4);
     assert!(Report::read(&dir.path().join("none")).is_err());
 }
