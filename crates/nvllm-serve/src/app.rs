@@ -96,6 +96,8 @@ pub(crate) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(routes::info::get_model_info))
         .routes(routes!(routes::info::reset_prefix_cache))
         .routes(routes!(routes::info::flush_cache))
+        .routes(routes!(routes::page::index))
+        .routes(routes!(routes::page::file))
         .routes(routes!(openapi::document))
         .routes(routes!(openapi::docs))
 }

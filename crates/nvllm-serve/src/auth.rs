@@ -10,14 +10,16 @@ use axum::response::{IntoResponse as _, Response};
 use crate::context;
 use crate::error::ApiError;
 use crate::keys::{Access, ApiKeys};
+use crate::routes::page;
 
-/// Paths for which no key is asked: what load balancers and monitoring look at.
+/// Paths for which no key is asked: what load balancers and monitoring look at. The page asks for
+/// one itself.
 const OPEN: [&str; 5] = ["/health", "/health/ready", "/ping", "/version", "/metrics"];
 
 /// Lets through what has a key, or needs none. Nothing of a body is read before.
 pub(crate) async fn check(State(keys): State<Arc<ApiKeys>>, request: Request, next: Next) -> Response {
     let path = request.uri().path();
-    if !keys.are_needed() || OPEN.contains(&path) {
+    if !keys.are_needed() || OPEN.contains(&path) || page::has(path) {
         return next.run(request).await;
     }
     match given_key(request.headers()).map_or(Access::Denied, |key| keys.check(key)) {

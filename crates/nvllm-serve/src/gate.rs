@@ -10,7 +10,7 @@ use nvllm_engine::EngineError;
 use tower::ServiceExt as _;
 
 use crate::error::ApiError;
-use crate::routes::health;
+use crate::routes::{health, page};
 
 /// The routes, once there are any.
 #[derive(Debug, Default)]
@@ -27,7 +27,7 @@ impl Gate {
     /// Answers a request. Nothing of its body is read here: that is its route's to do, once it is
     /// known that there is somebody to read it for.
     pub(crate) async fn answer(&self, request: Request) -> Response {
-        let Some(router) = self.router.get() else { return before(request.uri().path()).await };
+        let Some(router) = self.router.get() else { return before(request).await };
         match router.clone().oneshot(request).await {
             Ok(response) => response,
             Err(never) => match never {},
@@ -36,11 +36,13 @@ impl Gate {
 }
 
 /// The answer while nothing is known of the model: the server lives and is not ready.
-async fn before(path: &str) -> Response {
+async fn before(request: Request) -> Response {
+    let path = request.uri().path();
     match path {
         "/health" | "/ping" => StatusCode::OK.into_response(),
         "/health/ready" => health::loading(0.0),
         "/version" => health::version().await.into_response(),
-        _ => ApiError::from(EngineError::Loading).into_response(),
+        _ => page::file_at(path, request.headers())
+            .unwrap_or_else(|| ApiError::from(EngineError::Loading).into_response()),
     }
 }

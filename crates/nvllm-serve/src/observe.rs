@@ -15,13 +15,14 @@ use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::{Frame, SizeHint};
 
 use crate::context::{CONTEXT, RequestContext};
+use crate::routes::page;
 use crate::server::{Busy, ServerOptions};
 use crate::traces::Span;
 
 /// The header that names a request.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Paths that are asked for again and again and say nothing of the work.
+/// Paths that are asked for again and again and say nothing of the work, as the page does.
 const PROBES: [&str; 5] = ["/health", "/health/ready", "/ping", "/metrics", "/load"];
 
 /// Status of a request whose client went before it was answered, as nginx calls it.
@@ -75,7 +76,7 @@ struct Record {
 impl Drop for Record {
     fn drop(&mut self) {
         let elapsed = self.context.begun.elapsed();
-        let is_probe = PROBES.contains(&self.path.as_str());
+        let is_probe = PROBES.contains(&self.path.as_str()) || page::has(&self.path);
         if self.options.log_requests {
             self.log(elapsed, is_probe);
         }

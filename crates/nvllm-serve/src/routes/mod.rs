@@ -8,6 +8,7 @@ pub(crate) mod info;
 pub(crate) mod messages;
 pub(crate) mod metrics;
 pub(crate) mod models;
+pub(crate) mod page;
 pub(crate) mod responses;
 pub(crate) mod tokenize;
 

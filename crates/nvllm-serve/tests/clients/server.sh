@@ -4,9 +4,12 @@ server=
 trap 'test -z "$server" || { kill "$server"; wait "$server"; } 2>/dev/null || true; rm -rf "$dir"' EXIT
 trap 'exit 1' INT TERM
 
-# Starts the binary $1 and waits until it serves: $url is its address, $server its process.
+# Starts the binary $1 with the flags that follow, and waits until it serves: $url is its address,
+# $server its process.
 start_server() {
-    "$1" serve --port 0 --backend cpu --threads 1 >"$dir/server.log" 2>&1 &
+    # Before the server's process, which may begin late, opens it.
+    : >"$dir/server.log"
+    "$1" serve --port 0 --backend cpu --threads 1 "${@:2}" >"$dir/server.log" 2>&1 &
     server=$!
     for _ in $(seq 600); do
         url=$(sed -n 's/^serving .* on \(http.*\)$/\1/p' "$dir/server.log")

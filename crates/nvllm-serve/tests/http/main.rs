@@ -10,6 +10,7 @@ mod info;
 mod messages;
 mod metrics;
 mod openapi;
+mod page;
 mod responses;
 mod support;
 mod tokenize;

@@ -51,7 +51,8 @@ fn without_a_key_there_is_no_answer_but_of_probes() {
         assert_eq!((answer.status, &answer.json()["type"]), (401, &json!("error")));
         assert_eq!(answer.json()["error"]["type"], "authentication_error");
     }
-    for path in ["/health", "/health/ready", "/ping", "/version"] {
+    // The page comes without a key: it asks for one.
+    for path in ["/health", "/health/ready", "/ping", "/version", "/", "/page/app.js"] {
         assert_eq!(server.get(path).status, 200, "{path}");
     }
     for path in ["/v1/models", "/tokenizer_info", "/nowhere"] {

@@ -14,6 +14,8 @@ fn before_there_is_a_model_requests_are_told_to_wait() {
     assert_eq!(server.get("/health").status, 200);
     let ready = server.get("/health/ready");
     assert_eq!((ready.status, ready.json()), (503, json!({ "status": "loading", "progress": 0.0 })));
+    // The page shows that, and asks again by itself.
+    assert_eq!((server.get("/").status, server.get("/page/app.js").status), (200, 200));
     let answer = server.chat(&json!({})).answer();
     assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
     assert_eq!(answer.json()["error"]["type"], "overloaded_error");

@@ -5,5 +5,6 @@
 
 mod bench;
 mod load;
+mod page;
 mod serving;
 mod support;
