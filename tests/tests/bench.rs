@@ -40,6 +40,7 @@ fn settings() -> Settings {
         quick: true,
         activations: Activations::Bf16,
         numerics: Numerics::Invariant,
+        exact_head: false,
         step_tokens: None,
         threads: nvllm_cpu::default_threads(),
         scale: Some(0.02),

@@ -42,6 +42,8 @@ pub struct Settings {
     pub activations: Activations,
     /// Summation-order promise.
     pub numerics: Numerics,
+    /// Whether tokens are found through a copy of the head in 8 bits.
+    pub exact_head: bool,
     /// New tokens in one step; as many as suit the backend if not given.
     pub step_tokens: Option<usize>,
     /// Threads that compute.
@@ -330,6 +332,7 @@ impl Bench {
             activations,
             numerics: self.settings.numerics,
             max_in_flight: 2,
+            exact_head: self.settings.exact_head,
         };
         limits.kv_bytes = stepper::kv_bytes(model, &limits, seqs, context)?;
         Ok(limits)

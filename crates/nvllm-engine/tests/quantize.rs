@@ -274,6 +274,7 @@ fn states(
         activations,
         numerics: Numerics::Invariant,
         max_in_flight: 1,
+        exact_head: false,
     };
     let mut spec = spec.clone();
     // Nothing else of the checkpoint is looked for.

@@ -25,6 +25,7 @@ fn limits() -> Limits {
         activations: Activations::Bf16,
         numerics: Numerics::Invariant,
         max_in_flight: 1,
+        exact_head: false,
     }
 }
 

@@ -154,8 +154,7 @@ impl Quantized {
         let mut names: BTreeSet<_> = files.names().into_iter().collect();
         schemes.check_targets(names.iter().filter_map(|name| Some(name.rsplit_once('.')?.0)))?;
         let marks: Vec<_> = schemes.layouts().flat_map(|layout| layout.marks()).collect();
-        let marked =
-            |name: &String| marks.iter().find_map(|mark| Some(name.strip_suffix(*mark)?.to_owned()));
+        let marked = |name: &String| marks.iter().find_map(|mark| Some(name.strip_suffix(*mark)?.to_owned()));
         let modules: BTreeSet<_> = names.iter().filter_map(marked).collect();
         let mut coded = BTreeMap::new();
         for name in &modules {

@@ -27,9 +27,11 @@ fn with_int4(files: Files, name: &str) -> Files {
 }
 
 fn with_int8(files: Files, name: &str) -> Files {
-    files
-        .with(&format!("{name}.weight"), "I8", &[2, 8], [1; 16])
-        .bf16s(&format!("{name}.weight_scale"), &[2, 1], &[1.0; 2])
+    files.with(&format!("{name}.weight"), "I8", &[2, 8], [1; 16]).bf16s(
+        &format!("{name}.weight_scale"),
+        &[2, 1],
+        &[1.0; 2],
+    )
 }
 
 /// `x.q` and `y.q` in 4 bits, `x.o` in 8.
@@ -88,7 +90,11 @@ fn targets_that_overlap_or_match_nothing_are_named() {
         ),
         (&["re:x.*", "y.q"], &["re:.*o"], "`x.o.weight`: is of two groups: `re:x.*` in"),
         (&["x.q", "y.q"], &["x.o", "y.q"], "`y.q.weight`: is of two groups: `y.q` in"),
-        (&["Linear"], &["x.o", "z.o"], "config_groups.b.targets` has `z.o`, which no module of the checkpoint"),
+        (
+            &["Linear"],
+            &["x.o", "z.o"],
+            "config_groups.b.targets` has `z.o`, which no module of the checkpoint",
+        ),
         (&["Linear", "re:x$"], &["x.o"], "config_groups.a.targets` has `re:x$`, which no module"),
         (&["Linear"], &["x.o", "LinearBase"], "config_groups.b.targets` has `LinearBase`, which no module"),
         (&["x.q"], &["x.o"], "`y.q.weight`: is coded, and no target of `config_groups` is its name"),
@@ -109,9 +115,18 @@ fn parts_are_those_of_the_module_s_group() {
             files().with("z.weight_zero_point", "I8", &[2, 1], [0; 2]),
             "`z.weight_zero_point`: belongs to `z.weight_packed`, which is missing",
         ),
-        (files().with("z.weight", "I8", &[2, 2], [0; 4]), "`z.weight`: has dtype I8 and no `z.weight_packed`"),
-        (files().with("z.qweight", "I32", &[1, 1], [0; 4]), "`z.qweight`: is no part of a weight as compressed"),
-        (with_int8(files(), "dense"), "`dense.weight`: is coded, though config.json has it among the modules"),
+        (
+            files().with("z.weight", "I8", &[2, 2], [0; 4]),
+            "`z.weight`: has dtype I8 and no `z.weight_packed`",
+        ),
+        (
+            files().with("z.qweight", "I32", &[1, 1], [0; 4]),
+            "`z.qweight`: is no part of a weight as compressed",
+        ),
+        (
+            with_int8(files(), "dense"),
+            "`dense.weight`: is coded, though config.json has it among the modules",
+        ),
     ] {
         let message = refused(&config, &files);
         assert!(message.contains(words), "{message}\nwhere expected: {words}");
