@@ -8,10 +8,11 @@ use nvllm_core::weight::Safetensors;
 use nvllm_core::{HfConfig, WeightSource as _};
 use nvllm_quant::read;
 
-const CHECKPOINTS: [&[u8]; 4] = [
+const CHECKPOINTS: [&[u8]; 5] = [
     include_bytes!("../../tests/golden/quant/gptq_4bit_act_order/model.safetensors"),
     include_bytes!("../../tests/golden/quant/bnb_nf4_double/model.safetensors"),
     include_bytes!("../../tests/golden/quant/ct_w4a16_asym/model.safetensors"),
+    include_bytes!("../../tests/golden/quant/ct_mixed/model.safetensors"),
     include_bytes!("../../tests/golden/quant/fp8_blocks/model.safetensors"),
 ];
 const WEIGHT: &str = "model.layers.0.self_attn.k_proj.weight";

@@ -129,30 +129,33 @@ def extremes(weight, args):
     return blocks.amin((1, 3)), blocks.amax((1, 3))
 
 
-def compressed_tensors(source, out, weights, inputs=None, **settings):
-    """Rounds to nearest, by the scales that the package makes of the weights' extremes."""
+def compressed_tensors(source, out, weights=None, inputs=None, groups=None, **settings):
+    """Rounds to nearest, by the scales that the package makes of the weights' extremes. `groups` are targets, weights and inputs of each; all
+    linear layers are one group if not given."""
     import compressed_tensors
     from compressed_tensors.compressors import BaseCompressor, ModelCompressor
     from compressed_tensors.quantization import QuantizationConfig, apply_quantization_config
     from compressed_tensors.quantization.utils import calculate_qparams
 
     model = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=torch.bfloat16)
-    group = {"targets": ["Linear"], "weights": weights, "input_activations": inputs}
-    apply_quantization_config(model, QuantizationConfig(config_groups={"group_0": group}, ignore=["lm_head"]))
+    groups = groups or [(["Linear"], weights, inputs)]
+    named = {f"group_{i}": dict(zip(("targets", "weights", "input_activations"), group)) for i, group in enumerate(groups)}
+    apply_quantization_config(model, QuantizationConfig(config_groups=named, ignore=["lm_head"]))
     for at, module in enumerate(linears(model).values()):
-        scales, points = calculate_qparams(*extremes(module.weight, module.quantization_scheme.weights), module.quantization_scheme.weights)
+        weights, inputs = module.quantization_scheme.weights, module.quantization_scheme.input_activations
+        scales, points = calculate_qparams(*extremes(module.weight, weights), weights)
         module.weight_scale.data.copy_(scales.reshape(module.weight_scale.shape))
-        if not weights.get("symmetric", True):
+        if not weights.symmetric:
             module.weight_zero_point.data.copy_(points.reshape(module.weight_zero_point.shape))
-        if inputs and not inputs.get("dynamic"):
+        if inputs and not inputs.dynamic:
             module.input_scale.data.fill_(0.02 + at / 1000)
     compressor = ModelCompressor.from_pretrained_model(model, **settings)
     compressor.compress_model(model)
     model.save_pretrained(out)
     compressor.update_config(out)
-    config = json.loads((out / "config.json").read_text())["quantization_config"]
-    codec, values = BaseCompressor.get_value_from_registry(config["format"]), {}
+    values = {}
     for name, module in linears(model).items():
+        codec = BaseCompressor.get_value_from_registry(module.quantization_scheme.format.value)
         parts = {part: value.float() if part == "weight_scale" else value for part, value in module.state_dict().items()}
         values[f"{name}.weight"] = codec.decompress(parts, module.quantization_scheme)["weight"]
     return values, f"compressed-tensors {compressed_tensors.__version__}"
@@ -185,6 +188,8 @@ INT4 = {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 32, "sy
 FP8 = {"num_bits": 8, "type": "float", "strategy": "channel", "symmetric": True}
 TOKEN, STATIC = {"strategy": "token", "dynamic": True}, {"strategy": "tensor", "dynamic": False}
 BLOCK = {"strategy": "block", "block_structure": [128, 128]}
+# A class, patterns and names: the latter come first.
+MIXED = [(["Linear"], INT4, None), (["re:.*mlp[.]down_proj$", "model.layers.1.self_attn.o_proj"], INT8, INT8 | TOKEN)]
 
 CASES = {
     "gptq_4bit": (gptqmodel, {"bits": 4, "group_size": 32, "sym": True, "desc_act": False}),
@@ -204,6 +209,7 @@ CASES = {
     "ct_w8a16_asym": (compressed_tensors, {"weights": INT8 | {"symmetric": False}}),
     "ct_fp8_channel": (compressed_tensors, {"weights": FP8, "inputs": FP8 | TOKEN}),
     "ct_fp8_tensor": (compressed_tensors, {"weights": FP8 | STATIC, "inputs": FP8 | STATIC}),
+    "ct_mixed": (compressed_tensors, {"groups": MIXED}),
     "ct_fp8_block": (compressed_tensors, {"weights": FP8 | BLOCK, "inputs": FP8 | TOKEN | {"strategy": "group", "group_size": 128}}),
     "fp8_blocks": (fp8_blocks, {}),
 }  # fmt: skip

@@ -45,6 +45,7 @@ pub fn limits(spec: &ModelSpec, activations: Activations, layout: &Layout) -> Li
         activations,
         numerics: Numerics::Invariant,
         max_in_flight: 1,
+        exact_head: false,
     }
 }
 

@@ -41,6 +41,7 @@ fn settings() -> Settings {
         activations: Activations::Bf16,
         kv_format: KvFormat::Bf16,
         numerics: Numerics::Invariant,
+        exact_head: false,
         step_tokens: None,
         threads: nvllm_cpu::default_threads(),
         scale: Some(0.02),

@@ -9,7 +9,7 @@ use nvllm_engine::hub::ModelFiles;
 use nvllm_tests::{Fixture, Layout, Session, golden_dir};
 
 /// Each fixture, with the name of its linear layers' format, as `nvllm info` shows it.
-const FIXTURES: [(&str, &str); 19] = [
+const FIXTURES: [(&str, &str); 20] = [
     ("gptq_4bit", "gptq or awq in groups of 32"),
     ("gptq_4bit_act_order", "gptq act-order in groups of 32"),
     ("gptq_4bit_v2", "gptq or awq in groups of 32"),
@@ -25,6 +25,7 @@ const FIXTURES: [(&str, &str); 19] = [
     ("ct_w4a16", "w4a16 in groups of 32"),
     ("ct_w4a16_asym", "w4a16 asymmetric in groups of 32"),
     ("ct_w8a16_asym", "w8a16 asymmetric in groups of all"),
+    ("ct_mixed", "w4a16 in groups of 32"),
     ("ct_fp8_channel", "fp8 channel"),
     ("ct_fp8_tensor", "fp8 static"),
     ("ct_fp8_block", "fp8 128x128"),

@@ -44,6 +44,8 @@ pub struct Settings {
     pub kv_format: KvFormat,
     /// Summation-order promise.
     pub numerics: Numerics,
+    /// Whether tokens are found through a copy of the head in 8 bits.
+    pub exact_head: bool,
     /// New tokens in one step; as many as suit the backend if not given.
     pub step_tokens: Option<usize>,
     /// Threads that compute.
@@ -334,6 +336,7 @@ impl Bench {
             activations: self.settings.activations,
             numerics: self.settings.numerics,
             max_in_flight: 2,
+            exact_head: self.settings.exact_head,
         };
         limits.kv_bytes = stepper::kv_bytes(model, &limits, seqs, context)?;
         Ok(limits)

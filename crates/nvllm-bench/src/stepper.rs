@@ -8,9 +8,9 @@ use std::time::Instant;
 use nvllm_core::program::Counts;
 use nvllm_core::sampling::philox4x32;
 use nvllm_core::{
-    Backend, BlockId, CoreError, DType, EntryId, Executable, HostTensor, InlineVec, KvGeometry, Limits,
-    MemoryReport, OutputRow, Program, SamplingParams, SeqStep, SlotId, SlotReset, Source, Step, StepId,
-    StepProfile, Ticket, TokenId, WeightInfo,
+    Backend, BlockId, CoreError, DType, EntryId, ExactHeadCounts, Executable, HostTensor, InlineVec,
+    KvGeometry, Limits, MemoryReport, OutputRow, Program, SamplingParams, SeqStep, SlotId, SlotReset, Source,
+    Step, StepId, StepProfile, Ticket, TokenId, WeightInfo,
 };
 use nvllm_engine::Model;
 
@@ -81,6 +81,11 @@ impl Stepper {
     /// Bytes of inputs that the last step copied to the device.
     pub(crate) fn input_bytes(&self) -> usize {
         self.exe.input_bytes()
+    }
+
+    /// What came of an exact head since loading.
+    pub(crate) fn exact_head(&self) -> ExactHeadCounts {
+        self.exe.exact_head()
     }
 
     /// What is held.

@@ -136,6 +136,7 @@ fn limits(layout: &Layout, kv: &[PagedKv], activations: Activations, kv_format: 
         activations,
         numerics: Numerics::Invariant,
         max_in_flight: 1,
+        exact_head: false,
     };
     let block_bytes = KvGeometry::bytes_of_block(kv, &limits).expect("the suite's blocks are small");
     limits.kv_bytes = needs.num_blocks * block_bytes;

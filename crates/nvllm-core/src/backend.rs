@@ -1,9 +1,9 @@
 //! The two traits that a backend implements.
 
 use crate::{
-    Activations, CoreError, DType, EntryId, HostTensor, KvCache, Limits, MemoryReport, ModelSpec, Numerics,
-    OpQuery, Plan, PlanRules, Program, RequestLimits, Result, Step, StepOutput, StepProfile, Ticket,
-    TokenMasks, WeightSource,
+    Activations, CoreError, DType, EntryId, ExactHeadCounts, HostTensor, KvCache, Limits, MemoryReport,
+    ModelSpec, Numerics, OpQuery, Plan, PlanRules, Program, RequestLimits, Result, Step, StepOutput,
+    StepProfile, Ticket, TokenMasks, WeightSource,
 };
 
 /// Why a backend does not run an op in some shape, and what it takes.
@@ -71,6 +71,10 @@ pub trait Backend {
         let _ = (weights, activations);
         Ok(None)
     }
+    /// Whether it can be asked for [`Limits::exact_head`].
+    fn has_exact_head(&self) -> bool {
+        false
+    }
     /// What its memory allows.
     fn plan_rules(&self) -> PlanRules;
     /// The summation order of the kernel that runs the op on `num_rows` rows.
@@ -116,6 +120,10 @@ impl Backend for WithNumerics<'_> {
 
     fn supports(&self, query: &OpQuery<'_>) -> Result<(), Reason> {
         self.backend.supports(query)
+    }
+
+    fn has_exact_head(&self) -> bool {
+        self.backend.has_exact_head()
     }
 
     fn plan_rules(&self) -> PlanRules {
@@ -188,6 +196,10 @@ pub trait Executable {
     fn find_unusable(&mut self, step: &Step) -> Result<Option<String>> {
         let _ = step;
         Ok(None)
+    }
+    /// What came of [`Limits::exact_head`] since loading.
+    fn exact_head(&self) -> ExactHeadCounts {
+        ExactHeadCounts::default()
     }
     /// Bytes of inputs that the last step copied to a device; 0 on the host.
     fn input_bytes(&self) -> usize {

@@ -74,6 +74,9 @@ pub struct Limits {
     pub numerics: Numerics,
     /// Steps submitted and not yet collected.
     pub max_in_flight: usize,
+    /// Whether a row of which only the largest logit matters may find it through a copy of the head
+    /// in 8 bits: the same tokens, for more memory.
+    pub exact_head: bool,
 }
 
 /// The largest extent: rows, slots and positions are numbered with 32 bits, signed in kernels.

@@ -86,6 +86,11 @@ impl Plan {
         limits: &Limits,
     ) -> Result<Self> {
         limits.check()?;
+        if limits.exact_head && !backend.has_exact_head() {
+            let name = backend.info().name;
+            let problem = format!("is given, and the backend `{name}` has none; `cpu` has: leave it out");
+            return Err(CoreError::BadLimits { field: "exact_head", problem });
+        }
         spec.check_names(source)?;
         let weights =
             spec.weights.iter().map(|decl| WeightInfo::of(decl, source)).collect::<Result<Vec<_>>>()?;

@@ -3,6 +3,7 @@
 
 use crate::error::ensure;
 use crate::{Cpu, Elem, Result, Segment, Weights};
+use half::{bf16, f16};
 use nvllm_cpu_kernels::{Binary, Decode, RmsNorm, Rope, WeightedSum};
 
 /// Elements that one thread takes at a time: enough to be worth handing out.
@@ -74,6 +75,22 @@ impl<'a> Rows<'a> {
     pub(crate) fn row(&self, row: usize) -> *const u8 {
         debug_assert!(row < self.num_rows);
         self.bytes.as_ptr().wrapping_add(row * self.stride * self.elem.size())
+    }
+
+    /// The elements of a row as f32; `row < num_rows`.
+    pub(crate) fn to_f32(&self, row: usize) -> Vec<f32> {
+        let (start, len) = (row * self.stride * self.elem.size(), self.cols * self.elem.size());
+        to_f32(&self.bytes[start..start + len], self.elem)
+    }
+}
+
+/// Stored elements as f32, exactly.
+pub(crate) fn to_f32(bytes: &[u8], elem: Elem) -> Vec<f32> {
+    let pairs = || bytes.as_chunks().0.iter().copied();
+    match elem {
+        Elem::F32 => bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect(),
+        Elem::F16 => pairs().map(|bytes| f16::from_le_bytes(bytes).to_f32()).collect(),
+        Elem::Bf16 => pairs().map(|bytes| bf16::from_le_bytes(bytes).to_f32()).collect(),
     }
 }
 

@@ -246,6 +246,7 @@ fn measure(backend: &CudaBackend, spec: &ModelSpec, formats: [WeightFormat; 2]) 
         activations: Activations::Bf16,
         numerics: Numerics::Invariant,
         max_in_flight: 2,
+        exact_head: false,
     };
     let seq_blocks = limits.context / BLOCK_LEN;
     limits.kv_bytes = KvGeometry::bytes_of_block(&spec.kv, &limits)? * (1 + 8 * seq_blocks);

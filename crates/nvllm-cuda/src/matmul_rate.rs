@@ -46,6 +46,7 @@ impl MatmulRate {
             activations,
             numerics: Numerics::Invariant,
             max_in_flight: 1,
+            exact_head: false,
         };
         let source = SyntheticSource::new(&spec.weights, weights, 0);
         let mut exe = backend.plan_and_load(&spec, &source, &limits)?;
@@ -129,6 +130,7 @@ mod tests {
             activations: Activations::Bf16,
             numerics: Numerics::Invariant,
             max_in_flight: 1,
+            exact_head: false,
         };
         let source = SyntheticSource::new(&spec.weights, DType::Bf16, 0);
         let mut exe = Reference::default().plan_and_load(&spec, &source, &limits).unwrap();

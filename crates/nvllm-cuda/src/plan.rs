@@ -147,6 +147,7 @@ mod tests {
             activations: Activations::F32,
             numerics: Numerics::Invariant,
             max_in_flight: 1,
+            exact_head: false,
         }
     }
 

@@ -95,6 +95,7 @@ fn limits(numerics: Numerics, activations: Activations) -> Limits {
         activations,
         numerics,
         max_in_flight: 1,
+        exact_head: false,
     }
 }
 

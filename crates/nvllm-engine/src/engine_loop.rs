@@ -92,7 +92,7 @@ impl EngineLoop {
             ..SchedConfig::new(&limits, groups.collect(), model.spec.max_positions)
         };
         let sched = Scheduler::new(config.clone())?;
-        shared.stats.publish(sched.stats(), DeviceTime::default());
+        shared.stats.publish(sched.stats(), DeviceTime::default(), exe.exact_head());
         let request_limits = exe.request_limits();
         let epoch = Instant::now();
         let (backend_info, memory) = (backend.info(), exe.memory());
@@ -167,10 +167,14 @@ impl EngineLoop {
         }
     }
 
+    fn publish(&self, sched: Stats) {
+        self.shared.stats.publish(sched, self.device_time, self.exe.exact_head());
+    }
+
     /// What is held for requests goes with this thread.
     pub(crate) fn release(&self) {
         let gone = Stats { totals: self.sched.stats().totals, ..Stats::default() };
-        self.shared.stats.publish(gone, self.device_time);
+        self.publish(gone);
     }
 
     fn obey(&mut self, command: Command) -> ControlFlow<()> {
@@ -249,7 +253,7 @@ impl EngineLoop {
             planned = true;
             self.note_admitted();
             // Before the step: on the host it runs to its end within the call.
-            self.shared.stats.publish(self.sched.stats(), self.device_time);
+            self.publish(self.sched.stats());
             match self.exe.submit(&step) {
                 Ok(ticket) if !self.masks.is_empty() && step.awaits_masks() => {
                     if self.mask(ticket, step) {
@@ -261,7 +265,7 @@ impl EngineLoop {
             }
         }
         let Some((ticket, step)) = self.in_flight.pop_front() else {
-            self.shared.stats.publish(self.sched.stats(), self.device_time);
+            self.publish(self.sched.stats());
             return planned;
         };
         self.take_in(ticket, &step, true);
@@ -379,7 +383,7 @@ impl EngineLoop {
             ));
         }
         // Before the clients hear of it: who looks then finds it counted.
-        self.shared.stats.publish(self.sched.stats(), self.device_time);
+        self.publish(self.sched.stats());
         self.send(outputs);
     }
 

@@ -39,6 +39,10 @@ pub struct LoadOptions {
     pub numerics: Numerics,
     /// Steps in flight; the backend's default if not given.
     pub max_in_flight: Option<usize>,
+    /// Whether a greedy request that runs alone finds its tokens through a copy of the head in 8
+    /// bits: the same tokens, in less time where reading the head is much of it, for the memory of
+    /// the copy.
+    pub exact_head: bool,
     /// Requests that may wait for a slot, 1 or more; the next is refused with
     /// [`EngineError::QueueFull`].
     pub max_queued_requests: usize,
@@ -86,6 +90,7 @@ impl Default for LoadOptions {
             kv_cache_dtype: None,
             numerics: Numerics::Invariant,
             max_in_flight: None,
+            exact_head: false,
             // Far more than any client waits for; a bound on the memory of a burst: 16 MiB of
             // prompts.
             max_queued_requests: 4096,
@@ -125,6 +130,7 @@ impl LoadOptions {
             activations,
             numerics: self.numerics,
             max_in_flight: self.max_in_flight.unwrap_or(info.max_in_flight),
+            exact_head: self.exact_head,
         };
         limits.check().map_err(|e| self.named(e))?;
         let limits = Limits {
@@ -210,6 +216,7 @@ impl LoadOptions {
             "kv_bytes" => "kv-cache-bytes",
             "kv_format" => "kv-cache-dtype",
             "max_in_flight" => "max-in-flight",
+            "exact_head" => "exact-head",
             _ => return CoreError::BadLimits { field, problem }.into(),
         };
         EngineError::Option { option, problem }

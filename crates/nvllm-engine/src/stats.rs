@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use nvllm_core::StepSpan;
+use nvllm_core::{ExactHeadCounts, StepSpan};
 use nvllm_sched::{FinishReason, Stats};
 
 /// What an engine has done and is doing, as of its last step. Counts of tokens, steps and requests
@@ -40,6 +40,8 @@ pub struct EngineStats {
     pub device_busy: Duration,
     /// How long it has waited for the host between two steps while there was work.
     pub device_waited: Duration,
+    /// What came of [`LoadOptions::exact_head`](crate::LoadOptions::exact_head).
+    pub exact_head: ExactHeadCounts,
     /// Choices that have ended.
     pub finished: FinishCounts,
 }
@@ -98,13 +100,14 @@ pub(crate) struct Published(Mutex<Snapshot>);
 struct Snapshot {
     sched: Stats,
     device: DeviceTime,
+    exact_head: ExactHeadCounts,
     finished: FinishCounts,
 }
 
 impl Published {
-    pub(crate) fn publish(&self, sched: Stats, device: DeviceTime) {
+    pub(crate) fn publish(&self, sched: Stats, device: DeviceTime, exact_head: ExactHeadCounts) {
         let mut snapshot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        (snapshot.sched, snapshot.device) = (sched, device);
+        (snapshot.sched, snapshot.device, snapshot.exact_head) = (sched, device, exact_head);
     }
 
     pub(crate) fn count_end(&self, reason: FinishReason) {
@@ -113,7 +116,7 @@ impl Published {
 
     /// The snapshot, beside `waiting` requests and tokens of their prompts.
     pub(crate) fn read(&self, (num_waiting, num_waiting_tokens): (usize, usize)) -> EngineStats {
-        let Snapshot { sched: stats, device, finished } =
+        let Snapshot { sched: stats, device, exact_head, finished } =
             *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         EngineStats {
             num_waiting,
@@ -130,6 +133,7 @@ impl Published {
             num_preemptions: stats.totals.num_preemptions,
             device_busy: device.busy,
             device_waited: device.waited,
+            exact_head,
             finished,
         }
     }
@@ -177,7 +181,7 @@ mod tests {
         assert_eq!((time.busy, time.waited), (Duration::from_millis(38), Duration::from_millis(2)));
         let published = Published::default();
         assert_eq!(published.read((0, 0)).device_wait_share(), None);
-        published.publish(Stats::default(), time);
+        published.publish(Stats::default(), time, ExactHeadCounts::default());
         assert_eq!(published.read((0, 0)).device_wait_share(), Some(0.05));
     }
 }

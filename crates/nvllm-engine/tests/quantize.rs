@@ -103,6 +103,47 @@ fn a_quantised_head_is_a_tensor_beside_the_embeddings() {
     assert_eq!(config["quantization_config"]["format"], "mixed-precision");
 }
 
+/// What is written is read as what is made at load: formats, codes and scales. Where one table is
+/// embeddings and head, at load both are quantised, and in a checkpoint the head alone.
+#[test]
+fn a_checkpoint_with_a_quantised_head_is_the_model_quantised_at_load() {
+    let dir = tempfile::tempdir().unwrap();
+    let content = |tensor: CanonicalTensor| (tensor.info(), tensor.codes, tensor.scales, tensor.offsets);
+    for (at, (layers, head)) in [
+        (Format::Int8, Format::Int8Weights),
+        (Format::Int8, INT4),
+        (INT4, Format::Int8Weights),
+        (INT4, INT4),
+        (Format::Fp8, Format::Int8Weights),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        for name in ["a_qwen3_tied_gqa", "b_qwen3_untied_sharded"] {
+            let out = dir.path().join(format!("{name}-{at}"));
+            let options = options(layers, Some(head));
+            made(name, &out, &options);
+            let written = Model::open(&ModelFiles::in_directory(&out).unwrap()).unwrap();
+            assert!(written.remarks.is_empty(), "{name}: {:?}", written.remarks);
+            let at_load = open(name).quantize(&options.recipe).unwrap();
+            let tied = !at_load.source.names().contains(&"lm_head.weight".to_owned());
+            let mut num_coded = 0;
+            for weight in written.source.names() {
+                let read = content(written.source.tensor(&weight).unwrap());
+                num_coded += usize::from(read.0.format.plain().is_none());
+                let expected = match &*weight {
+                    "model.embed_tokens.weight" if tied => open(name).source.tensor(&weight),
+                    "lm_head.weight" if tied => at_load.source.tensor("model.embed_tokens.weight"),
+                    _ => at_load.source.tensor(&weight),
+                };
+                let what = format!("{name}, {layers:?}, {head:?}: {weight}");
+                assert!(read == content(expected.unwrap()), "{what}");
+            }
+            assert!(num_coded > 7, "{name}: {num_coded}");
+        }
+    }
+}
+
 /// Ends a run after `calls` outputs.
 fn ended(out: &Path, options: &QuantizeOptions, calls: usize) {
     let left = Cell::new(calls);
@@ -233,6 +274,7 @@ fn states(
         activations,
         numerics: Numerics::Invariant,
         max_in_flight: 1,
+        exact_head: false,
     };
     let mut spec = spec.clone();
     // Nothing else of the checkpoint is looked for.

@@ -26,6 +26,7 @@ fn limits() -> Limits {
         activations: Activations::Bf16,
         numerics: Numerics::Invariant,
         max_in_flight: 1,
+        exact_head: false,
     }
 }
 

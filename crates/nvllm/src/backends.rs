@@ -62,6 +62,7 @@ pub(crate) fn load_options(args: &LoadArgs, max_num_seqs: Option<usize>) -> Load
         kv_cache_bytes: args.kv_cache_bytes,
         block_size: args.block_size,
         numerics: args.numerics.numerics(),
+        exact_head: args.exact_head,
         activations: args.activations.map(|dtype| match dtype {
             Dtype::F32 => Activations::F32,
             Dtype::Bf16 => Activations::Bf16,

@@ -130,6 +130,7 @@ fn settings(root: &Path, args: &Args, program: Option<Program>) -> Result<Settin
         activations: args.activations.core(),
         kv_format: args.activations.core().kv_format(),
         numerics: args.numerics.core(),
+        exact_head: false,
         step_tokens: args.max_num_batched_tokens,
         threads: match args.backend {
             BackendArg::Cpu => args.threads.unwrap_or_else(nvllm_cpu::default_threads),

@@ -41,6 +41,11 @@ pub const COMPUTED_TOKENS: &str = "computed_tokens";
 pub const DEVICE_WAIT_SHARE: &str = "device_wait_share";
 /// Value: bytes of inputs that the last step copied to the device.
 pub const INPUT_BYTES: &str = "input_bytes";
+/// Value: logits that an exact head computed again for a row, on average over the rows for which it
+/// found candidates.
+pub const HEAD_CANDIDATES: &str = "head_candidates";
+/// Value: share of the greedy rows for which an exact head multiplied the whole head.
+pub const HEAD_DENSE_SHARE: &str = "head_dense_share";
 /// Value: bytes of weights, KV cache, arena and scratch that the backend reports.
 pub const PLANNED_BYTES: &str = "planned_bytes";
 /// Value: of those, bytes of weights.

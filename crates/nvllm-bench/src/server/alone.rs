@@ -33,6 +33,7 @@ impl Alone {
             max_num_batched_tokens: settings.step_tokens,
             activations: Some(settings.activations),
             numerics: settings.numerics,
+            exact_head: settings.exact_head,
             ..LoadOptions::default()
         };
         let factory = bench.factory();

@@ -1,7 +1,7 @@
 //! S0: time of a decode step by batch and context.
 
-use nvllm_core::Backend;
 use nvllm_core::program::Counts;
+use nvllm_core::{Backend, ExactHeadCounts};
 use nvllm_engine::Model;
 
 use super::{Figures, Workload, limit, median_of};
@@ -196,6 +196,8 @@ struct Turns {
     ours: Vec<f64>,
     /// By peer; empty of those that do not take part.
     theirs: Vec<Vec<f64>>,
+    /// Of our steps, if they ran with an exact head.
+    exact_head: ExactHeadCounts,
 }
 
 impl Turns {
@@ -208,7 +210,12 @@ impl Turns {
         peers: &mut [Peer],
         mut ready: Vec<bool>,
     ) -> Result<Self> {
-        let mut all = Self { roofs: Vec::new(), ours: Vec::new(), theirs: vec![Vec::new(); peers.len()] };
+        let mut all = Self {
+            roofs: Vec::new(),
+            ours: Vec::new(),
+            theirs: vec![Vec::new(); peers.len()],
+            exact_head: ExactHeadCounts::default(),
+        };
         for round in 0..plan.rounds {
             bench.progress(&format!("{what}: {} of {}", round + 1, plan.rounds));
             for turn in turns(round, 2 + peers.len()) {
@@ -235,6 +242,7 @@ impl Turns {
                 series.clear();
             }
         }
+        all.exact_head = stepper.exact_head();
         Ok(all)
     }
 
@@ -251,10 +259,21 @@ impl Turns {
             series.push((names::STEP_SECONDS, Series::seconds(seconds)));
             Measurement { cost: Some(cost), series, ..Measurement::default() }
         };
-        bench.keep(workload, &plan.case(), measured(self.ours.clone()))?;
+        let ours = Measurement { values: exact_head(self.exact_head), ..measured(self.ours.clone()) };
+        bench.keep(workload, &plan.case(), ours)?;
         for (peer, seconds) in peers.iter().zip(&self.theirs).filter(|(_, seconds)| !seconds.is_empty()) {
             bench.keep_peer(workload, &plan.case(), peer, measured(seconds.clone()))?;
         }
         Ok(())
     }
+}
+
+/// What an exact head did, as a record has it; nothing if there is none.
+fn exact_head(counts: ExactHeadCounts) -> Vec<(&'static str, f64)> {
+    let ExactHeadCounts { rows, candidates, dense_rows } = counts;
+    if rows + dense_rows == 0 {
+        return Vec::new();
+    }
+    let share = dense_rows as f64 / (rows + dense_rows) as f64;
+    vec![(names::HEAD_CANDIDATES, candidates as f64 / rows.max(1) as f64), (names::HEAD_DENSE_SHARE, share)]
 }

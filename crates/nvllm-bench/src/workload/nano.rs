@@ -246,6 +246,7 @@ fn start(bench: &Bench, model: &Arc<Model>, set: &Set) -> Result<Engine> {
         kv_cache_bytes: Some(limits.kv_bytes.min(free / 2)),
         activations: Some(activations),
         numerics: bench.settings.numerics,
+        exact_head: bench.settings.exact_head,
         ..LoadOptions::default()
     };
     let factory = bench.factory();

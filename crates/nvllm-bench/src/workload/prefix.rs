@@ -68,6 +68,7 @@ impl Workload for Prefix {
             block_size: BLOCK_LEN,
             activations: Some(bench.settings.activations),
             numerics: bench.settings.numerics,
+            exact_head: bench.settings.exact_head,
             ..LoadOptions::default()
         };
         let factory = bench.factory();

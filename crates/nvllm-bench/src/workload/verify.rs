@@ -38,6 +38,7 @@ impl Workload for Verify {
         let load = LoadOptions {
             activations: Some(bench.settings.activations),
             numerics: bench.settings.numerics,
+            exact_head: bench.settings.exact_head,
             ..LoadOptions::default()
         };
         let options = VerifyOptions { load, quick: bench.settings.quick, ..VerifyOptions::default() };

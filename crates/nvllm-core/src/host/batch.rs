@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use super::Slots;
+use super::{SlotState, Slots};
 use crate::program::Counts;
+use crate::sampling::takes_largest;
 use crate::{
     BlockId, CoreError, InlineVec, KvGeometry, Limits, OutputRow, Result, SlotId, Source, Step, StepId,
     TokenId, TokenMasks,
@@ -42,6 +43,8 @@ pub struct BatchOutput {
     pub next_index: u32,
     /// What is wanted.
     pub want: OutputRow,
+    /// Whether that is the token of the largest logit, and nothing else of the row.
+    pub largest_only: bool,
 }
 
 /// A step resolved on the host.
@@ -103,7 +106,7 @@ impl Batch {
                     seq.slot
                 ));
             }
-            batch.push_seq(seq, state.last_token, state.kv_len, state.next_position);
+            batch.push_seq(seq, state);
             let last = batch.seqs.last().expect("just pushed");
             check_seq(last, &seq.outputs, limits, kv)?;
         }
@@ -113,7 +116,8 @@ impl Batch {
         Ok(batch)
     }
 
-    fn push_seq(&mut self, seq: &crate::SeqStep, last_token: TokenId, kv_len: u32, next_position: u32) {
+    fn push_seq(&mut self, seq: &crate::SeqStep, state: &SlotState) {
+        let &SlotState { last_token, kv_len, next_position, ref sampling, ref counts } = state;
         let (first_row, index) = (self.tokens.len(), self.seqs.len());
         let kv_start = resolve(seq.kv_start, kv_len) as usize;
         self.tokens.extend(seq.tokens.iter().map(|&t| resolve(t, last_token)));
@@ -124,6 +128,7 @@ impl Batch {
             row: first_row + want.index as usize,
             next_index: (kv_start as u32) + want.index + 1,
             want,
+            largest_only: want == OutputRow::sample(want.index) && takes_largest(sampling, counts),
         }));
         self.seqs.push(BatchSeq {
             slot: seq.slot,

@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use super::{Batch, BatchOutput, OpClock, Slots, sample_row};
 use crate::{
-    CoreError, EntryId, Executable, HostTensor, KvCache, KvGeometry, Limits, MemoryReport, OutputRow,
-    Program, ProgramOutput, Result, RowOutput, Step, StepOutput, StepProfile, StepSpan, Tensor, Ticket,
-    TokenMasks, ValueId,
+    CoreError, EntryId, ExactHeadCounts, Executable, HostTensor, KvCache, KvGeometry, Limits, MemoryReport,
+    OutputRow, Program, ProgramOutput, Result, RowOutput, Step, StepOutput, StepProfile, StepSpan, Tensor,
+    Ticket, TokenMasks, ValueId,
 };
 
 /// What a host backend adds: running its programs on a resolved batch.
@@ -29,6 +29,10 @@ pub trait Forward {
     fn kv_cache(&mut self) -> &mut dyn KvCache;
     /// What is held.
     fn memory(&self) -> MemoryReport;
+    /// What came of [`Limits::exact_head`].
+    fn exact_head(&self) -> ExactHeadCounts {
+        ExactHeadCounts::default()
+    }
 }
 
 /// A step whose forward pass has run.
@@ -231,7 +235,10 @@ impl<F: Forward> Executable for HostExecutable<F> {
     }
 
     fn find_unusable(&mut self, step: &Step) -> Result<Option<String>> {
-        let batch = Batch::new(step, &self.slots, &self.limits, self.forward.geometries(), self.vocab_size)?;
+        let mut batch =
+            Batch::new(step, &self.slots, &self.limits, self.forward.geometries(), self.vocab_size)?;
+        // Every logit is looked at.
+        batch.outputs.iter_mut().for_each(|output| output.largest_only = false);
         let entry = step.entry.index();
         let not_finite = |forward: &F, node: usize| {
             let mut values = forward.programs()[entry].number_outputs(node).map(|id| forward.value(id));
@@ -244,6 +251,10 @@ impl<F: Forward> Executable for HostExecutable<F> {
 
     fn memory(&self) -> MemoryReport {
         self.forward.memory()
+    }
+
+    fn exact_head(&self) -> ExactHeadCounts {
+        self.forward.exact_head()
     }
 
     fn set_profiling(&mut self, on: bool) -> Result<()> {

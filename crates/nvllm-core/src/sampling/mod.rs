@@ -30,4 +30,4 @@ mod row;
 
 pub use params::SamplingParams;
 pub use philox::{philox4x32, uniform};
-pub use row::{Sampled, TokenCounts, is_usable, processed, sample, top_logprobs};
+pub use row::{Sampled, TokenCounts, is_usable, processed, sample, takes_largest, top_logprobs};

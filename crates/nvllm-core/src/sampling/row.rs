@@ -67,6 +67,13 @@ pub fn is_usable(logits: &[f32]) -> bool {
     usable && logits.iter().any(|&x| x > f32::NEG_INFINITY)
 }
 
+/// Whether [`sample`] without a mask takes the token of the largest of the logits as they are, the
+/// first of those that are equal.
+pub fn takes_largest(params: &SamplingParams, counts: &TokenCounts) -> bool {
+    let suppresses = counts.output_len < params.min_tokens && !params.stop_tokens.is_empty();
+    params.temperature == 0.0 && params.logit_bias.is_empty() && !params.needs_counts() && !suppresses
+}
+
 /// Draws from `logits` `[vocab]` the token at index `position` of its sequence.
 pub fn sample(
     logits: &[f32],

@@ -4,7 +4,7 @@ use std::cell::UnsafeCell;
 
 use nvllm_core::Result;
 
-use super::zeroed::zeroed;
+use crate::zeroed::zeroed;
 
 /// One cache line: the alignment of every value.
 const LINE: usize = 64;

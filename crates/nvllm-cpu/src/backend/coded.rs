@@ -15,7 +15,7 @@ use nvllm_core::weight::{ActQuant, Code, Offset, ScaleType, Scales};
 use nvllm_core::{CanonicalTensor, CoreError, Reason, Result, TensorInfo};
 use nvllm_cpu_kernels::MAX_INT8_K;
 
-use super::zeroed::zeroed;
+use crate::zeroed::zeroed;
 use crate::{Coded, CodedForm, Codes, Elem, Formula, Pool};
 
 /// What FP8 codes are too small by as kernels read them.

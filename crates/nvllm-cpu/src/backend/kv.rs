@@ -3,7 +3,7 @@
 use nvllm_core::{BlockId, CoreError, HostTensor, KvCache, KvGeometry, KvLayer, Result};
 
 use super::elem;
-use super::zeroed::zeroed;
+use crate::zeroed::zeroed;
 use crate::{Elem, KvLayout};
 
 pub(super) struct CpuKv {

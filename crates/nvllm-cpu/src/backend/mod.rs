@@ -2,25 +2,26 @@
 
 mod arena;
 mod coded;
+mod head;
 mod kv;
 mod machine;
 mod ops;
 mod tables;
 mod values;
 mod weights;
-mod zeroed;
 
 use std::sync::Arc;
 
 use nvllm_core::host::{Batch, Forward, HostExecutable, memory_bytes};
 use nvllm_core::{
-    Activations, Backend, BackendInfo, CoreError, DType, Executable, HostTensor, KvCache, KvFormat,
-    KvGeometry, Limits, MemoryReport, ModelSpec, Op, OpQuery, OrderId, Plan, PlanRules, Program, Reason,
-    ValueId, WeightSource,
+    Activations, Backend, BackendInfo, CoreError, DType, ExactHeadCounts, Executable, HostTensor, KvCache,
+    KvFormat, KvGeometry, Limits, MemoryReport, ModelSpec, Op, OpQuery, OrderId, Plan, PlanRules, Program,
+    Reason, ValueId, WeightSource,
 };
 
 use crate::{Cpu, Isa, Kernels, Pool, PoolConfig, SumOrder, measure_matmul_rate, measure_read_bandwidth};
 use arena::Arena;
+use head::Head;
 use kv::CpuKv;
 use tables::StepTables;
 use values::Values;
@@ -110,6 +111,10 @@ impl Backend for CpuBackend {
         }
     }
 
+    fn has_exact_head(&self) -> bool {
+        true
+    }
+
     fn plan_rules(&self) -> PlanRules {
         PlanRules::HOST
     }
@@ -129,12 +134,13 @@ impl Backend for CpuBackend {
 
     fn plan(&self, spec: &ModelSpec, source: &dyn WeightSource, limits: &Limits) -> nvllm_core::Result<Plan> {
         let mut plan = Plan::new(self, spec, source, limits)?;
-        plan.memory.weights = Weights::bytes_for(&plan)?;
+        plan.memory.weights = Weights::bytes_for(&plan)? + head::bytes_for(&plan)?;
         Ok(plan)
     }
 
     fn load(&self, plan: Plan, source: &dyn WeightSource) -> nvllm_core::Result<Box<dyn Executable>> {
         let weights = Weights::load(&self.pool, &plan, source)?;
+        let head = Head::load(&self.pool, &plan, &weights)?;
         let Plan { spec, limits, kv, values, memory, .. } = plan;
         let values = Values {
             arena: Arena::new(memory.arena)?,
@@ -150,6 +156,7 @@ impl Backend for CpuBackend {
             kv: CpuKv::new(kv)?,
             tables: StepTables::default(),
             scratch: ops::Scratch::default(),
+            head,
             values,
         };
         Ok(Box::new(HostExecutable::new(run, &limits, spec.vocab_size)))
@@ -162,6 +169,7 @@ struct Run {
     kv: CpuKv,
     tables: StepTables,
     scratch: ops::Scratch,
+    head: Option<Head>,
     values: Values,
 }
 
@@ -173,9 +181,9 @@ impl Forward for Run {
     }
 
     fn run(&mut self, node: usize, batch: &Batch) -> nvllm_core::Result<()> {
-        let Self { cpu, kv, tables, scratch, values } = self;
+        let Self { cpu, kv, tables, scratch, head, values } = self;
         let node = &values.program().nodes[node];
-        let mut machine = ops::Machine { cpu, kv, tables, scratch, values, batch };
+        let mut machine = ops::Machine { cpu, kv, tables, scratch, head, values, batch };
         machine.run(node).map_err(|e| CoreError::Unsupported {
             backend: "cpu".into(),
             op: node.op.stem().into(),
@@ -205,9 +213,13 @@ impl Forward for Run {
         &mut self.kv
     }
 
+    fn exact_head(&self) -> ExactHeadCounts {
+        self.head.as_ref().map_or_else(ExactHeadCounts::default, |head| head.counts)
+    }
+
     fn memory(&self) -> MemoryReport {
         MemoryReport {
-            weights: self.values.weights.bytes(),
+            weights: self.values.weights.bytes() + self.head.as_ref().map_or(0, Head::bytes),
             kv: self.kv.bytes(),
             arena: self.values.arena.len(),
             scratch: self.cpu.scratch_bytes() + self.tables.bytes() + self.scratch.bytes(),

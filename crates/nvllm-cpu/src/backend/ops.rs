@@ -5,6 +5,7 @@ use nvllm_core::program::{Node, QkNorm};
 use nvllm_core::{Activations, AttentionSpec, KvLayer, Op, RopeSpec, ValueId, WeightId};
 
 use super::act_elem;
+use super::head::Head;
 use super::kv::CpuKv;
 use super::tables::{StepTables, queries};
 use super::values::Values;
@@ -57,6 +58,7 @@ pub(super) struct Machine<'a> {
     pub kv: &'a mut CpuKv,
     pub tables: &'a mut StepTables,
     pub scratch: &'a mut Scratch,
+    pub head: &'a mut Option<Head>,
     pub values: &'a Values,
     pub batch: &'a Batch,
 }
@@ -108,6 +110,9 @@ impl Machine<'_> {
     }
 
     fn linear(&mut self, x: ValueId, weight: WeightId, bias: Option<WeightId>, out: ValueId) -> Result<()> {
+        if self.exact_logits(x, weight, out)? {
+            return Ok(());
+        }
         let v = self.values;
         let matrix = v.weights.matrix(weight);
         let bias = bias.map(|id| v.weights.vector(id));

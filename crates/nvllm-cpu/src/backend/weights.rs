@@ -87,6 +87,14 @@ impl Matrix {
         self.parts.iter().map(|part| part.segment(self.cols, 0, part.num_rows)).collect()
     }
 
+    /// The bytes of a matrix that is planned as one dense part.
+    pub(super) fn dense(&self) -> (&[u8], Elem) {
+        match &self.parts[..] {
+            [Part { form: Form::Dense(bytes, elem), .. }] => (bytes, *elem),
+            _ => unreachable!("the matrix has other parts than one dense one"),
+        }
+    }
+
     /// The segments of consecutive parts that take the same input, with the number of their rows.
     pub(super) fn by_input(&self) -> impl Iterator<Item = (&Input, Vec<Segment<'_>>, usize)> {
         self.parts.chunk_by(|a, b| a.linear_input() == b.linear_input()).map(|parts| {

@@ -159,6 +159,7 @@ impl<'a> Calibration<'a> {
             activations,
             numerics: Numerics::Invariant,
             max_in_flight: 1,
+            exact_head: false,
         };
         let parts = spec.weights.iter().flat_map(|decl| &decl.parts);
         let source = WithStates {

@@ -14,7 +14,7 @@ pub(super) struct Excluded(Vec<Rule>);
 enum Rule {
     /// A module, its name's end, or all modules within it.
     Name(String),
-    /// What Python's `re.match` finds in a name: from its start.
+    /// What a pattern finds.
     Pattern(Regex),
 }
 
@@ -26,18 +26,18 @@ impl Excluded {
         for list in ["ignore", "ignored_layers", "modules_to_not_convert", "llm_int8_skip_modules"] {
             for entry in fields.texts(list)? {
                 rules.push(match entry.strip_prefix("re:") {
-                    Some(pattern) => pattern_rule(pattern).map_err(|why| fields.error(list, why))?,
+                    Some(text) => Rule::Pattern(pattern(text).map_err(|why| fields.error(list, why))?),
                     None => Rule::Name(entry),
                 });
             }
         }
         // GPTQModel: settings for some modules, of which `-:` is none at all.
         for entry in fields.object(DYNAMIC)?.iter().flat_map(Fields::names) {
-            let Some(pattern) = entry.strip_prefix("-:") else {
+            let Some(text) = entry.strip_prefix("-:") else {
                 let problem = format!("has settings for `{entry}`; one scheme for all layers is supported");
                 return Err(fields.error(DYNAMIC, problem));
             };
-            rules.push(pattern_rule(pattern).map_err(|why| fields.error(DYNAMIC, why))?);
+            rules.push(Rule::Pattern(pattern(text).map_err(|why| fields.error(DYNAMIC, why))?));
         }
         Ok(Self(rules))
     }
@@ -56,9 +56,11 @@ impl Excluded {
     }
 }
 
-fn pattern_rule(pattern: &str) -> Result<Rule, String> {
-    let anchored = format!("^(?:{pattern})");
-    Regex::new(&anchored).map(Rule::Pattern).map_err(|_| format!("has `{pattern}`, which is no pattern"))
+/// What Python's `re.match` finds in a name: from its start.
+///
+/// Errors, in words about the field, for what is no pattern.
+pub(super) fn pattern(text: &str) -> Result<Regex, String> {
+    Regex::new(&format!("^(?:{text})")).map_err(|_| format!("has `{text}`, which is no pattern"))
 }
 
 #[cfg(test)]

@@ -33,7 +33,12 @@ impl<'a> Fields<'a> {
 
     /// An error at the field.
     pub(super) fn error(&self, field: &str, problem: impl Into<String>) -> CoreError {
-        CoreError::config(&format!("{}.{field}", self.path), problem)
+        CoreError::config(&self.path_of(field), problem)
+    }
+
+    /// Where the field stands.
+    pub(super) fn path_of(&self, field: &str) -> String {
+        format!("{}.{field}", self.path)
     }
 
     /// A text, if present.
@@ -62,7 +67,7 @@ impl<'a> Fields<'a> {
     /// An object, if present.
     pub(super) fn object(&self, field: &str) -> Result<Option<Self>> {
         let map = self.typed(field, Value::as_object, "an object is needed")?;
-        Ok(map.map(|map| Self::new(format!("{}.{field}", self.path), map)))
+        Ok(map.map(|map| Self::new(self.path_of(field), map)))
     }
 
     /// The fields' names, in the file's order.

@@ -11,8 +11,10 @@
 //! dense: embeddings, norms, what the configuration's lists leave out. All shapes are checked when
 //! a checkpoint is opened; codes are looked at when a weight is loaded.
 //!
-//! Deliberately absent: several schemes in one checkpoint, inputs with zero points, codes of less
-//! than 4 bits, sparse weights.
+//! compressed-tensors may code groups of modules in several ways: `schemes.rs` says which is whose.
+//!
+//! Deliberately absent: schemes of several packages in one checkpoint, inputs with zero points,
+//! codes of less than 4 bits, sparse weights.
 
 mod awq;
 mod bitsandbytes;
@@ -25,6 +27,7 @@ mod layout;
 mod module;
 mod repack;
 mod scaled;
+mod schemes;
 #[cfg(test)]
 mod tests;
 
@@ -37,8 +40,8 @@ use serde_json::Value;
 
 use excluded::Excluded;
 use fields::Fields;
-use layout::Layout;
 use module::Module;
+use schemes::Schemes;
 
 /// What is read, for messages.
 const SUPPORTED: &str = "gptq (4 and 8 bits), awq (gemm), bitsandbytes (int8, nf4 and fp4), compressed-tensors (int8, int4 and fp8) \
@@ -61,7 +64,7 @@ const MARKS: [&str; 10] = [
 /// How config.json says that a checkpoint is quantised.
 #[derive(Debug)]
 pub struct Quantization {
-    layout: Box<dyn Layout>,
+    schemes: Schemes,
     excluded: Excluded,
 }
 
@@ -94,20 +97,20 @@ impl Quantization {
             }
             method => method.unwrap_or_default(),
         };
-        let layout: Box<dyn Layout> = match method {
-            "gptq" => Box::new(gptq::Gptq::parse(&fields)?),
-            "awq" => Box::new(awq::Awq::parse(&fields)?),
-            "bitsandbytes" => bitsandbytes::parse(&fields)?,
+        let schemes = match method {
+            "gptq" => Schemes::one(Box::new(gptq::Gptq::parse(&fields)?)),
+            "awq" => Schemes::one(Box::new(awq::Awq::parse(&fields)?)),
+            "bitsandbytes" => Schemes::one(bitsandbytes::parse(&fields)?),
             "compressed-tensors" => compressed::parse(&fields)?,
-            "fp8" => Box::new(fp8::Fp8::parse(&fields)?),
+            "fp8" => Schemes::one(Box::new(fp8::Fp8::parse(&fields)?)),
             _ => return Err(fields.refuse("quant_method", SUPPORTED)),
         };
-        Ok(Some(Self { layout, excluded: Excluded::parse(&fields)? }))
+        Ok(Some(Self { schemes, excluded: Excluded::parse(&fields)? }))
     }
 
     /// `quant_method`, as config.json names it.
     pub fn method(&self) -> &'static str {
-        self.layout.name()
+        self.schemes.layout(0).name()
     }
 }
 
@@ -135,9 +138,9 @@ fn is_marked(name: &str) -> bool {
 struct Quantized {
     files: Arc<dyn Checkpoint + Send + Sync>,
     dense: DenseSource,
-    layout: Box<dyn Layout>,
-    /// Coded weights by name, as they will come.
-    coded: BTreeMap<String, TensorInfo>,
+    schemes: Schemes,
+    /// Coded weights by name, as they will come, and the group of each.
+    coded: BTreeMap<String, (TensorInfo, usize)>,
     /// Names of all weights.
     names: BTreeSet<String>,
 }
@@ -147,51 +150,50 @@ const WEIGHT: &str = ".weight";
 
 impl Quantized {
     fn new(quantization: Quantization, files: Arc<dyn Checkpoint + Send + Sync>) -> Result<Self> {
-        let Quantization { layout, excluded } = quantization;
+        let Quantization { schemes, excluded } = quantization;
         let mut names: BTreeSet<_> = files.names().into_iter().collect();
-        let marks =
-            |name: &String| layout.marks().iter().find_map(|mark| Some(name.strip_suffix(mark)?.to_owned()));
-        let modules: BTreeSet<_> = names.iter().filter_map(marks).collect();
+        schemes.check_targets(names.iter().filter_map(|name| Some(name.rsplit_once('.')?.0)))?;
+        let marks: Vec<_> = schemes.layouts().flat_map(|layout| layout.marks()).collect();
+        let marked = |name: &String| marks.iter().find_map(|mark| Some(name.strip_suffix(*mark)?.to_owned()));
+        let modules: BTreeSet<_> = names.iter().filter_map(marked).collect();
         let mut coded = BTreeMap::new();
         for name in &modules {
             let module = Module { name, files: &*files };
             if excluded.contains(name) {
                 return Err(module.bad("is coded, though config.json has it among the modules that are not"));
             }
+            let group = schemes.group_of(name).map_err(|problem| module.bad(problem))?;
+            let layout = schemes.layout(group);
             let info = layout.info(&module)?;
             layout.parts().iter().for_each(|part| {
                 names.remove(&format!("{name}{part}"));
             });
-            coded.insert(format!("{name}{WEIGHT}"), info);
+            coded.insert(format!("{name}{WEIGHT}"), (info, group));
         }
         for name in &names {
-            refuse_leftover(name, &*layout, &*files)?;
+            refuse_leftover(name, &schemes, &*files)?;
         }
         if let Some(name) = coded.keys().find(|name| names.contains(*name)) {
             let problem = "is there twice, coded and not".into();
             return Err(CoreError::BadTensor { name: name.clone(), problem });
         }
         names.extend(coded.keys().cloned());
-        Ok(Self { dense: DenseSource::new(Arc::clone(&files)), files, layout, coded, names })
-    }
-
-    fn module<'a>(&'a self, name: &'a str) -> Option<Module<'a>> {
-        self.coded
-            .contains_key(name)
-            .then(|| Module { name: &name[..name.len() - WEIGHT.len()], files: &*self.files })
+        Ok(Self { dense: DenseSource::new(Arc::clone(&files)), files, schemes, coded, names })
     }
 }
 
 /// Errors if a tensor that belongs to no coded weight looks as if it did.
-fn refuse_leftover(name: &str, layout: &dyn Layout, files: &dyn Checkpoint) -> Result<()> {
+fn refuse_leftover(name: &str, schemes: &Schemes, files: &dyn Checkpoint) -> Result<()> {
     let bad = |problem: String| Err(CoreError::BadTensor { name: name.into(), problem });
-    let mark = layout.marks()[0];
-    let own = layout.parts().iter().filter(|part| **part != WEIGHT).find_map(|part| name.strip_suffix(part));
+    // Of a module that no target matches, the first group's.
+    let mark = |module| schemes.layout(schemes.group_of(module).unwrap_or(0)).marks()[0];
+    let parts = schemes.layouts().flat_map(|layout| layout.parts());
+    let own = parts.filter(|part| **part != WEIGHT).find_map(|part| name.strip_suffix(part));
     if let Some(module) = own {
-        return bad(format!("belongs to `{module}{mark}`, which is missing"));
+        return bad(format!("belongs to `{module}{}`, which is missing", mark(module)));
     }
     if is_marked(name) {
-        let method = layout.name();
+        let method = schemes.layout(0).name();
         return bad(format!(
             "is no part of a weight as {method} codes it; one scheme in a checkpoint is supported"
         ));
@@ -199,7 +201,7 @@ fn refuse_leftover(name: &str, layout: &dyn Layout, files: &dyn Checkpoint) -> R
     let Some(module) = name.strip_suffix(WEIGHT) else { return Ok(()) };
     match files.raw(name)?.dtype.as_str() {
         "F32" | "F16" | "BF16" => Ok(()),
-        dtype => bad(format!("has dtype {dtype} and no `{module}{mark}`")),
+        dtype => bad(format!("has dtype {dtype} and no `{module}{}`", mark(module))),
     }
 }
 
@@ -213,13 +215,13 @@ impl WeightSource for Quantized {
     }
 
     fn info(&self, name: &str) -> Result<TensorInfo> {
-        self.coded.get(name).cloned().map_or_else(|| self.dense.info(name), Ok)
+        self.coded.get(name).map_or_else(|| self.dense.info(name), |(info, _)| Ok(info.clone()))
     }
 
     fn tensor(&self, name: &str) -> Result<CanonicalTensor> {
-        match self.module(name) {
-            Some(module) => self.layout.tensor(&module),
-            None => self.dense.tensor(name),
-        }
+        let (Some((_, group)), Some(module)) = (self.coded.get(name), name.strip_suffix(WEIGHT)) else {
+            return self.dense.tensor(name);
+        };
+        self.schemes.layout(*group).tensor(&Module { name: module, files: &*self.files })
     }
 }

@@ -71,6 +71,7 @@ impl Executor {
                 activations: Activations::F32,
                 numerics: Numerics::Invariant,
                 max_in_flight: config.max_in_flight,
+                exact_head: false,
             },
             kv: config.groups.iter().map(geometry).collect(),
             slots: Slots::new(config.seqs),

@@ -185,6 +185,7 @@ fn info() -> EngineInfo {
             activations: Activations::F32,
             numerics: Numerics::Invariant,
             max_in_flight: 1,
+            exact_head: false,
         },
         weights: Vec::new(),
         request_limits: RequestLimits::default(),

@@ -53,6 +53,10 @@ pub(crate) struct Bench {
     /// What is promised about the order of sums.
     #[arg(long, value_enum, default_value = "invariant")]
     pub numerics: Promise,
+    /// Find tokens through a copy of the head in 8 bits, on a CPU; decode says how many logits were
+    /// computed again.
+    #[arg(long, conflicts_with = "quantize_head")]
+    pub exact_head: bool,
     /// Tokens in one step: longer prompts are cut into chunks; 512 on a CPU and 8192 on a GPU if
     /// not given.
     #[arg(long)]
@@ -318,6 +322,7 @@ fn settings(args: &Bench, activations: Activations) -> Result<Settings> {
     flag("--gpu", device.gpu.map(|gpu| gpu.to_string()));
     flag("--threads", device.threads.map(|threads| threads.to_string()));
     flags.extend(device.pin.then(|| "--pin".into()));
+    flags.extend(args.exact_head.then(|| "--exact-head".into()));
     flags.extend(args.quantize.flags());
     let threads = match device.backend {
         BackendName::Reference | BackendName::Cuda => 1,
@@ -328,6 +333,7 @@ fn settings(args: &Bench, activations: Activations) -> Result<Settings> {
         activations,
         kv_format,
         numerics,
+        exact_head: args.exact_head,
         step_tokens: args.max_num_batched_tokens,
         threads,
         scale: args.scale,

@@ -34,8 +34,7 @@ pub(crate) struct Quantize {
     #[arg(long, value_name = "N", default_value = "128", value_parser = group_sizes())]
     pub group_size: usize,
     /// What the head becomes, which stays as it is if not given. It is then a tensor of its own
-    /// beside the embeddings. transformers loads that, nvLLM not yet (--quantize-head
-    /// does it at load); whether others do depends on them.
+    /// beside the embeddings. transformers and nvLLM load that; whether others do depends on them.
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub head: Option<HeadFormatName>,
     /// Quantise the scales of nf4 too: smaller by 0.37 bits a weight, and a little less exact.

@@ -15,7 +15,7 @@ fn error_of(args: &[&str]) -> (Option<i32>, String) {
 
 #[test]
 fn plan_and_generate_refuse_in_the_same_words() {
-    let cases: [(&[&str], &str); 13] = [
+    let cases: [(&[&str], &str); 14] = [
         (
             &["--max-num-batched-tokens", "9223372036854775808"],
             "error: --max-num-batched-tokens is 9223372036854775808",
@@ -38,6 +38,10 @@ fn plan_and_generate_refuse_in_the_same_words() {
         (&["--kv-cache-bytes", "18446744073709551615"], "error: --kv-cache-bytes is 18446744073709551615"),
         (&["--kv-cache-bytes", "8000000000000"], "give a --kv-cache-bytes of "),
         (&["--kv-cache-bytes", "8000000000000", "--backend", "reference"], "give a --kv-cache-bytes of "),
+        (
+            &["--exact-head", "--backend", "reference"],
+            "error: --exact-head is given, and the backend `reference`",
+        ),
     ];
     for (flags, words) in cases {
         let plan = error_of(&[&["plan", "--max-num-seqs", "1"], flags].concat());
@@ -45,7 +49,7 @@ fn plan_and_generate_refuse_in_the_same_words() {
         assert_eq!(plan, generate, "{flags:?}");
         assert_eq!(plan.0, Some(1), "{flags:?}: {}", plan.1);
         assert!(plan.1.contains(words), "{flags:?}: {}", plan.1);
-        for inside in ["step_tokens", "block_len", "kv_bytes", "step_outputs"] {
+        for inside in ["step_tokens", "block_len", "kv_bytes", "step_outputs", "exact_head"] {
             assert!(!plan.1.contains(inside), "{flags:?}: {}", plan.1);
         }
     }

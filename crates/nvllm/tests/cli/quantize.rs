@@ -40,6 +40,8 @@ fn flags_that_do_not_go_together_are_refused() {
     with(&["--format", "int4", "--act-order"], "--act-order");
     with(&["--format", "int4", "--group-size", "48"], "--group-size");
     is_usage_error(&["info", "--quantize-head", "int8"], &["--quantize"]);
+    let both = ["plan", "--exact-head", "--quantize", "int8", "--quantize-head", "int8"];
+    is_usage_error(&both, &["--exact-head", "--quantize-head"]);
 }
 
 #[test]

@@ -203,6 +203,7 @@ mod tests {
             activations: Activations::Bf16,
             numerics: Numerics::Invariant,
             max_in_flight: 1,
+            exact_head: false,
         };
         let mut plan = MemoryPlan::new(&program, &limits, &PlanRules::HOST).unwrap();
         let [x, y] = [program.nodes[1].inputs[0], program.nodes[2].outputs[0]].map(ValueId::index);

@@ -1,4 +1,4 @@
-//! The configuration of compressed-tensors: one scheme for all layers.
+//! The configuration of compressed-tensors: how a group of modules is quantised.
 
 use nvllm_core::Result;
 use nvllm_core::weight::{ActQuant, Code};
@@ -34,16 +34,11 @@ pub(super) struct Weights<'a> {
 }
 
 impl<'a> Scheme<'a> {
-    pub(super) fn parse(fields: &Fields<'a>) -> Result<Self> {
-        fields.refuse_content("transform_config", "transforms of activations are not supported")?;
-        if let Some(sparsity) = fields.object("sparsity_config")?
-            && !matches!(sparsity.text("format")?, None | Some("dense"))
-        {
-            return Err(sparsity.refuse("format", "dense is supported"));
-        }
-        let group = one_group(fields)?;
-        // A group may have a format of its own.
-        let owner = if group.get("format").is_some() { &group } else { fields };
+    /// The scheme of `group`, a group of the configuration `fields`.
+    pub(super) fn parse(fields: &Fields<'a>, group: &Fields<'a>) -> Result<Self> {
+        // A group may have a format of its own, and has one where there is none for all.
+        let mixed = fields.text("format")? == Some("mixed-precision");
+        let owner = if mixed || group.get("format").is_some() { group } else { fields };
         let format = match owner.text("format")? {
             Some("int-quantized" | "float-quantized" | "naive-quantized") => Format::InPlace,
             Some("pack-quantized") => Format::Packed,
@@ -67,25 +62,6 @@ impl<'a> Scheme<'a> {
         let act = group.object("input_activations")?.map(|inputs| input(&inputs)).transpose()?.flatten();
         Ok(Self { format, code, weights, act })
     }
-}
-
-/// The first group of layers; all others have to be like it, whatever they are for.
-fn one_group<'a>(fields: &Fields<'a>) -> Result<Fields<'a>> {
-    const FIELD: &str = "config_groups";
-    let groups = fields.object(FIELD)?.ok_or_else(|| fields.refuse(FIELD, "it is needed"))?;
-    let mut names = groups.names();
-    let first = names.next().ok_or_else(|| fields.refuse(FIELD, "one group is needed"))?;
-    let of = |name: &str| groups.object(name)?.ok_or_else(|| groups.refuse(name, "an object is needed"));
-    let group = of(first)?;
-    for name in names {
-        let other = of(name)?;
-        let differs = |field: &&str| group.get(field) != other.get(field);
-        if let Some(field) = ["format", "weights", "input_activations"].iter().find(|field| differs(field)) {
-            let problem = format!("is not that of {first}; one scheme for all layers is supported");
-            return Err(other.error(field, problem));
-        }
-    }
-    Ok(group)
 }
 
 fn is_float(fields: &Fields<'_>) -> Result<bool> {

@@ -198,11 +198,28 @@ fn inputs_and_mixtures_of_compressed_tensors_that_are_not_read_are_named() {
         ),
         (
             with(mixed.clone(), &[("config_groups.group_1.weights.num_bits", 4.into())]),
-            "group_1.weights` is not that of group_0; one scheme",
+            "group_1.weights.num_bits` is 4; 4 bits are read from pack-quantized",
         ),
         (
-            with(mixed, &[("config_groups.group_1.input_activations", Value::Null)]),
-            "input_activations` is not that of group_0",
+            with(mixed.clone(), &[("format", "mixed-precision".into())]),
+            "config_groups.group_0.format` is missing; int-quantized, float-quantized",
+        ),
+        (
+            with(mixed.clone(), &[("config_groups.group_1.format", "mixed-precision".into())]),
+            "config_groups.group_1.format` is \"mixed-precision\"; int-quantized",
+        ),
+        (
+            with(mixed.clone(), &[("config_groups.group_1.output_activations", json!({"num_bits": 8}))]),
+            "group_1.output_activations` is {\"num_bits\":8}; quantised outputs",
+        ),
+        (with(mixed.clone(), &[("config_groups.group_1", 7.into())]), "group_1` is 7; an object is needed"),
+        (
+            with(mixed.clone(), &[("config_groups.group_1.targets", "Linear".into())]),
+            "group_1.targets` is \"Linear\"; a list of strings",
+        ),
+        (
+            with(mixed, &[("config_groups.group_1.targets", json!(["re:("]))]),
+            "group_1.targets` has `(`, which is no pattern",
         ),
     ] {
         let message = message(&quantization);

@@ -2,6 +2,7 @@
 
 mod config;
 mod fixtures;
+mod groups;
 mod layouts;
 mod parts;
 

@@ -8,7 +8,7 @@ use nvllm_core::{CoreError, Result};
 ///
 /// Errors if it has not so many: `vec![0; len]` would end the process.
 #[expect(clippy::same_length_and_capacity, reason = "that is what was allocated")]
-pub(super) fn zeroed(len: usize, what: &'static str) -> Result<Vec<u8>> {
+pub(crate) fn zeroed(len: usize, what: &'static str) -> Result<Vec<u8>> {
     let lacking = || CoreError::OutOfMemory { bytes: len, what };
     if len == 0 {
         return Ok(Vec::new());
