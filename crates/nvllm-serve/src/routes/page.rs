@@ -108,14 +108,10 @@ fn content_type(name: &str) -> &'static str {
     responses(
         (status = 200, description = "The page.", body = String, content_type = "text/html"),
         (status = 304, description = "The client has it."),
-        (status = 404, description = "There is no such file.", body = ErrorBody),
     ),
 )]
 pub(crate) async fn index(uri: Uri, headers: HeaderMap) -> Result<Response, ApiError> {
-    file_at(uri.path(), &headers).ok_or_else(|| {
-        let message = format!("the page has no file {}", uri.path());
-        ApiError::new(StatusCode::NOT_FOUND, message)
-    })
+    file(uri, headers).await
 }
 
 /// Scripts and styles of the page.
@@ -131,7 +127,10 @@ pub(crate) async fn index(uri: Uri, headers: HeaderMap) -> Result<Response, ApiE
     ),
 )]
 pub(crate) async fn file(uri: Uri, headers: HeaderMap) -> Result<Response, ApiError> {
-    index(uri, headers).await
+    file_at(uri.path(), &headers).ok_or_else(|| {
+        let message = format!("the page has no file {}", uri.path());
+        ApiError::new(StatusCode::NOT_FOUND, message)
+    })
 }
 
 #[cfg(test)]

@@ -161,6 +161,7 @@ fn welcome(model: &Model, url: &str) {
         note!("text is refused, and token ids work: {}", printable(&error.to_string()));
         ("completions", r#"{"prompt": [1, 2, 3]}"#)
     } else if model.chat_template.is_some() {
+        note!("open {url}/ in a browser to talk to it");
         ("chat/completions", r#"{"messages": [{"role": "user", "content": "Hello"}]}"#)
     } else {
         ("completions", r#"{"prompt": "Hello"}"#)
