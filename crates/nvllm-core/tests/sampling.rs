@@ -1,6 +1,6 @@
 //! Sampling against a definition written the slow, plain way.
 
-use nvllm_core::sampling::{TokenCounts, processed, sample, top_logprobs, uniform};
+use nvllm_core::sampling::{TokenCounts, processed, sample, takes_largest, top_logprobs, uniform};
 use nvllm_core::{SamplingParams, TokenId};
 use proptest::prelude::*;
 
@@ -132,4 +132,29 @@ fn greedy_passes_over_nan_and_takes_the_first_where_nothing_is_left() {
     assert_eq!(greedy(&logits), 0);
     (logits[20], logits[38]) = (-3.0, -2.0);
     assert_eq!(greedy(&logits), 38);
+}
+
+/// Every other logit may be lost where it says so, and one that looks at it must not say so.
+#[test]
+fn the_largest_logit_decides_alone_where_nothing_changes_a_logit() {
+    let of = SamplingParams::default;
+    let stops = |min_tokens| SamplingParams { stop_tokens: vec![TokenId(1)], min_tokens, ..of() };
+    let counts = |params: &SamplingParams| TokenCounts::needed(params, &[TokenId(1)], &[TokenId(1); 3]);
+    for params in [of(), SamplingParams { top_k: 2, top_p: 0.5, min_p: 0.1, seed: 7, ..of() }, stops(3)] {
+        assert!(takes_largest(&params, &counts(&params)), "{params:?}");
+        let rest = [f32::NEG_INFINITY, 2.0, f32::NEG_INFINITY, 2.0];
+        for logits in [[-1.0, 2.0, 1.0, 2.0], rest] {
+            assert_eq!(sample(&logits, &params, &counts(&params), 3, None).token, TokenId(1), "{params:?}");
+        }
+    }
+    for params in [
+        SamplingParams { temperature: 0.5, ..of() },
+        SamplingParams { repetition_penalty: 1.1, ..of() },
+        SamplingParams { presence_penalty: 1.0, ..of() },
+        SamplingParams { frequency_penalty: -1.0, ..of() },
+        SamplingParams { logit_bias: vec![(TokenId(0), 9.0)], ..of() },
+        stops(4),
+    ] {
+        assert!(!takes_largest(&params, &counts(&params)), "{params:?}");
+    }
 }

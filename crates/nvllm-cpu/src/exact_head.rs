@@ -1,9 +1,9 @@
 //! Logits of a head as greedy sampling needs them: the largest one and its token, bit for bit, from
 //! a copy of the head in 8 bits.
 //!
-//! The copy, which takes half the bytes of bf16, gives every logit but for an error that is bounded.
-//! Rows whose logit could be the largest within its bound, the candidates, are multiplied again as
-//! they are, by the kernel that multiplies all rows otherwise; the other logits become -inf.
+//! The copy, of half the bytes of bf16, gives every logit but for an error that is bounded. Rows
+//! whose logit could be the largest within its bound, the candidates, are multiplied again as they
+//! are, by the kernel that multiplies all rows otherwise; the other logits become -inf.
 //! `docs/exact-head.md` has the proof; names are the same here:
 //!
 //! | | |
@@ -204,7 +204,7 @@ impl Cpu {
             let to = RowsMut::new(bytemuck::cast_slice_mut(out), Elem::F32, 1, cols)?;
             self.linear(x, Weights { segments, k }, None, mode, to)
         };
-        let reach = head.reach(&x.to_f32(0));
+        let reach = head.reach(&x.row_as_f32(0));
         if reach.is_some() {
             multiply(&[Segment::Coded(&head.copy, 0, n)], out)?;
         }

@@ -78,7 +78,7 @@ impl<'a> Rows<'a> {
     }
 
     /// The elements of a row as f32; `row < num_rows`.
-    pub(crate) fn to_f32(&self, row: usize) -> Vec<f32> {
+    pub(crate) fn row_as_f32(&self, row: usize) -> Vec<f32> {
         let (start, len) = (row * self.stride * self.elem.size(), self.cols * self.elem.size());
         to_f32(&self.bytes[start..start + len], self.elem)
     }

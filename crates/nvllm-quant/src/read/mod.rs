@@ -40,6 +40,7 @@ use serde_json::Value;
 
 use excluded::Excluded;
 use fields::Fields;
+use layout::Layout;
 use module::Module;
 use schemes::Schemes;
 
@@ -152,8 +153,8 @@ impl Quantized {
     fn new(quantization: Quantization, files: Arc<dyn Checkpoint + Send + Sync>) -> Result<Self> {
         let Quantization { schemes, excluded } = quantization;
         let mut names: BTreeSet<_> = files.names().into_iter().collect();
-        schemes.check_targets(names.iter().filter_map(|name| Some(name.rsplit_once('.')?.0)))?;
-        let marks: Vec<_> = schemes.layouts().flat_map(|layout| layout.marks()).collect();
+        schemes.check_targets(&names.iter().filter_map(|name| Some(name.rsplit_once('.')?.0)).collect())?;
+        let marks: Vec<_> = schemes.layouts().flat_map(Layout::marks).collect();
         let marked = |name: &String| marks.iter().find_map(|mark| Some(name.strip_suffix(*mark)?.to_owned()));
         let modules: BTreeSet<_> = names.iter().filter_map(marked).collect();
         let mut coded = BTreeMap::new();
@@ -187,7 +188,7 @@ fn refuse_leftover(name: &str, schemes: &Schemes, files: &dyn Checkpoint) -> Res
     let bad = |problem: String| Err(CoreError::BadTensor { name: name.into(), problem });
     // Of a module that no target matches, the first group's.
     let mark = |module| schemes.layout(schemes.group_of(module).unwrap_or(0)).marks()[0];
-    let parts = schemes.layouts().flat_map(|layout| layout.parts());
+    let parts = schemes.layouts().flat_map(Layout::parts);
     let own = parts.filter(|part| **part != WEIGHT).find_map(|part| name.strip_suffix(part));
     if let Some(module) = own {
         return bad(format!("belongs to `{module}{}`, which is missing", mark(module)));

@@ -1,5 +1,7 @@
 //! Which coded module lies in which layout: one for all, or one for each group of modules.
 
+use std::collections::BTreeSet;
+
 use fancy_regex::Regex;
 use nvllm_core::{CoreError, Result};
 
@@ -119,11 +121,11 @@ impl Schemes {
     }
 
     /// Errors if a target is that of no module.
-    pub(super) fn check_targets<'a>(&self, modules: impl Iterator<Item = &'a str> + Clone) -> Result<()> {
+    pub(super) fn check_targets(&self, modules: &BTreeSet<&str>) -> Result<()> {
         if self.0.len() == 1 {
             return Ok(());
         }
-        let unused = |target: &&Target| !modules.clone().any(|module| target.matches(module).is_some());
+        let unused = |target: &&Target| !modules.iter().any(|module| target.matches(module).is_some());
         match self.0.iter().flat_map(|group| &group.targets).find(unused) {
             Some(Target { field, text, .. }) => {
                 let problem = format!("has `{text}`, which no module of the checkpoint matches");

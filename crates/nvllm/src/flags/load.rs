@@ -80,8 +80,8 @@ pub(crate) struct LoadArgs {
     /// Whether results may depend on the batch.
     #[arg(long, value_enum, default_value = "invariant")]
     pub numerics: Promise,
-    /// Find the tokens of a greedy request that runs alone through a copy of the head in 8 bits: the
-    /// same tokens in less time, for the memory of the copy. On a CPU.
+    /// Find the tokens of a greedy request that runs alone through a copy of the head in 8 bits:
+    /// the same tokens in less time, for the memory of the copy. On a CPU.
     #[arg(long, conflicts_with = "quantize_head")]
     pub exact_head: bool,
     /// How keys and values are stored.

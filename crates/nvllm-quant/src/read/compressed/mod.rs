@@ -34,7 +34,7 @@ pub(super) fn parse(fields: &Fields<'_>) -> Result<Schemes> {
     let mut schemes: Vec<(Fields<'_>, Box<dyn Layout>, Vec<Target>)> = Vec::new();
     for name in groups.names() {
         let group = of(name)?;
-        let (layout, mut targets) = (layout(Scheme::parse(fields, &group)?)?, Target::all_of(&group)?);
+        let (layout, mut targets) = (layout(&Scheme::parse(fields, &group)?)?, Target::all_of(&group)?);
         let alike = |field: &&str, other: &Fields<'_>| group.get(field) == other.get(field);
         let same = |(other, ..): &&mut (Fields<'_>, _, _)| {
             ["format", "weights", "input_activations"].iter().all(|field| alike(field, other))
@@ -50,9 +50,9 @@ pub(super) fn parse(fields: &Fields<'_>) -> Result<Schemes> {
     Ok(Schemes::of_groups(schemes.into_iter().map(|(_, layout, targets)| (layout, targets))))
 }
 
-fn layout(scheme: Scheme<'_>) -> Result<Box<dyn Layout>> {
+fn layout(scheme: &Scheme<'_>) -> Result<Box<dyn Layout>> {
     let (weights, format) = (&scheme.weights, scheme.format);
-    let Scheme { code, act, .. } = scheme;
+    let &Scheme { code, act, .. } = scheme;
     let Some(bits) = weights.packed_bits(format)? else {
         let (blocks, asymmetric) = (weights.blocks, weights.asymmetric);
         let scale = &[".weight_scale"];
