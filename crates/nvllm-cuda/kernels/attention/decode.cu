@@ -3,26 +3,29 @@
 // and V.
 //
 // Formula and order id attention.chunk256: attention_order.cuh. Layout: q, out [rows, num_heads,
-//   D]; K and V pages of one layer, each [num_blocks, kv_heads, block_len, D]; block_tables i32
-//   [seqs, max_blocks]; all elements 16 bits. D 64 or 128, block_len a multiple of 16 (prefill.cu
+//   D], 16-bit elements; K and V pages of one layer, each [num_blocks, kv_heads, block_len, D], of
+//   such elements or (.._fp8_.., .._int8_..) of codes, int8 with scales f32 [num_blocks, kv_heads,
+//   block_len] of each (kv_codes.cuh); block_tables i32 [seqs, max_blocks]. D 64 or 128, block_len a multiple of 16 (prefill.cu
 //   takes any), rows of a sequence times group = num_heads / kv_heads at most part_rows <= 16.
-// Launch: attention_decode_d64 / _d128: block (128), grid (g), any g; best 2 blocks a
-//   multiprocessor. Dynamic shared memory:
-//   3 * (256 + 32) * D + 2,560 bytes (d128: 113,152; d64: 57,856); 2 instead of 3 where TIGHT
-//   (prelude.cuh). Parameters: q, k, v, out; block_tables, max_blocks; items, counts
-//   (work_list.cu); num_heads, kv_heads, block_len; scale; window (0: none); partial f32 [entries,
-//   kv_heads, part_rows, D], partial_ml f32 [entries, kv_heads, part_rows, 2], part_rows.
+// Launch: attention_decode_d64 / _d128, _fp8_.., _int8_..: block (128), grid (g), any g; best 2
+//   blocks a multiprocessor, of codes 3. Dynamic shared memory: 3 * (256 + 32) * D + 2,560 bytes
+//   (d128: 113,152; d64: 57,856); FP8 3 * (128 + 32) * D + 2,560; int8 3 * ((128 + 32) * D + 512)
+//   + 4,608; 2 instead of 3 stages where TIGHT (prelude.cuh). Parameters: q, k, v, out;
+//   block_tables, max_blocks; items, counts (work_list.cu); num_heads, kv_heads, block_len; scale;
+//   window (0: none); partial f32 [entries, kv_heads, part_rows, D], partial_ml f32 [entries,
+//   kv_heads, part_rows, 2], part_rows; scales of k, of v (int8).
 //   Then attention_fold_d64 / _d128, which writes the rows of sequences with several chunks (it may
 //   be left out where none has):
 //   block (128), grid (num_seqs, kv_heads), no dynamic shared memory. Parameters: partial,
 //   partial_ml, part_rows; out; items, first_entry (work_list.cu); num_heads, kv_heads; scale.
-// Bytes: KV once: positions * kv_heads * D * 4, and where a sequence has several chunks (D + 2) * 4
+// Bytes: KV once: positions * kv_heads * D * 4 (of codes half), and where a sequence has several chunks (D + 2) * 4
 //   a row, head and chunk written and read. Bound: memory bandwidth; at batch 1 the latency of one
 //   chunk (its tiles in sequence) and of the fold.
 // A block takes every g-th (entry, KV head). Tiles of 64 positions flow through a ring of 3 stages;
 //   warp w scores positions 16w.. of a tile, then takes columns D/4 w.. of P V.
 #include "prelude.cuh"
 #include "attention_order.cuh"
+#include "kv_codes.cuh"
 
 constexpr int STAGES = TIGHT ? 2 : 3;
 
@@ -46,17 +49,19 @@ DEVICE void start(Work& work, int unit, int kv_heads, uint4 a, uint4 b) {
   work.end = end < first + CHUNK_TILES ? end : first + CHUNK_TILES;
 }
 
-template <int D>
-DEVICE void attention_decode(const elem* q, const elem* k, const elem* v, elem* out, const int* block_tables, int max_blocks,
+template <int D, KvKind KV>
+DEVICE void attention_decode(const elem* q, const char* k, const char* v, elem* out, const int* block_tables, int max_blocks,
                              const WorkItem* items, const int* counts, int num_heads, int kv_heads, int block_len, float scale,
-                             int window, float* partial, float* partial_ml, int part_rows) {
-  constexpr int PIECES = D / 8, ROWS_AT_ONCE = 128 / PIECES, TILE_BYTES = TILE * D * 2, Q_BYTES = 16 * D * 2;
-  constexpr int STAGE = 2 * TILE_BYTES + Q_BYTES, NT = D / 32, KC = D / 16;
+                             int window, float* partial, float* partial_ml, int part_rows, const float* k_scales,
+                             const float* v_scales) {
+  constexpr int ROW = D * KV_BYTES<KV>, PIECES = ROW / 16, ROWS_AT_ONCE = 128 / PIECES, TILE_BYTES = TILE * ROW;
+  constexpr int Q_PIECES = D / 8, Q_ROWS = 128 / Q_PIECES, Q_BYTES = 16 * D * 2, NT = D / 32, KC = D / 16;
+  constexpr int STAGE = 2 * TILE_BYTES + Q_BYTES + SCALE_BYTES<KV>, P_BYTES = KV == KV_INT8 ? 4096 : 2048;
   extern __shared__ __align__(1024) char shared[];
   const int tid = threadIdx.x, lane = tid & 31, warp = tid >> 5;
   const u32 ring = shared_address(shared), ps = ring + STAGES * STAGE;
-  float* maxima = (float*)(shared + STAGES * STAGE + 2048);    // [warp][row]
-  const u32 stash = ring + STAGES * STAGE + 2304;              // the entries of 8 units, from the loading end to the computing end
+  float* maxima = (float*)(shared + STAGES * STAGE + P_BYTES);   // [warp][row]
+  const u32 stash = ps + P_BYTES + 256;              // the entries of 8 units, from the loading end to the computing end
   const int group = num_heads / kv_heads;
   const BlockLen blocks(block_len);
   const float c = __fmul_rn(scale, 1.4426950408889634f);
@@ -108,15 +113,25 @@ DEVICE void attention_decode(const elem* q, const elem* k, const elem* v, elem* 
 #pragma unroll
       for (int i = 0; i < TILE / ROWS_AT_ONCE; i++) {
         const int row = i * ROWS_AT_ONCE + tid / PIECES, position = load.tile * TILE + row;
-        const u64 at = (u64)(rows16[i * ROWS_AT_ONCE / 16] + (row & 15)) * D + piece * 8;
+        u32 first = rows16[i * ROWS_AT_ONCE / 16];
+        if (ROWS_AT_ONCE == 32 && tid / PIECES >= 16) first = rows16[i * 2 + 1];
+        const u64 at = (u64)(first + (row & 15)) * ROW + piece * 16;
         const bool seen = position >= first_kv && position < end;
-        copy_async_16(to + tile_at<D>(row, piece), k + at, seen);
-        copy_async_16(to + TILE_BYTES + tile_at<D>(row, piece), v + at, seen);
+        const u32 place = KV == KV_ELEMS ? tile_at<D>(row, piece) : codes_at<D>(row, piece);
+        copy_async_16(to + place, k + at, seen);
+        copy_async_16(to + TILE_BYTES + place, v + at, seen);
+      }
+      if constexpr (KV == KV_INT8) {
+        const int row = tid & 63, position = load.tile * TILE + row;
+        const u32 lower = row & 16 ? rows16[1] : rows16[0], upper = row & 16 ? rows16[3] : rows16[2];
+        const u32 at = (row & 32 ? upper : lower) + (row & 15);
+        copy_async_4(to + 2 * TILE_BYTES + Q_BYTES + tid * 4, (tid < 64 ? k_scales : v_scales) + at, position >= first_kv && position < end);
       }
       if (load_first) {
+        const int piece = tid % Q_PIECES;
 #pragma unroll
-        for (int i = 0; i < 16 / ROWS_AT_ONCE; i++) {
-          const int row = i * ROWS_AT_ONCE + tid / PIECES, valid = load.item.num_rows * group;
+        for (int i = 0; i < 16 / Q_ROWS; i++) {
+          const int row = i * Q_ROWS + tid / Q_PIECES, valid = load.item.num_rows * group;
           const int r = row < valid ? row : 0;
           copy_async_16(to + 2 * TILE_BYTES + tile_at<D>(row, piece), q + out_at<D>(load.item, load.head, r, group, num_heads) + piece * 8,
                         row < valid);
@@ -155,24 +170,48 @@ DEVICE void attention_decode(const elem* q, const elem* k, const elem* v, elem* 
       if (++slot == STAGES) slot = 0;
       if (first) {
 #pragma unroll
-        for (int i = 0; i < KC; i++) ldmatrix_x4(qf[i], qs + tile_at<D>(lane & 15, 2 * i + (lane >> 4)));
+        for (int i = 0; i < KC; i++) {
+          if constexpr (KV == KV_ELEMS) ldmatrix_x4(qf[i], qs + tile_at<D>(lane & 15, 2 * i + (lane >> 4)));
+          else load_query<D>(qf[i], qs, r0, i);
+        }
       }
       // All of this warp's K, then its V: shared memory answers while the scores are made and the
-      // maxima exchanged.
-      u32 kf[KC][4], vf[TILE / 16][NT / 2][4];
+      // maxima exchanged. Of codes a matrix holds twice the columns.
+      constexpr int KM = KV == KV_ELEMS ? KC : KC / 2, VM = KV == KV_ELEMS ? TILE / 16 * (NT / 2) : TILE / 16 * NT / 4;
+      u32 kf[KM][4], vf[VM][4], k_nans = 0, v_nans = 0;
 #pragma unroll
-      for (int i = 0; i < KC; i++)
-        ldmatrix_x4(kf[i], ks + tile_at<D>(warp * 16 + (lane & 7) + ((lane >> 4) << 3), 2 * i + ((lane >> 3) & 1)));
+      for (int i = 0; i < KM; i++) {
+        const int row = warp * 16 + (lane & 7) + ((lane >> 4) << 3), piece = 2 * i + ((lane >> 3) & 1);
+        ldmatrix_x4(kf[i], ks + (KV == KV_ELEMS ? tile_at<D>(row, piece) : codes_at<D>(row, piece)));
+      }
       float s[2][4] = {};
 #pragma unroll
-      for (int i = 0; i < KC; i++) {
-        mma(s[0], qf[i][0], qf[i][1], qf[i][2], qf[i][3], kf[i][0], kf[i][1]);
-        mma(s[1], qf[i][0], qf[i][1], qf[i][2], qf[i][3], kf[i][2], kf[i][3]);
+      for (int i = 0; i < KC; i++)
+#pragma unroll
+        for (int t = 0; t < 2; t++) {
+          u32 b[2];
+          if constexpr (KV == KV_ELEMS) { b[0] = kf[i][2 * t]; b[1] = kf[i][2 * t + 1]; }
+          else widen<KV>(kf[i / 2][2 * t + i % 2], b, k_nans);
+          mma(s[t], qf[i][0], qf[i][1], qf[i][2], qf[i][3], b[0], b[1]);
+        }
+#pragma unroll
+      for (int i = 0; i < VM; i++) {
+        if constexpr (KV == KV_ELEMS)
+          ldmatrix_x4_trans(vf[i], vs + tile_at<D>(i / (NT / 2) * 16 + (lane & 15), warp * NT + 2 * (i % (NT / 2)) + (lane >> 4)));
+        else if constexpr (D == 128) ldmatrix_x4_trans(vf[i], vs + codes_at<D>(i * 16 + (lane & 15), warp * 2 + (lane >> 4)));
+        else ldmatrix_x4_trans(vf[i], vs + codes_at<D>(i * 32 + lane, warp));
       }
+      if (KV == KV_FP8 && __any_sync(~0u, has_nan(k_nans)))
 #pragma unroll
-      for (int i = 0; i < TILE / 16; i++)
+        for (int e = 0; e < 8; e++) s[e / 4][e % 4] = NOT_A_NUMBER;
+      const u32 scales = qs + Q_BYTES + (warp * 16 + 2 * (lane & 3)) * 4;
+      if constexpr (KV == KV_INT8)
 #pragma unroll
-        for (int j = 0; j < NT / 2; j++) ldmatrix_x4_trans(vf[i][j], vs + tile_at<D>(i * 16 + (lane & 15), warp * NT + 2 * j + (lane >> 4)));
+        for (int j = 0; j < 2; j++) {
+          const float2 of = load_scales(scales + j * 32);
+          s[j][0] = __fmul_rn(s[j][0], of.x); s[j][1] = __fmul_rn(s[j][1], of.y);
+          s[j][2] = __fmul_rn(s[j][2], of.x); s[j][3] = __fmul_rn(s[j][3], of.y);
+        }
       float top0 = NEG_INF, top1 = NEG_INF;
 #pragma unroll
       for (int j = 0; j < 2; j++)
@@ -203,10 +242,15 @@ DEVICE void attention_decode(const elem* q, const elem* k, const elem* v, elem* 
       m1 = new1;
 #pragma unroll
       for (int j = 0; j < 2; j++) {
-        const u32 p0 = pack2(weight(s[j][0], c, scaled0), weight(s[j][1], c, scaled0));
-        const u32 p1 = pack2(weight(s[j][2], c, scaled1), weight(s[j][3], c, scaled1));
-        asm volatile("st.shared.u32 [%0], %1;" :: "r"(ps + tile_at<64>(r0, warp * 2 + j) + 4 * (lane & 3)), "r"(p0) : "memory");
-        asm volatile("st.shared.u32 [%0], %1;" :: "r"(ps + tile_at<64>(r1, warp * 2 + j) + 4 * (lane & 3)), "r"(p1) : "memory");
+        const float w[4] = {weight(s[j][0], c, scaled0), weight(s[j][1], c, scaled0), weight(s[j][2], c, scaled1), weight(s[j][3], c, scaled1)};
+        const u32 at0 = ps + tile_at<64>(r0, warp * 2 + j) + 4 * (lane & 3), at1 = ps + tile_at<64>(r1, warp * 2 + j) + 4 * (lane & 3);
+        store_shared_4(at0, pack2(w[0], w[1]));
+        store_shared_4(at1, pack2(w[2], w[3]));
+        if constexpr (KV == KV_INT8) {
+          const float2 of = load_scales(scales + TILE * 4 + j * 32);
+          store_shared_4(at0 + 2048, pack2(__fmul_rn(w[0], of.x), __fmul_rn(w[1], of.y)));
+          store_shared_4(at1 + 2048, pack2(__fmul_rn(w[2], of.x), __fmul_rn(w[3], of.y)));
+        }
       }
 #pragma unroll
       for (int i = 0; i < NT; i++) {
@@ -215,29 +259,52 @@ DEVICE void attention_decode(const elem* q, const elem* k, const elem* v, elem* 
       }
       l[0] = __fmul_rn(l[0], f0); l[1] = l[0]; l[2] = __fmul_rn(l[2], f1); l[3] = l[2];
       __syncthreads();
-      u32 pf[TILE / 16][4];
+      u32 pf[TILE / 16][4], pv[TILE / 16][4];
 #pragma unroll
-      for (int i = 0; i < TILE / 16; i++) ldmatrix_x4(pf[i], ps + tile_at<64>(lane & 15, 2 * i + (lane >> 4)));
+      for (int i = 0; i < TILE / 16; i++) {
+        ldmatrix_x4(pf[i], ps + tile_at<64>(lane & 15, 2 * i + (lane >> 4)));
+        if constexpr (KV == KV_INT8) ldmatrix_x4(pv[i], ps + 2048 + tile_at<64>(lane & 15, 2 * i + (lane >> 4)));
+      }
 #pragma unroll
       for (int i = 0; i < TILE / 16; i++) {
         const u32(&p)[4] = pf[i];
         mma(l, p[0], p[1], p[2], p[3], ELEM_ONES, ELEM_ONES);
+        if constexpr (KV == KV_ELEMS) {
 #pragma unroll
-        for (int j = 0; j < NT; j++) mma(o[j], p[0], p[1], p[2], p[3], vf[i][j / 2][j % 2 * 2], vf[i][j / 2][j % 2 * 2 + 1]);
+          for (int j = 0; j < NT; j++) {
+            const u32(&f)[4] = vf[i * (NT / 2) + j / 2];
+            mma(o[j], p[0], p[1], p[2], p[3], f[j % 2 * 2], f[j % 2 * 2 + 1]);
+          }
+        } else {
+          const u32(&w)[4] = KV == KV_INT8 ? pv[i] : pf[i];
+#pragma unroll
+          for (int j = 0; j < NT; j += 2) {
+            const u32(&f)[4] = vf[D == 128 ? i : i / 2];
+            u32 low8[2], high8[2];                             // positions 0 to 7 and 8 to 15
+            widen<KV>(f[D == 128 ? j : i % 2 * 2], low8, v_nans);
+            widen<KV>(f[D == 128 ? j + 1 : i % 2 * 2 + 1], high8, v_nans);
+            mma(o[j], w[0], w[1], w[2], w[3], low8[0], high8[0]);
+            mma(o[j + 1], w[0], w[1], w[2], w[3], low8[1], high8[1]);
+          }
+        }
       }
+      if (KV == KV_FP8 && __any_sync(~0u, has_nan(v_nans)))
+#pragma unroll
+        for (int i = 0; i < NT; i++) o[i][0] = o[i][1] = o[i][2] = o[i][3] = NOT_A_NUMBER;
     }
 
-    const int col0 = warp * (D / 4) + 2 * (lane & 3);
+    order_columns<KV>(o);
+    const int col0 = warp * (D / 4);
     if (work.item.num_chunks == 1) {                           // the fold of one chunk, here
       const float b0 = rescale(m0, c, scaled_max(m0, c)), b1 = rescale(m1, c, scaled_max(m1, c));
       const float inverse0 = __frcp_rn(fold(0.0f, 0.0f, l[0], b0)), inverse1 = __frcp_rn(fold(0.0f, 0.0f, l[2], b1));
 #pragma unroll
       for (int i = 0; i < NT; i++) {
         if (r0 < valid)
-          *(u32*)(out + out_at<D>(work.item, work.head, r0, group, num_heads) + col0 + i * 8) =
+          *(u32*)(out + out_at<D>(work.item, work.head, r0, group, num_heads) + col0 + column_of<KV>(i)) =
               pack2(__fmul_rn(fold(0.0f, 0.0f, o[i][0], b0), inverse0), __fmul_rn(fold(0.0f, 0.0f, o[i][1], b0), inverse0));
         if (r1 < valid)
-          *(u32*)(out + out_at<D>(work.item, work.head, r1, group, num_heads) + col0 + i * 8) =
+          *(u32*)(out + out_at<D>(work.item, work.head, r1, group, num_heads) + col0 + column_of<KV>(i)) =
               pack2(__fmul_rn(fold(0.0f, 0.0f, o[i][2], b1), inverse1), __fmul_rn(fold(0.0f, 0.0f, o[i][3], b1), inverse1));
       }
       continue;
@@ -245,8 +312,8 @@ DEVICE void attention_decode(const elem* q, const elem* k, const elem* v, elem* 
     const u64 at = (u64)unit * part_rows;
 #pragma unroll
     for (int i = 0; i < NT; i++) {
-      if (r0 < valid) *(float2*)(partial + (at + r0) * D + col0 + i * 8) = make_float2(o[i][0], o[i][1]);
-      if (r1 < valid) *(float2*)(partial + (at + r1) * D + col0 + i * 8) = make_float2(o[i][2], o[i][3]);
+      if (r0 < valid) *(float2*)(partial + (at + r0) * D + col0 + column_of<KV>(i)) = make_float2(o[i][0], o[i][1]);
+      if (r1 < valid) *(float2*)(partial + (at + r1) * D + col0 + column_of<KV>(i)) = make_float2(o[i][2], o[i][3]);
     }
     if (warp == 0 && (lane & 3) == 0) {
       if (r0 < valid) *(float2*)(partial_ml + (at + r0) * 2) = make_float2(m0, l[0]);
@@ -299,18 +366,25 @@ DEVICE void attention_fold(const float* partial, const float* partial_ml, int pa
   }
 }
 
-#define ATTENTION_DECODE(d)                                                                                                   \
+#define ATTENTION_DECODE(d, name, kind)                                                                                       \
   extern "C" __global__ void __launch_bounds__(128)                                                                           \
-      attention_decode_d##d(const elem* q, const elem* k, const elem* v, elem* out, const int* block_tables, int max_blocks,  \
-                            const WorkItem* items, const int* counts, int num_heads, int kv_heads, int block_len, float scale, \
-                            int window, float* partial, float* partial_ml, int part_rows) {                                    \
-    attention_decode<d>(q, k, v, out, block_tables, max_blocks, items, counts, num_heads, kv_heads, block_len, scale, window,  \
-                        partial, partial_ml, part_rows);                                                                       \
-  }                                                                                                                            \
+      attention_decode##name##_d##d(const elem* q, const char* k, const char* v, elem* out, const int* block_tables,          \
+                                    int max_blocks, const WorkItem* items, const int* counts, int num_heads, int kv_heads,    \
+                                    int block_len, float scale, int window, float* partial, float* partial_ml, int part_rows, \
+                                    const float* k_scales, const float* v_scales) {                                            \
+    attention_decode<d, kind>(q, k, v, out, block_tables, max_blocks, items, counts, num_heads, kv_heads, block_len, scale,    \
+                              window, partial, partial_ml, part_rows, k_scales, v_scales);                                     \
+  }
+#define ATTENTION_FOLD(d)                                                                                                     \
   extern "C" __global__ void __launch_bounds__(128)                                                                           \
       attention_fold_d##d(const float* partial, const float* partial_ml, int part_rows, elem* out, const WorkItem* items,      \
                           const int* first_entry, int num_heads, int kv_heads, float scale) {                                  \
     attention_fold<d>(partial, partial_ml, part_rows, out, items, first_entry, num_heads, kv_heads, scale);                    \
   }
-ATTENTION_DECODE(64)
-ATTENTION_DECODE(128)
+#define ALL(d)                                                                                                                \
+  ATTENTION_DECODE(d, , KV_ELEMS)                                                                                             \
+  ATTENTION_DECODE(d, _fp8, KV_FP8)                                                                                           \
+  ATTENTION_DECODE(d, _int8, KV_INT8)                                                                                         \
+  ATTENTION_FOLD(d)
+ALL(64)
+ALL(128)
