@@ -41,7 +41,7 @@ pub fn limits(spec: &ModelSpec, activations: Activations, layout: &Layout) -> Li
         context: BLOCKS / SLOTS * layout.block_len,
         block_len: layout.block_len,
         kv_bytes: (BLOCKS + 1) * layout.block_len * token,
-        kv_dtype: activations.dtype(),
+        kv_format: activations.kv_format(),
         activations,
         numerics: Numerics::Invariant,
         max_in_flight: 1,

@@ -326,7 +326,7 @@ impl Bench {
             context,
             block_len: 16,
             kv_bytes: 0,
-            kv_dtype: activations.dtype(),
+            kv_format: activations.kv_format(),
             activations,
             numerics: self.settings.numerics,
             max_in_flight: 2,

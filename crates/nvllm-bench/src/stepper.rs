@@ -270,13 +270,12 @@ fn reset(slot: usize, prompt: &[TokenId]) -> SlotReset {
 
 /// A block of small numbers of both signs.
 fn drawn_block(geometry: &KvGeometry) -> HostTensor {
-    let num = geometry.num_layers * geometry.layer_block_len();
-    let mut bytes = Vec::with_capacity(num * geometry.dtype.size());
-    for i in 0..num {
+    let value = |i| {
         let [word, ..] = philox4x32(0, [i as u32, 1, 0, 0]);
-        geometry.dtype.write((word as f32 / u32::MAX as f32 - 0.5) * 0.25, &mut bytes);
-    }
-    HostTensor::from_bytes(geometry.block_shape(), geometry.dtype, bytes)
+        (word as f32 / u32::MAX as f32 - 0.5) * 0.25
+    };
+    let values: Vec<_> = (0..geometry.num_layers * geometry.layer_block_len()).map(value).collect();
+    geometry.encode_block(&values)
 }
 
 /// KV bytes of `seqs` sequences of `context` tokens and the null block, under the other `limits`.

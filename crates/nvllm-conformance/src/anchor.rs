@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use nvllm_core::program::Node;
 use nvllm_core::weight::InputQuant;
 use nvllm_core::{
-    Backend, DType, Executable, HostTensor, KvLayer, Limits, Op, Program, Reference, Source, Step,
-    StepOutput, Tensor as _, ValueId, Weight,
+    Backend, Executable, HostTensor, KvFormat, KvLayer, Limits, Op, PagedKv, Program, Reference, Source,
+    Step, StepOutput, Tensor as _, ValueId, Weight,
 };
 
 use crate::bound::{Applied, History, RowAt, check_top_k};
@@ -149,20 +149,23 @@ pub(crate) fn rows(step: &Step) -> Vec<RowAt> {
     step.seqs.iter().flat_map(|s| (0..s.tokens.len()).map(move |i| row(s.slot, s.kv_start, i))).collect()
 }
 
-/// Puts a step's keys and values, rows of `width`, behind what was cached before them.
+/// Puts a step's keys and values behind what was cached before them, as the group `shape` stores
+/// them.
 pub(crate) fn append(
     history: &mut History,
     kv: KvLayer,
     rows: &[RowAt],
     parts: [&[f32]; 2],
-    width: usize,
-    dtype: DType,
+    shape: &PagedKv,
+    format: KvFormat,
 ) {
+    let width = shape.num_heads * shape.head_dim;
     for (part, x) in parts.into_iter().enumerate() {
         for (at, x) in rows.iter().zip(x.chunks(width)) {
             let held = &mut history.entry((kv, at.slot)).or_default()[part];
             held.truncate(at.kv_index * width);
-            held.extend(x.iter().map(|&x| dtype.round(x)));
+            held.extend_from_slice(x);
+            held[at.kv_index * width..].chunks_mut(shape.head_dim).for_each(|row| format.round(row));
         }
     }
 }
@@ -195,9 +198,8 @@ impl Shared {
     }
 
     fn remember(&mut self, program: &Program, node: &Node, kv: KvLayer) {
-        let width = program.value(node.inputs[0]).cols;
         let parts = [0, 1].map(|part| self.values[&node.inputs[part].0].0.as_slice());
-        append(&mut self.history, kv, &self.rows, parts, width, self.limits.kv_dtype);
+        append(&mut self.history, kv, &self.rows, parts, &program.kv[kv.group], self.limits.kv_format);
     }
 
     fn compare(
@@ -263,6 +265,7 @@ impl Shared {
             rows: &self.rows,
             history: &self.history,
             activations: self.limits.activations,
+            kv_format: self.limits.kv_format,
             unseen: node.inputs.iter().any(|id| !self.values[&id.0].1),
             slack: &slack,
         };

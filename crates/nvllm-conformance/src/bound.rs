@@ -2,12 +2,15 @@
 //! tolerance table applied.
 
 use std::collections::HashMap;
+use std::f64::consts::SQRT_2;
 use std::ops::Range;
 
 use nvllm_core::weight::InputQuant;
-use nvllm_core::{Activations, AttentionSpec, DType, KvLayer, Op, SlotId, WeightDecl, WeightId};
+use nvllm_core::{Activations, AttentionSpec, KvFormat, KvLayer, Op, SlotId, WeightDecl, WeightId};
 
-use crate::tolerance::{BF16, FUSED_KEY, FUSED_SCORE, U, accumulation, exponential, probabilities};
+use crate::tolerance::{
+    BF16, CODED_SCORE, FUSED_KEY, FUSED_SCORE, U, accumulation, exponential, probabilities, step,
+};
 
 /// Keys and values that the reference was given, by layer and slot: rows of `kv_heads * head_dim`.
 pub(crate) type History = HashMap<(KvLayer, SlotId), [Vec<f32>; 2]>;
@@ -31,6 +34,7 @@ pub(crate) struct Applied<'a> {
     pub rows: &'a [RowAt],
     pub history: &'a History,
     pub activations: Activations,
+    pub kv_format: KvFormat,
     /// Whether the inputs were out of sight, inside a fused op, so that they may differ from the
     /// reference's.
     pub unseen: bool,
@@ -188,6 +192,21 @@ impl Applied<'_> {
         }
     }
 
+    /// What codes of keys that are neighbours of the reference's may do to a score.
+    fn coded_score(&self, q: &[f32], k: &[f32]) -> f64 {
+        let (drift, max) = (drift(self.activations, k.len()), largest(k));
+        let (mut sum, mut variance, mut most) = (0.0, 0.0, 0.0_f64);
+        for (i, &q) in q.iter().enumerate() {
+            let step = step(self.kv_format, abs(k[i]), max);
+            sum += f64::from(q) * f64::from(k[i]);
+            variance += abs(q).powi(2) * step * (drift * pair(k, i)).min(step);
+            most = most.max(abs(q) * step);
+        }
+        // As in `fused_key`.
+        let scale = if self.kv_format == KvFormat::Int8 { SQRT_2 * drift * sum.abs() } else { 0.0 };
+        CODED_SCORE * variance.sqrt() + most + scale
+    }
+
     /// A score and its error.
     fn score(&self, q: &[f32], k: &[f32], scale: f64) -> (f64, f64) {
         let terms = || q.iter().zip(k).map(|(&q, &k)| f64::from(q) * f64::from(k));
@@ -199,6 +218,9 @@ impl Applied<'_> {
             if self.activations == Activations::Bf16 {
                 let squares = (0..q.len()).map(|i| (pair(q, i) * pair(k, i)).powi(2));
                 error += FUSED_SCORE * squares.sum::<f64>().sqrt();
+            }
+            if self.kv_format.plain().is_none() {
+                error += self.coded_score(q, k);
             }
         }
         (sum * scale, error * scale.abs())
@@ -286,13 +308,27 @@ pub(crate) fn pair(head: &[f32], i: usize) -> f64 {
     abs(head[i]).hypot(abs(head[(i + head.len() / 2) % head.len()]))
 }
 
-/// What the KV cache of a fused op may differ by, at a key whose pair is of this length.
-pub(crate) fn fused_key(activations: Activations, kv: DType, length: f64, head_dim: usize) -> f64 {
-    let rounding = match (activations, kv) {
-        (Activations::Bf16, _) => FUSED_KEY,
-        // Two that differ in the last f32 bit may round to neighbours.
-        (Activations::F32, DType::Bf16) => 2.0 * BF16,
-        (Activations::F32, _) => 0.0,
+/// What an element of a fused op's key may differ by before it is stored, for each unit of its
+/// pair's length.
+fn drift(activations: Activations, head_dim: usize) -> f64 {
+    let rounding = if activations == Activations::Bf16 { FUSED_KEY } else { 0.0 };
+    16.0 * U * (head_dim as f64).sqrt() + rounding
+}
+
+/// What the KV cache of a fused op may differ by, at element `i` of a key's head.
+pub(crate) fn fused_key(activations: Activations, kv: KvFormat, head: &[f32], i: usize) -> f64 {
+    let (drift, size) = (drift(activations, head.len()), abs(head[i]));
+    // Two that differ in the last f32 bit may round to neighbours.
+    let stored = match (activations, kv) {
+        (Activations::F32, KvFormat::Bf16) => 2.0 * BF16 * pair(head, i),
+        // The scale follows the largest element, whose pair is at most sqrt(2) times as long.
+        (_, KvFormat::Int8) => step(kv, size, largest(head)) + SQRT_2 * drift * size,
+        _ => step(kv, size, 0.0),
     };
-    (16.0 * U * (head_dim as f64).sqrt() + rounding) * length
+    drift * pair(head, i) + stored
+}
+
+/// The largest magnitude of a row.
+fn largest(row: &[f32]) -> f64 {
+    row.iter().map(|&x| abs(x)).fold(0.0, f64::max)
 }

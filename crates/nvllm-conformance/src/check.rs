@@ -1,11 +1,11 @@
 //! Runs a trial on a backend beside the anchored reference, and properties over trials.
 
-use nvllm_core::{Backend, BlockId, EntryId, Executable, HostTensor, KvCache, KvGeometry, Op};
+use nvllm_core::{Backend, BlockId, EntryId, Executable, KvCache, KvGeometry, Op};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestCaseError, TestError, TestRunner};
 
 use crate::anchor::{Anchored, first_difference};
-use crate::bound::{fused_key, pair};
+use crate::bound::fused_key;
 use crate::error::{Difference, Doing, Mismatch, Result};
 use crate::source::Counted;
 use crate::trial::Trial;
@@ -106,11 +106,7 @@ fn poison(cache: &mut dyn KvCache, group: usize, expected: KvGeometry) -> Result
             "the KV geometry is {geometry:?}; the limits say {expected:?}"
         )));
     }
-    let block = HostTensor::from_f32(
-        geometry.block_shape(),
-        geometry.dtype,
-        &vec![30_000.0; geometry.block_shape().iter().product()],
-    );
+    let block = geometry.encode_block(&vec![30_000.0; geometry.num_layers * geometry.layer_block_len()]);
     (0..geometry.num_blocks as u32)
         .try_for_each(|id| cache.write_block(group, BlockId(id), &block))
         .doing("write_block")
@@ -150,8 +146,10 @@ fn same_cache(trial: &Trial, theirs: &mut dyn KvCache, ours: &mut dyn KvCache) -
             let geometry = theirs.geometry(kv.group);
             for (at, &block) in table.iter().enumerate().take(len.div_ceil(geometry.block_len)) {
                 let written = geometry.block_len.min(len - at * geometry.block_len);
-                let got = theirs.read_block(kv.group, block).doing("read_block")?.to_f32();
-                let want = ours.read_block(kv.group, block).doing("the reference's read_block")?.to_f32();
+                let got = theirs.read_block(kv.group, block).doing("read_block")?;
+                let want = ours.read_block(kv.group, block).doing("the reference's read_block")?;
+                let got = geometry.decode_block(&got).doing("decoding a block")?;
+                let want = geometry.decode_block(&want).doing("decoding a block")?;
                 let place = format!("kv_append: {kv}, sequence {seq}, block {at}");
                 same_block(trial, &geometry, [kv.layer, written], fused, &got, &want, &place)?;
             }
@@ -179,8 +177,7 @@ fn same_block(
         let is_key = row < g.num_heads;
         let allowed = |i: usize, _, _| {
             let head = &want[i - i % g.head_dim..][..g.head_dim];
-            let size = pair(head, i % g.head_dim);
-            (fused && is_key).then(|| fused_key(trial.limits.activations, g.dtype, size, g.head_dim))
+            (fused && is_key).then(|| fused_key(trial.limits.activations, g.format, head, i % g.head_dim))
         };
         if let Some((i, allowed, num_bad)) = first_difference(got, want, allowed) {
             let part = if is_key { "key" } else { "value" };

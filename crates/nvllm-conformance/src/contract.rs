@@ -4,8 +4,9 @@
 use std::sync::Arc;
 
 use nvllm_core::{
-    Backend, BlockCopy, BlockId, CoreError, DType, EntryId, HostTensor, KvCache, KvGeometry, OutputRow,
-    SamplingParams, SlotId, SlotReset, Source, Step, StepId, StepOutput, Tensor, TokenId,
+    Activations, Backend, BlockCopy, BlockId, CoreError, DType, EntryId, HostTensor, KvCache, KvFormat,
+    KvGeometry, OutputRow, SamplingParams, SlotId, SlotReset, Source, Step, StepId, StepOutput, Tensor,
+    TokenId,
 };
 use proptest::prelude::*;
 
@@ -13,17 +14,17 @@ use crate::check::{Settings, conforms, holds, load};
 use crate::draw::Draw;
 use crate::error::{Doing, Mismatch, Result};
 use crate::layout::Layout;
-use crate::models::{load_in_flight, run, run_all, shapes};
-use crate::trial::{Sketch, Trial, numbers};
+use crate::models::{Shape, load_in_flight, run, run_all, shapes};
+use crate::trial::{Numbers, Sketch, Trial, kv_formats, numbers};
 
 /// Steps after the prompt.
 const DECODED: usize = 5;
 
 /// Prompts, then single tokens that are sampled as they go.
-fn dialogues() -> impl Strategy<Value = Trial> {
+fn dialogues(backend: &dyn Backend) -> impl Strategy<Value = Trial> + use<> {
     let lens = proptest::collection::vec(1..20_usize, 1..5);
     let block_len = prop_oneof![Just(1_usize), Just(3), Just(16)];
-    (numbers(), shapes(), lens, block_len, any::<[u64; 2]>()).prop_map(
+    (numbers(backend), shapes(), lens, block_len, any::<[u64; 2]>()).prop_map(
         |(numbers, shape, lens, block_len, [content, placement])| {
             let chunks = |&len: &usize| std::iter::once(len).chain([1; DECODED]).collect();
             let seqs = lens.iter().map(chunks).collect();
@@ -121,7 +122,7 @@ fn same(what: &str, got: &Tokens, want: &Tokens) -> Result<()> {
 /// Tokens, positions and lengths that the slot knows equal those that the host names; a slot taken
 /// anew starts anew.
 pub fn slot_sources(backend: &dyn Backend, settings: &Settings) -> Result<()> {
-    holds("slot_sources", settings, 1.0, dialogues(), |trial| {
+    holds("slot_sources", settings, 1.0, dialogues(backend), |trial| {
         let host = speak(backend, trial, Known::Host, |_, _| Ok(()))?;
         let slot = speak(backend, trial, Known::Slot, |_, _| Ok(()))?;
         same("tokens from the slot", &slot, &host)?;
@@ -142,7 +143,7 @@ pub fn slot_sources(backend: &dyn Backend, settings: &Settings) -> Result<()> {
 /// each entry's kept values are its own, and tokens are those of one entry alone where both are
 /// equal programs.
 pub fn entries(backend: &dyn Backend, settings: &Settings) -> Result<()> {
-    holds("entries", settings, 0.5, dialogues(), |trial| {
+    holds("entries", settings, 0.5, dialogues(backend), |trial| {
         // Prompts run through the first entry, decoded tokens through both in turn.
         let both = trial.clone().with_entry("decode");
         for known in [Known::Host, Known::Slot] {
@@ -156,7 +157,7 @@ pub fn entries(backend: &dyn Backend, settings: &Settings) -> Result<()> {
 /// A step submitted before the one before it is collected, up to `max_in_flight` 3; one more is
 /// refused.
 pub fn steps_in_flight(backend: &dyn Backend, settings: &Settings) -> Result<()> {
-    holds("steps_in_flight", settings, 0.7, dialogues(), |trial| {
+    holds("steps_in_flight", settings, 0.7, dialogues(backend), |trial| {
         let one = speak(backend, trial, Known::Slot, |_, _| Ok(()))?;
         for max_in_flight in 1..=3 {
             let mut trial = trial.clone();
@@ -194,7 +195,7 @@ pub fn steps_in_flight(backend: &dyn Backend, settings: &Settings) -> Result<()>
 /// Spans of steps, where a device gives them: each begins before it ends, and none before the step
 /// before it has ended, however many are in flight.
 pub fn step_spans(backend: &dyn Backend, settings: &Settings) -> Result<()> {
-    holds("step_spans", settings, 0.3, dialogues(), |trial| {
+    holds("step_spans", settings, 0.3, dialogues(backend), |trial| {
         let (mut exe, max_in_flight) = load_in_flight(backend, trial)?;
         let outputs = run_all(&mut *exe, &steps(trial, Known::Slot), max_in_flight)?;
         let spans: Vec<_> = outputs.iter().filter_map(|output| output.span).collect();
@@ -212,7 +213,7 @@ pub fn step_spans(backend: &dyn Backend, settings: &Settings) -> Result<()> {
 /// KV blocks that are read while steps are in flight hold what those steps write: bit for bit what
 /// they hold when each step is waited for.
 pub fn blocks_in_flight(backend: &dyn Backend, settings: &Settings) -> Result<()> {
-    holds("blocks_in_flight", settings, 0.5, dialogues(), |trial| {
+    holds("blocks_in_flight", settings, 0.5, dialogues(backend), |trial| {
         let mut trial = trial.clone();
         trial.limits.max_in_flight = 2;
         let loads = [0, 1].map(|_| load(backend, &trial));
@@ -317,7 +318,7 @@ fn copies(of: &[(usize, u32, u32)]) -> Vec<BlockCopy> {
 /// A step that cannot be is refused with an error, and the executable goes on as if it had not
 /// been: slots that it would have reset, masks, lengths and the cache are as before.
 pub fn refused_steps(backend: &dyn Backend, settings: &Settings) -> Result<()> {
-    holds("refused_steps", settings, 0.5, dialogues(), |trial| {
+    holds("refused_steps", settings, 0.5, dialogues(backend), |trial| {
         let host = speak(backend, trial, Known::Host, |_, _| Ok(()))?;
         let slot = speak(backend, trial, Known::Slot, |exe, step| {
             for (what, spoil) in &SPOILED {
@@ -344,8 +345,13 @@ fn empty_reset(slot: SlotId) -> SlotReset {
 
 /// The physical cache: geometry, bytes, round trips, copies in order, and refusals.
 pub fn kv_cache(backend: &dyn Backend, settings: &Settings) -> Result<()> {
-    let shapes =
-        (numbers(), 1..4_usize, 1..4_usize, prop_oneof![Just(8_usize), Just(24), Just(128)], 1..40_usize);
+    let shapes = (
+        numbers(backend),
+        1..4_usize,
+        1..4_usize,
+        prop_oneof![Just(8_usize), Just(24), Just(128)],
+        1..40_usize,
+    );
     let trials = shapes.prop_map(|(numbers, layers, heads, head_dim, block_len)| {
         let mut sketch = Sketch::new(numbers);
         let x = sketch.even_table("x", 3, heads * head_dim, 1.0);
@@ -356,6 +362,7 @@ pub fn kv_cache(backend: &dyn Backend, settings: &Settings) -> Result<()> {
             p.kv_append(x, x, kv(0));
         })
     });
+    refused_formats(backend)?;
     holds("kv_cache", settings, 1.0, trials, |trial| {
         let expected = KvGeometry::plan(&trial.spec.kv, &trial.limits).doing("KvGeometry::plan")?[0];
         let mut exe = load(backend, trial)?;
@@ -371,11 +378,32 @@ pub fn kv_cache(backend: &dyn Backend, settings: &Settings) -> Result<()> {
     })
 }
 
+/// A format of the KV cache that the backend does not run is an error of `plan` that names it and
+/// those that it runs.
+fn refused_formats(backend: &dyn Backend) -> Result<()> {
+    let runs = kv_formats(backend);
+    for kv in KvFormat::ALL.into_iter().filter(|format| !runs.contains(format)) {
+        let numbers =
+            Numbers { weights: DType::F32, vectors: DType::F32, activations: Activations::F32, kv, seed: 0 };
+        let trial = Shape::of_heads(1, [8, 1, 1], false).trial(numbers, Layout::whole(&[1], 0));
+        let text = match backend.plan(&trial.spec, &trial.source, &trial.limits) {
+            Ok(_) => "there is none".into(),
+            Err(CoreError::BadLimits { field: "kv_format", problem }) => problem,
+            Err(other) => other.to_string(),
+        };
+        if !text.starts_with(&format!("is {kv};")) || !runs.iter().all(|other| text.contains(other.name())) {
+            let problem = format!("the refusal of a KV cache in {kv} names it and {runs:?} if it is right");
+            return Err(Mismatch::contract(format!("kv_cache: {problem}: {text}")));
+        }
+    }
+    Ok(())
+}
+
 fn round_trips(cache: &mut dyn KvCache, g: KvGeometry, seed: u64) -> Result<()> {
     let mut draw = Draw::new(seed);
     let block = |draw: &mut Draw| {
-        let values: Vec<_> = (0..g.block_shape().iter().product()).map(|_| draw.unit()).collect();
-        HostTensor::from_f32(g.block_shape(), g.dtype, &values)
+        let values: Vec<_> = (0..g.num_layers * g.layer_block_len()).map(|_| draw.unit()).collect();
+        g.encode_block(&values)
     };
     let mut model: Vec<_> = (0..g.num_blocks).map(|_| block(&mut draw)).collect();
     for (i, block) in model.iter().enumerate() {
@@ -404,10 +432,10 @@ fn round_trips(cache: &mut dyn KvCache, g: KvGeometry, seed: u64) -> Result<()> 
 
 fn refusals(cache: &mut dyn KvCache, g: KvGeometry) -> Result<()> {
     let beyond = BlockId(g.num_blocks as u32);
-    let len = g.block_shape().iter().product();
-    let good = HostTensor::from_f32(g.block_shape(), g.dtype, &vec![0.0; len]);
-    let flat = HostTensor::from_f32([len], g.dtype, &vec![0.0; len]);
-    let other = if g.dtype == DType::F32 { DType::Bf16 } else { DType::F32 };
+    let len: usize = g.block_shape().iter().product();
+    let good = g.encode_block(&vec![0.0; g.num_layers * g.layer_block_len()]);
+    let flat = HostTensor::from_bytes([len], g.block_dtype(), good.bytes().to_vec());
+    let other = if g.block_dtype() == DType::F32 { DType::Bf16 } else { DType::F32 };
     let other = HostTensor::from_f32(g.block_shape(), other, &vec![0.0; len]);
     let first = BlockId(1);
     let taken = [
@@ -426,7 +454,7 @@ fn refusals(cache: &mut dyn KvCache, g: KvGeometry) -> Result<()> {
 
 /// `kept` gives what is marked and nothing else.
 pub fn kept_values(backend: &dyn Backend, settings: &Settings) -> Result<()> {
-    holds("kept_values", settings, 0.3, dialogues(), |trial| {
+    holds("kept_values", settings, 0.3, dialogues(backend), |trial| {
         let mut trial = trial.clone();
         trial.spec.keep("logits").doing("keep")?;
         let mut exe = load(backend, &trial)?;

@@ -14,7 +14,7 @@ use nvllm_core::reference::Observer;
 use nvllm_core::{
     Activations, Backend, BackendInfo, BlockId, EntryId, Executable, HostTensor, KvCache, Limits,
     MemoryReport, ModelSpec, Op, OpQuery, OrderId, Plan, PlanRules, Program, Reason, Reference,
-    RequestLimits, Result, SeqStep, Source, Step, StepOutput, Tensor, Ticket, TokenId, TokenMasks, Weight,
+    RequestLimits, Result, SeqStep, Source, Step, StepOutput, Ticket, TokenId, TokenMasks, Weight,
     WeightSource,
 };
 
@@ -348,9 +348,7 @@ impl FaultyRun {
         let cache = self.inner.kv_cache();
         for (group, table) in step.seqs.iter().flat_map(|seq| seq.block_tables.iter().enumerate()) {
             let geometry = cache.geometry(group);
-            let shape = geometry.block_shape();
-            let zeros = vec![0.0; shape.iter().product()];
-            let block = HostTensor::from_f32(shape, geometry.dtype, &zeros);
+            let block = geometry.encode_block(&vec![0.0; geometry.num_layers * geometry.layer_block_len()]);
             table.iter().try_for_each(|&id| cache.write_block(group, id, &block))?;
         }
         Ok(())
@@ -360,8 +358,12 @@ impl FaultyRun {
     fn null_is_read(&mut self, step: &Step) -> Result<bool> {
         let cache = self.inner.kv_cache();
         for (group, table) in step.seqs.iter().flat_map(|seq| seq.block_tables.iter().enumerate()) {
-            if table.first() == Some(&BlockId::NULL) && !cache.read_block(group, BlockId::NULL)?.is_finite() {
-                return Ok(true);
+            let geometry = cache.geometry(group);
+            if table.first() == Some(&BlockId::NULL) {
+                let values = geometry.decode_block(&cache.read_block(group, BlockId::NULL)?)?;
+                if !values.iter().all(|x| x.is_finite()) {
+                    return Ok(true);
+                }
             }
         }
         Ok(false)
@@ -376,14 +378,15 @@ impl FaultyRun {
         let geometry = cache.geometry(group);
         let block: BlockId = table[start as usize / geometry.block_len];
         let tensor = cache.read_block(group, block)?;
-        let mut values = tensor.to_f32();
+        let mut values = geometry.decode_block(&tensor)?;
         // In every layer: which of them the program writes is not known here.
         for layer in 0..geometry.num_layers {
             let at = (layer * geometry.layer_block_len())
                 + start as usize % geometry.block_len * geometry.head_dim;
-            values[at] += 1.0;
+            // No format takes it for what was there.
+            values[at] += 1.0 + values[at].abs();
         }
-        cache.write_block(group, block, &HostTensor::from_f32(tensor.shape(), tensor.dtype(), &values))
+        cache.write_block(group, block, &geometry.encode_block(&values))
     }
 }
 

@@ -82,7 +82,7 @@ fn check_refusal(doing: &str, cause: CoreError, coded: &Coded, source: &Counted<
 /// Rows of a coded table. An embedding has no input to quantise.
 pub fn embed_formats(backend: &dyn Backend, settings: &Settings) -> Result<()> {
     let trials = || {
-        (numbers(), flat(), 1..600_usize, 1..100_usize).prop_map(|(numbers, layout, cols, vocab)| {
+        (numbers(backend), flat(), 1..600_usize, 1..100_usize).prop_map(|(numbers, layout, cols, vocab)| {
             let mut sketch = Sketch::new(numbers);
             let table = sketch.table("a", vocab, cols);
             sketch.finish(vocab, layout, |p| {
@@ -96,7 +96,7 @@ pub fn embed_formats(backend: &dyn Backend, settings: &Settings) -> Result<()> {
 /// A coded linear layer in one to three parts, over tokens in the activation dtype and in f32.
 pub fn linear_formats(backend: &dyn Backend, settings: &Settings) -> Result<()> {
     let trials = || {
-        (layers(flat()), any::<bool>()).prop_map(|(layer, wide)| {
+        (layers(backend, flat()), any::<bool>()).prop_map(|(layer, wide)| {
             layer.trial(1, |p, x, projection, _| {
                 if wide {
                     p.linear_f32(x, projection)
@@ -113,7 +113,7 @@ pub fn linear_formats(backend: &dyn Backend, settings: &Settings) -> Result<()> 
 pub fn expert_linear_formats(backend: &dyn Backend, settings: &Settings) -> Result<()> {
     let shape = || [1..300_usize, 1..40_usize, 1..40_usize];
     let trials = || {
-        (numbers(), flat(), routings(), shape()).prop_map(|(numbers, layout, routing, shape)| {
+        (numbers(backend), flat(), routings(), shape()).prop_map(|(numbers, layout, routing, shape)| {
             experts(numbers, layout, &routing, shape, |_, _, _| {})
         })
     };

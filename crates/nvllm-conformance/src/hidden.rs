@@ -23,7 +23,7 @@ fn trial(numbers: Numbers, layout: Layout, cols: usize) -> Trial {
 
 /// Case of [`ProgramOutput::Hidden`](nvllm_core::ProgramOutput).
 pub fn hidden_states(backend: &dyn Backend, settings: &Settings) -> Result<()> {
-    let strategy = (numbers(), layouts(Just(19_usize), 5), 1_usize..70);
+    let strategy = (numbers(backend), layouts(Just(19_usize), 5), 1_usize..70);
     holds("hidden_states", settings, 0.5, strategy, |(numbers, layout, cols)| {
         let layout = Layout { outputs: Outputs::Some, logits: true, ..layout.clone() };
         let trial = trial(*numbers, layout, *cols);

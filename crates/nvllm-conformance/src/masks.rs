@@ -11,7 +11,7 @@ use crate::sampling::{Followed, check_tokens, follow, load, trials};
 /// that await one and are then left free. Until masks come no other step is taken: it could ask for
 /// tokens that are not sampled yet.
 pub fn masks(backend: &dyn Backend, settings: &Settings) -> Result<()> {
-    holds("masks", settings, 1.0, trials(), |(trial, voices)| {
+    holds("masks", settings, 1.0, trials(backend), |(trial, voices)| {
         // Two in flight, or it is the limit that refuses the second step.
         let mut two = trial.clone();
         two.limits.max_in_flight = 2;
@@ -72,7 +72,7 @@ pub fn masks(backend: &dyn Backend, settings: &Settings) -> Result<()> {
 /// A step whose masks come while the step before it, from which it takes its tokens, is still in
 /// flight.
 pub fn masks_in_flight(backend: &dyn Backend, settings: &Settings) -> Result<()> {
-    holds("masks_in_flight", settings, 0.5, trials(), |(trial, voices)| {
+    holds("masks_in_flight", settings, 0.5, trials(backend), |(trial, voices)| {
         let mut two = trial.clone();
         two.limits.max_in_flight = 2;
         let Ok(mut exe) = load(backend, &two) else { return Ok(()) };

@@ -20,8 +20,8 @@ use crate::trial::Trial;
 type Trace = BTreeMap<(usize, usize, usize), Vec<u32>>;
 
 /// Models with every value kept, or the logits alone, so that ops may be fused.
-fn trials() -> impl Strategy<Value = Trial> {
-    (models::trials(), any::<bool>()).prop_map(|((_, trial), all)| {
+fn trials(backend: &dyn Backend) -> impl Strategy<Value = Trial> + use<> {
+    (models::trials(backend), any::<bool>()).prop_map(|((_, trial), all)| {
         let layout = Layout { outputs: Outputs::All, ..trial.layout.clone() };
         let mut trial = trial.with_layout(layout);
         if all {
@@ -33,10 +33,10 @@ fn trials() -> impl Strategy<Value = Trial> {
 }
 
 /// Models, and linear layers alone: plain and fused, of extents that small models do not have.
-fn models_and_layers() -> impl Strategy<Value = Trial> {
+fn models_and_layers(backend: &dyn Backend) -> impl Strategy<Value = Trial> + use<> {
     // Rows enough for kernels that a small model's steps do not reach.
     let rows = prop_oneof![Just(19_usize), Just(111_usize), Just(300_usize)];
-    let linear = layers(layouts(rows, 0)).prop_map(|layer| {
+    let linear = layers(backend, layouts(rows, 0)).prop_map(|layer| {
         let forms = layer.trial(2, |p, x, projection, _| {
             p.linear_silu_mul(x, projection);
             let y = p.linear(x, projection);
@@ -44,7 +44,7 @@ fn models_and_layers() -> impl Strategy<Value = Trial> {
         });
         forms.keep_all()
     });
-    prop_oneof![2 => trials().boxed(), 1 => linear.boxed()]
+    prop_oneof![2 => trials(backend).boxed(), 1 => linear.boxed()]
 }
 
 /// One kernel order for every number of rows: what `Numerics::Invariant` means.
@@ -125,7 +125,7 @@ fn same(trial: &Trial, what: &str, base: &Trace, other: &Trace) -> Result<()> {
 /// A token's values do not depend on what else is in the batch: one sequence alone, one token at a
 /// time and all together.
 pub fn batch_invariance(backend: &dyn Backend, settings: &Settings) -> Result<()> {
-    holds("batch_invariance", settings, 1.0, models_and_layers(), |trial| {
+    holds("batch_invariance", settings, 1.0, models_and_layers(backend), |trial| {
         orders_are_one(backend, trial)?;
         let base = trace(backend, trial)?;
         for (i, chunks) in trial.layout.seqs.iter().enumerate() {
@@ -141,7 +141,7 @@ pub fn batch_invariance(backend: &dyn Backend, settings: &Settings) -> Result<()
 
 /// Whole prompts and chunks of any size, single tokens among them.
 pub fn chunk_invariance(backend: &dyn Backend, settings: &Settings) -> Result<()> {
-    holds("chunk_invariance", settings, 1.0, models_and_layers(), |trial| {
+    holds("chunk_invariance", settings, 1.0, models_and_layers(backend), |trial| {
         orders_are_one(backend, trial)?;
         let base = trace(backend, trial)?;
         let mut draw = Draw::new(trial.layout.placement ^ 0xb);
@@ -159,7 +159,7 @@ pub fn chunk_invariance(backend: &dyn Backend, settings: &Settings) -> Result<()
 
 /// Page size and page placement.
 pub fn page_invariance(backend: &dyn Backend, settings: &Settings) -> Result<()> {
-    holds("page_invariance", settings, 0.7, trials(), |trial| {
+    holds("page_invariance", settings, 0.7, trials(backend), |trial| {
         let base = trace(backend, trial)?;
         for block_len in [1, 5, 16, 64] {
             let layout = Layout { block_len, blocks: trial.layout.blocks ^ 0x77, ..trial.layout.clone() };
@@ -173,7 +173,7 @@ pub fn page_invariance(backend: &dyn Backend, settings: &Settings) -> Result<()>
 /// Blocks that leave for the host between two steps and come back elsewhere, some copied on the
 /// device.
 pub fn moved_blocks(backend: &dyn Backend, settings: &Settings) -> Result<()> {
-    let trials = trials().prop_filter("more than one step", |t| t.layout.num_steps() > 1);
+    let trials = trials(backend).prop_filter("more than one step", |t| t.layout.num_steps() > 1);
     holds("moved_blocks", settings, 0.7, trials, |trial| {
         let base = trace(backend, trial)?;
         let last = trial.layout.num_steps() - 1;
@@ -214,8 +214,7 @@ fn relocate(exe: &mut dyn Executable, from: &[Arc<[BlockId]>], to: &[Arc<[BlockI
         .map(|(from, _)| cache.read_block(0, *from))
         .collect::<nvllm_core::Result<_>>()
         .doing("read_block")?;
-    let spoiled = vec![-30_000.0; geometry.block_shape().iter().product()];
-    let spoiled = HostTensor::from_f32(geometry.block_shape(), geometry.dtype, &spoiled);
+    let spoiled = geometry.encode_block(&vec![-30_000.0; geometry.num_layers * geometry.layer_block_len()]);
     for block in 0..geometry.num_blocks as u32 {
         cache.write_block(0, BlockId(block), &spoiled).doing("write_block")?;
     }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use nvllm_core::program::{QkNorm, Recorder};
 use nvllm_core::{
-    Activations, AttentionSpec, Backend, DType, Executable, KvLayer, Reference, RopeScaling, RopeSpec,
+    Activations, AttentionSpec, Backend, Executable, KvFormat, KvLayer, Reference, RopeScaling, RopeSpec,
     RowOutput, Step, StepOutput, ValueId, WeightId,
 };
 use proptest::prelude::*;
@@ -215,8 +215,8 @@ fn batches() -> impl Strategy<Value = Layout> {
     layouts.prop_map(|layout| Layout { logits: true, ..layout })
 }
 
-pub(crate) fn trials() -> impl Strategy<Value = (Shape, Trial)> {
-    (numbers(), batches(), shapes()).prop_map(|(numbers, layout, mut shape)| {
+pub(crate) fn trials(backend: &dyn Backend) -> impl Strategy<Value = (Shape, Trial)> + use<> {
+    (numbers(backend), batches(), shapes()).prop_map(|(numbers, layout, mut shape)| {
         if layout.lens().into_iter().max() > Some(250) {
             shape = Shape { num_kv: 1, group: shape.group.min(2), layers: shape.layers.min(2), ..shape };
         }
@@ -228,7 +228,7 @@ pub(crate) fn trials() -> impl Strategy<Value = (Shape, Trial)> {
 /// Random models with every value kept: each op on the backend's own inputs, whatever came before
 /// it.
 pub fn models_op_by_op(backend: &dyn Backend, settings: &Settings) -> Result<()> {
-    let trials = trials().prop_map(|(_, trial)| trial.keep_all());
+    let trials = trials(backend).prop_map(|(_, trial)| trial.keep_all());
     holds("models_op_by_op", settings, 1.0, trials, |trial| conforms(backend, trial))
 }
 
@@ -237,9 +237,9 @@ pub fn models_op_by_op(backend: &dyn Backend, settings: &Settings) -> Result<()>
 /// Routed models are compared in f32 only, cache included: in bf16 a near tie between two experts
 /// may fall either way.
 pub fn models_end_to_end(backend: &dyn Backend, settings: &Settings) -> Result<()> {
-    let trials = trials().prop_map(|(shape, mut trial)| {
+    let trials = trials(backend).prop_map(|(shape, mut trial)| {
         if shape.routing.is_some() {
-            (trial.limits.activations, trial.limits.kv_dtype) = (Activations::F32, DType::F32);
+            (trial.limits.activations, trial.limits.kv_format) = (Activations::F32, KvFormat::F32);
             trial = trial.with_layout(trial.layout.clone());
         }
         (shape, trial)
@@ -250,7 +250,7 @@ pub fn models_end_to_end(backend: &dyn Backend, settings: &Settings) -> Result<(
         for (at, step) in trial.steps().iter().enumerate() {
             let (got, want) = (run(&mut *theirs, step)?, run(&mut *ours, step)?);
             let (got, want) = (logits(&got)?, logits(&want)?);
-            let allowed = program(trial.limits.activations, trial.limits.kv_dtype, shape.depth());
+            let allowed = program(trial.limits.activations, trial.limits.kv_format, shape.depth());
             same_logits(at, &got, &want, allowed)?;
         }
         Ok(())
@@ -260,7 +260,7 @@ pub fn models_end_to_end(backend: &dyn Backend, settings: &Settings) -> Result<(
 /// More sequences than a thread block has threads: what a device makes of them in one block, it
 /// makes in several rounds.
 pub fn many_sequences(backend: &dyn Backend, settings: &Settings) -> Result<()> {
-    let strategy = (numbers(), any::<u64>(), 257..700_usize);
+    let strategy = (numbers(backend), any::<u64>(), 257..700_usize);
     holds("many_sequences", settings, 0.1, strategy, |(numbers, content, num_seqs)| {
         let rope = RopeSpec { head_dim: 64, theta: 1e4, scaling: RopeScaling::None };
         let shape = Shape {
@@ -281,7 +281,7 @@ pub fn many_sequences(backend: &dyn Backend, settings: &Settings) -> Result<()> 
         let seqs = (0..*num_seqs).map(|i| vec![1 + i % 2, 1]).collect();
         let layout = Layout { seqs, outputs: Outputs::Last, ..Layout::whole(&[1], *content) };
         // Of these dtypes fused attention takes half.
-        let alike = Numbers { kv: numbers.activations.dtype(), ..*numbers };
+        let alike = Numbers { kv: numbers.activations.kv_format(), ..*numbers };
         conforms(backend, &shape.trial(alike, layout).keep_all())
     })
 }

@@ -38,7 +38,7 @@ fn check(
 /// Case of [`Op::Embed`](nvllm_core::Op::Embed).
 pub fn embed(backend: &dyn Backend, settings: &Settings) -> Result<()> {
     let trials =
-        (numbers(), flat(), 1..300_usize, 1..200_usize).prop_map(|(numbers, layout, cols, vocab)| {
+        (numbers(backend), flat(), 1..300_usize, 1..200_usize).prop_map(|(numbers, layout, cols, vocab)| {
             let mut sketch = Sketch::new(numbers);
             let (a, b) = (sketch.table("a", vocab, cols), sketch.table("b", vocab, 3));
             sketch.finish(vocab, layout, |p| {
@@ -52,8 +52,8 @@ pub fn embed(backend: &dyn Backend, settings: &Settings) -> Result<()> {
 /// Case of [`Op::RmsNorm`](nvllm_core::Op::RmsNorm).
 pub fn rms_norm(backend: &dyn Backend, settings: &Settings) -> Result<()> {
     let eps = prop_oneof![Just(1e-6_f32), Just(1e-5), Just(1e-2)];
-    let trials =
-        (numbers(), flat(), 1..400_usize, 1..5_usize, eps).prop_map(|(numbers, layout, n, groups, eps)| {
+    let trials = (numbers(backend), flat(), 1..400_usize, 1..5_usize, eps).prop_map(
+        |(numbers, layout, n, groups, eps)| {
             let mut sketch = Sketch::new(numbers);
             let x = sketch.table("x", TABLE_ROWS, n * groups);
             let w = sketch.vector("w", n, 1.0, 0.3);
@@ -61,7 +61,8 @@ pub fn rms_norm(backend: &dyn Backend, settings: &Settings) -> Result<()> {
                 let x = p.embed(x);
                 p.rms_norm(x, w, eps);
             })
-        });
+        },
+    );
     check("rms_norm", backend, settings, trials)
 }
 
@@ -77,9 +78,12 @@ pub(crate) struct Layer {
 
 /// Layers of any element types and extents; half of them all bf16 in multiples of 8, which is what
 /// the fastest kernels take.
-pub(crate) fn layers(layout: impl Strategy<Value = Layout>) -> impl Strategy<Value = Layer> {
+pub(crate) fn layers<L: Strategy<Value = Layout>>(
+    backend: &dyn Backend,
+    layout: L,
+) -> impl Strategy<Value = Layer> + use<L> {
     let extents = (1..1_100_usize, 1..200_usize);
-    (numbers(), layout, extents, any::<bool>(), any::<bool>()).prop_map(
+    (numbers(backend), layout, extents, any::<bool>(), any::<bool>()).prop_map(
         |(numbers, layout, (k, n), bias, regular)| {
             let (bf16, rows) = (nvllm_core::DType::Bf16, layout.lens().iter().sum());
             let as_wanted = |extent: usize| if regular { (extent / 8 * 8).max(8) } else { extent };
@@ -115,7 +119,7 @@ impl Layer {
 /// Case of [`Op::Linear`](nvllm_core::Op::Linear): with and without bias, over tokens and over
 /// outputs, kept in the activation dtype and in f32.
 pub fn linear(backend: &dyn Backend, settings: &Settings) -> Result<()> {
-    let trials = (layers(flat()), 0..3_usize).prop_map(|(layer, form)| {
+    let trials = (layers(backend, flat()), 0..3_usize).prop_map(|(layer, form)| {
         layer.trial(1, |p, x, projection, _| {
             if form == 0 {
                 p.linear(x, projection);
@@ -130,7 +134,7 @@ pub fn linear(backend: &dyn Backend, settings: &Settings) -> Result<()> {
 
 /// Case of [`Op::LinearAdd`](nvllm_core::Op::LinearAdd): over tokens and over outputs.
 pub fn linear_add(backend: &dyn Backend, settings: &Settings) -> Result<()> {
-    let trials = (layers(flat()), any::<bool>()).prop_map(|(layer, outputs)| {
+    let trials = (layers(backend, flat()), any::<bool>()).prop_map(|(layer, outputs)| {
         layer.trial(1, |p, x, projection, r| {
             let (x, r) = if outputs { (p.gather_rows(x), p.gather_rows(r)) } else { (x, r) };
             p.linear_add(x, projection, r);
@@ -141,7 +145,7 @@ pub fn linear_add(backend: &dyn Backend, settings: &Settings) -> Result<()> {
 
 /// Case of [`Op::LinearSiluMul`](nvllm_core::Op::LinearSiluMul): over tokens and over outputs.
 pub fn linear_silu_mul(backend: &dyn Backend, settings: &Settings) -> Result<()> {
-    let trials = (layers(flat()), any::<bool>()).prop_map(|(layer, outputs)| {
+    let trials = (layers(backend, flat()), any::<bool>()).prop_map(|(layer, outputs)| {
         layer.trial(2, |p, x, projection, _| {
             let x = if outputs { p.gather_rows(x) } else { x };
             p.linear_silu_mul(x, projection);
@@ -152,7 +156,7 @@ pub fn linear_silu_mul(backend: &dyn Backend, settings: &Settings) -> Result<()>
 
 /// Case of [`Op::Add`](nvllm_core::Op::Add), of a value to itself too.
 pub fn add(backend: &dyn Backend, settings: &Settings) -> Result<()> {
-    let trials = (numbers(), flat(), 1..300_usize).prop_map(|(numbers, layout, cols)| {
+    let trials = (numbers(backend), flat(), 1..300_usize).prop_map(|(numbers, layout, cols)| {
         let mut sketch = Sketch::new(numbers);
         let (a, b) = (sketch.table("a", TABLE_ROWS, cols), sketch.table("b", TABLE_ROWS, cols));
         sketch.finish(TABLE_ROWS, layout, |p| {
@@ -167,7 +171,7 @@ pub fn add(backend: &dyn Backend, settings: &Settings) -> Result<()> {
 /// Case of [`Op::SiluMul`](nvllm_core::Op::SiluMul); gates reach +-40, beyond where the exponential
 /// saturates.
 pub fn silu_mul(backend: &dyn Backend, settings: &Settings) -> Result<()> {
-    let trials = (numbers(), flat(), 1..200_usize).prop_map(|(numbers, layout, n)| {
+    let trials = (numbers(backend), flat(), 1..200_usize).prop_map(|(numbers, layout, n)| {
         let mut sketch = Sketch::new(numbers);
         let x = sketch.table("x", TABLE_ROWS, 2 * n);
         sketch.finish(TABLE_ROWS, layout, |p| {
@@ -180,7 +184,7 @@ pub fn silu_mul(backend: &dyn Backend, settings: &Settings) -> Result<()> {
 
 /// Case of [`Op::SliceCols`](nvllm_core::Op::SliceCols).
 pub fn slice_cols(backend: &dyn Backend, settings: &Settings) -> Result<()> {
-    let trials = (numbers(), flat(), 1..300_usize).prop_map(|(numbers, layout, cols)| {
+    let trials = (numbers(backend), flat(), 1..300_usize).prop_map(|(numbers, layout, cols)| {
         let mut sketch = Sketch::new(numbers);
         let x = sketch.table("x", TABLE_ROWS, cols);
         let cuts: Vec<_> = (0..3).map(|_| sketch.draw.below(cols)).collect();
@@ -228,21 +232,22 @@ pub(crate) fn head_dims() -> impl Strategy<Value = usize> {
 /// Case of [`Op::Rope`](nvllm_core::Op::Rope), at positions up to 40,000.
 pub fn rope(backend: &dyn Backend, settings: &Settings) -> Result<()> {
     let specs = head_dims().prop_flat_map(ropes);
-    let trials =
-        (numbers(), layouts(rows(), 40), specs, 1..5_usize).prop_map(|(numbers, layout, spec, heads)| {
+    let trials = (numbers(backend), layouts(rows(), 40), specs, 1..5_usize).prop_map(
+        |(numbers, layout, spec, heads)| {
             let mut sketch = Sketch::new(numbers);
             let x = sketch.table("x", TABLE_ROWS, heads * spec.head_dim);
             sketch.finish(TABLE_ROWS, layout, |p| {
                 let x = p.embed(x);
                 p.rope(x, &spec);
             })
-        });
+        },
+    );
     check("rope", backend, settings, trials)
 }
 
 /// Case of [`Op::KvAppend`](nvllm_core::Op::KvAppend): what a KV block then holds.
 pub fn kv_append(backend: &dyn Backend, settings: &Settings) -> Result<()> {
-    let trials = (numbers(), layouts(rows(), 70), head_dims(), 1..4_usize, 1..4_usize).prop_map(
+    let trials = (numbers(backend), layouts(rows(), 70), head_dims(), 1..4_usize, 1..4_usize).prop_map(
         |(numbers, layout, head_dim, heads, num_layers)| {
             let mut sketch = Sketch::new(numbers);
             let cols = heads * head_dim;
@@ -309,7 +314,7 @@ impl Heads {
 /// windows, group sizes, page sizes, permuted tables; two layers of one group with their own
 /// windows.
 pub fn paged_attention(backend: &dyn Backend, settings: &Settings) -> Result<()> {
-    let trials = (numbers(), attended(), heads()).prop_map(|(numbers, layout, heads)| {
+    let trials = (numbers(backend), attended(), heads()).prop_map(|(numbers, layout, heads)| {
         let spec = heads.fit(&layout).spec();
         let mut sketch = Sketch::new(numbers.for_heads(spec.head_dim));
         let cols = spec.num_kv_heads * spec.head_dim;
@@ -341,7 +346,7 @@ pub fn kv_groups(backend: &dyn Backend, settings: &Settings) -> Result<()> {
     };
     let (wide, narrow) = (spec(4, 2, 64, None), spec(3, 3, 16, Some(5)));
     let trials = || {
-        (numbers(), attended()).prop_map(|(numbers, layout)| {
+        (numbers(backend), attended()).prop_map(|(numbers, layout)| {
             let mut sketch = Sketch::new(numbers.for_heads(narrow.head_dim));
             let mut table = |name, heads: usize, cols| sketch.even_table(name, TABLE_ROWS, heads * cols, 1.0);
             let tables = [(&wide, ["q0", "kv0"]), (&narrow, ["q1", "kv1"])].map(|(spec, [q, kv])| {
@@ -374,8 +379,8 @@ pub fn kv_groups(backend: &dyn Backend, settings: &Settings) -> Result<()> {
 /// Case of [`Op::Attention`](nvllm_core::Op::Attention): with and without norms, every rope.
 pub fn attention(backend: &dyn Backend, settings: &Settings) -> Result<()> {
     let heads = heads().prop_flat_map(|heads| (ropes(heads.head_dim), Just(heads)));
-    let trials =
-        (numbers(), attended(), heads, any::<bool>()).prop_map(|(numbers, layout, (rope, heads), norm)| {
+    let trials = (numbers(backend), attended(), heads, any::<bool>()).prop_map(
+        |(numbers, layout, (rope, heads), norm)| {
             let spec = heads.fit(&layout).spec();
             let rope = RopeSpec { head_dim: spec.head_dim, ..rope };
             let mut sketch = Sketch::new(numbers.for_heads(spec.head_dim));
@@ -388,7 +393,8 @@ pub fn attention(backend: &dyn Backend, settings: &Settings) -> Result<()> {
                 let qkv = p.embed(qkv);
                 p.attention(qkv, norm, &rope, &spec, kv(0));
             })
-        });
+        },
+    );
     check("attention", backend, settings, trials)
 }
 
@@ -397,7 +403,7 @@ pub fn gather_rows(backend: &dyn Backend, settings: &Settings) -> Result<()> {
     let layouts = (flat(), any::<u8>()).prop_map(|(layout, none)| {
         if none < 32 { Layout { outputs: Outputs::None, ..layout } } else { layout }
     });
-    let trials = (numbers(), layouts, 1..200_usize).prop_map(|(numbers, layout, cols)| {
+    let trials = (numbers(backend), layouts, 1..200_usize).prop_map(|(numbers, layout, cols)| {
         let mut sketch = Sketch::new(numbers);
         let x = sketch.table("x", TABLE_ROWS, cols);
         sketch.finish(TABLE_ROWS, layout, |p| {
@@ -445,16 +451,17 @@ pub(crate) fn router(sketch: &mut Sketch, name: &str, routing: &Routing, k: usiz
 
 /// Case of [`Op::TopK`](nvllm_core::Op::TopK).
 pub fn top_k(backend: &dyn Backend, settings: &Settings) -> Result<()> {
-    let trials = (numbers(), flat(), routings(), 1..40_usize).prop_map(|(numbers, layout, routing, k)| {
-        let mut sketch = Sketch::new(numbers);
-        let x = sketch.even_table("x", TABLE_ROWS, k, 1.0);
-        let w = router(&mut sketch, "router", &routing, k);
-        sketch.finish(TABLE_ROWS, layout, |p| {
-            let x = p.embed(x);
-            let logits = p.linear_f32(x, w);
-            p.top_k(logits, routing.per_token, routing.renormalize);
-        })
-    });
+    let trials =
+        (numbers(backend), flat(), routings(), 1..40_usize).prop_map(|(numbers, layout, routing, k)| {
+            let mut sketch = Sketch::new(numbers);
+            let x = sketch.even_table("x", TABLE_ROWS, k, 1.0);
+            let w = router(&mut sketch, "router", &routing, k);
+            sketch.finish(TABLE_ROWS, layout, |p| {
+                let x = p.embed(x);
+                let logits = p.linear_f32(x, w);
+                p.top_k(logits, routing.per_token, routing.renormalize);
+            })
+        });
     check("top_k", backend, settings, trials)
 }
 
@@ -488,20 +495,22 @@ pub(crate) fn experts(
 /// choice.
 pub fn expert_linear(backend: &dyn Backend, settings: &Settings) -> Result<()> {
     let shape = [1..130_usize, 1..40_usize, 1..40_usize];
-    let trials = (numbers(), flat(), routings(), shape).prop_map(|(numbers, layout, routing, shape)| {
-        experts(numbers, layout, &routing, shape, |_, _, _| {})
-    });
+    let trials =
+        (numbers(backend), flat(), routings(), shape).prop_map(|(numbers, layout, routing, shape)| {
+            experts(numbers, layout, &routing, shape, |_, _, _| {})
+        });
     check("expert_linear", backend, settings, trials)
 }
 
 /// Case of [`Op::WeightedSum`](nvllm_core::Op::WeightedSum).
 pub fn weighted_sum(backend: &dyn Backend, settings: &Settings) -> Result<()> {
     let shape = [1..20_usize, 1..20_usize, 1..130_usize];
-    let trials = (numbers(), flat(), routings(), shape).prop_map(|(numbers, layout, routing, shape)| {
-        experts(numbers, layout, &routing, shape, |p, y, weights| {
-            p.weighted_sum(y, weights);
-        })
-    });
+    let trials =
+        (numbers(backend), flat(), routings(), shape).prop_map(|(numbers, layout, routing, shape)| {
+            experts(numbers, layout, &routing, shape, |p, y, weights| {
+                p.weighted_sum(y, weights);
+            })
+        });
     check("weighted_sum", backend, settings, trials)
 }
 
@@ -521,14 +530,14 @@ fn collective(
 
 /// Case of [`Op::AllReduce`](nvllm_core::Op::AllReduce) in a world of one.
 pub fn all_reduce(backend: &dyn Backend, settings: &Settings) -> Result<()> {
-    let trials = (numbers(), flat(), 1..200_usize)
+    let trials = (numbers(backend), flat(), 1..200_usize)
         .prop_map(|(numbers, layout, cols)| collective(numbers, layout, cols, Recorder::all_reduce));
     check("all_reduce", backend, settings, trials)
 }
 
 /// Case of [`Op::AllGather`](nvllm_core::Op::AllGather) in a world of one.
 pub fn all_gather(backend: &dyn Backend, settings: &Settings) -> Result<()> {
-    let trials = (numbers(), flat(), 1..200_usize)
+    let trials = (numbers(backend), flat(), 1..200_usize)
         .prop_map(|(numbers, layout, cols)| collective(numbers, layout, cols, Recorder::all_gather));
     check("all_gather", backend, settings, trials)
 }

@@ -165,8 +165,8 @@ pub(crate) fn load(backend: &dyn Backend, trial: &Trial) -> Result<Box<dyn Execu
 
 const MOST_TOKENS: usize = 16;
 
-pub(crate) fn trials() -> impl Strategy<Value = (Trial, Vec<Voice>)> {
-    (numbers(), 3..300_usize, voices()).prop_map(|(numbers, vocab, voices)| {
+pub(crate) fn trials(backend: &dyn Backend) -> impl Strategy<Value = (Trial, Vec<Voice>)> + use<> {
+    (numbers(backend), 3..300_usize, voices()).prop_map(|(numbers, vocab, voices)| {
         let trial = speaker(numbers, vocab, voices.len(), MOST_TOKENS);
         (trial, voices)
     })
@@ -175,7 +175,7 @@ pub(crate) fn trials() -> impl Strategy<Value = (Trial, Vec<Voice>)> {
 /// Case of the sampler: every parameter, over several steps whose tokens come from the step
 /// before; outputs that are not sampled in between.
 pub fn sample(backend: &dyn Backend, settings: &Settings) -> Result<()> {
-    holds("sample", settings, 2.0, trials(), |(trial, voices)| {
+    holds("sample", settings, 2.0, trials(backend), |(trial, voices)| {
         let mut exe = load(backend, trial)?;
         let (mut followed, mut resets) = follow(trial, voices);
         for id in 0..4 {
@@ -298,7 +298,7 @@ fn keeps(scaled: &[f64], params: &SamplingParams, token: usize, slack: f64) -> b
 
 /// Log-probabilities of sampled tokens and of targets, with the most likely tokens beside them.
 pub fn logprobs(backend: &dyn Backend, settings: &Settings) -> Result<()> {
-    let strategy = (trials(), 0..8_u16, any::<bool>());
+    let strategy = (trials(backend), 0..8_u16, any::<bool>());
     holds("logprobs", settings, 1.0, strategy, |((trial, voices), num, target)| {
         let mut exe = load(backend, trial)?;
         let (followed, resets) = follow(trial, voices);
@@ -389,7 +389,7 @@ pub fn frequencies(backend: &dyn Backend, settings: &Settings) -> Result<()> {
         weights: nvllm_core::DType::F32,
         vectors: nvllm_core::DType::F32,
         activations: nvllm_core::Activations::F32,
-        kv: nvllm_core::DType::F32,
+        kv: nvllm_core::KvFormat::F32,
         seed: settings.seed,
     };
     let trial = speaker(numbers, 12, SLOTS, STEPS);

@@ -31,7 +31,7 @@ struct Family {
 
 /// Prompts of whole blocks and a part of one, in one KV group and in two, with a window and
 /// without.
-fn families() -> impl Strategy<Value = Family> {
+fn families(backend: &dyn Backend) -> impl Strategy<Value = Family> + use<> {
     let windows = prop_oneof![
         Just(vec![None]),
         Just(vec![None, None]),
@@ -48,7 +48,7 @@ fn families() -> impl Strategy<Value = Family> {
     ];
     let head_dim = prop_oneof![Just(8_usize), Just(64), Just(128)];
     let shape = (head_dim, 1..3_usize, 1..4_usize, any::<bool>());
-    (numbers(), shape, windows, blocks, 1..65_usize, 2..=MOST_SEQS, any::<[u64; 2]>()).prop_map(
+    (numbers(backend), shape, windows, blocks, 1..65_usize, 2..=MOST_SEQS, any::<[u64; 2]>()).prop_map(
         |(numbers, (head_dim, num_kv, group, norm), windows, (block_len, whole), part, num_seqs, seeds)| {
             let prompt_len = block_len * whole + 1 + part % block_len;
             let shape = Shape::of_heads(windows.len(), [head_dim, num_kv, group], norm);
@@ -163,7 +163,7 @@ fn same(what: &str, got: &[Vec<f32>], want: &[Vec<f32>]) -> Result<()> {
 /// copy of its last block, and run the prompt's last token alone, while the other goes on. The
 /// step of the copies is submitted right behind the one that writes what they copy.
 pub fn block_copies(backend: &dyn Backend, settings: &Settings) -> Result<()> {
-    holds("block_copies", settings, 1.0, families(), |family| {
+    holds("block_copies", settings, 1.0, families(backend), |family| {
         let members = family.members();
         let (first, rest) = members.split_first().expect("there are several");
         let choices: Vec<_> = rest.iter().map(|member| family.sharing(first, member)).collect();
@@ -207,7 +207,7 @@ pub fn block_copies(backend: &dyn Backend, settings: &Settings) -> Result<()> {
 /// Whole blocks of a sequence that has ended are found by others that begin behind them, in one
 /// step and with one slot taken over: read by all, written by none.
 pub fn shared_blocks(backend: &dyn Backend, settings: &Settings) -> Result<()> {
-    holds("shared_blocks", settings, 1.0, families(), |family| {
+    holds("shared_blocks", settings, 1.0, families(backend), |family| {
         let members = family.members();
         let (first, rest) = members.split_first().expect("there are several");
         let start = family.num_shared() * family.block_len();
@@ -258,7 +258,7 @@ fn penalized(seed: u64) -> SamplingParams {
 /// A sequence that lost its slot is resumed in another with its output, from its first token or
 /// behind the blocks that are still there: it samples the tokens of the undisturbed sequence.
 pub fn resumed_sequences(backend: &dyn Backend, settings: &Settings) -> Result<()> {
-    let strategy = (families(), any::<u64>(), 1..DECODED, any::<bool>());
+    let strategy = (families(backend), any::<u64>(), 1..DECODED, any::<bool>());
     holds("resumed_sequences", settings, 1.0, strategy, |(family, seed, preempted_after, hit)| {
         let members = family.members();
         let sampling = Arc::new(penalized(*seed));

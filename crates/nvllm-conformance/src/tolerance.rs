@@ -73,8 +73,16 @@
 //!    three such deviations. Those that arise are about half as large, as a pair's length lies in
 //!    both of its columns and values lie anywhere in their binade; and that all scores err by as
 //!    much, each to the same side, is not expected either.
+//!
+//! A key that is stored as a code ([`KvFormat::Fp8`], [`KvFormat::Int8`]) behind norm and rotation
+//! may become the neighbour of the reference's code, one [`step`] away, if the two differ before:
+//! by `e` at most as 4 says, and so with a probability of `e / step` at most. The variance of what
+//! that does to a score is at most the sum of `q^2 e step` over its columns. [`CODED_SCORE`] takes
+//! three deviations, and one whole step, as under f32 activations a neighbour is seldom and then
+//! larger than any number of deviations. The scale of an int8 row moves with its largest element,
+//! by `sqrt(2) e` of itself at most, and all values of the row with it.
 
-use nvllm_core::{Activations, DType};
+use nvllm_core::{Activations, DType, KvFormat};
 
 /// Unit roundoff of f32: half the distance from 1 to the next number.
 pub const U: f64 = 1.0 / (1 << 24) as f64;
@@ -94,6 +102,9 @@ pub const FUSED_KEY: f64 = 3.0 * BF16;
 /// What it may do to a score before scaling, for each unit of `sqrt(sum (r_q r_k)^2)`: `r` are the
 /// lengths of the columns' pairs.
 pub const FUSED_SCORE: f64 = 3.0 * BF16;
+
+/// What neighbouring codes of keys may do to a score before scaling, in deviations, beside one step.
+pub const CODED_SCORE: f64 = 3.0;
 
 /// Absolute slack of a sampling score, `logit / temperature + Gumbel noise`, for each unit of `1 +
 /// |score|`: the noise is two logarithms in f32, whose argument near 1 carries few bits.
@@ -123,6 +134,17 @@ pub fn ulp(dtype: DType, x: f32) -> f64 {
     }
 }
 
+/// The distance to the next value at element `x` of a row of the KV cache whose largest magnitude is
+/// `max`, if the row is stored as codes.
+pub fn step(format: KvFormat, x: f64, max: f64) -> f64 {
+    match format {
+        // Three mantissa bits down to 2^-6, then subnormals.
+        KvFormat::Fp8 => 2_f64.powi((x.abs().max(2_f64.powi(-6)).log2().floor()) as i32 - 3),
+        KvFormat::Int8 => max / 127.0,
+        KvFormat::F32 | KvFormat::Bf16 => 0.0,
+    }
+}
+
 /// What rounding probabilities to bf16 may cost attention: `sizes` are the magnitudes of the terms,
 /// `alike` numbers them from 0, equal probabilities by the same number.
 pub fn probabilities(sizes: impl Iterator<Item = f64>, alike: &[usize]) -> f64 {
@@ -143,10 +165,11 @@ pub fn probabilities(sizes: impl Iterator<Item = f64>, alike: &[usize]) -> f64 {
 ///
 /// A cache in bf16 under f32 activations lies between: two keys that differ in the last f32 bit may
 /// round to neighbours in the cache, `2^-8` apart, and through one column of one score that reaches
-/// the logits.
-pub fn program(activations: Activations, kv: DType, depth: usize) -> f64 {
+/// the logits. Neighbours in int8 are about as far apart, those in FP8 32 times as far.
+pub fn program(activations: Activations, kv: KvFormat, depth: usize) -> f64 {
     let one = match (activations, kv) {
-        (Activations::F32, DType::F32) => 2e-5,
+        (_, KvFormat::Fp8) => 6.4e-2,
+        (Activations::F32, KvFormat::F32) => 2e-5,
         (Activations::F32, _) => 2e-3,
         (Activations::Bf16, _) => 2e-2,
     };

@@ -7,8 +7,8 @@
 use nvllm_core::program::Recorder;
 use nvllm_core::weight::WeightPart;
 use nvllm_core::{
-    Activations, AxisRole, DType, EntryId, KvGeometry, KvLayer, Limits, ModelSpec, Numerics, PagedKv,
-    Program, SpecBuilder, Step, WeightDecl, WeightId,
+    Activations, AxisRole, Backend, DType, EntryId, KvFormat, KvGeometry, KvLayer, Limits, ModelSpec,
+    Numerics, Op, OpQuery, PagedKv, Program, SpecBuilder, Step, WeightDecl, WeightId,
 };
 use proptest::prelude::*;
 
@@ -24,27 +24,35 @@ pub(crate) struct Numbers {
     /// Of norms and biases.
     pub vectors: DType,
     pub activations: Activations,
-    pub kv: DType,
+    pub kv: KvFormat,
     pub seed: u64,
 }
 
-/// Every combination of element types.
-pub(crate) fn numbers() -> impl Strategy<Value = Numbers> {
+/// Every combination of element types, with each format of the KV cache that `backend` runs.
+pub(crate) fn numbers(backend: &dyn Backend) -> impl Strategy<Value = Numbers> + use<> {
     let weights = || prop_oneof![Just(DType::F32), Just(DType::Bf16), Just(DType::F16)];
     let activations = prop_oneof![Just(Activations::F32), Just(Activations::Bf16)];
-    let kv = prop_oneof![Just(DType::F32), Just(DType::Bf16)];
+    let kv = prop::sample::select(kv_formats(backend));
     (weights(), weights(), activations, kv, any::<u64>()).prop_map(
         |(weights, vectors, activations, kv, seed)| Numbers { weights, vectors, activations, kv, seed },
     )
 }
 
 impl Numbers {
-    /// For heads of this width: those that fast kernels take mostly have what they ask for, a cache
-    /// of the activations' type.
+    /// For heads of this width: those that fast kernels take have more often what they ask for, a
+    /// cache of the activations' type or of codes.
     pub(crate) fn for_heads(self, head_dim: usize) -> Self {
-        let alike = head_dim >= 64 && !self.seed.is_multiple_of(4);
-        Self { kv: if alike { self.activations.dtype() } else { self.kv }, ..self }
+        let alike = head_dim >= 64 && self.kv.plain().is_some() && !self.seed.is_multiple_of(4);
+        Self { kv: if alike { self.activations.kv_format() } else { self.kv }, ..self }
     }
+}
+
+/// The formats of the KV cache that `backend` runs: f32 and bf16 it has to.
+pub(crate) fn kv_formats(backend: &dyn Backend) -> Vec<KvFormat> {
+    let limits = limits(&Layout::whole(&[1], 0), &[], Activations::F32, KvFormat::F32);
+    let op = Op::KvAppend { kv: KvLayer { group: 0, layer: 0 } };
+    let runs = OpQuery { op: &op, weights: &[], limits: &limits }.kv_formats(backend);
+    KvFormat::ALL.into_iter().filter(|format| format.plain().is_some() || runs.contains(format)).collect()
 }
 
 /// A program to run, complete.
@@ -99,7 +107,7 @@ impl Trial {
 
     /// The same content, placed otherwise.
     pub(crate) fn with_layout(&self, layout: Layout) -> Self {
-        let limits = limits(&layout, &self.spec.kv, self.limits.activations, self.limits.kv_dtype);
+        let limits = limits(&layout, &self.spec.kv, self.limits.activations, self.limits.kv_format);
         Self { limits, layout, ..self.clone() }
     }
 
@@ -115,7 +123,7 @@ impl Trial {
     }
 }
 
-fn limits(layout: &Layout, kv: &[PagedKv], activations: Activations, kv_dtype: DType) -> Limits {
+fn limits(layout: &Layout, kv: &[PagedKv], activations: Activations, kv_format: KvFormat) -> Limits {
     let needs = layout.needs();
     let mut limits = Limits {
         step_tokens: needs.step_tokens,
@@ -124,7 +132,7 @@ fn limits(layout: &Layout, kv: &[PagedKv], activations: Activations, kv_dtype: D
         context: needs.context,
         block_len: layout.block_len,
         kv_bytes: usize::MAX,
-        kv_dtype,
+        kv_format,
         activations,
         numerics: Numerics::Invariant,
         max_in_flight: 1,

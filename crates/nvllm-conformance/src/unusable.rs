@@ -58,7 +58,7 @@ fn trial(numbers: Numbers, vocab: usize, [lone, ruled_out]: [usize; 2], bad: f32
 /// Case of [`RowOutput::unusable`].
 pub fn unusable_rows(backend: &dyn Backend, settings: &Settings) -> Result<()> {
     let bad = prop_oneof![Just(f32::NAN), Just(f32::INFINITY), Just(HUGE)];
-    let strategy = (numbers(), NUM_ROWS..300_usize, any::<prop::sample::Index>(), 0..3_usize, bad);
+    let strategy = (numbers(backend), NUM_ROWS..300_usize, any::<prop::sample::Index>(), 0..3_usize, bad);
     holds("unusable_rows", settings, 1.0, strategy, |(numbers, vocab, lone, ruled_out, bad)| {
         let trial = trial(*numbers, *vocab, [lone.index(*vocab), *ruled_out], *bad);
         let mut exe = load(backend, &trial)?;

@@ -1,6 +1,6 @@
 //! KV groups with a sliding window: blocks that no token sees any more are given back.
 
-use nvllm_core::{Backend, BlockId, HostTensor, KvGeometry, Source, Step};
+use nvllm_core::{Backend, BlockId, KvGeometry, Source, Step};
 use proptest::prelude::*;
 
 use crate::check::{Settings, holds, load};
@@ -11,7 +11,7 @@ use crate::trial::{Trial, numbers};
 
 /// Models of windowed layers, alone and beside one that sees everything, over ragged batches with
 /// prompts in chunks and single tokens after them.
-fn trials() -> impl Strategy<Value = Trial> {
+fn trials(backend: &dyn Backend) -> impl Strategy<Value = Trial> + use<> {
     // Of one position, within a block and a chunk, at a boundary of blocks, beyond a chunk.
     let window = prop_oneof![
         Just(1_usize),
@@ -33,7 +33,7 @@ fn trials() -> impl Strategy<Value = Trial> {
     let layouts = prop_oneof![3 => layouts(rows, 200).boxed(), 2 => long().boxed()];
     let block_len = prop_oneof![Just(1_usize), Just(3), Just(16), Just(64)];
     let shape = (prop_oneof![Just(8_usize), Just(64), Just(128)], 1..3_usize, 1..4_usize);
-    (numbers(), layouts, block_len, windows, shape).prop_map(
+    (numbers(backend), layouts, block_len, windows, shape).prop_map(
         |(numbers, layout, block_len, windows, (head_dim, num_kv, group))| {
             let shape = Shape::of_heads(windows.len(), [head_dim, num_kv, group], true);
             let layout = Layout { block_len, outputs: Outputs::All, logits: true, ..layout };
@@ -84,17 +84,11 @@ fn spoiled(step: &Step, kv: &[KvGeometry]) -> impl Iterator<Item = Step> {
 /// with all blocks in place, whatever lies in the blocks that were given back and in the null
 /// block. A table that lacks a block which is seen is refused.
 pub fn window_blocks(backend: &dyn Backend, settings: &Settings) -> Result<()> {
-    holds("window_blocks", settings, 1.5, trials(), |trial| {
+    holds("window_blocks", settings, 1.5, trials(backend), |trial| {
         let kv = KvGeometry::plan(&trial.spec.kv, &trial.limits).doing("KvGeometry::plan")?;
         let (mut all, mut few) = (load(backend, trial)?, load(backend, trial)?);
-        let nothing: Vec<_> = kv
-            .iter()
-            .map(|g| {
-                let shape = g.block_shape();
-                let len = shape.iter().product();
-                HostTensor::from_f32(shape, g.dtype, &vec![f32::NAN; len])
-            })
-            .collect();
+        let nothing = |g: &KvGeometry| g.encode_block(&vec![f32::NAN; g.num_layers * g.layer_block_len()]);
+        let nothing: Vec<_> = kv.iter().map(nothing).collect();
         for (group, block) in nothing.iter().enumerate() {
             few.kv_cache().write_block(group, BlockId::NULL, block).doing("write_block")?;
         }

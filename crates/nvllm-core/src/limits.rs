@@ -1,6 +1,6 @@
 //! What a loaded model may be asked for at once, and how it computes.
 
-use crate::{CoreError, DType, Result};
+use crate::{CoreError, DType, KvFormat, Result};
 
 /// The dtype in which values between ops are stored. Accumulation is always f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -18,6 +18,14 @@ impl Activations {
         match self {
             Self::F32 => DType::F32,
             Self::Bf16 => DType::Bf16,
+        }
+    }
+
+    /// The format of a KV cache that stores such values as they are.
+    pub const fn kv_format(self) -> KvFormat {
+        match self {
+            Self::F32 => KvFormat::F32,
+            Self::Bf16 => KvFormat::Bf16,
         }
     }
 }
@@ -58,8 +66,8 @@ pub struct Limits {
     pub block_len: usize,
     /// Bytes of KV cache, all groups together, the null blocks included.
     pub kv_bytes: usize,
-    /// KV cache element type.
-    pub kv_dtype: DType,
+    /// How keys and values are stored.
+    pub kv_format: KvFormat,
     /// Storage of values between ops.
     pub activations: Activations,
     /// Summation-order promise.
@@ -75,7 +83,7 @@ pub const MAX_EXTENT: usize = i32::MAX as usize;
 pub const MAX_BYTES: usize = isize::MAX as usize;
 
 impl Limits {
-    /// Rejects extents of 0 or above [`MAX_EXTENT`] and dtypes that no KV cache has.
+    /// Rejects extents of 0 or above [`MAX_EXTENT`].
     pub fn check(&self) -> Result<()> {
         let extents = [
             ("context", self.context),
@@ -92,10 +100,6 @@ impl Limits {
                 _ => format!("is {value}; up to {MAX_EXTENT} are supported"),
             };
             return Err(CoreError::BadLimits { field, problem });
-        }
-        if !matches!(self.kv_dtype, DType::F32 | DType::Bf16) {
-            let problem = format!("is {}; f32 and bf16 are supported", self.kv_dtype);
-            return Err(CoreError::BadLimits { field: "kv_dtype", problem });
         }
         Ok(())
     }

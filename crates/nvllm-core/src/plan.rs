@@ -2,14 +2,14 @@
 
 use crate::program::MemoryPlan;
 use crate::{
-    Backend, CoreError, KvGeometry, Limits, MemoryReport, ModelSpec, Op, Program, Reason, Result, WeightId,
-    WeightInfo, WeightSource,
+    Backend, CoreError, KvFormat, KvGeometry, Limits, MemoryReport, ModelSpec, Op, Program, Reason, Result,
+    WeightId, WeightInfo, WeightSource,
 };
 
 /// What a backend is asked about one op: all that its choice of a kernel may depend on.
 ///
-/// Dtypes of values follow from the op and from [`Limits::activations`], the dtype of the KV cache
-/// is [`Limits::kv_dtype`].
+/// Dtypes of values follow from the op and from [`Limits::activations`], the format of the KV cache
+/// is [`Limits::kv_format`].
 #[derive(Clone, Copy, Debug)]
 pub struct OpQuery<'a> {
     /// The op.
@@ -32,6 +32,27 @@ impl<'a> OpQuery<'a> {
     /// Errors with the format of the first weight of the op that is coded or quantises its input.
     pub fn plain_weights(&self) -> Result<(), Reason> {
         self.op.weights().into_iter().try_for_each(|id| self.weight(id).plain().map(drop))
+    }
+
+    /// What a backend that has kernels for a KV cache in `formats` only says of every op first.
+    ///
+    /// Errors if the op reads or writes a cache in another one.
+    pub fn kv_format_among(&self, formats: &[KvFormat]) -> Result<(), Reason> {
+        let format = self.limits.kv_format;
+        if self.op.kv().is_none() || formats.contains(&format) {
+            return Ok(());
+        }
+        Err(Reason(format!("the KV cache is in {format}; {} are supported", listed(formats))))
+    }
+
+    /// The formats of the KV cache with which `backend` would run the op, the rest as it is; none
+    /// if the op touches no cache.
+    pub fn kv_formats<B: Backend + ?Sized>(&self, backend: &B) -> Vec<KvFormat> {
+        let runs = |&kv_format: &KvFormat| {
+            let limits = Limits { kv_format, ..self.limits.clone() };
+            backend.supports(&OpQuery { limits: &limits, ..*self }).is_ok()
+        };
+        KvFormat::ALL.into_iter().filter(|_| self.op.kv().is_some()).filter(runs).collect()
     }
 }
 
@@ -102,7 +123,12 @@ fn legalize<B: Backend + ?Sized>(
 ) -> Result<Vec<Program>> {
     let supports = |op: &Op| backend.supports(&OpQuery { op, weights, limits });
     let unsupported = |op: &Op, reason: Reason| {
+        let formats = OpQuery { op, weights, limits }.kv_formats(backend);
         let backend = backend.info().name;
+        if !formats.is_empty() {
+            let problem = format!("is {}; {} are supported on {backend}", limits.kv_format, listed(&formats));
+            return CoreError::BadLimits { field: "kv_format", problem };
+        }
         let coded = op.weights().into_iter().find(|id| weights[id.index()].plain().is_err());
         match coded {
             Some(id) => spec.weights[id.index()].refused(backend, reason),
@@ -121,4 +147,14 @@ fn legalize<B: Backend + ?Sized>(
             Ok(program)
         })
         .collect()
+}
+
+/// `f32, bf16 and fp8`.
+fn listed(formats: &[KvFormat]) -> String {
+    let names: Vec<_> = formats.iter().map(|format| format.name()).collect();
+    match names.split_last() {
+        Some((last, [])) => (*last).into(),
+        Some((last, others)) => format!("{} and {last}", others.join(", ")),
+        None => "none".into(),
+    }
 }

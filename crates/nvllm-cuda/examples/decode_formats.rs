@@ -13,9 +13,10 @@ use std::time::Instant;
 use nvllm_core::blocks::{CausalLmShape, DecoderLayer, GatedMlp, GqaShape, Scope, causal_lm};
 use nvllm_core::weight::{Offset, PUBLIC, ScaleType, WHOLE};
 use nvllm_core::{
-    Activations, AttentionSpec, Backend, CanonicalTensor, Code, CoreError, DType, Executable, KvGeometry,
-    Limits, ModelSpec, Numerics, OutputRow, PagedKv, Result, RopeScaling, RopeSpec, SeqStep, SlotId,
-    SlotReset, Source, SpecBuilder, Step, StepId, TensorInfo, Ticket, TokenId, WeightFormat, WeightSource,
+    Activations, AttentionSpec, Backend, CanonicalTensor, Code, CoreError, DType, Executable, KvFormat,
+    KvGeometry, Limits, ModelSpec, Numerics, OutputRow, PagedKv, Result, RopeScaling, RopeSpec, SeqStep,
+    SlotId, SlotReset, Source, SpecBuilder, Step, StepId, TensorInfo, Ticket, TokenId, WeightFormat,
+    WeightSource,
 };
 use nvllm_cuda::{CudaBackend, CudaOptions};
 
@@ -241,7 +242,7 @@ fn measure(backend: &CudaBackend, spec: &ModelSpec, formats: [WeightFormat; 2]) 
         context: 512,
         block_len: BLOCK_LEN,
         kv_bytes: 0,
-        kv_dtype: DType::Bf16,
+        kv_format: KvFormat::Bf16,
         activations: Activations::Bf16,
         numerics: Numerics::Invariant,
         max_in_flight: 2,

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use nvllm_core::{
     BlockCopy, BlockId, CoreError, HostTensor, KvCache, KvGeometry, KvLayer, Result as CoreResult,
-    Tensor as _,
 };
 
 use crate::device::Device;
@@ -26,7 +25,7 @@ struct Group {
 impl Group {
     /// Bytes of one block of one layer's keys, or of its values.
     const fn part(&self) -> usize {
-        self.geometry.layer_block_len() / 2 * self.geometry.dtype.size()
+        self.geometry.layer_block_bytes() / 2
     }
 
     /// Offset of a block in part `part` (twice the layer, plus 1 for values).
@@ -101,22 +100,12 @@ impl KvCache for CudaKv {
         let parts = bytes.chunks_mut(group.part()).enumerate();
         let parts = parts.map(|(part, bytes)| (group.at(part, block), bytes));
         group.buffer.read_all(&self.device.stream, parts)?;
-        Ok(HostTensor::from_bytes(group.geometry.block_shape(), group.geometry.dtype, bytes))
+        Ok(HostTensor::from_bytes(group.geometry.block_shape(), group.geometry.block_dtype(), bytes))
     }
 
     fn write_block(&mut self, group: usize, block: BlockId, data: &HostTensor) -> CoreResult<()> {
         let group = self.check(group, block)?;
-        let g = &group.geometry;
-        if data.shape() != g.block_shape() || data.dtype() != g.dtype {
-            let problem = format!(
-                "is {:?} {}; {:?} {} is needed",
-                data.shape(),
-                data.dtype(),
-                g.block_shape(),
-                g.dtype
-            );
-            return Err(CoreError::BadTensor { name: "KV block".into(), problem });
-        }
+        group.geometry.check_block(data)?;
         let parts = data.bytes().chunks(group.part()).enumerate();
         Ok(group.buffer.write_all(parts.map(|(part, bytes)| (group.at(part, block), bytes)))?)
     }

@@ -42,7 +42,7 @@ impl MatmulRate {
             context: rows,
             block_len: 16,
             kv_bytes: 0,
-            kv_dtype: activations.dtype(),
+            kv_format: activations.kv_format(),
             activations,
             numerics: Numerics::Invariant,
             max_in_flight: 1,
@@ -110,7 +110,7 @@ fn step(rows: usize) -> Step {
 
 #[cfg(test)]
 mod tests {
-    use nvllm_core::Reference;
+    use nvllm_core::{KvFormat, Reference};
 
     use super::*;
 
@@ -125,7 +125,7 @@ mod tests {
             context: 2,
             block_len: 16,
             kv_bytes: 0,
-            kv_dtype: DType::Bf16,
+            kv_format: KvFormat::Bf16,
             activations: Activations::Bf16,
             numerics: Numerics::Invariant,
             max_in_flight: 1,

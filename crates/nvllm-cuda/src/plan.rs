@@ -2,8 +2,8 @@
 //! for a device that is elsewhere.
 
 use nvllm_core::{
-    Backend, CoreError, KvGeometry, Limits, MemoryReport, ModelSpec, Op, OpQuery, Plan, PlanRules, Program,
-    Reason, WeightSource,
+    Backend, CoreError, KvFormat, KvGeometry, Limits, MemoryReport, ModelSpec, Op, OpQuery, Plan, PlanRules,
+    Program, Reason, WeightSource,
 };
 
 use crate::coded;
@@ -21,6 +21,7 @@ pub(crate) const RULES: PlanRules =
 
 /// Whether a kernel runs an op: every backend of this crate answers so.
 pub(crate) fn supports(query: &OpQuery<'_>) -> Result<(), Reason> {
+    query.kv_format_among(&KvFormat::PLAIN)?;
     for id in query.op.weights() {
         let info = query.weight(id);
         if info.plain().is_err() {
@@ -142,7 +143,7 @@ mod tests {
             context: 32,
             block_len: 16,
             kv_bytes: 1 << 20,
-            kv_dtype: DType::F32,
+            kv_format: KvFormat::F32,
             activations: Activations::F32,
             numerics: Numerics::Invariant,
             max_in_flight: 1,
@@ -165,7 +166,7 @@ mod tests {
         program.attention(qkv, Some(norm), &rope, &spec, layer);
         let programs = vec![program.finish().unwrap()];
         let spec = builder.finish("attention", programs, 8, 32);
-        let limits = Limits { activations, kv_dtype: DType::Bf16, ..limits() };
+        let limits = Limits { activations, kv_format: KvFormat::Bf16, ..limits() };
         DeviceProfile::H200.plan(&spec, &SyntheticSource::new(&spec.weights, vectors, 0), &limits).unwrap()
     }
 
@@ -194,7 +195,7 @@ mod tests {
             head_dim: 8,
             block_len: 16,
             num_blocks: 100,
-            dtype: DType::F32,
+            format: KvFormat::F32,
             window: None,
         };
         // A block takes 1,024 bytes.

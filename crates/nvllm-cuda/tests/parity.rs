@@ -8,8 +8,8 @@ use nvllm_conformance::{CASES, MemorySource, expect_conformance};
 use nvllm_core::backend::WithNumerics;
 use nvllm_core::weight::{AxisRole, Offset, PUBLIC, ScaleType, SyntheticSource};
 use nvllm_core::{
-    Activations, Backend, CanonicalTensor, DType, Executable, InlineVec, Limits, ModelSpec, Numerics,
-    OutputRow, SeqStep, SlotId, SlotReset, Source, SpecBuilder, Step, StepId, TensorInfo, TokenId,
+    Activations, Backend, CanonicalTensor, DType, Executable, InlineVec, KvFormat, Limits, ModelSpec,
+    Numerics, OutputRow, SeqStep, SlotId, SlotReset, Source, SpecBuilder, Step, StepId, TensorInfo, TokenId,
     WeightSource,
 };
 use nvllm_cuda::{CudaBackend, CudaError, CudaExecutable, CudaOptions, Vendor, cublaslt_version};
@@ -91,7 +91,7 @@ fn limits(numerics: Numerics, activations: Activations) -> Limits {
         context: 48,
         block_len: 16,
         kv_bytes: 0,
-        kv_dtype: DType::Bf16,
+        kv_format: KvFormat::Bf16,
         activations,
         numerics,
         max_in_flight: 1,

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use nvllm_core::limits::MAX_EXTENT;
-use nvllm_core::{Activations, BackendInfo, CoreError, DType, KvGeometry, Limits, ModelSpec, Numerics};
+use nvllm_core::{Activations, BackendInfo, CoreError, KvFormat, KvGeometry, Limits, ModelSpec, Numerics};
 
 use crate::{EngineError, Model, Result};
 
@@ -33,8 +33,8 @@ pub struct LoadOptions {
     pub block_size: usize,
     /// Storage of values between ops; bf16 for models saved in bf16, else f32, if not given.
     pub activations: Option<Activations>,
-    /// KV cache dtype; the activations' if not given.
-    pub kv_cache_dtype: Option<DType>,
+    /// How keys and values are stored; as the activations if not given.
+    pub kv_cache_dtype: Option<KvFormat>,
     /// Summation-order promise.
     pub numerics: Numerics,
     /// Steps in flight; the backend's default if not given.
@@ -121,7 +121,7 @@ impl LoadOptions {
             context,
             block_len: self.block_size,
             kv_bytes: 0,
-            kv_dtype: self.kv_cache_dtype.unwrap_or(activations.dtype()),
+            kv_format: self.kv_cache_dtype.unwrap_or(activations.kv_format()),
             activations,
             numerics: self.numerics,
             max_in_flight: self.max_in_flight.unwrap_or(info.max_in_flight),
@@ -208,7 +208,7 @@ impl LoadOptions {
             "context" => "max-model-len",
             "block_len" => "block-size",
             "kv_bytes" => "kv-cache-bytes",
-            "kv_dtype" => "kv-cache-dtype",
+            "kv_format" => "kv-cache-dtype",
             "max_in_flight" => "max-in-flight",
             _ => return CoreError::BadLimits { field, problem }.into(),
         };

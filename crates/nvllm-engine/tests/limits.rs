@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use nvllm_core::{
-    Backend, BackendInfo, DType, Executable, Limits, ModelSpec, OpQuery, OrderId, Plan, PlanRules, Reason,
+    Backend, BackendInfo, Executable, KvFormat, Limits, ModelSpec, OpQuery, OrderId, Plan, PlanRules, Reason,
     Reference, Result, WeightSource,
 };
 use nvllm_engine::hub::ModelFiles;
@@ -81,7 +81,6 @@ fn what_cannot_be_is_refused_by_its_option_before_memory_is_taken() {
         let options = LoadOptions { gpu_memory_utilization: Some(share), ..of() };
         cases.push(("--gpu-memory-utilization is ", options));
     }
-    cases.push(("--kv-cache-dtype is ", LoadOptions { kv_cache_dtype: Some(DType::I32), ..of() }));
     cases.push(("--max-model-len is ", LoadOptions { max_model_len: Some(positions + 1), ..of() }));
     for (start, options) in cases {
         let (planned, loaded) = both(&model, &options, 64 << 20);
@@ -181,10 +180,10 @@ fn number() -> impl Strategy<Value = usize> {
 
 fn options() -> impl Strategy<Value = LoadOptions> {
     let given = || proptest::option::of(number());
-    let dtype = proptest::option::of(prop_oneof![Just(DType::F32), Just(DType::Bf16)]);
+    let format = proptest::option::of(prop::sample::select(&KvFormat::ALL[..]));
     let numbers =
         (prop_oneof![1 => Just(16), 2 => number()], prop_oneof![1 => Just(16), 2 => number()], number());
-    (numbers, given(), given(), given(), dtype).prop_map(
+    (numbers, given(), given(), given(), format).prop_map(
         |(
             (max_num_seqs, block_size, max_num_logits),
             max_num_batched_tokens,

@@ -229,7 +229,7 @@ fn states(
         context: len,
         block_len: len,
         kv_bytes: 2 * len * columns * activations.dtype().size(),
-        kv_dtype: activations.dtype(),
+        kv_format: activations.kv_format(),
         activations,
         numerics: Numerics::Invariant,
         max_in_flight: 1,

@@ -2,7 +2,8 @@
 
 use nvllm_core::program::{Counts, MemoryPlan};
 use nvllm_core::{
-    Activations, DType, HfConfig, Limits, ModelSpec, Numerics, Op, PlanRules, WeightFormat, WeightInfo,
+    Activations, DType, HfConfig, KvFormat, Limits, ModelSpec, Numerics, Op, PlanRules, WeightFormat,
+    WeightInfo,
 };
 use nvllm_model_qwen3::build;
 use serde_json::{Value, json};
@@ -21,7 +22,7 @@ fn limits() -> Limits {
         context: 4096,
         block_len: 16,
         kv_bytes: 1 << 30,
-        kv_dtype: DType::Bf16,
+        kv_format: KvFormat::Bf16,
         activations: Activations::Bf16,
         numerics: Numerics::Invariant,
         max_in_flight: 1,

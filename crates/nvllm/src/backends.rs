@@ -2,7 +2,7 @@
 
 use std::sync::Once;
 
-use nvllm_core::{Activations, Backend, DType, Reference};
+use nvllm_core::{Activations, Backend, Reference};
 use nvllm_cpu::{CpuBackend, PoolConfig};
 use nvllm_engine::{EngineError, LoadOptions};
 
@@ -66,10 +66,7 @@ pub(crate) fn load_options(args: &LoadArgs, max_num_seqs: Option<usize>) -> Load
             Dtype::F32 => Activations::F32,
             Dtype::Bf16 => Activations::Bf16,
         }),
-        kv_cache_dtype: args.kv_cache_dtype.map(|dtype| match dtype {
-            Dtype::F32 => DType::F32,
-            Dtype::Bf16 => DType::Bf16,
-        }),
+        kv_cache_dtype: args.kv_cache_dtype.format(),
         // The queue is this program's own: its prompts are in memory already.
         max_queued_requests: usize::MAX,
         max_queued_prompt_tokens: usize::MAX,

@@ -1,6 +1,6 @@
 //! A paged KV cache: the bytes of each group's blocks, in the shape in which blocks are handed out.
 
-use nvllm_core::{BlockId, CoreError, HostTensor, KvCache, KvGeometry, KvLayer, Result, Tensor};
+use nvllm_core::{BlockId, CoreError, HostTensor, KvCache, KvGeometry, KvLayer, Result};
 
 /// Where a key or a value of one head lies.
 #[derive(Clone, Copy)]
@@ -46,12 +46,12 @@ impl ToyKv {
 
     pub(crate) fn load(&self, place: Place) -> Vec<f32> {
         let (g, at) = (&self.geometries[place.layer.group], self.at(place));
-        (at..at + g.head_dim).map(|i| g.dtype.read(&self.groups[place.layer.group], i)).collect()
+        (at..at + g.head_dim).map(|i| g.block_dtype().read(&self.groups[place.layer.group], i)).collect()
     }
 
     /// Rounds to the cache's dtype.
     pub(crate) fn store(&mut self, place: Place, x: &[f32]) {
-        let (dtype, at) = (self.geometries[place.layer.group].dtype, self.at(place));
+        let (dtype, at) = (self.geometries[place.layer.group].block_dtype(), self.at(place));
         let mut bytes = Vec::with_capacity(x.len() * dtype.size());
         x.iter().for_each(|&x| dtype.write(x, &mut bytes));
         self.groups[place.layer.group][at * dtype.size()..][..bytes.len()].copy_from_slice(&bytes);
@@ -78,25 +78,13 @@ impl KvCache for ToyKv {
 
     fn read_block(&self, group: usize, block: BlockId) -> Result<HostTensor> {
         let (g, range) = (&self.geometries[group], self.range(group, block)?);
-        Ok(HostTensor::from_bytes(g.block_shape(), g.dtype, self.groups[group][range].to_vec()))
+        Ok(HostTensor::from_bytes(g.block_shape(), g.block_dtype(), self.groups[group][range].to_vec()))
     }
 
     fn write_block(&mut self, group: usize, block: BlockId, data: &HostTensor) -> Result<()> {
-        let g = self.geometries[group];
-        if data.shape() != g.block_shape() || data.dtype() != g.dtype {
-            let problem = format!(
-                "is {:?} in {}; a block is {:?} in {}",
-                data.shape(),
-                data.dtype(),
-                g.block_shape(),
-                g.dtype
-            );
-            return Err(CoreError::BadTensor { name: format!("KV block {block}"), problem });
-        }
+        self.geometries[group].check_block(data)?;
         let range = self.range(group, block)?;
-        let mut bytes = Vec::with_capacity(range.len());
-        data.to_f32().iter().for_each(|&x| g.dtype.write(x, &mut bytes));
-        self.groups[group][range].copy_from_slice(&bytes);
+        self.groups[group][range].copy_from_slice(data.bytes());
         Ok(())
     }
 

@@ -8,15 +8,16 @@
 //! the KV cache (`kv.rs`).
 //!
 //! Fused ops are refused: the planner expands them into primitives. Coded weights are refused too,
-//! by name, and dense ones are read row by row as they are needed.
+//! by name, and dense ones are read row by row as they are needed; a KV cache of codes is refused
+//! likewise.
 
 mod kv;
 mod ops;
 
 use nvllm_core::host::{Batch, Forward, HostExecutable, memory_bytes};
 use nvllm_core::{
-    Backend, BackendInfo, Executable, HostTensor, KvCache, KvGeometry, Limits, MemoryReport, OpQuery,
-    OrderId, Plan, PlanRules, Program, Reason, Result, ValueId, Weight, WeightDecl, WeightInfo, WeightSource,
+    Backend, BackendInfo, Executable, HostTensor, KvCache, KvFormat, KvGeometry, Limits, MemoryReport,
+    OpQuery, OrderId, Plan, PlanRules, Program, Reason, Result, ValueId, Weight, WeightDecl, WeightInfo, WeightSource,
 };
 
 use kv::ToyKv;
@@ -42,6 +43,7 @@ impl Backend for ToyBackend {
 
     fn supports(&self, query: &OpQuery<'_>) -> Result<(), Reason> {
         query.plain_weights()?;
+        query.kv_format_among(&KvFormat::PLAIN)?;
         if query.op.is_fused() { Err(Reason("it runs primitives".into())) } else { Ok(()) }
     }
 

@@ -84,9 +84,8 @@ impl Seen {
         let inside = || node.outputs.iter().all(|id| program.value(*id).label.is_none());
         match &node.op {
             Op::KvAppend { kv } => {
-                let width = program.value(node.inputs[0]).cols;
                 let parts = [0, 1].map(|part| self.values[&node.inputs[part].0].as_slice());
-                append(&mut self.history, *kv, &self.rows, parts, width, limits.kv_dtype);
+                append(&mut self.history, *kv, &self.rows, parts, &program.kv[kv.group], limits.kv_format);
             }
             Op::RmsNorm { weight, eps } if matches!(fault, AttentionFault::Kernel { .. }) && inside() => {
                 outputs[0] = norm(&self.values[&node.inputs[0].0], &self.weights[weight.index()], *eps);

@@ -192,8 +192,8 @@ mod tests {
     use super::*;
     use crate::host::Slots;
     use crate::{
-        Activations, BlockId, DType, KvGeometry, Limits, Numerics, OutputRow, RequestLimits, SamplingParams,
-        SeqStep, StepId, TokenId,
+        Activations, BlockId, KvFormat, KvGeometry, Limits, Numerics, OutputRow, RequestLimits,
+        SamplingParams, SeqStep, StepId, TokenId,
     };
 
     const LISTS: RequestLimits = RequestLimits { stop_tokens: 3, logit_biases: 5 };
@@ -210,7 +210,7 @@ mod tests {
             context: 10,
             block_len: 4,
             kv_bytes: 1 << 20,
-            kv_dtype: DType::F32,
+            kv_format: KvFormat::F32,
             activations: Activations::F32,
             numerics: Numerics::Invariant,
             max_in_flight: 1,
@@ -223,7 +223,7 @@ mod tests {
         head_dim: 8,
         block_len: 4,
         num_blocks: 9,
-        dtype: DType::F32,
+        format: KvFormat::F32,
         window: None,
     };
 

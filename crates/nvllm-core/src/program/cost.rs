@@ -132,12 +132,14 @@ impl Program {
             Op::SiluMul => cost.flops = 5.0 * out,
             Op::Rope(_) => cost.flops = 3.0 * out,
             Op::TopK { .. } => cost.flops = 4.0 * input,
-            Op::KvAppend { .. } => cost.kv_bytes = 2.0 * input * limits.kv_dtype.size() as f64,
+            Op::KvAppend { kv } => {
+                let head_dim = self.kv[kv.group].head_dim;
+                cost.kv_bytes = 2.0 * input / head_dim as f64 * limits.kv_format.row_bytes(head_dim) as f64;
+            }
             Op::PagedAttention { spec, .. } => attention(&mut cost, spec, counts, limits),
             Op::Attention { norm, spec, .. } => {
                 attention(&mut cost, spec, counts, limits);
-                let kv_row = (2 * spec.num_kv_heads * spec.head_dim * limits.kv_dtype.size()) as f64;
-                cost.kv_bytes += kv_row * counts.tokens as f64;
+                cost.kv_bytes += (token_bytes(spec, limits) * counts.tokens) as f64;
                 cost.flops += (3.0 + if norm.is_some() { 4.0 } else { 0.0 }) * input;
             }
             Op::SliceCols { .. } | Op::GatherRows | Op::AllReduce | Op::AllGather => {}
@@ -151,7 +153,11 @@ fn attention(cost: &mut OpCost, spec: &super::AttentionSpec, counts: &Counts, li
     let window = spec.window.unwrap_or(usize::MAX);
     let positions = counts.kv_positions.min(counts.seqs.saturating_mul(window).saturating_add(counts.tokens));
     let pairs = counts.kv_pairs.min(counts.tokens.saturating_mul(window));
-    let row = spec.num_kv_heads * spec.head_dim * limits.kv_dtype.size();
-    cost.kv_bytes += (2 * row * positions) as f64;
+    cost.kv_bytes += (token_bytes(spec, limits) * positions) as f64;
     cost.flops += (4 * spec.num_heads * spec.head_dim * pairs) as f64;
+}
+
+/// Bytes of the keys and values of one token.
+fn token_bytes(spec: &super::AttentionSpec, limits: &Limits) -> usize {
+    2 * spec.num_kv_heads * limits.kv_format.row_bytes(spec.head_dim)
 }

@@ -213,6 +213,14 @@ impl Op {
         }
     }
 
+    /// The layer of the KV cache that the op reads or writes.
+    pub const fn kv(&self) -> Option<KvLayer> {
+        match self {
+            Self::KvAppend { kv } | Self::PagedAttention { kv, .. } | Self::Attention { kv, .. } => Some(*kv),
+            _ => None,
+        }
+    }
+
     /// The same op over other weights and another layer of the KV cache: for rewrites.
     #[must_use]
     pub(super) fn moved(

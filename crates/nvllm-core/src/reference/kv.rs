@@ -1,41 +1,52 @@
-//! The reference's KV cache: one vector of f32 a group, already rounded to the cache's dtype.
+//! The reference's KV cache: the bytes of each block, and beside them the values that they stand
+//! for.
 
-use crate::{BlockId, CoreError, HostTensor, KvCache, KvGeometry, KvLayer, Result, Tensor};
+use crate::{BlockId, CoreError, HostTensor, KvCache, KvGeometry, KvLayer, Result};
 
 pub(super) struct ReferenceKv {
+    groups: Vec<Group>,
     geometries: Vec<KvGeometry>,
-    /// By group: `[block, layer, k|v, head, offset, column]`.
-    data: Vec<Vec<f32>>,
+}
+
+struct Group {
+    /// `[block, layer]`, each as `kv_format` says.
+    bytes: Vec<u8>,
+    /// `[block, layer, k|v, head, offset, column]`.
+    values: Vec<f32>,
 }
 
 impl ReferenceKv {
     pub(super) fn new(geometries: Vec<KvGeometry>) -> Result<Self> {
         let group = |g: &KvGeometry| {
-            let (mut data, len) = (Vec::new(), g.num_blocks * g.num_layers * g.layer_block_len());
-            data.try_reserve_exact(len)
-                .map_err(|_| CoreError::OutOfMemory { bytes: Self::bytes_for(g), what: "the KV cache" })?;
+            let len = g.num_layers * g.layer_block_len();
+            let (mut bytes, mut values) = (Vec::new(), Vec::new());
+            let failed = |_| CoreError::OutOfMemory { bytes: Self::bytes_for(g), what: "the KV cache" };
+            bytes.try_reserve_exact(g.bytes()).map_err(failed)?;
+            values.try_reserve_exact(g.num_blocks * len).map_err(failed)?;
             // Not zero: a read of a position that was never written must show.
-            data.resize(len, f32::NAN);
-            Ok(data)
+            let nothing = g.encode_block(&vec![f32::NAN; len]);
+            (0..g.num_blocks).for_each(|_| bytes.extend_from_slice(nothing.bytes()));
+            values.resize(g.num_blocks * len, f32::NAN);
+            Ok(Group { bytes, values })
         };
-        let data = geometries.iter().map(group).collect::<Result<_>>()?;
-        Ok(Self { geometries, data })
+        Ok(Self { groups: geometries.iter().map(group).collect::<Result<_>>()?, geometries })
     }
 
-    /// Bytes of a group: f32, whatever the dtype that elements are rounded to.
+    /// Bytes of a group: as it is stored, and its values in f32.
     pub(super) fn bytes_for(g: &KvGeometry) -> usize {
-        (g.bytes() / g.dtype.size()).saturating_mul(size_of::<f32>())
+        let values = g.num_blocks.saturating_mul(g.num_layers * g.layer_block_len());
+        g.bytes().saturating_add(values.saturating_mul(size_of::<f32>()))
     }
 
     pub(super) fn geometries(&self) -> &[KvGeometry] {
         &self.geometries
     }
 
-    /// Where one head's key (`part` 0) or value (1) at an offset of a block begins.
-    fn at(&self, kv: KvLayer, block: BlockId, part: usize, head: usize, offset: usize) -> usize {
+    /// The place of a block of one layer, and of the row of one head's key (`part` 0) or value (1)
+    /// at an offset in it.
+    fn place(&self, kv: KvLayer, block: BlockId, part: usize, head: usize, offset: usize) -> [usize; 2] {
         let g = &self.geometries[kv.group];
-        let head_at = ((block.index() * g.num_layers + kv.layer) * 2 + part) * g.num_heads + head;
-        (head_at * g.block_len + offset) * g.head_dim
+        [block.index() * g.num_layers + kv.layer, (part * g.num_heads + head) * g.block_len + offset]
     }
 
     pub(super) fn head(
@@ -46,8 +57,8 @@ impl ReferenceKv {
         head: usize,
         offset: usize,
     ) -> &[f32] {
-        let at = self.at(kv, block, part, head, offset);
-        &self.data[kv.group][at..at + self.geometries[kv.group].head_dim]
+        let (g, [at, row]) = (&self.geometries[kv.group], self.place(kv, block, part, head, offset));
+        &self.groups[kv.group].values[at * g.layer_block_len() + row * g.head_dim..][..g.head_dim]
     }
 
     pub(super) fn store(
@@ -59,21 +70,25 @@ impl ReferenceKv {
         offset: usize,
         x: &[f32],
     ) {
-        let at = self.at(kv, block, part, head, offset);
-        let dtype = self.geometries[kv.group].dtype;
-        for (to, &from) in self.data[kv.group][at..at + x.len()].iter_mut().zip(x) {
-            *to = dtype.round(from);
-        }
+        let (g, [at, row]) = (self.geometries[kv.group], self.place(kv, block, part, head, offset));
+        let Group { bytes, values } = &mut self.groups[kv.group];
+        let layer = &mut bytes[at * g.layer_block_bytes()..][..g.layer_block_bytes()];
+        let (scale, mut elements) = (g.format.scale(x), Vec::new());
+        g.format.encode(x, scale, &mut elements);
+        layer[g.row_elements(row)].copy_from_slice(&elements);
+        let place = g.row_scale(row);
+        layer[place.clone()].copy_from_slice(&scale.to_le_bytes()[..place.len()]);
+        let values = &mut values[at * g.layer_block_len() + row * g.head_dim..][..g.head_dim];
+        values.iter_mut().zip(g.decode_row(layer, row)).for_each(|(to, value)| *to = value);
     }
 
-    fn block(&self, group: usize, block: BlockId) -> Result<std::ops::Range<usize>> {
+    fn check(&self, group: usize, block: BlockId) -> Result<KvGeometry> {
         let g = self.geometries[group];
         if block.index() >= g.num_blocks {
             let problem = format!("block {block} of {} does not exist", g.num_blocks);
             return Err(CoreError::BadLimits { field: "kv_bytes", problem });
         }
-        let len = g.num_layers * g.layer_block_len();
-        Ok(block.index() * len..(block.index() + 1) * len)
+        Ok(g)
     }
 }
 
@@ -83,35 +98,28 @@ impl KvCache for ReferenceKv {
     }
 
     fn bytes(&self) -> usize {
-        self.data.iter().map(|d| d.len() * size_of::<f32>()).sum()
+        self.groups.iter().map(|g| g.bytes.len() + size_of_val(&g.values[..])).sum()
     }
 
     fn read_block(&self, group: usize, block: BlockId) -> Result<HostTensor> {
-        let g = self.geometries[group];
-        Ok(HostTensor::from_f32(g.block_shape(), g.dtype, &self.data[group][self.block(group, block)?]))
+        let g = self.check(group, block)?;
+        let bytes = self.groups[group].bytes[block.index() * g.block_bytes()..][..g.block_bytes()].to_vec();
+        Ok(HostTensor::from_bytes(g.block_shape(), g.block_dtype(), bytes))
     }
 
     fn write_block(&mut self, group: usize, block: BlockId, data: &HostTensor) -> Result<()> {
-        let g = self.geometries[group];
-        if data.shape() != g.block_shape() || data.dtype() != g.dtype {
-            let problem = format!(
-                "a block of {:?} {} was given, {:?} {} is needed",
-                data.shape(),
-                data.dtype(),
-                g.block_shape(),
-                g.dtype
-            );
-            return Err(CoreError::BadTensor { name: "KV block".into(), problem });
-        }
-        let range = self.block(group, block)?;
-        self.data[group][range].copy_from_slice(&data.to_f32());
+        let g = self.check(group, block)?;
+        let new = g.decode_block(data)?;
+        let Group { bytes, values } = &mut self.groups[group];
+        bytes[block.index() * g.block_bytes()..][..g.block_bytes()].copy_from_slice(data.bytes());
+        values[block.index() * new.len()..][..new.len()].copy_from_slice(&new);
         Ok(())
     }
 
     fn copy_blocks(&mut self, group: usize, pairs: &[(BlockId, BlockId)]) -> Result<()> {
         for &(from, to) in pairs {
-            let (from, to) = (self.block(group, from)?, self.block(group, to)?);
-            self.data[group].copy_within(from, to.start);
+            let block = self.read_block(group, from)?;
+            self.write_block(group, to, &block)?;
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! The physical KV cache: one allocation a layer, in the layout that attention reads.
 
-use nvllm_core::{BlockId, CoreError, DType, HostTensor, KvCache, KvGeometry, KvLayer, Result, Tensor};
+use nvllm_core::{BlockId, CoreError, HostTensor, KvCache, KvGeometry, KvLayer, Result};
 
 use super::elem;
 use super::zeroed::zeroed;
@@ -19,8 +19,8 @@ fn layout(g: &KvGeometry) -> KvLayout {
         kv_heads: g.num_heads,
         block_len: g.block_len,
         head_dim: g.head_dim,
-        // `Limits::check` admits f32 and bf16 only.
-        elem: elem(g.dtype).unwrap_or(Elem::F32),
+        // Planning has refused what is neither f32 nor bf16.
+        elem: elem(g.block_dtype()).unwrap_or(Elem::F32),
     }
 }
 
@@ -68,16 +68,12 @@ impl KvCache for CpuKv {
     fn read_block(&self, group: usize, block: BlockId) -> Result<HostTensor> {
         let (g, range) = (self.geometries[group], self.block(group, block)?);
         let bytes = self.layers[group].iter().flat_map(|layer| &layer[range.clone()]).copied().collect();
-        Ok(HostTensor::from_bytes(g.block_shape(), g.dtype, bytes))
+        Ok(HostTensor::from_bytes(g.block_shape(), g.block_dtype(), bytes))
     }
 
     fn write_block(&mut self, group: usize, block: BlockId, data: &HostTensor) -> Result<()> {
         let (g, range) = (self.geometries[group], self.block(group, block)?);
-        if data.shape() != g.block_shape() || data.dtype() != g.dtype {
-            let (shape, dtype): (_, DType) = (data.shape(), data.dtype());
-            let problem = format!("is {shape:?} {dtype}; {:?} {} is needed", g.block_shape(), g.dtype);
-            return Err(CoreError::BadTensor { name: "KV block".into(), problem });
-        }
+        g.check_block(data)?;
         for (layer, bytes) in self.layers[group].iter_mut().zip(data.bytes().chunks(range.len())) {
             layer[range.clone()].copy_from_slice(bytes);
         }

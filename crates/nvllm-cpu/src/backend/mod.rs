@@ -14,8 +14,9 @@ use std::sync::Arc;
 
 use nvllm_core::host::{Batch, Forward, HostExecutable, memory_bytes};
 use nvllm_core::{
-    Activations, Backend, BackendInfo, CoreError, DType, Executable, HostTensor, KvCache, KvGeometry, Limits,
-    MemoryReport, ModelSpec, Op, OpQuery, OrderId, Plan, PlanRules, Program, Reason, ValueId, WeightSource,
+    Activations, Backend, BackendInfo, CoreError, DType, Executable, HostTensor, KvCache, KvFormat,
+    KvGeometry, Limits, MemoryReport, ModelSpec, Op, OpQuery, OrderId, Plan, PlanRules, Program, Reason,
+    ValueId, WeightSource,
 };
 
 use crate::{Cpu, Isa, Kernels, Pool, PoolConfig, SumOrder, measure_matmul_rate, measure_read_bandwidth};
@@ -89,6 +90,7 @@ impl Backend for CpuBackend {
     }
 
     fn supports(&self, query: &OpQuery<'_>) -> Result<(), Reason> {
+        query.kv_format_among(&KvFormat::PLAIN)?;
         let weights = query.op.weights();
         let ordered = matches!(query.op, Op::Linear { .. });
         weights.iter().try_for_each(|&id| weights::check(query.weight(id), ordered))?;

@@ -2,7 +2,7 @@
 
 use nvllm_core::program::QkNorm;
 use nvllm_core::{
-    AttentionSpec, DType, KvGeometry, KvLayer, Limits, OrderId, RopeSpec, Rows, RowsOf, WeightId,
+    AttentionSpec, DType, KvFormat, KvGeometry, KvLayer, Limits, OrderId, RopeSpec, Rows, RowsOf, WeightId,
 };
 
 use super::choice::{KernelCandidate, any_rows, candidate_launches};
@@ -55,7 +55,7 @@ pub(crate) fn fast_shape(spec: &AttentionSpec) -> bool {
 
 /// Whether the fast kernels take it: 16-bit queries, keys and values too.
 pub(crate) fn attends_fast(spec: &AttentionSpec, limits: &Limits) -> bool {
-    fast_shape(spec) && limits.activations.dtype() == DType::Bf16 && limits.kv_dtype == DType::Bf16
+    fast_shape(spec) && limits.activations.dtype() == DType::Bf16 && limits.kv_format == KvFormat::Bf16
 }
 
 /// The order of `paged_attention`.
@@ -113,7 +113,8 @@ fn tensor_core(lowering: &Lowering<'_>, a: &PagedAttention) -> Result<Vec<Launch
 
 fn general(lowering: &Lowering<'_>, a: &PagedAttention) -> Result<Vec<Launch>> {
     let layout = &lowering.inputs.layout;
-    let name = format!("paged_attention_general_{}_{}", c_type(a.q.dtype)?, c_type(a.geometry.dtype)?);
+    let name =
+        format!("paged_attention_general_{}_{}", c_type(a.q.dtype)?, c_type(a.geometry.block_dtype())?);
     let args = Args::new()
         .ptr(lowering.counts())
         .ptr(lowering.inputs.at(layout.row_seq))
@@ -161,7 +162,7 @@ impl Lowering<'_> {
             .int(dtype_code(k.dtype)?)
             .ptr(keys)
             .ptr(values)
-            .int(dtype_code(g.dtype)?)
+            .int(dtype_code(g.block_dtype())?)
             .int(g.num_heads)
             .int(g.head_dim)
             .int(g.block_len);

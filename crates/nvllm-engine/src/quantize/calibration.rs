@@ -155,7 +155,7 @@ impl<'a> Calibration<'a> {
             context: len,
             block_len: BLOCK_LEN,
             kv_bytes: (len.div_ceil(BLOCK_LEN) + 1) * BLOCK_LEN * columns * activations.dtype().size(),
-            kv_dtype: activations.dtype(),
+            kv_format: activations.kv_format(),
             activations,
             numerics: Numerics::Invariant,
             max_in_flight: 1,

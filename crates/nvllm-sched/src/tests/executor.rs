@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use nvllm_core::host::{Batch, BatchSeq, Slots};
 use nvllm_core::{
-    Activations, BlockId, DType, EntryId, HostTensor, KvGeometry, Limits, Numerics, RowOutput, SlotId, Step,
-    StepId, StepOutput, Tensor, TokenId,
+    Activations, BlockId, DType, EntryId, HostTensor, KvFormat, KvGeometry, Limits, Numerics, RowOutput,
+    SlotId, Step, StepId, StepOutput, Tensor, TokenId,
 };
 
 use super::model::{Hash, VOCAB};
@@ -56,7 +56,7 @@ impl Executor {
             head_dim: 1,
             block_len: config.block_len,
             num_blocks: group.num_blocks,
-            dtype: DType::F32,
+            format: KvFormat::F32,
             window: group.window,
         };
         Self {
@@ -67,7 +67,7 @@ impl Executor {
                 context: config.context,
                 block_len: config.block_len,
                 kv_bytes: 0,
-                kv_dtype: DType::F32,
+                kv_format: KvFormat::F32,
                 activations: Activations::F32,
                 numerics: Numerics::Invariant,
                 max_in_flight: config.max_in_flight,

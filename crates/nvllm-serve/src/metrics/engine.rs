@@ -49,9 +49,11 @@ pub(super) fn families(generator: &dyn Generator, labels: &Labels) -> Vec<Metric
     }
     if let Some(info) = generator.info() {
         let (block_len, num_blocks) = (info.limits.block_len.to_string(), stats.total_blocks.to_string());
-        let dtype = format!("{:?}", info.limits.kv_dtype).to_lowercase();
-        let config: &[_] =
-            &[("block_size", &*block_len), ("cache_dtype", &*dtype), ("num_gpu_blocks", &*num_blocks)];
+        let config: &[_] = &[
+            ("block_size", &*block_len),
+            ("cache_dtype", info.limits.kv_format.name()),
+            ("num_gpu_blocks", &*num_blocks),
+        ];
         let help = "How the KV cache is divided.";
         families.push(family("cache_config_info", help, MetricType::GAUGE, &[(config, 1.0)]));
     }

@@ -11,7 +11,7 @@ use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, Request as HttpRequest, StatusCode};
 use http_body_util::BodyExt as _;
 use nvllm_core::{
-    Activations, BackendInfo, DType, Limits, MemoryReport, Numerics, RequestLimits, TokenId, TokenLogprobs,
+    Activations, BackendInfo, KvFormat, Limits, MemoryReport, Numerics, RequestLimits, TokenId, TokenLogprobs,
 };
 use nvllm_engine::hub::ModelFiles;
 use nvllm_engine::{
@@ -181,7 +181,7 @@ fn info() -> EngineInfo {
             context: 4096,
             block_len: 16,
             kv_bytes: 1 << 20,
-            kv_dtype: DType::F32,
+            kv_format: KvFormat::F32,
             activations: Activations::F32,
             numerics: Numerics::Invariant,
             max_in_flight: 1,

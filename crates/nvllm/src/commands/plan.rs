@@ -71,7 +71,8 @@ pub(super) fn run(args: &Plan) -> Result<()> {
     }
     let name = printable(&model.name);
     outln!("{name} on {} ({}), {} of memory", info.name, info.device, bytes(info.memory_bytes))?;
-    let kv = format!("{} of {} in {}", count(plan.kv_tokens(), "token"), bytes(token_bytes), limits.kv_dtype);
+    let kv =
+        format!("{} of {} in {}", count(plan.kv_tokens(), "token"), bytes(token_bytes), limits.kv_format);
     outln!("weights              {:>12}", bytes(need.weights))?;
     outln!("KV cache             {:>12}   {kv}", bytes(need.kv))?;
     let step = format!("{} in a step", count(limits.step_tokens, "token"));

@@ -2,7 +2,7 @@
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum};
-use nvllm_core::Numerics;
+use nvllm_core::{KvFormat, Numerics};
 
 use super::{DeviceArgs, QuantizeArgs, number};
 
@@ -10,6 +10,31 @@ use super::{DeviceArgs, QuantizeArgs, number};
 pub(crate) enum Dtype {
     F32,
     Bf16,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum KvCacheDtype {
+    /// That of the activations.
+    Auto,
+    F32,
+    Bf16,
+    /// FP8 E4M3, without scales.
+    #[value(alias = "fp8_e4m3")]
+    Fp8,
+    /// 8-bit integers, with a scale for each token and head.
+    Int8,
+}
+
+impl KvCacheDtype {
+    pub(crate) const fn format(self) -> Option<KvFormat> {
+        match self {
+            Self::Auto => None,
+            Self::F32 => Some(KvFormat::F32),
+            Self::Bf16 => Some(KvFormat::Bf16),
+            Self::Fp8 => Some(KvFormat::Fp8),
+            Self::Int8 => Some(KvFormat::Int8),
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -55,9 +80,9 @@ pub(crate) struct LoadArgs {
     /// Whether results may depend on the batch.
     #[arg(long, value_enum, default_value = "invariant")]
     pub numerics: Promise,
-    /// Dtype of the KV cache; that of the activations if not given.
-    #[arg(long, value_enum)]
-    pub kv_cache_dtype: Option<Dtype>,
+    /// How keys and values are stored.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub kv_cache_dtype: KvCacheDtype,
     /// Tokens of one sequence, prompt and output together; the model's own maximum, or what fits,
     /// if not given.
     #[arg(long, value_parser = number::positive)]

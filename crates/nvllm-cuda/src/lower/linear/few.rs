@@ -176,7 +176,7 @@ pub(super) fn mid_m_split(lowering: &Lowering<'_>, l: &Linear) -> Result<Vec<Lau
 #[cfg(test)]
 mod tests {
     use nvllm_core::program::Recorder;
-    use nvllm_core::{Activations, AxisRole, DType, Limits, Numerics, PlanRules, SpecBuilder, ValueId};
+    use nvllm_core::{Activations, AxisRole, KvFormat, Limits, Numerics, PlanRules, SpecBuilder, ValueId};
 
     use super::*;
 
@@ -201,7 +201,7 @@ mod tests {
             context: 32,
             block_len: 16,
             kv_bytes: 1 << 20,
-            kv_dtype: DType::Bf16,
+            kv_format: KvFormat::Bf16,
             activations: Activations::Bf16,
             numerics: Numerics::Invariant,
             max_in_flight: 1,
