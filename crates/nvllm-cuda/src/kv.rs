@@ -29,36 +29,28 @@ const fn parts(g: &KvGeometry) -> [usize; 2] {
     [rows * g.head_dim * g.format.element_bytes(), rows * g.format.scale_bytes()]
 }
 
+/// Offset of a block in part `part` (twice the layer, plus 1 for values) of buffer `which`.
+const fn offset(g: &KvGeometry, which: usize, part: usize, block: BlockId) -> usize {
+    (part * g.num_blocks + block.index()) * parts(g)[which]
+}
+
+/// Where the bytes of a block lie, in the order in which it leaves and enters
+/// ([`KvGeometry::block_shape`]): buffer, offset and length.
+fn places(g: &KvGeometry, block: BlockId) -> impl Iterator<Item = (usize, usize, usize)> {
+    let of_layer = move |layer| {
+        [(0, 0), (0, 1), (1, 0), (1, 1)]
+            .map(|(which, part)| (which, offset(g, which, 2 * layer + part, block), parts(g)[which]))
+    };
+    (0..g.num_layers).flat_map(of_layer).filter(|(.., len)| *len > 0)
+}
+
 impl Group {
-    /// Offset of a block in part `part` (twice the layer, plus 1 for values) of buffer `which`.
-    const fn at(&self, which: usize, part: usize, block: BlockId) -> usize {
-        (part * self.geometry.num_blocks + block.index()) * parts(&self.geometry)[which]
-    }
-
-    const fn num_parts(&self) -> usize {
-        2 * self.geometry.num_layers
-    }
-
     /// Copies a block, in stream order and without waiting for it.
     fn copy(&self, from: BlockId, to: BlockId) -> Result<()> {
-        for (which, buffer) in self.buffers.iter().enumerate() {
-            for part in 0..self.num_parts() {
-                let (to, from) = (self.at(which, part, to), self.at(which, part, from));
-                buffer.copy(to, buffer, from, parts(&self.geometry)[which])?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Where the bytes of a block lie, in the order in which it leaves and enters
-    /// ([`KvGeometry::block_shape`]): buffer, offset and length.
-    fn places(&self, block: BlockId) -> impl Iterator<Item = (usize, usize, usize)> {
-        let of_layer = move |layer| {
-            [(0, 0), (0, 1), (1, 0), (1, 1)].map(|(which, part)| {
-                (which, self.at(which, 2 * layer + part, block), parts(&self.geometry)[which])
-            })
-        };
-        (0..self.geometry.num_layers).flat_map(of_layer).filter(|(.., len)| *len > 0)
+        let mut pairs = places(&self.geometry, from).zip(places(&self.geometry, to));
+        pairs.try_for_each(|((which, from, len), (_, to, _))| {
+            self.buffers[which].copy(to, &self.buffers[which], from, len)
+        })
     }
 }
 
@@ -90,7 +82,9 @@ impl CudaKv {
 
     fn addresses(&self, which: usize, layer: KvLayer) -> [Address; 2] {
         let group = &self.groups[layer.group];
-        [0, 1].map(|part| group.buffers[which].at(group.at(which, 2 * layer.layer + part, BlockId::NULL)))
+        [0, 1].map(|part| {
+            group.buffers[which].at(offset(&group.geometry, which, 2 * layer.layer + part, BlockId::NULL))
+        })
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -125,7 +119,7 @@ impl KvCache for CudaKv {
         let group = self.check(group, block)?;
         let mut bytes = vec![0; group.geometry.block_bytes()];
         let (mut rest, mut parts) = (&mut bytes[..], [const { Vec::new() }; 2]);
-        for (which, at, len) in group.places(block) {
+        for (which, at, len) in places(&group.geometry, block) {
             let (part, others) = rest.split_at_mut(len);
             parts[which].push((at, part));
             rest = others;
@@ -140,7 +134,7 @@ impl KvCache for CudaKv {
         let group = self.check(group, block)?;
         group.geometry.check_block(data)?;
         let (mut rest, mut parts) = (data.bytes(), [const { Vec::new() }; 2]);
-        for (which, at, len) in group.places(block) {
+        for (which, at, len) in places(&group.geometry, block) {
             let (part, others) = rest.split_at(len);
             parts[which].push((at, part));
             rest = others;
@@ -160,5 +154,34 @@ impl KvCache for CudaKv {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nvllm_core::KvFormat;
+
+    use super::*;
+
+    #[test]
+    fn blocks_lie_apart_and_fill_both_buffers() {
+        for format in KvFormat::ALL {
+            let (num_layers, num_heads, head_dim, block_len, num_blocks) = (2, 3, 5, 4, 7);
+            let g =
+                KvGeometry { num_layers, num_heads, head_dim, block_len, num_blocks, format, window: None };
+            let block = |block| {
+                let places: Vec<_> = places(&g, BlockId(block)).collect();
+                assert_eq!(places.iter().map(|(.., len)| len).sum::<usize>(), g.block_bytes(), "{format}");
+                places
+            };
+            let mut all: Vec<_> = (0..7).flat_map(block).collect();
+            all.sort_unstable();
+            let mut ends = [0; 2];
+            for (which, at, len) in all {
+                assert_eq!(at, ends[which], "{format}");
+                ends[which] += len;
+            }
+            assert_eq!(ends.iter().sum::<usize>(), g.bytes(), "{format}");
+        }
     }
 }

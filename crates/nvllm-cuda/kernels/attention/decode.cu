@@ -37,13 +37,14 @@ struct Work {
 
 // Where row `r` of an entry's packed rows (token by token, the group's heads side by side) lies in
 // q and out.
-template <int D> DEVICE u64 out_at(const WorkItem& item, int head, int r, int group, int num_heads) {
-  return ((u64)(item.first_row + r / group) * num_heads + head * group + r % group) * D;
+// `token` is r / group.
+template <int D> DEVICE u64 out_at(const WorkItem& item, int head, int r, int token, int group, int num_heads) {
+  return ((u64)(item.first_row + token) * num_heads + head * group + r - token * group) * D;
 }
 
-DEVICE void start(Work& work, int unit, int kv_heads, uint4 a, uint4 b) {
+DEVICE void start(Work& work, int head, uint4 a, uint4 b) {
   work.item = {(int)a.x, (int)a.y, (int)a.z, (int)a.w, (int)b.x, (int)b.y, (int)b.z, (int)b.w};
-  work.head = unit % kv_heads;
+  work.head = head;
   int first = work.item.chunk * CHUNK_TILES, end = (work.item.kv_index + work.item.num_rows - 1) / TILE + 1;
   work.tile = work.item.first_kv / TILE > first ? work.item.first_kv / TILE : first;
   work.end = end < first + CHUNK_TILES ? end : first + CHUNK_TILES;
@@ -63,8 +64,12 @@ DEVICE void attention_decode(const elem* q, const char* k, const char* v, elem* 
   float* maxima = (float*)(shared + STAGES * STAGE + P_BYTES);   // [warp][row]
   const u32 stash = ps + P_BYTES + 256;              // the entries of 8 units, from the loading end to the computing end
   const int group = num_heads / kv_heads;
-  const BlockLen blocks(block_len);
+  const BlockLen blocks(block_len), entries(kv_heads);         // entries.block(unit): which entry a unit is of
   const float c = __fmul_rn(scale, 1.4426950408889634f);
+  const int r0 = lane >> 2, r1 = r0 + 8, token0 = r0 / group, token1 = r1 / group;
+  int load_token[16 / Q_ROWS];                                 // of the rows of q that this thread loads
+#pragma unroll
+  for (int i = 0; i < 16 / Q_ROWS; i++) load_token[i] = (i * Q_ROWS + tid / Q_PIECES) / group;
   let_next_start();
   wait_for_inputs();
   const int units = load_l2_i32(counts) * kv_heads;
@@ -73,16 +78,21 @@ DEVICE void attention_decode(const elem* q, const char* k, const char* v, elem* 
   // of a tile one tile earlier, the entry of a unit one unit earlier.
   Work load, work;
   int load_unit = blockIdx.x, load_count = 0, load_slot = 0, pages[4];
+  const int* table = block_tables;                             // of the unit's sequence
+  u32 last_block = 0;
   bool load_first = true;
   uint4 next_a, next_b;
   auto ask = [&](int unit) {
     if (unit >= units) return;
-    next_a = load_l2(items + unit / kv_heads);
-    next_b = load_l2((const char*)(items + unit / kv_heads) + 16);
+    const char* from = (const char*)(items + entries.block(unit));
+    next_a = load_l2(from);
+    next_b = load_l2(from + 16);
   };
   auto begin_load = [&]() {
     if (load_unit >= units) return;
-    start(load, load_unit, kv_heads, next_a, next_b);
+    start(load, load_unit - entries.block(load_unit) * kv_heads, next_a, next_b);
+    table = block_tables + (u64)load.item.seq * max_blocks;
+    last_block = blocks.block(load.item.kv_index + load.item.num_rows - 1);
     if (tid == 0) {
       store_shared_16(stash + (load_count & 7) * 32, next_a);
       store_shared_16(stash + (load_count & 7) * 32 + 16, next_b);
@@ -92,8 +102,6 @@ DEVICE void attention_decode(const elem* q, const char* k, const char* v, elem* 
   };
   auto find_pages = [&]() {
     if (load_unit >= units) return;
-    const int* table = block_tables + (u64)load.item.seq * max_blocks;
-    const u32 last_block = blocks.block(load.item.kv_index + load.item.num_rows - 1);
 #pragma unroll
     for (int i = 0; i < 4; i++) {
       const u32 block = blocks.block(load.tile * TILE + i * 16);
@@ -132,9 +140,9 @@ DEVICE void attention_decode(const elem* q, const char* k, const char* v, elem* 
 #pragma unroll
         for (int i = 0; i < 16 / Q_ROWS; i++) {
           const int row = i * Q_ROWS + tid / Q_PIECES, valid = load.item.num_rows * group;
-          const int r = row < valid ? row : 0;
-          copy_async_16(to + 2 * TILE_BYTES + tile_at<D>(row, piece), q + out_at<D>(load.item, load.head, r, group, num_heads) + piece * 8,
-                        row < valid);
+          const int r = row < valid ? row : 0, token = row < valid ? load_token[i] : 0;
+          copy_async_16(to + 2 * TILE_BYTES + tile_at<D>(row, piece),
+                        q + out_at<D>(load.item, load.head, r, token, group, num_heads) + piece * 8, row < valid);
         }
       }
       load_first = ++load.tile == load.end;
@@ -153,12 +161,14 @@ DEVICE void attention_decode(const elem* q, const char* k, const char* v, elem* 
 
   int slot = 0, count = 0;
   for (int unit = blockIdx.x; unit < units; unit += gridDim.x) {
-    start(work, unit, kv_heads, load_shared_16(stash + (count & 7) * 32), load_shared_16(stash + (count & 7) * 32 + 16));
+    start(work, unit - entries.block(unit) * kv_heads, load_shared_16(stash + (count & 7) * 32), load_shared_16(stash + (count & 7) * 32 + 16));
     count++;
-    const int r0 = lane >> 2, r1 = r0 + 8, valid = work.item.num_rows * group;
-    const int query0 = r0 < valid ? work.item.kv_index + r0 / group : -1, query1 = r1 < valid ? work.item.kv_index + r1 / group : -1;
+    const int valid = work.item.num_rows * group;
+    const int query0 = r0 < valid ? work.item.kv_index + token0 : -1, query1 = r1 < valid ? work.item.kv_index + token1 : -1;
+    // Tiles that every row sees whole need no mask.
+    const int all_from = window > 0 ? work.item.kv_index + work.item.num_rows - window : 0;
     u32 qf[KC][4];
-    float o[NT][4], l[4], m0 = NEG_INF, m1 = NEG_INF;
+    float factor[2], o[NT][4], l[4], m0 = NEG_INF, m1 = NEG_INF;   // of codes, `factor` brings scores back
 #pragma unroll
     for (int i = 0; i < NT; i++) o[i][0] = o[i][1] = o[i][2] = o[i][3] = 0.0f;
     l[0] = l[1] = l[2] = l[3] = 0.0f;
@@ -169,16 +179,17 @@ DEVICE void attention_decode(const elem* q, const char* k, const char* v, elem* 
       const u32 ks = ring + slot * STAGE, vs = ks + TILE_BYTES, qs = vs + TILE_BYTES;
       if (++slot == STAGES) slot = 0;
       if (first) {
+        if constexpr (KV == KV_ELEMS) {
 #pragma unroll
-        for (int i = 0; i < KC; i++) {
-          if constexpr (KV == KV_ELEMS) ldmatrix_x4(qf[i], qs + tile_at<D>(lane & 15, 2 * i + (lane >> 4)));
-          else load_query<D>(qf[i], qs, r0, i);
+          for (int i = 0; i < KC; i++) ldmatrix_x4(qf[i], qs + tile_at<D>(lane & 15, 2 * i + (lane >> 4)));
+        } else {
+          load_queries<D>(qf, factor, qs, r0);
         }
       }
       // All of this warp's K, then its V: shared memory answers while the scores are made and the
       // maxima exchanged. Of codes a matrix holds twice the columns.
       constexpr int KM = KV == KV_ELEMS ? KC : KC / 2, VM = KV == KV_ELEMS ? TILE / 16 * (NT / 2) : TILE / 16 * NT / 4;
-      u32 kf[KM][4], vf[VM][4], k_nans = 0, v_nans = 0;
+      u32 kf[KM][4], vf[VM][4];
 #pragma unroll
       for (int i = 0; i < KM; i++) {
         const int row = warp * 16 + (lane & 7) + ((lane >> 4) << 3), piece = 2 * i + ((lane >> 3) & 1);
@@ -191,8 +202,8 @@ DEVICE void attention_decode(const elem* q, const char* k, const char* v, elem* 
         for (int t = 0; t < 2; t++) {
           u32 b[2];
           if constexpr (KV == KV_ELEMS) { b[0] = kf[i][2 * t]; b[1] = kf[i][2 * t + 1]; }
-          else widen<KV>(kf[i / 2][2 * t + i % 2], b, k_nans);
-          mma(s[t], qf[i][0], qf[i][1], qf[i][2], qf[i][3], b[0], b[1]);
+          else key_pairs<KV>(kf[i / 2][2 * t + i % 2], b);
+          mma_keys<KV>(s[t], qf[i], b[0], b[1]);
         }
 #pragma unroll
       for (int i = 0; i < VM; i++) {
@@ -201,28 +212,25 @@ DEVICE void attention_decode(const elem* q, const char* k, const char* v, elem* 
         else if constexpr (D == 128) ldmatrix_x4_trans(vf[i], vs + codes_at<D>(i * 16 + (lane & 15), warp * 2 + (lane >> 4)));
         else ldmatrix_x4_trans(vf[i], vs + codes_at<D>(i * 32 + lane, warp));
       }
-      if (KV == KV_FP8 && __any_sync(~0u, has_nan(k_nans)))
-#pragma unroll
-        for (int e = 0; e < 8; e++) s[e / 4][e % 4] = NOT_A_NUMBER;
       const u32 scales = qs + Q_BYTES + (warp * 16 + 2 * (lane & 3)) * 4;
-      if constexpr (KV == KV_INT8)
+      if constexpr (KV != KV_ELEMS)
 #pragma unroll
         for (int j = 0; j < 2; j++) {
-          const float2 of = load_scales(scales + j * 32);
-          s[j][0] = __fmul_rn(s[j][0], of.x); s[j][1] = __fmul_rn(s[j][1], of.y);
-          s[j][2] = __fmul_rn(s[j][2], of.x); s[j][3] = __fmul_rn(s[j][3], of.y);
+          float2 of = make_float2(1.0f, 1.0f);
+          if constexpr (KV == KV_INT8) of = load_scales(scales + j * 32);
+          s[j][0] = __fmul_rn(s[j][0], __fmul_rn(of.x, factor[0])); s[j][1] = __fmul_rn(s[j][1], __fmul_rn(of.y, factor[0]));
+          s[j][2] = __fmul_rn(s[j][2], __fmul_rn(of.x, factor[1])); s[j][3] = __fmul_rn(s[j][3], __fmul_rn(of.y, factor[1]));
         }
-      float top0 = NEG_INF, top1 = NEG_INF;
+      const int position0 = work.tile * TILE + warp * 16 + 2 * (lane & 3);
+      if (work.tile * TILE + TILE - 1 > work.item.kv_index || work.tile * TILE < all_from)
 #pragma unroll
-      for (int j = 0; j < 2; j++)
+        for (int j = 0; j < 2; j++)
 #pragma unroll
-        for (int e = 0; e < 2; e++) {
-          const int position = work.tile * TILE + warp * 16 + j * 8 + 2 * (lane & 3) + e;
-          if (!visible(position, query0, window)) s[j][e] = NEG_INF;
-          if (!visible(position, query1, window)) s[j][2 + e] = NEG_INF;
-          top0 = fmaxf(top0, s[j][e]);
-          top1 = fmaxf(top1, s[j][2 + e]);
-        }
+          for (int e = 0; e < 2; e++) {
+            if (!visible(position0 + j * 8 + e, query0, window)) s[j][e] = NEG_INF;
+            if (!visible(position0 + j * 8 + e, query1, window)) s[j][2 + e] = NEG_INF;
+          }
+      float top0 = fmaxf(fmaxf(s[0][0], s[0][1]), fmaxf(s[1][0], s[1][1])), top1 = fmaxf(fmaxf(s[0][2], s[0][3]), fmaxf(s[1][2], s[1][3]));
 #pragma unroll
       for (int d = 1; d < 4; d <<= 1) {
         top0 = fmaxf(top0, __shfl_xor_sync(~0u, top0, d));
@@ -267,30 +275,23 @@ DEVICE void attention_decode(const elem* q, const char* k, const char* v, elem* 
       }
 #pragma unroll
       for (int i = 0; i < TILE / 16; i++) {
-        const u32(&p)[4] = pf[i];
-        mma(l, p[0], p[1], p[2], p[3], ELEM_ONES, ELEM_ONES);
-        if constexpr (KV == KV_ELEMS) {
+        const u32(&w)[4] = KV == KV_INT8 ? pv[i] : pf[i];
+        mma(l, pf[i][0], pf[i][1], pf[i][2], pf[i][3], ELEM_ONES, ELEM_ONES);
 #pragma unroll
-          for (int j = 0; j < NT; j++) {
+        for (int j = 0; j < NT; j += 2) {
+          u32 a[2], b[2];                                      // positions 0 to 7, 8 to 15: of tiles j, j + 1
+          if constexpr (KV == KV_ELEMS) {
             const u32(&f)[4] = vf[i * (NT / 2) + j / 2];
-            mma(o[j], p[0], p[1], p[2], p[3], f[j % 2 * 2], f[j % 2 * 2 + 1]);
-          }
-        } else {
-          const u32(&w)[4] = KV == KV_INT8 ? pv[i] : pf[i];
-#pragma unroll
-          for (int j = 0; j < NT; j += 2) {
+            a[0] = f[0]; b[0] = f[1]; a[1] = f[2]; b[1] = f[3];
+          } else {
             const u32(&f)[4] = vf[D == 128 ? i : i / 2];
-            u32 low8[2], high8[2];                             // positions 0 to 7 and 8 to 15
-            widen<KV>(f[D == 128 ? j : i % 2 * 2], low8, v_nans);
-            widen<KV>(f[D == 128 ? j + 1 : i % 2 * 2 + 1], high8, v_nans);
-            mma(o[j], w[0], w[1], w[2], w[3], low8[0], high8[0]);
-            mma(o[j + 1], w[0], w[1], w[2], w[3], low8[1], high8[1]);
+            value_pairs<KV>(f[D == 128 ? j : i % 2 * 2], a);
+            value_pairs<KV>(f[D == 128 ? j + 1 : i % 2 * 2 + 1], b);
           }
+          mma(o[j], w[0], w[1], w[2], w[3], a[0], b[0]);
+          mma(o[j + 1], w[0], w[1], w[2], w[3], a[1], b[1]);
         }
       }
-      if (KV == KV_FP8 && __any_sync(~0u, has_nan(v_nans)))
-#pragma unroll
-        for (int i = 0; i < NT; i++) o[i][0] = o[i][1] = o[i][2] = o[i][3] = NOT_A_NUMBER;
     }
 
     order_columns<KV>(o);
@@ -301,10 +302,10 @@ DEVICE void attention_decode(const elem* q, const char* k, const char* v, elem* 
 #pragma unroll
       for (int i = 0; i < NT; i++) {
         if (r0 < valid)
-          *(u32*)(out + out_at<D>(work.item, work.head, r0, group, num_heads) + col0 + column_of<KV>(i)) =
+          *(u32*)(out + out_at<D>(work.item, work.head, r0, token0, group, num_heads) + col0 + column_of<KV>(i)) =
               pack2(__fmul_rn(fold(0.0f, 0.0f, o[i][0], b0), inverse0), __fmul_rn(fold(0.0f, 0.0f, o[i][1], b0), inverse0));
         if (r1 < valid)
-          *(u32*)(out + out_at<D>(work.item, work.head, r1, group, num_heads) + col0 + column_of<KV>(i)) =
+          *(u32*)(out + out_at<D>(work.item, work.head, r1, token1, group, num_heads) + col0 + column_of<KV>(i)) =
               pack2(__fmul_rn(fold(0.0f, 0.0f, o[i][2], b1), inverse1), __fmul_rn(fold(0.0f, 0.0f, o[i][3], b1), inverse1));
       }
       continue;
@@ -362,7 +363,7 @@ DEVICE void attention_fold(const float* partial, const float* partial_ml, int pa
       }
     }
     const float inverse = __frcp_rn(l);
-    *(u32*)(out + out_at<D>(item, head, row, group, num_heads) + col) = pack2(__fmul_rn(a0, inverse), __fmul_rn(a1, inverse));
+    *(u32*)(out + out_at<D>(item, head, row, row / group, group, num_heads) + col) = pack2(__fmul_rn(a0, inverse), __fmul_rn(a1, inverse));
   }
 }
 

@@ -13,7 +13,9 @@
 // Work: 4 * D operations a visible (query, position) pair, tiles of 128 packed rows (query heads of
 //   one KV head side by side) by 64 positions. Bytes: K and V of all earlier positions once a tile,
 //   from L2. Bound: tensor cores, then the special-function unit (one exponential a pair).
-// spills: attention_prefill_d128 24: sm_86, sm_89 alone, since pages of one position are taken too
+// spills: attention_prefill_d128 32: sm_80 to sm_89 alone, since pages of one position are taken too
+// spills: attention_prefill_fp8_d128 28: sm_80 alone, for the same reason
+// spills: attention_prefill_int8_d128 36: scales beside two sets of sums
 // Codes are widened once for all warps, from a stage into the one tile that these read.
 // Warp w holds rows 16w.. of the tile: scores, probabilities and two sets of sums (the chunk's and
 // the total) stay in registers.
@@ -35,9 +37,8 @@ template <int D, KvKind KV> DEVICE void widen_tiles(u32 stage, u32 wide) {
     u32 pairs[4][2];
 #pragma unroll
     for (int w = 0; w < 4; w++) {
-      u32 nans = 0;
-      widen<KV>(words[w], pairs[w], nans);
-      if (has_nan(nans)) pairs[w][0] = pairs[w][1] = 0x7fc07fc0u;
+      if (value) value_pairs<KV>(words[w], pairs[w]);
+      else key_pairs<KV>(words[w], pairs[w]);
     }
     const u32 to = wide + value * TILE * D * 2;
     store_shared_16(to + tile_at<D>(row, 2 * piece), make_uint4(pairs[0][0], pairs[1][0], pairs[2][0], pairs[3][0]));
@@ -118,7 +119,7 @@ DEVICE void attention_prefill(const elem* q, const char* k, const char* v, elem*
   const int r0 = warp * 16 + (lane >> 2), r1 = r0 + 8;
   const int query0 = r0 < valid ? kv_index + r0 / group : -1, query1 = r1 < valid ? kv_index + r1 / group : -1;
   u32 qf[KC][4];
-  float total[NT][4], total_l0 = 0.0f, total_l1 = 0.0f, total_m0 = NEG_INF, total_m1 = NEG_INF;
+  float factor[2], total[NT][4], total_l0 = 0.0f, total_l1 = 0.0f, total_m0 = NEG_INF, total_m1 = NEG_INF;
   float o[NT][4], l[4], m0 = NEG_INF, m1 = NEG_INF;
 #pragma unroll
   for (int i = 0; i < NT; i++)
@@ -142,10 +143,11 @@ DEVICE void attention_prefill(const elem* q, const char* k, const char* v, elem*
       __syncthreads();
     }
     if (tile == first_tile) {
+      if constexpr (KV == KV_ELEMS) {
 #pragma unroll
-      for (int i = 0; i < KC; i++) {
-        if constexpr (KV == KV_ELEMS) ldmatrix_x4(qf[i], qs + tile_at<D>(warp * 16 + (lane & 15), 2 * i + (lane >> 4)));
-        else load_query<D>(qf[i], qs, r0, i);
+        for (int i = 0; i < KC; i++) ldmatrix_x4(qf[i], qs + tile_at<D>(warp * 16 + (lane & 15), 2 * i + (lane >> 4)));
+      } else {
+        load_queries<D>(qf, factor, qs, r0);
       }
     }
     float s[8][4];
@@ -157,15 +159,16 @@ DEVICE void attention_prefill(const elem* q, const char* k, const char* v, elem*
       for (int j = 0; j < 8; j += 2) {
         u32 b[4];
         ldmatrix_x4(b, ks + tile_at<D>(j * 8 + (lane & 7) + ((lane >> 4) << 3), 2 * i + ((lane >> 3) & 1)));
-        mma(s[j], qf[i][0], qf[i][1], qf[i][2], qf[i][3], b[0], b[1]);
-        mma(s[j + 1], qf[i][0], qf[i][1], qf[i][2], qf[i][3], b[2], b[3]);
+        mma_keys<KV>(s[j], qf[i], b[0], b[1]);
+        mma_keys<KV>(s[j + 1], qf[i], b[2], b[3]);
       }
-    if constexpr (KV == KV_INT8)
+    if constexpr (KV != KV_ELEMS)
 #pragma unroll
       for (int j = 0; j < 8; j++) {
-        const float2 of = load_scales(scales + j * 32);
-        s[j][0] = __fmul_rn(s[j][0], of.x); s[j][1] = __fmul_rn(s[j][1], of.y);
-        s[j][2] = __fmul_rn(s[j][2], of.x); s[j][3] = __fmul_rn(s[j][3], of.y);
+        float2 of = make_float2(1.0f, 1.0f);
+        if constexpr (KV == KV_INT8) of = load_scales(scales + j * 32);
+        s[j][0] = __fmul_rn(s[j][0], __fmul_rn(of.x, factor[0])); s[j][1] = __fmul_rn(s[j][1], __fmul_rn(of.y, factor[0]));
+        s[j][2] = __fmul_rn(s[j][2], __fmul_rn(of.x, factor[1])); s[j][3] = __fmul_rn(s[j][3], __fmul_rn(of.y, factor[1]));
       }
     if (tile * TILE + TILE - 1 > kv_index || tile * TILE < all_from) {
 #pragma unroll

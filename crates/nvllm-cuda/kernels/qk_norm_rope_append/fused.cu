@@ -22,8 +22,7 @@
 //   head alone.
 #include "prelude.cuh"
 #include "kv_quant.cuh"
-
-enum KvKind { KV_ELEMS, KV_FP8, KV_INT8 };
+#include "kv_kind.cuh"
 
 template <int D> struct HeadNumbers;
 

@@ -87,6 +87,7 @@ pub(super) const HEADERS: &[(&str, &str)] = &[
     ("input_row.cuh", file!("linear/input_row.cuh")),
     ("linear_store.cuh", file!("linear/linear_store.cuh")),
     ("attention_order.cuh", file!("attention/attention_order.cuh")),
+    ("kv_kind.cuh", file!("common/kv_kind.cuh")),
     ("kv_codes.cuh", file!("attention/kv_codes.cuh")),
     ("kv_quant.cuh", file!("kv_append/kv_quant.cuh")),
     ("norm_order.cuh", file!("rms_norm/norm_order.cuh")),

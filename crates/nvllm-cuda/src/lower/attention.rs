@@ -95,7 +95,8 @@ fn shared_bytes(format: KvFormat, d: usize, tight: bool) -> [usize; 2] {
     let (stages, coded) = (if tight { 2 } else { 3 }, format.plain().is_none());
     // 64 keys and values, with their scales; queries; weights with and without scales.
     let stage = 2 * 64 * format.row_bytes(d);
-    let (weights, wide) = (if format.scale_bytes() > 0 { 4096 } else { 2048 }, if coded { 256 * d } else { 0 });
+    let (weights, wide) =
+        (if format.scale_bytes() > 0 { 4096 } else { 2048 }, if coded { 256 * d } else { 0 });
     [stages * (stage + 32 * d) + weights + 512, stages * stage + 256 * d + wide]
 }
 
@@ -158,8 +159,7 @@ fn tensor_core(lowering: &Lowering<'_>, a: &PagedAttention) -> Result<Vec<Launch
 
 fn general(lowering: &Lowering<'_>, a: &PagedAttention) -> Result<Vec<Launch>> {
     let layout = &lowering.inputs.layout;
-    let name =
-        format!("paged_attention_general_{}_{}", c_type(a.q.dtype)?, general_name(a.geometry.format));
+    let name = format!("paged_attention_general_{}_{}", c_type(a.q.dtype)?, general_name(a.geometry.format));
     let args = Args::new()
         .ptr(lowering.counts())
         .ptr(lowering.inputs.at(layout.row_seq))
@@ -286,5 +286,23 @@ impl Lowering<'_> {
         // One head at a time while that does not fill the device.
         let few = 16 * 8 * self.modules.facts().multiprocessors / heads;
         Ok(vec![(few, launches(1)), (usize::MAX, launches(4))])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shared_memory_is_what_the_kernels_say_and_leaves_room_for_the_blocks_at_once() {
+        assert_eq!(shared_bytes(KvFormat::Bf16, 128, false), [113_152, 131_072]);
+        assert_eq!(shared_bytes(KvFormat::Bf16, 64, true), [39_424, 49_152]);
+        assert_eq!(shared_bytes(KvFormat::Fp8, 128, false), [64_000, 114_688]);
+        assert_eq!(shared_bytes(KvFormat::Int8, 128, false), [67_584, 116_224]);
+        for format in [KvFormat::Fp8, KvFormat::Int8] {
+            // Each block takes 1 KB more.
+            assert!(3 * (shared_bytes(format, 128, false)[0] + 1024) <= 233_472);
+            assert!(shared_bytes(format, 128, true)[1] <= 101_376);
+        }
     }
 }
