@@ -5,8 +5,9 @@
 // Formula and order id attention.chunk256: attention_order.cuh. Layout: q, out [rows, num_heads,
 //   D], 16-bit elements; K and V pages of one layer, each [num_blocks, kv_heads, block_len, D], of
 //   such elements or (.._fp8_.., .._int8_..) of codes, int8 with scales f32 [num_blocks, kv_heads,
-//   block_len] of each (kv_codes.cuh); block_tables i32 [seqs, max_blocks]. D 64 or 128, block_len a multiple of 16 (prefill.cu
-//   takes any), rows of a sequence times group = num_heads / kv_heads at most part_rows <= 16.
+//   block_len] of each (kv_codes.cuh); block_tables i32 [seqs, max_blocks]. D 64 or 128, block_len
+//   a multiple of 16 (prefill.cu takes any), rows of a sequence times group = num_heads / kv_heads
+//   at most part_rows <= 16.
 // Launch: attention_decode_d64 / _d128, _fp8_.., _int8_..: block (128), grid (g), any g; best 2
 //   blocks a multiprocessor, of codes 3. Dynamic shared memory: 3 * (256 + 32) * D + 2,560 bytes
 //   (d128: 113,152; d64: 57,856); FP8 3 * (128 + 32) * D + 2,560; int8 3 * ((128 + 32) * D + 512)
@@ -18,9 +19,9 @@
 //   be left out where none has):
 //   block (128), grid (num_seqs, kv_heads), no dynamic shared memory. Parameters: partial,
 //   partial_ml, part_rows; out; items, first_entry (work_list.cu); num_heads, kv_heads; scale.
-// Bytes: KV once: positions * kv_heads * D * 4 (of codes half), and where a sequence has several chunks (D + 2) * 4
-//   a row, head and chunk written and read. Bound: memory bandwidth; at batch 1 the latency of one
-//   chunk (its tiles in sequence) and of the fold.
+// Bytes: KV once: positions * kv_heads * D * 4 (of codes half), and where a sequence has several
+//   chunks (D + 2) * 4 a row, head and chunk written and read. Bound: memory bandwidth; at batch 1
+//   the latency of one chunk (its tiles in sequence) and of the fold.
 // A block takes every g-th (entry, KV head). Tiles of 64 positions flow through a ring of 3 stages;
 //   warp w scores positions 16w.. of a tile, then takes columns D/4 w.. of P V.
 #include "prelude.cuh"
@@ -62,7 +63,7 @@ DEVICE void attention_decode(const elem* q, const char* k, const char* v, elem* 
   const int tid = threadIdx.x, lane = tid & 31, warp = tid >> 5;
   const u32 ring = shared_address(shared), ps = ring + STAGES * STAGE;
   float* maxima = (float*)(shared + STAGES * STAGE + P_BYTES);   // [warp][row]
-  const u32 stash = ps + P_BYTES + 256;              // the entries of 8 units, from the loading end to the computing end
+  const u32 stash = ps + P_BYTES + 256;                        // the entries of 8 units, from the loading end to the computing end
   const int group = num_heads / kv_heads;
   const BlockLen blocks(block_len), entries(kv_heads);         // entries.block(unit): which entry a unit is of
   const float c = __fmul_rn(scale, 1.4426950408889634f);
@@ -133,7 +134,8 @@ DEVICE void attention_decode(const elem* q, const char* k, const char* v, elem* 
         const int row = tid & 63, position = load.tile * TILE + row;
         const u32 lower = row & 16 ? rows16[1] : rows16[0], upper = row & 16 ? rows16[3] : rows16[2];
         const u32 at = (row & 32 ? upper : lower) + (row & 15);
-        copy_async_4(to + 2 * TILE_BYTES + Q_BYTES + tid * 4, (tid < 64 ? k_scales : v_scales) + at, position >= first_kv && position < end);
+        copy_async_4(to + 2 * TILE_BYTES + Q_BYTES + tid * 4, (tid < 64 ? k_scales : v_scales) + at,
+                     position >= first_kv && position < end);
       }
       if (load_first) {
         const int piece = tid % Q_PIECES;
@@ -161,7 +163,8 @@ DEVICE void attention_decode(const elem* q, const char* k, const char* v, elem* 
 
   int slot = 0, count = 0;
   for (int unit = blockIdx.x; unit < units; unit += gridDim.x) {
-    start(work, unit - entries.block(unit) * kv_heads, load_shared_16(stash + (count & 7) * 32), load_shared_16(stash + (count & 7) * 32 + 16));
+    const u32 entry = stash + (count & 7) * 32;
+    start(work, unit - entries.block(unit) * kv_heads, load_shared_16(entry), load_shared_16(entry + 16));
     count++;
     const int valid = work.item.num_rows * group;
     const int query0 = r0 < valid ? work.item.kv_index + token0 : -1, query1 = r1 < valid ? work.item.kv_index + token1 : -1;

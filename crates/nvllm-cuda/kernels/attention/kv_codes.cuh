@@ -72,7 +72,7 @@ template <KvKind KV> DEVICE void value_pairs(u32 w, u32 (&p)[2]) {
 }
 
 // Queries of a 16-row tile at `qs` as f16: a lane's operands A for all D columns of rows `row` and
-// `row` + 8. `factor` brings a row's scores back: a power of two, 1 but for what f16 does not reach.
+// `row` + 8. `factor` brings a row's scores back: a power of two, 1 but for what is beyond f16.
 template <int D> DEVICE void load_queries(u32 (&a)[D / 16][4], float (&factor)[2], u32 qs, int row) {
   const int q = threadIdx.x & 3;
   u32 large = 0;

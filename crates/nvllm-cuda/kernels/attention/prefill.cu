@@ -13,8 +13,8 @@
 // Work: 4 * D operations a visible (query, position) pair, tiles of 128 packed rows (query heads of
 //   one KV head side by side) by 64 positions. Bytes: K and V of all earlier positions once a tile,
 //   from L2. Bound: tensor cores, then the special-function unit (one exponential a pair).
-// spills: attention_prefill_d128 32: sm_80 to sm_89 alone, since pages of one position are taken too
-// spills: attention_prefill_fp8_d128 28: sm_80 alone, for the same reason
+// spills: attention_prefill_d128 32: sm_80 to sm_89 alone, since pages of a position are taken too
+// spills: attention_prefill_fp8_d128 28: sm_80, sm_100a and sm_120a alone, for the same reason
 // spills: attention_prefill_int8_d128 36: scales beside two sets of sums
 // Codes are widened once for all warps, from a stage into the one tile that these read.
 // Warp w holds rows 16w.. of the tile: scores, probabilities and two sets of sums (the chunk's and
@@ -98,7 +98,8 @@ DEVICE void attention_prefill(const elem* q, const char* k, const char* v, elem*
       }
       if (KV == KV_INT8 && tid < 2 * TILE) {
         const int position = load_tile * TILE + tid % TILE;
-        copy_async_4(to + 2 * TILE_BYTES + tid * 4, (tid < TILE ? k_scales : v_scales) + scale_row, position >= first_kv && position < kv_end);
+        copy_async_4(to + 2 * TILE_BYTES + tid * 4, (tid < TILE ? k_scales : v_scales) + scale_row,
+                     position >= first_kv && position < kv_end);
       }
     }
     copy_async_commit();

@@ -12,9 +12,9 @@
 //   int8 with scales f32 [num_blocks, kv_heads, block_len] of each; slots
 //   i32 [rows]: block * block_len + offset of the row's KV index, negative for none (a padding row:
 //   nothing is appended). 16-bit elements, pages of .._fp8_.. and .._int8_.. of codes. D 64 or 128.
-// Launch: qk_norm_rope_append_d64 / _d128, _fp8_.., _int8_..: block (256), no dynamic shared memory, grid (ceil(rows *
-//   ceil(heads / span) / 16)) where heads = num_heads + 2 kv_heads: 16 lanes take `span` (1 to 4)
-//   heads of one row. span 1 for few rows, 4 for many.
+// Launch: qk_norm_rope_append_d64 / _d128, _fp8_.., _int8_..: block (256), no dynamic
+//   shared memory, grid (ceil(rows * ceil(heads / span) / 16)) where heads = num_heads + 2
+//   kv_heads: 16 lanes take `span` (1 to 4) heads of one row. span 1 for few rows, 4 for many.
 // Bytes: (2 num_heads + 4 kv_heads) * D * 2 a row and 4 D of rotation. Bound: memory bandwidth; for
 //   few rows the latency of a launch.
 // Order id: norm.half_warp: lane i of 16 adds the squares of columns D/32 i.. and D/2 + D/32 i..,

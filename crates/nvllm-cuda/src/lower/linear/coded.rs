@@ -51,7 +51,6 @@ pub(super) struct Layer<'a> {
 
 /// The input as a run's kernel reads it.
 struct Input {
-    launch: Option<Launch>,
     x: Address,
     dtype: DType,
     /// Scales of its tokens or their groups; 0 if it has none.
@@ -64,7 +63,7 @@ struct Input {
 impl Input {
     /// `x` as it lies there.
     const fn of(x: Operand) -> Self {
-        Self { launch: None, x: x.at, dtype: x.dtype, scales: 0, norm: Norm::NONE, kind: InputKind::AsIs }
+        Self { x: x.at, dtype: x.dtype, scales: 0, norm: Norm::NONE, kind: InputKind::AsIs }
     }
 }
 
@@ -237,10 +236,10 @@ impl<'a> Lowering<'a> {
     }
 
     /// The input of a run of any kernel: x itself, or what a launch makes of it.
-    fn coded_input(&self, x: Operand, run: &Run, as_codes: bool) -> Result<Input> {
+    fn coded_input(&self, x: Operand, run: &Run, as_codes: bool) -> Result<(Option<Launch>, Input)> {
         let form = &run.of.form;
         if !form.changes_input() {
-            return Ok(Input::of(x));
+            return Ok((None, Input::of(x)));
         }
         let kind = InputKind::new(form);
         let scales = if as_codes && kind != InputKind::AsIs { self.input_scales(x, form) } else { 0 };
@@ -249,11 +248,11 @@ impl<'a> Lowering<'a> {
         let function = self.function("linear_coded_input")?;
         let launch = Launch::new(function, Dim::each(x.rows), 256, args.ptr(scales).int(form.cols)).early();
         let dtype = if as_codes { DType::Bf16 } else { DType::F32 };
-        Ok(Input { launch: Some(launch), dtype, scales, ..Input::of(Operand { at: self.partial, ..x }) })
+        Ok((Some(launch), Input { dtype, scales, ..Input::of(Operand { at: self.partial, ..x }) }))
     }
 
     /// The input of a tensor-core kernel: rows of x, or of their norm, quantised by a launch.
-    fn coded_rows(&self, x: Operand, run: &Run, norm: Norm) -> Result<Input> {
+    fn coded_rows(&self, x: Operand, run: &Run, norm: Norm) -> Result<(Option<Launch>, Input)> {
         let form = &run.of.form;
         let scales = self.input_scales(x, form);
         let name = match form.cols {
@@ -265,7 +264,7 @@ impl<'a> Lowering<'a> {
         let args = args.f32(run.input_scale).int(usize::from(form.input_groups() > 1));
         let args = args.ptr(self.partial).ptr(scales).int(form.cols);
         let launch = Launch::new(self.function(name)?, Dim::each(x.rows), 128, args).early();
-        Ok(Input { launch: Some(launch), scales, ..Input::of(Operand { at: self.partial, ..x }) })
+        Ok((Some(launch), Input { scales, ..Input::of(Operand { at: self.partial, ..x }) }))
     }
 
     /// Where the scales of an input that is quantised lie.
@@ -280,11 +279,11 @@ impl<'a> Lowering<'a> {
         // Each row of x serves as many consecutive ids as there are experts per token.
         let share = y.rows.times / x.rows.times;
         for run in runs {
-            let input = self.coded_input(x, run, false)?;
+            let (before, input) = self.coded_input(x, run, false)?;
             let args = self.extent(y.rows).int(share).ptr(input.x).int(dtype_code(input.dtype)?).ptr(ids.at);
             let args = any_format(args.int(run.of.rows.start).int(run.of.rows.len()), run);
             let args = args.typed(y)?.int(x.cols).int(y.cols);
-            launches.extend(input.launch);
+            launches.extend(before);
             let columns = Dim::Fixed(y.cols.div_ceil(8));
             launches.push(Launch::new(function, Dim::each(y.rows), 256, args).by(columns));
         }
@@ -333,8 +332,7 @@ impl Layer<'_> {
         }
         let form = &run.of.form;
         let fast = self.takes(form) && self.block(lowering, run, most).is_some();
-        let mut input = lowering.coded_input(self.of.x, run, fast)?;
-        let before = input.launch.take();
+        let (before, input) = lowering.coded_input(self.of.x, run, fast)?;
         let launch = if fast {
             self.product(lowering, run, most, &input)?
         } else {
@@ -360,14 +358,13 @@ impl Layer<'_> {
         if !possible || self.block(lowering, run, most).is_none() {
             return Ok(None);
         }
-        let mut input = if as_it_is {
-            Input::of(x)
+        let (before, input) = if as_it_is {
+            (None, Input::of(x))
         } else if in_blocks {
-            Input { norm, kind: InputKind::new(form), ..Input::of(x) }
+            (None, Input { norm, kind: InputKind::new(form), ..Input::of(x) })
         } else {
             lowering.coded_rows(x, run, norm)?
         };
-        let before = input.launch.take();
         let launch = self.product(lowering, run, most, &input)?;
         Ok(Some(before.into_iter().chain([launch]).collect()))
     }
