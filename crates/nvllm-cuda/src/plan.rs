@@ -2,8 +2,8 @@
 //! for a device that is elsewhere.
 
 use nvllm_core::{
-    Backend, CoreError, KvFormat, KvGeometry, Limits, MemoryReport, ModelSpec, Op, OpQuery, Plan, PlanRules,
-    Program, Reason, WeightSource,
+    Backend, CoreError, KvGeometry, Limits, MemoryReport, ModelSpec, Op, OpQuery, Plan, PlanRules, Program,
+    Reason, WeightSource,
 };
 
 use crate::coded;
@@ -21,7 +21,6 @@ pub(crate) const RULES: PlanRules =
 
 /// Whether a kernel runs an op: every backend of this crate answers so.
 pub(crate) fn supports(query: &OpQuery<'_>) -> Result<(), Reason> {
-    query.kv_format_among(&KvFormat::PLAIN)?;
     for id in query.op.weights() {
         let info = query.weight(id);
         if info.plain().is_err() {
@@ -129,7 +128,7 @@ mod tests {
     use nvllm_core::program::QkNorm;
     use nvllm_core::weight::{AxisRole, SyntheticSource};
     use nvllm_core::{
-        Activations, AttentionSpec, DType, Numerics, PagedKv, RopeScaling, RopeSpec, SpecBuilder,
+        Activations, AttentionSpec, DType, KvFormat, Numerics, PagedKv, RopeScaling, RopeSpec, SpecBuilder,
     };
 
     use super::*;

@@ -11,6 +11,9 @@
 // (`fold`), and o / l is rounded once. Positions that no query of an entry sees are loaded as
 // zeros: their blocks may be given back or another's, and a weight of 0 does not mask a value that
 // is not a number.
+// Over a cache of codes k_j and v_j are codes, exact (of FP8 they are values), and which columns
+// take which places of 16 kv_codes.cuh says. Of int8, s_j is then multiplied by the key's scale,
+// and p_j by the value's before it is rounded for the sum of values; l sums p_j without.
 // A tile or chunk that a row does not see changes nothing, so a kernel may skip it or not. Rows of
 // one mma do not see each other:
 // decode, prefill and any cut of a prompt into steps give the same bits.

@@ -23,20 +23,12 @@ struct Coded {
     int code, offset, group, pitch, blocks;
 };
 
-__device__ __forceinline__ float e4m3_to_f32(u32 byte) {
-    int exponent = byte >> 3 & 15, mantissa = byte & 7;
-    float size = exponent == 0 ? mantissa * 0.001953125f                                      // 2^-9
-                               : __uint_as_float((u32)(exponent + 120) << 23 | (u32)mantissa << 20);
-    if ((byte & 0x7f) == 0x7f) size = __int_as_float(0x7fc00000);
-    return byte & 0x80 ? -size : size;
-}
-
 __device__ __forceinline__ float coded_value(const Coded& w, i64 row, int col) {
     const u8* codes = w.codes + row * w.pitch;
     float code;
     if (w.code == CODE_I8 || w.code == CODE_E4M3) {
         u32 byte = codes[col & ~3 | (col & 1) << 1 | (col >> 1 & 1)];
-        code = w.code == CODE_I8 ? (float)(signed char)byte : e4m3_to_f32(byte);
+        code = w.code == CODE_I8 ? (float)(signed char)byte : to_f32(e4m3{(u8)byte});
     } else {
         int place = (col & 7) >> 1 | (col & 1) << 2, nibble = codes[(col & ~7 | place) >> 1] >> (place & 1) * 4 & 15;
         code = w.code == CODE_U4 ? (float)nibble : w.table[nibble];

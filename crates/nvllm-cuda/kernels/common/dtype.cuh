@@ -16,6 +16,13 @@ struct bf16 {
 struct f16 {
     u16 bits;
 };
+// FP8, and an integer that a scale multiplies.
+struct e4m3 {
+    u8 bits;
+};
+struct int8 {
+    signed char value;
+};
 
 // Codes of element types where a kernel learns them at run time; as `dtype_code` in src/lower.
 enum DTypeCode { F32 = 0, BF16 = 1, F16 = 2 };
@@ -27,6 +34,15 @@ __device__ __forceinline__ float to_f32(f16 x) {
     asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(x.bits));
     return y;
 }
+
+__device__ __forceinline__ float to_f32(e4m3 x) {
+    int exponent = x.bits >> 3 & 15, mantissa = x.bits & 7;
+    float size = exponent == 0 ? mantissa * 0.001953125f                                      // 2^-9
+                               : __uint_as_float((u32)(exponent + 120) << 23 | (u32)mantissa << 20);
+    if ((x.bits & 0x7f) == 0x7f) size = __int_as_float(0x7fc00000);
+    return x.bits & 0x80 ? -size : size;
+}
+__device__ __forceinline__ float to_f32(int8 x) { return (float)x.value; }
 
 __device__ __forceinline__ void store(float* p, float x) { *p = x; }
 __device__ __forceinline__ void store(bf16* p, float x) {

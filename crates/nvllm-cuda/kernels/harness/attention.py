@@ -19,7 +19,9 @@ def ints(values):
 class Attention:
     """One layer's shapes and scratch space."""
 
-    def __init__(self, heads, kv_heads, dim, block_len, window=0):
+    def __init__(self, heads, kv_heads, dim, block_len, window=0, kv=""):
+        """kv: "", or the codes of the cache, "_fp8" or "_int8"; k and v then are pairs of codes and scales (or None)."""
+        self.kv = kv
         self.heads, self.kv_heads, self.dim, self.block_len, self.window = heads, kv_heads, dim, block_len, window
         self.group, self.scale = heads // kv_heads, 1 / math.sqrt(dim)
 
@@ -43,20 +45,42 @@ class Attention:
         LISTS.launch("attention_work_list", 1, 256, 0, [self.first, self.rows, self.start, self.first.numel(), self.group, self.decode_rows,
                      128 // self.group, self.window, self.entries, self.decode, self.prefill, self.counts, self.first_entry], pdl)
 
-    def run_decode(self, q, k, v, out, tables, pdl=False, waves=2):
-        shared = (2 if TIGHT else 3) * (256 + 32) * self.dim + 2560
+    def shared(self):
+        """Of decode and of prefill, as their headers have it."""
+        stages, coded, scaled = 2 if TIGHT else 3, self.kv != "", self.kv == "_int8"
+        stage = 128 * self.dim * (1 if coded else 2) + 512 * scaled
+        return stages * (stage + 32 * self.dim) + 2560 + 2048 * scaled, stages * stage + (512 if coded else 256) * self.dim
+
+    def pages(self, k, v):
+        return ([k, v], [None, None]) if self.kv == "" else ([k[0], v[0]], [k[1], v[1]])
+
+    def run_decode(self, q, k, v, out, tables, pdl=False, waves=None):
+        (k, v), scales = self.pages(k, v)
+        waves = waves or (2 if self.kv == "" else 3)
         grid = min(waves * SMS, self.entries * self.kv_heads)
-        DECODE.launch(f"attention_decode_d{self.dim}", grid, 128, shared,
+        DECODE.launch(f"attention_decode{self.kv}_d{self.dim}", grid, 128, self.shared()[0],
                       [q, k, v, out, tables, tables.shape[1], self.decode, self.counts, self.heads, self.kv_heads, self.block_len, self.scale,
-                       self.window, self.partial, self.ml, self.part_rows], pdl)
+                       self.window, self.partial, self.ml, self.part_rows, *scales], pdl)
         if self.several:
             DECODE.launch(f"attention_fold_d{self.dim}", (self.first.numel(), self.kv_heads), 128, 0,
                           [self.partial, self.ml, self.part_rows, out, self.decode, self.first_entry, self.heads, self.kv_heads, self.scale], pdl)
 
     def run_prefill(self, q, k, v, out, tables, pdl=False):
-        PREFILL.launch(f"attention_prefill_d{self.dim}", (self.tiles, self.kv_heads), 256, (768 if TIGHT else 1024) * self.dim,
+        (k, v), scales = self.pages(k, v)
+        PREFILL.launch(f"attention_prefill{self.kv}_d{self.dim}", (self.tiles, self.kv_heads), 256, self.shared()[1],
                        [q, k, v, out, tables, tables.shape[1], self.prefill, self.counts, self.heads, self.kv_heads, self.block_len,
-                        self.scale, self.window], pdl)
+                        self.scale, self.window, *scales], pdl)
+
+
+def codes_of(kv, x):
+    """Codes, scales and values of rows in float32."""
+    x = x.float()
+    if kv == "_fp8":
+        codes = x.clamp(-448, 448).to(torch.float8_e4m3fn)
+        return codes.view(torch.uint8), None, codes.float()
+    scale = x.abs().amax(-1) / torch.full((1,), 127.0, device="cuda")
+    codes = (x / scale.unsqueeze(-1)).round().clamp(-127, 127)
+    return codes.to(torch.int8).view(torch.uint8), scale, codes * scale.unsqueeze(-1)
 
 
 def pages_for(a, lengths, spare=3):
@@ -68,14 +92,25 @@ def pages_for(a, lengths, spare=3):
         tables[i, :n] = torch.tensor(order[at : at + n])
         at += n
     shape = (sum(counts) + spare, a.kv_heads, a.block_len, a.dim)
-    pages = [torch.full(shape, float("nan"), device="cuda", dtype=torch.bfloat16) for _ in range(2)]
     dense = [[torch.randn(n, a.kv_heads, a.dim, device="cuda").bfloat16() for n in lengths] for _ in range(2)]
-    for page, sequences in zip(pages, dense):
+
+    def fill(page, sequences):
         for i, x in enumerate(sequences):
             for b in range(counts[i]):
                 part = x[b * a.block_len : (b + 1) * a.block_len]
                 page[tables[i, b].item(), :, : part.shape[0]] = part.transpose(0, 1)
-    return pages, dense, tables.cuda()
+        return page
+
+    nan = lambda shape, dtype: torch.full(shape, float("nan"), device="cuda", dtype=dtype)
+    if a.kv == "":
+        return [fill(nan(shape, torch.bfloat16), x) for x in dense], dense, tables.cuda()
+    pages, values = [], []
+    for sequences in dense:
+        coded = [codes_of(a.kv, x) for x in sequences]
+        scales = None if a.kv == "_fp8" else fill(nan(shape[:3], torch.float32), [c[1] for c in coded])
+        pages.append((fill(torch.full(shape, 0x7f, device="cuda", dtype=torch.uint8), [c[0] for c in coded]), scales))
+        values.append([c[2] for c in coded])
+    return pages, values, tables.cuda()
 
 
 def reference(a, q, k, v, start):
@@ -95,15 +130,16 @@ def check_attention(records):
     torch.manual_seed(seed)
     rng = random.Random(seed)
     print("seed", seed, flush=True)
-    for heads, kv_heads, dim, block_len, window in [(16, 8, 128, 16, 0), (16, 8, 128, 32, 0), (8, 8, 64, 48, 0), (32, 4, 128, 16, 0),
-                                                    (14, 2, 64, 16, 0), (16, 8, 128, 16, 100), (16, 1, 64, 64, 300)]:
-        a = Attention(heads, kv_heads, dim, block_len, window)
+    shapes = [(16, 8, 128, 16, 0), (16, 8, 128, 32, 0), (8, 8, 64, 48, 0), (32, 4, 128, 16, 0), (14, 2, 64, 16, 0), (16, 8, 128, 16, 100),
+              (16, 1, 64, 64, 300)]
+    for (heads, kv_heads, dim, block_len, window), kv in [(shape, kv) for shape in shapes for kv in ("", "_fp8", "_int8")]:
+        a = Attention(heads, kv_heads, dim, block_len, window, kv)
         lengths = [1, 5, 64, 255, 256, 257, rng.randint(300, 700), rng.randint(700, 1500)]
         if os.environ.get("CHECK") == "few":
             lengths = [1, 64, 257, 20, 130]
         starts = [rng.choice([0, 0, rng.randrange(n)]) for n in lengths]
         starts[-1], starts[2] = 0, min(lengths[2] - 1, 256)
-        case = dict(heads=heads, kv_heads=kv_heads, dim=dim, block_len=block_len, window=window)
+        case = dict(heads=heads, kv_heads=kv_heads, dim=dim, block_len=block_len, window=window, kv=kv)
         (k, v), (dk, dv), tables = pages_for(a, lengths)
         seqs, row = [], 0
         for n, s in zip(lengths, starts):
@@ -154,7 +190,7 @@ def rope(qkv, q_norm, k_norm, position, rotation, slots, q, k, v, heads, kv_head
     rows, width = position.numel(), heads + 2 * kv_heads
     span = span or (1 if rows * width <= 16 * 8 * SMS else 4)
     ROPE.launch(f"qk_norm_rope_append_d{dim}", cdiv(rows * cdiv(width, span), 16), 256, 0,
-                [qkv, q_norm, k_norm, position, rotation, slots, q, k, v, rows, heads, kv_heads, block_len, 1e-6, span], pdl)
+                [qkv, q_norm, k_norm, position, rotation, slots, q, k, v, rows, heads, kv_heads, block_len, 1e-6, span, None, None], pdl)
 
 
 def check_rope(records):
@@ -215,31 +251,44 @@ def check_norm(records):
 
 
 def bench(records, bandwidth, rate):
-    a = Attention(16, 8, 128, 16)
-    for batch, context in [(1, 128), (1, 1024), (1, 4096), (1, 32768), (8, 1024), (8, 4096), (64, 1024), (64, 4096), (256, 1024)]:
-        size = batch * context * a.kv_heads * a.dim * 4
+    cases = [(1, 128), (1, 1024), (1, 4096), (1, 32768), (8, 1024), (8, 4096), (64, 1024), (64, 4096), (256, 1024)]
+    for (batch, context), kv in [(case, kv) for case in cases for kv in ("", "_fp8", "_int8")]:
+        a = Attention(16, 8, 128, 16, 0, kv)
+        size = batch * context * a.kv_heads * 2 * (a.dim * (2 if kv == "" else 1) + (4 if kv == "_int8" else 0))
         copies = max(1, min(32, (300 << 20) // size))
         blocks = batch * context // 16 + 1
         layers = [[torch.randn(blocks, a.kv_heads, 16, a.dim, device="cuda", dtype=torch.bfloat16) for _ in range(2)] for _ in range(copies)]
+        if kv:
+            layers = [[codes_of(kv, x)[:2] for x in layer] for layer in layers]
         tables = (torch.randperm(blocks - 1, device="cuda").int() + 1).view(batch, -1).contiguous()
         q = torch.randn(batch, 16, 128, device="cuda").bfloat16()
         out = torch.empty_like(q)
         a.plan([(i, 1, context - 1) for i in range(batch)], batch, 2)
-        for waves, pdl in [(2, False), (2, True)]:
+        for waves, pdl in [(2, True), (3, True)] if kv else [(2, True)]:
             us, least = time_graph(lambda: [a.run_decode(q, k, v, out, tables, pdl, waves) for k, v in layers], copies)
-            records.add(f"decode b={batch:<3} ctx={context:<5} waves={waves} pdl={int(pdl)} {us:8.2f} us {size/us/1e3:6.0f} GB/s {size/us*1e6/bandwidth:.2f}",
-                        op="attention", kernel="decode", chunk=CHUNK, batch=batch, context=context, waves=waves, pdl=pdl, us=us, least_us=least, bytes=size,
+            records.add(f"decode{kv} b={batch:<3} ctx={context:<5} waves={waves} pdl={int(pdl)} {us:8.2f} us {size/us/1e3:6.0f} GB/s {size/us*1e6/bandwidth:.2f}",
+                        op="attention", kernel="decode" + kv, chunk=CHUNK, batch=batch, context=context, waves=waves, pdl=pdl, us=us, least_us=least, bytes=size,
                         share_of_copy=size / us * 1e6 / bandwidth)
-    for batch, new, start in [(16, 1024, 0), (1, 8192, 0), (4, 512, 3584), (1, 128, 0)]:
+        del layers
+    bench_prefill(records, rate)
+    bench_rows(records)
+
+
+def bench_prefill(records, rate):
+    cases = [(16, 1024, 0), (1, 8192, 0), (4, 512, 3584), (1, 128, 0)]
+    for (batch, new, start), kv in [(case, kv) for case in cases for kv in ("", "_fp8", "_int8")]:
+        a = Attention(16, 8, 128, 16, 0, kv)
         length = new + start
         blocks = batch * length // 16 + 1
         k, v = (torch.randn(blocks, a.kv_heads, 16, a.dim, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+        if kv:
+            k, v = codes_of(kv, k)[:2], codes_of(kv, v)[:2]
         tables = (torch.randperm(blocks - 1, device="cuda").int() + 1).view(batch, -1).contiguous()
         q = torch.randn(batch * new, 16, 128, device="cuda").bfloat16()
         out = torch.empty_like(q)
         flop = batch * (new * start + new * (new + 1) // 2) * 16 * 128 * 4
         text = ""
-        if start == 0:
+        if start == 0 and not kv:
             x = torch.randn(batch, 16, new, 128, device="cuda").bfloat16()
             y = torch.randn(batch, 16, new, 128, device="cuda").bfloat16()
             other = time_graph(lambda: torch.nn.functional.scaled_dot_product_attention(x, y, y, is_causal=True), 1)[0]
@@ -247,9 +296,11 @@ def bench(records, bandwidth, rate):
             records.add(op="attention", kernel="torch sdpa", batch=batch, new=new, us=other)
         a.plan([(i * new, new, start) for i in range(batch)], batch * new, 2)
         us, least = time_graph(lambda: [a.run_prefill(q, k, v, out, tables) for _ in range(4)], 4)
-        records.add(f"prefill b={batch} new={new} start={start} {us:8.1f} us {flop/us/1e6:6.0f} TFLOP/s {flop/us*1e6/rate:.2f}{text}", op="attention",
-                    kernel="prefill", chunk=CHUNK, batch=batch, new=new, start=start, us=us, least_us=least, flop=flop,
+        records.add(f"prefill{kv} b={batch} new={new} start={start} {us:8.1f} us {flop/us/1e6:6.0f} TFLOP/s {flop/us*1e6/rate:.2f}{text}", op="attention",
+                    kernel="prefill" + kv, chunk=CHUNK, batch=batch, new=new, start=start, us=us, least_us=least, flop=flop,
                     share_of_matmul=flop / us * 1e6 / rate)
+
+def bench_rows(records):
     for rows in (1, 16, 16384):
         blocks = rows // 16 + 1
         copies = 1 if rows > 1000 else 28

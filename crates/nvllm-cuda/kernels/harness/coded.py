@@ -5,12 +5,14 @@ import linear
 from device import *
 from linear import cdiv
 
-FEW, MANY = Module("linear/coded_few.cu"), Module("linear/coded_many.cu")
+FEW, MANY, ROWS = (Module(f"linear/coded_{part}.cu") for part in ("few", "many", "rows"))
 NF4 = [-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334,
        -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224,
        0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0]
 IQ4 = [-127.0, -104.0, -83.0, -65.0, -49.0, -35.0, -22.0, -10.0, 1.0, 13.0, 25.0, 38.0, 53.0, 69.0, 89.0, 113.0]
-OUT_F32, LATE, GATED, MIDPOINT, ZEROS, VALUES, GROUPED = (1 << i for i in range(7))
+OUT_F32, LATE, GATED, MIDPOINT, ZEROS, VALUES, GROUPED, TO_I8, TO_E4M3 = (1 << i for i in range(9))
+STATIC = 384                                                   # static shared memory of coded_few.cu
+INSIDE = 2                                                     # rows at most whose codes are made in blocks
 F32, F16, BF16 = torch.float32, torch.float16, torch.bfloat16
 # Code, type of scales, columns of a block (0: all), flags of the offset.
 FORMATS = {
@@ -75,12 +77,12 @@ class Coded:
     def block(self, m, silu, forced=None):
         for tokens, rows in [(t, min(t, m)) for t in (32, 16, 8) if t == 8 or t < 2 * m] + [(8, r) for r in range(7, 0, -1)]:
             for r in (2, 1):
-                few = tokens == 32 or 4 * cdiv(self.n, 16 * r) < 3 * SMS or silu and self.n % (16 * r)
+                takes = r == 1 or 4 * cdiv(self.n, 32) >= 3 * SMS and tokens < 32
                 if forced and tokens < 32:
-                    few = forced == 1
-                    if r != forced:
-                        continue
-                if not (r == 2 and few) and self.shared(r, tokens, rows) <= SHARED_LIMIT:
+                    takes = r == forced
+                if r > 1 and silu and self.n % 32:
+                    takes = False
+                if takes and self.shared(r, tokens, rows) + STATIC <= SHARED_LIMIT:
                     return r, tokens, rows
         raise ValueError("does not fit")
 
@@ -93,16 +95,82 @@ class Coded:
         MANY.launch(f"linear_coded_many_{self.code}{mode}", (cdiv(n, 128), cdiv(m, 64)), 256, shared,
                     [self.codes, self.scales, self.table, x, scale, bias, residual, y, m, n, k, self.shift, self.blocks, flags, 0, 0, 0, y.shape[1]], pdl)
 
-    def launch(self, x, y, bias=None, residual=None, silu=False, scale=None, pdl=False, r=None):
+    def kind(self):
+        """As `InputKind` in input_quant.cuh, if x is quantised."""
+        return 1 if self.code == "i8" else 2
+
+    def rows(self, x, norm=None, pdl=False):
+        """Codes of x, or of its norm, and their scales."""
+        (m, k), grouped = x.shape, self.offset == GROUPED
+        codes, scales = torch.empty_like(x), torch.empty(m, cdiv(k, 128) if grouped else 1, device="cuda")
+        name = next(most for most in (1024, 4096, 16384) if k <= most)
+        ROWS.launch(f"linear_coded_rows_{name}", m, 128, 0, [x, norm, 1e-6, self.kind(), 0.0, int(grouped), codes, scales, k], pdl)
+        return codes, scales
+
+    def launch(self, x, y, bias=None, residual=None, silu=False, scale=None, pdl=False, r=None, norm=None, codes=False, late=True):
+        """With `codes`, x is quantised: by the blocks where m and k are small, else before."""
         m, n = x.shape[0], self.n
+        inside = m <= (2 if norm is not None else INSIDE)
+        if codes and not inside:
+            x, scale = self.rows(x, norm, pdl)
         r, tokens, rows = self.block(m, silu, r)
         mode = "_sums" if self.offset in (ZEROS, VALUES) else "_scaled" if self.offset == GROUPED else ""
         name, tiles, ring = f"linear_coded_few_{self.code}{mode}_r{r}_t{tokens}", cdiv(n, 16 * r), 3 if TIGHT else 4
-        shared = self.shared(r, tokens, rows)
+        full = self.shared(r, tokens, rows)
+        stage = r * (256 * self.bits + 2 * (128 // self.period * (64 if self.offset in (ZEROS, VALUES) else 32)))
+        short = min(ring, 1 + cdiv(self.k, 1024)) if rows <= 2 else ring
+        shared = full - 8 * (ring - short) * stage
+        if FEW.blocks_per_sm(name, 256, shared) * SMS < tiles:
+            short, shared = ring, full
         grid = (min(tiles, FEW.blocks_per_sm(name, 256, shared) * SMS), cdiv(m, rows))
-        flags = self.flags | LATE | (OUT_F32 if y.dtype == F32 else 0) | (GATED if silu else 0)
-        FEW.launch(name, grid, 256, shared, [self.codes, self.scales, self.table, x, scale, bias, residual, y, m, n, self.k,
-                                             self.shift, self.blocks, flags, rows, ring, 0, y.shape[1], None, 0.0], pdl)
+        flags = self.flags | (LATE if late else 0) | (OUT_F32 if y.dtype == F32 else 0) | (GATED if silu else 0)
+        flags |= (TO_I8 if self.kind() == 1 else TO_E4M3) if codes and inside else 0
+        FEW.launch(name, grid, 256, shared, [self.codes, self.scales, self.table, x, scale, bias, residual, y, m, n, self.k, self.shift,
+                                             self.blocks, flags, rows, short, 0, y.shape[1], norm if inside else None, 1e-6, 0.0], pdl)
+
+
+def e4m3(x):
+    return x.clamp(-448, 448).to(torch.float8_e4m3fn).float()
+
+
+def quantized(w, x):
+    """x as the layer sees it, in float64 of what is computed in float32."""
+    x = x.float()
+    group = 128 if w.offset == GROUPED else x.shape[1]
+    parts = torch.nn.functional.pad(x, (0, -x.shape[1] % group)).view(x.shape[0], -1, group)
+    most = torch.full((1,), 127.0 if w.kind() == 1 else 448.0, device="cuda")   # by a number, torch multiplies by its reciprocal
+    scale = parts.abs().amax(2, keepdim=True) / most
+    at = torch.where(scale == 0, 0, parts / scale)
+    codes = at.round().clamp(-128, 127) if w.kind() == 1 else e4m3(at)
+    return (codes.double() * scale.double()).view(x.shape[0], -1)[:, :x.shape[1]], codes.view(x.shape[0], -1)[:, :x.shape[1]], scale[:, :, 0]
+
+
+def check_inputs(records):
+    """Norm and codes of x, in blocks and before them: the same bits, and those of torch."""
+    norms = Module("rms_norm/fused.cu")
+    for name, (n, k) in itertools.product(["i8 channel", "fp8 channel", "fp8 128"], [(48, 1024), (96, 3072), (4096, 1024), (6144, 1024), (24, 1056)]):
+        w, weight = Coded(name, n, k), torch.randn(k, device="cuda").bfloat16()
+        x = torch.randn(64, k, device="cuda").bfloat16() * torch.logspace(-20, 20, 64, device="cuda", dtype=torch.float64).unsqueeze(1).bfloat16()
+        x[5] = 0
+        normed = torch.empty_like(x)
+        norms.launch(f"rms_norm_{1024 if k <= 1024 else 4096}", 64, 128, 0, [x, None, None, weight, normed, k, 1e-6])
+        for norm in (None, weight):
+            seen, codes, scales = quantized(w, x if norm is None else normed)
+            found, found_scales = w.rows(x, norm)
+            records.expect(torch.equal(found.float(), codes) and torch.equal(found_scales, scales), "codes", format=name, k=k, norm=norm is not None)
+            want, first = seen @ w.values.t(), None
+            for m in (1, 2, 3, 8, 17, 64):
+                y = torch.full((m, n), float("nan"), device="cuda")
+                if m == 64:
+                    w.many(found, y, scale=found_scales)
+                else:
+                    w.launch(x[:m].contiguous(), y, norm=norm, codes=True)
+                first = y if first is None else first
+                lines = want[:m].norm(dim=1).clamp_min(1e-30)
+                error = ((y.double() - want[:m]).norm(dim=1) / lines).max().item()
+                case = dict(format=name, n=n, k=k, m=m, norm=norm is not None)
+                records.expect(error < 1e-5, "quantized", error=error, **case)
+                records.expect(torch.equal(y[:1], first[:1]), "quantized bits", **case)
 
 
 def check(records):
@@ -147,14 +215,14 @@ def check(records):
                 records.expect(torch.equal(y[:least].view(torch.int32), first[:least].view(torch.int32)), "bits", **case)
 
 
-def bf16(w, x, y, residual=None, silu=False, pdl=True):
+def bf16(w, x, y, residual=None, silu=False, pdl=True, norm=None):
     """What the engine runs at few rows."""
     m, k = x.shape
     n = w.shape[0]
     way = linear.small_choice(n, k, m, silu)
     tokens = 8 if m <= 8 else 16 if m <= 16 else 32
     if linear.small_shared(16 if way == "stream" else int(way[1:]), tokens, tokens, k, silu, way == "stream") <= SHARED_LIMIT:
-        linear.small(w, x, y, residual=residual, silu=silu, pdl=pdl, late=True)
+        linear.small(w, x, y, residual=residual, silu=silu, pdl=pdl, late=True, norm=norm)
     elif linear.WGMMA and n >= 4096:
         linear.wgmma(w, x, y, residual=residual, silu=silu, c=1, pdl=pdl)
     else:
@@ -166,16 +234,26 @@ SIZES = {"0.6B": ([("qkv", 4096, 1024), ("o", 1024, 2048), ("gate_up", 6144, 102
 
 
 def bench(records, bandwidth):
-    """All linears of a decode step's layers in a chain, each layer with weights of its own; and each alone."""
-    names = os.environ.get("FORMATS", "bf16,i8 channel,q8_0,fp8 channel,int4 g128,gptq,q4_0,q4_1,q4_k,nf4,iq4_nl").split(",")
+    """All linears of a decode step's layers in a chain, norms inside where they are, each layer with weights of its own; and each alone."""
+    names = os.environ.get("FORMATS", "bf16,i8 channel,i8 channel a8,fp8 channel,fp8 128 a8,q8_0,int4 g128,gptq,q4_0,q4_1,q4_k,nf4,iq4_nl").split(",")
+    late = os.environ.get("LATE", "1") == "1"
     for model, (shapes, _, layers) in SIZES.items():
         first = {}
         for name in names:
-            dense = name == "bf16"
-            make = lambda n, k: torch.randn(n, k, device="cuda", dtype=BF16) / k**0.5 if dense else Coded(name, n, k, False)
+            dense, codes = name == "bf16", name.endswith(" a8")
+            make = lambda n, k: torch.randn(n, k, device="cuda", dtype=BF16) / k**0.5 if dense else Coded(name.removesuffix(" a8"), n, k, False)
             weights = [[make(n, k) for _, n, k in shapes] for _ in range(layers)]
+            norm = torch.ones(shapes[0][2], device="cuda", dtype=BF16)
             size = sum(w.numel() * 2 if dense else w.bytes() for l in weights for w in l)
-            run = (lambda w, x, y, **a: bf16(w, x, y, **a)) if dense else (lambda w, x, y, **a: w.launch(x, y, pdl=True, **a))
+
+            def run(w, x, y, norm=None, r=None, **a):
+                if x.shape[0] > 2 and not codes:
+                    norm = None                                # else a launch of its own, which is not timed here
+                if dense:
+                    bf16(w, x, y, norm=norm, **a)
+                else:
+                    w.launch(x, y, pdl=True, norm=norm, codes=codes, r=r, late=late, **a)
+
             for m in (1, 8):
                 h, mid, wide = shapes[0][2], shapes[1][2], shapes[3][2]
                 e = lambda n: torch.empty(m, n, device="cuda", dtype=BF16)
@@ -183,37 +261,43 @@ def bench(records, bandwidth):
 
                 def step():
                     for q, o, g, d in weights:
-                        run(q, x, qkv)
+                        run(q, x, qkv, norm=norm)
                         run(o, attn, x, residual=x)
-                        run(g, x, act, silu=True)
+                        run(g, x, act, silu=True, norm=norm)
                         run(d, act, x, residual=x)
 
                 us, least = time_graph(step, layers)
                 first.setdefault(m, us)
-                alone, other = [], []
+                alone, other = [], {}
                 for i, (op, n, k) in enumerate(shapes):
-                    xi, yi = torch.randn(m, k, device="cuda").bfloat16(), e(n // 2 if op == "gate_up" else n)
-                    alone.append(time_graph(lambda: [run(l[i], xi, yi, silu=op == "gate_up") for l in weights], layers)[0])
-                    if not dense:
-                        r = 3 - weights[0][i].block(m, op == "gate_up")[0]
-                        other.append(time_graph(lambda: [run(l[i], xi, yi, silu=op == "gate_up", r=r) for l in weights], layers)[0])
+                    silu, xi, yi = op == "gate_up", torch.randn(m, k, device="cuda").bfloat16(), e(n // 2 if op == "gate_up" else n)
+                    alone.append(time_graph(lambda: [run(l[i], xi, yi, silu=silu, norm=None if i % 2 else norm) for l in weights], layers)[0])
+                    for r in (1, 2) if not dense and m == 1 else ():
+                        if (not silu or n % (16 * r) == 0) and weights[0][i].shared(r, 8, m) + STATIC <= SHARED_LIMIT:
+                            other[f"{op} r{r}"] = time_graph(lambda: [run(l[i], xi, yi, silu=silu, norm=None if i % 2 else norm, r=r) for l in weights], layers)[0]
                 share = size / layers / us * 1e6 / bandwidth
-                records.add(f"{model:5} {name:12} m={m:<2} layer {us:8.2f} us {first[m] / us:5.2f}x {share:5.2f} of copy   "
-                            + " ".join(f"{s[0]} {t:.1f}" for s, t in zip(shapes, alone)) + "  other r " + " ".join(f"{t:.1f}" for t in other),
-                            op="coded_chain", model=model, format=name, m=m, other=other, us=us, least_us=least, bytes=size / layers, share_of_copy=share, alone=alone)
+                records.add(f"{model:5} {name:15} m={m:<2} layer {us:8.2f} us {first[m] / us:5.2f}x {share:5.2f} of copy   "
+                            + " ".join(f"{s[0]} {t:.2f}" for s, t in zip(shapes, alone)) + "  " + " ".join(f"{op} {t:.2f}" for op, t in other.items()),
+                            op="coded_chain", model=model, format=name, m=m, late=late, other=other, us=us, least_us=least, bytes=size / layers, share_of_copy=share, alone=alone)
             del weights
 
 
 def bench_many(records, rate):
-    for name, (n, k), m in itertools.product(["i8 channel", "q8_0", "fp8 128", "int4 g128", "q4_k", "nf4"], [(6144, 4096), (4096, 12288)], [64, 512, 2048]):
-        w = [Coded(name, n, k, False) for _ in range(4)]
-        dense = [torch.randn(n, k, device="cuda", dtype=BF16) for _ in range(4)]
-        x, y = torch.randn(m, k, device="cuda").bfloat16(), torch.empty(m, n, device="cuda", dtype=BF16)
-        scale = torch.ones(m, cdiv(k, 128), device="cuda")
-        us = time_graph(lambda: [a.many(x, y, scale=scale if name == "fp8 128" else None) for a in w], len(w))[0]
-        ours = time_graph(lambda: [linear.wgmma(a, x, y, c=1 if m <= 64 else 2) for a in dense], len(w))[0]
-        records.add(f"{name:12} n={n} k={k} m={m:<5} {us:8.1f} us {2 * m * n * k / us / 1e6:6.0f} TFLOP/s, bf16 {ours:.1f} us",
-                    op="coded_many", format=name, n=n, k=k, m=m, us=us, bf16_us=ours)
+    """Prefill: all linears of a layer, each alone, beside bf16."""
+    for model, (shapes, _, _) in SIZES.items():
+        for name, m in itertools.product(["i8 channel", "fp8 channel", "fp8 128", "int4 g128", "q8_0", "q4_k", "nf4"], [64, 512, 2048]):
+            times, ours = [], []
+            for op, n, k in shapes:
+                w, silu = [Coded(name, n, k, False) for _ in range(4)], op == "gate_up"
+                dense = [torch.randn(n, k, device="cuda", dtype=BF16) for _ in range(4)]
+                x, y = torch.randn(m, k, device="cuda").bfloat16(), torch.empty(m, n // 2 if silu else n, device="cuda", dtype=BF16)
+                scale = torch.ones(m, cdiv(k, 128), device="cuda") if name == "fp8 128" else None
+                times.append(time_graph(lambda: [a.many(x, y, scale=scale, silu=silu, pdl=True) for a in w], len(w))[0])
+                wide = 3 if k <= 1024 and m > 1024 else 2
+                ours.append(time_graph(lambda: [linear.wgmma(a, x, y, silu=silu, c=1 if m <= 64 else wide, pdl=True) for a in dense], len(w))[0])
+            flop = 2 * m * sum(n * k for _, n, k in shapes)
+            records.add(f"{model:5} {name:12} m={m:<5} {sum(times):8.1f} us {flop / sum(times) / 1e6:6.0f} TFLOP/s, bf16 {sum(ours):.1f} us, {sum(ours) / sum(times):.2f}x",
+                        op="coded_many", model=model, format=name, m=m, us=times, bf16_us=ours)
 
 
 if __name__ == "__main__":
@@ -221,6 +305,7 @@ if __name__ == "__main__":
     records = Records("coded_" + "_".join(what))
     bandwidth, rate = ceilings(records) if "bench" in what else (None, None)
     if "check" in what:
+        check_inputs(records)
         check(records)
     if "bench" in what:
         bench(records, bandwidth)

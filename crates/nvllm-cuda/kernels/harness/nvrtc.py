@@ -72,7 +72,7 @@ def resources(log):
     return found
 
 
-ALL = ["linear/small_m.cu", "linear/mid_m.cu", "linear/tensor_core.cu", "linear/wgmma.cu", "linear/coded_few.cu", "linear/coded_many.cu",
+ALL = ["linear/small_m.cu", "linear/mid_m.cu", "linear/tensor_core.cu", "linear/wgmma.cu", "linear/coded_few.cu", "linear/coded_many.cu", "linear/coded_rows.cu",
        "attention/decode.cu", "attention/prefill.cu",
        "attention/work_list.cu", "qk_norm_rope_append/fused.cu", "rms_norm/fused.cu"]
 

@@ -25,4 +25,6 @@ enum Flags {
   ZEROS = 16,                                                  // offsets are zero points
   VALUES = 32,                                                 // offsets are values
   GROUPED = 64,                                                // x has a scale for every 128 columns of a token
+  TO_I8 = 128,                                                 // x becomes codes in the kernel, of int8
+  TO_E4M3 = 256,                                               // of FP8 E4M3
 };

@@ -1,6 +1,7 @@
 // paged_attention: softmax attention of each query over its own sequence's cached keys and values.
 //
-// q, y [T, heads * d]; caches [num_blocks, kv_heads, block_len, d]; tables [S, max_blocks]. A query
+// q, y [T, heads * d]; caches [num_blocks, kv_heads, block_len, d], for int8 with scales f32
+// [num_blocks, kv_heads, block_len] of each; tables [S, max_blocks]. A query
 // at KV index i sees keys j with i - window < j <= i (window 0: all up to i). Any d up to 512, any
 // group size, any block length.
 //
@@ -22,12 +23,14 @@ struct AttentionArgs {
     const int* tables;
     int max_blocks, heads, kv_heads, d, block_len, window;
     float scale;
+    // Of int8; null for other formats.
+    const float *k_scales, *v_scales;
 };
 
 template <typename X, typename KV>
 __device__ __forceinline__ void paged_attention_general(AttentionArgs a, const X* q, const KV* k, const KV* v, X* y) {
     __shared__ float scores[CHUNK];
-    __shared__ i64 places[CHUNK];
+    __shared__ i64 places[CHUNK];  // rows of the caches
     int row = blockIdx.x, head = blockIdx.y;
     if (row >= a.counts[NUM_TOKENS]) return;
     int last = a.row_kv[row], first = a.window > 0 ? max(last + 1 - a.window, 0) : 0;
@@ -41,13 +44,15 @@ __device__ __forceinline__ void paged_attention_general(AttentionArgs a, const X
         if (threadIdx.x < CHUNK && threadIdx.x >= lo && threadIdx.x <= hi) {
             int index = start + threadIdx.x;
             i64 block = table[index / a.block_len];
-            places[threadIdx.x] = ((block * a.kv_heads + kv_head) * a.block_len + index % a.block_len) * a.d;
+            places[threadIdx.x] = (block * a.kv_heads + kv_head) * a.block_len + index % a.block_len;
         }
         __syncthreads();
         for (int j = lo + threadIdx.x / 32; j <= hi; j += 4) {
             float sum[1];
-            lane_dots<1>(q, k + places[j], a.d, 1, sum);
-            float score = warp_sum(sum[0]) * a.scale;
+            lane_dots<1>(q, k + places[j] * a.d, a.d, 1, sum);
+            float score = warp_sum(sum[0]);
+            if (a.k_scales) score *= a.k_scales[places[j]];
+            score *= a.scale;
             if (threadIdx.x % 32 == 0) scores[j] = score;
         }
         __syncthreads();
@@ -62,10 +67,11 @@ __device__ __forceinline__ void paged_attention_general(AttentionArgs a, const X
         float sums[MAX_COLS] = {0.0f, 0.0f, 0.0f, 0.0f};
         for (int j = lo; j <= hi; j++) {
             part += scores[j];
+            float weight = a.v_scales ? scores[j] * a.v_scales[places[j]] : scores[j];
 #pragma unroll
             for (int i = 0; i < MAX_COLS; i++) {
                 int c = threadIdx.x + i * 128;
-                if (c < a.d) sums[i] = fmaf(scores[j], to_f32(v[places[j] + c]), sums[i]);
+                if (c < a.d) sums[i] = fmaf(weight, to_f32(v[places[j] * a.d + c]), sums[i]);
             }
         }
         total = fmaf(total, fade, part);
@@ -84,13 +90,16 @@ __device__ __forceinline__ void paged_attention_general(AttentionArgs a, const X
 #define PAGED_ATTENTION(X, KV)                                                                                         \
     extern "C" __global__ void __launch_bounds__(128) paged_attention_general_##X##_##KV(                              \
         const int* counts, const int* row_seq, const int* row_kv, const int* tables, int max_blocks, const X* q,       \
-        const KV* k, const KV* v, X* y, int heads, int kv_heads, int d, int block_len, int window, float scale) {      \
-        AttentionArgs a = {counts,   row_seq, row_kv,    tables, max_blocks, heads,                                    \
-                           kv_heads, d,       block_len, window, scale};                                               \
+        const KV* k, const KV* v, X* y, int heads, int kv_heads, int d, int block_len, int window, float scale,        \
+        const float* k_scales, const float* v_scales) {                                                                \
+        AttentionArgs a = {counts,   row_seq, row_kv,    tables, max_blocks, heads,    kv_heads,                       \
+                           d,        block_len, window,  scale,  k_scales,   v_scales};                                \
         paged_attention_general(a, q, k, v, y);                                                                        \
     }
-
-PAGED_ATTENTION(float, float)
-PAGED_ATTENTION(float, bf16)
-PAGED_ATTENTION(bf16, float)
-PAGED_ATTENTION(bf16, bf16)
+#define ALL(X)                                                                                                         \
+    PAGED_ATTENTION(X, float)                                                                                          \
+    PAGED_ATTENTION(X, bf16)                                                                                           \
+    PAGED_ATTENTION(X, e4m3)                                                                                           \
+    PAGED_ATTENTION(X, int8)
+ALL(float)
+ALL(bf16)

@@ -23,6 +23,8 @@ pub(crate) struct PagedAttention {
     pub geometry: KvGeometry,
     /// Keys and values.
     pub cache: [Address; 2],
+    /// Their scales.
+    pub scales: [Address; 2],
     /// Block tables of the group.
     pub tables: Address,
     /// The step's work list, if the fast kernels take the shape.
@@ -53,9 +55,49 @@ pub(crate) fn fast_shape(spec: &AttentionSpec) -> bool {
         && spec.num_heads / spec.num_kv_heads <= 16
 }
 
-/// Whether the fast kernels take it: 16-bit queries, keys and values too.
+/// Whether the fast kernels take it: 16-bit queries, keys and values of 16 bits or codes.
 pub(crate) fn attends_fast(spec: &AttentionSpec, limits: &Limits) -> bool {
-    fast_shape(spec) && limits.activations.dtype() == DType::Bf16 && limits.kv_format == KvFormat::Bf16
+    fast_shape(spec) && limits.activations.dtype() == DType::Bf16 && limits.kv_format != KvFormat::F32
+}
+
+/// A cache's format in the names of the fast kernels.
+const fn fast_name(format: KvFormat) -> &'static str {
+    match format {
+        KvFormat::F32 | KvFormat::Bf16 => "",
+        KvFormat::Fp8 => "_fp8",
+        KvFormat::Int8 => "_int8",
+    }
+}
+
+/// The type of its elements in the names of the general kernels.
+const fn general_name(format: KvFormat) -> &'static str {
+    match format {
+        KvFormat::F32 => "float",
+        KvFormat::Bf16 => "bf16",
+        KvFormat::Fp8 => "e4m3",
+        KvFormat::Int8 => "int8",
+    }
+}
+
+/// As `dtype_code` and, of codes, `CacheCode` in kv_append/general.cu.
+const fn cache_code(format: KvFormat) -> usize {
+    match format {
+        KvFormat::F32 => 0,
+        KvFormat::Bf16 => 1,
+        KvFormat::Fp8 => 3,
+        KvFormat::Int8 => 4,
+    }
+}
+
+/// Dynamic shared memory of the decode and of the prefill kernel for heads of `d` columns, as their
+/// headers have it.
+fn shared_bytes(format: KvFormat, d: usize, tight: bool) -> [usize; 2] {
+    let (stages, coded) = (if tight { 2 } else { 3 }, format.plain().is_none());
+    // 64 keys and values, with their scales; queries; weights with and without scales.
+    let stage = 2 * 64 * format.row_bytes(d);
+    let (weights, wide) =
+        (if format.scale_bytes() > 0 { 4096 } else { 2048 }, if coded { 256 * d } else { 0 });
+    [stages * (stage + 32 * d) + weights + 512, stages * stage + 256 * d + wide]
 }
 
 /// The order of `paged_attention`.
@@ -80,15 +122,19 @@ fn tensor_core(lowering: &Lowering<'_>, a: &PagedAttention) -> Result<Vec<Launch
         let args = args.int(spec.num_heads).int(kv_heads).int(a.geometry.block_len);
         args.f32(spec.scale).int(spec.window.unwrap_or(0))
     };
+    let (format, [k_scales, v_scales]) = (a.geometry.format, a.scales);
+    let name = fast_name(format);
+    let shared = shared_bytes(format, d, lowering.modules.target().tight()).map(|bytes| bytes as u32);
     let mut launches = Vec::new();
     if list.decodes {
-        let shared = ((if lowering.modules.target().tight() { 2 } else { 3 }) * (256 + 32) * d + 2560) as u32;
-        let function = lowering.modules.function_with(&format!("attention_decode_d{d}"), shared)?;
+        let function = lowering.modules.function_with(&format!("attention_decode{name}_d{d}"), shared[0])?;
+        let at_once = if format.plain().is_some() { 2 } else { 3 };
         let each = lowering.limits.context.div_ceil(256) * kv_heads;
         let seqs = Rows { of: RowsOf::Seqs, times: 1 };
-        let blocks = Dim::Tiles { rows: seqs, cols: 1, per: 1, each, most: 2 * facts.multiprocessors };
+        let blocks = Dim::Tiles { rows: seqs, cols: 1, per: 1, each, most: at_once * facts.multiprocessors };
         let args = operands(list.decode).ptr(list.partial[0]).ptr(list.partial[1]).int(list.part_rows);
-        launches.push(Launch::new(function, blocks, 128, args).with_shared(shared).early());
+        let args = args.ptr(k_scales).ptr(v_scales);
+        launches.push(Launch::new(function, blocks, 128, args).with_shared(shared[0]).early());
         let args = Args::new()
             .ptr(list.partial[0])
             .ptr(list.partial[1])
@@ -103,18 +149,17 @@ fn tensor_core(lowering: &Lowering<'_>, a: &PagedAttention) -> Result<Vec<Launch
         let fold = Launch::new(function, Dim::each(seqs), 128, args).by(Dim::Fixed(kv_heads));
         launches.push(fold.early().only(|step| step.chunks));
     }
-    let shared = ((if lowering.modules.target().tight() { 768 } else { 1024 }) * d) as u32;
-    let function = lowering.modules.function_with(&format!("attention_prefill_d{d}"), shared)?;
+    let function = lowering.modules.function_with(&format!("attention_prefill{name}_d{d}"), shared[1])?;
     let blocks = Dim::SeqTiles { per: list.tile_tokens };
-    let prefill = Launch::new(function, blocks, 256, operands(list.prefill)).by(Dim::Fixed(kv_heads));
-    launches.push(prefill.with_shared(shared).early().only(|step| step.prefill));
+    let args = operands(list.prefill).ptr(k_scales).ptr(v_scales);
+    let prefill = Launch::new(function, blocks, 256, args).by(Dim::Fixed(kv_heads));
+    launches.push(prefill.with_shared(shared[1]).early().only(|step| step.prefill));
     Ok(launches)
 }
 
 fn general(lowering: &Lowering<'_>, a: &PagedAttention) -> Result<Vec<Launch>> {
     let layout = &lowering.inputs.layout;
-    let name =
-        format!("paged_attention_general_{}_{}", c_type(a.q.dtype)?, c_type(a.geometry.block_dtype())?);
+    let name = format!("paged_attention_general_{}_{}", c_type(a.q.dtype)?, general_name(a.geometry.format));
     let args = Args::new()
         .ptr(lowering.counts())
         .ptr(lowering.inputs.at(layout.row_seq))
@@ -130,7 +175,9 @@ fn general(lowering: &Lowering<'_>, a: &PagedAttention) -> Result<Vec<Launch>> {
         .int(a.spec.head_dim)
         .int(a.geometry.block_len)
         .int(a.spec.window.unwrap_or(0))
-        .f32(a.spec.scale);
+        .f32(a.spec.scale)
+        .ptr(a.scales[0])
+        .ptr(a.scales[1]);
     let heads = Dim::Fixed(a.spec.num_heads);
     Ok(vec![Launch::new(lowering.function(&name)?, Dim::each(a.q.rows), 128, args).by(heads)])
 }
@@ -150,7 +197,7 @@ impl Lowering<'_> {
 
     pub(super) fn kv_append(&self, k: Operand, v: Operand, kv: KvLayer) -> Result<Launch> {
         let (layout, g) = (&self.inputs.layout, self.kv.geometry_of(kv));
-        let [keys, values] = self.kv.layer(kv);
+        let ([keys, values], [k_scales, v_scales]) = (self.kv.layer(kv), self.kv.scales(kv));
         let args = Args::new()
             .ptr(self.counts())
             .ptr(self.inputs.at(layout.row_seq))
@@ -162,10 +209,12 @@ impl Lowering<'_> {
             .int(dtype_code(k.dtype)?)
             .ptr(keys)
             .ptr(values)
-            .int(dtype_code(g.block_dtype())?)
+            .int(cache_code(g.format))
             .int(g.num_heads)
             .int(g.head_dim)
-            .int(g.block_len);
+            .int(g.block_len)
+            .ptr(k_scales)
+            .ptr(v_scales);
         Ok(Launch::new(self.function("kv_append_general")?, Dim::each(k.rows), 256, args))
     }
 
@@ -182,6 +231,7 @@ impl Lowering<'_> {
             spec: spec.clone(),
             geometry: self.kv.geometry_of(kv),
             cache: self.kv.layer(kv),
+            scales: self.kv.scales(kv),
             tables: self.inputs.at(self.inputs.layout.tables[kv.group]),
             list: self.lists.list(spec, self.limits).filter(|_| attends_fast(spec, self.limits)),
         };
@@ -199,8 +249,10 @@ impl Lowering<'_> {
         y: Operand,
     ) -> Result<Vec<(usize, Vec<Launch>)>> {
         let heads = spec.num_heads + 2 * spec.num_kv_heads;
-        let (layout, [keys, values]) = (&self.inputs.layout, self.kv.layer(kv));
-        let function = self.function(&format!("qk_norm_rope_append_d{}", spec.head_dim))?;
+        let (layout, geometry) = (&self.inputs.layout, self.kv.geometry_of(kv));
+        let ([keys, values], [k_scales, v_scales]) = (self.kv.layer(kv), self.kv.scales(kv));
+        let name = format!("qk_norm_rope_append{}_d{}", fast_name(geometry.format), spec.head_dim);
+        let function = self.function(&name)?;
         let weight = |id: Option<WeightId>| id.map_or(0, |id| self.weights.vector(id).narrow);
         let fused = |span: usize| {
             let args = Args::new()
@@ -217,9 +269,11 @@ impl Lowering<'_> {
                 .rows(qkv.rows)
                 .int(spec.num_heads)
                 .int(spec.num_kv_heads)
-                .int(self.kv.geometry_of(kv).block_len)
+                .int(geometry.block_len)
                 .f32(norm.map_or(0.0, |norm| norm.eps))
-                .int(span);
+                .int(span)
+                .ptr(k_scales)
+                .ptr(v_scales);
             let cols = heads.div_ceil(span);
             let blocks = Dim::Tiles { rows: qkv.rows, cols, per: 16, each: 1, most: usize::MAX };
             Launch::new(function, blocks, 256, args).early()
@@ -232,5 +286,23 @@ impl Lowering<'_> {
         // One head at a time while that does not fill the device.
         let few = 16 * 8 * self.modules.facts().multiprocessors / heads;
         Ok(vec![(few, launches(1)), (usize::MAX, launches(4))])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shared_memory_is_what_the_kernels_say_and_leaves_room_for_the_blocks_at_once() {
+        assert_eq!(shared_bytes(KvFormat::Bf16, 128, false), [113_152, 131_072]);
+        assert_eq!(shared_bytes(KvFormat::Bf16, 64, true), [39_424, 49_152]);
+        assert_eq!(shared_bytes(KvFormat::Fp8, 128, false), [64_000, 114_688]);
+        assert_eq!(shared_bytes(KvFormat::Int8, 128, false), [67_584, 116_224]);
+        for format in [KvFormat::Fp8, KvFormat::Int8] {
+            // Each block takes 1 KB more.
+            assert!(3 * (shared_bytes(format, 128, false)[0] + 1024) <= 233_472);
+            assert!(shared_bytes(format, 128, true)[1] <= 101_376);
+        }
     }
 }

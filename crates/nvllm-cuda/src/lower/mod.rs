@@ -118,7 +118,7 @@ impl Lowering<'_> {
             Op::Embed { table } => all(self.embed(*table, self.value(outs[0]))?),
             Op::RmsNorm { weight, eps } => {
                 let candidates = self.rms_norm(self.value(ins[0]), *weight, *eps, self.value(outs[0]))?;
-                let inside = self.norm_inside(at)?.map(|(most, _)| (most, Vec::new()));
+                let inside = self.norm_inside(at)?.last().map(|(most, _)| (*most, Vec::new()));
                 Ok(Lowered { rows, candidates: inside.into_iter().chain(candidates).collect() })
             }
             Op::Linear { .. } | Op::LinearAdd { .. } | Op::LinearSiluMul { .. } => {

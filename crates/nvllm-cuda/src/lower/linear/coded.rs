@@ -1,13 +1,14 @@
 //! Kernels over coded weights: `coded_few.cu` and `coded_many.cu` for the formats that tensor cores
-//! take in bf16, `coded_general.cu` for all; before them `coded_input.cu` where a format wants its
-//! input quantised, or in another order.
+//! take in bf16, `coded_general.cu` for all. Where a format wants its input quantised, blocks of
+//! `coded_few.cu` do that for a row or two, else `coded_rows.cu` before them, either with the norm
+//! that comes before the layer; `coded_input.cu` does what they cannot, and another order.
 //!
 //! A weight has a launch for each of its runs of rows, which makes their columns of y.
 
 use nvllm_core::weight::ActQuant;
 use nvllm_core::{Activations, DType, Limits, Op, OpQuery, OrderId, Program, WeightInfo};
 
-use super::few::{NORM_ROWS, NORM_SHARED, Norm};
+use super::few::{NORM_COLS, NORM_ROWS, Norm};
 use super::{DeviceLimits, Epilogue, LANES, Lowering, Operand, Parts};
 use crate::coded::{self, Code, Form, Offset, Run};
 use crate::error::Result;
@@ -38,6 +39,8 @@ mod flags {
     pub(super) const ZEROS: usize = 16;
     pub(super) const VALUES: usize = 32;
     pub(super) const GROUPED: usize = 64;
+    pub(super) const TO_I8: usize = 128;
+    pub(super) const TO_E4M3: usize = 256;
 }
 
 /// A linear layer over a coded weight.
@@ -48,12 +51,45 @@ pub(super) struct Layer<'a> {
 
 /// The input as a run's kernel reads it.
 struct Input {
-    launch: Option<Launch>,
     x: Address,
     dtype: DType,
     /// Scales of its tokens or their groups; 0 if it has none.
     scales: Address,
+    /// What each block does to it.
+    norm: Norm,
+    kind: InputKind,
 }
+
+impl Input {
+    /// `x` as it lies there.
+    const fn of(x: Operand) -> Self {
+        Self { x: x.at, dtype: x.dtype, scales: 0, norm: Norm::NONE, kind: InputKind::AsIs }
+    }
+}
+
+/// As in kernels/linear/input_quant.cuh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum InputKind {
+    AsIs = 0,
+    I8 = 1,
+    E4M3 = 2,
+}
+
+impl InputKind {
+    const fn new(form: &Form) -> Self {
+        match form.act {
+            None => Self::AsIs,
+            Some(ActQuant::DynTokenI8 | ActQuant::StaticI8) => Self::I8,
+            Some(_) => Self::E4M3,
+        }
+    }
+}
+
+/// Columns of the widest row that `coded_rows.cu` takes.
+const ROW_COLS: usize = 16_384;
+
+/// Static shared memory of `coded_few.cu`.
+const STATIC_SHARED: usize = 384;
 
 /// A block of `coded_few.cu`: 16 or 32 rows of W in a tile, `rows` of x of which there is room for
 /// `tokens`.
@@ -129,7 +165,7 @@ fn block(form: &Form, most: usize, n: usize, gated: bool, device: &DeviceLimits)
     choices
         .filter(|&(r, tokens, _)| r == 1 || wide && tokens < 32)
         .map(|(r, tokens, rows)| Block { r, tokens, rows })
-        .find(|block| block.shared(form, ring(device.tight)) <= device.shared)
+        .find(|block| block.shared(form, ring(device.tight)) + STATIC_SHARED <= device.shared)
 }
 
 /// The forms of a coded weight; none if it is dense.
@@ -199,25 +235,41 @@ impl<'a> Lowering<'a> {
         Some(Layer { of, runs })
     }
 
-    /// The input of a run: x itself, or what a launch makes of it.
-    fn coded_input(&self, x: Operand, run: &Run, as_codes: bool) -> Result<Input> {
+    /// The input of a run of any kernel: x itself, or what a launch makes of it.
+    fn coded_input(&self, x: Operand, run: &Run, as_codes: bool) -> Result<(Option<Launch>, Input)> {
         let form = &run.of.form;
         if !form.changes_input() {
-            return Ok(Input { launch: None, x: x.at, dtype: x.dtype, scales: 0 });
+            return Ok((None, Input::of(x)));
         }
-        let kind = match form.act {
-            None => 0,
-            Some(ActQuant::DynTokenI8 | ActQuant::StaticI8) => 1,
-            Some(_) => 2,
-        };
-        let at = self.partial;
-        let scales = at + scales_at(form, x.rows.max(self.limits)) as Address;
-        let scales = if as_codes && kind != 0 { scales } else { 0 };
-        let args = self.extent(x.rows).typed(x)?.ptr(run.order()).int(kind).f32(run.input_scale);
-        let args = args.int(form.input_group()).ptr(at).int(usize::from(as_codes)).ptr(scales).int(form.cols);
-        let launch = Launch::new(self.function("linear_coded_input")?, Dim::each(x.rows), 256, args).early();
+        let kind = InputKind::new(form);
+        let scales = if as_codes && kind != InputKind::AsIs { self.input_scales(x, form) } else { 0 };
+        let args = self.extent(x.rows).typed(x)?.ptr(run.order()).int(kind as usize).f32(run.input_scale);
+        let args = args.int(form.input_group()).ptr(self.partial).int(usize::from(as_codes));
+        let function = self.function("linear_coded_input")?;
+        let launch = Launch::new(function, Dim::each(x.rows), 256, args.ptr(scales).int(form.cols)).early();
         let dtype = if as_codes { DType::Bf16 } else { DType::F32 };
-        Ok(Input { launch: Some(launch), x: at, dtype, scales })
+        Ok((Some(launch), Input { dtype, scales, ..Input::of(Operand { at: self.partial, ..x }) }))
+    }
+
+    /// The input of a tensor-core kernel: rows of x, or of their norm, quantised by a launch.
+    fn coded_rows(&self, x: Operand, run: &Run, norm: Norm) -> Result<(Option<Launch>, Input)> {
+        let form = &run.of.form;
+        let scales = self.input_scales(x, form);
+        let name = match form.cols {
+            0..=1024 => "linear_coded_rows_1024",
+            1025..=4096 => "linear_coded_rows_4096",
+            _ => "linear_coded_rows_16384",
+        };
+        let args = Args::new().ptr(x.at).ptr(norm.weight).f32(norm.eps).int(InputKind::new(form) as usize);
+        let args = args.f32(run.input_scale).int(usize::from(form.input_groups() > 1));
+        let args = args.ptr(self.partial).ptr(scales).int(form.cols);
+        let launch = Launch::new(self.function(name)?, Dim::each(x.rows), 128, args).early();
+        Ok((Some(launch), Input { scales, ..Input::of(Operand { at: self.partial, ..x }) }))
+    }
+
+    /// Where the scales of an input that is quantised lie.
+    fn input_scales(&self, x: Operand, form: &Form) -> Address {
+        self.partial + scales_at(form, x.rows.max(self.limits)) as Address
     }
 
     /// The launches of `expert_linear` over runs of coded experts.
@@ -227,11 +279,11 @@ impl<'a> Lowering<'a> {
         // Each row of x serves as many consecutive ids as there are experts per token.
         let share = y.rows.times / x.rows.times;
         for run in runs {
-            let input = self.coded_input(x, run, false)?;
+            let (before, input) = self.coded_input(x, run, false)?;
             let args = self.extent(y.rows).int(share).ptr(input.x).int(dtype_code(input.dtype)?).ptr(ids.at);
             let args = any_format(args.int(run.of.rows.start).int(run.of.rows.len()), run);
             let args = args.typed(y)?.int(x.cols).int(y.cols);
-            launches.extend(input.launch);
+            launches.extend(before);
             let columns = Dim::Fixed(y.cols.div_ceil(8));
             launches.push(Launch::new(function, Dim::each(y.rows), 256, args).by(columns));
         }
@@ -242,30 +294,94 @@ impl<'a> Lowering<'a> {
 impl Layer<'_> {
     /// The launches, by the rows that they take at most.
     pub(super) fn launches(&self, lowering: &Lowering<'_>) -> Result<Vec<(usize, Vec<Launch>)>> {
-        let all = |most| {
-            let mut launches = Vec::new();
+        self.up_to_each_bound(|run, most| self.run(lowering, run, most).map(Some))
+    }
+
+    /// The launches with the norm of `x`, which comes before the layer, inside; none from the
+    /// number of rows on for which some run's kernels cannot.
+    pub(super) fn normed(
+        &self,
+        lowering: &Lowering<'_>,
+        x: Operand,
+        norm: Norm,
+    ) -> Result<Vec<(usize, Vec<Launch>)>> {
+        self.up_to_each_bound(|run, most| self.fast_run(lowering, run, most, (x, norm)))
+    }
+
+    /// What `launches` gives for each run and bound, until it gives none.
+    fn up_to_each_bound(
+        &self,
+        launches: impl Fn(&Run, usize) -> Result<Option<Vec<Launch>>>,
+    ) -> Result<Vec<(usize, Vec<Launch>)>> {
+        let mut all = Vec::new();
+        for most in BOUNDS {
+            let mut of_bound = Vec::new();
             for run in self.runs {
-                launches.extend(self.run(lowering, run, most)?);
+                let Some(of_run) = launches(run, most)? else { return Ok(all) };
+                of_bound.extend(of_run);
             }
-            Ok((most, launches))
-        };
-        BOUNDS.into_iter().map(all).collect()
+            all.push((most, of_bound));
+        }
+        Ok(all)
     }
 
     /// Those of one run.
     fn run(&self, lowering: &Lowering<'_>, run: &Run, most: usize) -> Result<Vec<Launch>> {
-        let device = lowering.device_limits();
-        let takes = self.takes(&run.of.form);
-        let gated = self.of.epilogue == Epilogue::SiluMul;
-        let block = takes.then(|| block(&run.of.form, most, run.of.rows.len(), gated, &device)).flatten();
-        let input = lowering.coded_input(self.of.x, run, block.is_some())?;
-        let many = most > 32 && many_shared(&run.of.form) <= device.shared;
-        let launch = match block {
-            Some(_) if many => self.many(lowering, run, &input)?,
-            Some(block) => self.few(lowering, run, (&input, block), Norm::NONE)?,
-            None => self.general(lowering, run, &input)?,
+        if let Some(launches) = self.fast_run(lowering, run, most, (self.of.x, Norm::NONE))? {
+            return Ok(launches);
+        }
+        let form = &run.of.form;
+        let fast = self.takes(form) && self.block(lowering, run, most).is_some();
+        let (before, input) = lowering.coded_input(self.of.x, run, fast)?;
+        let launch = if fast {
+            self.product(lowering, run, most, &input)?
+        } else {
+            self.general(lowering, run, &input)?
         };
-        Ok(input.launch.into_iter().chain([launch]).collect())
+        Ok(before.into_iter().chain([launch]).collect())
+    }
+
+    /// Those of one run by tensor cores, where blocks or `coded_rows.cu` do all that is done to
+    /// `x`; None if they cannot.
+    fn fast_run(
+        &self,
+        lowering: &Lowering<'_>,
+        run: &Run,
+        most: usize,
+        (x, norm): (Operand, Norm),
+    ) -> Result<Option<Vec<Launch>>> {
+        let form = &run.of.form;
+        let as_it_is = norm.weight == 0 && form.act.is_none();
+        let in_blocks = most <= NORM_ROWS && (norm.weight == 0 || form.cols <= NORM_COLS);
+        let in_rows = form.act.is_some() && form.cols <= ROW_COLS;
+        let possible = self.takes(form) && !form.permuted && (as_it_is || in_blocks || in_rows);
+        if !possible || self.block(lowering, run, most).is_none() {
+            return Ok(None);
+        }
+        let (before, input) = if as_it_is {
+            (None, Input::of(x))
+        } else if in_blocks {
+            (None, Input { norm, kind: InputKind::new(form), ..Input::of(x) })
+        } else {
+            lowering.coded_rows(x, run, norm)?
+        };
+        let launch = self.product(lowering, run, most, &input)?;
+        Ok(Some(before.into_iter().chain([launch]).collect()))
+    }
+
+    /// The block of `coded_few.cu` for a run and so many rows.
+    fn block(&self, lowering: &Lowering<'_>, run: &Run, most: usize) -> Option<Block> {
+        let gated = self.of.epilogue == Epilogue::SiluMul;
+        block(&run.of.form, most, run.of.rows.len(), gated, &lowering.device_limits())
+    }
+
+    /// The product of a run by tensor cores.
+    fn product(&self, lowering: &Lowering<'_>, run: &Run, most: usize, input: &Input) -> Result<Launch> {
+        let many = most > 32 && many_shared(&run.of.form) <= lowering.device_limits().shared;
+        match self.block(lowering, run, most) {
+            Some(block) if !many => self.few(lowering, run, input, block),
+            _ => self.many(lowering, run, input),
+        }
     }
 
     /// Address of what is added.
@@ -273,13 +389,7 @@ impl Layer<'_> {
         if let Epilogue::Add(at) = self.of.epilogue { at } else { 0 }
     }
 
-    fn few(
-        &self,
-        lowering: &Lowering<'_>,
-        run: &Run,
-        (input, block): (&Input, Block),
-        norm: Norm,
-    ) -> Result<Launch> {
+    fn few(&self, lowering: &Lowering<'_>, run: &Run, input: &Input, block: Block) -> Result<Launch> {
         let (form, device) = (&run.of.form, lowering.device_limits());
         let name =
             format!("linear_coded_few_{}{}_r{}_t{}", code_name(form), mode(form), block.r, block.tokens);
@@ -299,33 +409,11 @@ impl Layer<'_> {
             (shared, blocks) = at_once(slots)?;
         }
         let function = lowering.modules.function_with(&name, shared)?;
-        let args = self.tensor_core_args(run, input, (block.rows, slots)).ptr(norm.weight).f32(norm.eps);
+        let args = self.tensor_core_args(run, input, (block.rows, slots));
+        let args = args.ptr(input.norm.weight).f32(input.norm.eps).f32(run.input_scale);
         let chunks = Dim::Rows { rows: self.of.y.rows, per: block.rows };
         let launch = Launch::new(function, Dim::Fixed(tiles.min(blocks)), 256, args).by(chunks);
         Ok(launch.with_shared(shared).early())
-    }
-
-    /// For few rows, the launches with the norm of `x`, which comes before the layer, in every
-    /// block; None if some run's kernel cannot.
-    pub(super) fn normed(
-        &self,
-        lowering: &Lowering<'_>,
-        x: Operand,
-        norm: Norm,
-    ) -> Result<Option<Vec<Launch>>> {
-        let device = lowering.device_limits();
-        let device = DeviceLimits { shared: device.shared.saturating_sub(NORM_SHARED), ..device };
-        let gated = self.of.epilogue == Epilogue::SiluMul;
-        let mut launches = Vec::new();
-        for run in self.runs {
-            let form = &run.of.form;
-            let block = block(form, NORM_ROWS, run.of.rows.len(), gated, &device);
-            let block = block.filter(|block| block.rows == NORM_ROWS && !form.changes_input());
-            let Some(block) = block.filter(|_| self.takes(form)) else { return Ok(None) };
-            let input = Input { launch: None, x: x.at, dtype: x.dtype, scales: 0 };
-            launches.push(self.few(lowering, run, (&input, block), norm)?);
-        }
-        Ok(Some(launches))
     }
 
     /// Whether the tensor-core kernels take a run in this form.
@@ -359,6 +447,8 @@ impl Layer<'_> {
             (form.offset == Offset::Int, flags::ZEROS),
             (form.offset == Offset::Float, flags::VALUES),
             (form.input_groups() > 1, flags::GROUPED),
+            (input.kind == InputKind::I8, flags::TO_I8),
+            (input.kind == InputKind::E4M3, flags::TO_E4M3),
         ];
         let flags = set.into_iter().filter(|(on, _)| *on).map(|(_, flag)| flag).sum::<usize>();
         // A row of one block is that at any column.

@@ -99,41 +99,43 @@ fn small_m_with(
 pub(in crate::lower) const NORM_ROWS: usize = 2;
 
 /// Columns of the widest row that a block makes the norm of.
-const NORM_COLS: usize = 4096;
+pub(super) const NORM_COLS: usize = 4096;
 
 /// Static shared memory of the kernels with a norm, and to spare.
-pub(super) const NORM_SHARED: usize = 1024;
+const NORM_SHARED: usize = 1024;
 
 impl Lowering<'_> {
-    /// For so many rows, the launches of the linear layer after node `at` if that is a norm which
-    /// the layer makes for itself. The bits are those of the two kernels one after the other.
-    pub(in crate::lower) fn norm_inside(&self, at: usize) -> Result<Option<(usize, Vec<Launch>)>> {
+    /// The launches of the linear layer after node `at` if that is a norm which the layer makes for
+    /// itself, by the rows that they take at most; none from the number on for which it does not.
+    /// The bits are those of the two kernels one after the other.
+    pub(in crate::lower) fn norm_inside(&self, at: usize) -> Result<Vec<(usize, Vec<Launch>)>> {
         let norm = &self.program.nodes[at];
         let (Op::RmsNorm { weight, eps }, Some(Parts { x: normed, .. })) = (&norm.op, self.parts(at + 1))
         else {
-            return Ok(None);
+            return Ok(Vec::new());
         };
         let x = self.value(norm.inputs[0]);
         let cols = self.program.weights[weight.index()].num_rows();
-        let whole = cols == normed.cols && cols <= NORM_COLS && normed.dtype == x.dtype;
+        let whole = cols == normed.cols && normed.dtype == x.dtype;
         let norm = Norm { weight: self.weights.vector(*weight).narrow, eps: *eps };
         if !(only_for_next(self.program, self.plan, at) && whole && norm.weight != 0) {
-            return Ok(None);
+            return Ok(Vec::new());
         }
-        let launches = match (self.coded_layer(at + 1), self.layer(at + 1)) {
-            (Some(layer), _) => layer.normed(self, x, norm)?,
-            (None, Some(layer)) => self.normed(Linear { x, ..layer }, norm)?,
-            (None, None) => None,
-        };
-        Ok(launches.map(|launches| (NORM_ROWS, launches)))
+        match (self.coded_layer(at + 1), self.layer(at + 1)) {
+            (Some(layer), _) => layer.normed(self, x, norm),
+            (None, Some(layer)) => self.normed(Linear { x, ..layer }, norm),
+            (None, None) => Ok(Vec::new()),
+        }
     }
 
-    /// The launches of a dense layer with the norm of x in every block; None if its kernel cannot.
-    fn normed(&self, layer: Linear, norm: Norm) -> Result<Option<Vec<Launch>>> {
+    /// The launches of a dense layer with the norm of x in every block; none if its kernel cannot.
+    fn normed(&self, layer: Linear, norm: Norm) -> Result<Vec<(usize, Vec<Launch>)>> {
         let shared = layer.device.shared.saturating_sub(NORM_SHARED);
         let layer = Linear { device: DeviceLimits { shared, ..layer.device }, ..layer };
-        let fast = layer.fast() && small(&layer, 8).is_some();
-        fast.then(|| small_m_with(self, &layer, 8, Some(norm))).transpose()
+        if !(layer.fast() && layer.k() <= NORM_COLS && small(&layer, 8).is_some()) {
+            return Ok(Vec::new());
+        }
+        Ok(vec![(NORM_ROWS, small_m_with(self, &layer, 8, Some(norm))?)])
     }
 }
 

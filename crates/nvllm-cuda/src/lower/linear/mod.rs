@@ -248,7 +248,7 @@ impl Linear {
 impl Lowering<'_> {
     /// The linear layer of node `at` with its epilogue.
     pub(super) fn linear(&self, at: usize) -> Result<Vec<(usize, Vec<Launch>)>> {
-        let norm = at.checked_sub(1).map_or(Ok(None), |norm| self.norm_inside(norm))?;
+        let norm = at.checked_sub(1).map_or_else(|| Ok(Vec::new()), |norm| self.norm_inside(norm))?;
         if let Some(layer) = self.coded_layer(at) {
             return Ok(norm.into_iter().chain(layer.launches(self)?).collect());
         }
