@@ -6,7 +6,7 @@ use std::sync::Arc;
 use nvllm_bench::record::{self, names};
 use nvllm_bench::workload::{self, REGISTRY};
 use nvllm_bench::{Bench, BenchError, Display, Factory, Gate, Settings, Sizes, Subject, host, table};
-use nvllm_core::{Activations, Backend, Numerics, Reference};
+use nvllm_core::{Activations, Backend, KvFormat, Numerics, Reference};
 use nvllm_engine::hub::ModelFiles;
 use nvllm_engine::{LoadOptions, Model};
 use nvllm_tests::model_dir;
@@ -39,6 +39,7 @@ fn settings() -> Settings {
     Settings {
         quick: true,
         activations: Activations::Bf16,
+        kv_format: KvFormat::Bf16,
         numerics: Numerics::Invariant,
         step_tokens: None,
         threads: nvllm_cpu::default_threads(),

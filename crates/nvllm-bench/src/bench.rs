@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use nvllm_core::{Activations, Backend, BackendInfo, DType, Limits, Numerics};
+use nvllm_core::{Activations, Backend, BackendInfo, DType, KvFormat, Limits, Numerics};
 use nvllm_engine::Model;
 
 use crate::gate::{Gate, GateReport};
@@ -38,8 +38,10 @@ pub struct Subject {
 pub struct Settings {
     /// Fewer sizes and rounds: a look, not a measurement to quote.
     pub quick: bool,
-    /// Storage of values between ops, and of the KV cache.
+    /// Storage of values between ops.
     pub activations: Activations,
+    /// How keys and values are stored.
+    pub kv_format: KvFormat,
     /// Summation-order promise.
     pub numerics: Numerics,
     /// New tokens in one step; as many as suit the backend if not given.
@@ -197,7 +199,7 @@ impl Bench {
         let (weights, weights_name) = stepper::weight_dtype(&model)?;
         let time = host::now();
         let step_tokens = settings.step_tokens.unwrap_or(info.step_tokens);
-        let dtype = settings.activations.dtype().to_string();
+        let (activations, kv) = (settings.activations.dtype().to_string(), settings.kv_format.to_string());
         let template = Record {
             schema: SCHEMA,
             workload: String::new(),
@@ -219,7 +221,7 @@ impl Bench {
                 sha256: subject.sha256.clone(),
                 seed: subject.seed,
             },
-            dtypes: Dtypes { weights: weights_name, activations: dtype.clone(), kv: dtype },
+            dtypes: Dtypes { weights: weights_name, activations, kv },
             numerics: settings.numerics.name().into(),
             threads: settings.threads,
             seed: 0,
@@ -326,7 +328,7 @@ impl Bench {
             context,
             block_len: 16,
             kv_bytes: 0,
-            kv_format: activations.kv_format(),
+            kv_format: self.settings.kv_format,
             activations,
             numerics: self.settings.numerics,
             max_in_flight: 2,

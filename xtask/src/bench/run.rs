@@ -128,6 +128,7 @@ fn settings(root: &Path, args: &Args, program: Option<Program>) -> Result<Settin
     Ok(Settings {
         quick: args.quick,
         activations: args.activations.core(),
+        kv_format: args.activations.core().kv_format(),
         numerics: args.numerics.core(),
         step_tokens: args.max_num_batched_tokens,
         threads: match args.backend {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use nvllm_core::host::{Batch, Forward, HostExecutable, memory_bytes};
 use nvllm_core::{
-    Activations, Backend, BackendInfo, CoreError, DType, Executable, HostTensor, KvCache, KvFormat,
+    Activations, Backend, BackendInfo, CoreError, DType, Executable, HostTensor, KvCache,
     KvGeometry, Limits, MemoryReport, ModelSpec, Op, OpQuery, OrderId, Plan, PlanRules, Program, Reason,
     ValueId, WeightSource,
 };
@@ -90,7 +90,6 @@ impl Backend for CpuBackend {
     }
 
     fn supports(&self, query: &OpQuery<'_>) -> Result<(), Reason> {
-        query.kv_format_among(&KvFormat::PLAIN)?;
         let weights = query.op.weights();
         let ordered = matches!(query.op, Op::Linear { .. });
         weights.iter().try_for_each(|&id| weights::check(query.weight(id), ordered))?;

@@ -15,7 +15,7 @@ use nvllm_core::Activations;
 use nvllm_engine::Model;
 
 use super::serve;
-use crate::flags::{BackendName, DeviceArgs, Dtype, Promise, QuantizeArgs};
+use crate::flags::{BackendName, DeviceArgs, Dtype, KvCacheDtype, Promise, QuantizeArgs};
 use crate::output::{note, outln};
 use crate::words::BadArgument;
 use crate::{backends, built_in, models};
@@ -43,10 +43,13 @@ pub(crate) struct Bench {
     pub device: DeviceArgs,
     #[command(flatten)]
     pub quantize: QuantizeArgs,
-    /// Dtype of values between ops and of the KV cache; bf16 for models saved in bf16 or quantised,
-    /// else f32, if not given.
+    /// Dtype of values between ops; bf16 for models saved in bf16 or quantised, else f32, if not
+    /// given.
     #[arg(long, value_enum)]
     pub activations: Option<Dtype>,
+    /// How keys and values are stored.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub kv_cache_dtype: KvCacheDtype,
     /// What is promised about the order of sums.
     #[arg(long, value_enum, default_value = "invariant")]
     pub numerics: Promise,
@@ -310,6 +313,8 @@ fn settings(args: &Bench, activations: Activations) -> Result<Settings> {
     };
     flag("--backend", device.backend.to_possible_value().map(|value| value.get_name().to_owned()));
     flag("--numerics", Some(numerics.name().to_owned()));
+    let kv_format = args.kv_cache_dtype.format();
+    flag("--kv-cache-dtype", kv_format.map(|format| format.to_string()));
     flag("--gpu", device.gpu.map(|gpu| gpu.to_string()));
     flag("--threads", device.threads.map(|threads| threads.to_string()));
     flags.extend(device.pin.then(|| "--pin".into()));
@@ -321,6 +326,7 @@ fn settings(args: &Bench, activations: Activations) -> Result<Settings> {
     Ok(Settings {
         quick: args.quick,
         activations,
+        kv_format: kv_format.unwrap_or(activations.kv_format()),
         numerics,
         step_tokens: args.max_num_batched_tokens,
         threads,

@@ -8,7 +8,7 @@ mod quantize;
 mod sampling;
 
 pub(crate) use device::{BackendName, DeviceArgs, DeviceProfile};
-pub(crate) use load::{Dtype, LoadArgs, ModelArgs, Promise};
+pub(crate) use load::{Dtype, KvCacheDtype, LoadArgs, ModelArgs, Promise};
 pub(crate) use model_name::ModelName;
 pub(crate) use quantize::{HeadFormatName, QuantizeArgs, WeightFormatName, group_sizes};
 pub(crate) use sampling::{SamplingArgs, params};
