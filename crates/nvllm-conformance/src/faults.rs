@@ -4,6 +4,7 @@
 //! that ought to notice and names the one that did.
 
 mod attention;
+mod cache;
 mod coded;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +13,7 @@ use std::time::Duration;
 use nvllm_core::program::Node;
 use nvllm_core::reference::Observer;
 use nvllm_core::{
-    Activations, Backend, BackendInfo, BlockId, EntryId, Executable, HostTensor, KvCache, Limits,
+    Activations, Backend, BackendInfo, BlockId, EntryId, Executable, HostTensor, KvCache, KvGeometry, Limits,
     MemoryReport, ModelSpec, Op, OpQuery, OrderId, Plan, PlanRules, Program, Reason, Reference,
     RequestLimits, Result, SeqStep, Source, Step, StepOutput, Ticket, TokenId, TokenMasks, Weight,
     WeightSource,
@@ -20,6 +21,7 @@ use nvllm_core::{
 
 pub use attention::AttentionFault;
 use attention::Seen;
+pub use cache::CacheFault;
 pub use coded::{Misread, Refusal};
 
 use crate::{CASES, MemorySource, Settings};
@@ -36,6 +38,8 @@ pub enum Fault {
     Attention(&'static str, AttentionFault),
     /// One element of a written KV block is wrong.
     WrongKey,
+    /// Keys are stored with this fault.
+    Cache(CacheFault),
     /// Query head `h` reads the KV head of query head `heads - 1 - h`.
     SwappedHeads,
     /// Queries and keys are not normalised.
@@ -88,6 +92,7 @@ impl std::fmt::Display for Fault {
             Self::OneWrong(op) => write!(f, "{op}: one wrong element"),
             Self::Attention(op, fault) => write!(f, "{op}: {}", fault.text()),
             Self::WrongKey => f.write_str("kv_append: one wrong element"),
+            Self::Cache(fault) => write!(f, "kv_append: {}", fault.text()),
             Self::SwappedHeads => f.write_str("model: swapped head map"),
             Self::NoQkNorm => f.write_str("model: dropped q/k norm"),
             Self::NoSoftmaxScale => f.write_str("model: softmax scale missing"),
@@ -164,6 +169,7 @@ impl Fault {
         let misread = |misread: Misread| misread.cases().iter().map(move |case| Self::Misread(case, misread));
         faults.extend(Misread::ALL.into_iter().flat_map(misread));
         faults.extend(Refusal::ALL.map(Self::Refused));
+        faults.extend(CacheFault::ALL.map(Self::Cache));
         faults
     }
 
@@ -171,7 +177,7 @@ impl Fault {
     pub fn cases(&self) -> Vec<&'static str> {
         match self {
             Self::Scale(op, _) | Self::OneWrong(op) | Self::Attention(op, _) => vec![op],
-            Self::WrongKey => vec!["kv_append"],
+            Self::WrongKey | Self::Cache(_) => vec!["kv_append"],
             Self::SwappedHeads | Self::NoQkNorm | Self::NoSoftmaxScale | Self::NoWindow => {
                 vec!["models_end_to_end", "models_op_by_op"]
             }
@@ -369,25 +375,34 @@ impl FaultyRun {
         Ok(false)
     }
 
-    fn spoil_key(&mut self, step: &Step, group: usize) -> Result<()> {
+    /// Changes the block that holds the first key of a step, which is at an offset in it.
+    fn spoil_keys(
+        &mut self,
+        step: &Step,
+        group: usize,
+        spoil: impl Fn(&KvGeometry, &HostTensor, usize) -> Result<HostTensor>,
+    ) -> Result<()> {
         let Some(seq) = step.seqs.first() else { return Ok(()) };
         let (Source::Host(start), Some(table)) = (seq.kv_start, seq.block_tables.get(group)) else {
             return Ok(());
         };
         let cache = self.inner.kv_cache();
         let geometry = cache.geometry(group);
-        let block: BlockId = table[start as usize / geometry.block_len];
-        let tensor = cache.read_block(group, block)?;
-        let mut values = geometry.decode_block(&tensor)?;
-        // In every layer: which of them the program writes is not known here.
-        for layer in 0..geometry.num_layers {
-            let at = (layer * geometry.layer_block_len())
-                + start as usize % geometry.block_len * geometry.head_dim;
-            // No format takes it for what was there.
-            values[at] += 1.0 + values[at].abs();
-        }
-        cache.write_block(group, block, &geometry.encode_block(&values))
+        let (at, offset) = (start as usize / geometry.block_len, start as usize % geometry.block_len);
+        let block = spoil(&geometry, &cache.read_block(group, table[at])?, offset)?;
+        cache.write_block(group, table[at], &block)
     }
+}
+
+/// One wrong element of a key, in every layer: which of them the program writes is not known here.
+fn wrong_key(geometry: &KvGeometry, block: &HostTensor, offset: usize) -> Result<HostTensor> {
+    let mut values = geometry.decode_block(block)?;
+    for layer in values.chunks_mut(geometry.layer_block_len()) {
+        let key = &mut layer[offset * geometry.head_dim];
+        // No format takes it for what was there.
+        *key += 1.0 + key.abs();
+    }
+    Ok(geometry.encode_block(&values))
 }
 
 impl Executable for FaultyRun {
@@ -428,8 +443,11 @@ impl Executable for FaultyRun {
         }
         let ticket = self.inner.submit(&step)?;
         match self.fault {
-            Fault::WrongKey => self.spoil_key(&step, 0)?,
-            Fault::WrongGroup => self.spoil_key(&step, 1)?,
+            Fault::WrongKey => self.spoil_keys(&step, 0, wrong_key)?,
+            Fault::WrongGroup => self.spoil_keys(&step, 1, wrong_key)?,
+            Fault::Cache(fault) => {
+                self.spoil_keys(&step, 0, |g, block, offset| Ok(fault.apply(g, block, offset)))?
+            }
             Fault::CopiesLate => {
                 let cache = self.inner.kv_cache();
                 late.iter().try_for_each(|copy| cache.copy_blocks(copy.group, &[(copy.from, copy.to)]))?;

@@ -251,7 +251,9 @@ pub fn kv_append(backend: &dyn Backend, settings: &Settings) -> Result<()> {
         |(numbers, layout, head_dim, heads, num_layers)| {
             let mut sketch = Sketch::new(numbers);
             let cols = heads * head_dim;
-            let (k, v) = (sketch.table("k", TABLE_ROWS, cols), sketch.table("v", TABLE_ROWS, cols));
+            // Some beyond the largest number of FP8.
+            let [k, v] =
+                ["k", "v"].map(|name| sketch.table_of(name, TABLE_ROWS, cols, [1.0, 0.25, 16.0, 1024.0]));
             let kv = sketch.paged_kv(num_layers, heads, head_dim, None);
             let layer = kv(sketch.draw.below(num_layers));
             sketch.finish(TABLE_ROWS, layout, |p| {

@@ -189,12 +189,17 @@ impl Sketch {
 
     /// A table of inputs: row scales differ by up to 2^6, columns are of the size of the row.
     pub(crate) fn table(&mut self, name: &str, rows: usize, cols: usize) -> WeightId {
+        self.table_of(name, rows, cols, [1.0, 1.0, 0.25, 16.0])
+    }
+
+    /// A table whose rows are each of one of the `scales`.
+    pub(crate) fn table_of(&mut self, name: &str, rows: usize, cols: usize, scales: [f32; 4]) -> WeightId {
         let parts = 1 + self.draw.below(3);
         let parts = self.draw.split(rows, parts);
         let mut scale = 1.0;
         self.weight(name, &[rows, cols], &parts, |draw, i| {
             if i % cols == 0 {
-                scale = [1.0, 1.0, 0.25, 16.0][draw.below(4)];
+                scale = scales[draw.below(4)];
             }
             draw.unit() * scale
         })

@@ -34,6 +34,7 @@ pub use generic::coded::{CodedDot, CodedRows, Decode};
 pub use generic::dot::{Block, Direct, MAX_ROWS, PANEL, PackW, PackX};
 pub use generic::int8::{Int8Dot, MAX_K as MAX_INT8_K, Quantize};
 pub use generic::out::Out;
+pub use generic::pages::PageRow;
 pub use generic::rows::{Binary, RmsNorm, Rope, WeightedSum};
 
 /// An element type that kernels read or write.
@@ -53,6 +54,38 @@ impl Elem {
         match self {
             Self::F32 => 4,
             Self::Bf16 | Self::F16 => 2,
+        }
+    }
+}
+
+/// An element type of KV pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PageElem {
+    /// IEEE 754 binary32.
+    F32,
+    /// bfloat16.
+    Bf16,
+    /// FP8 E4M3.
+    E4m3,
+    /// Integers of 8 bits, each row with a scale in f32.
+    I8,
+}
+
+impl PageElem {
+    /// Bytes of one element.
+    pub const fn size(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::Bf16 => 2,
+            Self::E4m3 | Self::I8 => 1,
+        }
+    }
+
+    /// Bytes of a row's scale; 0 if it has none.
+    pub const fn scale_size(self) -> usize {
+        match self {
+            Self::I8 => size_of::<f32>(),
+            Self::F32 | Self::Bf16 | Self::E4m3 => 0,
         }
     }
 }
@@ -223,6 +256,8 @@ pub struct RowKernels {
 
 /// Attention kernels.
 pub struct AttentionKernels {
+    /// Stores a key or a value; returns its scale.
+    pub store: unsafe fn(&PageRow) -> f32,
     pub chunk: unsafe fn(&Chunk<'_>),
     pub merge: unsafe fn(State, State, usize, usize),
     pub finish: unsafe fn(*const f32, f32, usize, *mut u8, Elem),
@@ -446,7 +481,12 @@ macro_rules! kernel_table {
 
         pub(crate) static ATTENTION: $crate::AttentionKernels = {
             use $crate::generic::attention::{self, Chunk, State};
+            use $crate::generic::pages::{self, PageRow};
             use $crate::Elem;
+            $(#[$attr])*
+            unsafe fn store(a: &PageRow) -> f32 {
+                pages::store::<$simd>(a)
+            }
             $(#[$attr])*
             unsafe fn chunk(a: &Chunk<'_>) {
                 attention::chunk::<$simd>(a);
@@ -459,7 +499,7 @@ macro_rules! kernel_table {
             unsafe fn finish(acc: *const f32, sum: f32, head_dim: usize, out: *mut u8, elem: Elem) {
                 attention::finish::<$simd>(acc, sum, head_dim, out, elem);
             }
-            $crate::AttentionKernels { chunk, merge, finish }
+            $crate::AttentionKernels { store, chunk, merge, finish }
         };
     };
 }

@@ -3,7 +3,7 @@
 //! and still the same bits.
 
 use super::kernel_table;
-use super::simd::{Bf16, F16, Simd, Stored};
+use super::simd::{Bf16, F16, MAX_LANES, Simd, Stored, UNITS};
 use std::array::from_fn;
 
 /// Eight f32 in an array.
@@ -123,13 +123,40 @@ impl Simd for Scalar {
     unsafe fn fold16(v: [[Self::V; 4]; 4]) -> [f32; 16] {
         from_fn(|i| Self::fold(v[i / 4][i % 4]))
     }
+    type Units = [[u8; 4]; N];
     #[inline(always)]
-    unsafe fn transpose8<E: Stored>(src: [*const u8; 8], dst: *mut f32, ld: usize) {
-        for (row, p) in src.into_iter().enumerate() {
-            for col in 0..8 {
-                *dst.add(col * ld + row) = E::get(p.add(col * E::BYTES));
-            }
-        }
+    unsafe fn load_units(p: *const u8) -> Self::Units {
+        p.cast::<Self::Units>().read_unaligned()
+    }
+    #[inline(always)]
+    unsafe fn columns(rows: &[*const u8; MAX_LANES], at: usize) -> [Self::Units; UNITS] {
+        from_fn(|u| from_fn(|i| rows[i].add(at + 4 * u).cast::<[u8; 4]>().read_unaligned()))
+    }
+    #[inline(always)]
+    unsafe fn unit_f32(u: Self::Units) -> Self::V {
+        u.map(f32::from_le_bytes)
+    }
+    #[inline(always)]
+    unsafe fn unit_bf16(u: Self::Units, part: usize) -> Self::V {
+        u.map(|u| f32::from_le_bytes([0, 0, u[2 * part], u[2 * part + 1]]))
+    }
+    #[inline(always)]
+    unsafe fn unit_i8(u: Self::Units, part: usize) -> Self::V {
+        u.map(|u| f32::from(u[part] as i8))
+    }
+    #[inline(always)]
+    unsafe fn unit_e4m3(u: Self::Units, part: usize) -> Self::V {
+        Self::load_e4m3(u.map(|u| u[part]).as_ptr())
+    }
+    #[inline(always)]
+    unsafe fn zip(even: Self::V, odd: Self::V) -> [Self::V; 2] {
+        let lane = |i: usize| if i.is_multiple_of(2) { even[i / 2] } else { odd[i / 2] };
+        [from_fn(lane), from_fn(|i| lane(N + i))]
+    }
+    #[inline(always)]
+    unsafe fn unzip(low: Self::V, high: Self::V) -> [Self::V; 2] {
+        let lane = |i: usize| if i < N { low[i] } else { high[i - N] };
+        [from_fn(|i| lane(2 * i)), from_fn(|i| lane(2 * i + 1))]
     }
 }
 

@@ -65,26 +65,37 @@ pub(crate) trait Simd: Copy + 'static {
     /// Hints that the cache line at `p` will be read soon; any address is allowed.
     #[inline(always)]
     unsafe fn prefetch(_p: *const u8) {}
-    /// Reads 8 elements at each of 8 rows, writes their transpose as f32 with row stride `ld`.
-    unsafe fn transpose8<E: Stored>(src: [*const u8; 8], dst: *mut f32, ld: usize);
-    /// As [`Simd::transpose8`] for 16 bf16 elements of each row.
-    #[inline(always)]
-    unsafe fn transpose16_bf16(src: [*const u8; 8], dst: *mut f32, ld: usize) {
-        Self::transpose8::<Bf16>(src, dst, ld);
-        let mut right = src;
-        for p in &mut right {
-            *p = p.add(16);
-        }
-        Self::transpose8::<Bf16>(right, dst.add(8 * ld), ld);
-    }
+    /// `LANES` units of 32 bits.
+    type Units: Copy;
+    unsafe fn load_units(p: *const u8) -> Self::Units;
+    /// Reads [`UNITS`] units from byte `at` of each of the first `LANES` of `rows`: vector u of the
+    /// result has unit u of every row.
+    unsafe fn columns(rows: &[*const u8; MAX_LANES], at: usize) -> [Self::Units; UNITS];
+    /// Each unit as the f32 that it is.
+    unsafe fn unit_f32(u: Self::Units) -> Self::V;
+    /// The lower (0) or upper (1) bf16 of each unit.
+    unsafe fn unit_bf16(u: Self::Units, part: usize) -> Self::V;
+    /// Byte `part` of each unit as a signed number.
+    unsafe fn unit_i8(u: Self::Units, part: usize) -> Self::V;
+    /// Byte `part` of each unit as [`Simd::load_e4m3`] has it.
+    unsafe fn unit_e4m3(u: Self::Units, part: usize) -> Self::V;
+    /// The lanes of `even` and `odd` in turn.
+    unsafe fn zip(even: Self::V, odd: Self::V) -> [Self::V; 2];
+    /// What [`Simd::zip`] has made, taken apart.
+    unsafe fn unzip(low: Self::V, high: Self::V) -> [Self::V; 2];
 }
+
+/// The largest [`Simd::LANES`].
+pub(crate) const MAX_LANES: usize = 16;
+/// Units that [`Simd::columns`] reads of each row.
+pub(crate) const UNITS: usize = 8;
+/// Bytes of these.
+pub(crate) const UNITS_BYTES: usize = 4 * UNITS;
 
 /// An element type in memory, read and written through f32 vectors.
 pub(crate) trait Stored: Copy + 'static {
     /// Bytes of one element.
     const BYTES: usize;
-    /// Whether this is bf16.
-    const IS_BF16: bool = false;
     /// Loads `S::LANES` elements at `p`.
     unsafe fn load<S: Simd>(p: *const u8) -> S::V;
     /// Stores `S::LANES` elements at `p`.
@@ -132,7 +143,6 @@ impl Stored for F32 {
 
 impl Stored for Bf16 {
     const BYTES: usize = 2;
-    const IS_BF16: bool = true;
     #[inline(always)]
     unsafe fn load<S: Simd>(p: *const u8) -> S::V {
         S::load_bf16(p)

@@ -1,13 +1,15 @@
 //! Speed of the kernels on this machine, as shares of what it can read and multiply.
 //!
-//! `cargo run --release -p nvllm-cpu --example speed [threads] [isa] [coded [name]]`. Weights
+//! `cargo run --release -p nvllm-cpu --example speed [threads] [isa] [attention | coded [name]]`. Weights
 //! are those of a model with hidden size 1024 and feed-forward size 3072 (28 layers, 840 MB in
 //! bf16), each matrix its own memory, so that decoding reads them cold. With `coded` their coded
-//! forms are timed, or those whose names begin so, and nothing else.
+//! forms are timed, or those whose names begin so, and nothing else; with `attention` that alone.
+//! KV pages are read cold likewise where one token is new.
 
 use nvllm_cpu::{
     ActMode, AttentionShape, Coded, CodedForm, Codes, Cpu, Elem, Formula, Isa, Kernels, KvLayout, KvPages,
-    Pool, PoolConfig, Rows, RowsMut, Segment, SequenceQueries, Weights, measure_read_bandwidth, read_once,
+    PageElem, Pool, PoolConfig, Rows, RowsMut, Segment, SequenceQueries, Weights, measure_read_bandwidth,
+    read_once,
 };
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,6 +17,8 @@ use std::time::Instant;
 /// Outputs and inputs of the linears of one layer.
 const SHAPES: [(usize, usize); 4] = [(4096, 1024), (1024, 2048), (6144, 1024), (1024, 3072)];
 const LAYERS: usize = 28;
+/// What no cache holds: bytes of KV pages that are read in turn.
+const COLD_BYTES: usize = 256 << 20;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
@@ -36,6 +40,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     if std::env::args().any(|arg| arg == "coded") {
         return coded(&mut cpu);
     }
+    if std::env::args().any(|arg| arg == "attention") {
+        return attentions(&mut cpu);
+    }
     let arena = weights();
     for elem in [Elem::F32, Elem::Bf16] {
         let mode = if elem == Elem::F32 { ActMode::F32 } else { ActMode::Bf16 };
@@ -45,8 +52,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             batch(&mut cpu, &arena, elem, mode, m);
         }
     }
-    for (past, new) in [(0, 512), (4096, 512), (1024, 1), (8192, 1), (32768, 1)] {
-        attention(&mut cpu, past, new)?;
+    attentions(&mut cpu)
+}
+
+/// Prefill and decode over pages of each element type.
+fn attentions(cpu: &mut Cpu) -> Result<(), Box<dyn std::error::Error>> {
+    for elem in [PageElem::Bf16, PageElem::E4m3, PageElem::I8] {
+        println!("pages {elem:?}");
+        for (past, new) in [(0, 512), (4096, 512), (1024, 1), (8192, 1), (32768, 1)] {
+            attention(cpu, elem, past, new)?;
+        }
     }
     Ok(())
 }
@@ -304,16 +319,17 @@ fn batch(cpu: &mut Cpu, arena: &[u8], elem: Elem, mode: ActMode, m: usize) {
     );
 }
 
-fn attention(cpu: &mut Cpu, past: usize, new: usize) -> Result<(), Box<dyn std::error::Error>> {
+fn attention(
+    cpu: &mut Cpu,
+    elem: PageElem,
+    past: usize,
+    new: usize,
+) -> Result<(), Box<dyn std::error::Error>> {
     let context = past + new;
-    let layout = KvLayout {
-        num_blocks: context.div_ceil(16),
-        kv_heads: 8,
-        block_len: 16,
-        head_dim: 128,
-        elem: Elem::Bf16,
-    };
-    let pages = [0x3cu8].repeat(layout.bytes());
+    let layout =
+        KvLayout { num_blocks: context.div_ceil(16), kv_heads: 8, block_len: 16, head_dim: 128, elem };
+    let layers = if new == 1 { COLD_BYTES.div_ceil(layout.bytes()) } else { 1 };
+    let pages = [0x3cu8].repeat(layers * layout.bytes());
     let blocks: Vec<u32> = (0..layout.num_blocks as u32).collect();
     let q = [0x3cu8].repeat(new * 2048 * 2);
     let mut out = vec![0u8; new * 2048 * 2];
@@ -322,11 +338,13 @@ fn attention(cpu: &mut Cpu, past: usize, new: usize) -> Result<(), Box<dyn std::
     for _ in 0..9 {
         let (start, cpu_start) = (Instant::now(), cpu_seconds());
         let seqs = [SequenceQueries { first_row: 0, num_new: new, first_position: past, blocks: &blocks }];
-        let q = Rows::new(&q, Elem::Bf16, new, 2048)?;
-        let out = RowsMut::new(&mut out, Elem::Bf16, new, 2048)?;
-        cpu.attention(shape, q, KvPages::new(&pages, layout)?, &seqs, out)?;
-        seconds.push(start.elapsed().as_secs_f64());
-        own.push(cpu_seconds() - cpu_start);
+        for pages in pages.chunks(layout.bytes()) {
+            let q = Rows::new(&q, Elem::Bf16, new, 2048)?;
+            let out = RowsMut::new(&mut out, Elem::Bf16, new, 2048)?;
+            cpu.attention(shape, q, KvPages::new(pages, layout)?, &seqs, out)?;
+        }
+        seconds.push(start.elapsed().as_secs_f64() / layers as f64);
+        own.push((cpu_seconds() - cpu_start) / layers as f64);
     }
     let seconds = median(seconds);
     let pairs: f64 = (0..new).map(|t| (past + t + 1) as f64).sum();
@@ -335,9 +353,9 @@ fn attention(cpu: &mut Cpu, past: usize, new: usize) -> Result<(), Box<dyn std::
         "attention, {past} before, {new} new: {:.3} ms, {:.1} GFLOP/s, pages at {:.1} GB/s ({:.1} and {:.1} of processor time)",
         1e3 * seconds,
         1e-9 * flops / seconds,
-        1e-9 * pages.len() as f64 / seconds,
+        1e-9 * layout.bytes() as f64 / seconds,
         1e-9 * flops / median(own.clone()),
-        1e-9 * pages.len() as f64 / median(own)
+        1e-9 * layout.bytes() as f64 / median(own)
     );
     Ok(())
 }

@@ -10,8 +10,8 @@
 use crate::error::ensure;
 use crate::rows::{Rows, RowsMut, Target};
 use crate::scratch::Buffer;
-use crate::{Cpu, Elem, Result};
-use nvllm_cpu_kernels::{CHUNK, Chunk, State};
+use crate::{Cpu, Elem, PageElem, Result};
+use nvllm_cpu_kernels::{CHUNK, Chunk, PageRow, State};
 
 /// Query rows of a tile: tokens times the query heads of one KV head.
 const TILE_ROWS: usize = 48;
@@ -21,7 +21,8 @@ const PART_CHUNKS: usize = 4;
 const MAX_STATE_BYTES: usize = 64 << 20;
 
 /// The shape of a paged KV cache of one layer: `[block][k, v][kv_head][block_len][head_dim]`,
-/// dense, so that the keys of one head in one block are consecutive rows.
+/// dense, so that the keys of one head in one block are consecutive rows. Behind the rows of a block
+/// lie their scales, if they have some, `[k, v][kv_head][block_len]` in f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KvLayout {
     /// Blocks.
@@ -32,8 +33,8 @@ pub struct KvLayout {
     pub block_len: usize,
     /// Elements of a key or value row: a multiple of 8.
     pub head_dim: usize,
-    /// Element type: f32 or bf16.
-    pub elem: Elem,
+    /// Element type.
+    pub elem: PageElem,
 }
 
 impl KvLayout {
@@ -42,15 +43,34 @@ impl KvLayout {
         self.num_blocks * self.block_bytes()
     }
 
-    /// Bytes of one block: keys and values of all heads.
-    pub fn block_bytes(&self) -> usize {
-        2 * self.kv_heads * self.block_len * self.head_dim * self.elem.size()
+    /// Rows of one block: keys and values of all heads.
+    fn block_rows(&self) -> usize {
+        2 * self.kv_heads * self.block_len
     }
 
-    /// Byte offset of the row of position `at` in `block`; `value` false for the key.
-    pub fn row_offset(&self, block: usize, value: bool, head: usize, at: usize) -> usize {
-        let row = ((block * 2 + usize::from(value)) * self.kv_heads + head) * self.block_len + at;
-        row * self.head_dim * self.elem.size()
+    /// Bytes of one row without its scale.
+    pub fn row_bytes(&self) -> usize {
+        self.head_dim * self.elem.size()
+    }
+
+    /// Bytes of one block: keys and values of all heads, and their scales.
+    pub fn block_bytes(&self) -> usize {
+        self.block_rows() * (self.row_bytes() + self.elem.scale_size())
+    }
+
+    /// Number within a block of the row of position `at`; `value` false for the key.
+    fn row(&self, value: bool, head: usize, at: usize) -> usize {
+        (usize::from(value) * self.kv_heads + head) * self.block_len + at
+    }
+
+    /// Byte offset of row `row` of `block`.
+    fn row_offset(&self, block: usize, row: usize) -> usize {
+        block * self.block_bytes() + row * self.row_bytes()
+    }
+
+    /// Byte offset of the scale of row `row` of `block`.
+    fn scale_offset(&self, block: usize, row: usize) -> usize {
+        self.row_offset(block, self.block_rows()) + row * self.elem.scale_size()
     }
 
     fn check(&self, bytes: usize) -> Result<()> {
@@ -60,7 +80,6 @@ impl KvLayout {
             "kv pages",
             "{self:?}; head_dim must be a multiple of 8"
         );
-        ensure!(self.elem != Elem::F16, "kv pages", "f16 pages; f32 and bf16 are supported");
         ensure!(
             bytes == self.bytes(),
             "kv pages",
@@ -80,10 +99,18 @@ pub struct KvPages<'a> {
 
 impl<'a> KvPages<'a> {
     /// # Errors
-    /// A length that the layout does not have, a `head_dim` that is no multiple of 8, f16.
+    /// A length that the layout does not have, a `head_dim` that is no multiple of 8.
     pub fn new(bytes: &'a [u8], layout: KvLayout) -> Result<Self> {
         layout.check(bytes.len())?;
         Ok(Self { bytes, layout })
+    }
+
+    /// The scales of the rows of `block` from `first` on.
+    fn scales(&self, block: usize, first: usize, out: &mut [f32]) {
+        let at = self.layout.scale_offset(block, first);
+        for (scale, bytes) in out.iter_mut().zip(self.bytes[at..].chunks_exact(size_of::<f32>())) {
+            *scale = f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+        }
     }
 }
 
@@ -243,14 +270,21 @@ impl Cpu {
                 let block = s.blocks[position / layout.block_len] as usize;
                 for (value, rows) in [(false, &keys), (true, &values)] {
                     for head in 0..layout.kv_heads {
-                        let to = layout.row_offset(block, value, head, position % layout.block_len);
-                        let dst = pages.bytes[to..to + layout.head_dim * layout.elem.size()].as_mut_ptr();
+                        let row = layout.row(value, head, position % layout.block_len);
+                        let to = layout.row_offset(block, row);
                         let skip = head * layout.head_dim * rows.elem().size();
-                        let src = rows.row(s.first_row + i).wrapping_add(skip);
+                        let row_of_page = PageRow {
+                            x: rows.row(s.first_row + i).wrapping_add(skip),
+                            elem: rows.elem(),
+                            out: pages.bytes[to..to + layout.row_bytes()].as_mut_ptr(),
+                            out_elem: layout.elem,
+                            n: layout.head_dim,
+                        };
                         // SAFETY: both sides hold head_dim elements.
-                        unsafe {
-                            (self.kernels.rows.convert)(src, rows.elem(), dst, layout.elem, layout.head_dim);
-                        }
+                        let scale = unsafe { (self.kernels.attention.store)(&row_of_page) };
+                        let at = layout.scale_offset(block, row);
+                        let size = layout.elem.scale_size();
+                        pages.bytes[at..at + size].copy_from_slice(&scale.to_le_bytes()[..size]);
                     }
                 }
             }
@@ -450,6 +484,8 @@ impl Cpu {
             scale: call.shape.scale,
             keys: &here.keys[..n],
             values: &here.values[..n],
+            key_scales: &here.key_scales[..n],
+            value_scales: &here.value_scales[..n],
             next: &next.keys[..next.n],
             elem: layout.elem,
             spans,
@@ -483,6 +519,9 @@ impl Cpu {
 struct KeyRows {
     keys: [*const u8; CHUNK],
     values: [*const u8; CHUNK],
+    /// 1 where rows have no scales.
+    key_scales: [f32; CHUNK],
+    value_scales: [f32; CHUNK],
     n: usize,
 }
 
@@ -493,19 +532,30 @@ impl KeyRows {
         let seq = &call.seqs[item.seq];
         let start = chunk * CHUNK;
         let n = CHUNK.min((seq.first_position + item.token + item.num_tokens).saturating_sub(start));
-        let row_bytes = layout.head_dim * layout.elem.size();
+        let row_bytes = layout.row_bytes();
         let base = call.pages.bytes.as_ptr();
-        let mut rows = Self { keys: [base; CHUNK], values: [base; CHUNK], n };
+        let mut rows = Self {
+            keys: [base; CHUNK],
+            values: [base; CHUNK],
+            key_scales: [1.0; CHUNK],
+            value_scales: [1.0; CHUNK],
+            n,
+        };
         let mut i = 0;
         while i < n {
             let block = seq.blocks[(start + i) / layout.block_len] as usize;
             let at = (start + i) % layout.block_len;
-            let key = base.wrapping_add(layout.row_offset(block, false, item.head, at));
-            let value = base.wrapping_add(layout.row_offset(block, true, item.head, at));
+            let [first_key, first_value] = [false, true].map(|value| layout.row(value, item.head, at));
+            let key = base.wrapping_add(layout.row_offset(block, first_key));
+            let value = base.wrapping_add(layout.row_offset(block, first_value));
             let run = (layout.block_len - at).min(n - i);
             for r in 0..run {
                 rows.keys[i + r] = key.wrapping_add(r * row_bytes);
                 rows.values[i + r] = value.wrapping_add(r * row_bytes);
+            }
+            if layout.elem.scale_size() > 0 {
+                call.pages.scales(block, first_key, &mut rows.key_scales[i..i + run]);
+                call.pages.scales(block, first_value, &mut rows.value_scales[i..i + run]);
             }
             i += run;
         }

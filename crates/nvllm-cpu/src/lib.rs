@@ -39,7 +39,9 @@ pub use error::{CpuError, Result};
 pub use exact_head::ExactHead;
 pub use linear::{ExpertRows, Segment, Weights};
 pub use matmul_rate::measure_matmul_rate;
-pub use nvllm_cpu_kernels::{ActMode, CodedForm, Codes, Elem, Formula, Isa, Kernels, MissingIsa, SumOrder};
+pub use nvllm_cpu_kernels::{
+    ActMode, CodedForm, Codes, Elem, Formula, Isa, Kernels, MissingIsa, PageElem, SumOrder,
+};
 pub use pool::{MAX_THREADS, Pool, PoolConfig};
 pub use rows::{NormWeight, Rows, RowsMut};
 pub use topology::{allowed_cpus, default_threads};

@@ -43,6 +43,32 @@ impl Backend for Machine {
     }
 }
 
+/// The reference without a KV cache of codes.
+struct Plain;
+
+impl Backend for Plain {
+    fn info(&self) -> BackendInfo {
+        Reference::default().info()
+    }
+
+    fn supports(&self, query: &OpQuery<'_>) -> Result<(), Reason> {
+        query.kv_format_among(&KvFormat::PLAIN)?;
+        Reference::default().supports(query)
+    }
+
+    fn plan_rules(&self) -> PlanRules {
+        Reference::default().plan_rules()
+    }
+
+    fn order(&self, query: &OpQuery<'_>, num_rows: usize) -> OrderId {
+        Reference::default().order(query, num_rows)
+    }
+
+    fn load(&self, plan: Plan, weights: &dyn WeightSource) -> Result<Box<dyn Executable>> {
+        Reference::default().load(plan, weights)
+    }
+}
+
 fn model() -> Arc<Model> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/a_qwen3_tied_gqa");
     Arc::new(Model::open(&ModelFiles::in_directory(&dir).unwrap()).unwrap())
@@ -87,6 +113,17 @@ fn what_cannot_be_is_refused_by_its_option_before_memory_is_taken() {
         let text = planned.clone().unwrap_or_else(|| panic!("{options:?} was taken"));
         assert!(text.starts_with(start), "{options:?}: {text}");
         assert_eq!(planned, loaded, "{options:?}");
+    }
+}
+
+#[test]
+fn a_kv_cache_that_a_backend_does_not_run_is_refused_by_its_option() {
+    let model = model();
+    for format in [KvFormat::Fp8, KvFormat::Int8] {
+        let options = LoadOptions { kv_cache_dtype: Some(format), ..LoadOptions::default() };
+        let planned = LoadPlan::new(&options, &model, &Plain).err().map(|e| e.to_string());
+        let text = format!("--kv-cache-dtype is {format}; f32 and bf16 are supported on reference");
+        assert_eq!(planned, Some(text));
     }
 }
 

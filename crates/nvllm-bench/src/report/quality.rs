@@ -19,6 +19,8 @@ pub(super) struct Row {
     weights: String,
     backend: String,
     activations: String,
+    /// The format of the KV cache; the activations' where a record does not say.
+    kv_cache: Option<String>,
     text: String,
     tokens: usize,
     window: usize,
@@ -45,12 +47,17 @@ impl Row {
         (model, backend, activations, text, *tokens, *window, *stride)
     }
 
-    /// Its weights, and its name where that is not the reference's.
+    /// Its weights, its name where that is not the reference's, and its KV cache where that is not
+    /// in the activations' type.
     fn label(&self) -> String {
-        match &self.reference {
-            Some(reference) if reference.model != self.model => format!("{} ({})", self.weights, self.model),
-            _ => self.weights.clone(),
+        let mut label = self.weights.clone();
+        if self.reference.as_ref().is_some_and(|reference| reference.model != self.model) {
+            let _ = write!(label, " ({})", self.model);
         }
+        if let Some(format) = self.kv_cache.as_ref().filter(|format| **format != self.activations) {
+            let _ = write!(label, "; KV cache in {format}");
+        }
+        label
     }
 }
 
@@ -130,7 +137,10 @@ mod tests {
             text.contains("| int4 | 2.5 | 12.346 | 12.000 | 0.01000 | 0.500 | 97.50 % |\n| int8 | "),
             "{text}"
         );
+        let fp8 = r#""activations":"bf16","kv_cache":"fp8""#;
         let other = line("int4", 0.01, 8).replacen(r#""model":"m""#, r#""model":"m-gptq""#, 1);
+        let cached = block(&of(&[line("int4", 0.01, 8).replace(r#""activations":"bf16""#, fp8)]).unwrap());
+        assert!(cached.contains("| int4; KV cache in fp8 |"), "{cached}");
         let other = block(&of(&[other]).unwrap());
         assert!(other.starts_with("m on cpu") && other.contains("| int4 (m-gptq) |"), "{other}");
         assert_eq!(

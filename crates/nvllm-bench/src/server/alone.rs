@@ -32,6 +32,7 @@ impl Alone {
         let options = LoadOptions {
             max_num_batched_tokens: settings.step_tokens,
             activations: Some(settings.activations),
+            kv_cache_dtype: Some(settings.kv_format),
             numerics: settings.numerics,
             exact_head: settings.exact_head,
             ..LoadOptions::default()

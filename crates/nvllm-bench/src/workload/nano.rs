@@ -245,6 +245,7 @@ fn start(bench: &Bench, model: &Arc<Model>, set: &Set) -> Result<Engine> {
         max_model_len: Some(set.longest()),
         kv_cache_bytes: Some(limits.kv_bytes.min(free / 2)),
         activations: Some(activations),
+        kv_cache_dtype: Some(bench.settings.kv_format),
         numerics: bench.settings.numerics,
         exact_head: bench.settings.exact_head,
         ..LoadOptions::default()

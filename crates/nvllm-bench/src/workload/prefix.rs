@@ -67,6 +67,7 @@ impl Workload for Prefix {
             kv_cache_bytes: Some(limits.kv_bytes),
             block_size: BLOCK_LEN,
             activations: Some(bench.settings.activations),
+            kv_cache_dtype: Some(bench.settings.kv_format),
             numerics: bench.settings.numerics,
             exact_head: bench.settings.exact_head,
             ..LoadOptions::default()

@@ -37,6 +37,7 @@ impl Workload for Verify {
         let factory = bench.factory();
         let load = LoadOptions {
             activations: Some(bench.settings.activations),
+            kv_cache_dtype: Some(bench.settings.kv_format),
             numerics: bench.settings.numerics,
             exact_head: bench.settings.exact_head,
             ..LoadOptions::default()

@@ -1,10 +1,11 @@
 //! Attention computed anew from what an observer sees of the reference: with a fault planted, or
 //! rounded as a kernel may round.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use nvllm_core::program::Node;
-use nvllm_core::{Activations, AttentionSpec, DType, KvLayer, Limits, Op, Program, Step};
+use nvllm_core::{Activations, AttentionSpec, DType, KvFormat, KvLayer, Limits, Op, Program, Step};
 
 use super::is;
 use crate::anchor::{append, rows};
@@ -24,6 +25,10 @@ pub enum AttentionFault {
     LostOldest,
     /// Query head `h` reads KV head `h % kv_heads`: the right heads in the wrong order.
     InterleavedHeads,
+    /// Keys of an int8 cache are read with the scale of the KV head after them.
+    KeyScale,
+    /// Values of an int8 cache are read with a scale of 1.
+    ValueScale,
     /// No fault but a kernel's liberties under bf16 activations: queries and keys are rounded once,
     /// behind the rotation, and probabilities before they meet the values. They are divided by the
     /// sum of the rounded ones, or of those before rounding.
@@ -35,8 +40,14 @@ pub enum AttentionFault {
 
 impl AttentionFault {
     /// Those that a check must find.
-    pub(super) const ALL: [Self; 4] =
-        [Self::WrongMaximum, Self::LostNewest, Self::LostOldest, Self::InterleavedHeads];
+    pub(super) const ALL: [Self; 6] = [
+        Self::WrongMaximum,
+        Self::LostNewest,
+        Self::LostOldest,
+        Self::InterleavedHeads,
+        Self::KeyScale,
+        Self::ValueScale,
+    ];
 
     /// What it says in a table.
     pub(super) const fn text(self) -> &'static str {
@@ -45,6 +56,8 @@ impl AttentionFault {
             Self::LostNewest => "newest position not seen",
             Self::LostOldest => "oldest position of the window not seen",
             Self::InterleavedHeads => "KV heads interleaved",
+            Self::KeyScale => "int8 keys with the scale of another head",
+            Self::ValueScale => "int8 values without their scale",
             Self::Kernel { .. } => "rounded as kernels may",
         }
     }
@@ -92,7 +105,7 @@ impl Seen {
             }
             Op::PagedAttention { spec, kv } if is(op, program, node) => {
                 let q = &self.values[&node.inputs[0].0];
-                let rounded = Rounded { fault, activations: limits.activations };
+                let rounded = Rounded { fault, activations: limits.activations, kv_format: limits.kv_format };
                 outputs[0] = rounded.attention(spec, *kv, q, &self.rows, &self.history);
             }
             _ => {}
@@ -118,6 +131,7 @@ fn norm(x: &[f32], weight: &[f32], eps: f32) -> Vec<f32> {
 struct Rounded {
     fault: AttentionFault,
     activations: Activations,
+    kv_format: KvFormat,
 }
 
 impl Rounded {
@@ -145,13 +159,29 @@ impl Rounded {
                     _ => head / group,
                 };
                 let cached = history[&(kv, at.slot)].each_ref();
-                let row = |part: usize, j: usize| &cached[part][(j * spec.num_kv_heads + kv_head) * d..][..d];
+                let at = |part: usize, j: usize, kv_head: usize| {
+                    &cached[part][(j * spec.num_kv_heads + kv_head) * d..][..d]
+                };
+                let next = (kv_head + 1) % spec.num_kv_heads;
+                let row = |part: usize, j: usize| self.read(part, at(part, j, kv_head), at(part, j, next));
                 out.extend(self.head(q, first..end, spec.scale, row));
             }
         }
         let dtype = self.activations.dtype();
         out.iter_mut().for_each(|x| *x = dtype.round(*x));
         out
+    }
+
+    /// A row as it is read: a key (part 0) or a value of a head, beside that of the next head.
+    fn read<'a>(self, part: usize, row: &'a [f32], next: &[f32]) -> Cow<'a, [f32]> {
+        let scale = |row: &[f32]| self.kv_format.scale(row);
+        let wrong = match (self.fault, self.kv_format, part) {
+            (AttentionFault::KeyScale, KvFormat::Int8, 0) => scale(next),
+            (AttentionFault::ValueScale, KvFormat::Int8, 1) => 1.0,
+            _ => return Cow::Borrowed(row),
+        };
+        let factor = if scale(row) == 0.0 { 0.0 } else { wrong / scale(row) };
+        row.iter().map(|x| x * factor).collect()
     }
 
     /// One row of one head over positions `seen`; `row` gives the key (part 0) and the value
@@ -161,14 +191,14 @@ impl Rounded {
         q: &[f32],
         seen: std::ops::Range<usize>,
         scale: f32,
-        row: impl Fn(usize, usize) -> &'a [f32],
+        row: impl Fn(usize, usize) -> Cow<'a, [f32]>,
     ) -> Vec<f32> {
         let (mut top, mut sum, mut out) = (f32::NEG_INFINITY, 0.0, vec![0.0; q.len()]);
         let last = (seen.end - 1) / CHUNK;
         for chunk in seen.start / CHUNK..=last {
             let positions = (chunk * CHUNK).max(seen.start)..((chunk + 1) * CHUNK).min(seen.end);
             let dot = |k: &[f32]| q.iter().zip(k).map(|(q, k)| q * k).sum::<f32>() * scale;
-            let scores: Vec<f32> = positions.clone().map(|j| dot(row(0, j))).collect();
+            let scores: Vec<f32> = positions.clone().map(|j| dot(&row(0, j))).collect();
             let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             let larger = top.max(max);
             let (mut fade, mut grow) = ((top - larger).exp(), (max - larger).exp());
@@ -188,7 +218,7 @@ impl Rounded {
                     _ => (p, p),
                 };
                 sum += counted * grow;
-                out.iter_mut().zip(row(1, j)).for_each(|(x, v)| *x += p * grow * v);
+                out.iter_mut().zip(row(1, j).iter()).for_each(|(x, v)| *x += p * grow * v);
             }
         }
         out.iter().map(|x| x / sum).collect()

@@ -7,10 +7,16 @@
 //! per element, ascending keys) depend on nothing but the query and those keys. Chunks are merged
 //! in ascending order (online softmax: Milakov and Gimelshein, 2018; Dao et al., 2022). A masked
 //! key takes part in nothing: its memory may hold anything.
+//!
+//! **Codes.** Where pages hold bytes ([`Page::SCALED`]), the chain of a score runs over the bytes'
+//! numbers. Its sum is multiplied by the key's factor, then by the scale. An exponential is
+//! summed, then multiplied by the value's factor, and that product is the weight of the bytes'
+//! numbers in the weighted sum.
 
+use super::pages::{Page, columns, with_page};
 use super::with_elem;
-use crate::Elem;
-use crate::simd::{F32, Simd, Stored, exp, load_part, store_part};
+use crate::simd::{F32, MAX_LANES, Simd, Stored, UNITS, UNITS_BYTES, exp, load_part, store_part};
+use crate::{Elem, PageElem};
 
 /// Bytes of a cache line.
 const LINE: usize = 64;
@@ -28,9 +34,13 @@ pub struct Chunk<'a> {
     pub keys: &'a [*const u8],
     /// As `keys`.
     pub values: &'a [*const u8],
+    /// The scale of each key's row; of any value where rows have none.
+    pub key_scales: &'a [f32],
+    /// The scale of each value's row, likewise.
+    pub value_scales: &'a [f32],
     /// Keys of the chunk that comes next, to be fetched meanwhile; may be empty.
     pub next: &'a [*const u8],
-    pub elem: Elem,
+    pub elem: PageElem,
     /// Per query row the keys it sees: from .0 up to and without .1.
     pub spans: &'a [(u32, u32)],
     /// Scratch: `head_dim x 64`.
@@ -67,22 +77,53 @@ impl State {
     }
 }
 
+/// What the rows of a chunk are multiplied by, where [`Page::SCALED`].
+struct Factors {
+    keys: [f32; CHUNK],
+    values: [f32; CHUNK],
+}
+
+impl Factors {
+    #[inline(always)]
+    unsafe fn new<E: Page>(a: &Chunk<'_>) -> Self {
+        let mut factors = Self { keys: [0.0; CHUNK], values: [0.0; CHUNK] };
+        if E::SCALED {
+            for i in 0..a.keys.len() {
+                factors.keys[i] = E::factor(a.keys[i], a.head_dim, a.key_scales[i]);
+                factors.values[i] = E::factor(a.values[i], a.head_dim, a.value_scales[i]);
+            }
+        }
+        factors
+    }
+}
+
+/// Query rows for which keys are not transposed in memory: that pays from five on.
+const FEW: usize = 4;
+
 #[inline(always)]
 pub(crate) unsafe fn chunk<S: Simd>(a: &Chunk<'_>) {
-    with_elem!(a.elem, E => {
-        transpose_keys::<S, E>(a);
+    with_page!(a.elem, E => {
+        let factors = Factors::new::<E>(a);
+        // As many chains in flight as registers hold.
+        match a.rows {
+            1 if S::LANES == 16 => few_scores::<S, E, 1, 4>(a, &factors),
+            1 => few_scores::<S, E, 1, 8>(a, &factors),
+            2 => few_scores::<S, E, 2, 4>(a, &factors),
+            3 => few_scores::<S, E, 3, 2>(a, &factors),
+            4 => few_scores::<S, E, 4, 2>(a, &factors),
+            _ => transpose_keys::<S, E>(a),
+        }
         a.state.clear(a.rows, a.head_dim);
         let mut row = 0;
         while row < a.rows {
-            // As many chains in flight as registers hold: rows times vectors, of which a chunk has
-            // four of the widest.
+            // Likewise: rows times vectors, of which a chunk has four of the widest.
             row += match a.rows - row {
-                1 if S::LANES == 16 => tile::<S, E, 1, 4>(a, row),
-                1 => tile::<S, E, 1, 8>(a, row),
-                2 | 4 => tile::<S, E, 2, 4>(a, row),
-                3 | 5 => tile::<S, E, 3, 4>(a, row),
-                _ if S::LANES == 16 => tile::<S, E, 6, 4>(a, row),
-                _ => tile::<S, E, 6, 2>(a, row),
+                1 if S::LANES == 16 => tile::<S, E, 1, 4>(a, row, &factors),
+                1 => tile::<S, E, 1, 8>(a, row, &factors),
+                2 | 4 => tile::<S, E, 2, 4>(a, row, &factors),
+                3 | 5 => tile::<S, E, 3, 4>(a, row, &factors),
+                _ if S::LANES == 16 => tile::<S, E, 6, 4>(a, row, &factors),
+                _ => tile::<S, E, 6, 2>(a, row, &factors),
             };
         }
     });
@@ -90,19 +131,26 @@ pub(crate) unsafe fn chunk<S: Simd>(a: &Chunk<'_>) {
 
 /// R query rows, V vectors of keys or of values at a time; returns R.
 #[inline(always)]
-unsafe fn tile<S: Simd, E: Stored, const R: usize, const V: usize>(a: &Chunk<'_>, row: usize) -> usize {
-    let n = a.keys.len().div_ceil(S::LANES);
+unsafe fn tile<S: Simd, E: Page, const R: usize, const V: usize>(
+    a: &Chunk<'_>,
+    row: usize,
+    factors: &Factors,
+) -> usize {
+    let n = if a.rows > FEW { a.keys.len().div_ceil(S::LANES) } else { 0 };
     let mut j = 0;
     while j + V <= n {
-        scores::<S, R, V>(a, row, j * S::LANES);
+        scores::<S, E, R, V>(a, row, j * S::LANES, factors);
         j += V;
     }
     while j < n {
-        scores::<S, R, 1>(a, row, j * S::LANES);
+        scores::<S, E, R, 1>(a, row, j * S::LANES, factors);
         j += 1;
     }
     for r in row..row + R {
         softmax::<S>(a, r);
+        if E::SCALED {
+            scale_weights::<S>(a, r, factors);
+        }
     }
     let (mut lo, mut hi) = (0, CHUNK as u32);
     for s in &a.spans[row..row + R] {
@@ -126,44 +174,124 @@ unsafe fn tile<S: Simd, E: Stored, const R: usize, const V: usize>(a: &Chunk<'_>
     R
 }
 
-/// Writes keys as columns. The last group of eight repeats the last key: those lanes are masked
-/// later.
+/// Asks for the values of the keys from `key` on, one vector of them, at byte `at` of each row.
+/// Pages are short runs of memory: the machine's own prefetch starts anew in each.
 #[inline(always)]
-unsafe fn transpose_keys<S: Simd, E: Stored>(a: &Chunk<'_>) {
+unsafe fn prefetch_values<S: Simd>(a: &Chunk<'_>, key: usize, at: usize) {
+    if at.is_multiple_of(LINE) {
+        for value in a.values.iter().skip(key).take(S::LANES) {
+            S::prefetch(value.wrapping_add(at));
+        }
+    }
+}
+
+/// The rows of one vector of keys from `key` on. Behind the last key they repeat it: those lanes are
+/// masked later.
+#[inline(always)]
+unsafe fn key_rows<S: Simd>(a: &Chunk<'_>, key: usize) -> [*const u8; MAX_LANES] {
     let last = a.keys.len() - 1;
-    for j in (0..a.keys.len().next_multiple_of(S::LANES)).step_by(8) {
-        let mut src = [a.keys[last]; 8];
-        for i in 0..8 {
-            src[i] = a.keys[last.min(j + i)];
-        }
-        // Pages are short runs of memory: the machine's own prefetch starts anew in each, so values
-        // are asked for now.
-        for value in a.values.iter().skip(j).take(8) {
-            for line in (0..a.head_dim * E::BYTES).step_by(LINE) {
-                S::prefetch(value.wrapping_add(line));
+    let mut rows = [a.keys[last]; MAX_LANES];
+    for i in 0..S::LANES {
+        rows[i] = a.keys[last.min(key + i)];
+    }
+    rows
+}
+
+/// Writes keys as columns.
+#[inline(always)]
+unsafe fn transpose_keys<S: Simd, E: Page>(a: &Chunk<'_>) {
+    let row_bytes = a.head_dim * E::SIZE;
+    for key in (0..a.keys.len()).step_by(S::LANES) {
+        let rows = key_rows::<S>(a, key);
+        for at in (0..row_bytes).step_by(UNITS_BYTES) {
+            prefetch_values::<S>(a, key, at);
+            let units = columns::<S>(&rows, at, row_bytes);
+            let mut dst = a.kt.add(at / E::SIZE * CHUNK + key);
+            for u in 0..UNITS.min((row_bytes - at) / 4) {
+                for part in 0..E::PARTS {
+                    S::store(dst, E::part::<S>(units[u], part));
+                    dst = dst.add(CHUNK);
+                }
             }
         }
-        let mut d = 0;
-        while d < a.head_dim {
-            let dst = a.kt.add(d * CHUNK + j);
-            let step = if E::IS_BF16 && d + 16 <= a.head_dim {
-                S::transpose16_bf16(src, dst, CHUNK);
-                16
+    }
+}
+
+/// Scores of all R query rows, where these are too few to transpose keys for: the same chains, on
+/// columns that stay in registers.
+#[inline(always)]
+unsafe fn few_scores<S: Simd, E: Page, const R: usize, const V: usize>(a: &Chunk<'_>, factors: &Factors) {
+    let n = a.keys.len().div_ceil(S::LANES);
+    let mut j = 0;
+    while j + V <= n {
+        few_columns::<S, E, R, V>(a, j * S::LANES, factors);
+        j += V;
+    }
+    while j < n {
+        few_columns::<S, E, R, 1>(a, j * S::LANES, factors);
+        j += 1;
+    }
+}
+
+/// [`few_scores`] for V vectors of keys from `key` on.
+#[inline(always)]
+unsafe fn few_columns<S: Simd, E: Page, const R: usize, const V: usize>(
+    a: &Chunk<'_>,
+    key: usize,
+    factors: &Factors,
+) {
+    let row_bytes = a.head_dim * E::SIZE;
+    let mut rows = [[a.keys[0]; MAX_LANES]; V];
+    for v in 0..V {
+        rows[v] = key_rows::<S>(a, key + v * S::LANES);
+    }
+    let mut acc = [[S::splat(0.0); V]; R];
+    for at in (0..row_bytes).step_by(UNITS_BYTES) {
+        let q = a.q.add(at / E::SIZE);
+        for v in 0..V {
+            prefetch_values::<S>(a, key + v * S::LANES, at);
+            // Apart, so that the loop over whole columns has a known length.
+            if at + UNITS_BYTES <= row_bytes {
+                let units = S::columns(&rows[v], at);
+                multiply::<S, E, R, V>(q, a.head_dim, &units, UNITS, &mut acc, v);
             } else {
-                S::transpose8::<E>(src, dst, CHUNK);
-                8
-            };
-            for p in &mut src {
-                *p = p.wrapping_add(step * E::BYTES);
+                let units = columns::<S>(&rows[v], at, row_bytes);
+                multiply::<S, E, R, V>(q, a.head_dim, &units, (row_bytes - at) / 4, &mut acc, v);
             }
-            d += step;
+        }
+    }
+    write_scores::<S, E, R, V>(a, 0, key, &acc, factors);
+}
+
+/// Continues the chains of R rows with vector v of keys over `num` units.
+#[inline(always)]
+unsafe fn multiply<S: Simd, E: Page, const R: usize, const V: usize>(
+    q: *const f32,
+    head_dim: usize,
+    units: &[S::Units; UNITS],
+    num: usize,
+    acc: &mut [[S::V; V]; R],
+    v: usize,
+) {
+    for u in 0..num {
+        for part in 0..E::PARTS {
+            let k = E::part::<S>(units[u], part);
+            for r in 0..R {
+                let qv = S::splat(*q.add(r * head_dim + u * E::PARTS + part));
+                acc[r][v] = S::fma(qv, k, acc[r][v]);
+            }
         }
     }
 }
 
 /// Scores of R query rows with V vectors of keys from `key` on, in `a.p`.
 #[inline(always)]
-unsafe fn scores<S: Simd, const R: usize, const V: usize>(a: &Chunk<'_>, row: usize, key: usize) {
+unsafe fn scores<S: Simd, E: Page, const R: usize, const V: usize>(
+    a: &Chunk<'_>,
+    row: usize,
+    key: usize,
+    factors: &Factors,
+) {
     let q = a.q.add(row * a.head_dim);
     let mut acc = [[S::splat(0.0); V]; R];
     for d in 0..a.head_dim {
@@ -178,11 +306,27 @@ unsafe fn scores<S: Simd, const R: usize, const V: usize>(a: &Chunk<'_>, row: us
             }
         }
     }
+    write_scores::<S, E, R, V>(a, row, key, &acc, factors);
+}
+
+/// Multiplies sums of products by the keys' factors and the scale, and writes them to `a.p`.
+#[inline(always)]
+unsafe fn write_scores<S: Simd, E: Page, const R: usize, const V: usize>(
+    a: &Chunk<'_>,
+    row: usize,
+    key: usize,
+    sums: &[[S::V; V]; R],
+    factors: &Factors,
+) {
     let p = a.p.add(row * CHUNK + key);
     let scale = S::splat(a.scale);
-    for r in 0..R {
-        for v in 0..V {
-            S::store(p.add(r * CHUNK + v * S::LANES), S::mul(acc[r][v], scale));
+    for v in 0..V {
+        for r in 0..R {
+            let mut sum = sums[r][v];
+            if E::SCALED {
+                sum = S::mul(sum, S::load(factors.keys.as_ptr().add(key + v * S::LANES)));
+            }
+            S::store(p.add(r * CHUNK + v * S::LANES), S::mul(sum, scale));
         }
     }
 }
@@ -229,9 +373,18 @@ unsafe fn softmax<S: Simd>(a: &Chunk<'_>, row: usize) {
     *a.state.sum.add(row) = S::fold(sums[0]);
 }
 
+/// Multiplies the exponentials of a row, which have been summed, by the values' factors.
+#[inline(always)]
+unsafe fn scale_weights<S: Simd>(a: &Chunk<'_>, row: usize, factors: &Factors) {
+    for j in (0..CHUNK).step_by(S::LANES) {
+        let p = a.p.add(row * CHUNK + j);
+        S::store(p, S::mul(S::load(p), S::load(factors.values.as_ptr().add(j))));
+    }
+}
+
 /// Continues the chains of R rows over keys `lo..hi`.
 #[inline(always)]
-unsafe fn weigh<S: Simd, E: Stored, const R: usize, const V: usize>(
+unsafe fn weigh<S: Simd, E: Page, const R: usize, const V: usize>(
     a: &Chunk<'_>,
     row: usize,
     lo: u32,
@@ -257,7 +410,7 @@ unsafe fn weigh<S: Simd, E: Stored, const R: usize, const V: usize>(
             let mut acc = load_part::<S, F32>(at, n);
             for (j, v) in a.values[lo..hi].iter().enumerate() {
                 let weight = S::splat(*a.p.add(r * CHUNK + lo + j));
-                acc = S::fma(weight, load_part::<S, E>(v.add(d * E::BYTES), n), acc);
+                acc = S::fma(weight, E::load_part::<S>(v.add(d * E::SIZE), n), acc);
             }
             store_part::<S, F32>(at, acc, n);
         }
@@ -266,7 +419,7 @@ unsafe fn weigh<S: Simd, E: Stored, const R: usize, const V: usize>(
 
 /// [`weigh`] for V vectors of elements from `d` on.
 #[inline(always)]
-unsafe fn weigh_vectors<S: Simd, E: Stored, const R: usize, const V: usize>(
+unsafe fn weigh_vectors<S: Simd, E: Page, const R: usize, const V: usize>(
     a: &Chunk<'_>,
     row: usize,
     lo: usize,
@@ -274,10 +427,15 @@ unsafe fn weigh_vectors<S: Simd, E: Stored, const R: usize, const V: usize>(
     d: usize,
 ) {
     let out = a.state.acc.add(row * a.head_dim + d);
+    // Elements at even and at odd places apart, where that is how they are loaded.
+    let paired = E::PAIRED && V.is_multiple_of(2);
     let mut acc = [[S::splat(0.0); V]; R];
     for r in 0..R {
         for v in 0..V {
             acc[r][v] = S::load(out.add(r * a.head_dim + v * S::LANES));
+        }
+        for v in (0..if paired { V } else { 0 }).step_by(2) {
+            [acc[r][v], acc[r][v + 1]] = S::unzip(acc[r][v], acc[r][v + 1]);
         }
     }
     let mut p = a.p.add(row * CHUNK + lo);
@@ -285,13 +443,19 @@ unsafe fn weigh_vectors<S: Simd, E: Stored, const R: usize, const V: usize>(
     let next = if row == 0 { a.next } else { &[] };
     for (j, value) in a.values[lo..hi].iter().enumerate() {
         if let Some(key) = next.get(lo + j) {
-            for line in (0..V * S::LANES * E::BYTES).step_by(LINE) {
-                S::prefetch(key.wrapping_add(d * E::BYTES + line));
+            for line in (0..V * S::LANES * E::SIZE).step_by(LINE) {
+                S::prefetch(key.wrapping_add(d * E::SIZE + line));
             }
         }
         let mut x = [S::splat(0.0); V];
-        for v in 0..V {
-            x[v] = E::load::<S>(value.add((d + v * S::LANES) * E::BYTES));
+        if paired {
+            for v in (0..V).step_by(2) {
+                [x[v], x[v + 1]] = E::load_pair::<S>(value.add((d + v * S::LANES) * E::SIZE));
+            }
+        } else {
+            for v in 0..V {
+                x[v] = E::load::<S>(value.add((d + v * S::LANES) * E::SIZE));
+            }
         }
         for r in 0..R {
             let weight = S::splat(*p.add(r * CHUNK));
@@ -302,6 +466,9 @@ unsafe fn weigh_vectors<S: Simd, E: Stored, const R: usize, const V: usize>(
         p = p.add(1);
     }
     for r in 0..R {
+        for v in (0..if paired { V } else { 0 }).step_by(2) {
+            [acc[r][v], acc[r][v + 1]] = S::zip(acc[r][v], acc[r][v + 1]);
+        }
         for v in 0..V {
             S::store(out.add(r * a.head_dim + v * S::LANES), acc[r][v]);
         }

@@ -9,6 +9,7 @@ pub(crate) mod coded;
 pub(crate) mod dot;
 pub(crate) mod int8;
 pub(crate) mod out;
+pub(crate) mod pages;
 pub(crate) mod rows;
 
 /// Runs `$body` with `$E` bound to the [`super::simd::Stored`] type of a run-time element type.

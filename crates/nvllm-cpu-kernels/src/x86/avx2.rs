@@ -1,7 +1,7 @@
 //! AVX2 with FMA and F16C: every x86 server and desktop core since 2013 (Intel) and 2017 (AMD).
 
 use crate::kernel_table;
-use crate::simd::{Simd, Stored};
+use crate::simd::{MAX_LANES, Simd, UNITS};
 #[allow(clippy::wildcard_imports, reason = "intrinsics are many and carry their own prefix")]
 use std::arch::x86_64::*;
 
@@ -153,31 +153,65 @@ impl Simd for Avx2 {
     unsafe fn prefetch(p: *const u8) {
         _mm_prefetch::<_MM_HINT_T0>(p.cast());
     }
+    type Units = __m256;
     #[inline(always)]
-    unsafe fn transpose8<E: Stored>(src: [*const u8; 8], dst: *mut f32, ld: usize) {
-        let mut rows = [_mm256_setzero_ps(); 8];
-        for i in 0..8 {
-            rows[i] = E::load::<Self>(src[i]);
-        }
-        let columns = transpose(rows);
-        for i in 0..8 {
-            _mm256_storeu_ps(dst.add(i * ld), columns[i]);
-        }
+    unsafe fn load_units(p: *const u8) -> __m256 {
+        _mm256_loadu_ps(p.cast())
     }
-    /// Pairs of bf16 are transposed as 32-bit units; a shift and a mask then take them apart.
     #[inline(always)]
-    unsafe fn transpose16_bf16(src: [*const u8; 8], dst: *mut f32, ld: usize) {
-        let mut rows = [_mm256_setzero_ps(); 8];
+    unsafe fn columns(rows: &[*const u8; MAX_LANES], at: usize) -> [__m256; UNITS] {
+        let mut r = [_mm256_setzero_ps(); 8];
         for i in 0..8 {
-            rows[i] = _mm256_loadu_ps(src[i].cast());
+            r[i] = _mm256_loadu_ps(rows[i].add(at).cast());
         }
-        let columns = transpose(rows);
-        let upper = _mm256_castsi256_ps(_mm256_set1_epi32(0xffff_0000_u32.cast_signed()));
-        for i in 0..8 {
-            let even = _mm256_slli_epi32::<16>(_mm256_castps_si256(columns[i]));
-            _mm256_storeu_ps(dst.add(2 * i * ld), _mm256_castsi256_ps(even));
-            _mm256_storeu_ps(dst.add((2 * i + 1) * ld), _mm256_and_ps(columns[i], upper));
+        transpose(r)
+    }
+    #[inline(always)]
+    unsafe fn unit_f32(u: __m256) -> __m256 {
+        u
+    }
+    #[inline(always)]
+    unsafe fn unit_bf16(u: __m256, part: usize) -> __m256 {
+        if part == 0 {
+            return _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_castps_si256(u)));
         }
+        _mm256_and_ps(u, _mm256_castsi256_ps(_mm256_set1_epi32(0xffff_0000_u32.cast_signed())))
+    }
+    #[inline(always)]
+    unsafe fn unit_i8(u: __m256, part: usize) -> __m256 {
+        let u = _mm256_castps_si256(u);
+        let high = match part {
+            0 => _mm256_slli_epi32::<24>(u),
+            1 => _mm256_slli_epi32::<16>(u),
+            2 => _mm256_slli_epi32::<8>(u),
+            _ => u,
+        };
+        _mm256_cvtepi32_ps(_mm256_srai_epi32::<24>(high))
+    }
+    /// The byte goes to the upper half of 16 bits, then as `load_e4m3`.
+    #[inline(always)]
+    unsafe fn unit_e4m3(u: __m256, part: usize) -> __m256 {
+        let u = _mm256_castps_si256(u);
+        let byte = match part {
+            0 => _mm256_slli_epi32::<8>(u),
+            1 => u,
+            2 => _mm256_srli_epi32::<8>(u),
+            _ => _mm256_srli_epi32::<16>(u),
+        };
+        let wide = _mm256_and_si256(_mm256_srai_epi16::<1>(byte), _mm256_set1_epi32(0xbf80));
+        let halves = _mm_packus_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256::<1>(wide));
+        _mm256_cvtph_ps(halves)
+    }
+    #[inline(always)]
+    unsafe fn zip(even: __m256, odd: __m256) -> [__m256; 2] {
+        let (low, high) = (_mm256_unpacklo_ps(even, odd), _mm256_unpackhi_ps(even, odd));
+        [_mm256_permute2f128_ps::<0x20>(low, high), _mm256_permute2f128_ps::<0x31>(low, high)]
+    }
+    #[inline(always)]
+    unsafe fn unzip(low: __m256, high: __m256) -> [__m256; 2] {
+        let a = _mm256_permute2f128_ps::<0x20>(low, high);
+        let b = _mm256_permute2f128_ps::<0x31>(low, high);
+        [_mm256_shuffle_ps::<0x88>(a, b), _mm256_shuffle_ps::<0xdd>(a, b)]
     }
 }
 

@@ -4,7 +4,7 @@
 use super::avx2::Avx2;
 use crate::generic::dot::Dot;
 use crate::kernel_table;
-use crate::simd::{Bf16, Simd, Stored};
+use crate::simd::{Bf16, MAX_LANES, Simd, Stored, UNITS};
 #[allow(clippy::wildcard_imports, reason = "intrinsics are many and carry their own prefix")]
 use std::arch::x86_64::*;
 
@@ -159,14 +159,101 @@ impl Simd for Avx512 {
     unsafe fn prefetch(p: *const u8) {
         Avx2::prefetch(p);
     }
+    type Units = __m512;
     #[inline(always)]
-    unsafe fn transpose8<E: Stored>(src: [*const u8; 8], dst: *mut f32, ld: usize) {
-        Avx2::transpose8::<E>(src, dst, ld);
+    unsafe fn load_units(p: *const u8) -> __m512 {
+        _mm512_loadu_ps(p.cast())
+    }
+    /// Row i and row i + 8 share a register.
+    #[inline(always)]
+    unsafe fn columns(rows: &[*const u8; MAX_LANES], at: usize) -> [__m512; UNITS] {
+        let mut r = [_mm512_setzero_ps(); 8];
+        for i in 0..8 {
+            let low = _mm512_castpd256_pd512(_mm256_loadu_pd(rows[i].add(at).cast()));
+            let high = _mm256_loadu_pd(rows[i + 8].add(at).cast());
+            r[i] = _mm512_castpd_ps(_mm512_insertf64x4::<1>(low, high));
+        }
+        transpose(r)
     }
     #[inline(always)]
-    unsafe fn transpose16_bf16(src: [*const u8; 8], dst: *mut f32, ld: usize) {
-        Avx2::transpose16_bf16(src, dst, ld);
+    unsafe fn unit_f32(u: __m512) -> __m512 {
+        u
     }
+    #[inline(always)]
+    unsafe fn unit_bf16(u: __m512, part: usize) -> __m512 {
+        let u = _mm512_castps_si512(u);
+        if part == 0 {
+            return _mm512_castsi512_ps(_mm512_slli_epi32::<16>(u));
+        }
+        _mm512_castsi512_ps(_mm512_and_si512(u, _mm512_set1_epi32(0xffff_0000_u32.cast_signed())))
+    }
+    #[inline(always)]
+    unsafe fn unit_i8(u: __m512, part: usize) -> __m512 {
+        let u = _mm512_castps_si512(u);
+        let high = match part {
+            0 => _mm512_slli_epi32::<24>(u),
+            1 => _mm512_slli_epi32::<16>(u),
+            2 => _mm512_slli_epi32::<8>(u),
+            _ => u,
+        };
+        _mm512_cvtepi32_ps(_mm512_srai_epi32::<24>(high))
+    }
+    /// The byte goes to the upper half of 16 bits, then as `load_e4m3`.
+    #[inline(always)]
+    unsafe fn unit_e4m3(u: __m512, part: usize) -> __m512 {
+        let u = _mm512_castps_si512(u);
+        let byte = match part {
+            0 => _mm512_slli_epi32::<8>(u),
+            1 => u,
+            2 => _mm512_srli_epi32::<8>(u),
+            _ => _mm512_srli_epi32::<16>(u),
+        };
+        let wide = _mm512_and_si512(_mm512_srai_epi16::<1>(byte), _mm512_set1_epi32(0xbf80));
+        _mm512_cvtph_ps(_mm512_cvtepi32_epi16(wide))
+    }
+    #[inline(always)]
+    unsafe fn zip(even: __m512, odd: __m512) -> [__m512; 2] {
+        let low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+        let high = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+        [_mm512_permutex2var_ps(even, low, odd), _mm512_permutex2var_ps(even, high, odd)]
+    }
+    #[inline(always)]
+    unsafe fn unzip(low: __m512, high: __m512) -> [__m512; 2] {
+        let even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+        let odd = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+        [_mm512_permutex2var_ps(low, even, high), _mm512_permutex2var_ps(low, odd, high)]
+    }
+}
+
+/// Transposes eight rows of eight 32-bit units in each half.
+#[inline(always)]
+unsafe fn transpose(r: [__m512; 8]) -> [__m512; 8] {
+    let (t0, t1) = (_mm512_unpacklo_ps(r[0], r[1]), _mm512_unpackhi_ps(r[0], r[1]));
+    let (t2, t3) = (_mm512_unpacklo_ps(r[2], r[3]), _mm512_unpackhi_ps(r[2], r[3]));
+    let (t4, t5) = (_mm512_unpacklo_ps(r[4], r[5]), _mm512_unpackhi_ps(r[4], r[5]));
+    let (t6, t7) = (_mm512_unpacklo_ps(r[6], r[7]), _mm512_unpackhi_ps(r[6], r[7]));
+    let (u0, u1) = (_mm512_shuffle_ps::<0x44>(t0, t2), _mm512_shuffle_ps::<0xee>(t0, t2));
+    let (u2, u3) = (_mm512_shuffle_ps::<0x44>(t1, t3), _mm512_shuffle_ps::<0xee>(t1, t3));
+    let (u4, u5) = (_mm512_shuffle_ps::<0x44>(t4, t6), _mm512_shuffle_ps::<0xee>(t4, t6));
+    let (u6, u7) = (_mm512_shuffle_ps::<0x44>(t5, t7), _mm512_shuffle_ps::<0xee>(t5, t7));
+    [
+        quarters::<0>(u0, u4),
+        quarters::<0>(u1, u5),
+        quarters::<0>(u2, u6),
+        quarters::<0>(u3, u7),
+        quarters::<1>(u0, u4),
+        quarters::<1>(u1, u5),
+        quarters::<1>(u2, u6),
+        quarters::<1>(u3, u7),
+    ]
+}
+
+/// In each half the lower (0) or upper (1) quarter of `a`, then that of `b`.
+#[inline(always)]
+unsafe fn quarters<const UPPER: i64>(a: __m512, b: __m512) -> __m512 {
+    let at = 2 * UPPER;
+    let index = _mm512_setr_epi64(at, at + 1, at + 8, at + 9, at + 4, at + 5, at + 12, at + 13);
+    _mm512_castpd_ps(_mm512_permutex2var_pd(_mm512_castps_pd(a), index, _mm512_castps_pd(b)))
 }
 
 /// `vdpbf16ps`: a lane adds the products of a pair of bf16, with its own rounding and with

@@ -1,10 +1,9 @@
 //! The physical KV cache: one allocation a layer, in the layout that attention reads.
 
-use nvllm_core::{BlockId, CoreError, HostTensor, KvCache, KvGeometry, KvLayer, Result};
+use nvllm_core::{BlockId, CoreError, HostTensor, KvCache, KvFormat, KvGeometry, KvLayer, Result};
 
-use super::elem;
 use crate::zeroed::zeroed;
-use crate::{Elem, KvLayout};
+use crate::{KvLayout, PageElem};
 
 pub(super) struct CpuKv {
     geometries: Vec<KvGeometry>,
@@ -19,8 +18,12 @@ fn layout(g: &KvGeometry) -> KvLayout {
         kv_heads: g.num_heads,
         block_len: g.block_len,
         head_dim: g.head_dim,
-        // Planning has refused what is neither f32 nor bf16.
-        elem: elem(g.block_dtype()).unwrap_or(Elem::F32),
+        elem: match g.format {
+            KvFormat::F32 => PageElem::F32,
+            KvFormat::Bf16 => PageElem::Bf16,
+            KvFormat::Fp8 => PageElem::E4m3,
+            KvFormat::Int8 => PageElem::I8,
+        },
     }
 }
 

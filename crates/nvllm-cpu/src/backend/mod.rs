@@ -91,7 +91,6 @@ impl Backend for CpuBackend {
     }
 
     fn supports(&self, query: &OpQuery<'_>) -> Result<(), Reason> {
-        query.kv_format_among(&KvFormat::PLAIN)?;
         let weights = query.op.weights();
         let ordered = matches!(query.op, Op::Linear { .. });
         weights.iter().try_for_each(|&id| weights::check(query.weight(id), ordered))?;

@@ -2,8 +2,10 @@
 //! number of threads.
 
 use crate::support::{Random, all_kernels, assert_near, assert_same, cpu, decode, encode, rounded, unit};
+use nvllm_core::{HostTensor, KvFormat, KvGeometry};
 use nvllm_cpu::{
-    AttentionShape, Cpu, Elem, Isa, Kernels, KvLayout, KvPages, KvPagesMut, Rows, RowsMut, SequenceQueries,
+    AttentionShape, Cpu, Elem, Isa, Kernels, KvLayout, KvPages, KvPagesMut, PageElem, Rows, RowsMut,
+    SequenceQueries,
 };
 use proptest::prelude::*;
 
@@ -23,7 +25,17 @@ struct Model {
     head_dim: usize,
     window: Option<usize>,
     act: Elem,
-    kv: Elem,
+    kv: PageElem,
+}
+
+/// What core calls the format of such pages.
+fn format(elem: PageElem) -> KvFormat {
+    match elem {
+        PageElem::F32 => KvFormat::F32,
+        PageElem::Bf16 => KvFormat::Bf16,
+        PageElem::E4m3 => KvFormat::Fp8,
+        PageElem::I8 => KvFormat::Int8,
+    }
 }
 
 /// How a sequence is served.
@@ -57,10 +69,17 @@ impl Model {
         }
     }
 
+    /// Keys or values as the pages hold them.
+    fn stored(&self, x: &[f32]) -> Vec<f32> {
+        let mut x = x.to_vec();
+        x.chunks_mut(self.head_dim).for_each(|row| format(self.kv).round(row));
+        x
+    }
+
     /// Softmax attention in f64, with keys and values as the pages hold them.
     fn naive(&self, s: &Sequence) -> Vec<f64> {
         let (d, group) = (self.head_dim, self.q_heads / self.kv_heads);
-        let (k, v) = (rounded(&s.k, self.kv), rounded(&s.v, self.kv));
+        let (k, v) = (self.stored(&s.k), self.stored(&s.v));
         let mut out = Vec::new();
         for t in 0..s.len {
             let from = self.window.map_or(0, |w| (t + 1).saturating_sub(w));
@@ -176,6 +195,16 @@ fn attend(
     out
 }
 
+/// Activations and pages.
+const KINDS: [(Elem, PageElem); 6] = [
+    (Elem::F32, PageElem::F32),
+    (Elem::F32, PageElem::Bf16),
+    (Elem::Bf16, PageElem::Bf16),
+    (Elem::F32, PageElem::E4m3),
+    (Elem::Bf16, PageElem::I8),
+    (Elem::F32, PageElem::I8),
+];
+
 const WHOLE: fn() -> Paging = || Paging { block_len: 16, shuffle: 0, steps: vec![1000], threads: 1 };
 
 #[test]
@@ -183,7 +212,7 @@ fn near_the_naive_form() {
     for (q_heads, kv_heads) in [(1, 1), (4, 2), (6, 2), (16, 1), (60, 1)] {
         for head_dim in [8, 24, 64, 128] {
             for window in [None, Some(1), Some(37), Some(100)] {
-                for (act, kv) in [(Elem::F32, Elem::F32), (Elem::F32, Elem::Bf16), (Elem::Bf16, Elem::Bf16)] {
+                for (act, kv) in KINDS {
                     let model = Model { q_heads, kv_heads, head_dim, window, act, kv };
                     let s = model.sequence(head_dim as u64, if q_heads > 6 { 70 } else { 141 });
                     let want = model.naive(&s);
@@ -205,19 +234,124 @@ fn near_the_naive_form() {
 
 #[test]
 fn all_isas_give_the_same_bits() {
-    let model =
-        Model { q_heads: 6, kv_heads: 2, head_dim: 40, window: Some(90), act: Elem::F32, kv: Elem::Bf16 };
-    let s = [model.sequence(1, 150)];
-    let all = all_kernels();
-    let want = serve(all[0], model, &s, &WHOLE());
-    for kernels in &all[1..] {
-        assert_same(&format!("{kernels:?}"), &serve(kernels, model, &s, &WHOLE())[0], &want[0]);
+    for (act, kv) in KINDS {
+        let model = Model { q_heads: 6, kv_heads: 2, head_dim: 40, window: Some(90), act, kv };
+        let s = [model.sequence(1, 150)];
+        let all = all_kernels();
+        let want = serve(all[0], model, &s, &WHOLE());
+        for kernels in &all[1..] {
+            assert_same(&format!("{kernels:?} {kv:?}"), &serve(kernels, model, &s, &WHOLE())[0], &want[0]);
+        }
+    }
+}
+
+/// Few rows, whose keys are not transposed in memory, have the bits of many.
+#[test]
+fn one_token_at_a_time_has_the_bits_of_a_prompt() {
+    for (act, kv) in KINDS {
+        for group in [1, 2, 3, 4, 5] {
+            let model = Model { q_heads: 2 * group, kv_heads: 2, head_dim: 72, window: None, act, kv };
+            let s = [model.sequence(group as u64, 100)];
+            for kernels in all_kernels() {
+                let want = serve(kernels, model, &s, &WHOLE());
+                let one = Paging { steps: vec![60, 1], ..WHOLE() };
+                assert_same(&format!("{kernels:?} {model:?}"), &serve(kernels, model, &s, &one)[0], &want[0]);
+            }
+        }
+    }
+}
+
+/// What is stored is what core says of the format, byte for byte, values at its borders included.
+#[test]
+fn rows_are_stored_as_core_says() {
+    let (kv_heads, head_dim, block_len) = (3, 24, 4);
+    let borders = [448.0, 449.0, 464.0, 464.1, 1e9, f32::INFINITY, 1.0 / 64.0, 0.9e-3, 1e-3, 1e-41, 0.0];
+    let mut random = Random::new(7);
+    for elem in [PageElem::F32, PageElem::Bf16, PageElem::E4m3, PageElem::I8] {
+        let layout = KvLayout { num_blocks: 3, kv_heads, block_len, head_dim, elem };
+        let geometry = KvGeometry {
+            num_layers: 1,
+            num_heads: kv_heads,
+            head_dim,
+            block_len,
+            num_blocks: 3,
+            format: format(elem),
+            window: None,
+        };
+        for act in [Elem::F32, Elem::Bf16] {
+            // By head and part one row with a border value and its neighbours, and one that has none.
+            let mut rows = [0, 1].map(|_| random.values(block_len * kv_heads * head_dim));
+            for (i, border) in borders.into_iter().enumerate() {
+                let row = &mut rows[i % 2][i * head_dim..][..head_dim];
+                row[0] = border;
+                row[1] = -border;
+                row[2..4].copy_from_slice(&[border.next_up(), border.next_down()]);
+            }
+            rows[1][0] = f32::NAN;
+            rows[0][5 * head_dim..6 * head_dim].fill(0.0);
+            let rows = rows.map(|x| rounded(&x, act));
+            // `[part, head, offset, column]` of what are rows by token.
+            let mut want = Vec::new();
+            for part in &rows {
+                for head in 0..kv_heads {
+                    for token in 0..block_len {
+                        want.extend_from_slice(&part[(token * kv_heads + head) * head_dim..][..head_dim]);
+                    }
+                }
+            }
+            let want = geometry.encode_block(&want);
+            for kernels in all_kernels() {
+                let mut pages = vec![0xffu8; layout.bytes()];
+                let bytes = rows.each_ref().map(|x| encode(x, act));
+                let [k, v] =
+                    bytes.each_ref().map(|x| Rows::new(x, act, block_len, kv_heads * head_dim).unwrap());
+                let seqs =
+                    [SequenceQueries { first_row: 0, num_new: block_len, first_position: 0, blocks: &[1] }];
+                let mut into = KvPagesMut::new(&mut pages, layout).unwrap();
+                cpu(kernels, 1).append_kv(k, v, &mut into, &seqs).unwrap();
+                let got = &pages[layout.block_bytes()..2 * layout.block_bytes()];
+                let got =
+                    HostTensor::from_bytes(geometry.block_shape(), geometry.block_dtype(), got.to_vec());
+                // NaN has many bits.
+                let bits = |block: &HostTensor| {
+                    let values = geometry.decode_block(block).unwrap();
+                    values.iter().map(|x| if x.is_nan() { u32::MAX } else { x.to_bits() }).collect::<Vec<_>>()
+                };
+                assert_eq!(bits(&got), bits(&want), "{kernels:?} {elem:?} {act:?}");
+                let others = [&pages[..layout.block_bytes()], &pages[2 * layout.block_bytes()..]];
+                assert!(others.concat().iter().all(|byte| *byte == 0xff), "{kernels:?} {elem:?}");
+            }
+        }
+    }
+}
+
+/// A key or a value that is no number reaches every output that sees it, and no other.
+#[test]
+fn what_is_no_number_shows() {
+    for elem in [PageElem::Bf16, PageElem::E4m3, PageElem::I8] {
+        for (part, bad) in [(0, f32::NAN), (1, f32::NAN), (1, f32::INFINITY)] {
+            let model =
+                Model { q_heads: 2, kv_heads: 1, head_dim: 8, window: Some(40), act: Elem::F32, kv: elem };
+            let mut s = model.sequence(3, 90);
+            let row = if part == 0 { &mut s.k } else { &mut s.v };
+            row[20 * 8..21 * 8].fill(bad);
+            for kernels in all_kernels() {
+                let out = decode(&serve(kernels, model, std::slice::from_ref(&s), &WHOLE())[0], Elem::F32);
+                for (token, out) in out.chunks(16).enumerate() {
+                    // FP8 has a largest number and no infinity.
+                    let shows = (20..60).contains(&token) && !(elem == PageElem::E4m3 && bad.is_infinite());
+                    let finite = out.iter().all(|x| x.is_finite());
+                    assert_eq!(finite, !shows, "{kernels:?} {elem:?} {part} {bad} {token}");
+                }
+            }
+        }
     }
 }
 
 #[test]
 fn a_long_context_dealt_out_by_chunks_has_the_same_bits() {
-    let model = Model { q_heads: 4, kv_heads: 2, head_dim: 16, window: None, act: Elem::F32, kv: Elem::Bf16 };
+    let model =
+        Model { q_heads: 4, kv_heads: 2, head_dim: 16, window: None, act: Elem::F32, kv: PageElem::Bf16 };
     for kernels in all_kernels() {
         for window in [None, Some(700)] {
             let model = Model { window, ..model };
@@ -242,11 +376,10 @@ fn a_long_context_dealt_out_by_chunks_has_the_same_bits() {
 #[test]
 fn wrong_extents_are_errors() {
     let mut cpu = cpu(all_kernels()[0], 1);
-    let layout = KvLayout { num_blocks: 2, kv_heads: 2, block_len: 4, head_dim: 8, elem: Elem::F32 };
+    let layout = KvLayout { num_blocks: 2, kv_heads: 2, block_len: 4, head_dim: 8, elem: PageElem::F32 };
     let pages = vec![0u8; layout.bytes()];
     assert!(KvPages::new(&pages[1..], layout).is_err());
     assert!(KvPages::new(&[], KvLayout { head_dim: 12, ..layout }).is_err());
-    assert!(KvPages::new(&[], KvLayout { elem: Elem::F16, ..layout }).is_err());
     let q = vec![0u8; 3 * 32 * 4];
     let mut run = |q_heads: usize, window, first_position, blocks: &[u32]| {
         let cols = q_heads * 8;
@@ -278,7 +411,7 @@ proptest! {
         block_len in prop::sample::select(vec![1usize, 3, 16, 64, 100]),
         steps in prop::collection::vec(1usize..90, 1..4),
         threads in 1usize..4,
-        (act, kv) in prop::sample::select(vec![(Elem::F32, Elem::F32), (Elem::F32, Elem::Bf16), (Elem::Bf16, Elem::Bf16)]),
+        (act, kv) in prop::sample::select(&KINDS[..]),
     ) {
         let model = Model { q_heads: kv_heads * group, kv_heads, head_dim, window, act, kv };
         let seqs: Vec<Sequence> = lens.iter().enumerate().map(|(i, n)| model.sequence(seed + i as u64, *n)).collect();

@@ -14,7 +14,7 @@ use nvllm_engine::text::{EncodeOptions, SpecialText};
 use nvllm_engine::{Engine, EngineInfo, LoadOptions, Model};
 use serde_json::{Value, json};
 
-use crate::flags::{ModelArgs, number};
+use crate::flags::{KvCacheDtype, ModelArgs, number};
 use crate::human::{bytes, count};
 use crate::output::{note, outln};
 use crate::progress::Progress;
@@ -30,6 +30,7 @@ same one most likely.
 Examples:
   nvllm eval --text book.txt
   nvllm eval --quantize int4 --text book.txt
+  nvllm eval --kv-cache-dtype fp8 --text book.txt
   nvllm eval -m Qwen/Qwen3-0.6B-GPTQ-Int4 --reference Qwen/Qwen3-0.6B --text book.txt --json"
 )]
 pub(crate) struct Eval {
@@ -38,8 +39,9 @@ pub(crate) struct Eval {
     /// The text, a file in UTF-8.
     #[arg(long, value_name = "FILE")]
     pub text: PathBuf,
-    /// A model to compare with, of the same vocabulary: as --model; loaded by the same flags. With
-    /// --quantize it is the model as it was, if not given.
+    /// A model to compare with, of the same vocabulary: as --model; loaded by the same flags, but
+    /// for --quantize and a --kv-cache-dtype of 8 bits. With one of these it is the model without
+    /// them, if not given.
     #[arg(long, value_name = "MODEL", value_parser = NonEmptyStringValueParser::new())]
     pub reference: Option<String>,
     /// Tokens of a window; 512, or the model's context if that is less, if not given.
@@ -67,9 +69,11 @@ pub(super) fn run(args: &Eval) -> Result<()> {
     let literal = EncodeOptions { add_special_tokens: false, special_text: SpecialText::Literal };
     let mut ids: Vec<_> = model.tokenizer()?.encode(&text, literal)?.into_iter().map(TokenId).collect();
     ids.truncate(args.tokens.unwrap_or(usize::MAX));
-    let quantized = args.model.load.quantize.quantize.is_some();
+    let load = &args.model.load;
     let compared = match &args.reference {
-        None if quantized => Some(args.model.model.as_deref()),
+        None if load.quantize.quantize.is_some() || load.kv_cache_dtype.is_coded() => {
+            Some(args.model.model.as_deref())
+        }
         name => name.as_deref().map(Some),
     };
     let reference = compared.map(|name| start(args, name, false)).transpose()?;
@@ -110,17 +114,20 @@ fn windows(args: &Eval, model: &Model) -> Windows {
     Windows { len, stride: args.stride.unwrap_or((len / 2).max(1)) }
 }
 
-/// An engine that hands out the logits of whole steps; with the weights that `--quantize` asks for
-/// if it is the one in question.
+/// An engine that hands out the logits of whole steps; with the weights that `--quantize` asks for,
+/// and a KV cache of codes, if it is the one in question.
 fn start(args: &Eval, name: Option<&str>, quantized: bool) -> Result<(Engine, Arc<Model>)> {
-    let options = backends::load_options(&args.model.load, Some(1));
-    let step_tokens = options.max_num_batched_tokens.unwrap_or(WINDOW);
-    let options =
-        LoadOptions { max_num_batched_tokens: Some(step_tokens), max_num_logits: step_tokens, ..options };
     let mut load = args.model.load.clone();
     if !quantized {
         load.quantize.quantize = None;
+        if load.kv_cache_dtype.is_coded() {
+            load.kv_cache_dtype = KvCacheDtype::Auto;
+        }
     }
+    let options = backends::load_options(&load, Some(1));
+    let step_tokens = options.max_num_batched_tokens.unwrap_or(WINDOW);
+    let options =
+        LoadOptions { max_num_batched_tokens: Some(step_tokens), max_num_logits: step_tokens, ..options };
     models::start_with(&ModelArgs { model: name.map(str::to_owned), load }, options)
 }
 
@@ -143,6 +150,7 @@ fn described(args: &Eval, model: &Model, info: &EngineInfo, found: &Evaluation, 
         "backend": info.backend.name,
         "device": info.backend.device,
         "activations": info.limits.activations,
+        "kv_cache": info.limits.kv_format,
         "text": name(&args.text.to_string_lossy()),
         "tokens": found.tokens,
         "window": len,

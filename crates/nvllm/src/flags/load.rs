@@ -35,6 +35,11 @@ impl KvCacheDtype {
             Self::Int8 => Some(KvFormat::Int8),
         }
     }
+
+    /// Whether it rounds keys and values to 8 bits.
+    pub(crate) const fn is_coded(self) -> bool {
+        matches!(self, Self::Fp8 | Self::Int8)
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
