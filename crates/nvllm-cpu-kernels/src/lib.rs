@@ -222,8 +222,12 @@ impl DotKernels {
     }
 }
 
-/// Kernels for coded weights, whose order is [`SumOrder::Fma16`].
+/// Kernels for coded weights, in the order of the dense kernels for `elem`.
 pub struct CodedKernels {
+    /// What values are rounded to, and rows decoded into.
+    pub elem: Elem,
+    /// Whether `dot` takes a form; rows of others are decoded first.
+    pub takes: fn(&CodedForm) -> bool,
     pub dot: unsafe fn(&CodedDot),
     pub decode: unsafe fn(&Decode),
 }
@@ -268,7 +272,8 @@ pub struct Kernels {
     isa: Isa,
     fma: &'static DotKernels,
     pairs: Option<&'static DotKernels>,
-    pub coded: &'static CodedKernels,
+    coded: &'static CodedKernels,
+    coded_pairs: Option<&'static CodedKernels>,
     int8: &'static Int8Kernels,
     /// With AVX512-VNNI.
     vnni: Option<&'static Int8Kernels>,
@@ -283,12 +288,13 @@ impl std::fmt::Debug for Kernels {
 }
 
 macro_rules! kernels {
-    ($isa:ident, $($module:ident)::+, $pairs:expr, $int8:expr, $vnni:expr) => {
+    ($isa:ident, $($module:ident)::+, $pairs:expr, $coded_pairs:expr, $int8:expr, $vnni:expr) => {
         Kernels {
             isa: Isa::$isa,
             fma: &$($module)::+::FMA,
             pairs: $pairs,
             coded: &$($module)::+::CODED,
+            coded_pairs: $coded_pairs,
             int8: $int8,
             vnni: $vnni,
             rows: &$($module)::+::ROWS,
@@ -297,16 +303,17 @@ macro_rules! kernels {
     };
 }
 
-static SCALAR: Kernels = kernels!(Scalar, scalar, None, &scalar::INT8, None);
+static SCALAR: Kernels = kernels!(Scalar, scalar, None, None, &scalar::INT8, None);
 #[cfg(target_arch = "x86_64")]
-static AVX2: Kernels = kernels!(Avx2, x86::avx2, None, &x86::int8::PAIRS, None);
+static AVX2: Kernels = kernels!(Avx2, x86::avx2, None, None, &x86::int8::PAIRS, None);
 #[cfg(target_arch = "x86_64")]
-static AVX512: Kernels = kernels!(Avx512, x86::avx512, None, &x86::int8::PAIRS, Some(&x86::int8::VNNI));
+static AVX512: Kernels = kernels!(Avx512, x86::avx512, None, None, &x86::int8::PAIRS, Some(&x86::int8::VNNI));
 #[cfg(target_arch = "x86_64")]
 static AVX512_BF16: Kernels = kernels!(
     Avx512Bf16,
     x86::avx512,
     Some(&x86::avx512::pairs::PAIRS),
+    Some(&x86::coded::PAIRS),
     &x86::int8::PAIRS,
     Some(&x86::int8::VNNI)
 );
@@ -353,9 +360,10 @@ impl Kernels {
         self.vnni.filter(|_| Isa::has_vnni()).unwrap_or(self.int8)
     }
 
-    /// The kernels for f32 multiply-adds, whatever the weights are.
-    pub fn fma(&self) -> &'static DotKernels {
-        self.fma
+    /// The kernels for coded weights: with AVX512-BF16 and bf16 activations values are rounded to
+    /// bf16, else they are f32.
+    pub fn coded(&self, mode: ActMode) -> &'static CodedKernels {
+        self.coded_pairs.filter(|_| mode == ActMode::Bf16).unwrap_or(self.coded)
     }
 
     pub fn dot(&self, weight: Elem, mode: ActMode) -> &'static DotKernels {
@@ -440,9 +448,9 @@ macro_rules! kernel_table {
             }
             $(#[$attr])*
             unsafe fn decode(a: &Decode) {
-                coded::decode::<$simd, $p>(a);
+                coded::decode::<$simd, $crate::simd::F32, $p>(a);
             }
-            $crate::CodedKernels { dot, decode }
+            $crate::CodedKernels { elem: $crate::Elem::F32, takes: |_| true, dot, decode }
         };
 
         pub(crate) static ROWS: $crate::RowKernels = {

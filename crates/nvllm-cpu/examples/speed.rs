@@ -3,7 +3,7 @@
 //! `cargo run --release -p nvllm-cpu --example speed [threads] [isa] [attention | coded [name]]`. Weights
 //! are those of a model with hidden size 1024 and feed-forward size 3072 (28 layers, 840 MB in
 //! bf16), each matrix its own memory, so that decoding reads them cold. With `coded` their coded
-//! forms are timed, or those whose names begin so, and nothing else; with `attention` that alone.
+//! forms are timed under bf16 activations, or those whose names begin so, and nothing else; with `attention` that alone.
 //! KV pages are read cold likewise where one token is new.
 
 use nvllm_cpu::{
@@ -97,21 +97,22 @@ fn coded(cpu: &mut Cpu) -> Result<(), Box<dyn std::error::Error>> {
             matrices.push(if int8 { matrix.with_int8_inputs()? } else { matrix });
         }
         let bytes: usize = matrices.iter().map(Coded::bytes).sum();
+        let flops_of_row = SHAPES.iter().map(|(n, k)| 2.0 * (n * k * LAYERS) as f64).sum::<f64>();
         let (arena, mut rates) = (vec![1_u8; bytes], Vec::new());
         print!("{name:<20} {:4.0} MB", bytes as f64 * 1e-6);
         print!(", from the cache {:.1} G weights/s of processor time", cached(cpu, &matrices[1])?);
         for m in [1, 2, 4, 8, 16, 512] {
-            let (x, mut out) = inputs(m, Elem::F32);
+            let (x, mut out) = inputs(m, Elem::Bf16);
             let mut shares = Vec::new();
             for _ in 0..if m > 16 { 3 } else { 9 } {
                 let read = read_once(cpu.pool(), cpu.kernels(), &arena);
                 let start = Instant::now();
                 let mut flops = 0.0;
                 for (matrix, (n, k)) in matrices.iter().zip(SHAPES.repeat(LAYERS)) {
-                    let x = Rows::new(&x[..m * k * 4], Elem::F32, m, k)?;
-                    let out = RowsMut::new(&mut out[..m * n * 4], Elem::F32, m, n)?;
+                    let x = Rows::new(&x[..m * k * 2], Elem::Bf16, m, k)?;
+                    let out = RowsMut::new(&mut out[..m * n * 2], Elem::Bf16, m, n)?;
                     let w = Weights { segments: &[Segment::Coded(matrix, 0, n)], k };
-                    cpu.linear(x, w, None, ActMode::F32, out)?;
+                    cpu.linear(x, w, None, ActMode::Bf16, out)?;
                     flops += 2.0 * (m * n * k) as f64;
                 }
                 let seconds = start.elapsed().as_secs_f64();
@@ -120,7 +121,10 @@ fn coded(cpu: &mut Cpu) -> Result<(), Box<dyn std::error::Error>> {
             }
             let rate = median(std::mem::take(&mut rates));
             match m {
-                1 => print!(", m=1 {:.1} % of the read rate", 100.0 * median(shares)),
+                1 => {
+                    let ms = 1e-6 * flops_of_row / rate;
+                    print!(", m=1 {ms:.1} ms, {:.1} % of the read rate", 100.0 * median(shares));
+                }
                 _ => print!(", m={m} {rate:.0} GFLOP/s"),
             }
         }
@@ -132,15 +136,15 @@ fn coded(cpu: &mut Cpu) -> Result<(), Box<dyn std::error::Error>> {
 /// Weights a second of processor time for one row, of a matrix that stays in the cache.
 fn cached(cpu: &mut Cpu, matrix: &Coded) -> Result<f64, Box<dyn std::error::Error>> {
     const N: usize = 256;
-    let (x, mut out) = inputs(1, Elem::F32);
+    let (x, mut out) = inputs(1, Elem::Bf16);
     let (mut seconds, k) = (Vec::new(), matrix.cols());
     for _ in 0..9 {
         let start = cpu_seconds();
         for _ in 0..40 {
-            let x = Rows::new(&x[..k * 4], Elem::F32, 1, k)?;
-            let out = RowsMut::new(&mut out[..N * 4], Elem::F32, 1, N)?;
+            let x = Rows::new(&x[..k * 2], Elem::Bf16, 1, k)?;
+            let out = RowsMut::new(&mut out[..N * 2], Elem::Bf16, 1, N)?;
             let w = Weights { segments: &[Segment::Coded(matrix, 0, N)], k };
-            cpu.linear(x, w, None, ActMode::F32, out)?;
+            cpu.linear(x, w, None, ActMode::Bf16, out)?;
         }
         seconds.push(cpu_seconds() - start);
     }

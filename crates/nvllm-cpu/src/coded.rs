@@ -79,6 +79,10 @@ impl Coded {
         self.codes.len() + self.scales.len() + self.offsets.len() + size_of_val(&self.sums[..])
     }
 
+    pub(crate) fn form(&self) -> &CodedForm {
+        &self.form
+    }
+
     /// Bytes that a row takes where a kernel reads it.
     pub(crate) fn row_bytes(&self) -> usize {
         let groups = self.form.groups() * self.form.scale.size();

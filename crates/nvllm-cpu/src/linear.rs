@@ -7,25 +7,24 @@
 //! keep the order of `nvllm-cpu-kernels`, `generic/dot.rs`.
 //!
 //! Coded weights are read in place by one activation row. With more, a thread first writes some of
-//! their rows as f32 into its cache, and goes on with those: the bits are the same. Where inputs
-//! are rounded to 8 bits, `int8.rs` multiplies integers.
+//! their rows into its cache, as f32 or bf16, and goes on with those: the bits are the same. Where
+//! inputs are rounded to 8 bits, `int8.rs` multiplies integers.
 
 use crate::coded::Coded;
 use crate::error::ensure;
 use crate::rows::{Rows, RowsMut};
 use crate::{ActMode, Cpu, Elem, Kernels, Result, SumOrder};
 use nvllm_cpu_kernels::{
-    Block, CodedDot, CodedRows, Decode, Direct, DotKernels, MAX_ROWS, Out, PANEL, PackW, PackX,
+    Block, CodedDot, CodedForm, CodedKernels, CodedRows, Decode, Direct, DotKernels, MAX_ROWS, Out, PANEL,
+    PackW, PackX,
 };
 
-/// Row groups up to which weights are read in place, by the second from the cache.
-const DIRECT_GROUPS: usize = 2;
-/// Bytes of weights that a thread takes at a time when it reads them in place: four streams of 96
-/// KiB, each long enough that the misses it begins with are few.
+/// Activation rows up to which weights are read in place: by the first group of them from memory,
+/// by the others from the cache. Packing reads memory while nothing is multiplied.
+const DIRECT_ROWS: usize = 18;
+/// Bytes of weights that a thread takes at a time when one group reads them in place: four streams
+/// of 96 KiB, each long enough that the misses it begins with are few.
 const DIRECT_BYTES: usize = 384 * 1024;
-/// Bytes of f32 rows that a thread makes of coded ones at a time: they stay in its second-level
-/// cache.
-const DECODED_BYTES: usize = 192 * 1024;
 /// Most activation rows packed at a time: bounds the scratch and keeps it in the last-level cache.
 const BLOCK_ROWS: usize = 528;
 /// A multiple of every instruction set's rows in a group of `block`.
@@ -64,12 +63,13 @@ impl Segment<'_> {
         }
     }
 
-    /// The kernels for it. Coded rows become f32 on their way.
+    /// The kernels for it: for coded rows those for what they become on their way.
     fn dot(&self, kernels: &Kernels, mode: ActMode) -> &'static DotKernels {
-        match self {
-            Self::Dense(_, elem) => kernels.dot(*elem, mode),
-            Self::Coded(..) => kernels.fma(),
-        }
+        let elem = match self {
+            Self::Dense(_, elem) => *elem,
+            Self::Coded(..) => kernels.coded(mode).elem,
+        };
+        kernels.dot(elem, mode)
     }
 
     /// The order of its sums; none for those of integers.
@@ -181,6 +181,7 @@ unsafe impl Sync for LinearLists {}
 /// What every chunk of one call shares.
 struct Common {
     dot: &'static DotKernels,
+    coded: &'static CodedKernels,
     k: usize,
 }
 
@@ -232,7 +233,8 @@ impl Cpu {
             if segments[0].order(kernels, mode).is_none() {
                 self.int8_products(x, segments, col, whole);
             } else {
-                let common = Common { dot: segments[0].dot(kernels, mode), k: w.k };
+                let (dot, coded) = (segments[0].dot(kernels, mode), kernels.coded(mode));
+                let common = Common { dot, coded, k: w.k };
                 for row in (0..x.num_rows()).step_by(block_rows) {
                     let out = Out { ptr: target.row(row), ..whole };
                     let m = block_rows.min(x.num_rows() - row);
@@ -271,7 +273,8 @@ impl Cpu {
         }
         let target = out.target();
         let Some(first) = experts.first() else { return Ok(()) };
-        let common = Common { dot: first.weight.dot(self.kernels, mode), k: x.cols() };
+        let (dot, coded) = (first.weight.dot(self.kernels, mode), self.kernels.coded(mode));
+        let common = Common { dot, coded, k: x.cols() };
         let alike = experts.iter().all(|e| e.weight.dot(self.kernels, mode).order == common.dot.order);
         ensure!(alike, op, "weights of several orders of sums");
         let weights: Vec<[Segment<'_>; 1]> = experts.iter().map(|e| [e.weight]).collect();
@@ -350,24 +353,24 @@ impl Cpu {
     /// Weight rows `row .. row + n` of a span.
     #[allow(clippy::cast_ptr_alignment, reason = "buffers are aligned to 64, panels are whole cache lines")]
     fn compute(&self, common: &Common, span: &Span, row: usize, n: usize, thread: usize) {
-        let Common { dot, k } = *common;
+        let Common { dot, coded, k } = *common;
         let (col, out) = (span.col + row, span.out);
         let (w, elem) = match span.w {
             Place::Dense(w, elem) => (w.wrapping_add(row * k * elem.size()), elem),
             Place::Coded(rows) => {
                 let w = rows.from(row, n);
-                if span.m == 1 {
+                if in_place(common, &w.form, span.m) {
                     // SAFETY: the rows are there and x is packed; each output is this chunk's
                     // alone.
-                    return unsafe { (self.kernels.coded.dot)(&CodedDot { x: span.x, w, col, out }) };
+                    return unsafe { (coded.dot)(&CodedDot { x: span.x, w, col, out }) };
                 }
-                let dst = self.decoded.of(thread).bytes(n * k * size_of::<f32>());
+                let dst = self.decoded.of(thread).bytes(n * k * coded.elem.size());
                 // SAFETY: the rows are there, and the thread's own buffer holds them.
-                unsafe { (self.kernels.coded.decode)(&Decode { w, dst: dst.cast() }) };
-                (dst.cast_const(), Elem::F32)
+                unsafe { (coded.decode)(&Decode { w, dst }) };
+                (dst.cast_const(), coded.elem)
             }
         };
-        if is_direct(dot, span.m) {
+        if is_direct(span.m) {
             let group = group_rows(dot, span.m);
             for m0 in (0..span.m).step_by(group) {
                 let num_rows = group.min(span.m - m0);
@@ -392,25 +395,35 @@ impl Cpu {
 }
 
 /// Whether `m` activation rows read weights in place.
-fn is_direct(dot: &DotKernels, m: usize) -> bool {
-    m <= DIRECT_GROUPS * dot.direct_rows
+fn is_direct(m: usize) -> bool {
+    m <= DIRECT_ROWS
+}
+
+/// Whether they read coded weights in place.
+fn in_place(common: &Common, form: &CodedForm, m: usize) -> bool {
+    m == 1 && (common.coded.takes)(form)
 }
 
 /// Activation rows in a group, the last perhaps smaller.
 fn group_rows(dot: &DotKernels, m: usize) -> usize {
-    if is_direct(dot, m) { dot.direct_rows } else { dot.block_rows }
+    if is_direct(m) { dot.direct_rows } else { dot.block_rows }
 }
 
 /// Weight rows that a thread takes at a time, of `n` for `m` activation rows: so many that every
 /// thread has as many to take.
 fn chunk_rows(common: &Common, segment: &Segment<'_>, m: usize, n: usize, num_threads: usize) -> usize {
     let (dot, k) = (common.dot, common.k);
-    let coded = matches!(segment, Segment::Coded(..));
-    let most = match (is_direct(dot, m), coded) {
-        (true, true) if m > 1 => DECODED_BYTES / (k * size_of::<f32>()),
-        (true, _) => DIRECT_BYTES / segment.row_bytes(k),
-        // Rows as f32 and panels of them.
-        (false, true) => (dot.panel_bytes / 2 / dot.row_bytes(k)).min(PANEL_ROWS),
+    let decoded = match segment {
+        Segment::Coded(coded, ..) => !in_place(common, coded.form(), m),
+        Segment::Dense(..) => false,
+    };
+    // What other groups read again, or was decoded, has to stay in the second-level cache.
+    let cached = dot.panel_bytes / 2;
+    let most = match (is_direct(m), decoded) {
+        (true, false) if m <= dot.direct_rows => DIRECT_BYTES / segment.row_bytes(k),
+        (true, false) => cached / segment.row_bytes(k),
+        (true, true) => cached / dot.row_bytes(k),
+        (false, true) => (cached / dot.row_bytes(k)).min(PANEL_ROWS),
         (false, false) => (dot.panel_bytes / dot.row_bytes(k)).min(PANEL_ROWS),
     };
     rows_at_a_time(n, most, num_threads)

@@ -2,7 +2,7 @@
 //! row) alone.
 
 use crate::error::ensure;
-use crate::{Cpu, Elem, Result, Segment, Weights};
+use crate::{ActMode, Cpu, Elem, Result, Segment, Weights};
 use half::{bf16, f16};
 use nvllm_cpu_kernels::{Binary, Decode, RmsNorm, Rope, WeightedSum};
 
@@ -368,9 +368,9 @@ impl Cpu {
                 Segment::Dense(bytes, elem) => return (bytes[at * cols * elem.size()..].as_ptr(), elem),
                 Segment::Coded(coded, first, _) => {
                     let dst = self.decoded.of(thread).bytes(cols * size_of::<f32>());
-                    let args = Decode { w: coded.rows(first + at, 1), dst: dst.cast() };
+                    let args = Decode { w: coded.rows(first + at, 1), dst };
                     // SAFETY: the row is there, and the buffer holds it.
-                    unsafe { (self.kernels.coded.decode)(&args) };
+                    unsafe { (self.kernels.coded(ActMode::F32).decode)(&args) };
                     return (dst.cast_const(), Elem::F32);
                 }
             }

@@ -5,7 +5,8 @@
 //! coded weights has the bits of the product with the f32 weights that the codes stand for: the
 //! order is that of [`FmaDot`](super::dot::FmaDot). [`dot`] is for one activation row, which
 //! memory bounds. For more, [`decode`] writes rows as f32, and the kernels for dense weights take
-//! them from the cache.
+//! them from the cache. Where activations are bf16 and the processor multiplies pairs of bf16,
+//! values are rounded to bf16 and products have the bits of those bf16 weights: `x86/coded.rs`.
 //!
 //! **Layout.** A row's codes of 4 bits lie in blocks of 32 columns and 16 bytes: byte `i` holds
 //! column `i` in its low half and column `i + 16` in its high one (as ggml's `Q4_0`), so that a
@@ -20,7 +21,7 @@ use crate::simd::{F16, F32, Simd, Stored, store_part};
 use crate::{CodedForm, Codes, Elem, Formula};
 
 /// Columns of a vector step: a multiple of every instruction set's lanes.
-const STEP: usize = 16;
+pub(crate) const STEP: usize = 16;
 /// Bytes of a block of codes, and blocks of a cache line.
 const BYTES: usize = 16;
 const LINE: usize = 4;
@@ -193,40 +194,43 @@ pub struct CodedDot {
     pub out: Out,
 }
 
-/// Coded rows as f32, row-major.
+/// Coded rows as the kernels' `elem`, row-major.
 pub struct Decode {
     pub w: CodedRows,
-    pub dst: *mut f32,
+    pub dst: *mut u8,
 }
 
 /// One row as it is walked.
 #[derive(Clone, Copy)]
-struct Walk {
-    codes: *const u8,
+pub(crate) struct Walk {
+    pub(crate) codes: *const u8,
     scales: *const u8,
     offsets: *const u8,
+    /// Scales from the row's first on that are there, other rows' included.
+    room: usize,
 }
 
 /// Scales and offsets of up to 16 groups of a row as f32.
 #[derive(Clone, Copy)]
-struct Groups([[f32; STEP]; 2]);
+pub(crate) struct Groups([[f32; STEP]; 2]);
 
 impl Walk {
     #[inline(always)]
-    unsafe fn of(w: &CodedRows, row: usize) -> Self {
-        let w = w.from(row, 1);
-        Self { codes: w.codes, scales: w.scales, offsets: w.offsets }
+    pub(crate) unsafe fn of(w: &CodedRows, row: usize) -> Self {
+        let w = w.from(row, w.n - row);
+        Self { codes: w.codes, scales: w.scales, offsets: w.offsets, room: w.n * w.form.groups() }
     }
 
-    /// Those of the `n` groups from `first` on. Asks for those that come later.
+    /// Those of the `n` groups from `first` on, and perhaps of the next row's. Asks for those that
+    /// come later.
     #[inline(always)]
-    unsafe fn groups<S: Simd, E: Stored, R: Rule>(self, first: usize, n: usize) -> Groups {
+    pub(crate) unsafe fn groups<S: Simd, E: Stored, R: Rule>(self, first: usize, n: usize) -> Groups {
         let mut groups = [[0.0; STEP]; 2];
         let places = [self.scales, self.offsets];
         for i in 0..if R::HAS_OFFSET { 2 } else { 1 } {
             let p = places[i].add(first * E::BYTES);
             S::prefetch(p.wrapping_add(SCALES_AHEAD));
-            if n == STEP {
+            if first + STEP <= self.room {
                 for lane in (0..STEP).step_by(S::LANES) {
                     S::store(groups[i].as_mut_ptr().add(lane), E::load::<S>(p.add(lane * E::BYTES)));
                 }
@@ -241,8 +245,14 @@ impl Walk {
 }
 
 impl Groups {
+    pub(crate) const NONE: Self = Self([[0.0; STEP]; 2]);
+
     #[inline(always)]
-    unsafe fn at<S: Simd, C: Code<S, P>, const P: usize>(&self, table: *const f32, group: usize) -> C::Group {
+    pub(crate) unsafe fn at<S: Simd, C: Code<S, P>, const P: usize>(
+        &self,
+        table: *const f32,
+        group: usize,
+    ) -> C::Group {
         C::group(table, S::splat(self.0[0][group]), S::splat(self.0[1][group]))
     }
 }
@@ -268,7 +278,7 @@ unsafe fn add_block<S: Simd, C: Code<S, P>, const P: usize>(
 
 /// Folds and writes the sums of `num_rows` rows of N streams, which begin at `cols`.
 #[inline(always)]
-unsafe fn write_tile<S: Simd, const N: usize>(
+pub(crate) unsafe fn write_tile<S: Simd, const N: usize>(
     out: &Out,
     tile: [[S::V; 4]; 4],
     num_rows: usize,
@@ -314,7 +324,7 @@ unsafe fn dot_rows<
         let mut acc = [[S::splat(0.0); P]; N];
         for first in (0..groups).step_by(STEP) {
             let held = STEP.min(groups - first);
-            let mut shared = [Groups([[0.0; STEP]; 2]); N];
+            let mut shared = [Groups::NONE; N];
             for s in 0..N {
                 shared[s] = w[s].groups::<S, E, R>(first, held);
             }
@@ -391,13 +401,15 @@ unsafe fn dot_turns<S: Simd, E: Stored, R: Rule, C: Code<S, P>, const P: usize>(
 }
 
 #[inline(always)]
-unsafe fn decode_rows<S: Simd, E: Stored, R: Rule, C: Code<S, P>, const P: usize>(a: &Decode) {
+pub(crate) unsafe fn decode_rows<S: Simd, T: Stored, E: Stored, R: Rule, C: Code<S, P>, const P: usize>(
+    a: &Decode,
+) {
     let form = &a.w.form;
     let (table, width) = (form.table(), C::STEPS * STEP);
     let (blocks, group_blocks) = (form.k.div_ceil(width), form.group.min(form.k).div_ceil(width));
     let groups = form.groups();
     for row in 0..a.w.n {
-        let (w, dst) = (Walk::of(&a.w, row), a.dst.add(row * form.k));
+        let (w, dst) = (Walk::of(&a.w, row), a.dst.add(row * form.k * T::BYTES));
         for first in (0..groups).step_by(STEP) {
             let held = STEP.min(groups - first);
             let shared = w.groups::<S, E, R>(first, held);
@@ -409,10 +421,11 @@ unsafe fn decode_rows<S: Simd, E: Stored, R: Rule, C: Code<S, P>, const P: usize
                         for p in 0..P {
                             let v = C::load(shared, w.codes.add(block * BYTES), step, p);
                             let col = block * width + step * STEP + p * S::LANES;
+                            let to = dst.add(col * T::BYTES);
                             if col + S::LANES <= form.k {
-                                S::store(dst.add(col), v);
+                                T::store::<S>(to, v);
                             } else if col < form.k {
-                                store_part::<S, F32>(dst.add(col).cast(), v, form.k - col);
+                                store_part::<S, T>(to, v, form.k - col);
                             }
                         }
                     }
@@ -458,12 +471,14 @@ macro_rules! with_form {
     }};
 }
 
+pub(crate) use with_form;
+
 #[inline(always)]
 pub(crate) unsafe fn dot<S: Simd, const P: usize>(a: &CodedDot) {
     with_form!(a.w.form, S, P, (E, R, C) => dot_turns::<S, E, R, C, P>(a));
 }
 
 #[inline(always)]
-pub(crate) unsafe fn decode<S: Simd, const P: usize>(a: &Decode) {
-    with_form!(a.w.form, S, P, (E, R, C) => decode_rows::<S, E, R, C, P>(a));
+pub(crate) unsafe fn decode<S: Simd, T: Stored, const P: usize>(a: &Decode) {
+    with_form!(a.w.form, S, P, (E, R, C) => decode_rows::<S, T, E, R, C, P>(a));
 }

@@ -147,16 +147,30 @@ unsafe fn write_folded<S: Simd, const R: usize, const N: usize>(
     row: usize,
     cols: &[usize],
 ) {
-    for first in (0..R).step_by(4) {
-        let rows = 4.min(R - first);
-        let mut tile = [[S::splat(0.0); PANEL]; 4];
-        for r in 0..rows {
-            for j in 0..N {
-                tile[r][j] = c[first + r][j];
+    write_four::<S, R, N, 0>(out, c, row, cols);
+    if R > 4 {
+        write_four::<S, R, N, 4>(out, c, row, cols);
+    }
+}
+
+/// Up to four rows of it, from FIRST on. (Without a loop over them, in which the chains would be
+/// indexed by a variable and written to the stack in every step of the loop before.)
+#[inline(always)]
+unsafe fn write_four<S: Simd, const R: usize, const N: usize, const FIRST: usize>(
+    out: &Out,
+    c: [[S::V; N]; R],
+    row: usize,
+    cols: &[usize],
+) {
+    let mut tile = [[S::splat(0.0); PANEL]; 4];
+    for r in 0..4 {
+        for j in 0..N {
+            if FIRST + r < R {
+                tile[r][j] = c[FIRST + r][j];
             }
         }
-        out.write::<S>(S::fold16(tile), row + first, rows, cols);
     }
+    out.write::<S>(S::fold16(tile), row + FIRST, 4.min(R - FIRST), cols);
 }
 
 /// The group of `num_rows` activation rows from `row` on, of `m` packed ones, against `n` weight
@@ -303,7 +317,8 @@ unsafe fn ask_ahead<S: Simd>(w: *const u8, bytes: usize) {
 }
 
 /// Adds one unit of K to the chains of R activation rows with each of S weight rows: `x` at its
-/// step, a phase `phase_len` elements after the one before.
+/// step, a phase `phase_len` elements after the one before. An activation is loaded once for all
+/// weight rows: a load for each product would take longer than the product.
 #[inline(always)]
 unsafe fn add_unit<D: Dot, E: Stored, const P: usize, const R: usize, const S: usize>(
     acc: &mut [[[<D::S as Simd>::V; P]; R]; S],
@@ -311,12 +326,15 @@ unsafe fn add_unit<D: Dot, E: Stored, const P: usize, const R: usize, const S: u
     phase_len: usize,
     w: [*const u8; S],
 ) {
-    for s in 0..S {
-        for p in 0..P {
-            let wv = D::load_w::<E>(w[s].add(p * D::STEP * E::BYTES));
-            for r in 0..R {
-                let xv = D::load(x.add(p * phase_len + r * D::STEP));
-                acc[s][r][p] = D::mac(acc[s][r][p], xv, wv);
+    for p in 0..P {
+        let mut wv = [D::load_w::<E>(w[0].add(p * D::STEP * E::BYTES)); S];
+        for s in 1..S {
+            wv[s] = D::load_w::<E>(w[s].add(p * D::STEP * E::BYTES));
+        }
+        for r in 0..R {
+            let xv = D::load(x.add(p * phase_len + r * D::STEP));
+            for s in 0..S {
+                acc[s][r][p] = D::mac(acc[s][r][p], xv, wv[s]);
             }
         }
     }

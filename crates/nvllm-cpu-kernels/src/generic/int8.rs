@@ -27,12 +27,15 @@ pub(crate) trait Int8: Copy {
     const STEP: usize;
     /// A packed activation: a byte that is 128 too large, or 16 bits.
     type X: Copy;
+    /// Packed activations of a step.
+    type XV: Copy;
     /// What packed activations are too large by.
     const BIAS: i32;
 
     unsafe fn zero() -> Self::V;
     unsafe fn load_w(p: *const i8) -> Self::W;
-    unsafe fn mac(acc: Self::V, x: *const Self::X, w: Self::W) -> Self::V;
+    unsafe fn load_x(p: *const Self::X) -> Self::XV;
+    unsafe fn mac(acc: Self::V, x: Self::XV, w: Self::W) -> Self::V;
     /// The sums of the lanes of four accumulators.
     unsafe fn fold4(v: [Self::V; PANEL]) -> [i32; PANEL];
     /// A code of -128 to 127 as it is packed.
@@ -103,6 +106,23 @@ pub(crate) unsafe fn quantize<I: Int8>(a: &Quantize) {
     });
 }
 
+/// Adds a step of R activation rows, `pitch` apart, with four of weights. An activation is loaded
+/// once for all four.
+#[inline(always)]
+unsafe fn add_step<I: Int8, const R: usize>(
+    acc: &mut [[I::V; PANEL]; R],
+    x: *const I::X,
+    pitch: usize,
+    w: [I::W; PANEL],
+) {
+    for r in 0..R {
+        let xv = I::load_x(x.add(r * pitch));
+        for s in 0..PANEL {
+            acc[r][s] = I::mac(acc[r][s], xv, w[s]);
+        }
+    }
+}
+
 /// R activation rows from `row` on against weight rows `cols[0] ..`, `cols[1] ..`, `n` each.
 #[inline(always)]
 unsafe fn tile<I: Int8, const R: usize>(a: &Int8Dot, row: usize, cols: [usize; PANEL], n: usize) {
@@ -114,46 +134,56 @@ unsafe fn tile<I: Int8, const R: usize>(a: &Int8Dot, row: usize, cols: [usize; P
         let mut acc = [[I::zero(); PANEL]; R];
         let mut at = 0;
         while at < full {
+            let mut wv = [I::load_w(w[0].add(at)); PANEL];
             for s in 0..PANEL {
                 let p = w[s].add(at);
                 I::S::prefetch(p.wrapping_add(super::dot::AHEAD).cast());
-                let wv = I::load_w(p);
-                for r in 0..R {
-                    acc[r][s] = I::mac(acc[r][s], x.add(r * pitch + at), wv);
-                }
+                wv[s] = I::load_w(p);
             }
+            add_step::<I, R>(&mut acc, x.add(at), pitch, wv);
             at += I::STEP;
         }
         if full < a.k {
+            let mut rest = [[0_i8; PAD]; PANEL];
+            let mut wv = [I::load_w(rest[0].as_ptr()); PANEL];
             for s in 0..PANEL {
-                let mut rest = [0_i8; PAD];
-                std::ptr::copy_nonoverlapping(w[s].add(full), rest.as_mut_ptr(), a.k - full);
-                let wv = I::load_w(rest.as_ptr());
-                for r in 0..R {
-                    acc[r][s] = I::mac(acc[r][s], x.add(r * pitch + full), wv);
-                }
+                std::ptr::copy_nonoverlapping(w[s].add(full), rest[s].as_mut_ptr(), a.k - full);
+                wv[s] = I::load_w(rest[s].as_ptr());
             }
+            add_step::<I, R>(&mut acc, x.add(full), pitch, wv);
         }
-        let at = cols.map(|col| a.col + col + j);
-        for first in (0..R).step_by(4) {
-            let rows = 4.min(R - first);
-            let mut sums = [0.0_f32; 4 * PANEL];
-            for r in 0..rows {
-                let folded = I::fold4(acc[first + r]);
-                let sx = *a.x_scales.add(row + first + r);
-                for s in 0..PANEL {
-                    let col = cols[s] + j;
-                    let sum = if I::BIAS == 0 {
-                        folded[s]
-                    } else {
-                        folded[s].wrapping_sub(I::BIAS * *a.w_sums.add(col))
-                    };
-                    sums[r * PANEL + s] = sx * a.w_scales.add(col).read_unaligned() * sum as f32;
-                }
-            }
-            a.out.write::<I::S>(sums, row + first, rows, &at);
+        write_four::<I, R, 0>(a, acc, row, cols.map(|col| col + j));
+        if R > 4 {
+            write_four::<I, R, 4>(a, acc, row, cols.map(|col| col + j));
         }
     }
+}
+
+/// Scales and writes up to four rows of sums, from FIRST on. (Without a loop over them, as in
+/// `dot.rs`.)
+#[inline(always)]
+unsafe fn write_four<I: Int8, const R: usize, const FIRST: usize>(
+    a: &Int8Dot,
+    acc: [[I::V; PANEL]; R],
+    row: usize,
+    cols: [usize; PANEL],
+) {
+    let mut sums = [0.0_f32; 4 * PANEL];
+    for r in 0..4 {
+        if FIRST + r < R {
+            let folded = I::fold4(acc[FIRST + r]);
+            let sx = *a.x_scales.add(row + FIRST + r);
+            for s in 0..PANEL {
+                let sum = if I::BIAS == 0 {
+                    folded[s]
+                } else {
+                    folded[s].wrapping_sub(I::BIAS * *a.w_sums.add(cols[s]))
+                };
+                sums[r * PANEL + s] = sx * a.w_scales.add(cols[s]).read_unaligned() * sum as f32;
+            }
+        }
+    }
+    a.out.write::<I::S>(sums, row + FIRST, 4.min(R - FIRST), &cols.map(|col| a.col + col));
 }
 
 /// R activation rows: the weight rows in four streams where few rows read them from memory, as
@@ -196,6 +226,7 @@ impl<S: Simd> Int8 for Plain<S> {
     type W = [i8; 16];
     const STEP: usize = 16;
     type X = i16;
+    type XV = [i16; 16];
     const BIAS: i32 = 0;
 
     #[inline(always)]
@@ -207,8 +238,12 @@ impl<S: Simd> Int8 for Plain<S> {
         p.cast::<[i8; 16]>().read_unaligned()
     }
     #[inline(always)]
-    unsafe fn mac(acc: [i32; 16], x: *const i16, w: [i8; 16]) -> [i32; 16] {
-        std::array::from_fn(|i| acc[i] + i32::from(*x.add(i)) * i32::from(w[i]))
+    unsafe fn load_x(p: *const i16) -> [i16; 16] {
+        p.cast::<[i16; 16]>().read_unaligned()
+    }
+    #[inline(always)]
+    unsafe fn mac(acc: [i32; 16], x: [i16; 16], w: [i8; 16]) -> [i32; 16] {
+        std::array::from_fn(|i| acc[i] + i32::from(x[i]) * i32::from(w[i]))
     }
     #[inline(always)]
     unsafe fn fold4(v: [[i32; 16]; PANEL]) -> [i32; PANEL] {

@@ -2,7 +2,7 @@
 //! are bf16.
 
 use super::avx2::Avx2;
-use crate::generic::dot::Dot;
+use crate::generic::dot::{Blocking, Dot};
 use crate::kernel_table;
 use crate::simd::{Bf16, MAX_LANES, Simd, Stored, UNITS};
 #[allow(clippy::wildcard_imports, reason = "intrinsics are many and carry their own prefix")]
@@ -269,6 +269,7 @@ impl Dot for PairDot {
     type X = u16;
     type XV = __m512bh;
     const STEP: usize = 32;
+    const BLOCKING: Blocking = Blocking::WIDE;
 
     #[inline(always)]
     unsafe fn load(p: *const u16) -> __m512bh {

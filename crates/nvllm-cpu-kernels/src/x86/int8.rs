@@ -32,6 +32,7 @@ impl Int8 for Pairs {
     type W = __m256i;
     const STEP: usize = 16;
     type X = i16;
+    type XV = __m256i;
     const BIAS: i32 = 0;
 
     #[inline(always)]
@@ -43,8 +44,12 @@ impl Int8 for Pairs {
         _mm256_cvtepi8_epi16(_mm_loadu_si128(p.cast()))
     }
     #[inline(always)]
-    unsafe fn mac(acc: __m256i, x: *const i16, w: __m256i) -> __m256i {
-        _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_loadu_si256(x.cast()), w))
+    unsafe fn load_x(p: *const i16) -> __m256i {
+        _mm256_loadu_si256(p.cast())
+    }
+    #[inline(always)]
+    unsafe fn mac(acc: __m256i, x: __m256i, w: __m256i) -> __m256i {
+        _mm256_add_epi32(acc, _mm256_madd_epi16(x, w))
     }
     #[inline(always)]
     unsafe fn fold4(v: [__m256i; PANEL]) -> [i32; PANEL] {
@@ -62,6 +67,7 @@ impl Int8 for Vnni {
     type W = __m512i;
     const STEP: usize = 64;
     type X = u8;
+    type XV = __m512i;
     const BIAS: i32 = 128;
 
     #[inline(always)]
@@ -73,8 +79,12 @@ impl Int8 for Vnni {
         _mm512_loadu_si512(p.cast())
     }
     #[inline(always)]
-    unsafe fn mac(acc: __m512i, x: *const u8, w: __m512i) -> __m512i {
-        _mm512_dpbusd_epi32(acc, _mm512_loadu_si512(x.cast()), w)
+    unsafe fn load_x(p: *const u8) -> __m512i {
+        _mm512_loadu_si512(p.cast())
+    }
+    #[inline(always)]
+    unsafe fn mac(acc: __m512i, x: __m512i, w: __m512i) -> __m512i {
+        _mm512_dpbusd_epi32(acc, x, w)
     }
     #[inline(always)]
     unsafe fn fold4(v: [__m512i; PANEL]) -> [i32; PANEL] {

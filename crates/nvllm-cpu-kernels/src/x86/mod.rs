@@ -2,6 +2,7 @@
 
 pub(crate) mod avx2;
 pub(crate) mod avx512;
+pub(crate) mod coded;
 pub(crate) mod int8;
 
 use std::arch::x86_64::__cpuid;

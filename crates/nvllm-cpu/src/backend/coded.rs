@@ -15,7 +15,7 @@ use nvllm_core::weight::{ActQuant, Code, Offset, ScaleType, Scales};
 use nvllm_core::{CanonicalTensor, CoreError, Reason, Result, TensorInfo};
 use nvllm_cpu_kernels::MAX_INT8_K;
 
-use crate::zeroed::zeroed;
+use crate::zeroed::zeroed_in_huge_pages;
 use crate::{Coded, CodedForm, Codes, Elem, Formula, Pool};
 
 /// What FP8 codes are too small by as kernels read them.
@@ -100,7 +100,7 @@ fn codes(pool: &Pool, name: &str, tensor: &CanonicalTensor, form: &CodedForm) ->
     }
     // Of unsigned codes around their middle.
     let middle = if tensor.format.offset == Offset::Midpoint { 1 << (bits - 1) } else { 0 };
-    let mut out = zeroed(tensor.num_rows() * form.row_bytes(), "weights")?;
+    let mut out = zeroed_in_huge_pages(tensor.num_rows() * form.row_bytes(), "weights")?;
     pool.for_rows(&mut out, form.row_bytes(), |row, out| {
         let row = &tensor.codes[row * stored..][..stored];
         match bits {
@@ -169,7 +169,7 @@ fn numbers(
     values: impl Fn(usize, &mut [f32]) + Sync,
 ) -> Result<Bytes> {
     let (groups, size) = (form.groups(), form.scale.size());
-    let mut out = zeroed(tensor.num_rows() * groups * size, "weights")?;
+    let mut out = zeroed_in_huge_pages(tensor.num_rows() * groups * size, "weights")?;
     pool.for_rows(&mut out, groups * size, |row, out| {
         let mut row_values = vec![0.0_f32; groups];
         values(row, &mut row_values);

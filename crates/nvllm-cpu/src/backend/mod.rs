@@ -121,11 +121,10 @@ impl Backend for CpuBackend {
     fn order(&self, query: &OpQuery<'_>, _: usize) -> OrderId {
         let products = matches!(query.op, Op::Linear { .. } | Op::ExpertLinear { .. });
         let mode = ops::mode(query.limits.activations);
-        // Under bf16 activations the order depends on the weight's dtype as well, never on the
-        // number of rows.
-        let dense = query.op.weights().iter().all(|&id| query.weight(id).plain().is_ok());
+        // Under bf16 activations the order depends on the weight's dtype as well (coded ones are
+        // rounded to bf16), never on the number of rows.
         match self.kernels.linear_order(crate::Elem::Bf16, mode) {
-            SumOrder::Bf16Pairs32 if products && dense => OrderId("cpu-bf16-pairs-32"),
+            SumOrder::Bf16Pairs32 if products => OrderId("cpu-bf16-pairs-32"),
             // Sums of integers have no order.
             _ => OrderId("cpu-fma-16"),
         }

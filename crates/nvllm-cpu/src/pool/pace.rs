@@ -78,7 +78,8 @@ impl Pace {
                 self.window.waited += to.saturating_duration_since(from);
                 to
             }
-            None if self.window.sections.is_multiple_of(SECTIONS) => clock.now(),
+            // A few long sections with fewer threads are more than enough.
+            None if self.used < self.all || self.window.sections.is_multiple_of(SECTIONS) => clock.now(),
             None => return,
         };
         let time = now.saturating_duration_since(self.window.since);
@@ -89,6 +90,8 @@ impl Pace {
         // Much longer than asked for: nothing ran for some of it.
         if time < 3 * full {
             self.judge(now, time, clock);
+        } else {
+            self.used = self.all;
         }
         self.window = Window::new(now, clock);
     }
@@ -203,6 +206,15 @@ mod tests {
         machine.run(HOLD + WINDOW);
         assert_eq!(machine.run(3000 * MS), 1.0);
         assert_eq!(machine.pace.hold, WINDOW);
+    }
+
+    #[test]
+    fn long_sections_do_not_keep_fewer_threads() {
+        let mut machine = Machine::new(2, (MS / 20, 0.4), (MS / 50, 0.6));
+        machine.run(3000 * MS);
+        (machine.many, machine.few) = ((50 * MS, 1.0), (100 * MS, 1.0));
+        machine.run(HOLD + 200 * MS);
+        assert_eq!(machine.run(3000 * MS), 1.0);
     }
 
     #[test]

@@ -1,11 +1,11 @@
-//! Coded weights: the bits of the f32 weights that they stand for, in every form and instruction
-//! set, for any number of rows; integers exactly.
+//! Coded weights: the bits of the f32 or bf16 weights that they stand for, in every form and
+//! instruction set, for any number of rows; integers exactly.
 
-use crate::support::{Random, all_kernels, assert_same, cpu};
+use crate::support::{Random, all_kernels, assert_same, cpu, encode};
 use bytes::Bytes;
 use half::f16;
 use nvllm_cpu::{
-    ActMode, Coded, CodedForm, Codes, Cpu, Elem, ExpertRows, Formula, Rows, RowsMut, Segment, Weights,
+    ActMode, Coded, CodedForm, Codes, Cpu, Elem, ExpertRows, Formula, Isa, Rows, RowsMut, Segment, Weights,
 };
 
 static TABLE: [f32; 16] =
@@ -17,7 +17,7 @@ fn forms(k: usize) -> Vec<CodedForm> {
     for (codes, block) in [(Codes::U4, 32), (Codes::Table(&TABLE), 32), (Codes::I8, 16), (Codes::E4m3, 16)] {
         for formula in [Formula::Symmetric, Formula::ZeroPoint, Formula::Midpoint, Formula::Affine] {
             for scale in [Elem::F32, Elem::F16] {
-                for group in [block, 4 * block, usize::MAX] {
+                for group in [block, 2 * block, 4 * block, usize::MAX] {
                     forms.push(CodedForm { codes, formula, scale, group, k });
                 }
             }
@@ -115,6 +115,35 @@ fn product(cpu: &mut Cpu, x: &[u8], m: usize, segments: &[Segment<'_>], (n, k): 
     let to = RowsMut::new(&mut out, Elem::F32, m, n).unwrap();
     cpu.linear(x, Weights { segments, k }, None, ActMode::F32, to).unwrap();
     out
+}
+
+/// Under bf16 activations, rounded to bf16 where kernels multiply pairs of bf16.
+#[test]
+fn under_bf16_activations_it_has_the_bits_of_one_type_of_values() {
+    for kernels in all_kernels() {
+        let elem = kernels.coded(ActMode::Bf16).elem;
+        assert_eq!(elem == Elem::Bf16, kernels.isa() == Isa::Avx512Bf16);
+        let mut cpu = cpu(kernels, 2);
+        for (seed, (n, k)) in [(3, 40), (7, 192), (21, 256), (37, 1024)].into_iter().enumerate() {
+            let x = encode(&Random::new(7).values(40 * k), Elem::Bf16);
+            for form in forms(k) {
+                let drawn = draw(form, n, seed as u64);
+                let dense = encode(&drawn.values, elem);
+                for m in [1, 2, 7, 40] {
+                    let mut run = |segment| {
+                        let mut out = vec![0xffu8; m * n * 4];
+                        let x = Rows::new(&x[..m * k * 2], Elem::Bf16, m, k).unwrap();
+                        let to = RowsMut::new(&mut out, Elem::F32, m, n).unwrap();
+                        cpu.linear(x, Weights { segments: &[segment], k }, None, ActMode::Bf16, to).unwrap();
+                        out
+                    };
+                    let (got, want) =
+                        (run(Segment::Coded(&drawn.coded, 0, n)), run(Segment::Dense(&dense, elem)));
+                    assert_same(&format!("{kernels:?} {form:?} {n} rows of {m}"), &got, &want);
+                }
+            }
+        }
+    }
 }
 
 #[test]
