@@ -4,6 +4,7 @@
 //! runs beside it.
 
 mod active;
+mod mask_workers;
 mod masks;
 mod reading;
 
@@ -354,6 +355,9 @@ impl EngineLoop {
         let mut outputs = Vec::with_capacity(events.len());
         for event in events {
             let seq = event.seq();
+            if let SeqEvent::Token { token, .. } = &event {
+                self.masks.push(seq, *token);
+            }
             let Some((id, choice)) = self.active.of(seq) else { continue };
             outputs.push((
                 id,
@@ -372,7 +376,8 @@ impl EngineLoop {
                     }
                     SeqEvent::Finished { reason, .. } => {
                         self.forget(seq);
-                        let error = error.filter(|_| reason == FinishReason::Failed).map(String::from);
+                        let has_error = matches!(reason, FinishReason::Failed | FinishReason::Barred);
+                        let error = error.filter(|_| has_error).map(String::from);
                         Output::Finished { reason, error }
                     }
                 },
