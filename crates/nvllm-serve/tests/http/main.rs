@@ -11,5 +11,6 @@ mod messages;
 mod metrics;
 mod openapi;
 mod responses;
+mod structured;
 mod support;
 mod tokenize;
