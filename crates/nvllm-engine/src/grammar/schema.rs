@@ -3,9 +3,9 @@
 
 use serde_json::{Map, Value, json};
 
-/// White space between two tokens of JSON: enough for any indentation, and an end to a model that
-/// goes on with blanks for ever.
-const WHITE_SPACE: &str = r"[\x20\x0A\x0D\x09]{1,64}";
+/// White space between two tokens of JSON, as people and programs write it: a space, or an end of
+/// line with an indentation. Without a bound small models go on with blanks for ever.
+const WHITE_SPACE: &str = r" |\r?\n[ \t]{0,32}";
 
 /// The library's own options, inside a schema.
 const OPTIONS: &str = "x-guidance";
