@@ -4,6 +4,7 @@
 //! runs beside it.
 
 mod active;
+mod mask_workers;
 mod masks;
 mod reading;
 
@@ -310,6 +311,7 @@ impl EngineLoop {
         let mut outputs = Vec::new();
         // Who was preempted had a slot before.
         for admitted in self.sched.admitted().iter().filter(|admitted| !admitted.resumed) {
+            self.masks.start(admitted.seq);
             let Some((id, choice)) = self.active.admit(admitted.seq) else { continue };
             outputs.push((id, choice, Output::Admitted { at, cached_tokens: admitted.cached_tokens }));
         }
@@ -358,6 +360,9 @@ impl EngineLoop {
         let mut outputs = Vec::with_capacity(events.len());
         for event in events {
             let seq = event.seq();
+            if let SeqEvent::Token { token, .. } = &event {
+                self.masks.push(seq, *token);
+            }
             let Some((id, choice)) = self.active.of(seq) else { continue };
             outputs.push((
                 id,
@@ -376,7 +381,8 @@ impl EngineLoop {
                     }
                     SeqEvent::Finished { reason, .. } => {
                         self.forget(seq);
-                        let error = error.filter(|_| reason == FinishReason::Failed).map(String::from);
+                        let has_error = matches!(reason, FinishReason::Failed | FinishReason::Barred);
+                        let error = error.filter(|_| has_error).map(String::from);
                         Output::Finished { reason, error }
                     }
                 },

@@ -75,6 +75,9 @@
 //! # }
 //! ```
 //!
+//! [`Request::grammar`] makes an answer follow a JSON schema, a regular expression or a grammar:
+//! [`grammar`].
+//!
 //! An engine that is loaded for it ([`LoadOptions::embeddings`]) also makes embeddings of prompts:
 //! [`Engine::embed`].
 //!
@@ -98,6 +101,7 @@ pub mod eval;
 mod failure;
 mod generated;
 pub mod gguf;
+pub mod grammar;
 mod health;
 pub mod hub;
 mod model;

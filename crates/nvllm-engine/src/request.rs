@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use nvllm_core::{HostTensor, SamplingParams, TokenId, TokenLogprobs};
 use nvllm_sched::FinishReason;
 
+use crate::grammar::Grammar;
 use crate::{EngineError, Result};
 
 /// A request that an engine has taken. No two requests of a process have the same, whatever engine
@@ -46,8 +47,14 @@ pub struct Request {
     pub allowed_tokens: Option<Vec<TokenId>>,
     /// Token sequences that the output never holds: where it ends with all but the last token of
     /// one, that token is not sampled. The prompt is not looked at. A choice that no token is left
-    /// for ends with [`FinishReason::Failed`].
+    /// for ends with [`FinishReason::Barred`].
     pub bad_words: Vec<Vec<TokenId>>,
+    /// What the output must follow, compiled by a
+    /// [`GrammarCompiler`](crate::grammar::GrammarCompiler) for the model. Stop tokens are sampled
+    /// exactly where it is complete. Where it is and no token is left, as `ignore_eos` leaves no
+    /// stop tokens or `min_tokens` bars them, the choice ends with [`FinishReason::Complete`]. If
+    /// the prompt leaves `<think>` open, what comes up to `</think>` is free.
+    pub grammar: Option<Grammar>,
     /// Texts that end it.
     pub stop: Vec<String>,
     /// Whether the stop string or stop token is part of the text.
@@ -108,6 +115,7 @@ impl Request {
             ("max_tokens", self.max_tokens.is_some()),
             ("allowed_tokens", self.allowed_tokens.is_some()),
             ("bad_words", !self.bad_words.is_empty()),
+            ("grammar", self.grammar.is_some()),
             ("stop", !self.stop.is_empty()),
             ("logprobs", self.logprobs.is_some()),
             ("prompt_logprobs", self.prompt_logprobs.is_some()),
@@ -173,7 +181,8 @@ pub struct Finished {
     pub choice: usize,
     /// Why. [`FinishReason::Aborted`] too where the engine was dropped before the request ended.
     pub reason: FinishReason,
-    /// What failed: given exactly if the reason is [`FinishReason::Failed`].
+    /// What failed: given exactly if the reason is [`FinishReason::Failed`] or
+    /// [`FinishReason::Barred`].
     pub error: Option<String>,
     /// The stop string that was found: given exactly if the reason is
     /// [`FinishReason::StopString`].

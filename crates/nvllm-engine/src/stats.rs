@@ -81,12 +81,12 @@ impl FinishCounts {
 
     const fn of(&mut self, reason: FinishReason) -> &mut u64 {
         match reason {
-            FinishReason::StopToken(_) => &mut self.stop_token,
+            FinishReason::StopToken(_) | FinishReason::Complete => &mut self.stop_token,
             FinishReason::StopString => &mut self.stop_string,
             FinishReason::Length => &mut self.length,
             FinishReason::Aborted => &mut self.aborted,
             FinishReason::Deadline => &mut self.deadline,
-            FinishReason::Failed | FinishReason::Unusable => &mut self.failed,
+            FinishReason::Failed | FinishReason::Barred | FinishReason::Unusable => &mut self.failed,
         }
     }
 }

@@ -8,13 +8,31 @@ use std::sync::Arc;
 
 use nvllm_core::TokenId;
 
-use crate::{EngineError, Request, Result};
+use crate::{EngineError, Request};
 
 /// A rule for the next token of one sequence.
 pub(crate) trait TokenMask: Send {
     /// Clears in `mask` the bits of the tokens that may not follow `output`, all that the sequence
-    /// has sampled.
-    fn restrict(&mut self, output: &[TokenId], mask: &mut [u32]);
+    /// has sampled. An output only grows from one call to the next.
+    ///
+    /// Errors with the reason if it cannot be told what may follow.
+    fn restrict(&mut self, output: &[TokenId], mask: &mut [u32]) -> Result<(), String>;
+
+    /// Whether the output of the last call may end there, if no token is left to follow it.
+    fn is_complete(&self) -> bool {
+        false
+    }
+}
+
+/// Several rules, all of which hold.
+impl TokenMask for Vec<Box<dyn TokenMask>> {
+    fn restrict(&mut self, output: &[TokenId], mask: &mut [u32]) -> Result<(), String> {
+        self.iter_mut().try_for_each(|rule| rule.restrict(output, mask))
+    }
+
+    fn is_complete(&self) -> bool {
+        self.iter().any(|rule| rule.is_complete())
+    }
 }
 
 /// A mask that allows every token.
@@ -24,6 +42,13 @@ pub(crate) fn all_tokens(vocab_size: usize) -> Vec<u32> {
         *last = (1 << (vocab_size % 32)) - 1;
     }
     mask
+}
+
+/// Sets the bit of a token.
+pub(crate) fn allow(mask: &mut [u32], token: TokenId) {
+    if let Some(word) = mask.get_mut(token.index() / 32) {
+        *word |= 1 << (token.index() % 32);
+    }
 }
 
 /// Clears the bit of a token.
@@ -47,7 +72,7 @@ impl TokenLists {
     ///
     /// Errors if a token is not in the vocabulary, a list is empty where that has no meaning, or no
     /// token at all could be sampled.
-    pub(crate) fn new(request: &mut Request, vocab_size: usize) -> Result<Option<Self>> {
+    pub(crate) fn new(request: &mut Request, vocab_size: usize) -> crate::Result<Option<Self>> {
         let allowed = request.allowed_tokens.take();
         let bad_words = std::mem::take(&mut request.bad_words);
         if allowed.is_none() && bad_words.is_empty() {
@@ -65,7 +90,7 @@ impl TokenLists {
                 return refused("allowed_token_ids", format!("holds token {token}; {range}"));
             }
             always.fill(0);
-            allowed.iter().for_each(|token| always[token.index() / 32] |= 1 << (token.index() % 32));
+            allowed.iter().for_each(|token| allow(&mut always, *token));
         }
         if let Some(at) = bad_words.iter().position(Vec::is_empty) {
             return refused("bad_words", format!("has no tokens in entry {at}; leave that entry out"));
@@ -97,7 +122,7 @@ impl TokenLists {
 }
 
 impl TokenMask for TokenLists {
-    fn restrict(&mut self, output: &[TokenId], mask: &mut [u32]) {
+    fn restrict(&mut self, output: &[TokenId], mask: &mut [u32]) -> Result<(), String> {
         mask.iter_mut().zip(&*self.always).for_each(|(word, always)| *word &= always);
         let at = output.last().copied();
         let first = self.sequences.partition_point(|word| before_last(word) < at);
@@ -108,6 +133,7 @@ impl TokenMask for TokenLists {
                 bar(mask, *last);
             }
         }
+        Ok(())
     }
 }
 
@@ -126,7 +152,7 @@ mod tests {
         ids.iter().copied().map(TokenId).collect()
     }
 
-    fn lists(allowed: Option<&[u32]>, bad_words: &[&[u32]]) -> Result<Option<TokenLists>> {
+    fn lists(allowed: Option<&[u32]>, bad_words: &[&[u32]]) -> crate::Result<Option<TokenLists>> {
         let mut request = Request {
             allowed_tokens: allowed.map(ids),
             bad_words: bad_words.iter().map(|word| ids(word)).collect(),
@@ -138,7 +164,7 @@ mod tests {
     /// The tokens that may follow `output`.
     fn after(lists: &mut TokenLists, output: &[u32]) -> Vec<u32> {
         let mut mask = all_tokens(VOCAB_SIZE);
-        lists.restrict(&ids(output), &mut mask);
+        lists.restrict(&ids(output), &mut mask).unwrap();
         (0..96).filter(|t| mask[t / 32] >> (t % 32) & 1 == 1).map(|t| t as u32).collect()
     }
 

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use nvllm_core::{EntryId, RequestLimits};
+use nvllm_core::{EntryId, RequestLimits, TokenId};
 use nvllm_sched::{NewSequence, SchedConfig, TenantId};
 
+use crate::grammar::{Grammar, GrammarMask, end_of_open_thinking};
 use crate::request::MAX_SALT_LEN;
 use crate::text::Tokenizer;
 use crate::text_stage::TextStream;
@@ -74,8 +75,9 @@ impl Validator {
         new.priority = request.priority;
         new.positions = request.positions.take().map(Into::into);
         new.cache_salt = request.cache_salt.take().map(Into::into);
+        let grammar = self.grammar(request.grammar.take(), &new)?;
         let lists = TokenLists::new(&mut request, vocab_size)?;
-        new.masked = lists.is_some();
+        new.masked = lists.is_some() || grammar.is_some();
         new.deadline = request.deadline.map(|at| at.saturating_duration_since(self.epoch));
         new.check(n, &self.sched)?;
         // Behind that check, which knows only the tenants that there were at the start.
@@ -84,8 +86,36 @@ impl Validator {
         let tokenizer = self.tokenizer.as_ref().filter(|_| !request.embed);
         let texts = (0..n).map(|_| TextStream::new(tokenizer, &request));
         let texts = texts.collect::<Result<_>>()?;
-        let mask = |lists: TokenLists| -> Box<dyn TokenMask> { Box::new(lists) };
-        let masks = lists.into_iter().flat_map(|lists| vec![lists; n]).map(mask).collect();
+        let rules = || {
+            let lists = lists.clone().map(|lists| Box::new(lists) as Box<dyn TokenMask>);
+            let grammar = grammar.as_ref().map(|(grammar, begins_behind)| {
+                let mask = GrammarMask::new(grammar, &new.sampling.stop_tokens, *begins_behind);
+                Box::new(mask) as Box<dyn TokenMask>
+            });
+            let rules: Vec<_> = lists.into_iter().chain(grammar).collect();
+            Box::new(rules) as Box<dyn TokenMask>
+        };
+        let masks = (0..n).filter(|_| new.masked).map(|_| rules()).collect();
         Ok(Checked { new, n, masks, texts })
+    }
+
+    /// A request's grammar, with the token of its prompt's open thoughts that the answer begins
+    /// behind. Errors if it was compiled for another model.
+    fn grammar(
+        &self,
+        grammar: Option<Grammar>,
+        new: &NewSequence,
+    ) -> Result<Option<(Grammar, Option<TokenId>)>> {
+        let Some(grammar) = grammar else { return Ok(None) };
+        match &self.tokenizer {
+            Some(tokenizer) if grammar.vocab_size() == self.vocab_size => {
+                let begins_behind = end_of_open_thinking(tokenizer, &new.prompt);
+                Ok(Some((grammar, begins_behind)))
+            }
+            _ => {
+                let problem = "was compiled for another model; compile it for this one".into();
+                Err(EngineError::RequestField { field: "grammar", problem })
+            }
+        }
     }
 }

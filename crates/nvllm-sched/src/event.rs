@@ -9,12 +9,17 @@ pub enum FinishReason {
     StopToken(TokenId),
     /// Its text holds a stop string: the engine's finding.
     StopString,
+    /// It follows a grammar that nothing may be added to, and could not sample a stop token: the
+    /// engine's finding.
+    Complete,
     /// It has as many tokens as were asked for, or as the context holds.
     Length,
     /// The client gave up.
     Aborted,
     /// The backend could not run one of its steps.
     Failed,
+    /// No token was left to sample: what its request allows bars all. The engine's finding.
+    Barred,
     /// Its deadline has passed.
     Deadline,
     /// The model's logits were NaN or infinite where a token was to be sampled or scored.

@@ -24,11 +24,17 @@ impl Ending {
                 ("stop", (!eos.contains(&token)).then_some(StopReason::Token(token.0)))
             }
             FinishReason::StopString => ("stop", finished.stop_string.clone().map(StopReason::Text)),
+            FinishReason::Complete => ("stop", None),
             FinishReason::Length => ("length", None),
             FinishReason::Deadline => ("length", Some(StopReason::Text("timeout".into()))),
             FinishReason::Aborted => {
                 let message = "the request was ended before its answer was complete: the server shuts down; send it again";
                 return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message));
+            }
+            // By what the request asks for.
+            FinishReason::Barred => {
+                let reason = finished.error.as_deref().unwrap_or("no token is left to sample");
+                return Err(ApiError::new(StatusCode::BAD_REQUEST, reason));
             }
             FinishReason::Failed | FinishReason::Unusable => {
                 let reason = finished.error.as_deref().unwrap_or("for an unknown reason");

@@ -28,6 +28,7 @@ mod error;
 mod extract;
 mod gate;
 mod generator;
+mod grammars;
 mod in_flight;
 mod keys;
 mod limits;

@@ -8,6 +8,7 @@ use nvllm_engine::text::{ChatTemplate, SpecialText, Tokenizer};
 use serde_json::{Map, Value};
 
 use crate::error::ApiError;
+use crate::grammars::Grammars;
 
 /// Whose defaults apply where a request says nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,6 +73,7 @@ pub(crate) struct Served {
     pub(crate) neutral_is_absent: bool,
     pub(crate) scheduling: Scheduling,
     pub(crate) chat_template_kwargs: Map<String, Value>,
+    pub(crate) grammars: Grammars,
     tokenizer: Option<Arc<Tokenizer>>,
     template: Option<ChatTemplate>,
     /// Why there is no tokenizer or no template.
@@ -107,6 +109,7 @@ impl Served {
             neutral_is_absent: options.neutral_is_absent,
             scheduling: options.scheduling,
             chat_template_kwargs: options.chat_template_kwargs,
+            grammars: Grammars::new(model),
             tokenizer: model.tokenizer().ok().cloned(),
             template,
             missing: model.chat_template().err().map(|e| e.to_string()).unwrap_or_default(),

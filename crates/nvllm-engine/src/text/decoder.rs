@@ -126,6 +126,10 @@ impl Scheme {
         Ok(())
     }
 
+    pub(super) fn joins_with_spaces(&self) -> bool {
+        self.joined_by_spaces
+    }
+
     /// The bytes that a piece stands for, apart from its place in a text.
     pub(super) fn bytes(&self, piece: &str) -> Vec<u8> {
         let piece = self.rewrite(piece, false);

@@ -204,6 +204,12 @@ impl Tokenizer {
         self.token(id).map(|piece| self.scheme.bytes(&piece))
     }
 
+    /// Whether texts are tokens joined with spaces, which belong to no token: so where a file has no
+    /// decoder.
+    pub fn joins_with_spaces(&self) -> bool {
+        self.scheme.joins_with_spaces()
+    }
+
     /// A token as the vocabulary spells it (`Ġworld`, `▁world`, `<0xE5>`, `<|im_end|>`).
     pub fn token(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)

@@ -3,6 +3,7 @@
 use nvllm_core::{SamplingParams, TokenId};
 
 use super::VerifyOptions;
+use crate::grammar::{Grammar, GrammarCompiler, StructuredOutput};
 use crate::{EngineError, Model, Request, Result};
 
 /// Tokens that a context has to hold for prompts of several lengths with answers.
@@ -11,6 +12,9 @@ const LEAST_CONTEXT: usize = 64;
 /// Prompt lengths after the longest: around a block's length, below and above an attention kernel's
 /// chunk, and a single token.
 const LENS: [usize; 12] = [37, 64, 1, 17, 7, 2, 100, 16, 48, 150, 15, 220];
+
+/// What some answers follow; it has no end.
+const WORDS: &str = "([A-Za-z]+[ ,.])*";
 
 /// Likeliest tokens that are scored beside each token.
 const TOP: u16 = 5;
@@ -49,6 +53,10 @@ impl Cases {
         let lens: Vec<usize> =
             std::iter::once(longest).chain(LENS.into_iter().filter(|l| *l < longest)).collect();
         let shared = draw.tokens(longest);
+        // A model without a tokenizer follows no grammar.
+        let words = GrammarCompiler::new(model).ok();
+        let words =
+            words.map(|compiler| compiler.compile(&StructuredOutput::Regex(WORDS.into()))).transpose()?;
         let request = |i: usize, draw: &mut Draw| {
             let len = lens[i % lens.len()];
             // Half of the prompts begin alike.
@@ -62,7 +70,7 @@ impl Cases {
                 max_tokens: Some(max_tokens),
                 logprobs: Some(TOP.min(model.spec.vocab_size as u16)),
                 prompt_logprobs: scored.then_some(TOP),
-                ..masked(i, model.spec.vocab_size)
+                ..masked(i, model.spec.vocab_size, words.as_ref())
             }
         };
         let requests: Vec<Request> = (0..num_requests).map(|i| request(i, &mut draw)).collect();
@@ -88,16 +96,17 @@ impl Cases {
     }
 }
 
-/// Some may sample every other token only, and no token twice in a row.
-fn masked(i: usize, vocab_size: usize) -> Request {
-    if i % 7 != 1 {
-        return Request::default();
-    }
+/// Some may sample every other token only, and no token twice in a row; some follow a grammar.
+fn masked(i: usize, vocab_size: usize, words: Option<&Grammar>) -> Request {
     let allowed = || (0..vocab_size as u32).step_by(2).map(TokenId);
-    Request {
-        allowed_tokens: Some(allowed().collect()),
-        bad_words: allowed().map(|token| vec![token, token]).collect(),
-        ..Request::default()
+    match i % 7 {
+        1 => Request {
+            allowed_tokens: Some(allowed().collect()),
+            bad_words: allowed().map(|token| vec![token, token]).collect(),
+            ..Request::default()
+        },
+        4 => Request { grammar: words.cloned(), ..Request::default() },
+        _ => Request::default(),
     }
 }
 

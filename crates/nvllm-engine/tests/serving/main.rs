@@ -9,6 +9,7 @@ mod company;
 mod device_errors;
 mod dropped;
 mod embed;
+mod grammars;
 mod health;
 mod masks;
 mod queue;

@@ -164,7 +164,7 @@ fn a_choice_that_no_token_is_left_for_fails_alone() {
             Request { allowed_tokens: Some(ids([5])), bad_words: vec![ids([5, 5, 5])], ..request(1, 8) };
         let other = engine.stream(request(2, 8)).unwrap();
         let failed = engine.generate_choices(stuck).unwrap().swap_remove(0);
-        assert_eq!((failed.tokens, failed.finished.reason), (ids([5, 5]), FinishReason::Failed));
+        assert_eq!((failed.tokens, failed.finished.reason), (ids([5, 5]), FinishReason::Barred));
         let error = failed.finished.error.unwrap();
         assert!(error.contains("no token is left to sample after 2 tokens"), "{error}");
         // Stop tokens are barred before `min_tokens` only.
@@ -176,7 +176,7 @@ fn a_choice_that_no_token_is_left_for_fails_alone() {
             ..request(1, 8)
         };
         let failed = end(engine.stream(short.clone()).unwrap());
-        assert_eq!((failed.reason, failed.output_tokens), (FinishReason::Failed, 1));
+        assert_eq!((failed.reason, failed.output_tokens), (FinishReason::Barred, 1));
         let sampling = SamplingParams { min_tokens: 1, ..short.sampling.clone() };
         let stopped = end(engine.stream(Request { sampling, ..short }).unwrap());
         assert_eq!((stopped.reason, stopped.output_tokens), (FinishReason::StopToken(TokenId(6)), 2));

@@ -185,7 +185,11 @@ impl Observer {
                 histograms.max_num_generation_tokens.observe(answers.most_tokens as f64);
             }
         }
-        if matches!(finished.reason, FinishReason::Aborted | FinishReason::Failed | FinishReason::Unusable) {
+        let failed = matches!(
+            finished.reason,
+            FinishReason::Aborted | FinishReason::Barred | FinishReason::Failed | FinishReason::Unusable
+        );
+        if failed {
             return;
         }
         histograms.prompt_tokens.observe(finished.prompt_tokens as f64);

@@ -51,12 +51,15 @@ impl Prepared {
 }
 
 /// Submits a conversation under `param`'s name, with what renders its answer under `id`.
-pub(super) fn start(
-    Prepared { request, sampling, echo }: Prepared,
+pub(super) async fn start(
+    Prepared { mut request, sampling, echo }: Prepared,
     app: &App,
     id: String,
     param: &str,
 ) -> Result<(Submission, ChatRenderer), ApiError> {
+    if let Some(structured) = sampling.structured {
+        request.grammar = Some(app.served.grammars.compile(structured).await?);
+    }
     let (prompt, n) = (request.prompt.clone(), request.n.unwrap_or(1));
     let top_logprobs = request.logprobs.map_or(0, usize::from);
     let prompt_logprobs = request.prompt_logprobs.is_some();
@@ -92,7 +95,7 @@ pub(crate) async fn create(
     let chat = app.work(bytes, Prepared::read).await?;
     let id = request_id("chatcmpl", chat.sampling.request_id.as_deref());
     let options = chat.sampling.stream;
-    let (submission, renderer) = start(chat, &app, id, "messages")?;
+    let (submission, renderer) = start(chat, &app, id, "messages").await?;
     match options {
         None => Ok(Json(renderer.whole(submission).await?).into_response()),
         Some(options) => {

@@ -71,8 +71,12 @@ pub(crate) async fn create(
     _: Ready,
     Payload(bytes): Payload,
 ) -> Result<Response, ApiError> {
-    let Prepared { requests, texts, sampling: asked, echo, prompt_logprobs } =
+    let Prepared { mut requests, texts, sampling: mut asked, echo, prompt_logprobs } =
         app.work(bytes, Prepared::read).await?;
+    if let Some(structured) = asked.structured.take() {
+        let grammar = app.served.grammars.compile(structured).await?;
+        requests.iter_mut().for_each(|request| request.grammar = Some(grammar.clone()));
+    }
     let prompts = requests.iter().map(|request| request.prompt.clone()).collect();
     let submission = app.submit(requests, "prompt")?;
     let head = Head::new(request_id("cmpl", asked.request_id.as_deref()), app.served.name());

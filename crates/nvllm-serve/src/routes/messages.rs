@@ -45,7 +45,7 @@ pub(crate) async fn create(
     let (chat, stop_sequences) = prepared.await?;
     let id = underscored_id("msg", chat.sampling.request_id.as_deref());
     let streams = chat.sampling.stream.is_some();
-    let (submission, renderer) = start(chat, &app, id, "messages")?;
+    let (submission, renderer) = start(chat, &app, id, "messages").await?;
     let renderer = MessageRenderer::new(renderer, stop_sequences);
     if streams {
         return Ok(stream(submission, renderer));

@@ -42,7 +42,7 @@ pub(crate) async fn create(
     let (chat, echoed) = app.work(bytes, prepared).await?;
     let id = underscored_id("resp", chat.sampling.request_id.as_deref());
     let streams = chat.sampling.stream.is_some();
-    let (submission, renderer) = start(chat, &app, id, "input").map_err(in_own_words)?;
+    let (submission, renderer) = start(chat, &app, id, "input").await.map_err(in_own_words)?;
     let renderer = ResponseRenderer::new(renderer, underscored_id("msg", None), echoed);
     if streams {
         return Ok(stream(submission, renderer));

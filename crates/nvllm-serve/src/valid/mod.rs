@@ -6,6 +6,7 @@ pub(crate) mod embeddings;
 pub(crate) mod messages;
 pub(crate) mod responses;
 pub(crate) mod sampling;
+pub(crate) mod structured;
 pub(crate) mod unsupported;
 
 use crate::error::ApiError;

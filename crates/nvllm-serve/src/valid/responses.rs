@@ -10,6 +10,7 @@ use crate::served::Served;
 use crate::wire::chat::{ChatFields, Content, Message};
 use crate::wire::responses::{Echoed, Input, InputItem, Reasoning, ResponseFields, TextFormat, TextOptions};
 use crate::wire::sampling::SamplingFields;
+use crate::wire::structured::{JsonSchema, ResponseFormat};
 
 const LOGPROBS: &str = "message.output_text.logprobs";
 /// What may be included of items that no answer has.
@@ -22,10 +23,12 @@ const INCLUDED_OF_NOTHING: [&str; 6] = [
     "message.input_image.image_url",
 ];
 /// A chat's parameters as this route calls them.
-const NAMES: [(&str, &str); 3] = [
+const NAMES: [(&str, &str); 5] = [
     ("messages", "input"),
     ("max_completion_tokens", "max_output_tokens"),
     ("reasoning_effort", "reasoning.effort"),
+    ("response_format.json_schema", "text.format"),
+    ("response_format", "text.format"),
 ];
 
 /// A request of `/v1/responses`.
@@ -38,12 +41,18 @@ pub(crate) struct ValidResponse {
 impl ValidResponse {
     /// Errors with the first field that cannot be met.
     pub(crate) fn new(
-        wire: ResponseFields,
+        mut wire: ResponseFields,
         mut sampling: SamplingFields,
         served: &Served,
     ) -> Result<Self, ApiError> {
         check_stateless(&wire)?;
-        check_text(wire.text.as_ref())?;
+        let format = wire.text.take().unwrap_or_default().format;
+        if let Some(format) = &format {
+            if sampling.response_format.is_some() {
+                return Err(ApiError::bad("text.format", "cannot be combined with response_format"));
+            }
+            sampling.response_format = Some(response_format(format));
+        }
         one_answer(&sampling)?;
         let logprobs = includes_logprobs(&wire)?;
         let truncation = truncation(wire.truncation.as_deref())?;
@@ -74,7 +83,7 @@ impl ValidResponse {
             parallel_tool_calls: wire.parallel_tool_calls.unwrap_or(true),
             reasoning: Reasoning { effort: reasoning.effort, summary: None },
             temperature: sampling.temperature,
-            text: TextOptions { format: Some(TextFormat { r#type: Some("text".into()) }), verbosity: None },
+            text: TextOptions { format: Some(format.unwrap_or_else(plain_text)), verbosity: None },
             tool_choice: wire.tool_choice.unwrap_or_else(|| json!("auto")),
             top_logprobs: logprobs.map_or(0, usize::from),
             top_p: sampling.top_p,
@@ -110,15 +119,14 @@ fn check_stateless(wire: &ResponseFields) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn check_text(text: Option<&TextOptions>) -> Result<(), ApiError> {
-    let format = text.and_then(|text| text.format.as_ref());
-    match format.and_then(|format| format.r#type.as_deref()) {
-        None | Some("text") => Ok(()),
-        Some(other) => {
-            let problem = format!("is {other:?}; structured output is not supported yet: give text");
-            Err(ApiError::bad("text.format.type", problem))
-        }
-    }
+fn plain_text() -> TextFormat {
+    TextFormat { r#type: Some("text".into()), ..TextFormat::default() }
+}
+
+/// The form of the text, as chats ask for it.
+fn response_format(format: &TextFormat) -> ResponseFormat {
+    let TextFormat { r#type, name, description, schema, strict } = format.clone();
+    ResponseFormat { r#type, json_schema: Some(JsonSchema { name, description, schema, strict }) }
 }
 
 /// Whether log-probabilities are asked for.

@@ -8,6 +8,7 @@ use nvllm_core::{SamplingParams, TokenId};
 use nvllm_engine::Request;
 use serde_json::{Map, Value};
 
+use super::structured::Structured;
 use super::within;
 use crate::error::ApiError;
 use crate::served::{Scheduling, Served};
@@ -36,8 +37,10 @@ const MAX_TIMEOUT: f64 = 7.0 * 24.0 * 3600.0;
 /// How an answer is generated and told.
 #[derive(Clone, Debug)]
 pub(crate) struct ValidSampling {
-    /// The engine's request; its prompt is empty.
+    /// The engine's request; its prompt is empty, and its grammar is yet to be compiled.
     pub(crate) request: Request,
+    /// What the answer is to follow.
+    pub(crate) structured: Option<Structured>,
     pub(crate) stream: Option<ValidStream>,
     pub(crate) truncate: Option<Truncate>,
     pub(crate) add_special_tokens: Option<bool>,
@@ -66,7 +69,8 @@ impl ValidSampling {
     /// Errors with the first field that is out of range.
     pub(crate) fn new(wire: SamplingFields, served: &Served) -> Result<Self, ApiError> {
         served.check_name(wire.model.as_deref())?;
-        let wire = if served.neutral_is_absent { without_neutral(wire) } else { wire };
+        let mut wire = if served.neutral_is_absent { without_neutral(wire) } else { wire };
+        let structured = Structured::new(&mut wire)?;
         let n = within("n", wire.n, 1, i64::MAX)?;
         if let Some(best_of) = wire.best_of.filter(|best_of| *best_of != n.unwrap_or(1) as i64) {
             let problem = format!(
@@ -98,6 +102,7 @@ impl ValidSampling {
                 sampling,
                 ..Request::default()
             },
+            structured,
             stream: stream.then(|| ValidStream {
                 usage: options.include_usage.unwrap_or(false),
                 continuous_usage: options.continuous_usage_stats.unwrap_or(false),

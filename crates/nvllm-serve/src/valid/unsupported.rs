@@ -5,17 +5,11 @@ use serde_json::{Map, Value};
 use crate::error::ApiError;
 
 /// Fields that change the answer elsewhere and that nothing here follows, with what to do.
-const REFUSED: [(&str, &str); 32] = [
+const REFUSED: [(&str, &str); 26] = [
     ("tools", TOOLS),
     ("functions", TOOLS),
     ("function_call", TOOLS),
     ("tool_choice", TOOLS),
-    ("response_format", STRUCTURED),
-    ("structured_outputs", STRUCTURED),
-    ("guided_json", STRUCTURED),
-    ("guided_regex", STRUCTURED),
-    ("guided_choice", STRUCTURED),
-    ("guided_grammar", STRUCTURED),
     ("json_schema", STRUCTURED),
     ("regex", STRUCTURED),
     ("ebnf", STRUCTURED),
@@ -44,7 +38,8 @@ const REFUSED: [(&str, &str); 32] = [
 ];
 
 const TOOLS: &str = "is not supported yet; leave it out";
-const STRUCTURED: &str = "asks for structured output, which is not supported yet; leave it out";
+const STRUCTURED: &str =
+    "is another server's name for structured output; give structured_outputs or response_format";
 
 /// Fields that change nothing here: for others' statistics, caches, billing, or for what routers
 /// fill in. Known, so that nobody is warned of them.
@@ -103,7 +98,6 @@ fn asks_for_nothing(name: &str, value: &Value) -> bool {
         ("tool_choice", Value::Object(choice)) => {
             choice.get("type").is_some_and(|kind| kind == "auto" || kind == "none")
         }
-        ("response_format", Value::Object(format)) => format.get("type").is_some_and(|kind| kind == "text"),
         ("length_penalty", Value::Number(penalty)) => penalty.as_f64() == Some(1.0),
         ("modalities", Value::Array(kinds)) => kinds.iter().all(|kind| kind == "text"),
         (_, Value::String(text)) => text.is_empty(),
@@ -126,7 +120,7 @@ mod tests {
         for (fields, param) in [
             (json!({"tools": [{"type": "function"}]}), "tools"),
             (json!({"tool_choice": "required"}), "tool_choice"),
-            (json!({"response_format": {"type": "json_object"}}), "response_format"),
+            (json!({"ebnf": "root ::= \"a\""}), "ebnf"),
             (json!({"use_beam_search": true}), "use_beam_search"),
             (json!({"suffix": "end"}), "suffix"),
             (json!({"length_penalty": 2}), "length_penalty"),
@@ -138,8 +132,8 @@ mod tests {
     #[test]
     fn what_asks_for_nothing_passes() {
         for fields in [
-            json!({"tools": [], "tool_choice": "auto", "response_format": {"type": "text"}, "suffix": null}),
-            json!({"use_beam_search": false, "length_penalty": 1, "modalities": ["text"], "guided_json": null}),
+            json!({"tools": [], "tool_choice": "auto", "suffix": null}),
+            json!({"use_beam_search": false, "length_penalty": 1, "modalities": ["text"], "grammar": null}),
             json!({"return_hidden_states": false, "anything": 5}),
         ] {
             assert_eq!(refused(&fields), None, "{fields}");

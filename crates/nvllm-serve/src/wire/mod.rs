@@ -12,4 +12,5 @@ pub(crate) mod models;
 pub(crate) mod responses;
 pub(crate) mod sampling;
 pub(crate) mod shared;
+pub(crate) mod structured;
 pub(crate) mod tokenize;

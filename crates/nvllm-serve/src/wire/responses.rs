@@ -99,8 +99,20 @@ pub(crate) struct TextOptions {
 
 #[derive(Clone, Debug, Default, Deserialize, Serialize, ToSchema)]
 pub(crate) struct TextFormat {
-    /// `text`.
+    /// `text`, `json_object` or `json_schema`.
     pub(crate) r#type: Option<String>,
+    /// Without effect.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) name: Option<String>,
+    /// Without effect.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) description: Option<String>,
+    /// With `json_schema`: the text follows it, `strict` or not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) schema: Option<Value>,
+    /// Without effect.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) strict: Option<bool>,
 }
 
 /// What an answer repeats of its request; clients' types need all of it.

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::shared::{OneOrMany, StreamOptions};
+use super::structured::{ResponseFormat, StructuredOutputs};
 
 /// Which model, how its tokens are sampled, when it ends, and how the answer comes. What is absent
 /// or null comes from the model's generation_config.json, or else is `OpenAI`'s default.
@@ -54,6 +55,18 @@ pub(crate) struct SamplingFields {
     pub(crate) allowed_token_ids: Option<Vec<u32>>,
     /// Words that may not be in the answer.
     pub(crate) bad_words: Option<Vec<String>>,
+    /// The form of the answer.
+    pub(crate) response_format: Option<ResponseFormat>,
+    /// The form of the answer, in vLLM's words.
+    pub(crate) structured_outputs: Option<StructuredOutputs>,
+    /// An old name of `structured_outputs.json`.
+    pub(crate) guided_json: Option<Value>,
+    /// An old name of `structured_outputs.regex`.
+    pub(crate) guided_regex: Option<String>,
+    /// An old name of `structured_outputs.choice`.
+    pub(crate) guided_choice: Option<Vec<String>>,
+    /// An old name of `structured_outputs.grammar`.
+    pub(crate) guided_grammar: Option<String>,
     /// Log-probabilities of the prompt's tokens and of this many of the likeliest.
     pub(crate) prompt_logprobs: Option<i64>,
     /// Keep the last so many tokens of the prompt only; -1: as many as the context holds.

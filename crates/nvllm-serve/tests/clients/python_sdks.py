@@ -10,9 +10,11 @@ line for each case, and ends with an error at the first that fails.
 """
 
 import sys
+import typing
 
 import anthropic
 import openai
+import pydantic
 
 BASE = sys.argv[1].rstrip("/") if len(sys.argv) > 1 else "http://127.0.0.1:8000"
 OPENAI = openai.OpenAI(base_url=f"{BASE}/v1", api_key="none", max_retries=0, timeout=120)
@@ -146,6 +148,27 @@ def chat_refusals():
     refused(openai.BadRequestError, lambda: create(**{**CHAT, "temperature": -1}), 400, "temperature")
     refused(openai.BadRequestError, lambda: create(**{**CHAT, "messages": []}), 400, "messages")
     refused(openai.NotFoundError, lambda: create(**{**CHAT, "model": "none"}), 404, "none")
+
+
+class Sky(pydantic.BaseModel):
+    color: typing.Literal["red", "green", "blue"]
+    is_clear: bool
+
+
+@case
+def structured_answers_are_parsed():
+    whole = OPENAI.chat.completions.parse(**{**CHAT, "max_tokens": 200}, response_format=Sky)
+    assert isinstance(whole.choices[0].message.parsed, Sky)
+    with OPENAI.chat.completions.stream(**{**CHAT, "max_tokens": 200}, response_format=Sky) as stream:
+        equal(stream.get_final_completion().choices[0].message.parsed, whole.choices[0].message.parsed)
+    answer = OPENAI.responses.parse(**RESPONSE, max_output_tokens=200, text_format=Sky)
+    assert isinstance(answer.output_parsed, Sky)
+    outputs = {"structured_outputs": {"choice": ["yes", "no"]}}
+    text = OPENAI.completions.create(**TEXT, extra_body=outputs).choices[0].text
+    assert text in ("yes", "no"), text
+    bad = {"type": "json_schema", "json_schema": {"name": "bad", "schema": {"type": "sting"}}}
+    create = OPENAI.chat.completions.create
+    refused(openai.BadRequestError, lambda: create(**CHAT, response_format=bad), 400, "sting")
 
 
 @case

@@ -60,7 +60,7 @@ fn bad_chats() -> Vec<(Value, &'static str)> {
         (json!({ "include_reasoning": false }), "include_reasoning"),
         (json!({ "reasoning_effort": "huge" }), "reasoning_effort"),
         (json!({ "tools": [{ "type": "function", "function": { "name": "f" } }] }), "tools"),
-        (json!({ "response_format": { "type": "json_object" } }), "response_format"),
+        (json!({ "ebnf": "root ::= \"a\"" }), "ebnf"),
         (json!({ "continue_final_message": true, "add_generation_prompt": true }), "continue_final_message"),
     ]
 }

@@ -12,5 +12,6 @@ mod metrics;
 mod openapi;
 mod page;
 mod responses;
+mod structured;
 mod support;
 mod tokenize;

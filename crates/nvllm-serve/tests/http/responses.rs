@@ -308,7 +308,7 @@ async fn what_cannot_be_met_is_refused_by_name_and_nothing_runs() {
         (json!({ "prompt": { "id": "pmpt_1" } }), "prompt"),
         (json!({ "background": true }), "background"),
         (json!({ "tools": [{ "type": "function", "name": "f" }] }), "tools"),
-        (json!({ "text": { "format": { "type": "json_schema", "schema": {} } } }), "text.format.type"),
+        (json!({ "text": { "format": { "type": "xml" } } }), "text.format.type"),
         (json!({ "truncation": "some" }), "truncation"),
         (json!({ "include": ["everything"] }), "include[0]"),
         (json!({ "top_logprobs": 2 }), "top_logprobs"),

@@ -132,11 +132,12 @@ impl Receiving {
             bail!("generation failed: {error}");
         }
         Ok(match finished.reason {
-            FinishReason::StopToken(_) => Ending::EndOfText,
+            FinishReason::StopToken(_) | FinishReason::Complete => Ending::EndOfText,
             FinishReason::StopString => Ending::StopString,
             FinishReason::Length if Some(finished.output_tokens) == self.max_tokens => Ending::MaxTokens,
             FinishReason::Length => Ending::ContextFull,
             FinishReason::Aborted
+            | FinishReason::Barred
             | FinishReason::Deadline
             | FinishReason::Failed
             | FinishReason::Unusable => Ending::Interrupted,

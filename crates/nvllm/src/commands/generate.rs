@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::answer::{Answer, Ending, Receiving, Token};
 use super::prompts::PromptArgs;
+use super::structured::StructuredArgs;
 use crate::flags::{ModelArgs, SamplingArgs, number, params};
 use crate::interrupt::{Interrupted, Listener};
 use crate::models;
@@ -53,6 +54,8 @@ pub(crate) struct Generate {
     #[arg(long)]
     roofline: bool,
     #[command(flatten)]
+    structured: StructuredArgs,
+    #[command(flatten)]
     sampling: SamplingArgs,
     #[command(flatten)]
     model: ModelArgs,
@@ -70,6 +73,7 @@ pub(super) fn run(args: &Generate) -> Result<()> {
     let seed = sampling.seed;
     let max_tokens = args.sampling.max_tokens(&model, MAX_TOKENS);
     let tokenizer = model.tokenizer()?;
+    let grammar = args.structured.compile(&model)?;
     let request = |prompt: &str| -> Result<Request> {
         let encode = EncodeOptions { add_special_tokens: true, ..EncodeOptions::default() };
         Ok(Request {
@@ -79,6 +83,7 @@ pub(super) fn run(args: &Generate) -> Result<()> {
             stop: args.sampling.stop(&model),
             show_special_tokens: args.special,
             logprobs: args.logprobs,
+            grammar: grammar.clone(),
             ..Request::default()
         })
     };

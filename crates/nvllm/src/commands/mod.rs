@@ -17,6 +17,7 @@ mod pull;
 mod quantize;
 mod rm;
 pub(crate) mod serve;
+mod structured;
 mod verify;
 
 use anyhow::Result;

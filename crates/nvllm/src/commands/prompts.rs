@@ -93,7 +93,7 @@ fn json_prompt(line: &str) -> Result<String> {
 }
 
 /// A text file or standard input, as UTF-8.
-fn read(path: &Path) -> Result<String> {
+pub(super) fn read(path: &Path) -> Result<String> {
     let mut bytes = Vec::new();
     let read = if path == Path::new("-") {
         std::io::stdin().read_to_end(&mut bytes)

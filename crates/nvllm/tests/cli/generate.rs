@@ -178,3 +178,30 @@ fn a_model_that_computes_nan_is_an_error() {
     check_refusal(&nvllm(&args), &args, &["not numbers", "NaN"]);
     assert!(!out.exists());
 }
+
+#[test]
+fn an_answer_follows_a_schema_a_regular_expression_or_a_grammar() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let schema = file(
+        "schema.json",
+        r#"{"type": "object", "properties": {"n": {"type": "integer", "maximum": 99,
+        "minimum": 0}}, "required": ["n"], "additionalProperties": false}"#,
+    );
+    let grammar = file("grammar.lark", "start: \"It is \" (\"red\" | \"blue\")");
+    let plain = ["generate", "The king", "--no-display-prompt", "-t", "0", "-n", "60"];
+    let value: Value = serde_json::from_str(&stdout(&with(&plain, &["--json-schema", &schema]))).unwrap();
+    assert!(value["n"].as_u64().is_some_and(|n| n < 100), "{value}");
+    let text = stdout(&with(&plain, &["--regex", "[a-f]{3}-[0-9]{2}"]));
+    assert!(text.trim_end().len() == 6 && text.as_bytes()[3] == b'-', "{text}");
+    let text = stdout(&with(&plain, &["--grammar", &grammar]));
+    assert!(["It is red\n", "It is blue\n"].contains(&text.as_str()), "{text}");
+    is_usage_error(&with(&plain, &["--regex", "a", "--grammar", &grammar]), &["cannot be used with"]);
+    refuses(&with(&plain, &["--regex", "("]), &["--regex", "cannot be followed"]);
+    refuses(&with(&plain, &["--json-schema", &grammar]), &["--json-schema", "not valid JSON"]);
+    refuses(&with(&plain, &["--grammar", "/no/such/file"]), &["cannot read /no/such/file"]);
+}

@@ -55,3 +55,39 @@ async fn a_prompt_that_is_too_long_is_refused_by_name_and_the_server_goes_on() {
     let body = json!({ "prompt": long, "max_tokens": 4, "truncate_prompt_tokens": -1 });
     assert_eq!(server.post("/v1/completions", &body).await.unwrap().status(), 200);
 }
+
+#[tokio::test]
+async fn answers_follow_a_schema_whole_and_streamed() {
+    let server = Server::start(&[]).await;
+    let schema = json!({ "type": "object", "additionalProperties": false, "required": ["city", "year"],
+        "properties": { "city": { "type": "string", "maxLength": 20 }, "year": { "type": "integer", "minimum": 0, "maximum": 9999 } } });
+    let mut body = json!({
+        "temperature": 1, "seed": 5, "max_tokens": 200,
+        "messages": [{ "role": "user", "content": "What is the capital of France?" }],
+        "response_format": { "type": "json_schema", "json_schema": { "name": "city", "schema": schema, "strict": true } },
+    });
+    let whole: Value = server.post("/v1/chat/completions", &body).await.unwrap().json().await.unwrap();
+    assert_eq!(whole["choices"][0]["finish_reason"], "stop", "{whole}");
+    let text = whole["choices"][0]["message"]["content"].as_str().unwrap();
+    let value: Value = serde_json::from_str(text).unwrap();
+    assert!(value["city"].is_string() && value["year"].as_u64().is_some_and(|year| year <= 9999), "{value}");
+    body["stream"] = json!(true);
+    let streamed = server.post("/v1/chat/completions", &body).await.unwrap().text().await.unwrap();
+    let pieces = streamed
+        .split("\n\n")
+        .filter_map(|event| event.strip_prefix("data: "))
+        .filter(|data| *data != "[DONE]");
+    let pieces = pieces.map(|data| serde_json::from_str::<Value>(data).unwrap());
+    let joined: String = pieces
+        .filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str().map(str::to_owned))
+        .collect();
+    assert_eq!(joined, text);
+    let refused = json!({ "prompt": "a", "structured_outputs": { "regex": "(" } });
+    assert_eq!(server.post("/v1/completions", &refused).await.unwrap().status(), 400);
+    // Nobody's choice: the request contradicts itself.
+    let stuck =
+        json!({ "prompt": "a", "allowed_token_ids": [5], "structured_outputs": { "choice": ["yes"] } });
+    let answer = server.post("/v1/completions", &stuck).await.unwrap();
+    assert_eq!(answer.status(), 400, "{}", answer.text().await.unwrap());
+    server.wait_until_idle().await;
+}
