@@ -25,7 +25,7 @@ pub(crate) fn zeroed(len: usize, what: &'static str) -> Result<Vec<u8>> {
 
 /// As [`zeroed`], for what is read from end to end again and again: in huge pages where the system
 /// has them, so that fewer addresses have to be translated.
-pub(super) fn zeroed_in_huge_pages(len: usize, what: &'static str) -> Result<Vec<u8>> {
+pub(crate) fn zeroed_in_huge_pages(len: usize, what: &'static str) -> Result<Vec<u8>> {
     #[cfg_attr(not(target_os = "linux"), expect(unused_mut, reason = "advice is given on Linux only"))]
     let mut bytes = zeroed(len, what)?;
     #[cfg(target_os = "linux")]
