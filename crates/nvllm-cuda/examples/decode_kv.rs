@@ -110,6 +110,7 @@ fn measure(
         activations: Activations::Bf16,
         numerics: Numerics::Invariant,
         max_in_flight: 2,
+        exact_head: false,
     };
     let seq_blocks = STEPS.iter().sum::<usize>().div_ceil(BLOCK_LEN) + 1;
     let block = KvGeometry::bytes_of_block(&spec.kv, &limits)?;

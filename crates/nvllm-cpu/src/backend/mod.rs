@@ -15,8 +15,8 @@ use std::sync::Arc;
 use nvllm_core::host::{Batch, Forward, HostExecutable, memory_bytes};
 use nvllm_core::{
     Activations, Backend, BackendInfo, CoreError, DType, ExactHeadCounts, Executable, HostTensor, KvCache,
-    KvFormat, KvGeometry, Limits, MemoryReport, ModelSpec, Op, OpQuery, OrderId, Plan, PlanRules, Program,
-    Reason, ValueId, WeightSource,
+    KvGeometry, Limits, MemoryReport, ModelSpec, Op, OpQuery, OrderId, Plan, PlanRules, Program, Reason,
+    ValueId, WeightSource,
 };
 
 use crate::{Cpu, Isa, Kernels, Pool, PoolConfig, SumOrder, measure_matmul_rate, measure_read_bandwidth};
