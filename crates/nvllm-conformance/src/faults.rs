@@ -446,7 +446,7 @@ impl Executable for FaultyRun {
             Fault::WrongKey => self.spoil_keys(&step, 0, wrong_key)?,
             Fault::WrongGroup => self.spoil_keys(&step, 1, wrong_key)?,
             Fault::Cache(fault) => {
-                self.spoil_keys(&step, 0, |g, block, offset| Ok(fault.apply(g, block, offset)))?
+                self.spoil_keys(&step, 0, |g, block, offset| Ok(fault.apply(g, block, offset)))?;
             }
             Fault::CopiesLate => {
                 let cache = self.inner.kv_cache();
