@@ -110,7 +110,9 @@ impl Block {
 /// Whether `coded_few.cu` takes the form.
 fn fast(form: &Form) -> bool {
     let unit = if form.bits() == 4 { 32 } else { 16 };
-    let blocks = form.group >= form.cols || form.group.is_power_of_two() && form.group >= unit;
+    // A stage copies the scales of at most 8 blocks, or of 4 if they have offsets.
+    let least = if form.offset == Offset::None { unit } else { 32 };
+    let blocks = form.group >= form.cols || form.group.is_power_of_two() && form.group >= least;
     let scaled = form.code == Code::E4M3 && form.input_group() == STAGE_COLS && form.offset == Offset::None;
     // Two numbers have 16 bits of such a value: as a sum grows longer, what that costs it falls
     // below what its additions do.
