@@ -114,7 +114,15 @@ impl Applied<'_> {
             let (from, to) = (rows.start.max(first), rows.end.min(end));
             if from < to {
                 let bias = bias.map(|bias| &bias[from - rows.start..to - rows.start]);
-                bounds.extend(products(&quant.apply(x), &w[from * k..to * k], k, bias));
+                let (x, w) = (quant.apply(x), &w[from * k..to * k]);
+                let product = products(&x, w, k, bias);
+                match self.activations {
+                    Activations::F32 => bounds.extend(product),
+                    Activations::Bf16 => {
+                        let rounding = w.chunks(k).map(|w| rounded_weights(&x, w));
+                        bounds.extend(product.into_iter().zip(rounding).map(|(a, b)| a + b));
+                    }
+                }
             }
             first = end;
         }
@@ -248,6 +256,13 @@ fn products(x: &[f32], w: &[f32], k: usize, bias: Option<&[f32]>) -> Vec<f64> {
         accumulation(k) * (f64::from(sum) + bias.map_or(0.0, |b| abs(b[j])))
     };
     w.chunks(k).enumerate().map(size).collect()
+}
+
+/// What the product of `x` and `w` changes by if the weights are rounded to bf16: exactly, as a
+/// backend rounds all of a row or none.
+fn rounded_weights(x: &[f32], w: &[f32]) -> f64 {
+    let term = |(x, w): (&f32, &f32)| f64::from(*x) * (f64::from(DType::Bf16.round(*w)) - f64::from(*w));
+    x.iter().zip(w).map(term).sum::<f64>().abs()
 }
 
 /// Judges a backend's choice of experts: `got` are its ids and weights, from its own `logits`.

@@ -21,7 +21,7 @@
 //! |---|---|---|
 //! | copies: `embed`, `slice_cols`, `gather_rows`, `all_reduce`, `all_gather`, `kv_append` | 0: bit-equal | 0 |
 //! | `add` | `2u (abs a + abs b)` | 1 ulp |
-//! | `linear`, `expert_linear` | [`accumulation`]`(k) (sum abs(x w) + abs b)` | 1 ulp |
+//! | `linear`, `expert_linear` | [`accumulation`]`(k) (sum abs(x w) + abs b)`, and under bf16 activations `abs(sum x (bf16(w) - w))`: weights may be rounded to bf16, as those are for which there is no kernel | 1 ulp |
 //! | `weighted_sum` | [`accumulation`]`(c) sum abs(x w)` | 1 ulp |
 //! | `rms_norm` | [`accumulation`]`(n) abs y`: all squares are positive, nothing cancels | 1 ulp |
 //! | `silu_mul` | [`exponential`]`(z) abs y` | 1 ulp |
