@@ -6,7 +6,7 @@ use std::f64::consts::SQRT_2;
 use std::ops::Range;
 
 use nvllm_core::weight::InputQuant;
-use nvllm_core::{Activations, AttentionSpec, KvFormat, KvLayer, Op, SlotId, WeightDecl, WeightId};
+use nvllm_core::{Activations, AttentionSpec, DType, KvFormat, KvLayer, Op, SlotId, WeightDecl, WeightId};
 
 use crate::tolerance::{
     BF16, CODED_SCORE, FUSED_KEY, FUSED_SCORE, U, accumulation, exponential, probabilities, step,
