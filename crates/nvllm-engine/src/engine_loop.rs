@@ -307,6 +307,7 @@ impl EngineLoop {
         let mut outputs = Vec::new();
         // Who was preempted had a slot before.
         for admitted in self.sched.admitted().iter().filter(|admitted| !admitted.resumed) {
+            self.masks.start(admitted.seq);
             let Some((id, choice)) = self.active.admit(admitted.seq) else { continue };
             outputs.push((id, choice, Output::Admitted { at, cached_tokens: admitted.cached_tokens }));
         }

@@ -11,6 +11,9 @@ pub const MATMUL_RATE: &str = "matmul_rate";
 pub const TTFT_SECONDS: &str = "ttft_seconds";
 /// Series: E2EL of each request, in seconds.
 pub const E2EL_SECONDS: &str = "e2el_seconds";
+/// Series: seconds of a decode step of each request, from its first token to its last, the mean
+/// over its answers.
+pub const TOKEN_SECONDS: &str = "token_seconds";
 /// Series: all ITLs of all requests, ascending, to the microsecond.
 pub const ITL_SECONDS: &str = "itl_seconds";
 /// Series: prompt tokens of each request.

@@ -11,6 +11,7 @@ mod prefill;
 mod prefix;
 mod sched;
 mod startup;
+mod structured;
 mod verify;
 
 pub(crate) use nano::SetTimes;
@@ -46,7 +47,7 @@ pub struct Figures {
 
 /// Every workload, in the order in which they run: the first two look at a process that has nothing
 /// loaded yet.
-pub static REGISTRY: [&dyn Workload; 12] = [
+pub static REGISTRY: [&dyn Workload; 13] = [
     &startup::Startup,
     &memory::Memory,
     &accuracy::Accuracy,
@@ -57,6 +58,7 @@ pub static REGISTRY: [&dyn Workload; 12] = [
     &inputs::Inputs,
     &sched::Sched,
     &prefix::Prefix,
+    &structured::Structured,
     &nano::Nano,
     &busy::Busy,
 ];

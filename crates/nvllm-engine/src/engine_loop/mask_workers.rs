@@ -27,7 +27,7 @@ impl MaskWorkers {
         let work = (job, returns);
         match &self.work {
             Some(queue) if !self.threads.is_empty() => {
-                // Fails only if all of them panicked; then the sequence's mask is lost.
+                // The threads end with the queue only: what panics there is caught.
                 let _ = queue.send(work);
             }
             // Not even one can be started: here and now.

@@ -10,6 +10,7 @@ use nvllm_sched::FinishReason;
 
 use super::EngineLoop;
 use super::mask_workers::MaskWorkers;
+use crate::text::contained;
 use crate::token_mask::{TokenMask, all_tokens, bar};
 
 /// The masks of sequences that have not ended.
@@ -47,15 +48,21 @@ struct NoToken {
 }
 
 impl NoToken {
+    fn lost() -> Self {
+        let error = "its mask is lost; this is a fault in the engine";
+        Self { reason: FinishReason::Failed, error: Some(error.into()) }
+    }
+
     fn barred(error: impl Into<String>) -> Self {
         Self { reason: FinishReason::Barred, error: Some(error.into()) }
     }
 }
 
 impl MaskJob {
-    /// Makes the mask of the token after the output.
+    /// Makes the mask of the token after the output. A panic ends this sequence only: whoever waits
+    /// for the job has it back.
     pub(super) fn run(&mut self) {
-        self.made = self.make();
+        self.made = contained(|| self.make()).unwrap_or_else(|| Err(NoToken::lost()));
     }
 
     fn make(&mut self) -> Result<Vec<u32>, NoToken> {
@@ -106,8 +113,7 @@ impl Masks {
         self.by_seq.is_empty()
     }
 
-    /// The rules of a request's choices; there are none if it is not masked. Their first masks are
-    /// made from now on.
+    /// The rules of a request's choices; there are none if it is not masked.
     pub(super) fn insert(
         &mut self,
         seqs: &[SeqId],
@@ -121,19 +127,28 @@ impl Masks {
                 output: Vec::new(),
                 sampling: Arc::clone(sampling),
                 vocab_size: self.vocab_size,
-                made: Ok(Vec::new()),
+                made: Err(NoToken::lost()),
             };
-            self.workers.run(Box::new(job), returns.clone());
-            self.by_seq.insert(seq, Masked { job: None, back, returns });
+            self.by_seq.insert(seq, Masked { job: Some(Box::new(job)), back, returns });
         }
+    }
+
+    /// The sequence is admitted: its first mask is made from now on. Not before, as what a rule
+    /// holds is nothing for a queue.
+    pub(super) fn start(&mut self, seq: SeqId) {
+        self.run(seq, None);
     }
 
     /// The sequence has sampled a token: its next mask is made from now on.
     pub(super) fn push(&mut self, seq: SeqId, token: TokenId) {
+        self.run(seq, Some(token));
+    }
+
+    fn run(&mut self, seq: SeqId, token: Option<TokenId>) {
         let Some(masked) = self.by_seq.get_mut(&seq) else { return };
         masked.job();
         if let Some(mut job) = masked.job.take() {
-            job.output.push(token);
+            job.output.extend(token);
             self.workers.run(job, masked.returns.clone());
         }
     }
@@ -150,10 +165,7 @@ impl Masks {
         let job = self.by_seq.get_mut(&seq).and_then(Masked::job);
         match job.filter(|job| job.output == output) {
             Some(job) => job.made.clone(),
-            None => Err(NoToken {
-                reason: FinishReason::Failed,
-                error: Some("its mask is lost; this is a fault in the engine".into()),
-            }),
+            None => Err(NoToken::lost()),
         }
     }
 }

@@ -9,8 +9,9 @@ use crate::token_mask::{TokenMask, allow, bar};
 /// What an output may go on with: what the grammar allows, and the stop tokens exactly where it is
 /// complete.
 pub(crate) struct GrammarMask {
-    matcher: Matcher,
-    eos: Vec<TokenId>,
+    grammar: Grammar,
+    /// Made with the first mask, by the thread that makes masks.
+    matcher: Option<Matcher>,
     stop_tokens: Vec<TokenId>,
     /// The token that the answer begins behind, until it has come. Before it everything is allowed
     /// but an end.
@@ -25,8 +26,8 @@ impl GrammarMask {
     /// or at once.
     pub(crate) fn new(grammar: &Grammar, stop_tokens: &[TokenId], begins_behind: Option<TokenId>) -> Self {
         Self {
-            matcher: grammar.matcher(),
-            eos: grammar.eos().to_vec(),
+            grammar: grammar.clone(),
+            matcher: None,
             stop_tokens: stop_tokens.to_vec(),
             begins_behind,
             num_seen: 0,
@@ -52,15 +53,16 @@ impl TokenMask for GrammarMask {
             error => error,
         };
         let tokens: Vec<u32> = new.iter().map(|token| token.0).collect();
-        self.matcher.consume_tokens(&tokens).map_err(failed)?;
-        self.is_complete = self.matcher.is_accepting().map_err(failed)?;
+        let matcher = self.matcher.get_or_insert_with(|| self.grammar.matcher());
+        matcher.consume_tokens(&tokens).map_err(failed)?;
+        self.is_complete = matcher.is_accepting().map_err(failed)?;
         let mut allowed = vec![0; mask.len()];
-        if !self.matcher.is_stopped() {
-            let mask = self.matcher.compute_mask().map_err(failed)?;
+        if !matcher.is_stopped() {
+            let mask = matcher.compute_mask().map_err(failed)?;
             allowed.iter_mut().zip(mask.as_slice()).for_each(|(word, mask)| *word = *mask);
         }
         // The matcher allows an end with the model's own tokens, whatever ends this output.
-        self.eos.iter().for_each(|token| bar(&mut allowed, *token));
+        self.grammar.eos().iter().for_each(|token| bar(&mut allowed, *token));
         if self.is_complete {
             self.stop_tokens.iter().for_each(|token| allow(&mut allowed, *token));
         }

@@ -3,9 +3,12 @@
 
 use serde_json::{Map, Value, json};
 
-/// White space between two tokens of JSON: enough for any indentation, and an end to a model that
-/// goes on with blanks for ever.
-const WHITE_SPACE: &str = r"[\x20\x0A\x0D\x09]{1,64}";
+/// White space between two tokens of JSON, as people and programs write it: a space, or an end of
+/// line with an indentation. Without a bound small models go on with blanks for ever.
+const WHITE_SPACE: &str = r" |\r?\n[ \t]{0,32}";
+
+/// The largest least common multiple of a schema's `multipleOf`.
+const MAX_MULTIPLE: u64 = 20_000;
 
 /// The library's own options, inside a schema.
 const OPTIONS: &str = "x-guidance";
@@ -23,6 +26,7 @@ pub(super) fn prepared(schema: &Value) -> Result<Value, String> {
         other => return Err(format!("is {other}; give a JSON schema, which is an object")),
     }
     without_nullable(&mut schema)?;
+    check_multiples(&schema)?;
     let options = schema.as_object_mut().map(|fields| fields.entry(OPTIONS).or_insert_with(|| json!({})));
     match options {
         Some(Value::Object(options)) => {
@@ -33,6 +37,47 @@ pub(super) fn prepared(schema: &Value) -> Result<Value, String> {
             Ok(schema)
         }
         _ => Err(format!("has {OPTIONS}, which must be an object")),
+    }
+}
+
+/// Errors if the least common multiple of all `multipleOf` is large, counted in the last decimal
+/// place of any: the library counts up to it where two of them meet, whatever its limits.
+fn check_multiples(schema: &Value) -> Result<(), String> {
+    let mut given = Vec::new();
+    multiples(schema, &mut given);
+    let most_decimals = given.iter().map(|(_, decimals)| *decimals).max().unwrap_or(0);
+    let mut all = 1_u64;
+    for (digits, decimals) in given {
+        let number = 10_u64.checked_pow(most_decimals - decimals).and_then(|scale| digits.checked_mul(scale));
+        let next = number.filter(|number| *number > 0).and_then(|number| {
+            let gcd =
+                (1..=all.min(number)).rev().find(|d| all.is_multiple_of(*d) && number.is_multiple_of(*d))?;
+            (all / gcd).checked_mul(number)
+        });
+        all = next.filter(|all| *all <= MAX_MULTIPLE).ok_or_else(|| {
+            format!("has `multipleOf` whose least common multiple is above {MAX_MULTIPLE}; use smaller ones")
+        })?;
+    }
+    Ok(())
+}
+
+/// All `multipleOf`, as digits and how many of these are decimals.
+fn multiples(schema: &Value, found: &mut Vec<(u64, u32)>) {
+    match schema {
+        Value::Array(schemas) => schemas.iter().for_each(|schema| multiples(schema, found)),
+        Value::Object(fields) => {
+            if let Some(Value::Number(number)) = fields.get("multipleOf") {
+                let text = number.to_string();
+                let (whole, decimals) = text.split_once('.').unwrap_or((&text, ""));
+                let decimals = decimals.trim_end_matches('0');
+                // What has an exponent is 0 here, which is refused.
+                let digits = format!("{whole}{decimals}").parse().unwrap_or(0);
+                found.push((digits, decimals.len() as u32));
+            }
+            let parts = fields.iter().filter(|(name, _)| !DATA.contains(&name.as_str()));
+            parts.for_each(|(_, part)| multiples(part, found));
+        }
+        _ => {}
     }
 }
 
@@ -100,6 +145,20 @@ mod tests {
         assert_eq!(plain(&nullable), types);
         let problem = prepared(&json!({"items": {"$ref": "#", "nullable": true}})).unwrap_err();
         assert!(problem.contains("`nullable`"), "{problem}");
+    }
+
+    #[test]
+    fn multiples_that_meet_stay_small() {
+        let check = |multiples: &[f64]| {
+            let parts: Vec<_> = multiples.iter().map(|multiple| json!({"multipleOf": multiple})).collect();
+            check_multiples(&json!({"allOf": parts, "const": {"multipleOf": 1e9}}))
+        };
+        for good in [&[][..], &[0.01, 5.0, 100.0], &[7.0, 3.0, 12.0], &[20_000.0]] {
+            assert_eq!(check(good), Ok(()), "{good:?}");
+        }
+        for bad in [&[999_983.0][..], &[9999.0, 9998.0], &[0.0001, 3.0], &[1e300], &[0.0], &[1e-9]] {
+            assert!(check(bad).unwrap_err().contains("multipleOf"), "{bad:?}");
+        }
     }
 
     #[test]

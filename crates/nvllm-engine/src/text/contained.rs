@@ -22,7 +22,7 @@ fn install() {
 /// Runs what may panic inside a library. `None` if it does; nothing is printed then, as the panic's
 /// place in the library's source says nothing to a user. The values that `run` borrows must be
 /// thrown away after `None`.
-pub(super) fn contained<T>(run: impl FnOnce() -> T) -> Option<T> {
+pub(crate) fn contained<T>(run: impl FnOnce() -> T) -> Option<T> {
     static QUIET: Once = Once::new();
     QUIET.call_once(install);
     let outer = CONTAINED.replace(true);

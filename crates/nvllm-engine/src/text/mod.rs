@@ -22,6 +22,7 @@ mod tokenizer_json;
 
 pub use bpe_files::BpeFiles;
 pub use chat_template::{ChatInput, ChatTemplate};
+pub(crate) use contained::contained;
 pub use detokenizer::{Detokenizer, TextStart};
 pub(crate) use end_token::end_token;
 pub use generation_config::{GenerationConfig, Remark};

@@ -204,8 +204,8 @@ impl Tokenizer {
         self.token(id).map(|piece| self.scheme.bytes(&piece))
     }
 
-    /// Whether texts are tokens joined with spaces, which belong to no token: so where a file has no
-    /// decoder.
+    /// Whether texts are tokens joined with spaces, which belong to no token: so where a file has
+    /// no decoder.
     pub fn joins_with_spaces(&self) -> bool {
         self.scheme.joins_with_spaces()
     }

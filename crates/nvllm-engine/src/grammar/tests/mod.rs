@@ -117,8 +117,9 @@ fn json_is_taken_as_the_documents_say() {
         json!({"type": "object", "properties": {"a": {"type": "integer"}}, "additionalProperties": false}),
     );
     assert!(takes(&closed, "{}") && takes(&closed, "{\"a\": 1}") && !takes(&closed, "{\"c\": 3}"));
-    let blanks = |n: usize| format!("{{{}\"a\": 1}}", " ".repeat(n));
-    assert!(takes(&closed, &blanks(64)) && !takes(&closed, &blanks(65)));
+    let after = |blanks: &str| takes(&closed, &format!("{{{blanks}\"a\": 1}}"));
+    assert!(after("") && after(" ") && after("\n") && after(&format!("\r\n{}", " ".repeat(32))));
+    assert!(!after("  ") && !after("\n\n") && !after("\t") && !after(&format!("\n{}", " ".repeat(33))));
     let nullable = schema(json!({"type": "string", "nullable": true}));
     assert!(takes(&nullable, "null") && takes(&nullable, "\"a\""));
     let number = schema(json!({"type": "number", "minimum": 0}));

@@ -28,6 +28,7 @@ pub(super) fn broken(schema: &Value, value: &Value, root: &Value) -> Option<Stri
             "$ref" => follows(root.pointer(given.as_str().unwrap().trim_start_matches('#')).unwrap(), value),
             "$defs" | "title" | "description" | "nullable" => true,
             _ => match value {
+                Value::Number(number) if keyword == "multipleOf" => is_multiple(number, given),
                 Value::Number(number) => of_number(keyword, given, number.as_f64().unwrap()),
                 Value::String(text) => of_string(keyword, given, text),
                 Value::Array(items) => of_array(keyword, given, items, fields.get("prefixItems"), &follows),
@@ -62,8 +63,18 @@ fn of_number(keyword: &str, given: &Value, number: f64) -> bool {
         "maximum" => number <= bound(),
         "exclusiveMinimum" => number > bound(),
         "exclusiveMaximum" => number < bound(),
-        "multipleOf" => number % bound() == 0.0,
         _ => true,
+    }
+}
+
+/// Of whole numbers only.
+fn is_multiple(number: &serde_json::Number, given: &Value) -> bool {
+    let divisor = given.as_i64().unwrap();
+    match (number.as_i64(), number.as_u64()) {
+        (Some(number), _) => number % divisor == 0,
+        (None, Some(number)) => number % divisor as u64 == 0,
+        // Beyond 64 bits digits are lost.
+        _ => number.as_f64().is_some_and(|number| number.abs() > 1e18 || number % divisor as f64 == 0.0),
     }
 }
 
