@@ -50,7 +50,8 @@ fn check_multiples(schema: &Value) -> Result<(), String> {
     for (digits, decimals) in given {
         let number = 10_u64.checked_pow(most_decimals - decimals).and_then(|scale| digits.checked_mul(scale));
         let next = number.filter(|number| *number > 0).and_then(|number| {
-            let gcd = (1..=all.min(number)).rev().find(|d| all % d == 0 && number % d == 0)?;
+            let gcd =
+                (1..=all.min(number)).rev().find(|d| all.is_multiple_of(*d) && number.is_multiple_of(*d))?;
             (all / gcd).checked_mul(number)
         });
         all = next.filter(|all| *all <= MAX_MULTIPLE).ok_or_else(|| {
