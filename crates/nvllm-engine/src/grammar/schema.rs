@@ -49,16 +49,18 @@ fn check_multiples(schema: &Value) -> Result<(), String> {
     let mut all = 1_u64;
     for (digits, decimals) in given {
         let number = 10_u64.checked_pow(most_decimals - decimals).and_then(|scale| digits.checked_mul(scale));
-        let next = number.filter(|number| *number > 0).and_then(|number| {
-            let gcd =
-                (1..=all.min(number)).rev().find(|d| all.is_multiple_of(*d) && number.is_multiple_of(*d))?;
-            (all / gcd).checked_mul(number)
-        });
+        let next = number.filter(|number| *number > 0);
+        let next = next.and_then(|number| (all / greatest_divisor(all, number)).checked_mul(number));
         all = next.filter(|all| *all <= MAX_MULTIPLE).ok_or_else(|| {
             format!("has `multipleOf` whose least common multiple is above {MAX_MULTIPLE}; use smaller ones")
         })?;
     }
     Ok(())
+}
+
+/// The greatest common divisor.
+fn greatest_divisor(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { greatest_divisor(b, a % b) }
 }
 
 /// All `multipleOf`, as digits and how many of these are decimals.
