@@ -9,7 +9,7 @@ use nvllm_core::weight::InputQuant;
 use nvllm_core::{Activations, AttentionSpec, DType, KvFormat, KvLayer, Op, SlotId, WeightDecl, WeightId};
 
 use crate::tolerance::{
-    BF16, CODED_SCORE, FUSED_KEY, FUSED_SCORE, U, accumulation, exponential, probabilities, step,
+    BF16, FUSED_KEY, FUSED_SCORE, STORED_SCORE, U, accumulation, exponential, probabilities, step,
 };
 
 /// Keys and values that the reference was given, by layer and slot: rows of `kv_heads * head_dim`.
@@ -200,19 +200,19 @@ impl Applied<'_> {
         }
     }
 
-    /// What codes of keys that are neighbours of the reference's may do to a score.
-    fn coded_score(&self, q: &[f32], k: &[f32]) -> f64 {
-        let (drift, max) = (drift(self.activations, k.len()), largest(k));
+    /// What stored keys that are neighbours of the reference's may do to a score.
+    fn stored_score(&self, q: &[f32], k: &[f32]) -> f64 {
+        let drift = drift(self.activations, k.len());
         let (mut sum, mut variance, mut most) = (0.0, 0.0, 0.0_f64);
         for (i, &q) in q.iter().enumerate() {
-            let step = step(self.kv_format, abs(k[i]), max);
+            let step = neighbour(self.activations, self.kv_format, k, i);
             sum += f64::from(q) * f64::from(k[i]);
             variance += abs(q).powi(2) * step * (drift * pair(k, i)).min(step);
             most = most.max(abs(q) * step);
         }
         // As in `fused_key`.
         let scale = if self.kv_format == KvFormat::Int8 { SQRT_2 * drift * sum.abs() } else { 0.0 };
-        CODED_SCORE * variance.sqrt() + most + scale
+        STORED_SCORE * variance.sqrt() + most + scale
     }
 
     /// A score and its error.
@@ -227,9 +227,7 @@ impl Applied<'_> {
                 let squares = (0..q.len()).map(|i| (pair(q, i) * pair(k, i)).powi(2));
                 error += FUSED_SCORE * squares.sum::<f64>().sqrt();
             }
-            if self.kv_format.plain().is_none() {
-                error += self.coded_score(q, k);
-            }
+            error += self.stored_score(q, k);
         }
         (sum * scale, error * scale.abs())
     }
@@ -330,16 +328,21 @@ fn drift(activations: Activations, head_dim: usize) -> f64 {
     16.0 * U * (head_dim as f64).sqrt() + rounding
 }
 
+/// How far a neighbour of element `i` of a key's head is in the KV cache, where two elements that
+/// differ in the last bit may become neighbours; 0 if they are stored as they are.
+fn neighbour(activations: Activations, kv: KvFormat, head: &[f32], i: usize) -> f64 {
+    match (activations, kv) {
+        (Activations::F32, KvFormat::Bf16) => 2.0 * BF16 * pair(head, i),
+        _ => step(kv, abs(head[i]), largest(head)),
+    }
+}
+
 /// What the KV cache of a fused op may differ by, at element `i` of a key's head.
 pub(crate) fn fused_key(activations: Activations, kv: KvFormat, head: &[f32], i: usize) -> f64 {
     let (drift, size) = (drift(activations, head.len()), abs(head[i]));
-    // Two that differ in the last f32 bit may round to neighbours.
-    let stored = match (activations, kv) {
-        (Activations::F32, KvFormat::Bf16) => 2.0 * BF16 * pair(head, i),
-        // The scale follows the largest element, whose pair is at most sqrt(2) times as long.
-        (_, KvFormat::Int8) => step(kv, size, largest(head)) + SQRT_2 * drift * size,
-        _ => step(kv, size, 0.0),
-    };
+    // The scale follows the largest element, whose pair is at most sqrt(2) times as long.
+    let scale = if kv == KvFormat::Int8 { SQRT_2 * drift * size } else { 0.0 };
+    let stored = neighbour(activations, kv, head, i) + scale;
     drift * pair(head, i) + stored
 }
 

@@ -74,10 +74,11 @@
 //!    both of its columns and values lie anywhere in their binade; and that all scores err by as
 //!    much, each to the same side, is not expected either.
 //!
-//! A key that is stored as a code ([`KvFormat::Fp8`], [`KvFormat::Int8`]) behind norm and rotation
-//! may become the neighbour of the reference's code, one [`step`] away, if the two differ before:
+//! A key that is stored in fewer bits than it is computed in (as a code of [`KvFormat::Fp8`] or
+//! [`KvFormat::Int8`], or in bf16 under f32 activations) behind norm and rotation may become the
+//! neighbour of what the reference stores, one [`step`] away, if the two differ before:
 //! by `e` at most as 4 says, and so with a probability of `e / step` at most. The variance of what
-//! that does to a score is at most the sum of `q^2 e step` over its columns. [`CODED_SCORE`] takes
+//! that does to a score is at most the sum of `q^2 e step` over its columns. [`STORED_SCORE`] takes
 //! three deviations, and one whole step, as under f32 activations a neighbour is seldom and then
 //! larger than any number of deviations. The scale of an int8 row moves with its largest element,
 //! by `sqrt(2) e` of itself at most, and all values of the row with it.
@@ -103,8 +104,9 @@ pub const FUSED_KEY: f64 = 3.0 * BF16;
 /// lengths of the columns' pairs.
 pub const FUSED_SCORE: f64 = 3.0 * BF16;
 
-/// What neighbouring codes of keys may do to a score before scaling, in deviations, beside one step.
-pub const CODED_SCORE: f64 = 3.0;
+/// What keys that became neighbours in the KV cache may do to a score before scaling, in
+/// deviations, beside one step.
+pub const STORED_SCORE: f64 = 3.0;
 
 /// Absolute slack of a sampling score, `logit / temperature + Gumbel noise`, for each unit of `1 +
 /// |score|`: the noise is two logarithms in f32, whose argument near 1 carries few bits.
@@ -134,8 +136,8 @@ pub fn ulp(dtype: DType, x: f32) -> f64 {
     }
 }
 
-/// The distance to the next value at element `x` of a row of the KV cache whose largest magnitude is
-/// `max`, if the row is stored as codes.
+/// The distance to the next value at element `x` of a row of the KV cache whose largest magnitude
+/// is `max`, if the row is stored as codes.
 pub fn step(format: KvFormat, x: f64, max: f64) -> f64 {
     match format {
         // Three mantissa bits down to 2^-6, then subnormals.

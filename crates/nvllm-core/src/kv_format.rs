@@ -1,8 +1,8 @@
 //! How keys and values lie in the KV cache.
 //!
 //! A *row* is the key or the value of one token for one KV head. Every format stores a row by
-//! itself, so a token's keys and values depend on that token alone: neither on the batch nor on what
-//! else is in a block.
+//! itself, so a token's keys and values depend on that token alone: neither on the batch nor on
+//! what else is in a block.
 //!
 //! | format | an element | its value | bytes of a row |
 //! |---|---|---|---|
@@ -15,13 +15,13 @@
 //! all numbers. If it is 0 or not finite, all elements are 0; so a row that holds NaN or infinity
 //! has no value that is a number. All operations are in f32, each rounded once.
 //!
-//! `fp8` is E4M3 of the Open Compute Project (OFP8, 2023; Micikevicius et al. 2022, "FP8 Formats for
-//! Deep Learning", arXiv 2209.05433) with a scale of 1, as vLLM's `--kv-cache-dtype fp8` has it
+//! `fp8` is E4M3 of the Open Compute Project (OFP8, 2023; Micikevicius et al. 2022, "FP8 Formats
+//! for Deep Learning", arXiv 2209.05433) with a scale of 1, as vLLM's `--kv-cache-dtype fp8` has it
 //! unless a checkpoint brings scales. `int8` is symmetric quantisation (Jacob et al. 2018, arXiv
 //! 1712.05877) of one row at a time.
 //!
-//! One layer's part of a block is the elements `[k|v, head, offset, column]`, then the scales `[k|v,
-//! head, offset]`, all little-endian.
+//! One layer's part of a block is the elements `[k|v, head, offset, column]`, then the scales
+//! `[k|v, head, offset]`, all little-endian.
 
 use crate::DType;
 use crate::weight::table::{e4m3_from_f32, e4m3_to_f32};

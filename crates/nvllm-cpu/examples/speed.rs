@@ -1,9 +1,10 @@
 //! Speed of the kernels on this machine, as shares of what it can read and multiply.
 //!
-//! `cargo run --release -p nvllm-cpu --example speed [threads] [isa] [attention | coded [name]]`. Weights
-//! are those of a model with hidden size 1024 and feed-forward size 3072 (28 layers, 840 MB in
-//! bf16), each matrix its own memory, so that decoding reads them cold. With `coded` their coded
-//! forms are timed under bf16 activations, or those whose names begin so, and nothing else; with `attention` that alone.
+//! `cargo run --release -p nvllm-cpu --example speed [threads] [isa] [attention | coded [name]]`.
+//! Weights are those of a model with hidden size 1024 and feed-forward size 3072 (28 layers, 840 MB
+//! in bf16), each matrix its own memory, so that decoding reads them cold. With `coded` their coded
+//! forms are timed under bf16 activations, or those whose names begin so, and nothing else; with
+//! `attention` that alone.
 //! KV pages are read cold likewise where one token is new.
 
 use nvllm_cpu::{

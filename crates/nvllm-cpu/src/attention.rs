@@ -21,8 +21,8 @@ const PART_CHUNKS: usize = 4;
 const MAX_STATE_BYTES: usize = 64 << 20;
 
 /// The shape of a paged KV cache of one layer: `[block][k, v][kv_head][block_len][head_dim]`,
-/// dense, so that the keys of one head in one block are consecutive rows. Behind the rows of a block
-/// lie their scales, if they have some, `[k, v][kv_head][block_len]` in f32.
+/// dense, so that the keys of one head in one block are consecutive rows. Behind the rows of a
+/// block lie their scales, if they have some, `[k, v][kv_head][block_len]` in f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KvLayout {
     /// Blocks.

@@ -185,8 +185,8 @@ unsafe fn prefetch_values<S: Simd>(a: &Chunk<'_>, key: usize, at: usize) {
     }
 }
 
-/// The rows of one vector of keys from `key` on. Behind the last key they repeat it: those lanes are
-/// masked later.
+/// The rows of one vector of keys from `key` on. Behind the last key they repeat it: those lanes
+/// are masked later.
 #[inline(always)]
 unsafe fn key_rows<S: Simd>(a: &Chunk<'_>, key: usize) -> [*const u8; MAX_LANES] {
     let last = a.keys.len() - 1;

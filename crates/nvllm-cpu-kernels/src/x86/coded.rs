@@ -124,8 +124,8 @@ unsafe fn shared_by<C: PairCode, const TWO: bool>(
     C::shared([first, second])
 }
 
-/// Rows `cols[0] ..`, `cols[1] ..` and so on, `n` each, side by side: N streams of memory. They take
-/// turns of B units, no more than a group has; `TWO` if a unit has two groups.
+/// Rows `cols[0] ..`, `cols[1] ..` and so on, `n` each, side by side: N streams of memory. They
+/// take turns of B units, no more than a group has; `TWO` if a unit has two groups.
 #[inline(always)]
 unsafe fn dot_rows<E: Stored, R: Rule, C: PairCode, const TWO: bool, const B: usize, const N: usize>(
     a: &CodedDot,

@@ -279,7 +279,7 @@ fn rows_are_stored_as_core_says() {
             window: None,
         };
         for act in [Elem::F32, Elem::Bf16] {
-            // By head and part one row with a border value and its neighbours, and one that has none.
+            // By head and part one row with a border value and its neighbours, and one without.
             let mut rows = [0, 1].map(|_| random.values(block_len * kv_heads * head_dim));
             for (i, border) in borders.into_iter().enumerate() {
                 let row = &mut rows[i % 2][i * head_dim..][..head_dim];

@@ -83,14 +83,13 @@ impl Runner<'_> {
     }
 
     /// Each request alone, with a stop token that its answer has half way: with steps in flight it
-    /// is found late.
+    /// is found late. What follows a grammar runs as it is.
     fn stopped(&self, ran: &mut Vec<Answer>) -> Result<()> {
         for (i, request) in self.cases.requests.iter().enumerate() {
-            let Some((stop, len)) = self.baseline.stop(i) else { continue };
-            let mut request = request.clone();
-            request.sampling.stop_tokens = vec![stop];
+            let (mut request, stop) = (request.clone(), self.baseline.stops[i]);
+            request.sampling.stop_tokens.extend(stop.map(|(token, _)| token));
             let generated = self.engine.generate(request)?;
-            ran.push(Answer { request: i, choice: 0, stopped_at: Some(len), generated });
+            ran.push(Answer { request: i, choice: 0, stopped_at: stop.map(|(_, len)| len), generated });
         }
         Ok(())
     }
@@ -152,6 +151,8 @@ fn finish(request: usize, n: usize, stream: RequestStream, ran: &mut Vec<Answer>
 pub(super) struct Baseline {
     /// By request and choice.
     answers: Vec<Vec<Generated>>,
+    /// Where a run with stop tokens stops each request, and how long its answer then is.
+    stops: Vec<Option<(TokenId, usize)>>,
     /// Steps that the first choices took.
     pub num_steps: u64,
 }
@@ -167,6 +168,8 @@ impl Baseline {
             answers.push(vec![engine.generate(request.clone())?]);
         }
         let num_steps = engine.stats().num_steps - before;
+        let stop = |(request, choices): (&Request, &Vec<Generated>)| stop(request, choices.first()?);
+        let stops = cases.requests.iter().zip(&answers).map(stop).collect();
         for (i, request) in cases.requests.iter().enumerate().filter(|(i, _)| Cases::has_choices(*i)) {
             for choice in 1..CHOICES as u32 {
                 // The prompt's scores are the first choice's.
@@ -175,7 +178,7 @@ impl Baseline {
                 answers[i].push(engine.generate(request)?);
             }
         }
-        Ok(Self { answers, num_steps })
+        Ok(Self { answers, stops, num_steps })
     }
 
     /// What a choice of a request gives.
@@ -183,19 +186,11 @@ impl Baseline {
         self.answers.get(request)?.get(choice)
     }
 
-    /// A token that an answer has half way, and how long the answer is up to its first occurrence.
-    fn stop(&self, request: usize) -> Option<(TokenId, usize)> {
-        let tokens = &self.of(request, 0)?.tokens;
-        let stop = *tokens.get(tokens.len() / 2)?;
-        let first = tokens.iter().position(|token| *token == stop)?;
-        Some((stop, first + 1))
-    }
-
     /// Steps that all requests take alone, one in flight, and then once more up to their stop
     /// tokens.
     pub(super) fn steps_with_stops(&self) -> u64 {
         let all = |i: usize| self.of(i, 0).map_or(0, |answer| answer.tokens.len());
-        let saved = |i| self.stop(i).map_or(0, |(_, len)| all(i) - len);
+        let saved = |i: usize| self.stops[i].map_or(0, |(_, len)| all(i) - len);
         let saved: usize = (0..self.answers.len()).map(saved).sum();
         2 * self.num_steps - saved as u64
     }
@@ -204,4 +199,13 @@ impl Baseline {
     pub(super) fn num_tokens(&self) -> usize {
         self.answers.iter().filter_map(|choices| choices.first()).map(num_tokens).sum()
     }
+}
+
+/// A token that an answer has half way, and how long the answer is up to its first occurrence. None
+/// under a grammar: it allows a stop token where the answer may end, so the answer would be another.
+fn stop(request: &Request, answer: &Generated) -> Option<(TokenId, usize)> {
+    let tokens = if request.grammar.is_none() { &answer.tokens[..] } else { &[] };
+    let stop = *tokens.get(tokens.len() / 2)?;
+    let first = tokens.iter().position(|token| *token == stop)?;
+    Some((stop, first + 1))
 }

@@ -7,7 +7,7 @@ use nvllm_engine::grammar::{Grammar, GrammarCompiler, StructuredOutput};
 use nvllm_engine::{FinishReason, Generated, LoadOptions, Model, Request};
 use serde_json::json;
 
-use crate::support::{Plain, end, in_time, model, options, request, start};
+use crate::support::{Plain, alone_and_in_company, end, in_time, model, options, parts, request, start};
 
 static COMPILER: LazyLock<GrammarCompiler> = LazyLock::new(|| GrammarCompiler::new(&model()).unwrap());
 static EOS: LazyLock<Vec<TokenId>> = LazyLock::new(|| {
@@ -38,11 +38,6 @@ fn sampled(i: u32, max_tokens: usize, grammar: Option<Grammar>) -> Request {
     Request { sampling, logprobs: Some(2), grammar, ..request(i, max_tokens) }
 }
 
-/// Tokens, their scores, and the end.
-fn parts(generated: &Generated) -> (Vec<TokenId>, String, FinishReason) {
-    (generated.tokens.clone(), format!("{:?}", generated.logprobs), generated.finished.reason)
-}
-
 #[test]
 fn an_answer_follows_its_grammar_to_its_end() {
     in_time(|| {
@@ -68,14 +63,6 @@ fn an_answer_follows_its_grammar_to_its_end() {
     });
 }
 
-/// Three steps in flight, three slots, and blocks for less than they need in the end.
-fn crowded() -> LoadOptions {
-    let load = LoadOptions { block_size: 4, ..options() };
-    let kv_bytes = start(Plain, load.clone()).info().unwrap().memory.kv / 3;
-    let kv_cache_bytes = Some(kv_bytes.next_multiple_of(1024) + 64 * 1024);
-    LoadOptions { max_in_flight: Some(3), kv_cache_bytes, ..load }
-}
-
 #[test]
 fn grammars_change_no_bit_of_others_nor_others_of_them() {
     in_time(|| {
@@ -88,19 +75,8 @@ fn grammars_change_no_bit_of_others_nor_others_of_them() {
             sampled(0, 36, None),
             sampled(2, 36, Some(regex("([a-z]+ ){40}"))),
         ];
-        let one = start(Plain, LoadOptions { max_in_flight: Some(1), block_size: 4, ..options() });
-        let alone = requests.clone().map(|request| parts(&one.generate(request).unwrap()));
+        let alone = alone_and_in_company(&requests);
         assert_ne!(alone[0].0, alone[4].0, "the grammar changes something");
-        let small = start(Plain, crowded());
-        std::thread::scope(|scope| {
-            let run = |request| parts(&small.generate(request).unwrap());
-            let running: Vec<_> =
-                requests.into_iter().map(|request| scope.spawn(move || run(request))).collect();
-            for (at, (running, alone)) in running.into_iter().zip(&alone).enumerate() {
-                assert_eq!(&running.join().unwrap(), alone, "request {at}");
-            }
-        });
-        assert!(small.stats().num_preemptions > 0, "{:?}", small.stats());
     });
 }
 

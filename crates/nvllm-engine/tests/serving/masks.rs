@@ -5,20 +5,17 @@ use std::sync::{Arc, Mutex};
 use nvllm_core::{
     CoreError, Executable, Result, SamplingParams, Step, StepOutput, Ticket, TokenId, TokenMasks,
 };
-use nvllm_engine::{Engine, FinishReason, Generated, LoadOptions, Request};
+use nvllm_engine::{Engine, FinishReason, LoadOptions, Request};
 
-use crate::support::{Hooks, Plain, end, eventually, in_time, options, request, start};
+use crate::support::{
+    Hooks, Plain, alone_and_in_company, end, eventually, in_time, options, parts, request, start,
+};
 
 /// The vocabulary of the demo model.
 const VOCAB_SIZE: u32 = 8192;
 
 fn ids(ids: impl IntoIterator<Item = u32>) -> Vec<TokenId> {
     ids.into_iter().map(TokenId).collect()
-}
-
-/// Tokens and all scores.
-fn parts(generated: &Generated) -> (Vec<TokenId>, String) {
-    (generated.tokens.clone(), format!("{:?}", generated.logprobs))
 }
 
 /// Draws at random.
@@ -81,14 +78,6 @@ fn a_bad_word_is_never_completed() {
     });
 }
 
-/// Three steps in flight, three slots, and blocks for less than they need in the end.
-fn crowded() -> LoadOptions {
-    let load = LoadOptions { block_size: 4, ..options() };
-    let kv_bytes = start(Plain, load.clone()).info().unwrap().memory.kv / 3;
-    let kv_cache_bytes = Some(kv_bytes.next_multiple_of(1024) + 64 * 1024);
-    LoadOptions { max_in_flight: Some(3), kv_cache_bytes, ..load }
-}
-
 #[test]
 fn masked_requests_change_no_bit_of_others_nor_others_of_them() {
     in_time(|| {
@@ -98,19 +87,8 @@ fn masked_requests_change_no_bit_of_others_nor_others_of_them() {
             ..sampled(i, 36)
         };
         let requests = [masked(0), sampled(1, 36), masked(2), sampled(0, 36), masked(1), sampled(2, 36)];
-        let one = start(Plain, LoadOptions { max_in_flight: Some(1), block_size: 4, ..options() });
-        let alone = requests.clone().map(|request| parts(&one.generate(request).unwrap()));
+        let alone = alone_and_in_company(&requests);
         assert_ne!(alone[1].0, alone[4].0, "the mask changes something");
-        let small = start(Plain, crowded());
-        std::thread::scope(|scope| {
-            let run = |request| parts(&small.generate(request).unwrap());
-            let running: Vec<_> =
-                requests.into_iter().map(|request| scope.spawn(move || run(request))).collect();
-            for (at, (running, alone)) in running.into_iter().zip(&alone).enumerate() {
-                assert_eq!(&running.join().unwrap(), alone, "request {at}");
-            }
-        });
-        assert!(small.stats().num_preemptions > 0, "{:?}", small.stats());
     });
 }
 

@@ -11,7 +11,7 @@ use nvllm_core::{
     TokenId, TokenMasks, WeightSource,
 };
 use nvllm_engine::hub::ModelFiles;
-use nvllm_engine::{Engine, Event, Finished, LoadOptions, Model, Request};
+use nvllm_engine::{Engine, Event, Finished, Generated, LoadOptions, Model, Request};
 
 /// How long anything may take that a test waits for.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
@@ -207,6 +207,31 @@ pub(crate) fn request(i: u32, max_tokens: usize) -> Request {
 pub(crate) fn end(events: impl IntoIterator<Item = Event>) -> Finished {
     let finished = |event| if let Event::Finished(finished) = event { Some(finished) } else { None };
     events.into_iter().find_map(finished).expect("an end")
+}
+
+/// Tokens and all scores.
+pub(crate) fn parts(generated: &Generated) -> (Vec<TokenId>, String) {
+    (generated.tokens.clone(), format!("{:?}", generated.logprobs))
+}
+
+/// Runs the requests one after another, and then together with three steps in flight, three slots,
+/// and blocks for less than they need in the end: every answer has to be the same. Returns them.
+pub(crate) fn alone_and_in_company<const N: usize>(requests: &[Request; N]) -> [(Vec<TokenId>, String); N] {
+    let load = LoadOptions { block_size: 4, ..options() };
+    let one = start(Plain, LoadOptions { max_in_flight: Some(1), ..load.clone() });
+    let alone = requests.each_ref().map(|request| parts(&one.generate(request.clone()).unwrap()));
+    let kv_bytes = one.info().unwrap().limits.kv_bytes / 3;
+    let kv_cache_bytes = Some(kv_bytes.next_multiple_of(1024) + 64 * 1024);
+    let small = start(Plain, LoadOptions { max_in_flight: Some(3), kv_cache_bytes, ..load });
+    std::thread::scope(|scope| {
+        let run = |request: &Request| parts(&small.generate(request.clone()).unwrap());
+        let running = requests.each_ref().map(|request| scope.spawn(move || run(request)));
+        for (at, (running, alone)) in running.into_iter().zip(&alone).enumerate() {
+            assert_eq!(&running.join().unwrap(), alone, "request {at}");
+        }
+    });
+    assert!(small.stats().num_preemptions > 0, "{:?}", small.stats());
+    alone
 }
 
 /// Runs `test`; fails if it hangs or panics.
