@@ -58,7 +58,8 @@ impl File {
             "{model} on {}, activations in {}; {}\n\n",
             first.device.name, first.dtypes.activations, self.name
         );
-        let works = distinct(self.records.iter().map(|record| (record.workload.as_str(), &record.case)));
+        let mut works = distinct(self.records.iter().map(|record| (record.workload.as_str(), &record.case)));
+        works.sort();
         let formats = distinct(self.records.iter().map(Self::format));
         // Without codes, and with keys and values in the activations' own dtype.
         let plain = formats.iter().find(|(engine, weights, kv)| {

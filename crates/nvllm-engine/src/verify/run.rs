@@ -201,8 +201,9 @@ impl Baseline {
     }
 }
 
-/// A token that an answer has half way, and how long the answer is up to its first occurrence. None
-/// under a grammar: it allows a stop token where the answer may end, so the answer would be another.
+/// A token that an answer has half way, and how long the answer is up to its first occurrence.
+/// `None` under a grammar: it allows a stop token where the answer may end, so the answer would be
+/// another.
 fn stop(request: &Request, answer: &Generated) -> Option<(TokenId, usize)> {
     let tokens = if request.grammar.is_none() { &answer.tokens[..] } else { &[] };
     let stop = *tokens.get(tokens.len() / 2)?;
