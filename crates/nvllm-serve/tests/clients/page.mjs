@@ -117,7 +117,7 @@ const cases = {
     await write(page, "What is the sea?");
     await page.fill("#ask-input", KEY);
     await page.keyboard.press("Enter");
-    await page.getByText(/tokens\/s/).waitFor();
+    await page.getByText(/to first token/).waitFor();
     assert.equal(await page.locator(".message").count(), 2);
   },
 
@@ -171,7 +171,7 @@ const cases = {
     assert.equal(await page.getAttribute("#transcript", "aria-live"), "polite");
     await page.keyboard.press("Escape");
     await atRest(page);
-    assert.match(await answer(page).locator(".stats").innerText(), /stopped$/);
+    assert.match(await answer(page).locator(".stats").innerText(), / [\d.]+ tokens\/s · .* · stopped$/);
     const length = (await text(page)).length;
     await write(page, "Go on.");
     await page.click("#stop");

@@ -20,8 +20,15 @@ fn the_page_does_in_a_browser_what_its_documents_say() {
     }
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../nvllm-serve/tests/clients/page.sh");
     let packages = Path::new(env!("CARGO_TARGET_TMPDIR")).join("page");
-    let output =
-        Command::new("bash").arg(script).arg(env!("CARGO_BIN_EXE_nvllm")).arg(packages).output().unwrap();
+    let run = || {
+        Command::new("bash").arg(&script).arg(env!("CARGO_BIN_EXE_nvllm")).arg(&packages).output().unwrap()
+    };
+    let mut output = run();
+    if !output.status.success() && output.status.code() != Some(NO_PACKAGES) {
+        // On a busy machine a browser may be late once; what is broken fails again.
+        println!("the first run: {}", String::from_utf8_lossy(&output.stdout));
+        output = run();
+    }
     let said = String::from_utf8_lossy(&output.stdout);
     if output.status.code() == Some(NO_PACKAGES) {
         return println!("skipped: {said}");
