@@ -70,11 +70,13 @@ impl Bench {
             let costs = program.costs(counts, &limits, &weights);
             for op in &profile.ops {
                 let start = micros(begun, span.submit) + 1e6 * op.start;
-                let (node, cost) = match op.node {
-                    Some(index) => (Some(&program.nodes[index]), costs[index]),
-                    None => (None, program.sampling_cost(counts)),
+                let (nodes, cost) = match &op.nodes {
+                    Some(nodes) => {
+                        (&program.nodes[nodes.clone()], costs[nodes.clone()].iter().copied().sum())
+                    }
+                    None => (&[][..], program.sampling_cost(counts)),
                 };
-                events.push(op_event(program, node, cost, roof, (start, op.seconds)));
+                events.push(op_event(program, nodes, cost, roof, (start, op.seconds)));
             }
         }
         let trace = json!({
@@ -115,13 +117,13 @@ fn host_events(span: &StepSpan, counts: &Counts, begun: Instant) -> [Value; 2] {
 
 fn op_event(
     program: &Program,
-    node: Option<&Node>,
+    nodes: &[Node],
     cost: OpCost,
     roof: Roof,
     (start, seconds): (f64, f64),
 ) -> Value {
-    let weights = node.map_or_else(Vec::new, |node| node.op.weights());
-    let names: Vec<&str> = weights.iter().map(|id| program.weights[id.index()].name.as_str()).collect();
+    let weights = nodes.iter().flat_map(|node| node.op.weights());
+    let names: Vec<&str> = weights.map(|id| program.weights[id.index()].name.as_str()).collect();
     let least = roof.seconds(Cost { bytes: cost.bytes(), flops: cost.flops });
     let share = (least > 0.0 && least.is_finite() && seconds > 0.0).then(|| least / seconds);
     let args = json!({
@@ -130,6 +132,7 @@ fn op_event(
         "flops_per_second": (seconds > 0.0).then(|| cost.flops / seconds),
         "share_of_limit": share,
     });
-    let (name, dur) = (node.map_or("sample", |node| node.op.stem()), 1e6 * seconds);
+    let stems: Vec<_> = nodes.iter().map(|node| node.op.stem()).collect();
+    let (name, dur) = (if stems.is_empty() { "sample".into() } else { stems.join(" + ") }, 1e6 * seconds);
     json!({"ph": "X", "pid": 1, "tid": DEVICE, "cat": "op", "name": name, "ts": start, "dur": dur, "args": args})
 }

@@ -10,13 +10,12 @@ mod coded;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use nvllm_core::program::Node;
+use nvllm_core::program::{Counts, Node};
 use nvllm_core::reference::Observer;
 use nvllm_core::{
     Activations, Backend, BackendInfo, BlockId, EntryId, Executable, HostTensor, KvCache, KvGeometry, Limits,
-    MemoryReport, ModelSpec, Op, OpQuery, OrderId, Plan, PlanRules, Program, Reason, Reference,
-    RequestLimits, Result, SeqStep, Source, Step, StepOutput, Ticket, TokenId, TokenMasks, Weight,
-    WeightSource,
+    MemoryReport, ModelSpec, Op, OpQuery, Plan, PlanRules, Program, Reason, Reference, RequestLimits, Result,
+    SeqStep, Source, Stage, Step, StepOutput, Ticket, TokenId, TokenMasks, Weight, WeightSource,
 };
 
 pub use attention::AttentionFault;
@@ -291,10 +290,6 @@ impl Backend for Faulty {
         Reference::default().plan_rules()
     }
 
-    fn order(&self, query: &OpQuery<'_>, num_rows: usize) -> OrderId {
-        Reference::default().order(query, num_rows)
-    }
-
     fn plan(&self, spec: &ModelSpec, weights: &dyn WeightSource, limits: &Limits) -> Result<Plan> {
         let mut spec = spec.clone();
         self.0.rewrite(&mut spec);
@@ -494,6 +489,10 @@ impl Executable for FaultyRun {
 
     fn program(&self, entry: EntryId) -> Option<&Program> {
         self.inner.program(entry)
+    }
+
+    fn schedule(&self, entry: EntryId, counts: &Counts) -> Vec<Stage> {
+        self.inner.schedule(entry, counts)
     }
 
     fn kv_cache(&mut self) -> &mut dyn KvCache {

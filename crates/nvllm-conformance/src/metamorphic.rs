@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use nvllm_core::{Backend, BlockId, Executable, HostTensor, RowsOf, SlotId, Source, Step};
+use nvllm_core::program::Counts;
+use nvllm_core::{Backend, BlockId, EntryId, Executable, HostTensor, OrderId, RowsOf, SlotId, Source, Step};
 use proptest::prelude::*;
 
 use crate::anchor::kept;
@@ -49,12 +50,24 @@ fn models_and_layers(backend: &dyn Backend) -> impl Strategy<Value = Trial> + us
 
 /// One kernel order for every number of rows: what `Numerics::Invariant` means.
 fn orders_are_one(backend: &dyn Backend, trial: &Trial) -> Result<()> {
-    let plan = backend.plan(&trial.spec, &trial.source, &trial.limits).doing("plan")?;
-    for node in plan.spec.programs.iter().flat_map(|program| &program.nodes) {
-        let order = |rows| backend.order(&plan.query(&node.op), rows);
-        if let Some(rows) = [2, 3, 8, 19, 64, 111, 989].into_iter().find(|&rows| order(rows) != order(1)) {
-            let problem = format!("{:?} for 1 row and {:?} for {rows}", order(1), order(rows));
-            let text = format!("`{}` has two orders under Numerics::Invariant: {problem}", node.op.stem());
+    let exe = load(backend, trial)?;
+    let (entry, program) = (EntryId::default(), &trial.spec.programs[0].name);
+    let orders = |rows: usize| -> Vec<OrderId> {
+        let stages = exe.schedule(entry, &Counts::decode(rows, 1));
+        stages.into_iter().flat_map(|stage| stage.orders).collect()
+    };
+    let one = orders(1);
+    let nodes = exe.program(entry).map_or(&[][..], |program| &program.nodes);
+    if one.len() != nodes.len() {
+        let problem = format!("{} of {} nodes of `{program}` are scheduled", one.len(), nodes.len());
+        return Err(Mismatch::contract(problem));
+    }
+    for rows in [2, 3, 8, 19, 64, 111, 989] {
+        let many = orders(rows);
+        if let Some(node) = (0..one.len()).find(|&node| many.get(node) != one.get(node)) {
+            let problem = format!("{:?} for 1 row and {:?} for {rows}", one[node], many.get(node));
+            let stem = nodes[node].op.stem();
+            let text = format!("`{stem}` has two orders under Numerics::Invariant: {problem}");
             return Err(Mismatch::contract(text));
         }
     }

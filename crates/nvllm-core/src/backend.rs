@@ -1,8 +1,9 @@
 //! The two traits that a backend implements.
 
+use crate::program::Counts;
 use crate::{
     Activations, CoreError, DType, EntryId, ExactHeadCounts, HostTensor, KvCache, Limits, MemoryReport,
-    ModelSpec, Numerics, OpQuery, Plan, PlanRules, Program, RequestLimits, Result, Step, StepOutput,
+    ModelSpec, Numerics, OpQuery, Plan, PlanRules, Program, RequestLimits, Result, Stage, Step, StepOutput,
     StepProfile, Ticket, TokenMasks, WeightSource,
 };
 
@@ -77,8 +78,6 @@ pub trait Backend {
     }
     /// What its memory allows.
     fn plan_rules(&self) -> PlanRules;
-    /// The summation order of the kernel that runs the op on `num_rows` rows.
-    fn order(&self, query: &OpQuery<'_>, num_rows: usize) -> OrderId;
     /// How [`load`](Self::load) will run the model and what it will allocate, known before any
     /// memory is taken. Of scratch it counts what is allocated at load; it reads no weight.
     ///
@@ -130,10 +129,6 @@ impl Backend for WithNumerics<'_> {
         self.backend.plan_rules()
     }
 
-    fn order(&self, query: &OpQuery<'_>, num_rows: usize) -> OrderId {
-        self.backend.order(query, num_rows)
-    }
-
     fn plan(&self, spec: &ModelSpec, weights: &dyn WeightSource, limits: &Limits) -> Result<Plan> {
         let limits = Limits { numerics: self.numerics, ..limits.clone() };
         self.backend.plan(spec, weights, &limits)
@@ -159,6 +154,9 @@ pub trait Executable {
     fn collect(&mut self, ticket: Ticket) -> Result<StepOutput>;
     /// An entry program as it runs: fused and expanded. `None` if there is no such entry.
     fn program(&self, entry: EntryId) -> Option<&Program>;
+    /// The stages in which an entry program runs a step of these extents, in order, every node in
+    /// one of them. Empty if there is no such entry.
+    fn schedule(&self, entry: EntryId, counts: &Counts) -> Vec<Stage>;
     /// The physical KV cache.
     fn kv_cache(&mut self) -> &mut dyn KvCache;
     /// The labelled, kept value as the last step left it, `[rows, cols]`; `None` if no value of

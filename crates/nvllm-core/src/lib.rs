@@ -34,6 +34,7 @@ pub mod reference;
 pub mod request_limits;
 pub mod sampling;
 pub mod spec;
+pub mod stage;
 pub mod state;
 pub mod step;
 pub mod tensor;
@@ -48,17 +49,19 @@ pub use hf_config::HfConfig;
 pub use hf_rope::HfRope;
 pub use ids::{BlockId, EntryId, SeqId, SlotId, StepId, TokenId, ValueId, WeightId};
 pub use kv_format::KvFormat;
-pub use limits::{Activations, Limits, Numerics, PlanRules};
+pub use limits::{Activations, Limits, Numerics};
 pub use memory_report::MemoryReport;
 pub use plan::{OpQuery, Plan};
 pub use profile::{OpTime, StepProfile};
 pub use program::{
-    AttentionSpec, Op, Program, ProgramOutput, Recorder, RopeScaling, RopeSpec, Rows, RowsOf, ValueKind,
+    AttentionSpec, Op, PlanRules, Program, ProgramOutput, Recorder, RopeScaling, RopeSpec, Rows, RowsOf,
+    ValueKind,
 };
 pub use reference::Reference;
 pub use request_limits::RequestLimits;
 pub use sampling::SamplingParams;
 pub use spec::{ModelFamily, ModelSpec, SpecBuilder};
+pub use stage::{Stage, schedule_text};
 pub use state::{KvCache, KvGeometry, KvLayer, PagedKv};
 pub use step::{
     BlockCopy, InlineVec, OutputRow, RowOutput, SeqStep, SlotReset, Source, Step, StepOutput, StepSpan,

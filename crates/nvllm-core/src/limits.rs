@@ -107,22 +107,3 @@ impl Limits {
         Ok(())
     }
 }
-
-/// What a backend's memory allows, for the planner.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PlanRules {
-    /// Alignment of every value in bytes, a power of two.
-    pub align: usize,
-    /// Bytes of one allocation.
-    pub max_segment: usize,
-    /// Bytes of one value that a kernel can see (wgpu binds at most 128 MiB).
-    pub max_binding: usize,
-    /// Whether one allocation may be read and written by the same op.
-    pub read_write_share: bool,
-}
-
-impl PlanRules {
-    /// Host memory: one allocation, cache-line alignment.
-    pub const HOST: Self =
-        Self { align: 64, max_segment: usize::MAX, max_binding: usize::MAX, read_write_share: true };
-}

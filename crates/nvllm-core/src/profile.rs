@@ -1,14 +1,16 @@
 //! Where the time of a step went, op by op: what an [`Executable`](crate::Executable) hands out
 //! when it is asked to time them.
 
+use std::ops::Range;
+
 use crate::{EntryId, StepId};
 
-/// One op of a step.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// One op of a step, or several that ran as one.
+#[derive(Clone, Debug, PartialEq)]
 pub struct OpTime {
-    /// Index of its node in the [program that ran](crate::Executable::program); `None` for the
+    /// Indices of its nodes in the [program that ran](crate::Executable::program); `None` for the
     /// sampler.
-    pub node: Option<usize>,
+    pub nodes: Option<Range<usize>>,
     /// Seconds from the submission of the step to the start of the op.
     pub start: f64,
     /// Seconds that it took.

@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use nvllm_core::program::MemoryPlan;
 use nvllm_core::{
-    Activations, Backend, BackendInfo, DType, Executable, Limits, ModelSpec, OpQuery, OrderId, Plan,
-    PlanRules, Program, Reason, Rows, RowsOf, WeightSource,
+    Activations, Backend, BackendInfo, DType, Executable, Limits, ModelSpec, OpQuery, Plan, PlanRules,
+    Program, Reason, Rows, RowsOf, WeightSource,
 };
 
-use crate::compile::{Images, KernelCache, Target};
-use crate::cublaslt::CublasLt;
+use crate::compile::{Images, KernelCache, Target, sources_name};
+use crate::cublaslt::{CublasLt, cublaslt_version};
 use crate::device::{Device, DeviceFacts, version};
 use crate::error::Result;
 use crate::executable::{CudaExecutable, DeviceState, Entry, Parts};
@@ -22,6 +22,7 @@ use crate::kv::CudaKv;
 use crate::launch::{Args, Dim, Extents, Launch};
 use crate::lower::{self, Lowering, Tuning, Vendor};
 use crate::matmul_rate::MatmulRate;
+use crate::measured::Measured;
 use crate::memory::Buffer;
 use crate::modules::Modules;
 use crate::plan::{self, RULES, check_fits, partial_bytes};
@@ -81,6 +82,8 @@ pub struct CudaBackend {
     modules: OnceCell<Rc<Modules>>,
     /// The vendor's library, looked for when it is first wanted; none if it is not there.
     library: OnceCell<Option<Rc<CublasLt>>>,
+    /// Which kernels were measured to be faster.
+    measured: Measured,
     /// What was measured once stays loaded: a measurement is then a few products.
     matmul_rates: RefCell<Vec<MatmulRate>>,
 }
@@ -95,6 +98,7 @@ impl CudaBackend {
     pub fn new(options: &CudaOptions) -> Result<Self> {
         let device = Arc::new(Device::new(options.gpu)?);
         let CudaOptions { cache_dir, nvrtc_dir, graphs, vendor, kernels, .. } = options.clone();
+        let measured = Measured::open(cache_dir.as_deref(), conditions(&device.facts));
         let images = Images::new(kernels, KernelCache::new(cache_dir), nvrtc_dir, device.facts.driver);
         images.check(&Target::for_device(device.facts.capability))?;
         let free_bytes = device.free_bytes()?;
@@ -106,6 +110,7 @@ impl CudaBackend {
             free_bytes,
             modules: OnceCell::new(),
             library: OnceCell::new(),
+            measured,
             matmul_rates: RefCell::default(),
         })
     }
@@ -145,7 +150,7 @@ impl CudaBackend {
         let data = Buffer::zeroed(&self.device, BANDWIDTH_BYTES)?;
         let out = Buffer::zeroed(&self.device, 256)?;
         let args = Args::new().ptr(data.at(0)).int(BANDWIDTH_BYTES / 16).ptr(out.at(0));
-        let launch = Launch::new(modules.function("bandwidth_read")?, Dim::Fixed(2048), 512, args);
+        let launch = Launch::new(&modules.function("bandwidth_read")?, Dim::Fixed(2048), 512, args);
         let mut best = f64::INFINITY;
         for _ in 0..6 {
             best = best.min(self.device.seconds(|| launch.run(&self.device, Extents::NONE))?);
@@ -204,10 +209,6 @@ impl Backend for CudaBackend {
 
     fn plan_rules(&self) -> PlanRules {
         RULES
-    }
-
-    fn order(&self, query: &OpQuery<'_>, num_rows: usize) -> OrderId {
-        lower::order(query, num_rows)
     }
 
     fn plan(&self, spec: &ModelSpec, source: &dyn WeightSource, limits: &Limits) -> nvllm_core::Result<Plan> {
@@ -295,10 +296,11 @@ impl CudaBackend {
             partial: state.partial.at(0),
             limits,
         };
-        let mut nodes = (0..program.nodes.len()).map(|at| lowering.node(at)).collect::<Result<Vec<_>>>()?;
+        let mut schedule = lowering.schedule()?;
         if let Some(library) = library {
             let vendor = self.vendor;
-            Tuning { lowering: &lowering, device: &self.device, library, vendor }.improve(&mut nodes)?;
+            Tuning { lowering: &lowering, device: &self.device, library, vendor, measured: &self.measured }
+                .improve(&mut schedule)?;
         }
         let sampling = program
             .logits()
@@ -307,8 +309,16 @@ impl CudaBackend {
                 state.sampler.lower(&state.modules, &state.inputs, &state.slots, logits.at, logits.cols)
             })
             .transpose()?;
-        Ok(Entry { program, plan, nodes, sampling })
+        Ok(Entry { program, plan, schedule, sampling })
     }
+}
+
+/// What the time of a kernel depends on, its shape aside.
+fn conditions(facts: &DeviceFacts) -> String {
+    let DeviceFacts { name, memory_bytes, multiprocessors, driver, .. } = facts;
+    let library = cublaslt_version().unwrap_or(0);
+    let gpu = format!("{name}, {memory_bytes} bytes, {multiprocessors} multiprocessors");
+    format!("{gpu}, driver {driver}, cuBLASLt {library}, kernels {}", sources_name())
 }
 
 /// The launches that every step begins with.
@@ -325,8 +335,8 @@ fn begin(state: &DeviceState, limits: &Limits) -> Result<Vec<Launch>> {
     let all_slots = Dim::Fixed(limits.seqs.div_ceil(128));
     let rows = Dim::Rows { rows: Rows { of: RowsOf::Tokens, times: 1 }, per: 128 };
     let mut launches = vec![
-        Launch::new(modules.function("step_begin_resets")?, all_slots, 128, resets),
-        Launch::new(modules.function("step_begin_tokens")?, rows, 128, tokens).early(),
+        Launch::new(&modules.function("step_begin_resets")?, all_slots, 128, resets),
+        Launch::new(&modules.function("step_begin_tokens")?, rows, 128, tokens).early(),
     ];
     launches.extend(ropes.launches(modules, inputs)?);
     launches.extend(lists.launches(modules, inputs)?);

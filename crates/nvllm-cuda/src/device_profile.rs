@@ -1,8 +1,8 @@
 //! GPUs that are planned for without being there.
 
 use nvllm_core::{
-    Backend, BackendInfo, CoreError, Executable, Limits, ModelSpec, OpQuery, OrderId, Plan, PlanRules,
-    Reason, Result, WeightSource,
+    Backend, BackendInfo, CoreError, Executable, Limits, ModelSpec, OpQuery, Plan, PlanRules, Reason, Result,
+    WeightSource,
 };
 
 use crate::backend::{MEMORY_SHARE, SEQS, STEP_TOKENS};
@@ -53,10 +53,6 @@ impl Backend for DeviceProfile {
 
     fn plan_rules(&self) -> PlanRules {
         RULES
-    }
-
-    fn order(&self, query: &OpQuery<'_>, num_rows: usize) -> OrderId {
-        lower::order(query, num_rows)
     }
 
     /// Counts the workspace of the vendor's library under `Numerics::Fast`: a machine that lacks

@@ -6,12 +6,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use nvllm_core::host::{Batch, BatchOutput, Slots};
-use nvllm_core::program::MemoryPlan;
+use nvllm_core::program::{Counts, MemoryPlan};
 use nvllm_core::sampling::top_logprobs;
 use nvllm_core::{
     CoreError, DType, EntryId, Executable, HostTensor, KvCache, KvGeometry, Limits, MemoryReport, Program,
-    RequestLimits, Result, RowOutput, Step, StepOutput, StepProfile, StepSpan, Tensor, Ticket, TokenId,
-    TokenMasks, ValueId,
+    RequestLimits, Result, RowOutput, Stage, Step, StepOutput, StepProfile, StepSpan, Tensor, Ticket,
+    TokenId, TokenMasks, ValueId,
 };
 
 use crate::device::Device;
@@ -19,7 +19,7 @@ use crate::graphs::{GraphKey, Graphs, capture};
 use crate::inputs::Inputs;
 use crate::kv::CudaKv;
 use crate::launch::{Extents, Launch};
-use crate::lower::Lowered;
+use crate::lower::{self, Schedule};
 use crate::memory::Buffer;
 use crate::modules::Modules;
 use crate::profile::Timed;
@@ -29,13 +29,13 @@ use crate::slots::{self, DeviceSlots};
 use crate::step_buffers::StepBuffers;
 use crate::step_clock::StepClock;
 use crate::weights::Weights;
-use crate::work_lists::WorkLists;
+use crate::work_lists::{CHUNK, WorkLists};
 
 /// One entry program, lowered.
 pub(crate) struct Entry {
     pub program: Program,
     pub plan: MemoryPlan,
-    pub nodes: Vec<Lowered>,
+    pub schedule: Schedule,
     /// What samples the program's logits, if it makes some.
     pub sampling: Option<Sampling>,
 }
@@ -244,11 +244,11 @@ impl CudaExecutable {
     fn compute(&mut self, step: &Step, extents: Extents) -> crate::Result<()> {
         let (device, begin, entry) = (&*self.device, &self.begin, &self.entries[step.entry.index()]);
         if self.profiling {
-            let nodes = entry.nodes.iter().enumerate();
-            let nodes = nodes.map(|(at, node)| (Some(at), node.launches(extents).iter().collect()));
-            let sampler = entry.sampling.iter().map(|sampling| (None, sampling.plain.iter().collect()));
-            let nodes: Vec<(Option<usize>, Vec<&Launch>)> = nodes.chain(sampler).collect();
-            self.timed.push(Timed::run(device, (step.id, step.entry), extents, begin, &nodes)?);
+            let stages = entry.schedule.stages(extents);
+            let stages = stages.map(|stage| (Some(stage.nodes.clone()), &*stage.launches));
+            let sampler = entry.sampling.iter().map(|sampling| (None, &*sampling.plain));
+            let stages: Vec<_> = stages.chain(sampler).collect();
+            self.timed.push(Timed::run(device, (step.id, step.entry), extents, begin, &stages)?);
             return Ok(());
         }
         self.launch_all(step.entry.index(), extents)
@@ -256,11 +256,11 @@ impl CudaExecutable {
 
     /// Every launch of a step of these extents.
     fn launch_all(&self, entry: usize, at: Extents) -> crate::Result<()> {
-        let Entry { nodes, sampling, .. } = &self.entries[entry];
-        let nodes = nodes.iter().flat_map(|node| node.launches(at));
+        let Entry { schedule, sampling, .. } = &self.entries[entry];
+        let stages = schedule.stages(at).flat_map(|stage| &stage.launches);
         let sampling = sampling.iter().flat_map(|sampling| &sampling.plain);
-        let all = self.begin.iter().chain(nodes).chain(sampling);
-        all.into_iter().try_for_each(|launch| launch.run(&self.device, at))
+        let mut all = self.begin.iter().chain(stages).chain(sampling);
+        all.try_for_each(|launch| launch.run(&self.device, at))
     }
 
     /// Runs a step op by op, and reads what each made.
@@ -276,8 +276,10 @@ impl CudaExecutable {
         inputs.spread(&self.device, &packed, arrived)?;
         let entry = &self.entries[step.entry.index()];
         self.begin.iter().try_for_each(|launch| launch.run(&self.device, extents))?;
-        for (at, node) in entry.nodes.iter().enumerate() {
-            node.launches(extents).iter().try_for_each(|launch| launch.run(&self.device, extents))?;
+        for stage in entry.schedule.stages(extents) {
+            stage.launches.iter().try_for_each(|launch| launch.run(&self.device, extents))?;
+            // What the nodes of a stage hand to each other is nowhere in memory.
+            let Some(at) = stage.nodes.clone().last() else { continue };
             for id in entry.program.number_outputs(at) {
                 if !self.read_value(entry, id, extents)?.is_finite() {
                     return Ok(Some(entry.program.line(&entry.program.nodes[at])));
@@ -453,6 +455,17 @@ impl Executable for CudaExecutable {
         self.entries.get(entry.index()).map(|entry| &entry.program)
     }
 
+    fn schedule(&self, entry: EntryId, counts: &Counts) -> Vec<Stage> {
+        let extents = extents_of(counts);
+        let Some(entry) = self.entries.get(entry.index()) else { return Vec::new() };
+        let stage = |stage: &lower::Stage| Stage {
+            nodes: stage.nodes.clone(),
+            orders: stage.orders.clone(),
+            launches: stage.launches.iter().filter_map(|launch| launch.text(extents)).collect(),
+        };
+        entry.schedule.stages(extents).map(stage).collect()
+    }
+
     fn kv_cache(&mut self) -> &mut dyn KvCache {
         &mut self.state.kv
     }
@@ -532,7 +545,7 @@ impl Executable for CudaExecutable {
 impl CudaExecutable {
     /// Linear layers that some number of rows takes to the vendor's library, over all programs.
     pub fn vendor_layers(&self) -> usize {
-        self.entries.iter().flat_map(|entry| &entry.nodes).filter(|node| node.uses_vendor()).count()
+        self.entries.iter().map(|entry| entry.schedule.vendor_nodes()).sum()
     }
 
     /// Steps that were replayed as graphs so far.
@@ -558,6 +571,12 @@ impl Drop for CudaExecutable {
         let _ = self.device.bind();
         let _ = self.device.synchronize();
     }
+}
+
+/// What the launches of a step of these extents are sized for.
+const fn extents_of(counts: &Counts) -> Extents {
+    let Counts { tokens, outputs, seqs, kv_positions, .. } = *counts;
+    Extents { tokens, outputs, seqs, prefill: tokens > seqs, chunks: kv_positions > CHUNK * seqs }
 }
 
 /// Whether log-probabilities of some row are wanted.

@@ -93,8 +93,8 @@ pub(crate) struct Launch {
 
 impl Launch {
     /// A grid of one dimension.
-    pub(crate) fn new(function: Function, rows: Dim, block: u32, args: Args) -> Self {
-        Self::of(Work::Kernel(function), rows, block, args)
+    pub(crate) fn new(function: &Function, rows: Dim, block: u32, args: Args) -> Self {
+        Self::of(Work::Kernel(function.clone()), rows, block, args)
     }
 
     /// A product of `rows` rows.
@@ -131,12 +131,29 @@ impl Launch {
         self
     }
 
+    /// Its grid in a step of these extents; `None` where the step has no work for it.
+    fn grid(&self, extents: Extents) -> Option<[u32; 3]> {
+        let grid = self.grid.map(|dim| dim.len(extents));
+        (!grid.contains(&0) && (self.wanted)(extents)).then_some(grid)
+    }
+
+    /// What runs in a step of these extents: the kernel, blocks, threads of one, and its dynamic
+    /// shared memory; `None` where the step has no work for it.
+    pub(crate) fn text(&self, extents: Extents) -> Option<String> {
+        let [x, y, z] = self.grid(extents)?;
+        let Work::Kernel(function) = &self.work else { return Some("cuBLASLt product".into()) };
+        let mut blocks = x.to_string();
+        for dim in [y, z].into_iter().filter(|dim| *dim > 1) {
+            blocks += &format!("x{dim}");
+        }
+        let shared = if self.shared > 0 { format!(", {} B shared", self.shared) } else { String::new() };
+        let early = if self.early && function.starts_early { ", early" } else { "" };
+        Some(format!("{} <{blocks} x {}{shared}{early}>", function.name, self.block))
+    }
+
     /// Puts it on the stream; nothing where there are no rows.
     pub(crate) fn run(&self, device: &Device, extents: Extents) -> Result<()> {
-        let grid = self.grid.map(|dim| dim.len(extents));
-        if grid.contains(&0) || !(self.wanted)(extents) {
-            return Ok(());
-        }
+        let Some(grid) = self.grid(extents) else { return Ok(()) };
         let words: Vec<u64> = self.args.0.iter().map(|arg| arg.word(extents)).collect();
         let function = match &self.work {
             Work::Kernel(function) => function,

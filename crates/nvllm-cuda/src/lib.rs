@@ -34,6 +34,7 @@ mod kv;
 mod launch;
 mod lower;
 mod matmul_rate;
+mod measured;
 mod memory;
 mod modules;
 mod plan;

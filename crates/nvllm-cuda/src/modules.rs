@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::CString;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use cudarc::driver::{result, sys};
@@ -27,8 +28,9 @@ pub(crate) struct Modules {
 }
 
 /// One kernel: valid as long as its [`Modules`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Function {
+    pub name: Rc<str>,
     pub handle: sys::CUfunction,
     /// Whether it may be launched before the kernel before it has ended, if its launch says so.
     pub starts_early: bool,
@@ -77,7 +79,7 @@ impl Modules {
     /// The kernel called `name`.
     pub(crate) fn function(&self, name: &str) -> Result<Function> {
         if let Some(function) = self.found.borrow().get(name) {
-            return Ok(*function);
+            return Ok(function.clone());
         }
         let missing = || CudaError::Driver {
             what: "finding a kernel",
@@ -87,8 +89,8 @@ impl Modules {
         // SAFETY: the module is loaded.
         let found = unsafe { result::module::get_function(module, CString::new(name).unwrap_or_default()) };
         let starts_early = self.target.waits() && self.facts().starts_early();
-        let function = Function { handle: found.doing("finding a kernel")?, starts_early };
-        self.found.borrow_mut().insert(name.into(), function);
+        let function = Function { name: name.into(), handle: found.doing("finding a kernel")?, starts_early };
+        self.found.borrow_mut().insert(name.into(), function.clone());
         Ok(function)
     }
 

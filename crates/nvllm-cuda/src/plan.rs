@@ -16,8 +16,13 @@ use crate::weights;
 use crate::work_lists::WorkLists;
 
 /// Values lie on lines of 256 bytes, in one allocation that kernels read and write.
-pub(crate) const RULES: PlanRules =
-    PlanRules { align: 256, max_segment: usize::MAX, max_binding: usize::MAX, read_write_share: true };
+pub(crate) const RULES: PlanRules = PlanRules {
+    align: 256,
+    max_segment: usize::MAX,
+    max_binding: usize::MAX,
+    read_write_share: true,
+    stages: lower::ranges,
+};
 
 /// Whether a kernel runs an op: every backend of this crate answers so.
 pub(crate) fn supports(query: &OpQuery<'_>) -> Result<(), Reason> {

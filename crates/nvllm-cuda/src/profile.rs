@@ -1,9 +1,11 @@
 //! Where the time of a step goes on the device: the step as one CUDA graph that records an event
-//! after every op.
+//! after every stage.
 //!
 //! As a graph, ops follow each other without the host in between, as in serving; an event costs
 //! about as much as a small kernel's launch, so a profiled step is a little slower than a plain
 //! one.
+
+use std::ops::Range;
 
 use cudarc::driver::{CudaEvent, CudaGraph, sys};
 use nvllm_core::{EntryId, OpTime, StepId, StepProfile};
@@ -18,34 +20,34 @@ pub(crate) struct Timed {
     step: StepId,
     entry: EntryId,
     graph: CudaGraph,
-    /// At the start of the step, at the start of each op and after the last.
+    /// At the start of the step, at the start of each stage and after the last.
     events: Vec<CudaEvent>,
-    nodes: Vec<Option<usize>>,
+    nodes: Vec<Option<Range<usize>>>,
 }
 
 impl Timed {
-    /// Runs a step: `begin`, then the launches of each `(node, launches)`.
+    /// Runs a step: `begin`, then the launches of each stage, given with its nodes.
     pub(crate) fn run(
         device: &Device,
         (step, entry): (StepId, EntryId),
         extents: Extents,
         begin: &[Launch],
-        nodes: &[(Option<usize>, Vec<&Launch>)],
+        stages: &[(Option<Range<usize>>, &[Launch])],
     ) -> Result<Self> {
         let timed = Some(sys::CUevent_flags::CU_EVENT_DEFAULT);
         let event = |_| device.context.new_event(timed).doing("making an event");
-        let events = (0..nodes.len() + 2).map(event).collect::<Result<Vec<_>>>()?;
+        let events = (0..stages.len() + 2).map(event).collect::<Result<Vec<_>>>()?;
         let graph = capture(device, extents, |at| {
             record(device, &events[0])?;
             begin.iter().try_for_each(|launch| launch.run(device, at))?;
-            for ((_, launches), event) in nodes.iter().zip(&events[1..]) {
+            for ((_, launches), event) in stages.iter().zip(&events[1..]) {
                 record(device, event)?;
                 launches.iter().try_for_each(|launch| launch.run(device, at))?;
             }
-            record(device, &events[nodes.len() + 1])
+            record(device, &events[stages.len() + 1])
         })?;
         graph.launch().doing("launching a graph")?;
-        let nodes = nodes.iter().map(|(node, _)| *node).collect();
+        let nodes = stages.iter().map(|(nodes, _)| nodes.clone()).collect();
         Ok(Self { step, entry, graph, events, nodes })
     }
 
@@ -56,10 +58,10 @@ impl Timed {
             last.synchronize().doing("waiting for a profiled step")?;
         }
         drop(graph);
-        let times = nodes.iter().zip(events[1..].windows(2)).map(|(&node, pair)| {
+        let times = nodes.into_iter().zip(events[1..].windows(2)).map(|(nodes, pair)| {
             let (start, seconds) =
                 (seconds_between(&events[0], &pair[0])?, seconds_between(&pair[0], &pair[1])?);
-            Ok(OpTime { node, start, seconds })
+            Ok(OpTime { nodes, start, seconds })
         });
         Ok(StepProfile { step, entry, ops: times.collect::<Result<_>>()? })
     }

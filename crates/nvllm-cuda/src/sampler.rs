@@ -150,12 +150,12 @@ impl Sampler {
         let (thresholds, tokens) = (self.thresholds.at(0), self.results.at(0));
         let launches = |masked| {
             vec![
-                Launch::new(scan, splits, 256, params(masked).ptr(partials)).by(rows).early(),
-                Launch::new(filter, rows, 1024, params(masked).ptr(partials).ptr(thresholds)).early(),
-                Launch::new(draw, splits, 256, params(masked).ptr(partials).ptr(thresholds).ptr(draws))
+                Launch::new(&scan, splits, 256, params(masked).ptr(partials)).by(rows).early(),
+                Launch::new(&filter, rows, 1024, params(masked).ptr(partials).ptr(thresholds)).early(),
+                Launch::new(&draw, splits, 256, params(masked).ptr(partials).ptr(thresholds).ptr(draws))
                     .by(rows)
                     .early(),
-                Launch::new(finish, rows, 32, params(masked).ptr(partials).ptr(draws).ptr(tokens)).early(),
+                Launch::new(&finish, rows, 32, params(masked).ptr(partials).ptr(draws).ptr(tokens)).early(),
             ]
         };
         let args = Args::new()
@@ -165,7 +165,7 @@ impl Sampler {
             .int(vocab)
             .ptr(tokens)
             .ptr(self.results.at(scored_at(self.num_outputs)));
-        let logprobs = Launch::new(modules.function("logprobs")?, rows, 1024, args);
+        let logprobs = Launch::new(&modules.function("logprobs")?, rows, 1024, args);
         Ok(Sampling { plain: launches(false), masked: launches(true), logprobs })
     }
 

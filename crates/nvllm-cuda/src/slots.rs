@@ -103,6 +103,6 @@ impl DeviceSlots {
         let row = self.seen.at(self.row(list.slot));
         let args = Args::new().ptr(tokens).int(list.num).ptr(row).int(usize::from(list.in_prompt));
         let blocks = Dim::Fixed(list.num.div_ceil(256));
-        Launch::new(self.count, blocks, 256, args).run(&self.device, Extents::NONE)
+        Launch::new(&self.count, blocks, 256, args).run(&self.device, Extents::NONE)
     }
 }

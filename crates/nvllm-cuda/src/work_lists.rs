@@ -187,7 +187,7 @@ impl WorkLists {
                 .ptr(prefill.at(0))
                 .ptr(counts.at(0))
                 .ptr(first_entry.at(0));
-            Ok(Launch::new(modules.function("attention_work_list")?, Dim::Fixed(1), 256, args).early())
+            Ok(Launch::new(&modules.function("attention_work_list")?, Dim::Fixed(1), 256, args).early())
         };
         self.plan.keys.iter().zip(&self.lists).map(one).collect()
     }

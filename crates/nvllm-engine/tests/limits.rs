@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use nvllm_core::{
-    Backend, BackendInfo, Executable, KvFormat, Limits, ModelSpec, OpQuery, OrderId, Plan, PlanRules, Reason,
+    Backend, BackendInfo, Executable, KvFormat, Limits, ModelSpec, OpQuery, Plan, PlanRules, Reason,
     Reference, Result, WeightSource,
 };
 use nvllm_engine::hub::ModelFiles;
@@ -28,10 +28,6 @@ impl Backend for Machine {
 
     fn plan_rules(&self) -> PlanRules {
         Reference::default().plan_rules()
-    }
-
-    fn order(&self, query: &OpQuery<'_>, num_rows: usize) -> OrderId {
-        Reference::default().order(query, num_rows)
     }
 
     fn plan(&self, spec: &ModelSpec, weights: &dyn WeightSource, limits: &Limits) -> Result<Plan> {
@@ -58,10 +54,6 @@ impl Backend for Plain {
 
     fn plan_rules(&self) -> PlanRules {
         Reference::default().plan_rules()
-    }
-
-    fn order(&self, query: &OpQuery<'_>, num_rows: usize) -> OrderId {
-        Reference::default().order(query, num_rows)
     }
 
     fn load(&self, plan: Plan, weights: &dyn WeightSource) -> Result<Box<dyn Executable>> {

@@ -93,8 +93,7 @@ fn keep_in(path: &Path, device: &str, rates: &Rates) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use nvllm_core::{
-        BackendInfo, CoreError, Executable, OpQuery, OrderId, Plan, PlanRules, Reason, Reference,
-        WeightSource,
+        BackendInfo, CoreError, Executable, OpQuery, Plan, PlanRules, Reason, Reference, WeightSource,
     };
 
     use super::*;
@@ -125,10 +124,6 @@ mod tests {
 
         fn plan_rules(&self) -> PlanRules {
             self.0.plan_rules()
-        }
-
-        fn order(&self, query: &OpQuery<'_>, num_rows: usize) -> OrderId {
-            self.0.order(query, num_rows)
         }
 
         fn load(&self, plan: Plan, weights: &dyn WeightSource) -> nvllm_core::Result<Box<dyn Executable>> {

@@ -51,10 +51,6 @@ impl Backend for ToyBackend {
         PlanRules::HOST
     }
 
-    fn order(&self, _: &OpQuery<'_>, _: usize) -> OrderId {
-        OrderId("ascending")
-    }
-
     fn load(&self, plan: Plan, source: &dyn WeightSource) -> Result<Box<dyn Executable>> {
         let Plan { spec, limits, kv, .. } = plan;
         let weight = |decl: &WeightDecl| {
@@ -136,6 +132,10 @@ impl Forward for Run {
 
     fn programs(&self) -> &[Program] {
         &self.programs
+    }
+
+    fn order(&self, _: usize, _: usize) -> OrderId {
+        OrderId("ascending")
     }
 
     fn geometries(&self) -> &[KvGeometry] {

@@ -118,8 +118,12 @@ fn add(
 ) {
     let num_steps = kinds.first().map_or(0, |kind| kind.seconds.len());
     for op in &profile.ops {
-        let (name, cost) = match op.node {
-            Some(index) => (name(program, &program.nodes[index]), costs[index]),
+        let (name, cost) = match &op.nodes {
+            Some(nodes) => {
+                let names: Vec<_> =
+                    program.nodes[nodes.clone()].iter().map(|node| name(program, node)).collect();
+                (names.join(" + "), costs[nodes.clone()].iter().copied().sum())
+            }
             None => ("sample".into(), *sampling),
         };
         let at = kinds.iter().position(|kind| kind.name == name).unwrap_or_else(|| {

@@ -35,7 +35,8 @@ impl OpClock {
         if let Some(Running { begun, last, ops }) = &mut self.running {
             let now = Instant::now();
             let (start, seconds) = (last.duration_since(*begun), now.duration_since(*last));
-            ops.push(OpTime { node, start: start.as_secs_f64(), seconds: seconds.as_secs_f64() });
+            let nodes = node.map(|node| node..node + 1);
+            ops.push(OpTime { nodes, start: start.as_secs_f64(), seconds: seconds.as_secs_f64() });
             *last = now;
         }
     }

@@ -5,10 +5,11 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::{Batch, BatchOutput, OpClock, Slots, sample_row};
+use crate::program::Counts;
 use crate::{
     CoreError, EntryId, ExactHeadCounts, Executable, HostTensor, KvCache, KvGeometry, Limits, MemoryReport,
-    OutputRow, Program, ProgramOutput, Result, RowOutput, Step, StepOutput, StepProfile, StepSpan, Tensor,
-    Ticket, TokenMasks, ValueId,
+    OrderId, OutputRow, Program, ProgramOutput, Result, RowOutput, Stage, Step, StepOutput, StepProfile,
+    StepSpan, Tensor, Ticket, TokenMasks, ValueId,
 };
 
 /// What a host backend adds: running its programs on a resolved batch.
@@ -23,6 +24,8 @@ pub trait Forward {
     fn value(&self, id: ValueId) -> HostTensor;
     /// The entry programs, as they run.
     fn programs(&self) -> &[Program];
+    /// The order in which a node sums, whatever the number of rows.
+    fn order(&self, entry: usize, node: usize) -> OrderId;
     /// Geometry of each KV group.
     fn geometries(&self) -> &[KvGeometry];
     /// The physical KV cache.
@@ -222,6 +225,15 @@ impl<F: Forward> Executable for HostExecutable<F> {
 
     fn program(&self, entry: EntryId) -> Option<&Program> {
         self.forward.programs().get(entry.index())
+    }
+
+    fn schedule(&self, entry: EntryId, _: &Counts) -> Vec<Stage> {
+        let nodes = self.program(entry).map_or(0, |program| program.nodes.len());
+        let stage = |node: usize| {
+            let orders = vec![self.forward.order(entry.index(), node)];
+            Stage { nodes: node..node + 1, orders, launches: Vec::new() }
+        };
+        (0..nodes).map(stage).collect()
     }
 
     fn kv_cache(&mut self) -> &mut dyn KvCache {

@@ -69,6 +69,12 @@ impl std::ops::Add for OpCost {
     }
 }
 
+impl std::iter::Sum for OpCost {
+    fn sum<I: Iterator<Item = Self>>(costs: I) -> Self {
+        costs.fold(Self::default(), std::ops::Add::add)
+    }
+}
+
 impl Program {
     /// The cost of each node in a step of `counts`; `weights` by id.
     pub fn costs(&self, counts: &Counts, limits: &Limits, weights: &[WeightInfo]) -> Vec<OpCost> {

@@ -12,7 +12,7 @@ mod rope;
 
 pub use cost::{Counts, OpCost};
 pub use op::{AttentionSpec, Op, QkNorm};
-pub use plan::{MemoryPlan, Place};
+pub use plan::{MemoryPlan, Place, PlanRules};
 pub use recorder::{Projection, Recorder};
 pub use rope::{RopeScaling, RopeSpec};
 

@@ -1,8 +1,36 @@
 //! The static memory plan: where every value lies, decided once from lifetimes.
 
+use std::ops::Range;
+
 use super::{Program, RowsOf, Value};
 use crate::limits::MAX_BYTES;
-use crate::{ByteCount, CoreError, Limits, PlanRules, Result, ValueId};
+use crate::{ByteCount, CoreError, Limits, Result, ValueId};
+
+/// What a backend's memory allows, for the planner.
+#[derive(Clone, Copy, Debug)]
+pub struct PlanRules {
+    /// Alignment of every value in bytes, a power of two.
+    pub align: usize,
+    /// Bytes of one allocation.
+    pub max_segment: usize,
+    /// Bytes of one value that a kernel can see (wgpu binds at most 128 MiB).
+    pub max_binding: usize,
+    /// Whether one allocation may be read and written by the same op.
+    pub read_write_share: bool,
+    /// Consecutive nodes that the backend may run as one: all that they touch lives at once.
+    pub stages: fn(&Program) -> Vec<Range<usize>>,
+}
+
+impl PlanRules {
+    /// Host memory: one allocation, cache-line alignment, one node after another.
+    pub const HOST: Self = Self {
+        align: 64,
+        max_segment: usize::MAX,
+        max_binding: usize::MAX,
+        read_write_share: true,
+        stages: |_| Vec::new(),
+    };
+}
 
 /// Where a value lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +59,7 @@ impl MemoryPlan {
     /// Source: Pisarchyk and Lee 2020, "Efficient Memory Management for Deep Neural Net Inference"
     /// (greedy by size).
     pub fn new(program: &Program, limits: &Limits, rules: &PlanRules) -> Result<Self> {
-        let lifetimes = program.lifetimes();
+        let lifetimes = lifetimes(program, &(rules.stages)(program));
         let largest = rules.max_segment.min(rules.max_binding).min(MAX_BYTES);
         let size = |value: &Value| {
             let bytes = value.max_bytes(limits).and_then(|bytes| bytes.checked_next_multiple_of(rules.align));
@@ -82,6 +110,20 @@ fn too_large(value: &Value, limits: &Limits, most: usize) -> CoreError {
         ByteCount(most)
     );
     CoreError::BadLimits { field, problem }
+}
+
+/// Lifetimes where the nodes of a stage run at once: what one of them touches lives through all.
+fn lifetimes(program: &Program, stages: &[Range<usize>]) -> Vec<(usize, usize)> {
+    let mut lifetimes = program.lifetimes();
+    for stage in stages.iter().filter(|stage| !stage.is_empty()) {
+        for node in &program.nodes[stage.clone()] {
+            for id in node.inputs.iter().chain(&node.outputs) {
+                let (first, last) = &mut lifetimes[id.index()];
+                (*first, *last) = ((*first).min(stage.start), (*last).max(stage.end - 1));
+            }
+        }
+    }
+    lifetimes
 }
 
 /// For each value the values on the other side of an op: inputs of the op that writes it, outputs

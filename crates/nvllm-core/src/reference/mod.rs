@@ -58,10 +58,6 @@ impl Backend for Reference {
         PlanRules::HOST
     }
 
-    fn order(&self, _: &OpQuery<'_>, _: usize) -> OrderId {
-        OrderId("ascending")
-    }
-
     fn plan(&self, spec: &ModelSpec, source: &dyn WeightSource, limits: &Limits) -> Result<Plan> {
         let mut plan = Plan::new(self, spec, source, limits)?;
         let held = plan.spec.weights.iter().zip(&plan.weights).map(|(decl, info)| held(decl, info.bytes()));
@@ -164,6 +160,10 @@ impl Forward for Run {
 
     fn programs(&self) -> &[Program] {
         &self.programs
+    }
+
+    fn order(&self, _: usize, _: usize) -> OrderId {
+        OrderId("ascending")
     }
 
     fn geometries(&self) -> &[KvGeometry] {

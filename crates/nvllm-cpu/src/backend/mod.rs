@@ -118,18 +118,6 @@ impl Backend for CpuBackend {
         PlanRules::HOST
     }
 
-    fn order(&self, query: &OpQuery<'_>, _: usize) -> OrderId {
-        let products = matches!(query.op, Op::Linear { .. } | Op::ExpertLinear { .. });
-        let mode = ops::mode(query.limits.activations);
-        // Under bf16 activations the order depends on the weight's dtype as well (coded ones are
-        // rounded to bf16), never on the number of rows.
-        match self.kernels.linear_order(crate::Elem::Bf16, mode) {
-            SumOrder::Bf16Pairs32 if products => OrderId("cpu-bf16-pairs-32"),
-            // Sums of integers have no order.
-            _ => OrderId("cpu-fma-16"),
-        }
-    }
-
     fn plan(&self, spec: &ModelSpec, source: &dyn WeightSource, limits: &Limits) -> nvllm_core::Result<Plan> {
         let mut plan = Plan::new(self, spec, source, limits)?;
         plan.memory.weights = Weights::bytes_for(&plan)? + head::bytes_for(&plan)?;
@@ -201,6 +189,19 @@ impl Forward for Run {
 
     fn programs(&self) -> &[Program] {
         &self.values.programs
+    }
+
+    fn order(&self, entry: usize, node: usize) -> OrderId {
+        let op = &self.values.programs[entry].nodes[node].op;
+        let products = matches!(op, Op::Linear { .. } | Op::ExpertLinear { .. });
+        let mode = ops::mode(self.values.limits.activations);
+        // Under bf16 activations the order depends on the weight's dtype as well (coded ones are
+        // rounded to bf16), never on the number of rows.
+        match self.cpu.kernels.linear_order(crate::Elem::Bf16, mode) {
+            SumOrder::Bf16Pairs32 if products => OrderId("cpu-bf16-pairs-32"),
+            // Sums of integers have no order.
+            _ => OrderId("cpu-fma-16"),
+        }
     }
 
     fn geometries(&self) -> &[KvGeometry] {

@@ -1,11 +1,10 @@
 //! Machine code on disk, known by the content that it was made from. What does not match is made
 //! anew, never trusted.
 
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 
-use super::content::{key, seal, unseal};
+use super::content::{key, name, seal, unseal};
 use super::{Nvrtc, Source, Target};
 use crate::error::Result;
 
@@ -52,11 +51,7 @@ impl KernelCache {
     }
 
     fn path(&self, nvrtc: Nvrtc, source: &Source, target: Target) -> Option<PathBuf> {
-        let key = key(nvrtc.version(), source, target).iter().fold(String::new(), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        });
-        Some(self.dir.as_ref()?.join(key + ".image"))
+        Some(self.dir.as_ref()?.join(name(key(nvrtc.version(), source, target)) + ".image"))
     }
 }
 
@@ -70,12 +65,16 @@ fn read(path: &Path) -> Option<Vec<u8>> {
     image.map(<[u8]>::to_vec)
 }
 
-/// Writes beside and renames, so that another process sees a whole file or none.
 fn write(path: &Path, image: &[u8]) -> std::io::Result<()> {
+    write_whole(path, &seal(image))
+}
+
+/// Writes beside and renames, so that another process sees a whole file or none.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
     let unique = format!("{}.{:?}.part", std::process::id(), std::thread::current().id());
     let part = path.with_extension(unique.replace(['(', ')'], ""));
-    std::fs::write(&part, seal(image))?;
+    std::fs::write(&part, bytes)?;
     std::fs::rename(&part, path)
 }
 

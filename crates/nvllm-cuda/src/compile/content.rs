@@ -1,11 +1,12 @@
 //! What machine code is known by, and how damage to it is noticed: the same for the folder and for
 //! the archive.
 
+use std::fmt::Write as _;
 use std::sync::LazyLock;
 
 use sha2::{Digest as _, Sha256};
 
-use super::sources::HEADERS;
+use super::sources::{HEADERS, sources};
 use super::{Nvrtc, Source, Target};
 
 /// A SHA-256.
@@ -21,6 +22,26 @@ pub(super) fn key((major, minor): (i32, i32), source: &Source, target: Target) -
     let options = Nvrtc::options(target);
     let parts = [compiler.as_bytes(), source.path.as_bytes(), source.text.as_bytes(), &*OF_HEADERS];
     hash(parts.into_iter().chain(options.iter().map(String::as_bytes)))
+}
+
+/// A text for everything that kernels are compiled from, their compiler aside.
+pub(crate) fn sources_name() -> String {
+    let headers = HEADERS.iter().copied();
+    let sources = sources().iter().map(|source| (source.path, source.text));
+    name(hash(headers.chain(sources).flat_map(|(path, text)| [path.as_bytes(), text.as_bytes()])))
+}
+
+/// A text for some bytes, as files are named.
+pub(crate) fn name_of(bytes: &[u8]) -> String {
+    name(Sha256::digest(bytes).into())
+}
+
+/// A hash as files are named.
+pub(super) fn name(hash: Hash) -> String {
+    hash.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// The hash of parts that do not run into each other.

@@ -5,7 +5,7 @@ use nvllm_core::{
     AttentionSpec, DType, KvFormat, KvGeometry, KvLayer, Limits, OrderId, RopeSpec, Rows, RowsOf, WeightId,
 };
 
-use super::choice::{KernelCandidate, any_rows, candidate_launches};
+use super::choice::{Chosen, KernelCandidate, any_rows, candidate_launches};
 use super::{LANES, Lowering, Operand, c_type, dtype_code};
 use crate::error::Result;
 use crate::launch::{Args, Dim, Launch};
@@ -100,16 +100,6 @@ fn shared_bytes(format: KvFormat, d: usize, tight: bool) -> [usize; 2] {
     [stages * (stage + 32 * d) + weights + 512, stages * stage + 256 * d + wide]
 }
 
-/// The order of `paged_attention`.
-pub(super) fn order(spec: &AttentionSpec, limits: &Limits) -> OrderId {
-    if attends_fast(spec, limits) { CHUNK256 } else { LANES }
-}
-
-/// The order of fused `attention`.
-pub(super) fn fused_order(spec: &AttentionSpec, limits: &Limits) -> OrderId {
-    if attends_fast(spec, limits) { FUSED } else { LANES }
-}
-
 /// Rows with few new tokens by the decode kernel and the fold of its chunks, the others by the
 /// prefill kernel: which, the work list says.
 fn tensor_core(lowering: &Lowering<'_>, a: &PagedAttention) -> Result<Vec<Launch>> {
@@ -134,7 +124,7 @@ fn tensor_core(lowering: &Lowering<'_>, a: &PagedAttention) -> Result<Vec<Launch
         let blocks = Dim::Tiles { rows: seqs, cols: 1, per: 1, each, most: at_once * facts.multiprocessors };
         let args = operands(list.decode).ptr(list.partial[0]).ptr(list.partial[1]).int(list.part_rows);
         let args = args.ptr(k_scales).ptr(v_scales);
-        launches.push(Launch::new(function, blocks, 128, args).with_shared(shared[0]).early());
+        launches.push(Launch::new(&function, blocks, 128, args).with_shared(shared[0]).early());
         let args = Args::new()
             .ptr(list.partial[0])
             .ptr(list.partial[1])
@@ -146,13 +136,13 @@ fn tensor_core(lowering: &Lowering<'_>, a: &PagedAttention) -> Result<Vec<Launch
             .int(kv_heads)
             .f32(spec.scale);
         let function = lowering.function(&format!("attention_fold_d{d}"))?;
-        let fold = Launch::new(function, Dim::each(seqs), 128, args).by(Dim::Fixed(kv_heads));
+        let fold = Launch::new(&function, Dim::each(seqs), 128, args).by(Dim::Fixed(kv_heads));
         launches.push(fold.early().only(|step| step.chunks));
     }
     let function = lowering.modules.function_with(&format!("attention_prefill{name}_d{d}"), shared[1])?;
     let blocks = Dim::SeqTiles { per: list.tile_tokens };
     let args = operands(list.prefill).ptr(k_scales).ptr(v_scales);
-    let prefill = Launch::new(function, blocks, 256, args).by(Dim::Fixed(kv_heads));
+    let prefill = Launch::new(&function, blocks, 256, args).by(Dim::Fixed(kv_heads));
     launches.push(prefill.with_shared(shared[1]).early().only(|step| step.prefill));
     Ok(launches)
 }
@@ -179,7 +169,7 @@ fn general(lowering: &Lowering<'_>, a: &PagedAttention) -> Result<Vec<Launch>> {
         .ptr(a.scales[0])
         .ptr(a.scales[1]);
     let heads = Dim::Fixed(a.spec.num_heads);
-    Ok(vec![Launch::new(lowering.function(&name)?, Dim::each(a.q.rows), 128, args).by(heads)])
+    Ok(vec![Launch::new(&lowering.function(&name)?, Dim::each(a.q.rows), 128, args).by(heads)])
 }
 
 impl Lowering<'_> {
@@ -192,7 +182,7 @@ impl Lowering<'_> {
             .typed(y)?
             .int(x.cols / spec.head_dim)
             .int(half);
-        Ok(Launch::new(self.function("rope_general")?, Dim::each(x.rows), 256, args))
+        Ok(Launch::new(&self.function("rope_general")?, Dim::each(x.rows), 256, args))
     }
 
     pub(super) fn kv_append(&self, k: Operand, v: Operand, kv: KvLayer) -> Result<Launch> {
@@ -215,7 +205,7 @@ impl Lowering<'_> {
             .int(g.block_len)
             .ptr(k_scales)
             .ptr(v_scales);
-        Ok(Launch::new(self.function("kv_append_general")?, Dim::each(k.rows), 256, args))
+        Ok(Launch::new(&self.function("kv_append_general")?, Dim::each(k.rows), 256, args))
     }
 
     pub(super) fn paged_attention(
@@ -224,7 +214,7 @@ impl Lowering<'_> {
         spec: &AttentionSpec,
         kv: KvLayer,
         y: Operand,
-    ) -> Result<Vec<(usize, Vec<Launch>)>> {
+    ) -> Result<Vec<Chosen>> {
         let shape = PagedAttention {
             q,
             y,
@@ -247,7 +237,7 @@ impl Lowering<'_> {
         spec: &AttentionSpec,
         kv: KvLayer,
         y: Operand,
-    ) -> Result<Vec<(usize, Vec<Launch>)>> {
+    ) -> Result<Vec<Chosen>> {
         let heads = spec.num_heads + 2 * spec.num_kv_heads;
         let (layout, geometry) = (&self.inputs.layout, self.kv.geometry_of(kv));
         let ([keys, values], [k_scales, v_scales]) = (self.kv.layer(kv), self.kv.scales(kv));
@@ -276,16 +266,17 @@ impl Lowering<'_> {
                 .ptr(v_scales);
             let cols = heads.div_ceil(span);
             let blocks = Dim::Tiles { rows: qkv.rows, cols, per: 16, each: 1, most: usize::MAX };
-            Launch::new(function, blocks, 256, args).early()
+            Launch::new(&function, blocks, 256, args).early()
         };
         let attention = self.paged_attention(y, spec, kv, y)?;
         let launches = |span| {
-            let rest = attention.iter().flat_map(|(_, launches)| launches.iter().cloned());
+            let rest = attention.iter().flat_map(|chosen| chosen.launches.iter().cloned());
             std::iter::once(fused(span)).chain(rest).collect::<Vec<_>>()
         };
         // One head at a time while that does not fill the device.
         let few = 16 * 8 * self.modules.facts().multiprocessors / heads;
-        Ok(vec![(few, launches(1)), (usize::MAX, launches(4))])
+        let one = Chosen { most_rows: few, order: FUSED, launches: launches(1) };
+        Ok(vec![one, Chosen::any(FUSED, launches(4))])
     }
 }
 

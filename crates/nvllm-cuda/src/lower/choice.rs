@@ -45,16 +45,34 @@ pub(crate) fn choose<S>(
     chosen
 }
 
-/// The launches of each chosen candidate, by the rows that it takes at most.
+/// What was chosen for some numbers of rows of a node.
+#[derive(Clone)]
+pub(crate) struct Chosen {
+    /// Rows at most.
+    pub most_rows: usize,
+    /// The order in which it sums.
+    pub order: OrderId,
+    pub launches: Vec<Launch>,
+}
+
+impl Chosen {
+    /// For any number of rows.
+    pub(crate) const fn any(order: OrderId, launches: Vec<Launch>) -> Self {
+        Self { most_rows: usize::MAX, order, launches }
+    }
+}
+
+/// The chosen candidates with their launches.
 pub(crate) fn candidate_launches<S>(
     lowering: &Lowering<'_>,
     table: &'static [KernelCandidate<S>],
     shape: &S,
-) -> Result<Vec<(usize, Vec<Launch>)>> {
-    choose(table, shape, lowering.limits.numerics)
-        .into_iter()
-        .map(|candidate| Ok(((candidate.most_rows)(shape), (candidate.launch)(lowering, shape)?)))
-        .collect()
+) -> Result<Vec<Chosen>> {
+    let one = |candidate: &KernelCandidate<S>| {
+        let (most_rows, order) = ((candidate.most_rows)(shape), candidate.order);
+        Ok(Chosen { most_rows, order, launches: (candidate.launch)(lowering, shape)? })
+    };
+    choose(table, shape, lowering.limits.numerics).into_iter().map(one).collect()
 }
 
 #[cfg(test)]

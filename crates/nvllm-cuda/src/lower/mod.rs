@@ -8,15 +8,17 @@ mod attention;
 mod choice;
 mod linear;
 mod rows;
+mod stage;
 mod vendor;
 
+use choice::Chosen;
 use nvllm_core::program::{MemoryPlan, QkNorm};
 use nvllm_core::{DType, Limits, Op, OpQuery, OrderId, Program, Rows, ValueId};
 
 use crate::error::{CudaError, Result};
 use crate::inputs::Inputs;
 use crate::kv::CudaKv;
-use crate::launch::{Args, Extents, Launch, Work};
+use crate::launch::{Args, Launch};
 use crate::memory::Address;
 use crate::modules::{Function, Modules};
 use crate::rope::RopeTables;
@@ -25,6 +27,7 @@ use crate::work_lists::WorkLists;
 
 pub(crate) use attention::{MAX_HEAD_DIM, attends_fast, fast_shape};
 pub(crate) use linear::{input_bytes, partial_bytes, runs_gated};
+pub(crate) use stage::{Schedule, Stage, ranges};
 pub use vendor::Vendor;
 pub(crate) use vendor::{Tuning, wanted as wants_vendor, workspace_bytes};
 
@@ -45,27 +48,6 @@ pub(crate) struct Lowering<'a> {
     /// Memory for partial sums of linear layers.
     pub partial: Address,
     pub limits: &'a Limits,
-}
-
-/// The launches of one node, by candidate: each runs every number of rows up to its bound.
-pub(crate) struct Lowered {
-    rows: Rows,
-    /// Ascending in their bound; the last takes any number.
-    candidates: Vec<(usize, Vec<Launch>)>,
-}
-
-impl Lowered {
-    /// What runs under these extents.
-    pub(crate) fn launches(&self, extents: Extents) -> &[Launch] {
-        let rows = extents.rows(self.rows);
-        self.candidates.iter().find(|(most, _)| rows <= *most).map_or(&[], |(_, launches)| launches)
-    }
-
-    /// Whether the vendor's library runs it for some number of rows.
-    pub(crate) fn uses_vendor(&self) -> bool {
-        let mut launches = self.candidates.iter().flat_map(|(_, launches)| launches);
-        launches.any(|launch| matches!(launch.work, Work::Product(_)))
-    }
 }
 
 /// A value as a kernel takes it.
@@ -106,24 +88,34 @@ impl Args {
 }
 
 impl Lowering<'_> {
-    /// The launches of node `at`.
-    pub(crate) fn node(&self, at: usize) -> Result<Lowered> {
+    /// The program's stages, the vendor's aside.
+    pub(crate) fn schedule(&self) -> Result<Schedule> {
+        let nodes = 0..self.program.nodes.len();
+        nodes.map(|at| self.stages(at)).collect::<Result<_>>().map(Schedule::new)
+    }
+
+    /// The stages that may begin with node `at`.
+    fn stages(&self, at: usize) -> Result<Vec<Stage>> {
+        let node = &self.program.nodes[at];
+        let anchor = node.outputs.first().or(node.inputs.first());
+        let rows = anchor.map_or(Rows::TOKENS, |&id| self.program.value(id).rows);
+        let chosen = self.node(at)?;
+        let alone = chosen.into_iter().map(|chosen| Stage::node(at, rows, chosen));
+        Ok(self.norm_inside(at)?.into_iter().chain(alone).collect())
+    }
+
+    /// What runs node `at` alone, by the rows that it takes at most.
+    fn node(&self, at: usize) -> Result<Vec<Chosen>> {
         let node = &self.program.nodes[at];
         let (ins, outs) = (&node.inputs, &node.outputs);
-        let anchor = outs.first().or(ins.first());
-        let rows = anchor.map_or(Rows::TOKENS, |&id| self.program.value(id).rows);
-        let all = |launches: Vec<Launch>| Ok(Lowered { rows, candidates: vec![(usize::MAX, launches)] });
+        let all = |launches: Vec<Launch>| Ok(vec![Chosen::any(LANES, launches)]);
         let one = |launch: Launch| all(vec![launch]);
         match &node.op {
             Op::Embed { table } => all(self.embed(*table, self.value(outs[0]))?),
             Op::RmsNorm { weight, eps } => {
-                let candidates = self.rms_norm(self.value(ins[0]), *weight, *eps, self.value(outs[0]))?;
-                let inside = self.norm_inside(at)?.last().map(|(most, _)| (*most, Vec::new()));
-                Ok(Lowered { rows, candidates: inside.into_iter().chain(candidates).collect() })
+                self.rms_norm(self.value(ins[0]), *weight, *eps, self.value(outs[0]))
             }
-            Op::Linear { .. } | Op::LinearAdd { .. } | Op::LinearSiluMul { .. } => {
-                Ok(Lowered { rows, candidates: self.linear(at)? })
-            }
+            Op::Linear { .. } | Op::LinearAdd { .. } | Op::LinearSiluMul { .. } => self.linear(at),
             Op::Add => one(self.add(self.value(ins[0]), self.value(ins[1]), self.value(outs[0]))?),
             Op::SiluMul => one(self.silu_mul(self.value(ins[0]), self.value(outs[0]))?),
             Op::SliceCols { start, .. } => {
@@ -136,8 +128,7 @@ impl Lowering<'_> {
             Op::Rope(spec) => one(self.rope(self.value(ins[0]), spec, self.value(outs[0]))?),
             Op::KvAppend { kv } => one(self.kv_append(self.value(ins[0]), self.value(ins[1]), *kv)?),
             Op::PagedAttention { spec, kv } => {
-                let candidates = self.paged_attention(self.value(ins[0]), spec, *kv, self.value(outs[0]))?;
-                Ok(Lowered { rows, candidates })
+                self.paged_attention(self.value(ins[0]), spec, *kv, self.value(outs[0]))
             }
             Op::GatherRows => one(self.gather_rows(self.value(ins[0]), self.value(outs[0]))?),
             Op::TopK { k, renormalize } => {
@@ -155,8 +146,7 @@ impl Lowering<'_> {
             }
             Op::Attention { norm, rope, spec, kv } => {
                 let (qkv, y) = (self.value(ins[0]), self.value(outs[0]));
-                let candidates = self.attention(qkv, (norm.as_ref(), rope), spec, *kv, y)?;
-                Ok(Lowered { rows, candidates })
+                self.attention(qkv, (norm.as_ref(), rope), spec, *kv, y)
             }
         }
     }
@@ -192,22 +182,6 @@ pub(crate) fn runs(query: &OpQuery<'_>) -> bool {
     let Op::Attention { norm, rope, spec, .. } = query.op else { return true };
     let exact = |norm: &QkNorm| [norm.q, norm.k].into_iter().all(|id| weights::narrow(query.weight(id)));
     attends_fast(spec, query.limits) && rope.head_dim == spec.head_dim && norm.as_ref().is_none_or(exact)
-}
-
-/// The order in which `op` sums under `limits`: whatever the number of rows, unless a faster one
-/// may be chosen by it.
-pub(crate) fn order(query: &OpQuery<'_>, num_rows: usize) -> OrderId {
-    let limits = query.limits;
-    match query.op {
-        Op::Linear { .. } | Op::LinearAdd { .. } | Op::LinearSiluMul { .. } => {
-            let dense = || vendor::order(num_rows, limits).unwrap_or_else(|| linear::order(limits));
-            linear::coded_order(query).unwrap_or_else(dense)
-        }
-        Op::RmsNorm { .. } => rows::norm_order(limits),
-        Op::PagedAttention { spec, .. } => attention::order(spec, limits),
-        Op::Attention { spec, .. } => attention::fused_order(spec, limits),
-        _ => LANES,
-    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Ops that look at one row at a time.
 
-use nvllm_core::{DType, Limits, OrderId, RowsOf, WeightId};
+use nvllm_core::{DType, OrderId, RowsOf, WeightId};
 
-use super::choice::{KernelCandidate, any_rows, candidate_launches};
+use super::choice::{Chosen, KernelCandidate, any_rows, candidate_launches};
 use super::linear::any_format;
 use super::{LANES, Lowering, Operand, dtype_code};
 use crate::coded::Run;
@@ -26,7 +26,7 @@ pub(crate) struct RmsNorm {
 }
 
 /// The order of the fast kernels, as kernels/rms_norm/norm_order.cuh has it.
-const BLOCK128: OrderId = OrderId("norm.block128");
+pub(super) const BLOCK128: OrderId = OrderId("norm.block128");
 
 /// Best first.
 static NORMS: [KernelCandidate<RmsNorm>; 2] = [
@@ -43,11 +43,6 @@ impl RmsNorm {
     }
 }
 
-/// The order of a model whose norms have weights of bf16 where its activations are.
-pub(super) fn norm_order(limits: &Limits) -> OrderId {
-    if limits.activations.dtype() == DType::Bf16 { BLOCK128 } else { LANES }
-}
-
 fn fast_norm(lowering: &Lowering<'_>, norm: &RmsNorm) -> Result<Vec<Launch>> {
     let name = match norm.n {
         0..=1024 => "rms_norm_1024",
@@ -57,7 +52,7 @@ fn fast_norm(lowering: &Lowering<'_>, norm: &RmsNorm) -> Result<Vec<Launch>> {
     // No add before it.
     let args = Args::new().ptr(norm.x.at).ptr(0).ptr(0).ptr(norm.weight.narrow).ptr(norm.y.at);
     let args = args.int(norm.n).f32(norm.eps);
-    Ok(vec![Launch::new(lowering.function(name)?, Dim::each(norm.x.rows), 128, args).early()])
+    Ok(vec![Launch::new(&lowering.function(name)?, Dim::each(norm.x.rows), 128, args).early()])
 }
 
 fn general_norm(lowering: &Lowering<'_>, norm: &RmsNorm) -> Result<Vec<Launch>> {
@@ -67,7 +62,7 @@ fn general_norm(lowering: &Lowering<'_>, norm: &RmsNorm) -> Result<Vec<Launch>> 
         lowering.extent(x.rows).typed(x)?.ptr(norm.weight.wide).f32(norm.eps).typed(y)?.int(n).int(groups);
     // A function of n alone: so is the order of the sum.
     let block = if n <= 256 { 32 } else { 256 };
-    let launch = Launch::new(lowering.function("rms_norm_general")?, Dim::each(x.rows), block, args);
+    let launch = Launch::new(&lowering.function("rms_norm_general")?, Dim::each(x.rows), block, args);
     Ok(vec![launch.by(Dim::Fixed(groups))])
 }
 
@@ -85,7 +80,7 @@ impl Lowering<'_> {
             .typed(y)?
             .int(y.cols);
         let function = self.function("embed_general")?;
-        Ok(vec![Launch::new(function, Dim::each(y.rows), threads(y.cols), args).early()])
+        Ok(vec![Launch::new(&function, Dim::each(y.rows), threads(y.cols), args).early()])
     }
 
     /// The tokens whose rows are in `run`.
@@ -94,23 +89,17 @@ impl Lowering<'_> {
         let args =
             Args::new().ptr(self.counts()).ptr(self.inputs.tokens.at(0)).int(rows.start).int(rows.len());
         let args = any_format(args, run).ptr(run.order()).typed(y)?.int(y.cols);
-        Ok(Launch::new(self.function("embed_coded")?, Dim::each(y.rows), threads(y.cols), args).early())
+        Ok(Launch::new(&self.function("embed_coded")?, Dim::each(y.rows), threads(y.cols), args).early())
     }
 
     pub(super) fn gather_rows(&self, x: Operand, y: Operand) -> Result<Launch> {
         let outputs = self.inputs.at(self.inputs.layout.outputs);
         let args = Args::new().ptr(self.counts()).ptr(outputs).typed(x)?.typed(y)?.int(y.cols);
-        Ok(Launch::new(self.function("gather_rows_general")?, Dim::each(y.rows), threads(y.cols), args)
+        Ok(Launch::new(&self.function("gather_rows_general")?, Dim::each(y.rows), threads(y.cols), args)
             .early())
     }
 
-    pub(super) fn rms_norm(
-        &self,
-        x: Operand,
-        weight: WeightId,
-        eps: f32,
-        y: Operand,
-    ) -> Result<Vec<(usize, Vec<Launch>)>> {
+    pub(super) fn rms_norm(&self, x: Operand, weight: WeightId, eps: f32, y: Operand) -> Result<Vec<Chosen>> {
         let n = self.program.weights[weight.index()].num_rows();
         candidate_launches(self, &NORMS, &RmsNorm { x, y, weight: self.weights.vector(weight), n, eps })
     }
@@ -119,19 +108,19 @@ impl Lowering<'_> {
         let args = self.extent(y.rows).typed(a)?.typed(b)?.typed(y)?.int(y.cols);
         let function = self.function("add_general")?;
         let columns = Dim::Fixed(y.cols.div_ceil(256));
-        Ok(Launch::new(function, Dim::each(y.rows), threads(y.cols), args).by(columns).early())
+        Ok(Launch::new(&function, Dim::each(y.rows), threads(y.cols), args).by(columns).early())
     }
 
     pub(super) fn silu_mul(&self, x: Operand, y: Operand) -> Result<Launch> {
         let args = self.extent(y.rows).typed(x)?.typed(y)?.int(y.cols);
         let function = self.function("silu_mul_general")?;
         let columns = Dim::Fixed(y.cols.div_ceil(256));
-        Ok(Launch::new(function, Dim::each(y.rows), threads(y.cols), args).by(columns).early())
+        Ok(Launch::new(&function, Dim::each(y.rows), threads(y.cols), args).by(columns).early())
     }
 
     pub(super) fn slice_cols(&self, x: Operand, start: usize, y: Operand) -> Result<Launch> {
         let args = self.extent(y.rows).typed(x)?.int(x.cols).int(start).typed(y)?.int(y.cols);
-        Ok(Launch::new(self.function("slice_cols_general")?, Dim::each(y.rows), threads(y.cols), args))
+        Ok(Launch::new(&self.function("slice_cols_general")?, Dim::each(y.rows), threads(y.cols), args))
     }
 
     pub(super) fn top_k(
@@ -149,7 +138,7 @@ impl Lowering<'_> {
             .int(usize::from(renormalize))
             .ptr(ids.at)
             .ptr(weights.at);
-        Ok(Launch::new(self.function("top_k_general")?, Dim::each(logits.rows), 32, args))
+        Ok(Launch::new(&self.function("top_k_general")?, Dim::each(logits.rows), 32, args))
     }
 
     pub(super) fn weighted_sum(&self, x: Operand, weights: Operand, y: Operand) -> Result<Launch> {
@@ -160,6 +149,6 @@ impl Lowering<'_> {
             .ptr(weights.at)
             .typed(y)?
             .int(y.cols);
-        Ok(Launch::new(self.function("weighted_sum_general")?, Dim::each(y.rows), threads(y.cols), args))
+        Ok(Launch::new(&self.function("weighted_sum_general")?, Dim::each(y.rows), threads(y.cols), args))
     }
 }

@@ -1,27 +1,27 @@
 //! Linear layers by NVIDIA's library, where it is found and measures faster: under `Numerics::Fast`
 //! only, since it sums in orders of its own.
 //!
-//! Shapes of layers and numbers of rows are few, so each pair is timed once a process, at the first
-//! load: both kernels over the model's own layers one after another in a graph, so that weights
+//! Shapes of layers and numbers of rows are few, so each pair is timed once, at the first load: both kernels over the model's own layers one after another in a graph, so that weights
 //! come from memory as they do in a step.
 //!
 //! The library adds a residual as our kernels do. Gate and up it leaves for `silu_mul` to join,
 //! which its time includes.
 
-use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::{Mutex, PoisonError};
 
 use nvllm_core::program::Node;
 use nvllm_core::{Activations, DType, Limits, Numerics, Op, OrderId, Program, Rows};
 
+use super::choice::Chosen;
 use super::linear::{Epilogue, Linear, NORM_ROWS};
-use super::{Lowered, Lowering, Operand};
+use super::stage::{Schedule, Stage};
+use super::{LANES, Lowering, Operand};
 use crate::cublaslt::{Algorithm, CublasLt, Layout, Product, Shape, WORKSPACE_BYTES};
 use crate::device::Device;
 use crate::error::{Doing, Result};
 use crate::graphs::capture;
 use crate::launch::{Args, Extents, Launch};
+use crate::measured::Measured;
 use crate::memory::Address;
 
 /// When the vendor's library runs a linear layer under [`Numerics::Fast`].
@@ -34,22 +34,21 @@ pub enum Vendor {
     Always,
 }
 
-/// Most rows of each bucket that is timed, with the order of sums in it: that of one kernel,
-/// whoever's it is.
+/// Most rows of each bucket that is timed, with the order of the library's product in it.
 const BUCKETS: [(usize, OrderId); 13] = [
-    (4, OrderId("linear.fast.4")),
-    (8, OrderId("linear.fast.8")),
-    (16, OrderId("linear.fast.16")),
-    (32, OrderId("linear.fast.32")),
-    (64, OrderId("linear.fast.64")),
-    (128, OrderId("linear.fast.128")),
-    (256, OrderId("linear.fast.256")),
-    (512, OrderId("linear.fast.512")),
-    (1024, OrderId("linear.fast.1024")),
-    (2048, OrderId("linear.fast.2048")),
-    (4096, OrderId("linear.fast.4096")),
-    (8192, OrderId("linear.fast.8192")),
-    (usize::MAX, OrderId("linear.fast.more")),
+    (4, OrderId("cublaslt.4")),
+    (8, OrderId("cublaslt.8")),
+    (16, OrderId("cublaslt.16")),
+    (32, OrderId("cublaslt.32")),
+    (64, OrderId("cublaslt.64")),
+    (128, OrderId("cublaslt.128")),
+    (256, OrderId("cublaslt.256")),
+    (512, OrderId("cublaslt.512")),
+    (1024, OrderId("cublaslt.1024")),
+    (2048, OrderId("cublaslt.2048")),
+    (4096, OrderId("cublaslt.4096")),
+    (8192, OrderId("cublaslt.8192")),
+    (usize::MAX, OrderId("cublaslt.more")),
 ];
 
 /// Rows up to which all layers of a shape are timed together: with more, values and not weights are
@@ -59,13 +58,6 @@ const MANY_ROWS: usize = 256;
 const FEW_LAYERS: usize = 4;
 /// Timed runs of each candidate, of which the fastest counts.
 const RUNS: usize = 3;
-
-/// The order of linear layers on `num_rows` rows, if it may depend on them.
-pub(super) fn order(num_rows: usize, limits: &Limits) -> Option<OrderId> {
-    let many = num_rows > NORM_ROWS;
-    let bucket = || BUCKETS.iter().find(|(most, _)| num_rows <= *most).map(|(_, order)| *order);
-    (many && wanted(limits)).then(bucket).flatten()
-}
 
 /// Bytes that the linear layers of `program` need beside their values: the library's workspace,
 /// then gate and up.
@@ -114,20 +106,17 @@ impl Layer {
         let product = Launch::product(Rc::clone(product), self.rows, args.rows(self.rows));
         std::iter::once(product).chain(self.join.clone()).collect()
     }
-}
 
-/// What is timed: once a process for each, so that loads under the same limits choose alike.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Key {
-    gpu: usize,
-    vendor: Vendor,
-    form: Form,
-    num_layers: usize,
-    rows: usize,
+    /// The layer by `product`, for up to `most_rows` rows.
+    fn stage(&self, product: &Rc<Product>, most_rows: usize, workspace: Address) -> Stage {
+        let order = BUCKETS.iter().find(|(most, _)| most_rows <= *most).map_or(LANES, |(_, order)| *order);
+        Stage::node(
+            self.node,
+            self.rows,
+            Chosen { most_rows, order, launches: self.launches(product, workspace) },
+        )
+    }
 }
-
-/// What was chosen: an algorithm of the library, or ours.
-static CHOSEN: Mutex<Option<HashMap<Key, Option<Algorithm>>>> = Mutex::new(None);
 
 /// A load under [`Numerics::Fast`].
 pub(crate) struct Tuning<'a> {
@@ -135,21 +124,23 @@ pub(crate) struct Tuning<'a> {
     pub device: &'a Device,
     pub library: &'a Rc<CublasLt>,
     pub vendor: Vendor,
+    pub measured: &'a Measured,
 }
 
 impl Tuning<'_> {
-    /// Puts the library's products in place of the launches of `nodes` that are slower.
+    /// Puts the library's products in place of the stages of `schedule` that are slower.
     ///
     /// # Errors
     /// If a launch fails.
-    pub(crate) fn improve(&self, nodes: &mut [Lowered]) -> Result<()> {
+    pub(crate) fn improve(&self, schedule: &mut Schedule) -> Result<()> {
         let mut left = self.layers()?;
         while let Some(first) = left.first() {
             let alike = (first.form, first.rows);
             let (layers, others) = left.into_iter().partition(|layer| (layer.form, layer.rows) == alike);
             left = others;
-            self.improve_alike(&layers, nodes)?;
+            self.improve_alike(&layers, schedule)?;
         }
+        self.measured.keep();
         // No step has begun.
         self.set_counts(0)
     }
@@ -178,7 +169,7 @@ impl Tuning<'_> {
     }
 
     /// `layers` share form and rows.
-    fn improve_alike(&self, layers: &[Layer], nodes: &mut [Lowered]) -> Result<()> {
+    fn improve_alike(&self, layers: &[Layer], schedule: &mut Schedule) -> Result<()> {
         let Some(first) = layers.first() else { return Ok(()) };
         let layout = Rc::new(Layout::new(self.library, first.form.shape)?);
         let most = first.rows.max(self.lowering.limits);
@@ -187,16 +178,16 @@ impl Tuning<'_> {
         while low < most {
             let high =
                 BUCKETS.iter().map(|(rows, _)| *rows).find(|rows| *rows > low).unwrap_or(most).min(most);
-            chosen.push((high, self.choose(&layout, layers, nodes, (low, high))?));
+            chosen.push((high, self.choose(&layout, layers, schedule, (low, high))?));
             low = high;
         }
         for layer in layers {
-            let launches = chosen.iter().map(|(high, product)| {
+            let theirs = chosen.iter().map(|(high, product)| {
                 let product = product.as_ref();
-                (*high, product.map(|product| layer.launches(product, self.lowering.partial)))
+                (*high, product.map(|product| layer.stage(product, *high, self.lowering.partial)))
             });
-            let node = &mut nodes[layer.node];
-            node.candidates = merged(&node.candidates, &launches.collect::<Vec<_>>());
+            let stages = merged(schedule.of_node(layer.node), &theirs.collect::<Vec<_>>());
+            schedule.replace_node(layer.node, stages);
         }
         Ok(())
     }
@@ -207,18 +198,12 @@ impl Tuning<'_> {
         &self,
         layout: &Rc<Layout>,
         layers: &[Layer],
-        nodes: &[Lowered],
+        schedule: &Schedule,
         (low, high): (usize, usize),
     ) -> Result<Option<Rc<Product>>> {
-        let (gpu, vendor, form) = (self.device.facts.ordinal, self.vendor, layers[0].form);
-        let key = Key { gpu, vendor, form, num_layers: layers.len(), rows: high };
-        let mut chosen = CHOSEN.lock().unwrap_or_else(PoisonError::into_inner);
-        let chosen = chosen.get_or_insert_default();
-        let algorithm = if let Some(known) = chosen.get(&key) {
-            *known
-        } else {
-            let found = self.fastest(layout, layers, nodes, (low, high))?;
-            *chosen.entry(key).or_insert(found)
+        let algorithm = match self.vendor {
+            Vendor::Always => self.algorithms(layout, (low, high))?.first().copied(),
+            Vendor::IfFaster => self.measured(layout, layers, schedule, (low, high))?,
         };
         let Some(algorithm) = algorithm else { return Ok(None) };
         let product = Rc::new(Product { layout: Rc::clone(layout), algorithm });
@@ -229,26 +214,57 @@ impl Tuning<'_> {
         Ok(Some(product))
     }
 
-    fn fastest(
+    /// The fastest of the library's algorithms, where that is faster than ours: as it was measured
+    /// before, or now.
+    fn measured(
         &self,
         layout: &Rc<Layout>,
         layers: &[Layer],
-        nodes: &[Lowered],
+        schedule: &Schedule,
         (low, high): (usize, usize),
     ) -> Result<Option<Algorithm>> {
+        let Form { shape: Shape { k, n, out }, adds, joins } = layers[0].form;
+        let form = format!("{k} x {n} to {out}, adds {adds}, joins {joins}");
+        let case = format!("{form}, {} layers, {low} to {high} rows", layers.len());
+        if let Some(kept) = self.measured.get(&case) {
+            let Some(data) = kept else { return Ok(None) };
+            let algorithm = Algorithm { data };
+            // The library says whether it is one of its own.
+            if layout.takes(&algorithm, low + 1)? && layout.takes(&algorithm, high)? {
+                return Ok(Some(algorithm));
+            }
+        }
+        let found = self.fastest(layout, layers, schedule, (low, high))?;
+        self.measured.insert(case, found.map(|algorithm| algorithm.data));
+        Ok(found)
+    }
+
+    /// The library's algorithms for these numbers of rows, likeliest to be fast first.
+    fn algorithms(&self, layout: &Layout, (low, high): (usize, usize)) -> Result<Vec<Algorithm>> {
         let mut algorithms = Vec::new();
         for algorithm in layout.algorithms(high)? {
             if layout.takes(&algorithm, low + 1)? {
                 algorithms.push(algorithm);
             }
         }
-        if self.vendor == Vendor::Always {
-            return Ok(algorithms.first().copied());
-        }
+        Ok(algorithms)
+    }
+
+    fn fastest(
+        &self,
+        layout: &Rc<Layout>,
+        layers: &[Layer],
+        schedule: &Schedule,
+        (low, high): (usize, usize),
+    ) -> Result<Option<Algorithm>> {
+        let algorithms = self.algorithms(layout, (low, high))?;
         self.set_counts(high)?;
         let layers = if high <= MANY_ROWS { layers } else { &layers[..layers.len().min(FEW_LAYERS)] };
         let at = extents(high);
-        let of_layer = |layer: &Layer| nodes[layer.node].launches(at).iter().cloned();
+        let of_layer = |layer: &Layer| {
+            let ours = schedule.of_node(layer.node).iter().find(|stage| stage.takes(at));
+            ours.map_or(&[][..], |stage| &stage.launches).iter().cloned()
+        };
         let ours = self.seconds(high, &layers.iter().flat_map(of_layer).collect::<Vec<_>>())?;
         let mut best = (ours, None);
         for algorithm in algorithms {
@@ -288,39 +304,50 @@ const fn extents(rows: usize) -> Extents {
     Extents { tokens: rows, outputs: rows, seqs: rows, prefill: true, chunks: true }
 }
 
-/// The candidates to keep: in each range of rows, given by its end, what was chosen for it, or
-/// `ours` where nothing was.
-fn merged<T: Clone>(ours: &[(usize, T)], chosen: &[(usize, Option<T>)]) -> Vec<(usize, T)> {
-    let (mut candidates, mut low) = (Vec::new(), 0);
+/// The stages to keep: in each range of rows, given by its end, what was chosen for it, or `ours`
+/// where nothing was.
+fn merged(ours: &[Stage], chosen: &[(usize, Option<Stage>)]) -> Vec<Stage> {
+    let up_to = |most_rows: usize, stage: &Stage| Stage { most_rows, ..stage.clone() };
+    let (mut stages, mut low) = (Vec::new(), 0);
     for (high, theirs) in chosen {
         if let Some(theirs) = theirs {
-            candidates.push((*high, theirs.clone()));
+            stages.push(up_to(*high, theirs));
         } else {
-            let inside = ours.iter().filter(|(most, _)| *most > low && most < high);
-            let beyond = ours.iter().find(|(most, _)| most >= high);
-            candidates.extend(inside.cloned().chain(beyond.map(|(_, launches)| (*high, launches.clone()))));
+            let inside = ours.iter().filter(|stage| stage.most_rows > low && stage.most_rows < *high);
+            let beyond = ours.iter().find(|stage| stage.most_rows >= *high);
+            stages.extend(inside.cloned().chain(beyond.map(|stage| up_to(*high, stage))));
         }
         low = *high;
     }
-    if let Some((most, _)) = candidates.last_mut() {
-        *most = usize::MAX;
+    if let Some(last) = stages.last_mut() {
+        last.most_rows = usize::MAX;
     }
-    candidates
+    stages
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// A stage that is told from others by its order.
+    fn stage(most_rows: usize, order: &'static str) -> Stage {
+        Stage::node(0, Rows::TOKENS, Chosen { most_rows, order: OrderId(order), launches: Vec::new() })
+    }
+
     #[test]
     fn each_range_of_rows_has_what_was_chosen_for_it() {
-        let ours = [(8, "a"), (16, "b"), (256, "c"), (usize::MAX, "d")];
+        let ours = [(8, "a"), (16, "b"), (256, "c"), (usize::MAX, "d")].map(|(most, name)| stage(most, name));
+        let kept = |chosen: &[(usize, Option<&'static str>)]| {
+            let chosen = chosen.iter().map(|&(high, theirs)| (high, theirs.map(|name| stage(high, name))));
+            let stages = merged(&ours, &chosen.collect::<Vec<_>>()).into_iter();
+            stages.map(|stage| (stage.most_rows, stage.orders[0].0)).collect::<Vec<_>>()
+        };
         assert_eq!(
-            merged(&ours, &[(4, None), (32, None), (64, Some("v")), (100, None)]),
+            kept(&[(4, None), (32, None), (64, Some("v")), (100, None)]),
             [(4, "a"), (8, "a"), (16, "b"), (32, "c"), (64, "v"), (usize::MAX, "c")]
         );
-        assert_eq!(merged(&ours, &[(1, Some("v"))]), [(usize::MAX, "v")]);
-        assert_eq!(merged(&ours, &[(512, None)]), [(8, "a"), (16, "b"), (256, "c"), (usize::MAX, "d")]);
+        assert_eq!(kept(&[(1, Some("v"))]), [(usize::MAX, "v")]);
+        assert_eq!(kept(&[(512, None)]), [(8, "a"), (16, "b"), (256, "c"), (usize::MAX, "d")]);
     }
 
     #[test]

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
+use nvllm_core::program::Counts;
 use nvllm_core::{
-    Activations, Backend, BackendInfo, EntryId, Executable, HostTensor, KvCache, MemoryReport, OpQuery,
-    OrderId, Plan, PlanRules, Program, Reason, Reference, RequestLimits, Result, Step, StepOutput, Ticket,
-    TokenId, TokenMasks, WeightSource,
+    Activations, Backend, BackendInfo, EntryId, Executable, HostTensor, KvCache, MemoryReport, OpQuery, Plan,
+    PlanRules, Program, Reason, Reference, RequestLimits, Result, Stage, Step, StepOutput, Ticket, TokenId,
+    TokenMasks, WeightSource,
 };
 use nvllm_engine::hub::ModelFiles;
 use nvllm_engine::{Engine, Event, Finished, Generated, LoadOptions, Model, Request};
@@ -66,10 +67,6 @@ impl<H: Hooks> Backend for Hooked<H> {
         self.0.plan_rules()
     }
 
-    fn order(&self, query: &OpQuery<'_>, num_rows: usize) -> OrderId {
-        self.0.order(query, num_rows)
-    }
-
     fn measure_read_bandwidth(&self) -> Result<Option<f64>> {
         self.1.measure_read_bandwidth()
     }
@@ -94,6 +91,10 @@ impl<H: Hooks> Executable for HookedExecutable<H> {
 
     fn program(&self, entry: EntryId) -> Option<&Program> {
         self.0.program(entry)
+    }
+
+    fn schedule(&self, entry: EntryId, counts: &Counts) -> Vec<Stage> {
+        self.0.schedule(entry, counts)
     }
 
     fn kv_cache(&mut self) -> &mut dyn KvCache {

@@ -3,9 +3,10 @@
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use nvllm_core::program::Counts;
 use nvllm_core::{
     Activations, Backend, BackendInfo, CoreError, EntryId, Executable, HostTensor, KvCache, MemoryReport,
-    OpQuery, OrderId, Plan, PlanRules, Program, Reason, Reference, Result, Step, StepOutput, Ticket,
+    OpQuery, Plan, PlanRules, Program, Reason, Reference, Result, Stage, Step, StepOutput, Ticket,
     TokenMasks, WeightSource,
 };
 use nvllm_engine::hub::ModelFiles;
@@ -54,10 +55,6 @@ impl Backend for Failing {
         self.reference.plan_rules()
     }
 
-    fn order(&self, query: &OpQuery<'_>, num_rows: usize) -> OrderId {
-        self.reference.order(query, num_rows)
-    }
-
     fn load(&self, plan: Plan, weights: &dyn WeightSource) -> Result<Box<dyn Executable>> {
         let told =
             self.told.lock().unwrap_or_else(PoisonError::into_inner).take().expect("it is loaded once");
@@ -92,6 +89,10 @@ impl Executable for FailingExecutable {
 
     fn program(&self, entry: EntryId) -> Option<&Program> {
         self.inner.program(entry)
+    }
+
+    fn schedule(&self, entry: EntryId, counts: &Counts) -> Vec<Stage> {
+        self.inner.schedule(entry, counts)
     }
 
     fn kv_cache(&mut self) -> &mut dyn KvCache {

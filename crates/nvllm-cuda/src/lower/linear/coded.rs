@@ -6,13 +6,14 @@
 //! A weight has a launch for each of its runs of rows, which makes their columns of y.
 
 use nvllm_core::weight::ActQuant;
-use nvllm_core::{Activations, DType, Limits, Op, OpQuery, OrderId, Program, WeightInfo};
+use nvllm_core::{Activations, DType, Limits, Op, OrderId, Program, WeightInfo};
 
 use super::few::{NORM_COLS, NORM_ROWS, Norm};
 use super::{DeviceLimits, Epilogue, LANES, Lowering, Operand, Parts};
 use crate::coded::{self, Code, Form, Offset, Run};
 use crate::error::Result;
 use crate::launch::{Args, Dim, Launch};
+use crate::lower::choice::Chosen;
 use crate::lower::dtype_code;
 use crate::memory::Address;
 use crate::weights::Matrix;
@@ -176,18 +177,6 @@ fn forms(info: &WeightInfo) -> Option<Vec<Form>> {
     Some(coded.into_iter().map(|run| run.form).collect())
 }
 
-/// The order of a layer over a coded weight; none if it is dense.
-pub(crate) fn order(query: &OpQuery<'_>) -> Option<OrderId> {
-    let (Op::Linear { weight, .. } | Op::LinearAdd { weight, .. } | Op::LinearSiluMul { weight, .. }) =
-        query.op
-    else {
-        return None;
-    };
-    let forms = forms(query.weight(*weight))?;
-    let all_fast = query.limits.activations == Activations::Bf16 && forms.iter().all(fast);
-    Some(if all_fast { CODED8 } else { LANES })
-}
-
 /// Whether a gated layer over a coded weight runs as one: gate and up in one run, for one kernel.
 pub(crate) fn runs_gated(info: &WeightInfo, limits: &Limits) -> bool {
     let one = matches!(coded::runs(info).as_deref(), Ok([run]) if fast(&run.form) && run.rows.len().is_multiple_of(16));
@@ -248,7 +237,7 @@ impl<'a> Lowering<'a> {
         let args = self.extent(x.rows).typed(x)?.ptr(run.order()).int(kind as usize).f32(run.input_scale);
         let args = args.int(form.input_group()).ptr(self.partial).int(usize::from(as_codes));
         let function = self.function("linear_coded_input")?;
-        let launch = Launch::new(function, Dim::each(x.rows), 256, args.ptr(scales).int(form.cols)).early();
+        let launch = Launch::new(&function, Dim::each(x.rows), 256, args.ptr(scales).int(form.cols)).early();
         let dtype = if as_codes { DType::Bf16 } else { DType::F32 };
         Ok((Some(launch), Input { dtype, scales, ..Input::of(Operand { at: self.partial, ..x }) }))
     }
@@ -265,7 +254,7 @@ impl<'a> Lowering<'a> {
         let args = Args::new().ptr(x.at).ptr(norm.weight).f32(norm.eps).int(InputKind::new(form) as usize);
         let args = args.f32(run.input_scale).int(usize::from(form.input_groups() > 1));
         let args = args.ptr(self.partial).ptr(scales).int(form.cols);
-        let launch = Launch::new(self.function(name)?, Dim::each(x.rows), 128, args).early();
+        let launch = Launch::new(&self.function(name)?, Dim::each(x.rows), 128, args).early();
         Ok((Some(launch), Input { scales, ..Input::of(Operand { at: self.partial, ..x }) }))
     }
 
@@ -287,34 +276,30 @@ impl<'a> Lowering<'a> {
             let args = args.typed(y)?.int(x.cols).int(y.cols);
             launches.extend(before);
             let columns = Dim::Fixed(y.cols.div_ceil(8));
-            launches.push(Launch::new(function, Dim::each(y.rows), 256, args).by(columns));
+            launches.push(Launch::new(&function, Dim::each(y.rows), 256, args).by(columns));
         }
         Ok(launches)
     }
 }
 
 impl Layer<'_> {
-    /// The launches, by the rows that they take at most.
-    pub(super) fn launches(&self, lowering: &Lowering<'_>) -> Result<Vec<(usize, Vec<Launch>)>> {
-        self.up_to_each_bound(|run, most| self.run(lowering, run, most).map(Some))
+    /// What runs it, by the rows that it takes at most.
+    pub(super) fn chosen(&self, lowering: &Lowering<'_>) -> Result<Vec<Chosen>> {
+        self.up_to_each_bound(lowering, |run, most| self.run(lowering, run, most).map(Some))
     }
 
-    /// The launches with the norm of `x`, which comes before the layer, inside; none from the
+    /// What runs it with the norm of `x`, which comes before the layer, inside; none from the
     /// number of rows on for which some run's kernels cannot.
-    pub(super) fn normed(
-        &self,
-        lowering: &Lowering<'_>,
-        x: Operand,
-        norm: Norm,
-    ) -> Result<Vec<(usize, Vec<Launch>)>> {
-        self.up_to_each_bound(|run, most| self.fast_run(lowering, run, most, (x, norm)))
+    pub(super) fn normed(&self, lowering: &Lowering<'_>, x: Operand, norm: Norm) -> Result<Vec<Chosen>> {
+        self.up_to_each_bound(lowering, |run, most| self.fast_run(lowering, run, most, (x, norm)))
     }
 
     /// What `launches` gives for each run and bound, until it gives none.
     fn up_to_each_bound(
         &self,
+        lowering: &Lowering<'_>,
         launches: impl Fn(&Run, usize) -> Result<Option<Vec<Launch>>>,
-    ) -> Result<Vec<(usize, Vec<Launch>)>> {
+    ) -> Result<Vec<Chosen>> {
         let mut all = Vec::new();
         for most in BOUNDS {
             let mut of_bound = Vec::new();
@@ -322,12 +307,18 @@ impl Layer<'_> {
                 let Some(of_run) = launches(run, most)? else { return Ok(all) };
                 of_bound.extend(of_run);
             }
-            all.push((most, of_bound));
+            all.push(Chosen { most_rows: most, order: self.order(lowering, most), launches: of_bound });
         }
         Ok(all)
     }
 
-    /// Those of one run.
+    /// The order of all runs together.
+    fn order(&self, lowering: &Lowering<'_>, most: usize) -> OrderId {
+        let fast = |run: &Run| self.takes(&run.of.form) && self.block(lowering, run, most).is_some();
+        if self.runs.iter().all(fast) { CODED8 } else { LANES }
+    }
+
+    /// The launches of one run.
     fn run(&self, lowering: &Lowering<'_>, run: &Run, most: usize) -> Result<Vec<Launch>> {
         if let Some(launches) = self.fast_run(lowering, run, most, (self.of.x, Norm::NONE))? {
             return Ok(launches);
@@ -414,7 +405,7 @@ impl Layer<'_> {
         let args = self.tensor_core_args(run, input, (block.rows, slots));
         let args = args.ptr(input.norm.weight).f32(input.norm.eps).f32(run.input_scale);
         let chunks = Dim::Rows { rows: self.of.y.rows, per: block.rows };
-        let launch = Launch::new(function, Dim::Fixed(tiles.min(blocks)), 256, args).by(chunks);
+        let launch = Launch::new(&function, Dim::Fixed(tiles.min(blocks)), 256, args).by(chunks);
         Ok(launch.with_shared(shared).early())
     }
 
@@ -431,7 +422,7 @@ impl Layer<'_> {
         let function = lowering.modules.function_with(&name, shared)?;
         let [tokens, rows] = MANY;
         let tiles = Dim::Fixed(run.of.rows.len().div_ceil(rows));
-        let launch = Launch::new(function, tiles, 256, self.tensor_core_args(run, input, (tokens, 0)));
+        let launch = Launch::new(&function, tiles, 256, self.tensor_core_args(run, input, (tokens, 0)));
         let chunks = Dim::Rows { rows: self.of.y.rows, per: tokens };
         Ok(launch.by(chunks).with_shared(shared).early())
     }
@@ -468,7 +459,7 @@ impl Layer<'_> {
         let args = any_format(args, run).ptr(bias.map_or(0, |bias| bias.wide)).ptr(self.residual());
         let args = args.typed(*y)?.int(run.of.form.cols).int(rows.len()).int(rows.start).int(y.cols);
         let launch = Launch::new(
-            lowering.function("linear_coded_general")?,
+            &lowering.function("linear_coded_general")?,
             Dim::Fixed(rows.len().div_ceil(8)),
             256,
             args,

@@ -1,12 +1,14 @@
 //! Kernels for few rows, where W is read once: `small_m.cu` and `mid_m.cu`.
 
-use nvllm_core::program::MemoryPlan;
-use nvllm_core::{Op, Program};
+use nvllm_core::Op;
 
-use super::{DeviceLimits, Linear, Parts, operands};
+use super::{DeviceLimits, Linear, Parts, SPLIT8, operands};
 use crate::error::Result;
 use crate::launch::{Args, Dim, Launch};
 use crate::lower::Lowering;
+use crate::lower::choice::Chosen;
+use crate::lower::rows::BLOCK128;
+use crate::lower::stage::{Stage, is_norm_of_next};
 use crate::memory::Address;
 
 /// How `small_m.cu` goes through W.
@@ -92,7 +94,7 @@ fn small_m_with(
     // y's type is the other flag.
     let args = operands(l, l.factors(), LATE).ptr(weight).f32(eps);
     let function = lowering.modules.function_with(&name, shared)?;
-    Ok(vec![Launch::new(function, Dim::Fixed(grid), 256, args).with_shared(shared).early()])
+    Ok(vec![Launch::new(&function, Dim::Fixed(grid), 256, args).with_shared(shared).early()])
 }
 
 /// Rows at most for which the norm in every block costs less than a launch of its own.
@@ -105,12 +107,15 @@ pub(super) const NORM_COLS: usize = 4096;
 const NORM_SHARED: usize = 1024;
 
 impl Lowering<'_> {
-    /// The launches of the linear layer after node `at` if that is a norm which the layer makes for
-    /// itself, by the rows that they take at most; none from the number on for which it does not.
-    /// The bits are those of the two kernels one after the other.
-    pub(in crate::lower) fn norm_inside(&self, at: usize) -> Result<Vec<(usize, Vec<Launch>)>> {
+    /// The stages of node `at` and the linear layer after it, if that is a norm which the layer
+    /// makes for itself; none for more rows than it does so for. The bits are those of the two
+    /// kernels one after the other.
+    pub(in crate::lower) fn norm_inside(&self, at: usize) -> Result<Vec<Stage>> {
+        if !is_norm_of_next(self.program, at) {
+            return Ok(Vec::new());
+        }
         let norm = &self.program.nodes[at];
-        let (Op::RmsNorm { weight, eps }, Some(Parts { x: normed, .. })) = (&norm.op, self.parts(at + 1))
+        let (Op::RmsNorm { weight, eps }, Some(Parts { x: normed, y, .. })) = (&norm.op, self.parts(at + 1))
         else {
             return Ok(Vec::new());
         };
@@ -118,36 +123,31 @@ impl Lowering<'_> {
         let cols = self.program.weights[weight.index()].num_rows();
         let whole = cols == normed.cols && normed.dtype == x.dtype;
         let norm = Norm { weight: self.weights.vector(*weight).narrow, eps: *eps };
-        if !(only_for_next(self.program, self.plan, at) && whole && norm.weight != 0) {
+        if !whole || norm.weight == 0 {
             return Ok(Vec::new());
         }
-        match (self.coded_layer(at + 1), self.layer(at + 1)) {
-            (Some(layer), _) => layer.normed(self, x, norm),
-            (None, Some(layer)) => self.normed(Linear { x, ..layer }, norm),
-            (None, None) => Ok(Vec::new()),
-        }
+        let chosen = match (self.coded_layer(at + 1), self.layer(at + 1)) {
+            (Some(layer), _) => layer.normed(self, x, norm)?,
+            (None, Some(layer)) => self.normed(Linear { x, ..layer }, norm)?,
+            (None, None) => Vec::new(),
+        };
+        let stage = |Chosen { most_rows, order, launches }| {
+            let orders = vec![BLOCK128, order];
+            Stage { nodes: at..at + 2, rows: y.rows, most_rows, orders, launches }
+        };
+        Ok(chosen.into_iter().map(stage).collect())
     }
 
-    /// The launches of a dense layer with the norm of x in every block; none if its kernel cannot.
-    fn normed(&self, layer: Linear, norm: Norm) -> Result<Vec<(usize, Vec<Launch>)>> {
+    /// A dense layer with the norm of x in every block; none if its kernel cannot.
+    fn normed(&self, layer: Linear, norm: Norm) -> Result<Vec<Chosen>> {
         let shared = layer.device.shared.saturating_sub(NORM_SHARED);
         let layer = Linear { device: DeviceLimits { shared, ..layer.device }, ..layer };
         if !(layer.fast() && layer.k() <= NORM_COLS && small(&layer, 8).is_some()) {
             return Ok(Vec::new());
         }
-        Ok(vec![(NORM_ROWS, small_m_with(self, &layer, 8, Some(norm))?)])
+        let launches = small_m_with(self, &layer, 8, Some(norm))?;
+        Ok(vec![Chosen { most_rows: NORM_ROWS, order: SPLIT8, launches }])
     }
-}
-
-/// Whether nothing but the node after it reads what node `at` makes of its input, and that input
-/// lies apart from what the node after it writes: the plan lets it go before.
-fn only_for_next(program: &Program, plan: &MemoryPlan, at: usize) -> bool {
-    let [norm, next] = &program.nodes[at..at + 2] else { return false };
-    let (product, reads) = (norm.outputs[0], program.nodes.iter().flat_map(|node| &node.inputs));
-    let alone = next.inputs[0] == product && reads.filter(|&&id| id == product).count() == 1;
-    let (from, to) = (plan.place(norm.inputs[0]), plan.place(next.outputs[0]));
-    let apart = from.offset + from.bytes <= to.offset || to.offset + to.bytes <= from.offset;
-    alone && apart && !program.value(product).keep
 }
 
 /// Shared memory of `mid_m.cu`: a ring of 4 stages.
@@ -155,7 +155,7 @@ const MID_SHARED: u32 = 65_536;
 
 pub(super) fn mid_m(lowering: &Lowering<'_>, l: &Linear) -> Result<Vec<Launch>> {
     let function = lowering.modules.function_with(&format!("linear_mid_m{}", l.form()), MID_SHARED)?;
-    let launch = Launch::new(function, Dim::Fixed(l.tiles(64)), 128, operands(l, l.factors(), 0));
+    let launch = Launch::new(&function, Dim::Fixed(l.tiles(64)), 128, operands(l, l.factors(), 0));
     Ok(vec![launch.by(Dim::Rows { rows: l.y.rows, per: 64 }).with_shared(MID_SHARED).early()])
 }
 
@@ -163,65 +163,12 @@ pub(super) fn mid_m_split(lowering: &Lowering<'_>, l: &Linear) -> Result<Vec<Lau
     let partial = lowering.partial;
     let function = lowering.modules.function_with("linear_mid_m_split", MID_SHARED)?;
     let args = l.factors().ptr(partial).rows(l.y.rows).int(l.n).int(l.k());
-    let split = Launch::new(function, Dim::Fixed(8 * l.n.div_ceil(64)), 128, args)
+    let split = Launch::new(&function, Dim::Fixed(8 * l.n.div_ceil(64)), 128, args)
         .by(Dim::Rows { rows: l.y.rows, per: 64 })
         .with_shared(MID_SHARED);
     let args = operands(l, Args::new().ptr(partial), 0);
     let blocks = Dim::Tiles { rows: l.y.rows, cols: l.y.cols, per: 1024, each: 1, most: usize::MAX };
     let function = lowering.function(&format!("linear_merge{}", l.form()))?;
-    let merge = Launch::new(function, blocks, 256, args);
+    let merge = Launch::new(&function, blocks, 256, args);
     Ok(vec![split.early(), merge.early()])
-}
-
-#[cfg(test)]
-mod tests {
-    use nvllm_core::program::Recorder;
-    use nvllm_core::{Activations, AxisRole, KvFormat, Limits, Numerics, PlanRules, SpecBuilder, ValueId};
-
-    use super::*;
-
-    /// Whether the linear layer that follows a norm may make it, where `more` uses what the norm
-    /// makes and `keep` keeps it; and with the layer's output where the norm's input was.
-    fn alone(keep: bool, more: impl FnOnce(&mut Recorder, ValueId)) -> [bool; 2] {
-        let mut builder = SpecBuilder::new();
-        let table = builder.matrix("table", 8, AxisRole::Replicated, [("t".into(), 8, AxisRole::Replicated)]);
-        let weight = builder.vector("norm", "n", 8);
-        let mut p = builder.program("generate");
-        let x = p.embed(table);
-        let normed = p.rms_norm(x, weight, 1e-6);
-        p.label(normed, "normed");
-        p.linear(normed, table);
-        more(&mut p, normed);
-        let mut program = p.finish().unwrap();
-        assert!(!keep || program.keep("normed"));
-        let limits = Limits {
-            step_tokens: 4,
-            step_outputs: 1,
-            seqs: 1,
-            context: 32,
-            block_len: 16,
-            kv_bytes: 1 << 20,
-            kv_format: KvFormat::Bf16,
-            activations: Activations::Bf16,
-            numerics: Numerics::Invariant,
-            max_in_flight: 1,
-            exact_head: false,
-        };
-        let mut plan = MemoryPlan::new(&program, &limits, &PlanRules::HOST).unwrap();
-        let [x, y] = [program.nodes[1].inputs[0], program.nodes[2].outputs[0]].map(ValueId::index);
-        plan.places[y].offset = plan.places[x].offset + plan.places[x].bytes;
-        let apart = only_for_next(&program, &plan, 1);
-        plan.places[y].offset = plan.places[x].offset;
-        [apart, only_for_next(&program, &plan, 1)]
-    }
-
-    #[test]
-    fn a_norm_is_made_inside_only_where_nothing_else_reads_it_and_its_input_is_there() {
-        assert_eq!(alone(false, |_, _| {}), [true, false]);
-        assert_eq!(alone(true, |_, _| {}), [false, false]);
-        let twice = |p: &mut Recorder, normed| {
-            p.add(normed, normed);
-        };
-        assert_eq!(alone(false, twice), [false, false]);
-    }
 }

@@ -15,7 +15,7 @@ pub(super) fn general(lowering: &Lowering<'_>, l: &Linear) -> Result<Vec<Launch>
     let args = args.ptr(l.residual()).ptr(l.y.at).int(l.k()).int(l.y.cols);
     let columns = Dim::Fixed(l.y.cols.div_ceil(8));
     let rows = Dim::Rows { rows: l.y.rows, per: 4 };
-    Ok(vec![Launch::new(lowering.function(&name)?, columns, 256, args).by(rows)])
+    Ok(vec![Launch::new(&lowering.function(&name)?, columns, 256, args).by(rows)])
 }
 
 impl Lowering<'_> {
@@ -37,6 +37,6 @@ impl Lowering<'_> {
         let args: Args =
             self.extent(y.rows).int(share).ptr(x.at).ptr(ids.at).ptr(at).ptr(y.at).int(x.cols).int(y.cols);
         let columns = Dim::Fixed(y.cols.div_ceil(8));
-        Ok(vec![Launch::new(self.function(&name)?, Dim::each(y.rows), 256, args).by(columns)])
+        Ok(vec![Launch::new(&self.function(&name)?, Dim::each(y.rows), 256, args).by(columns)])
     }
 }

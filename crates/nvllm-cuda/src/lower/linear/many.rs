@@ -14,7 +14,7 @@ pub(super) fn tensor_core(lowering: &Lowering<'_>, l: &Linear, tokens: usize) ->
     let name = format!("linear_tensor_core{}_t{tokens}", l.form());
     let function = lowering.modules.function_with(&name, shared)?;
     let args = operands(l, l.factors(), 0);
-    Ok(vec![Launch::new(function, blocks(l, tokens), 256, args).with_shared(shared).early()])
+    Ok(vec![Launch::new(&function, blocks(l, tokens), 256, args).with_shared(shared).early()])
 }
 
 /// A block for each tile, no more than there are multiprocessors.
@@ -46,5 +46,5 @@ pub(super) fn wgmma(lowering: &Lowering<'_>, l: &Linear, groups: usize) -> Resul
     let function = lowering.modules.function_with(&name, shared)?;
     let args = operands(l, Args::new().map(w).map(x), 0);
     let block = 128 * (groups as u32 + 1);
-    Ok(vec![Launch::new(function, blocks(l, tokens), block, args).with_shared(shared).early()])
+    Ok(vec![Launch::new(&function, blocks(l, tokens), block, args).with_shared(shared).early()])
 }

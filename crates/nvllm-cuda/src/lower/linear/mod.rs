@@ -3,16 +3,16 @@
 use nvllm_core::program::Node;
 use nvllm_core::{DType, Limits, Op, OrderId, Program, WeightId};
 
-use super::choice::{KernelCandidate, any_rows, candidate_launches, choose};
+use super::choice::{Chosen, KernelCandidate, any_rows, candidate_launches};
 use super::{LANES, Lowering, Operand};
 use crate::compile::Target;
 use crate::error::Result;
-use crate::launch::{Args, Launch};
+use crate::launch::Args;
 use crate::memory::Address;
 use crate::tensor_map::TensorMap;
 use crate::weights::{Matrix, Vector};
 pub(super) use coded::any_format;
-pub(crate) use coded::{input_bytes, order as coded_order, runs_gated};
+pub(crate) use coded::{input_bytes, runs_gated};
 pub(super) use few::NORM_ROWS;
 use few::{mid_m, mid_m_split, small, small_m};
 use general::general;
@@ -205,17 +205,6 @@ static TABLE: [KernelCandidate<Linear>; 11] = [
     KernelCandidate { order: LANES, takes: |_| true, most_rows: any_rows, launch: general },
 ];
 
-/// The order of a model whose weights are stored as its activations are.
-pub(super) fn order(limits: &Limits) -> OrderId {
-    let dtype = limits.activations.dtype();
-    let operand = Operand { at: 0, dtype, rows: nvllm_core::Rows::TOKENS, cols: 1024 };
-    let device = DeviceLimits { blocks: 1, shared: 0, tight: false, wgmma: false };
-    let (epilogue, n) = (Epilogue::Plain, operand.cols);
-    let shape =
-        Linear { x: operand, y: operand, weight: 0, n, epilogue, dtype, bias: None, maps: None, device };
-    choose(&TABLE, &shape, limits.numerics).last().map_or(LANES, |candidate| candidate.order)
-}
-
 /// Bytes of partial sums that the linear layers of `program` may need.
 pub(crate) fn partial_bytes(program: &Program, limits: &Limits) -> usize {
     let bytes = |node: &Node| {
@@ -247,14 +236,13 @@ impl Linear {
 
 impl Lowering<'_> {
     /// The linear layer of node `at` with its epilogue.
-    pub(super) fn linear(&self, at: usize) -> Result<Vec<(usize, Vec<Launch>)>> {
-        let norm = at.checked_sub(1).map_or_else(|| Ok(Vec::new()), |norm| self.norm_inside(norm))?;
+    pub(super) fn linear(&self, at: usize) -> Result<Vec<Chosen>> {
         if let Some(layer) = self.coded_layer(at) {
-            return Ok(norm.into_iter().chain(layer.launches(self)?).collect());
+            return layer.chosen(self);
         }
         let Some(mut shape) = self.layer(at) else { return Ok(Vec::new()) };
         shape.maps = shape.maps(shape.x.rows.max(self.limits));
-        Ok(norm.into_iter().chain(candidate_launches(self, &TABLE, &shape)?).collect())
+        candidate_launches(self, &TABLE, &shape)
     }
 
     /// The linear layer with which node `at` begins, without its maps; None if it is another op or
@@ -296,6 +284,8 @@ mod tests {
     use nvllm_core::{Numerics, Rows};
 
     use few::Small;
+
+    use crate::lower::choice::choose;
 
     use super::*;
 

@@ -1,0 +1,177 @@
+//! What runs a step: for each node where a stage may begin, the stages that may run from there.
+
+use std::ops::Range;
+
+use nvllm_core::{Op, OrderId, Program, Rows};
+
+use super::choice::Chosen;
+use crate::launch::{Extents, Launch, Work};
+
+/// Consecutive nodes that run in one go, in steps of some sizes.
+#[derive(Clone, Debug)]
+pub(crate) struct Stage {
+    pub nodes: Range<usize>,
+    /// What `most_rows` counts.
+    pub rows: Rows,
+    /// Rows at most.
+    pub most_rows: usize,
+    /// The order in which each node sums.
+    pub orders: Vec<OrderId>,
+    pub launches: Vec<Launch>,
+}
+
+impl Stage {
+    /// Node `at` alone.
+    pub(crate) fn node(at: usize, rows: Rows, chosen: Chosen) -> Self {
+        let Chosen { most_rows, order, launches } = chosen;
+        Self { nodes: at..at + 1, rows, most_rows, orders: vec![order], launches }
+    }
+
+    pub(super) fn takes(&self, extents: Extents) -> bool {
+        extents.rows(self.rows) <= self.most_rows
+    }
+
+    fn uses_vendor(&self) -> bool {
+        self.launches.iter().any(|launch| matches!(launch.work, Work::Product(_)))
+    }
+}
+
+/// The stages of a program: for each node those that begin with it, best first. Of those of the
+/// node alone, the last takes any number of rows.
+pub(crate) struct Schedule(Vec<Vec<Stage>>);
+
+impl Schedule {
+    pub(crate) const fn new(by_first_node: Vec<Vec<Stage>>) -> Self {
+        Self(by_first_node)
+    }
+
+    /// The stages of a step, in order: each node is in one of them.
+    pub(crate) fn stages(&self, extents: Extents) -> impl Iterator<Item = &Stage> {
+        let mut at = 0;
+        std::iter::from_fn(move || {
+            let stage = self.0.get(at)?.iter().find(|stage| stage.takes(extents))?;
+            at = stage.nodes.end;
+            Some(stage)
+        })
+    }
+
+    /// Those that begin with node `at`.
+    pub(super) fn of_node(&self, at: usize) -> &[Stage] {
+        &self.0[at]
+    }
+
+    /// Puts others in place of those that begin with node `at`.
+    pub(super) fn replace_node(&mut self, at: usize, stages: Vec<Stage>) {
+        self.0[at] = stages;
+    }
+
+    /// Nodes that the vendor's library runs for some number of rows.
+    pub(crate) fn vendor_nodes(&self) -> usize {
+        self.0.iter().filter(|stages| stages.iter().any(Stage::uses_vendor)).count()
+    }
+}
+
+/// The ranges of nodes that kernels may run as one, known from the program alone so that the plan
+/// of its memory counts on them: a norm and the linear layer that alone reads it.
+pub(crate) fn ranges(program: &Program) -> Vec<Range<usize>> {
+    (0..program.nodes.len()).filter(|&at| is_norm_of_next(program, at)).map(|at| at..at + 2).collect()
+}
+
+/// Whether node `at` is a norm that only the linear layer after it reads.
+pub(super) fn is_norm_of_next(program: &Program, at: usize) -> bool {
+    let Some([norm, next]) = program.nodes.get(at..at + 2) else { return false };
+    let linear = matches!(next.op, Op::Linear { .. } | Op::LinearAdd { .. } | Op::LinearSiluMul { .. });
+    if !(linear && matches!(norm.op, Op::RmsNorm { .. })) {
+        return false;
+    }
+    let product = norm.outputs[0];
+    let reads = program.nodes.iter().flat_map(|node| &node.inputs).filter(|&&id| id == product).count();
+    next.inputs[0] == product && reads == 1 && !program.value(product).keep
+}
+
+#[cfg(test)]
+mod tests {
+    use nvllm_core::program::{MemoryPlan, Recorder};
+    use nvllm_core::{
+        Activations, AxisRole, KvFormat, Limits, Numerics, PlanRules, RowsOf, SpecBuilder, ValueId,
+    };
+
+    use super::*;
+    use crate::plan::RULES;
+
+    fn stage(nodes: Range<usize>, most_rows: usize) -> Stage {
+        let orders = vec![OrderId("any"); nodes.len()];
+        let rows = Rows { of: RowsOf::Tokens, times: 1 };
+        Stage { nodes, rows, most_rows, orders, launches: Vec::new() }
+    }
+
+    #[test]
+    fn every_node_is_in_one_stage_the_best_that_takes_the_step() {
+        let any = usize::MAX;
+        let schedule = Schedule::new(vec![
+            vec![stage(0..3, 2), stage(0..2, 8), stage(0..1, any)],
+            vec![stage(1..2, any)],
+            vec![stage(2..3, 4), stage(2..3, any)],
+        ]);
+        let at = |tokens: usize| -> Vec<(Range<usize>, usize)> {
+            let stages = schedule.stages(Extents { tokens, ..Extents::NONE });
+            stages.map(|stage| (stage.nodes.clone(), stage.most_rows)).collect()
+        };
+        assert_eq!(at(2), [(0..3, 2)]);
+        assert_eq!(at(3), [(0..2, 8), (2..3, 4)]);
+        assert_eq!(at(8), [(0..2, 8), (2..3, any)]);
+        assert_eq!(at(9), [(0..1, any), (1..2, any), (2..3, any)]);
+    }
+
+    /// A norm and the linear layer after it, where `more` uses what the norm makes and `keep`
+    /// keeps it.
+    fn program(keep: bool, more: impl FnOnce(&mut Recorder, ValueId)) -> Program {
+        let mut builder = SpecBuilder::new();
+        let table = builder.matrix("table", 8, AxisRole::Replicated, [("t".into(), 8, AxisRole::Replicated)]);
+        let weight = builder.vector("norm", "n", 8);
+        let mut p = builder.program("generate");
+        let x = p.embed(table);
+        let normed = p.rms_norm(x, weight, 1e-6);
+        p.label(normed, "normed");
+        p.linear(normed, table);
+        more(&mut p, normed);
+        let mut program = p.finish().unwrap();
+        assert!(!keep || program.keep("normed"));
+        program
+    }
+
+    #[test]
+    fn a_norm_is_of_the_layer_after_it_only_where_nothing_else_reads_it() {
+        assert_eq!(ranges(&program(false, |_, _| {})), [1..3]);
+        assert_eq!(ranges(&program(true, |_, _| {})), []);
+        let twice = |p: &mut Recorder, normed| {
+            p.add(normed, normed);
+        };
+        assert_eq!(ranges(&program(false, twice)), []);
+    }
+
+    #[test]
+    fn what_a_stage_reads_lies_apart_from_what_it_writes() {
+        let program = program(false, |_, _| {});
+        let limits = Limits {
+            step_tokens: 4,
+            step_outputs: 1,
+            seqs: 1,
+            context: 32,
+            block_len: 16,
+            kv_bytes: 1 << 20,
+            kv_format: KvFormat::Bf16,
+            activations: Activations::Bf16,
+            numerics: Numerics::Invariant,
+            max_in_flight: 1,
+            exact_head: false,
+        };
+        let apart = |rules: &PlanRules| {
+            let plan = MemoryPlan::new(&program, &limits, rules).unwrap();
+            let [x, y] = [program.nodes[1].inputs[0], program.nodes[2].outputs[0]].map(|id| plan.place(id));
+            x.offset + x.bytes <= y.offset || y.offset + y.bytes <= x.offset
+        };
+        assert!(apart(&RULES));
+        assert!(!apart(&PlanRules { stages: |_| Vec::new(), ..RULES }), "the place is used again");
+    }
+}
