@@ -25,7 +25,7 @@ pub fn schedule_text(program: &Program, stages: &[Stage]) -> String {
         let ops: Vec<_> = program.nodes[stage.nodes.clone()].iter().map(|node| node.op.stem()).collect();
         let orders: Vec<_> = stage.orders.iter().map(|order| order.0).collect();
         let (ops, orders) = (ops.join(" + "), orders.join(" + "));
-        let mut before = format!("{nodes:>7}  {ops:<24}  {orders:<32}");
+        let mut before = format!("{nodes:>7}  {ops:<26}  {orders:<34}");
         let launches = if stage.launches.is_empty() { &[String::new()][..] } else { &stage.launches };
         for launch in launches {
             let _ = writeln!(text, "{}", format!("{before}  {launch}").trim_end());
