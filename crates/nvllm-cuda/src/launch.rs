@@ -142,13 +142,11 @@ impl Launch {
     pub(crate) fn text(&self, extents: Extents) -> Option<String> {
         let [x, y, z] = self.grid(extents)?;
         let Work::Kernel(function) = &self.work else { return Some("cuBLASLt product".into()) };
-        let mut blocks = x.to_string();
-        for dim in [y, z].into_iter().filter(|dim| *dim > 1) {
-            blocks += &format!("x{dim}");
-        }
+        let more = [y, z].into_iter().filter(|dim| *dim > 1);
+        let blocks: Vec<_> = std::iter::once(x).chain(more).map(|dim| dim.to_string()).collect();
         let shared = if self.shared > 0 { format!(", {} B shared", self.shared) } else { String::new() };
         let early = if self.early && function.starts_early { ", early" } else { "" };
-        Some(format!("{} <{blocks} x {}{shared}{early}>", function.name, self.block))
+        Some(format!("{} <{} x {}{shared}{early}>", function.name, blocks.join("x"), self.block))
     }
 
     /// Puts it on the stream; nothing where there are no rows.

@@ -9,11 +9,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::compile::{name_of, write_whole};
 
-/// An algorithm of the vendor's library, as its documentation lets it be kept for one version.
-pub(crate) type AlgorithmWords = [u64; 8];
+/// What is faster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Faster {
+    /// Our kernel.
+    Ours,
+    /// An algorithm of the vendor's library, in the words in which it may be kept for one version
+    /// of it.
+    Vendor([u64; 8]),
+}
 
-/// What was chosen, by what it was chosen for; `None` is our kernel.
-type Chosen = BTreeMap<String, Option<AlgorithmWords>>;
+/// What is faster, by what it was measured for.
+type Chosen = BTreeMap<String, Faster>;
 
 /// The measurements of one backend.
 pub(crate) struct Measured {
@@ -40,14 +47,14 @@ impl Measured {
         Self { conditions, path, chosen }
     }
 
-    /// What was chosen for `case`, if it was measured.
-    pub(crate) fn get(&self, case: &str) -> Option<Option<AlgorithmWords>> {
+    /// What is faster for `case`, if it was measured.
+    pub(crate) fn get(&self, case: &str) -> Option<Faster> {
         self.chosen.borrow().get(case).copied()
     }
 
-    /// Remembers what was chosen for `case`.
-    pub(crate) fn insert(&self, case: String, chosen: Option<AlgorithmWords>) {
-        self.chosen.borrow_mut().insert(case, chosen);
+    /// Remembers what is faster for `case`.
+    pub(crate) fn insert(&self, case: String, faster: Faster) {
+        self.chosen.borrow_mut().insert(case, faster);
     }
 
     /// Writes them to disk. A folder that cannot be written costs measuring again at the next
@@ -82,12 +89,15 @@ mod tests {
         let open = |conditions: &str| Measured::open(Some(dir.path()), conditions.into());
         let words = [u64::MAX, 1, 2, 3, 4, 5, 6, 7];
         let first = open("an H200, cuBLASLt 130000");
-        first.insert("k 1024".into(), Some(words));
-        first.insert("k 2048".into(), None);
+        first.insert("k 1024".into(), Faster::Vendor(words));
+        first.insert("k 2048".into(), Faster::Ours);
         assert_eq!(open("an H200, cuBLASLt 130000").get("k 1024"), None, "nothing is on disk yet");
         first.keep();
         let second = open("an H200, cuBLASLt 130000");
-        assert_eq!([second.get("k 1024"), second.get("k 2048")], [Some(Some(words)), Some(None)]);
+        assert_eq!(
+            [second.get("k 1024"), second.get("k 2048")],
+            [Some(Faster::Vendor(words)), Some(Faster::Ours)]
+        );
         assert_eq!(second.get("k 4096"), None);
         assert_eq!(open("an H200, cuBLASLt 130001").get("k 1024"), None);
     }
@@ -97,7 +107,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let open = || Measured::open(Some(dir.path()), "here".into());
         let first = open();
-        first.insert("k".into(), None);
+        first.insert("k".into(), Faster::Ours);
         first.keep();
         let path = first.path.clone().unwrap();
         let whole = std::fs::read(&path).unwrap();
@@ -105,17 +115,17 @@ mod tests {
             std::fs::write(&path, damaged).unwrap();
             let again = open();
             assert_eq!(again.get("k"), None);
-            again.insert("k".into(), None);
+            again.insert("k".into(), Faster::Ours);
             again.keep();
-            assert_eq!(open().get("k"), Some(None));
+            assert_eq!(open().get("k"), Some(Faster::Ours));
         }
     }
 
     #[test]
     fn without_a_folder_they_last_as_long_as_the_backend() {
         let measured = Measured::open(None, "here".into());
-        measured.insert("k".into(), None);
+        measured.insert("k".into(), Faster::Ours);
         measured.keep();
-        assert_eq!(measured.get("k"), Some(None));
+        assert_eq!(measured.get("k"), Some(Faster::Ours));
     }
 }

@@ -21,7 +21,7 @@ use crate::device::Device;
 use crate::error::{Doing, Result};
 use crate::graphs::capture;
 use crate::launch::{Args, Extents, Launch};
-use crate::measured::Measured;
+use crate::measured::{Faster, Measured};
 use crate::memory::Address;
 
 /// When the vendor's library runs a linear layer under [`Numerics::Fast`].
@@ -202,7 +202,7 @@ impl Tuning<'_> {
         (low, high): (usize, usize),
     ) -> Result<Option<Rc<Product>>> {
         let algorithm = match self.vendor {
-            Vendor::Always => self.algorithms(layout, (low, high))?.first().copied(),
+            Vendor::Always => algorithms(layout, (low, high))?.first().copied(),
             Vendor::IfFaster => self.measured(layout, layers, schedule, (low, high))?,
         };
         let Some(algorithm) = algorithm else { return Ok(None) };
@@ -226,28 +226,21 @@ impl Tuning<'_> {
         let Form { shape: Shape { k, n, out }, adds, joins } = layers[0].form;
         let form = format!("{k} x {n} to {out}, adds {adds}, joins {joins}");
         let case = format!("{form}, {} layers, {low} to {high} rows", layers.len());
-        if let Some(kept) = self.measured.get(&case) {
-            let Some(data) = kept else { return Ok(None) };
-            let algorithm = Algorithm { data };
-            // The library says whether it is one of its own.
-            if layout.takes(&algorithm, low + 1)? && layout.takes(&algorithm, high)? {
-                return Ok(Some(algorithm));
+        match self.measured.get(&case) {
+            Some(Faster::Ours) => return Ok(None),
+            Some(Faster::Vendor(data)) => {
+                let algorithm = Algorithm { data };
+                // The library says whether it is one of its own.
+                if layout.takes(&algorithm, low + 1)? && layout.takes(&algorithm, high)? {
+                    return Ok(Some(algorithm));
+                }
             }
+            None => {}
         }
         let found = self.fastest(layout, layers, schedule, (low, high))?;
-        self.measured.insert(case, found.map(|algorithm| algorithm.data));
+        let faster = found.map_or(Faster::Ours, |algorithm| Faster::Vendor(algorithm.data));
+        self.measured.insert(case, faster);
         Ok(found)
-    }
-
-    /// The library's algorithms for these numbers of rows, likeliest to be fast first.
-    fn algorithms(&self, layout: &Layout, (low, high): (usize, usize)) -> Result<Vec<Algorithm>> {
-        let mut algorithms = Vec::new();
-        for algorithm in layout.algorithms(high)? {
-            if layout.takes(&algorithm, low + 1)? {
-                algorithms.push(algorithm);
-            }
-        }
-        Ok(algorithms)
     }
 
     fn fastest(
@@ -257,7 +250,7 @@ impl Tuning<'_> {
         schedule: &Schedule,
         (low, high): (usize, usize),
     ) -> Result<Option<Algorithm>> {
-        let algorithms = self.algorithms(layout, (low, high))?;
+        let algorithms = algorithms(layout, (low, high))?;
         self.set_counts(high)?;
         let layers = if high <= MANY_ROWS { layers } else { &layers[..layers.len().min(FEW_LAYERS)] };
         let at = extents(high);
@@ -298,6 +291,17 @@ impl Tuning<'_> {
     fn set_counts(&self, rows: usize) -> Result<()> {
         self.lowering.inputs.write_counts([rows as i32; 3])
     }
+}
+
+/// The library's algorithms for these numbers of rows, likeliest to be fast first.
+fn algorithms(layout: &Layout, (low, high): (usize, usize)) -> Result<Vec<Algorithm>> {
+    let mut algorithms = Vec::new();
+    for algorithm in layout.algorithms(high)? {
+        if layout.takes(&algorithm, low + 1)? {
+            algorithms.push(algorithm);
+        }
+    }
+    Ok(algorithms)
 }
 
 const fn extents(rows: usize) -> Extents {
