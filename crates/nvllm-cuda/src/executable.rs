@@ -24,6 +24,7 @@ use crate::memory::Buffer;
 use crate::modules::Modules;
 use crate::profile::Timed;
 use crate::rope::RopeTables;
+use crate::row_tensor::RowTensor;
 use crate::sampler::{MAX_TOP, NO_TOKEN, Sampler, Sampling, Scored, scored_at};
 use crate::slots::{self, DeviceSlots};
 use crate::step_buffers::StepBuffers;
@@ -582,35 +583,4 @@ const fn extents_of(counts: &Counts) -> Extents {
 /// Whether log-probabilities of some row are wanted.
 fn scores(batch: &Batch) -> bool {
     batch.outputs.iter().any(|output| output.want.scored())
-}
-
-/// One row of a program's output, on the device until it is asked for: on any thread, beside the
-/// thread that runs steps.
-///
-/// The step that wrote the rows was collected before the tensor was made, and nothing writes them
-/// again. What is left is a copy on the stream for copies, which the driver lets every thread use,
-/// and freeing, which waits for it.
-struct RowTensor {
-    device: Arc<Device>,
-    rows: Arc<Buffer>,
-    at: usize,
-    shape: [usize; 1],
-    dtype: DType,
-}
-
-impl Tensor for RowTensor {
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    fn dtype(&self) -> DType {
-        self.dtype
-    }
-
-    fn to_host(&self) -> Result<HostTensor> {
-        self.device.bind()?;
-        let mut bytes = vec![0; self.shape[0] * self.dtype.size()];
-        self.rows.read(&self.device.copies, self.at, &mut bytes)?;
-        Ok(HostTensor::from_bytes(self.shape, self.dtype, bytes))
-    }
 }

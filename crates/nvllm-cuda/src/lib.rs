@@ -40,6 +40,7 @@ mod modules;
 mod plan;
 mod profile;
 mod rope;
+mod row_tensor;
 mod sampler;
 mod slots;
 mod step_buffers;
