@@ -1,9 +1,9 @@
 //! Linear layers by NVIDIA's library, where it is found and measures faster: under `Numerics::Fast`
 //! only, since it sums in orders of its own.
 //!
-//! Shapes of layers and numbers of rows are few, so each pair is timed once, at the first load: both
-//! kernels over the model's own layers, one after another in a graph, so that weights come from
-//! memory as they do in a step.
+//! Shapes of layers and numbers of rows are few, so each pair is timed once, at the first load:
+//! both kernels over the model's own layers, one after another in a graph, so that weights come
+//! from memory as they do in a step.
 //!
 //! The library adds a residual as our kernels do. Gate and up it leaves for `silu_mul` to join,
 //! which its time includes.
