@@ -40,21 +40,21 @@ pub(crate) struct Vector {
 /// All weights of a model, by id.
 pub(crate) struct Weights(Vec<Weight>);
 
-/// How a weight is held.
-enum Held {
+/// How a weight is stored.
+enum Storage {
     /// In the dtype of its parts, f32 where they differ, which is exact. Vectors are f32.
     Dense(DType),
     Coded(Vec<coded::Extent>),
 }
 
 /// Errors if a part has a format that no kernel runs.
-fn held(decl: &WeightDecl, info: &WeightInfo) -> nvllm_core::Result<Held> {
+fn storage(decl: &WeightDecl, info: &WeightInfo) -> nvllm_core::Result<Storage> {
     let Ok(dtypes) = info.plain() else {
-        return coded::runs(info).map(Held::Coded).map_err(|reason| decl.refused("cuda", reason));
+        return coded::runs(info).map(Storage::Coded).map_err(|reason| decl.refused("cuda", reason));
     };
     let same = dtypes.windows(2).all(|pair| pair[0] == pair[1]);
     let dtype = dtypes.first().copied().filter(|_| same && decl.shape.len() > 1).unwrap_or(DType::F32);
-    Ok(Held::Dense(dtype))
+    Ok(Storage::Dense(dtype))
 }
 
 /// Whether all parts are stored as bf16, so that a bf16 copy of a vector is exact.
@@ -64,12 +64,12 @@ pub(crate) fn narrow(info: &WeightInfo) -> bool {
 
 /// Bytes that the weights will take.
 pub(crate) fn bytes_for(plan: &Plan) -> nvllm_core::Result<usize> {
-    let one = |(decl, info): (&WeightDecl, &WeightInfo)| match held(decl, info)? {
-        Held::Dense(dtype) => {
+    let one = |(decl, info): (&WeightDecl, &WeightInfo)| match storage(decl, info)? {
+        Storage::Dense(dtype) => {
             let copy = if decl.shape.len() < 2 && narrow(info) { DType::Bf16.size() } else { 0 };
             Ok((dtype.size() + copy) * decl.num_elements())
         }
-        Held::Coded(runs) => Ok(runs.iter().map(coded::Extent::bytes).sum()),
+        Storage::Coded(runs) => Ok(runs.iter().map(coded::Extent::bytes).sum()),
     };
     plan.spec.weights.iter().zip(&plan.weights).map(one).sum()
 }
@@ -78,9 +78,9 @@ impl Weight {
     /// Copies a weight to the device, one part after another.
     fn load(device: &Arc<Device>, decl: &WeightDecl, source: &dyn WeightSource) -> nvllm_core::Result<Self> {
         let info = WeightInfo::of(decl, source)?;
-        let dtype = match held(decl, &info)? {
-            Held::Dense(dtype) => dtype,
-            Held::Coded(runs) => {
+        let dtype = match storage(decl, &info)? {
+            Storage::Dense(dtype) => dtype,
+            Storage::Coded(runs) => {
                 let parts = nvllm_core::Weight::load(decl, source)?.segments;
                 let load = |of: coded::Extent| {
                     let parts = &parts[of.parts.clone()];

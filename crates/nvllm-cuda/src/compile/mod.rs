@@ -7,12 +7,14 @@ mod images;
 mod nvrtc;
 mod resources;
 mod sources;
+mod target;
 
 pub use archive::{Archive, archive};
 pub use cache::KernelCache;
 pub(crate) use cache::write_whole;
 pub(crate) use content::{name_of, sources_name};
 pub(crate) use images::{Images, load_or_anew};
-pub use nvrtc::{Compiled, Nvrtc, Target};
+pub use nvrtc::{Compiled, Nvrtc};
 pub use resources::{Budget, Resources, budgets, resources};
 pub use sources::{Source, sources};
+pub use target::Target;

@@ -1,19 +1,14 @@
 //! Kernels of `rope`, `kv_append`, `paged_attention` and fused `attention`.
 
 use nvllm_core::program::QkNorm;
-use nvllm_core::{
-    AttentionSpec, DType, KvFormat, KvGeometry, KvLayer, Limits, OrderId, RopeSpec, Rows, RowsOf, WeightId,
-};
+use nvllm_core::{AttentionSpec, KvFormat, KvGeometry, KvLayer, OrderId, RopeSpec, Rows, RowsOf, WeightId};
 
 use super::choice::{Chosen, KernelCandidate, any_rows, candidate_launches};
-use super::{LANES, Lowering, Operand, c_type, dtype_code};
+use super::{LANES, Lowering, Operand, attends_fast, c_type, dtype_code};
 use crate::error::Result;
 use crate::launch::{Args, Dim, Launch};
 use crate::memory::Address;
 use crate::work_lists::ListAt;
-
-/// Columns of the widest head, as the general kernel takes them.
-pub(crate) const MAX_HEAD_DIM: usize = 512;
 
 /// Attention over one layer's cache.
 pub(crate) struct PagedAttention {
@@ -47,18 +42,6 @@ static TABLE: [KernelCandidate<PagedAttention>; 2] = [
     },
     KernelCandidate { order: LANES, takes: |_| true, most_rows: any_rows, launch: general },
 ];
-
-/// Whether the shape is one of the fast kernels'.
-pub(crate) fn fast_shape(spec: &AttentionSpec) -> bool {
-    matches!(spec.head_dim, 64 | 128)
-        && spec.num_heads.is_multiple_of(spec.num_kv_heads)
-        && spec.num_heads / spec.num_kv_heads <= 16
-}
-
-/// Whether the fast kernels take it: 16-bit queries, keys and values of 16 bits or codes.
-pub(crate) fn attends_fast(spec: &AttentionSpec, limits: &Limits) -> bool {
-    fast_shape(spec) && limits.activations.dtype() == DType::Bf16 && limits.kv_format != KvFormat::F32
-}
 
 /// A cache's format in the names of the fast kernels.
 const fn fast_name(format: KvFormat) -> &'static str {

@@ -5,87 +5,28 @@
 //! it takes and the order in which it sums.
 
 mod attention;
+mod attention_shape;
 mod choice;
 mod linear;
+mod lowering;
 mod rows;
 mod stage;
 mod vendor;
 
 use choice::Chosen;
-use nvllm_core::program::{MemoryPlan, QkNorm};
-use nvllm_core::{DType, Limits, Op, OpQuery, OrderId, Program, Rows, ValueId};
+use nvllm_core::program::QkNorm;
+use nvllm_core::{Op, OpQuery, Rows};
 
-use crate::error::{CudaError, Result};
-use crate::inputs::Inputs;
-use crate::kv::CudaKv;
-use crate::launch::{Args, Launch};
-use crate::memory::Address;
-use crate::modules::{Function, Modules};
-use crate::rope::RopeTables;
-use crate::weights::{self, Weights};
-use crate::work_lists::WorkLists;
+use crate::error::Result;
+use crate::launch::Launch;
+use crate::weights;
 
-pub(crate) use attention::{MAX_HEAD_DIM, attends_fast, fast_shape};
+pub(crate) use attention_shape::{MAX_HEAD_DIM, attends_fast, fast_shape};
 pub(crate) use linear::{input_bytes, partial_bytes, runs_gated};
+pub(crate) use lowering::{LANES, Lowering, Operand, c_type, dtype_code};
 pub(crate) use stage::{Schedule, Stage, ranges};
 pub use vendor::Vendor;
 pub(crate) use vendor::{Tuning, wanted as wants_vendor, workspace_bytes};
-
-/// The order of every kernel that sums as `common/dot.cuh` says, or not at all.
-pub(crate) const LANES: OrderId = OrderId("cuda-lanes-32");
-
-/// What launches are made from.
-pub(crate) struct Lowering<'a> {
-    pub modules: &'a Modules,
-    pub program: &'a Program,
-    pub plan: &'a MemoryPlan,
-    pub arena: Address,
-    pub weights: &'a Weights,
-    pub inputs: &'a Inputs,
-    pub kv: &'a CudaKv,
-    pub ropes: &'a RopeTables,
-    pub lists: &'a WorkLists,
-    /// Memory for partial sums of linear layers.
-    pub partial: Address,
-    pub limits: &'a Limits,
-}
-
-/// A value as a kernel takes it.
-#[derive(Clone, Copy)]
-pub(crate) struct Operand {
-    pub at: Address,
-    pub dtype: DType,
-    pub rows: Rows,
-    pub cols: usize,
-}
-
-/// As `enum DTypeCode` in dtype.cuh. Errors for integers and bytes, which no kernel may take for
-/// numbers.
-pub(crate) fn dtype_code(dtype: DType) -> Result<usize> {
-    match dtype {
-        DType::F32 => Ok(0),
-        DType::Bf16 => Ok(1),
-        DType::F16 => Ok(2),
-        DType::I32 | DType::U8 => Err(CudaError::NoFloat { dtype }),
-    }
-}
-
-/// The C++ type of a dtype, as it stands in kernels' names. Errors as [`dtype_code`].
-pub(crate) fn c_type(dtype: DType) -> Result<&'static str> {
-    match dtype {
-        DType::F32 => Ok("float"),
-        DType::Bf16 => Ok("bf16"),
-        DType::F16 => Ok("f16"),
-        DType::I32 | DType::U8 => Err(CudaError::NoFloat { dtype }),
-    }
-}
-
-impl Args {
-    /// Address and dtype.
-    pub(crate) fn typed(self, operand: Operand) -> Result<Self> {
-        Ok(self.ptr(operand.at).int(dtype_code(operand.dtype)?))
-    }
-}
 
 impl Lowering<'_> {
     /// The program's stages, the vendor's aside.
@@ -150,31 +91,6 @@ impl Lowering<'_> {
             }
         }
     }
-
-    /// A value's place.
-    pub(crate) fn value(&self, id: ValueId) -> Operand {
-        let value = self.program.value(id);
-        Operand {
-            at: self.arena + self.plan.place(id).offset as Address,
-            dtype: value.kind.dtype(self.limits),
-            rows: value.rows,
-            cols: value.cols,
-        }
-    }
-
-    pub(crate) fn function(&self, name: &str) -> Result<Function> {
-        self.modules.function(name)
-    }
-
-    /// The counts: first argument of kernels over tokens or outputs.
-    pub(crate) fn counts(&self) -> Address {
-        self.inputs.at(0)
-    }
-
-    /// Arguments of kernels over any rows: the count's address and the factor.
-    pub(crate) fn extent(&self, rows: Rows) -> Args {
-        Args::new().ptr(self.inputs.count(rows.of)).int(rows.times)
-    }
 }
 
 /// Whether fused attention runs as it is.
@@ -182,20 +98,4 @@ pub(crate) fn runs(query: &OpQuery<'_>) -> bool {
     let Op::Attention { norm, rope, spec, .. } = query.op else { return true };
     let exact = |norm: &QkNorm| [norm.q, norm.k].into_iter().all(|id| weights::narrow(query.weight(id)));
     attends_fast(spec, query.limits) && rope.head_dim == spec.head_dim && norm.as_ref().is_none_or(exact)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_kernel_takes_integers_or_bytes_for_numbers() {
-        for dtype in [DType::I32, DType::U8] {
-            assert!(dtype_code(dtype).is_err() && c_type(dtype).is_err(), "{dtype}");
-        }
-        assert_eq!(
-            [DType::F32, DType::Bf16, DType::F16].map(|dtype| dtype_code(dtype).ok()),
-            [0, 1, 2].map(Some)
-        );
-    }
 }

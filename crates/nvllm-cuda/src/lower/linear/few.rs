@@ -1,14 +1,9 @@
 //! Kernels for few rows, where W is read once: `small_m.cu` and `mid_m.cu`.
 
-use nvllm_core::Op;
-
-use super::{DeviceLimits, Linear, Parts, SPLIT8, operands};
+use super::{Linear, operands};
 use crate::error::Result;
 use crate::launch::{Args, Dim, Launch};
 use crate::lower::Lowering;
-use crate::lower::choice::Chosen;
-use crate::lower::rows::BLOCK128;
-use crate::lower::stage::{Stage, is_norm_of_next};
 use crate::memory::Address;
 
 /// How `small_m.cu` goes through W.
@@ -67,7 +62,7 @@ pub(super) fn small_m(lowering: &Lowering<'_>, l: &Linear, tokens: usize) -> Res
     small_m_with(lowering, l, tokens, None)
 }
 
-fn small_m_with(
+pub(super) fn small_m_with(
     lowering: &Lowering<'_>,
     l: &Linear,
     tokens: usize,
@@ -102,53 +97,6 @@ pub(in crate::lower) const NORM_ROWS: usize = 2;
 
 /// Columns of the widest row that a block makes the norm of.
 pub(super) const NORM_COLS: usize = 4096;
-
-/// Static shared memory of the kernels with a norm, and to spare.
-const NORM_SHARED: usize = 1024;
-
-impl Lowering<'_> {
-    /// The stages of node `at` and the linear layer after it, if that is a norm which the layer
-    /// makes for itself; none for more rows than it does so for. The bits are those of the two
-    /// kernels one after the other.
-    pub(in crate::lower) fn norm_inside(&self, at: usize) -> Result<Vec<Stage>> {
-        if !is_norm_of_next(self.program, at) {
-            return Ok(Vec::new());
-        }
-        let norm = &self.program.nodes[at];
-        let (Op::RmsNorm { weight, eps }, Some(Parts { x: normed, y, .. })) = (&norm.op, self.parts(at + 1))
-        else {
-            return Ok(Vec::new());
-        };
-        let x = self.value(norm.inputs[0]);
-        let cols = self.program.weights[weight.index()].num_rows();
-        let whole = cols == normed.cols && normed.dtype == x.dtype;
-        let norm = Norm { weight: self.weights.vector(*weight).narrow, eps: *eps };
-        if !whole || norm.weight == 0 {
-            return Ok(Vec::new());
-        }
-        let chosen = match (self.coded_layer(at + 1), self.layer(at + 1)) {
-            (Some(layer), _) => layer.normed(self, x, norm)?,
-            (None, Some(layer)) => self.normed(Linear { x, ..layer }, norm)?,
-            (None, None) => Vec::new(),
-        };
-        let stage = |Chosen { most_rows, order, launches }| {
-            let orders = vec![BLOCK128, order];
-            Stage { nodes: at..at + 2, rows: y.rows, most_rows, orders, launches }
-        };
-        Ok(chosen.into_iter().map(stage).collect())
-    }
-
-    /// A dense layer with the norm of x in every block; none if its kernel cannot.
-    fn normed(&self, layer: Linear, norm: Norm) -> Result<Vec<Chosen>> {
-        let shared = layer.device.shared.saturating_sub(NORM_SHARED);
-        let layer = Linear { device: DeviceLimits { shared, ..layer.device }, ..layer };
-        if !(layer.fast() && layer.k() <= NORM_COLS && small(&layer, 8).is_some()) {
-            return Ok(Vec::new());
-        }
-        let launches = small_m_with(self, &layer, 8, Some(norm))?;
-        Ok(vec![Chosen { most_rows: NORM_ROWS, order: SPLIT8, launches }])
-    }
-}
 
 /// Shared memory of `mid_m.cu`: a ring of 4 stages.
 const MID_SHARED: u32 = 65_536;

@@ -1,144 +1,32 @@
 //! Kernels of `linear`, of the fused ops that begin with it, and of `expert_linear`.
 
 use nvllm_core::program::Node;
-use nvllm_core::{DType, Limits, Op, OrderId, Program, WeightId};
+use nvllm_core::{Limits, Op, Program};
 
 use super::choice::{Chosen, KernelCandidate, any_rows, candidate_launches};
 use super::{LANES, Lowering, Operand};
-use crate::compile::Target;
 use crate::error::Result;
-use crate::launch::Args;
-use crate::memory::Address;
-use crate::tensor_map::TensorMap;
-use crate::weights::{Matrix, Vector};
 pub(super) use coded::any_format;
 pub(crate) use coded::{input_bytes, runs_gated};
 pub(super) use few::NORM_ROWS;
 use few::{mid_m, mid_m_split, small, small_m};
 use general::general;
+use layer::{DeviceLimits, Parts, SPLIT8, operands};
+pub(crate) use layer::{Epilogue, Linear};
 use many::{double_rows, single_rows, tensor_core, wgmma};
 
 mod coded;
 mod few;
 mod general;
+mod layer;
 mod many;
-
-/// The order of every fast kernel, as kernels/linear/linear_order.cuh has it.
-const SPLIT8: OrderId = OrderId("linear.split8");
+mod norm_inside;
 
 /// Rows at most of `mid_m.cu`.
 const MID_ROWS: usize = 128;
 
 /// Rows of W from which `mid_m.cu` has tiles enough without cutting K.
 const WHOLE_ROWS: usize = 4096;
-
-/// A linear layer on a device.
-pub(crate) struct Linear {
-    pub x: Operand,
-    pub y: Operand,
-    pub weight: Address,
-    /// Rows of W.
-    pub n: usize,
-    pub epilogue: Epilogue,
-    pub dtype: DType,
-    pub bias: Option<Vector>,
-    /// Of W and of x, where the device's copy engine takes them.
-    pub maps: Option<[TensorMap; 2]>,
-    pub device: DeviceLimits,
-}
-
-/// What a kernel does to the sums before it rounds and stores them.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Epilogue {
-    /// Nothing.
-    Plain,
-    /// This residual is added.
-    Add(Address),
-    /// `silu` of those of the upper half of W, times those of the lower half.
-    SiluMul,
-}
-
-/// What the device limits a kernel to, and the choice between kernels with it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct DeviceLimits {
-    /// Multiprocessors: blocks that run at once, if each fills one.
-    pub blocks: usize,
-    /// Shared memory of one block, in bytes.
-    pub shared: usize,
-    /// As `TIGHT` in prelude.cuh.
-    pub tight: bool,
-    /// Whether it has the instructions of `wgmma.cu`.
-    pub wgmma: bool,
-}
-
-/// A linear layer as the program has it.
-struct Parts {
-    x: Operand,
-    y: Operand,
-    weight: WeightId,
-    bias: Option<Vector>,
-    epilogue: Epilogue,
-}
-
-impl Linear {
-    const fn k(&self) -> usize {
-        self.x.cols
-    }
-
-    /// Tiles of so many rows of W, half of them of gate and half of up where those belong together.
-    fn tiles(&self, rows: usize) -> usize {
-        if self.epilogue == Epilogue::SiluMul {
-            self.y.cols.div_ceil(rows / 2)
-        } else {
-            self.n.div_ceil(rows)
-        }
-    }
-
-    /// Part of the name of kernels with this epilogue.
-    fn form(&self) -> &'static str {
-        if self.epilogue == Epilogue::SiluMul { "_silu" } else { "" }
-    }
-
-    /// Address of what is added.
-    const fn residual(&self) -> Address {
-        match self.epilogue {
-            Epilogue::Add(at) => at,
-            Epilogue::Plain | Epilogue::SiluMul => 0,
-        }
-    }
-
-    /// Whether the fast kernels take it: 16-bit operands, K in runs of 16 bytes.
-    fn fast(&self) -> bool {
-        let bf16 = |dtype| dtype == DType::Bf16;
-        bf16(self.x.dtype)
-            && bf16(self.dtype)
-            && (self.residual() == 0 || bf16(self.y.dtype))
-            && self.k().is_multiple_of(8)
-            && self.bias.is_none_or(|bias| bias.narrow != 0)
-    }
-
-    /// Whether `wgmma.cu` takes it.
-    fn mapped(&self) -> bool {
-        self.fast() && self.maps.is_some()
-    }
-
-    /// Tensor maps of its operands: x as far as `most_rows`. None where no kernel would use them.
-    fn maps(&self, most_rows: usize) -> Option<[TensorMap; 2]> {
-        let wanted = self.device.wgmma && self.fast();
-        let map = |at, rows| TensorMap::new(at, rows, self.k());
-        if wanted { Some([map(self.weight, self.n)?, map(self.x.at, most_rows)?]) } else { None }
-    }
-
-    /// Address of the bias as the fast kernels read it.
-    fn narrow_bias(&self) -> Address {
-        self.bias.map_or(0, |bias| bias.narrow)
-    }
-
-    /// Columns of one of the 8 ranges into which the order cuts K.
-    const fn range(&self) -> usize {
-        self.k().div_ceil(512) * 64
-    }
-}
 
 /// Best first.
 static TABLE: [KernelCandidate<Linear>; 11] = [
@@ -220,20 +108,6 @@ pub(crate) fn partial_bytes(program: &Program, limits: &Limits) -> usize {
     program.nodes.iter().map(bytes).max().unwrap_or(0)
 }
 
-/// What all fast kernels take after `factors`: where W and x are, or partial sums of their
-/// products. The last are flags, of which 1 says that y is f32.
-fn operands(l: &Linear, factors: Args, flags: usize) -> Args {
-    let args = factors.ptr(l.narrow_bias()).ptr(l.residual()).ptr(l.y.at);
-    args.rows(l.y.rows).int(l.n).int(l.k()).int(usize::from(l.y.dtype == DType::F32) + flags)
-}
-
-impl Linear {
-    /// Addresses of W and x.
-    fn factors(&self) -> Args {
-        Args::new().ptr(self.weight).ptr(self.x.at)
-    }
-}
-
 impl Lowering<'_> {
     /// The linear layer of node `at` with its epilogue.
     pub(super) fn linear(&self, at: usize) -> Result<Vec<Chosen>> {
@@ -244,48 +118,17 @@ impl Lowering<'_> {
         shape.maps = shape.maps(shape.x.rows.max(self.limits));
         candidate_launches(self, &TABLE, &shape)
     }
-
-    /// The linear layer with which node `at` begins, without its maps; None if it is another op or
-    /// its weight is coded.
-    pub(super) fn layer(&self, at: usize) -> Option<Linear> {
-        let Parts { x, y, weight, bias, epilogue } = self.parts(at)?;
-        let n = self.program.weights[weight.index()].num_rows();
-        let Matrix::Dense(weight, dtype) = self.weights.get(weight) else { return None };
-        Some(Linear { x, y, weight, n, epilogue, dtype, bias, maps: None, device: self.device_limits() })
-    }
-
-    /// What belongs to the linear layer with which node `at` begins; None if it is another op.
-    fn parts(&self, at: usize) -> Option<Parts> {
-        let node = self.program.nodes.get(at)?;
-        let (weight, bias, epilogue) = match node.op {
-            Op::Linear { weight, bias } => (weight, bias, Epilogue::Plain),
-            Op::LinearAdd { weight, bias } => (weight, bias, Epilogue::Add(self.value(node.inputs[1]).at)),
-            Op::LinearSiluMul { weight, bias } => (weight, bias, Epilogue::SiluMul),
-            _ => return None,
-        };
-        let (x, y) = (self.value(node.inputs[0]), self.value(node.outputs[0]));
-        Some(Parts { x, y, weight, bias: bias.map(|id| self.weights.vector(id)), epilogue })
-    }
-
-    /// The limits of the device that runs the model.
-    fn device_limits(&self) -> DeviceLimits {
-        let facts = self.modules.facts();
-        DeviceLimits {
-            blocks: facts.multiprocessors,
-            shared: facts.block_shared_bytes,
-            tight: self.modules.target().tight(),
-            wgmma: self.modules.target() == Target::Cubin(90),
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use nvllm_core::{Numerics, Rows};
+    use nvllm_core::{DType, Numerics, Rows};
 
     use few::Small;
 
     use crate::lower::choice::choose;
+    use crate::tensor_map::TensorMap;
+    use crate::weights::Vector;
 
     use super::*;
 
