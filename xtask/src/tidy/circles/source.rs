@@ -79,7 +79,17 @@ impl Reader {
         }
     }
 
-    /// Paths in the tokens of a macro: `a::b`, `$crate::a`, and single names.
+    /// A path in code. A single name in small letters may be a variable: it counts where it
+    /// `is_called`.
+    fn path(&mut self, path: &syn::Path, is_called: bool) {
+        let names: Path = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
+        let is_variable = names.len() == 1 && names[0].starts_with(char::is_lowercase) && !is_called;
+        if path.leading_colon.is_none() && !is_variable {
+            self.source.paths.push((names, path.segments[0].ident.span().start().line));
+        }
+    }
+
+    /// Paths in the tokens of a macro: `a::b`, `$crate::a`, and single names of types.
     fn tokens(&mut self, stream: TokenStream) {
         let mut path: Path = Vec::new();
         let mut line = 0;
@@ -89,7 +99,7 @@ impl Reader {
             match tree {
                 TokenTree::Ident(ident) => {
                     if colons != 2 {
-                        self.source.paths.push((std::mem::take(&mut path), line));
+                        self.token_path(std::mem::take(&mut path), line);
                         line = ident.span().start().line;
                     }
                     if colons != 3 {
@@ -101,19 +111,24 @@ impl Reader {
                     colons += 1;
                 }
                 TokenTree::Punct(punct) => {
-                    self.source.paths.push((std::mem::take(&mut path), line));
+                    self.token_path(std::mem::take(&mut path), line);
                     colons = if punct.as_char() == '.' { 3 } else { 0 };
                 }
                 TokenTree::Group(group) => {
-                    self.source.paths.push((std::mem::take(&mut path), line));
+                    self.token_path(std::mem::take(&mut path), line);
                     colons = 0;
                     self.tokens(group.stream());
                 }
                 TokenTree::Literal(_) => colons = 0,
             }
         }
-        self.source.paths.push((path, line));
-        self.source.paths.retain(|(path, _)| !path.is_empty());
+        self.token_path(path, line);
+    }
+
+    fn token_path(&mut self, path: Path, line: usize) {
+        if path.len() > 1 || path.iter().any(|name| name.starts_with(char::is_uppercase)) {
+            self.source.paths.push((path, line));
+        }
     }
 }
 
@@ -148,15 +163,19 @@ impl<'ast> Visit<'ast> for Reader {
     }
 
     fn visit_path(&mut self, path: &'ast syn::Path) {
-        if path.leading_colon.is_none() {
-            let line = path.segments[0].ident.span().start().line;
-            let names = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
-            self.source.paths.push((names, line));
-        }
+        self.path(path, false);
         visit::visit_path(self, path);
     }
 
+    fn visit_expr_call(&mut self, call: &'ast syn::ExprCall) {
+        if let syn::Expr::Path(function) = &*call.func {
+            self.path(&function.path, true);
+        }
+        visit::visit_expr_call(self, call);
+    }
+
     fn visit_macro(&mut self, mac: &'ast syn::Macro) {
+        self.path(&mac.path, true);
         self.tokens(mac.tokens.clone());
         visit::visit_macro(self, mac);
     }
