@@ -32,8 +32,8 @@ pub fn figures(records: &[Record]) -> String {
     text
 }
 
-/// Whether it is an op that takes less than [`LEAST_SHARE`] of its step: of all ops of the same step
-/// in the same run.
+/// Whether it is an op that takes less than [`LEAST_SHARE`] of its step: of all ops of the same
+/// step in the same run.
 fn is_small(record: &Record, records: &[Record]) -> bool {
     let Some(seconds) = record.median(names::STEP_SECONDS).filter(|_| record.case.op.is_some()) else {
         return false;
