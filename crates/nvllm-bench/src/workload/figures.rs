@@ -40,9 +40,11 @@ pub(super) fn limit(record: &Record) -> String {
     }
 }
 
-/// What stands behind a share above the limit: the limit was measured too low, or caches helped.
+/// What stands behind a share above the limit.
+pub(crate) const ABOVE: &str = " (!)";
+
 fn mark(share: f64) -> &'static str {
-    if share > 1.0 { " (!)" } else { "" }
+    if share > 1.0 { ABOVE } else { "" }
 }
 
 /// The median of a series of seconds, as people read it.

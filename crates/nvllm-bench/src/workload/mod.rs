@@ -4,7 +4,7 @@ mod accuracy;
 mod busy;
 mod contract;
 mod decode;
-mod figures;
+pub(crate) mod figures;
 mod inputs;
 mod memory;
 mod nano;
