@@ -170,14 +170,19 @@ impl Context {
         self.display.bar.tick();
     }
 
-    /// Keeps what our engine measured.
-    pub(crate) fn keep(&mut self, workload: &'static str, case: &Case, measured: Measurement) -> Result<()> {
+    /// Records what our engine measured.
+    pub(crate) fn record(
+        &mut self,
+        workload: &'static str,
+        case: &Case,
+        measured: Measurement,
+    ) -> Result<()> {
         let record = self.template.clone();
         self.push(record, workload, case, measured)
     }
 
-    /// Keeps what a peer measured.
-    pub(crate) fn keep_peer(
+    /// Records what a peer measured.
+    pub(crate) fn record_peer(
         &mut self,
         workload: &'static str,
         case: &Case,

@@ -111,7 +111,7 @@ impl ServerWorkload for Arrivals {
             if run.refused > 0 {
                 values.push((names::REFUSED, run.refused as f64));
             }
-            bench.keep(self, case, &run, &values)?;
+            bench.record(self, case, &run, &values)?;
         }
         Ok(())
     }

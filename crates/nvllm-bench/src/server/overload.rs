@@ -52,6 +52,6 @@ impl ServerWorkload for Overload {
             (names::CANCELLED, run.cancelled as f64),
             (names::TTFT_P99_SECONDS, run.ttft_p99()),
         ];
-        bench.keep(self, case, &run, &values)
+        bench.record(self, case, &run, &values)
     }
 }

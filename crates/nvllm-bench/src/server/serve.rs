@@ -82,6 +82,6 @@ impl Serve {
         let jobs: Vec<Job> = (0..ROUNDS * concurrency).map(|at| job(concurrency + at)).collect();
         bench.closed(warm_up, concurrency);
         let run = bench.closed(jobs, concurrency);
-        bench.keep(self, case, &run, &[])
+        bench.record(self, case, &run, &[])
     }
 }

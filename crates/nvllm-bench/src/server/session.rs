@@ -212,8 +212,8 @@ impl ServerSession {
         self.runtime.block_on(check::is_idle(&self.answerer))
     }
 
-    /// Keeps what a run gave, with further values.
-    pub(super) fn keep(
+    /// Records what a run gave, with further values.
+    pub(super) fn record(
         &mut self,
         workload: &dyn ServerWorkload,
         case: Case,

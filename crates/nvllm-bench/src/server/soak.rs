@@ -44,7 +44,7 @@ impl ServerWorkload for Soak {
                 ..Case::default()
             };
             soak(bench, (prompt_len, output_len), streams)
-                .and_then(|(run, values)| bench.keep(self, case, &run, &values))?;
+                .and_then(|(run, values)| bench.record(self, case, &run, &values))?;
         }
         Ok(())
     }

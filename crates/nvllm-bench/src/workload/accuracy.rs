@@ -36,7 +36,7 @@ impl Workload for Accuracy {
             (names::GOLDEN_RUNS, report.golden.1 as f64),
         ];
         values.extend(perplexity.bits_per_byte.map(|bits| (names::BITS_PER_BYTE, bits)));
-        bench.keep(self.name(), &case, Measurement { values, ..Measurement::default() })
+        bench.record(self.name(), &case, Measurement { values, ..Measurement::default() })
     }
 
     fn figures(&self, record: &Record) -> Figures {

@@ -87,7 +87,7 @@ impl Busy {
         for (state, seconds) in STATES.into_iter().zip(seconds) {
             let case = Case { output_len: Some(OUTPUT_LEN), state: Some(state.into()), ..Case::default() };
             let series = vec![(names::STEP_SECONDS, Series::seconds(seconds))];
-            bench.keep(self.name(), &case, Measurement { series, ..Measurement::default() })?;
+            bench.record(self.name(), &case, Measurement { series, ..Measurement::default() })?;
         }
         Ok(())
     }

@@ -131,7 +131,7 @@ impl Decode {
         stepper.place(batch, context)?;
         let mut turns = Turns::run(bench, &what, &plan, &mut stepper, backend, peers, ready)?;
         bench.check_roofs(backend, &[(mean, &turns.ours)], &mut turns.roofs);
-        turns.keep(self.name(), bench, &plan, mean, peers)
+        turns.record(self.name(), bench, &plan, mean, peers)
     }
 }
 
@@ -249,7 +249,7 @@ impl Turns {
         Ok(all)
     }
 
-    fn keep(
+    fn record(
         self,
         workload: &'static str,
         bench: &mut Context,
@@ -263,9 +263,9 @@ impl Turns {
             Measurement { cost: Some(cost), series, ..Measurement::default() }
         };
         let ours = Measurement { values: exact_head(self.exact_head), ..measured(self.ours.clone()) };
-        bench.keep(workload, &plan.case(), ours)?;
+        bench.record(workload, &plan.case(), ours)?;
         for (peer, seconds) in peers.iter().zip(&self.theirs).filter(|(_, seconds)| !seconds.is_empty()) {
-            bench.keep_peer(workload, &plan.case(), peer, measured(seconds.clone()))?;
+            bench.record_peer(workload, &plan.case(), peer, measured(seconds.clone()))?;
         }
         Ok(())
     }

@@ -91,7 +91,7 @@ impl Workload for Inputs {
             series.push((names::STEP_SECONDS, Series::seconds(seconds)));
             let values = vec![(names::INPUT_BYTES, stepper.input_bytes() as f64)];
             let cost = Some(stepper::cost(&model, &short, &weights, &[counts]));
-            bench.keep(self.name(), &case, Measurement { cost, series, values })?;
+            bench.record(self.name(), &case, Measurement { cost, series, values })?;
         }
         let Some(stepper) = steppers.first_mut() else { return Ok(()) };
         let mut seconds = [Vec::new(), Vec::new()];
@@ -110,7 +110,7 @@ impl Workload for Inputs {
             series.push((names::STEP_SECONDS, Series::seconds(seconds)));
             let values = vec![(names::INPUT_BYTES, stepper.input_bytes() as f64)];
             let cost = Some(stepper::cost(&model, &short, &weights, &[counts]));
-            bench.keep(self.name(), &case, Measurement { cost, series, values })?;
+            bench.record(self.name(), &case, Measurement { cost, series, values })?;
         }
         Ok(())
     }

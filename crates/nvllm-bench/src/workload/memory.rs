@@ -104,7 +104,7 @@ impl Workload for Memory {
             ),
         ];
         let values = values.map(|(name, value)| (name, value as f64)).to_vec();
-        bench.keep(self.name(), &case, Measurement { values, ..Measurement::default() })
+        bench.record(self.name(), &case, Measurement { values, ..Measurement::default() })
     }
 
     fn figures(&self, record: &Record) -> Figures {

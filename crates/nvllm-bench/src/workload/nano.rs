@@ -181,10 +181,12 @@ impl Nano {
         roofs.push(bench.roof(backend.as_ref()));
         let mut measured = measurement(&set, &ours, &roofs);
         measured.values.extend(wait_share(&before, &engine.stats()));
-        bench.keep(self.name(), &case, measured)?;
+        bench.record(self.name(), &case, measured)?;
         for (peer, times) in peers.iter().zip(theirs) {
             match times {
-                Ok(times) => bench.keep_peer(self.name(), &case, peer, measurement(&set, &times, &roofs))?,
+                Ok(times) => {
+                    bench.record_peer(self.name(), &case, peer, measurement(&set, &times, &roofs))?;
+                }
                 Err(reason) => bench.skip(&format!("{} in {what}", peer.engine.name), &reason),
             }
         }

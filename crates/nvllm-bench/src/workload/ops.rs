@@ -108,7 +108,7 @@ impl Workload for Ops {
                 let mut series = roof_series(&roofs);
                 series.push((names::STEP_SECONDS, Series::seconds(kind.seconds.iter().copied())));
                 let case = Case { op: Some(kind.name), ..case.clone() };
-                bench.keep(
+                bench.record(
                     self.name(),
                     &case,
                     Measurement { cost: Some(cost), series, ..Measurement::default() },

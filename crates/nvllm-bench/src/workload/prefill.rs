@@ -109,10 +109,10 @@ impl Prefill {
             series.push((names::STEP_SECONDS, Series::seconds(seconds.iter().copied())));
             Measurement { cost: Some(cost), series, ..Measurement::default() }
         };
-        bench.keep(self.name(), &case, measured(&ours))?;
+        bench.record(self.name(), &case, measured(&ours))?;
         for (peer, result) in peers.iter().zip(&theirs) {
             match result {
-                Ok(seconds) => bench.keep_peer(self.name(), &case, peer, measured(seconds))?,
+                Ok(seconds) => bench.record_peer(self.name(), &case, peer, measured(seconds))?,
                 Err(reason) => bench.skip(&format!("{} in {what}", peer.engine.name), reason),
             }
         }

@@ -103,7 +103,7 @@ impl Workload for Prefix {
             let mut series = roof_series(&roofs);
             series.push((names::TTFT_SECONDS, Series::seconds(times)));
             let computed = vec![(names::COMPUTED_TOKENS, (prompt_len - cached) as f64)];
-            bench.keep(
+            bench.record(
                 self.name(),
                 &case,
                 Measurement { series, values: computed, ..Measurement::default() },

@@ -51,7 +51,7 @@ impl Workload for Sched {
                 (names::PLAN_SECONDS, Series::seconds(plan.iter().copied())),
                 (names::COMMIT_SECONDS, Series::seconds(commit.iter().copied())),
             ];
-            bench.keep(self.name(), &case, Measurement { series, ..Measurement::default() })?;
+            bench.record(self.name(), &case, Measurement { series, ..Measurement::default() })?;
         }
         Ok(())
     }

@@ -140,12 +140,12 @@ impl Startup {
         check_tokens(bench, PROMPT, warm.iter().map(|start| start.token))?;
         match cold_fault {
             Some(reason) => bench.skip("startup, cold", &reason),
-            None => self.keep(bench, "cold", &cold)?,
+            None => self.record(bench, "cold", &cold)?,
         }
-        self.keep(bench, "warm", &warm)
+        self.record(bench, "warm", &warm)
     }
 
-    fn keep(&self, bench: &mut Context, state: &str, starts: &[Start]) -> Result<()> {
+    fn record(&self, bench: &mut Context, state: &str, starts: &[Start]) -> Result<()> {
         let case = Case {
             prompt_len: starts.first().map(|start| start.prompt_tokens),
             state: Some(state.into()),
@@ -157,7 +157,7 @@ impl Startup {
         ];
         let storage: Option<Vec<f64>> = starts.iter().map(|start| Some(start.storage? as f64)).collect();
         let values = storage.map(|bytes| (names::STORAGE_BYTES, stats::median(bytes))).into_iter().collect();
-        bench.keep(self.name(), &case, Measurement { cost: None, series, values })
+        bench.record(self.name(), &case, Measurement { cost: None, series, values })
     }
 }
 

@@ -104,7 +104,7 @@ impl Workload for Structured {
                 };
                 let mut series = roof_series(&roofs);
                 series.push((names::TOKEN_SECONDS, Series::seconds(seconds)));
-                bench.keep(self.name(), &case, Measurement { series, ..Measurement::default() })?;
+                bench.record(self.name(), &case, Measurement { series, ..Measurement::default() })?;
             }
         }
         Ok(())

@@ -57,7 +57,7 @@ impl Workload for Verify {
             let case = Case { num_requests: Some(row.requests), state: Some(row.varied), ..Case::default() };
             let equal = if row.outcome == Outcome::Equal { 1.0 } else { 0.0 };
             let values = vec![(names::EQUAL, equal), (names::COMPARED_TOKENS, row.tokens as f64)];
-            bench.keep(self.name(), &case, Measurement { values, ..Measurement::default() })?;
+            bench.record(self.name(), &case, Measurement { values, ..Measurement::default() })?;
         }
         Ok(())
     }
