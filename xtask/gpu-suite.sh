@@ -116,8 +116,8 @@ if [[ $wanted == *" bench "* ]]; then
     [ -n "${PEER_PYTHON:-}" ] && peers=(--peer-python "$PEER_PYTHON")
     for numerics in ${NUMERICS:-invariant fast}; do
         # shellcheck disable=SC2086 # Several workloads, several words.
-        step "bench_$numerics" ./xtask bench ${WORKLOADS:-accuracy memory decode prefill ops} --backend cuda "${peers[@]}" \
-            --numerics "$numerics" --records "$out/cuda.jsonl" --commit "$(cat commit)" ${BENCH_ARGS:-}
+        step "bench_$numerics" ./xtask bench --commit "$(cat commit)" "${peers[@]}" \
+            ${WORKLOADS:-startup accuracy memory decode prefill ops} --backend cuda --numerics "$numerics" --records "$out/cuda.jsonl" ${BENCH_ARGS:-}
         sed -n '/^| workload/,$p' "$logs/bench_$numerics.log"
     done
 fi

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use nvllm_bench::record::{self, names};
 use nvllm_bench::workload::{self, REGISTRY};
-use nvllm_bench::{Bench, BenchError, Display, Factory, Gate, Settings, Sizes, Subject, host, table};
+use nvllm_bench::{BenchError, Display, Factory, Gate, Session, Settings, Sizes, Subject, files, table};
 use nvllm_core::{Activations, Backend, KvFormat, Numerics, Reference};
 use nvllm_engine::hub::ModelFiles;
 use nvllm_engine::{LoadOptions, Model};
@@ -16,7 +16,7 @@ fn open() -> nvllm_bench::Result<Model> {
 }
 
 fn gate() -> Gate {
-    Gate { fixtures: None, demo: Box::new(open) }
+    Gate { before: None, demo: Box::new(open) }
 }
 
 fn cpu() -> Factory {
@@ -49,7 +49,7 @@ fn settings() -> Settings {
         flags: vec!["bench".into()],
         source: record::Source { commit: "test".into(), dirty: None },
         version: "test".into(),
-        program: None,
+        binary: None,
         sizes: Sizes::default(),
         peers: Vec::new(),
         peer_device: String::new(),
@@ -58,10 +58,10 @@ fn settings() -> Settings {
 }
 
 fn subject() -> Subject {
-    let files = host::weight_files(&model_dir()).unwrap();
+    let weights = files::weight_files(&model_dir()).unwrap();
     Subject {
         name: "nvllm-tiny".into(),
-        sha256: host::sha256_files(&files).unwrap(),
+        sha256: files::sha256_files(&weights).unwrap(),
         dir: Some(model_dir()),
         seed: None,
         open: Box::new(open),
@@ -70,14 +70,14 @@ fn subject() -> Subject {
 
 #[test]
 fn a_wrong_backend_measures_nothing() {
-    let error = Bench::start(subject(), wrong(), &gate(), settings(), Display::silent()).err().unwrap();
+    let error = Session::start(subject(), wrong(), &gate(), settings(), Display::silent()).err().unwrap();
     assert!(matches!(error, BenchError::Incorrect { .. }), "{error}");
     assert!(error.to_string().contains("greedy runs"), "{error}");
 }
 
 #[test]
 fn every_workload_leaves_records_or_says_why_not() {
-    let mut bench = Bench::start(subject(), cpu(), &gate(), settings(), Display::silent()).unwrap();
+    let mut bench = Session::start(subject(), cpu(), &gate(), settings(), Display::silent()).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("records.jsonl");
     bench.run(&REGISTRY, &path).unwrap();
@@ -114,7 +114,7 @@ fn every_workload_leaves_records_or_says_why_not() {
 
 #[test]
 fn a_profile_times_every_op_of_every_step() {
-    let mut bench = Bench::start(subject(), cpu(), &gate(), settings(), Display::silent()).unwrap();
+    let mut bench = Session::start(subject(), cpu(), &gate(), settings(), Display::silent()).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("trace.json");
     bench.profile(&path).unwrap();

@@ -11,7 +11,7 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use nvllm_bench::host;
+use nvllm_bench::source;
 
 use crate::kernels;
 use crate::process::run;
@@ -36,7 +36,7 @@ const PROGRAM: [&str; 7] =
 /// Builds and copies everything into `.bundle/gpu`, and packs that.
 pub(crate) fn command(root: &Path) -> Result<ExitCode> {
     // Of what is built, not of what the tree may be when all is built.
-    let source = host::commit(root).context("the commit cannot be found: git is needed here")?;
+    let source = source::commit(root).context("the commit cannot be found: git is needed here")?;
     let bundle = root.join(".bundle/gpu");
     if bundle.exists() {
         std::fs::remove_dir_all(&bundle).with_context(|| format!("cannot clear {}", bundle.display()))?;

@@ -13,7 +13,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use nvllm_bench::host;
+use nvllm_bench::files;
 use sha2::{Digest as _, Sha256};
 use zip::write::SimpleFileOptions;
 
@@ -48,7 +48,7 @@ pub(crate) fn command(root: &Path) -> Result<ExitCode> {
     let files = [archive, wheel];
     let mut sums = String::new();
     for file in &files {
-        sums += &format!("{}  {}\n", host::sha256_files(std::slice::from_ref(file))?, base_name(file));
+        sums += &format!("{}  {}\n", files::sha256_files(std::slice::from_ref(file))?, base_name(file));
     }
     std::fs::write(dist.join("SHA256SUMS"), &sums).context("cannot write SHA256SUMS")?;
     print!("{sums}");

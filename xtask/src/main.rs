@@ -35,7 +35,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Measures, and keeps the raw record of every figure
+    /// Measures through `nvllm bench`, and keeps the raw record of every figure
     Bench(Box<bench::Args>),
     /// Puts what tests and measures a GPU into .bundle, for a machine without Rust
     Bundle,

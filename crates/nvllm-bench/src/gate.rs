@@ -1,25 +1,25 @@
 //! The accuracy gate: no figure without a backend that computes what it should, in the same
 //! program.
 //!
-//! Three checks, on models whose answers are known whatever model is measured: golden fixtures (if
-//! the caller has them), the demo model's 16 greedy runs token for token under f32 activations,
-//! and its perplexity of a text that it never saw under the activations that are measured.
+//! Two checks, on a model whose answers are known whatever model is measured: the demo model's 16
+//! greedy runs token for token under f32 activations, and its perplexity of a text that it never
+//! saw under the activations that are measured. A caller who has the repository has held the same
+//! source to the golden fixtures before.
 
 use std::sync::Arc;
 
-use nvllm_core::backend::WithNumerics;
-use nvllm_core::{Activations, Backend, Numerics, TokenId};
+use nvllm_core::{Activations, Numerics, TokenId};
 use nvllm_engine::text::{EncodeOptions, SpecialText};
 use nvllm_engine::{Engine, Event, LoadOptions, Model, Request, RequestStream};
 use serde::Deserialize;
 
+use crate::held_out::{END_OF_TEXT, documents};
 use crate::record::Correctness;
-use crate::{BenchError, Factory, Result};
+use crate::subject::Factory;
+use crate::{BenchError, Result};
 
 /// Golden runs of the demo model by Hugging Face's transformers.
 const GOLDEN: &str = include_str!("../../../tests/golden/nvllm-tiny.json");
-/// The held-out text.
-const TEXT: &[u8] = include_bytes!("../../../tests/eval/val.txt.xz");
 /// Perplexities of it by Hugging Face's transformers.
 const EXPECTED: &str = include_str!("../../../tests/eval/expected.json");
 
@@ -30,13 +30,11 @@ const TOLERANCE: f64 = 0.01;
 /// Tokens of a step whose rows are all scored.
 const STEP_TOKENS: usize = 512;
 
-/// A check of the caller's own.
-pub type Fixtures = Box<dyn Fn(&dyn Backend) -> Correctness>;
-
 /// What the gate needs beside the crate's own data.
 pub struct Gate {
-    /// Golden fixtures, where the repository is at hand.
-    pub fixtures: Option<Fixtures>,
+    /// What was checked before, of the same source: golden fixtures, where the repository is at
+    /// hand.
+    pub before: Option<Correctness>,
     /// Opens the demo model.
     pub demo: Box<dyn Fn() -> Result<Model>>,
 }
@@ -80,10 +78,9 @@ impl Gate {
     ) -> Result<GateReport> {
         let mut details = Vec::new();
         let mut passed = true;
-        if let Some(fixtures) = &self.fixtures {
-            let checked = fixtures(&WithNumerics { backend: factory()?.as_ref(), numerics });
-            passed &= checked.passed;
-            details.push(checked.detail);
+        if let Some(before) = &self.before {
+            passed &= before.passed;
+            details.push(before.detail.clone());
         }
         let demo = Arc::new((self.demo)()?);
         let golden = golden_runs(factory, &demo, numerics)?;
@@ -92,7 +89,7 @@ impl Gate {
             "{} of {} greedy runs of {} equal",
             golden.0,
             golden.1,
-            crate::host::base_name(&demo.name)
+            crate::files::base_name(&demo.name)
         ));
         if !passed {
             let correctness = Correctness { passed, detail: details.join("; ") };
@@ -211,18 +208,6 @@ fn encode(demo: &Model, documents: &[String]) -> Result<Vec<TokenId>> {
         ids.extend(end.iter().map(|&id| TokenId(id)));
     }
     Ok(ids)
-}
-
-/// What stands between the documents of the held-out text.
-const END_OF_TEXT: &str = "<|endoftext|>";
-
-/// The documents of the held-out text.
-pub(crate) fn documents() -> Result<Vec<String>> {
-    let mut bytes = Vec::new();
-    lzma_rs::xz_decompress(&mut &TEXT[..], &mut bytes).map_err(|e| data("val.txt.xz", &e))?;
-    let text = String::from_utf8(bytes).map_err(|e| data("val.txt.xz", &e))?;
-    let documents = text.split(END_OF_TEXT).map(str::trim).filter(|document| !document.is_empty());
-    Ok(documents.map(str::to_owned).collect())
 }
 
 fn start(factory: &Factory, model: &Arc<Model>, options: LoadOptions) -> Result<Engine> {

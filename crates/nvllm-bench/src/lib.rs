@@ -9,26 +9,41 @@
 //! compared across time: limits are measured beside each group of steps, engines take turns, and
 //! what is reported is the median over pairs.
 //!
+//! In layers, each of which knows those before it: [`record`] (what is kept), `measure` (limits,
+//! steps, turns), `peer` (other engines), [`Context`] and [`workload`] (what is measured),
+//! [`Session`] and [`server`] (who measures), [`table`] and [`report`] (what is shown).
+//!
 //! Deliberately absent: means where a median is meant, best-of runs, and figures without raw times.
 
-mod bench;
+mod context;
+mod display;
 mod error;
+pub mod files;
 mod gate;
-pub mod host;
+mod held_out;
 pub mod latency;
+pub mod machine;
+mod measure;
 mod peer;
 mod profile;
-mod prompt;
 pub mod record;
 pub mod report;
 pub mod server;
+mod session;
+mod settings;
+pub mod source;
 pub mod stats;
-mod stepper;
+mod subject;
 pub mod table;
+mod units;
 pub mod workload;
 
-pub use bench::{Bench, Display, Factory, Program, Settings, Sizes, Subject};
+pub use context::Context;
+pub use display::Display;
 pub use error::{BenchError, Result};
-pub use gate::{Fixtures, Gate, GateReport, Perplexity};
+pub use gate::{Gate, GateReport, Perplexity};
 pub use peer::{Installation, Peer, installations};
 pub use record::{Record, Series};
+pub use session::Session;
+pub use settings::{Binary, Settings, Sizes};
+pub use subject::{Factory, Subject};

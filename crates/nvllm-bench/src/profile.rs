@@ -17,10 +17,11 @@ use nvllm_core::Program;
 use nvllm_core::program::{Counts, Node, OpCost};
 use serde_json::{Value, json};
 
-use crate::bench::Roof;
+use crate::context::Context;
+use crate::measure::Roof;
+use crate::measure::stepper::{self, StepSpan, Stepper};
 use crate::record::Cost;
-use crate::stepper::{self, StepSpan, Stepper};
-use crate::{Bench, BenchError, Result};
+use crate::{BenchError, Result};
 
 /// Prompt of the profiled sequence, at most.
 const PROMPT_LEN: usize = 512;
@@ -31,65 +32,60 @@ const HOST: u32 = 1;
 /// Track of the device.
 const DEVICE: u32 = 2;
 
-impl Bench {
-    /// Writes a trace of one prompt and some decoded tokens to `path`. Timing every op costs a
-    /// little: no record is made of it.
-    ///
-    /// Errors if the backend cannot time ops, and if the file cannot be written.
-    pub fn profile(&mut self, path: &Path) -> Result<()> {
-        let model = self.open()?;
-        let len = PROMPT_LEN.min(self.step_tokens).min(model.spec.max_positions / 2).max(1);
-        let prompt = self.prompts()?.get(0, len);
-        let limits = self.limits(&model, 1, len + NUM_DECODED + 1, len)?;
-        let backend = self.backend()?;
-        let roof = self.roof(backend.as_ref());
-        let weights = stepper::weights(&model, backend.as_ref(), &limits)?;
-        let mut stepper = Stepper::load(backend.as_ref(), &model, &limits)?;
-        // Once untimed: pages and scratch are touched for the first time.
+/// Writes a trace of one prompt and some decoded tokens to `path`.
+///
+/// Errors if the backend cannot time ops, and if the file cannot be written.
+pub(crate) fn write(context: &mut Context, path: &Path) -> Result<()> {
+    let model = context.open()?;
+    let len = PROMPT_LEN.min(context.step_tokens).min(model.spec.max_positions / 2).max(1);
+    let prompt = context.prompts()?.get(0, len);
+    let limits = context.limits(&model, 1, len + NUM_DECODED + 1, len)?;
+    let backend = context.backend()?;
+    let roof = context.roof(backend.as_ref());
+    let weights = stepper::weights(&model, backend.as_ref(), &limits)?;
+    let mut stepper = Stepper::load(backend.as_ref(), &model, &limits)?;
+    // Once untimed: pages and scratch are touched for the first time.
+    stepper.prefill(from_ref(&prompt))?;
+    let mut counts = vec![Counts::prefill(len)];
+    counts.extend((0..NUM_DECODED).map(|i| Counts::decode(1, len + i)));
+    let steps = stepper.profiled(|stepper| {
         stepper.prefill(from_ref(&prompt))?;
-        let mut counts = vec![Counts::prefill(len)];
-        counts.extend((0..NUM_DECODED).map(|i| Counts::decode(1, len + i)));
-        let steps = stepper.profiled(|stepper| {
-            stepper.prefill(from_ref(&prompt))?;
-            (0..NUM_DECODED).try_for_each(|_| stepper.decode(1).map(|_| ()))
-        })?;
-        let mut events = vec![
-            json!({"ph": "M", "pid": 1, "name": "process_name", "args": {"name": format!("nvllm {}", self.settings.version)}}),
-            track(HOST, "host"),
-            track(DEVICE, &backend.info().device),
-        ];
-        let program = stepper.program()?;
-        let Some(begun) = steps.first().map(|(span, _)| span.submit) else {
-            return Err(BenchError::Data {
-                file: self.subject.name.clone(),
-                problem: "no step was timed".into(),
-            });
-        };
-        for ((span, profile), counts) in steps.iter().zip(&counts) {
-            events.extend(host_events(span, counts, begun));
-            let costs = program.costs(counts, &limits, &weights);
-            for op in &profile.ops {
-                let start = micros(begun, span.submit) + 1e6 * op.start;
-                let (nodes, cost) = match &op.nodes {
-                    Some(nodes) => {
-                        (&program.nodes[nodes.clone()], costs[nodes.clone()].iter().copied().sum())
-                    }
-                    None => (&[][..], program.sampling_cost(counts)),
-                };
-                events.push(op_event(program, nodes, cost, roof, (start, op.seconds)));
-            }
-        }
-        let trace = json!({
-            "traceEvents": events,
-            "displayTimeUnit": "ms",
-            "otherData": {
-                "model": self.subject.name, "weights_sha256": self.subject.sha256, "device": backend.info().device,
-                "prompt_tokens": len, "decoded_tokens": NUM_DECODED,
-                "read_bandwidth": finite(roof.read), "matmul_rate": finite(roof.matmul),
-            },
+        (0..NUM_DECODED).try_for_each(|_| stepper.decode(1).map(|_| ()))
+    })?;
+    let mut events = vec![
+        json!({"ph": "M", "pid": 1, "name": "process_name", "args": {"name": format!("nvllm {}", context.settings.version)}}),
+        track(HOST, "host"),
+        track(DEVICE, &backend.info().device),
+    ];
+    let program = stepper.program()?;
+    let Some(begun) = steps.first().map(|(span, _)| span.submit) else {
+        return Err(BenchError::Data {
+            file: context.subject.name.clone(),
+            problem: "no step was timed".into(),
         });
-        std::fs::write(path, trace.to_string()).map_err(BenchError::io("write", path))
+    };
+    for ((span, profile), counts) in steps.iter().zip(&counts) {
+        events.extend(host_events(span, counts, begun));
+        let costs = program.costs(counts, &limits, &weights);
+        for op in &profile.ops {
+            let start = micros(begun, span.submit) + 1e6 * op.start;
+            let (nodes, cost) = match &op.nodes {
+                Some(nodes) => (&program.nodes[nodes.clone()], costs[nodes.clone()].iter().copied().sum()),
+                None => (&[][..], program.sampling_cost(counts)),
+            };
+            events.push(op_event(program, nodes, cost, roof, (start, op.seconds)));
+        }
     }
+    let trace = json!({
+        "traceEvents": events,
+        "displayTimeUnit": "ms",
+        "otherData": {
+            "model": context.subject.name, "weights_sha256": context.subject.sha256, "device": backend.info().device,
+            "prompt_tokens": len, "decoded_tokens": NUM_DECODED,
+            "read_bandwidth": finite(roof.read), "matmul_rate": finite(roof.matmul),
+        },
+    });
+    std::fs::write(path, trace.to_string()).map_err(BenchError::io("write", path))
 }
 
 fn track(tid: u32, name: &str) -> Value {

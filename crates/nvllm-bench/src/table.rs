@@ -3,15 +3,19 @@
 use std::fmt::Write as _;
 
 use crate::latency::{self, DEFINITIONS};
-use crate::record::{Record, names};
+use crate::record::{Case, Record, names};
+use crate::workload::figures::ABOVE;
+use crate::workload::ops::LEAST_SHARE;
 use crate::{stats, workload};
 
-/// Markdown, one row a record, each peer with the ratio of our rate to its own.
+/// Markdown, one row a record, with our speedup over each peer: our rate divided by its rate.
+///
+/// Ops that take less than [`LEAST_SHARE`] of their step are left out.
 pub fn figures(records: &[Record]) -> String {
     let mut text = String::from(
-        "| workload | engine | median | tokens/s | of the limit | our rate to its |\n|---|---|---|---|---|---|\n",
+        "| workload | engine | median | tokens/s | of the limit | speedup |\n|---|---|---|---|---|---|\n",
     );
-    for record in records {
+    for record in records.iter().filter(|record| !is_small(record, records)) {
         let figures = workload::figures(record);
         let ours = records.iter().find(|other| other.is_ours() && other.compares_to(record));
         let ratio = match (ours.and_then(|ours| workload::figures(ours).rate), figures.rate) {
@@ -26,7 +30,27 @@ pub fn figures(records: &[Record]) -> String {
             record.case, figures.headline, figures.limit
         );
     }
+    if text.contains(ABOVE) {
+        text += "\n(!) above the limit as it was measured: caches helped, or other kernels than ours are faster.\n";
+    }
     text
+}
+
+/// Whether it is an op that takes less than [`LEAST_SHARE`] of its step: of all ops of the same
+/// step in the same run.
+fn is_small(record: &Record, records: &[Record]) -> bool {
+    let Some(seconds) = record.median(names::STEP_SECONDS).filter(|_| record.case.op.is_some()) else {
+        return false;
+    };
+    let without_op = |case: &Case| Case { op: None, ..case.clone() };
+    let of_step = records.iter().filter(|other| {
+        other.case.op.is_some()
+            && other.workload == record.workload
+            && other.run == record.run
+            && other.engine.name == record.engine.name
+            && without_op(&other.case) == without_op(&record.case)
+    });
+    seconds < LEAST_SHARE * of_step.filter_map(|other| other.median(names::STEP_SECONDS)).sum::<f64>()
 }
 
 /// Markdown: latencies of the records that hold requests, with the definitions below; empty if none
@@ -105,11 +129,6 @@ fn source(commit: &str) -> String {
     if is_version { commit.into() } else { format!("commit {}", commit.chars().take(12).collect::<String>()) }
 }
 
-/// A time as people read it.
-pub fn duration(seconds: f64) -> String {
-    if seconds < 1.0 { format!("{:.2} ms", 1e3 * seconds) } else { format!("{seconds:.2} s") }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,6 +149,20 @@ mod tests {
             table.contains("| other | 300.00 ms a step | 3.3 | ") && table.contains("| 2.00x |"),
             "{table}"
         );
+    }
+
+    #[test]
+    fn ops_of_less_than_a_hundredth_of_a_step_are_left_out() {
+        let op = |name: &str, seconds: f64| {
+            let mut record = sample();
+            record.workload = "ops".into();
+            record.case.op = Some(name.into());
+            record.series.insert(names::STEP_SECONDS.into(), Series::seconds([seconds; 4]));
+            record
+        };
+        let table = figures(&[op("linear", 0.99), op("rms_norm", 0.011), op("silu", 0.009)]);
+        assert!(table.contains("linear") && table.contains("rms_norm"), "{table}");
+        assert!(!table.contains("silu"), "{table}");
     }
 
     #[test]

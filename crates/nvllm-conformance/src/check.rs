@@ -76,10 +76,14 @@ pub(crate) fn load(backend: &dyn Backend, trial: &Trial) -> Result<Box<dyn Execu
     if let Some((name, num)) = source.beyond(1) {
         return Err(Mismatch::contract(format!("load asks for the bytes of `{name}` {num} times")));
     }
-    let held = exe.memory();
-    let exact = [(planned.weights, held.weights), (planned.kv, held.kv), (planned.scratch, held.scratch)];
-    if exact.iter().any(|(planned, held)| planned != held) || planned.arena < held.arena {
-        return Err(Mismatch::contract(format!("{planned} are planned and {held} are held")));
+    let allocated = exe.memory();
+    let exact = [
+        (planned.weights, allocated.weights),
+        (planned.kv, allocated.kv),
+        (planned.scratch, allocated.scratch),
+    ];
+    if exact.iter().any(|(planned, allocated)| planned != allocated) || planned.arena < allocated.arena {
+        return Err(Mismatch::contract(format!("{planned} are planned and {allocated} are allocated")));
     }
     let mut entries = (0..=programs.len() as u32).map(EntryId);
     if let Some(entry) = entries.find(|&entry| exe.program(entry) != programs.get(entry.index())) {

@@ -366,11 +366,11 @@ pub fn kv_cache(backend: &dyn Backend, settings: &Settings) -> Result<()> {
     holds("kv_cache", settings, 1.0, trials, |trial| {
         let expected = KvGeometry::plan(&trial.spec.kv, &trial.limits).doing("KvGeometry::plan")?[0];
         let mut exe = load(backend, trial)?;
-        let held = exe.memory().kv;
+        let allocated = exe.memory().kv;
         let cache = exe.kv_cache();
         let least = expected.num_blocks * expected.block_bytes();
-        if cache.bytes() < least || held < least {
-            let problem = format!("{} bytes and {held} bytes are reported", cache.bytes());
+        if cache.bytes() < least || allocated < least {
+            let problem = format!("{} bytes and {allocated} bytes are reported", cache.bytes());
             return Err(Mismatch::contract(format!("kv_cache: {problem}; the blocks take {least}")));
         }
         round_trips(cache, expected, trial.layout.content)?;

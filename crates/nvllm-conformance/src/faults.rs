@@ -19,7 +19,7 @@ use nvllm_core::{
 };
 
 pub use attention::AttentionFault;
-use attention::Seen;
+use attention::{Seen, is};
 pub use cache::CacheFault;
 pub use coded::{Misread, Refusal};
 
@@ -236,19 +236,6 @@ impl Fault {
             }
             _ => {}
         }
-    }
-}
-
-/// Whether `node` is the op at whose output a fault of `op` shows. A fused op ends in a primitive
-/// whose first input was made inside it.
-fn is(op: &str, program: &Program, node: &Node) -> bool {
-    let inside = || node.inputs.first().is_some_and(|&id| program.value(id).label.is_none());
-    let ends_in = |stem| node.op.stem() == stem && inside();
-    match op {
-        "attention" => ends_in("paged_attention"),
-        "linear_add" => ends_in("add"),
-        "linear_silu_mul" => ends_in("silu_mul"),
-        _ => node.op.stem() == op,
     }
 }
 

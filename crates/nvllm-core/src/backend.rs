@@ -3,13 +3,9 @@
 use crate::program::Counts;
 use crate::{
     Activations, CoreError, DType, EntryId, ExactHeadCounts, HostTensor, KvCache, Limits, MemoryReport,
-    ModelSpec, Numerics, OpQuery, Plan, PlanRules, Program, RequestLimits, Result, Stage, Step, StepOutput,
-    StepProfile, Ticket, TokenMasks, WeightSource,
+    ModelSpec, Numerics, OpQuery, Plan, PlanRules, Program, Reason, RequestLimits, Result, Stage, Step,
+    StepOutput, StepProfile, Ticket, TokenMasks, WeightSource,
 };
-
-/// Why a backend does not run an op in some shape, and what it takes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reason(pub String);
 
 /// Which order a kernel sums in. Kernels with equal ids give equal bits for equal rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -30,6 +30,7 @@ pub mod memory_report;
 pub mod plan;
 pub mod profile;
 pub mod program;
+mod reason;
 pub mod reference;
 pub mod request_limits;
 pub mod sampling;
@@ -40,7 +41,7 @@ pub mod step;
 pub mod tensor;
 pub mod weight;
 
-pub use backend::{Backend, BackendInfo, Executable, OrderId, Reason};
+pub use backend::{Backend, BackendInfo, Executable, OrderId};
 pub use byte_count::ByteCount;
 pub use dtype::DType;
 pub use error::{CoreError, Result};
@@ -57,6 +58,7 @@ pub use program::{
     AttentionSpec, Op, PlanRules, Program, ProgramOutput, Recorder, RopeScaling, RopeSpec, Rows, RowsOf,
     ValueKind,
 };
+pub use reason::Reason;
 pub use reference::Reference;
 pub use request_limits::RequestLimits;
 pub use sampling::SamplingParams;

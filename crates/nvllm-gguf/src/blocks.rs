@@ -8,6 +8,7 @@
 #![allow(clippy::inline_always, reason = "a block is taken apart inside the loop over blocks")]
 
 mod k;
+mod layout;
 mod simple;
 
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use nvllm_core::{CoreError, DType, Result};
 
 use crate::SUPPORTED;
 use crate::ggml_type::GgmlType;
+use layout::{Layout, Parts};
 
 /// The format of a tensor `name` of that type and shape. Errors if its values are not read.
 pub(crate) fn info(name: &str, kind: &GgmlType, shape: Vec<usize>) -> Result<TensorInfo> {
@@ -49,23 +51,6 @@ pub(crate) fn tensor(kind: &GgmlType, info: TensorInfo, bytes: &Bytes) -> Canoni
     let [codes, scales, offsets, second_scales, second_offsets] = block.take_apart(bytes).map(Bytes::from);
     CanonicalTensor { format: info.format, codes, scales, offsets, second_scales, second_offsets, ..whole }
 }
-
-/// How the blocks of a type are taken apart. A block fills whole bytes of each part, so that rows
-/// have no padding.
-trait Layout {
-    /// Bytes of a block's codes, scales and offsets, and of the second level's: together the block.
-    const PARTS: [usize; 5];
-    const BYTES: usize = {
-        let [codes, scales, offsets, second_scales, second_offsets] = Self::PARTS;
-        codes + scales + offsets + second_scales + second_offsets
-    };
-
-    /// Writes all of one block's parts.
-    fn take_apart(block: &[u8], parts: Parts<'_>);
-}
-
-/// Codes, scales and offsets, and the second level's: of one block, or of some in a row.
-type Parts<'a> = [&'a mut [u8]; 5];
 
 /// The parts of all blocks.
 fn take_apart<L: Layout>(bytes: &[u8]) -> [Vec<u8>; 5] {
@@ -144,26 +129,5 @@ impl Block {
             Self::Q5K => take_apart::<k::Q5K>(bytes),
             Self::Q6K => take_apart::<k::Q6K>(bytes),
         }
-    }
-}
-
-/// Writes codes of `BITS` bits, a multiple of eight of them: from the lowest bit of a byte up,
-/// eight codes in as many bytes as a code has bits.
-#[inline(always)]
-fn pack<const BITS: usize>(codes: &[u8], out: &mut [u8]) {
-    for (eight, out) in codes.as_chunks::<8>().0.iter().zip(out.as_chunks_mut::<BITS>().0) {
-        let word = eight.iter().rev().fold(0_u64, |word, &code| word << BITS | u64::from(code));
-        out.copy_from_slice(&word.to_le_bytes()[..BITS]);
-    }
-}
-
-/// Codes of four bits: of `bytes` the low nibbles are the first half, the high ones the second.
-#[inline(always)]
-fn regroup_halves(bytes: &[u8], codes: &mut [u8]) {
-    let (low, high) = codes.split_at_mut(bytes.len() / 2);
-    for ((pair, low), high) in bytes.as_chunks().0.iter().zip(low).zip(high) {
-        let pair = u16::from_le_bytes(*pair);
-        *low = (pair & 0x0f | pair >> 4 & 0xf0) as u8;
-        *high = (pair >> 4 & 0x0f | pair >> 8 & 0xf0) as u8;
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use nvllm_core::{BlockCopy, BlockId, InlineVec, SlotId, SlotReset};
 
 use crate::plan::{Draft, chunk_len};
-use crate::scheduler::Key;
+use crate::sequence::Key;
 use crate::sequence::{Allocation, Phase};
 use crate::{Admitted, GroupConfig, Scheduler};
 

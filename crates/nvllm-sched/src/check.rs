@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use nvllm_core::BlockId;
 
-use crate::scheduler::{InFlight, Key, Part};
+use crate::scheduler::{InFlight, Part};
+use crate::sequence::Key;
 use crate::sequence::{Allocation, Phase, Sequence};
 use crate::{Result, SchedError, Scheduler};
 

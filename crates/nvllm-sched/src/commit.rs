@@ -2,7 +2,8 @@
 
 use nvllm_core::{BlockId, OutputRow, RowOutput, SeqStep, Step, StepId, StepOutput};
 
-use crate::scheduler::{InFlight, Key, Part};
+use crate::scheduler::{InFlight, Part};
+use crate::sequence::Key;
 use crate::sequence::Phase;
 use crate::{FinishReason, Result, SchedError, Scheduler, SeqEvent};
 

@@ -63,6 +63,7 @@ mod prefix;
 mod queue;
 mod scheduler;
 mod sequence;
+mod tenant;
 
 #[cfg(test)]
 mod tests;
@@ -72,4 +73,5 @@ pub use error::{Result, SchedError};
 pub use event::{Admitted, FinishReason, SeqEvent};
 pub use masks::MaskedRow;
 pub use scheduler::{Scheduler, Stats, Totals};
-pub use sequence::{NewSequence, TenantId};
+pub use sequence::NewSequence;
+pub use tenant::TenantId;

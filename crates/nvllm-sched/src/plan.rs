@@ -5,7 +5,8 @@ use std::sync::Arc;
 use nvllm_core::{InlineVec, SeqStep, Source, Step};
 
 use crate::Scheduler;
-use crate::scheduler::{InFlight, Key, Part};
+use crate::scheduler::{InFlight, Part};
+use crate::sequence::Key;
 use crate::sequence::{Phase, Sequence};
 
 /// A step in the making.

@@ -10,7 +10,7 @@ use nvllm_core::BlockId;
 
 use crate::Scheduler;
 use crate::plan::Draft;
-use crate::scheduler::Key;
+use crate::sequence::Key;
 use crate::sequence::Phase;
 
 impl Scheduler {

@@ -10,11 +10,8 @@ use slab::Slab;
 use crate::entries::Entries;
 use crate::pool::BlockPool;
 use crate::queue::Queue;
-use crate::sequence::{Phase, Sequence};
+use crate::sequence::{Key, Phase, Sequence};
 use crate::{Admitted, FinishReason, NewSequence, Result, SchedConfig, SeqEvent};
-
-/// Where a sequence is in [`Scheduler::seqs`].
-pub(crate) type Key = usize;
 
 /// One sequence's part of an uncommitted step.
 #[derive(Clone, Debug)]

@@ -10,18 +10,11 @@ use smallvec::SmallVec;
 
 use crate::prefix::BlockHash;
 use crate::queue::Place;
-use crate::scheduler::Key;
+use crate::tenant::TenantId;
 use crate::{FinishReason, GroupConfig, Result, SchedConfig, SchedError};
 
-/// A tenant: an index into [`SchedConfig::tenant_weights`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TenantId(pub u32);
-
-impl TenantId {
-    pub(crate) const fn index(self) -> usize {
-        self.0 as usize
-    }
-}
+/// Where a sequence is in [`Scheduler::seqs`].
+pub(crate) type Key = usize;
 
 /// What a sequence is to do.
 #[derive(Clone, Debug)]

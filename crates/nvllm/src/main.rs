@@ -52,6 +52,9 @@ fn main() -> ExitCode {
         Err(e) if output::is_closed(&e) => ExitCode::SUCCESS,
         Err(e) if e.is::<interrupt::Interrupted>() => ExitCode::from(interrupt::EXIT_CODE),
         Err(e) => {
+            if let Some(error) = e.downcast_ref::<words::UsageError>() {
+                commands::usage_error(error);
+            }
             output::warn(format_args!("error: {}", words::error_line(&e)));
             ExitCode::from(if e.is::<words::BadArgument>() { 2 } else { 1 })
         }

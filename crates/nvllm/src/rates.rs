@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{BufReader, Write as _};
 use std::path::{Path, PathBuf};
 
-use nvllm_bench::host;
+use nvllm_bench::machine;
 use nvllm_core::{Activations, Backend, DType};
 use serde::{Deserialize, Serialize};
 
@@ -42,7 +42,7 @@ impl Rates {
         Self {
             read_bandwidth: rate("the memory's read bandwidth", backend.measure_read_bandwidth()),
             matmul: rate("the rate of bf16 matrix products", matmul),
-            date: host::now(),
+            date: machine::now(),
         }
     }
 

@@ -19,6 +19,18 @@ impl fmt::Display for BadArgument {
 
 impl std::error::Error for BadArgument {}
 
+/// Flags that do not go together: exit code 2, with the usage, as for what `clap` refuses.
+#[derive(Debug)]
+pub(crate) struct UsageError(pub &'static str);
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for UsageError {}
+
 /// An error as one line: what was being done, then what went wrong.
 pub(crate) fn error_line(error: &anyhow::Error) -> String {
     let own =

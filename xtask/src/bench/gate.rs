@@ -1,15 +1,16 @@
-//! The part of the accuracy gate that needs the repository: the measured backend on the golden
-//! fixtures.
+//! The part of the accuracy gate that needs the repository: the backend on the golden fixtures.
 
 use nvllm_bench::record::Correctness;
-use nvllm_core::{Activations, Backend};
+use nvllm_core::backend::WithNumerics;
+use nvllm_core::{Activations, Backend, Numerics};
 use nvllm_tests::{FIXTURES, Fixture};
 
-/// Holds `backend` to every golden fixture.
+/// Holds `backend` under `numerics` to every golden fixture.
 ///
 /// With f32 activations: logits and hidden states within the fixture's tolerance of Hugging Face,
 /// greedy runs equal. With bf16: as [`Rounded::holds`](nvllm_tests::Rounded::holds) says.
-pub(super) fn check(backend: &dyn Backend) -> Correctness {
+pub(super) fn check(backend: &dyn Backend, numerics: Numerics) -> Correctness {
+    let backend = &WithNumerics { backend, numerics };
     let (mut worst, mut worst_share, mut failed) = (0.0_f32, 0.0_f32, Vec::new());
     for (name, tolerance) in FIXTURES {
         let fixture = Fixture::load(name);
@@ -35,7 +36,7 @@ pub(super) fn check(backend: &dyn Backend) -> Correctness {
 
 #[cfg(test)]
 mod tests {
-    use nvllm_core::Reference;
+    use nvllm_core::{Numerics, Reference};
 
     use super::*;
 
@@ -46,8 +47,8 @@ mod tests {
                 outputs.iter_mut().flatten().for_each(|x| *x *= 1.01);
             }
         }));
-        let result = check(&scaled);
+        let result = check(&scaled, Numerics::Invariant);
         assert!(!result.passed && result.detail.contains("miss"), "{result:?}");
-        assert!(check(&Reference::default()).passed);
+        assert!(check(&Reference::default(), Numerics::Invariant).passed);
     }
 }

@@ -2,9 +2,11 @@
 
 use nvllm_bench::report::Report;
 
-use super::CHARTS;
 use crate::tidy::Violation;
 use crate::tidy::tree::File;
+
+/// Where charts lie.
+pub(super) const CHARTS: &str = "docs/charts";
 
 /// What to do about a stale block.
 pub(super) const REMEDY: &str = "`cargo xtask report` brings it up to date";

@@ -26,6 +26,8 @@ use nvllm_bench::report::{Chart, Report};
 
 use crate::tidy::Violation;
 use crate::tidy::tree::{File, Tree, has_extension};
+use blocks::CHARTS;
+use figures::LOG;
 
 /// What to do.
 #[derive(clap::Args)]
@@ -37,9 +39,6 @@ pub(crate) struct Args {
 }
 
 const RECORDS: &str = "bench/records";
-const CHARTS: &str = "docs/charts";
-/// Holds goals, predictions and what came of them, and no blocks.
-const LOG: &str = "bench/LOG.md";
 
 /// Rewrites blocks and charts, or checks them.
 pub(crate) fn command(root: &Path, args: &Args) -> Result<ExitCode> {

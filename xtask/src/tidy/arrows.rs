@@ -33,7 +33,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("nvllm-model-template", &["nvllm-core"]),
     ("toy-backend", &["nvllm-core"]),
     // `golden` and `synth` drive models themselves.
-    ("xtask", &["nvllm-bench", "nvllm-core", "nvllm-cpu", "nvllm-cuda", "nvllm-engine", "nvllm-tests"]),
+    ("xtask", &["nvllm-bench", "nvllm-core", "nvllm-cuda", "nvllm-engine", "nvllm-tests"]),
 ];
 
 /// A development dependency that any crate may have.

@@ -9,6 +9,7 @@
 
 mod arrows;
 mod budgets;
+mod circles;
 mod comments;
 mod confined;
 mod noise;
@@ -16,45 +17,24 @@ mod stems;
 mod tokens;
 pub(crate) mod tree;
 mod unsafety;
+mod violation;
 mod words;
 
-use std::fmt;
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
 
 use tree::Tree;
-
-/// One breach of a rule.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Violation {
-    /// Path from the repository's root, with forward slashes.
-    pub(crate) path: String,
-    /// Line, from 1.
-    pub(crate) line: usize,
-    /// What is wrong and what to do.
-    pub(crate) message: String,
-}
-
-impl Violation {
-    pub(crate) fn new(path: &str, line: usize, message: impl Into<String>) -> Self {
-        Self { path: path.into(), line, message: message.into() }
-    }
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}: {}", self.path, self.line, self.message)
-    }
-}
+pub(crate) use violation::Violation;
 
 type Check = fn(&Tree) -> Vec<Violation>;
 
 /// All checks.
-const CHECKS: [Check; 8] = [
+const CHECKS: [Check; 9] = [
     arrows::check,
     budgets::check,
+    circles::check,
     unsafety::check,
     confined::check,
     comments::check,
@@ -94,11 +74,6 @@ mod tests {
         let found = violations(&Tree::read(&crate::repo_root()).unwrap());
         let lines: Vec<_> = found.iter().map(Violation::to_string).collect();
         assert!(found.is_empty(), "{} violations:\n{}", found.len(), lines.join("\n"));
-    }
-
-    #[test]
-    fn a_violation_reads_as_path_line_message() {
-        assert_eq!(Violation::new("a/b.rs", 3, "is wrong").to_string(), "a/b.rs:3: is wrong");
     }
 
     #[test]

@@ -110,12 +110,17 @@ fn is_test_attribute(attribute: TokenStream) -> bool {
     match (trees.next(), trees.next()) {
         (Some(TokenTree::Ident(ident)), None) => ident == "test",
         (Some(TokenTree::Ident(ident)), Some(TokenTree::Group(group))) if ident == "cfg" => {
-            let mut tokens = Vec::new();
-            flatten(group.stream(), false, &mut tokens);
-            tokens.iter().any(|t| t.is("test")) && !tokens.iter().any(|t| t.is("not") || t.is("any"))
+            is_test_condition(group.stream())
         }
         _ => false,
     }
+}
+
+/// Whether the inside of a `cfg(..)` holds in tests only.
+pub(super) fn is_test_condition(condition: TokenStream) -> bool {
+    let mut tokens = Vec::new();
+    flatten(condition, false, &mut tokens);
+    tokens.iter().any(|t| t.is("test")) && !tokens.iter().any(|t| t.is("not") || t.is("any"))
 }
 
 /// Names of modules declared as `mod name;` in test code.

@@ -17,9 +17,9 @@ use nvllm_core::TokenId;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::host::base_name;
+use crate::files::base_name;
+use crate::measure::SetTimes;
 use crate::record::{Correctness, Dtypes, Engine};
-use crate::workload::SetTimes;
 use protocol::{Answer, Decoded, Hello, Prefilled, SetRun};
 
 /// Where an adapter may be found.

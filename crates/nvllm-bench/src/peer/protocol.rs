@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::workload::SetTimes;
+use crate::measure::SetTimes;
 
 /// The first line.
 #[derive(Debug, Deserialize)]

@@ -59,6 +59,10 @@ pub const KV_BYTES: &str = "kv_bytes";
 pub const RESIDENT_BEFORE_BYTES: &str = "resident_before_bytes";
 /// Value: resident bytes of the process under full load.
 pub const RESIDENT_BYTES: &str = "resident_bytes";
+/// Value: bytes that are free on the device before loading.
+pub const DEVICE_FREE_BEFORE_BYTES: &str = "device_free_before_bytes";
+/// Value: bytes that are free on the device under full load.
+pub const DEVICE_FREE_BYTES: &str = "device_free_bytes";
 /// Value: bytes of KV cache of one token.
 pub const KV_TOKEN_BYTES: &str = "kv_token_bytes";
 /// Value: tokens that the loaded KV cache holds.

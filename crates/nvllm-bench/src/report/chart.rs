@@ -8,7 +8,16 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::Chart;
+/// A chart as a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chart {
+    /// File name.
+    pub name: String,
+    /// What it shows, for those who cannot see it.
+    pub title: String,
+    /// An SVG document.
+    pub svg: String,
+}
 
 /// Pixels.
 pub(super) const WIDTH: u32 = 860;

@@ -19,6 +19,7 @@ mod throughput;
 
 use std::path::{Path, PathBuf};
 
+pub use chart::Chart;
 pub use section::Section;
 
 use crate::record::{self, Record};
@@ -35,17 +36,6 @@ pub struct Report {
     logits: Vec<Vec<logits::Row>>,
     quality: Vec<quality::Row>,
     servers: Vec<server::File>,
-}
-
-/// A chart as a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Chart {
-    /// File name.
-    pub name: String,
-    /// What it shows, for those who cannot see it.
-    pub title: String,
-    /// An SVG document.
-    pub svg: String,
 }
 
 impl Report {

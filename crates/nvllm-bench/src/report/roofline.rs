@@ -3,9 +3,9 @@
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, VPos};
 
-use super::chart::{self, Area, Drawn};
+use super::chart::{self, Area, Chart, Drawn};
+use super::section::Section;
 use super::section::distinct;
-use super::{Chart, Section};
 use crate::record::Record;
 
 /// One workload at one context.

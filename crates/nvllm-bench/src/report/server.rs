@@ -29,10 +29,10 @@ impl File {
     }
 }
 
-/// All runs of the same requests in one way.
-struct Way<'a>(Vec<&'a Record>);
+/// All runs of the same requests by one engine, over HTTP or without it.
+struct Runs<'a>(Vec<&'a Record>);
 
-impl Way<'_> {
+impl Runs<'_> {
     /// Output tokens a second, the median over runs.
     fn rate(&self) -> f64 {
         let sum = |record: &Record, name| record.series(name).iter().sum::<f64>();
@@ -74,15 +74,15 @@ fn of_file(file: &File) -> String {
     }
     for case in cases {
         let of_case = || file.records.iter().filter(|r| r.workload == PAIRED && r.case == *case);
-        let way = |engine: &str, over_http| {
-            let is_way =
+        let runs = |engine: &str, over_http| {
+            let is_run =
                 |r: &&Record| r.engine.name == engine && (r.device.backend == OVER_HTTP) == over_http;
-            Some(Way(of_case().filter(is_way).collect())).filter(|way| !way.0.is_empty())
+            Some(Runs(of_case().filter(is_run).collect())).filter(|runs| !runs.0.is_empty())
         };
-        let share = |way: &Way, of: Option<&Way>, what| {
-            of.map_or_else(String::new, |of| format!(" ({:.1} %{what})", 100.0 * way.rate() / of.rate()))
+        let share = |runs: &Runs, of: Option<&Runs>, what| {
+            of.map_or_else(String::new, |of| format!(" ({:.1} %{what})", 100.0 * runs.rate() / of.rate()))
         };
-        let (alone, ours) = (way(OURS, false), way(OURS, true));
+        let (alone, ours) = (runs(OURS, false), runs(OURS, true));
         if let Some(alone) = &alone {
             let _ = writeln!(text, "| {case} | engine alone | {} |", figures(alone, ""));
         }
@@ -91,7 +91,7 @@ fn of_file(file: &File) -> String {
             let _ = writeln!(text, "| {case} | over HTTP | {figures} |");
         }
         for engine in distinct(of_case().map(|r| r.engine.name.as_str())) {
-            if let Some(theirs) = way(engine, true).filter(|_| engine != OURS) {
+            if let Some(theirs) = runs(engine, true).filter(|_| engine != OURS) {
                 let figures = figures(&theirs, &share(&theirs, ours.as_ref(), " of ours"));
                 let _ = writeln!(text, "| {case} | {engine} over HTTP | {figures} |");
             }
@@ -103,24 +103,24 @@ fn of_file(file: &File) -> String {
     text
 }
 
-/// The cells of one way.
-fn figures(way: &Way, share: &str) -> String {
-    let pair = |name| format!("{:.1} / {:.1}", way.ms(name, 50.0), way.ms(name, 99.0));
+/// The cells of these runs.
+fn figures(runs: &Runs, share: &str) -> String {
+    let pair = |name| format!("{:.1} / {:.1}", runs.ms(name, 50.0), runs.ms(name, 99.0));
     let cpu =
-        way.value(names::CLIENT_CPU_SECONDS).map_or_else(|| "-".into(), |seconds| format!("{seconds:.2} s"));
+        runs.value(names::CLIENT_CPU_SECONDS).map_or_else(|| "-".into(), |seconds| format!("{seconds:.2} s"));
     format!(
         "{} | {:.0}{share} | {} | {} | {cpu} | {}",
-        way.0.len(),
-        way.rate(),
+        runs.0.len(),
+        runs.rate(),
         pair(names::TTFT_SECONDS),
         pair(names::ITL_SECONDS),
-        memory(way, [names::SERVER_REST_BYTES, names::SERVER_PEAK_BYTES]),
+        memory(runs, [names::SERVER_REST_BYTES, names::SERVER_PEAK_BYTES]),
     )
 }
 
 /// Two of a server's values of memory, in megabytes.
-fn memory(way: &Way, names: [&str; 2]) -> String {
-    match names.map(|name| way.value(name)) {
+fn memory(runs: &Runs, names: [&str; 2]) -> String {
+    match names.map(|name| runs.value(name)) {
         [Some(from), Some(to)] => format!("{:.0} to {:.0} MB", from / 1e6, to / 1e6),
         _ => "-".into(),
     }
@@ -139,10 +139,10 @@ fn others(records: &[Record]) -> String {
         let shown = workload::figures(record);
         let who = if record.device.backend == OVER_HTTP { "over HTTP" } else { "engine alone" };
         let rate = shown.rate.unwrap_or(f64::NAN);
-        let way = Way(vec![record]);
+        let runs = Runs(vec![record]);
         let rest = [names::SERVER_REST_BYTES, names::SERVER_PEAK_BYTES];
         let soak = [names::SERVER_FIRST_BYTES, names::SERVER_LAST_BYTES];
-        let memory = memory(&way, if record.values.contains_key(soak[0]) { soak } else { rest });
+        let memory = memory(&runs, if record.values.contains_key(soak[0]) { soak } else { rest });
         let _ = writeln!(
             text,
             "| {}, {} | {who} | {rate:.0} | {} | {memory} |",

@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 
+use super::chart::Chart;
+use super::section::Section;
 use super::section::is_quick;
-use super::{Chart, Section};
 use crate::record::Record;
 use crate::{table, workload};
 

@@ -4,9 +4,9 @@ use plotters::coord::combinators::LogCoord;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, VPos};
 
-use super::chart::{self, Area, Drawn};
+use super::chart::{self, Area, Chart, Drawn};
+use super::section::Section;
 use super::section::distinct;
-use super::{Chart, Section};
 use crate::record::names;
 
 /// One context.

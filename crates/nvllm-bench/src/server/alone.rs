@@ -10,9 +10,9 @@ use nvllm_core::{SamplingParams, TokenId};
 use nvllm_engine::text::{EncodeOptions, Tokenizer};
 use nvllm_engine::{Engine, EngineError, Event, LoadOptions, Request};
 
-use super::answer::{Answer, Job, NoAnswer};
-use super::texts::Prompt;
-use crate::{Bench, Result};
+use super::answer::{Answer, Job, NoAnswer, Prompt};
+use crate::Result;
+use crate::context::Context;
 
 /// A loaded model without a server.
 pub(super) struct Alone {
@@ -26,7 +26,7 @@ impl Alone {
     /// Loads the model as `nvllm serve` does.
     ///
     /// Errors if it cannot be opened or loaded.
-    pub(super) fn start(bench: &Bench) -> Result<Self> {
+    pub(super) fn start(bench: &Context) -> Result<Self> {
         let model = Arc::new(bench.open()?);
         let settings = &bench.settings;
         let options = LoadOptions {

@@ -3,7 +3,15 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::texts::Prompt;
+use serde::Serialize;
+
+/// A prompt as it is sent.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub(super) enum Prompt {
+    Tokens(Vec<u32>),
+    Text(String),
+}
 
 /// What is asked for.
 #[derive(Clone, Debug)]

@@ -7,8 +7,8 @@
 use std::time::Duration;
 
 use super::answer::Job;
-use super::{ServerBench, ServerWorkload};
-use crate::prompt::draws;
+use super::session::{ServerSession, ServerWorkload};
+use crate::measure::prompt::draws;
 use crate::record::{Case, names};
 use crate::{BenchError, Result};
 
@@ -26,7 +26,7 @@ const SIGMA: f64 = 0.9;
 const BOUNDS: (f64, f64) = (2.0, 0.1);
 
 /// Jobs with drawn lengths, which fit a context.
-pub(super) fn jobs(bench: &mut ServerBench, num: usize) -> Vec<Job> {
+pub(super) fn jobs(bench: &mut ServerSession, num: usize) -> Vec<Job> {
     let stream = bench.next_stream(num);
     let mut random = draws(stream as u64);
     let context = bench.context();
@@ -58,7 +58,7 @@ pub(super) fn times(num: usize, rate: f64, seed: u64) -> Vec<Duration> {
 }
 
 /// The most requests of these lengths that the server ends a second.
-pub(super) fn max_rate(bench: &mut ServerBench) -> Result<f64> {
+pub(super) fn max_rate(bench: &mut ServerSession) -> Result<f64> {
     if let Some(rate) = bench.max_rate {
         return Ok(rate);
     }
@@ -89,7 +89,7 @@ impl ServerWorkload for Arrivals {
          the first token and 100 ms a token"
     }
 
-    fn run(&self, bench: &mut ServerBench) -> Result<()> {
+    fn run(&self, bench: &mut ServerSession) -> Result<()> {
         let most = max_rate(bench)?;
         let shares: &[usize] = if bench.asked.quick { &QUICK_SHARES } else { &SHARES };
         for &share in shares {
@@ -111,7 +111,7 @@ impl ServerWorkload for Arrivals {
             if run.refused > 0 {
                 values.push((names::REFUSED, run.refused as f64));
             }
-            bench.keep(self, case, &run, &values)?;
+            bench.record(self, case, &run, &values)?;
         }
         Ok(())
     }

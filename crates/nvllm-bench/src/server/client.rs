@@ -253,7 +253,7 @@ mod tests {
     use std::io::{BufRead as _, BufReader, Read as _, Write as _};
     use std::net::{TcpListener, TcpStream};
 
-    use super::super::texts::Prompt;
+    use super::super::answer::Prompt;
     use super::*;
 
     /// Reads a request; `None` at the end of the connection.

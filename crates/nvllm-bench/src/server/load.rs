@@ -9,7 +9,8 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 
 use super::answer::{Answer, Job, NoAnswer};
 use super::answerer::Answerer;
-use crate::host;
+use crate::record::{Series, names};
+use crate::{latency, machine, stats};
 
 /// How often a server is asked for its memory while it works.
 const LOOK: Duration = Duration::from_secs(1);
@@ -31,6 +32,43 @@ pub(super) struct Run {
     pub(super) peak_bytes: Option<f64>,
     /// The same at the end.
     pub(super) end_bytes: Option<f64>,
+}
+
+/// The resolution of gaps: two chunks of one read have one time.
+const SHORTEST: f64 = 1e-6;
+
+impl Run {
+    /// Answers as series.
+    pub(super) fn series(&self) -> Vec<(&'static str, Series)> {
+        let of = |get: fn(&Answer) -> f64| self.answers.iter().map(get);
+        let itl = self.answers.iter().flat_map(Answer::itl);
+        let mut series = vec![
+            (names::TTFT_SECONDS, Series::seconds(of(|answer| answer.ttft))),
+            (names::E2EL_SECONDS, Series::seconds(of(|answer| answer.e2el))),
+            (names::PROMPT_TOKENS, Series::whole(of(|answer| answer.prompt_tokens as f64))),
+            (names::OUTPUT_TOKENS, Series::whole(of(|answer| answer.output_tokens as f64))),
+            (names::RUN_SECONDS, Series::seconds([self.seconds])),
+        ];
+        let itl = Series::seconds_sorted(itl.map(|gap| gap.max(SHORTEST)));
+        if !itl.is_empty() {
+            series.push((names::ITL_SECONDS, itl));
+        }
+        series
+    }
+
+    /// Requests a second whose latencies are within these bounds, in seconds.
+    pub(super) fn goodput(&self, ttft: f64, tpot: f64) -> f64 {
+        let good = self.answers.iter().filter(|answer| {
+            let each = latency::tpot(answer.ttft, answer.e2el, answer.output_tokens as f64);
+            answer.ttft <= ttft && each.is_none_or(|each| each <= tpot)
+        });
+        good.count() as f64 / self.seconds
+    }
+
+    /// The 99th percentile of the times to first token.
+    pub(super) fn ttft_p99(&self) -> f64 {
+        stats::percentile(self.answers.iter().map(|answer| answer.ttft), 99.0)
+    }
 }
 
 impl Run {
@@ -71,13 +109,13 @@ async fn timed(answerer: &Answerer, load: impl Future<Output = Run>) -> Run {
             look().await;
         }
     };
-    let (began, cpu) = (Instant::now(), host::cpu_seconds());
+    let (began, cpu) = (Instant::now(), machine::cpu_seconds());
     let run = match select(pin!(load), pin!(looking)).await {
         Either::Left((run, _)) => run,
         Either::Right((never, _)) => never,
     };
     let seconds = began.elapsed().as_secs_f64();
-    let cpu_seconds = host::cpu_seconds().zip(cpu).map_or(0.0, |(after, before)| after - before);
+    let cpu_seconds = machine::cpu_seconds().zip(cpu).map_or(0.0, |(after, before)| after - before);
     let end_bytes = look().await;
     Run { seconds, cpu_seconds, peak_bytes: peak.get(), end_bytes, ..run }
 }

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::arrivals::{jobs, max_rate, times};
-use super::{ServerBench, ServerWorkload};
+use super::session::{ServerSession, ServerWorkload};
 use crate::Result;
-use crate::prompt::draws;
+use crate::measure::prompt::draws;
 use crate::record::{Case, names};
 
 /// Too many.
@@ -32,7 +32,7 @@ impl ServerWorkload for Overload {
          go away: what is refused, p99 of TTFT of the others; afterwards nothing may run or hold KV blocks"
     }
 
-    fn run(&self, bench: &mut ServerBench) -> Result<()> {
+    fn run(&self, bench: &mut ServerSession) -> Result<()> {
         let rate = 2.0 * max_rate(bench)?;
         let seconds = if bench.asked.quick { QUICK_SECONDS } else { SECONDS };
         let num = ((rate * seconds) as usize).max(16);
@@ -52,6 +52,6 @@ impl ServerWorkload for Overload {
             (names::CANCELLED, run.cancelled as f64),
             (names::TTFT_P99_SECONDS, run.ttft_p99()),
         ];
-        bench.keep(self, case, &run, &values)
+        bench.record(self, case, &run, &values)
     }
 }

@@ -5,9 +5,9 @@
 //! after one round of warm-up.
 
 use super::answer::Job;
-use super::{ServerBench, ServerWorkload};
+use super::session::{ServerSession, ServerWorkload};
 use crate::Result;
-use crate::prompt::draws;
+use crate::measure::prompt::draws;
 use crate::record::Case;
 
 /// Fixed lengths.
@@ -35,7 +35,7 @@ impl ServerWorkload for Serve {
          requests at once, and of 8,192 and 1,024 with 16: TTFT, TPOT, ITL, E2EL, tokens a second"
     }
 
-    fn run(&self, bench: &mut ServerBench) -> Result<()> {
+    fn run(&self, bench: &mut ServerSession) -> Result<()> {
         let cases = if bench.asked.quick { vec![QUICK] } else { CASES.to_vec() };
         for (lengths, all_at_once) in cases {
             let lengths = bench.asked.lengths.unwrap_or(lengths);
@@ -53,7 +53,7 @@ impl ServerWorkload for Serve {
 }
 
 impl Serve {
-    fn case(&self, bench: &mut ServerBench, lengths: (usize, usize), concurrency: usize) -> Result<()> {
+    fn case(&self, bench: &mut ServerSession, lengths: (usize, usize), concurrency: usize) -> Result<()> {
         let (prompt_len, output_len) = lengths;
         let case = Case {
             prompt_len: Some(prompt_len),
@@ -82,6 +82,6 @@ impl Serve {
         let jobs: Vec<Job> = (0..ROUNDS * concurrency).map(|at| job(concurrency + at)).collect();
         bench.closed(warm_up, concurrency);
         let run = bench.closed(jobs, concurrency);
-        bench.keep(self, case, &run, &[])
+        bench.record(self, case, &run, &[])
     }
 }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::answer::Job;
 use super::load::Run;
-use super::{ServerBench, ServerWorkload};
+use super::session::{ServerSession, ServerWorkload};
 use crate::record::{Case, names};
 use crate::{BenchError, Result};
 
@@ -31,7 +31,7 @@ impl ServerWorkload for Soak {
          round and at the end"
     }
 
-    fn run(&self, bench: &mut ServerBench) -> Result<()> {
+    fn run(&self, bench: &mut ServerSession) -> Result<()> {
         let (streams, lengths) = if bench.asked.quick { QUICK } else { (STREAMS, LENGTHS) };
         let (prompt_len, output_len) = bench.asked.lengths.unwrap_or(lengths);
         let all_streams =
@@ -44,7 +44,7 @@ impl ServerWorkload for Soak {
                 ..Case::default()
             };
             soak(bench, (prompt_len, output_len), streams)
-                .and_then(|(run, values)| bench.keep(self, case, &run, &values))?;
+                .and_then(|(run, values)| bench.record(self, case, &run, &values))?;
         }
         Ok(())
     }
@@ -55,7 +55,7 @@ impl ServerWorkload for Soak {
 ///
 /// Errors if a request was not answered, or something is left.
 fn soak(
-    bench: &mut ServerBench,
+    bench: &mut ServerSession,
     lengths: (usize, usize),
     streams: usize,
 ) -> Result<(Run, Vec<(&'static str, f64)>)> {
@@ -71,7 +71,7 @@ fn soak(
     Ok((all, values))
 }
 
-fn round(bench: &mut ServerBench, (prompt_len, output_len): (usize, usize), streams: usize) -> Result<Run> {
+fn round(bench: &mut ServerSession, (prompt_len, output_len): (usize, usize), streams: usize) -> Result<Run> {
     let first = bench.next_stream(streams);
     let job = |at| Job { prompt: bench.texts.prompt(first + at, prompt_len), output_len, cancel_after: None };
     let run = bench.closed((0..streams).map(job).collect(), streams);

@@ -1,18 +1,9 @@
 //! Prompts: token ids where whoever answers tells them, else text.
 
-use serde::Serialize;
-
+use super::answer::Prompt;
 use super::answerer::Answerer;
-use crate::prompt::spread;
-use crate::{Result, gate};
-
-/// A prompt as it is sent.
-#[derive(Clone, Debug, Serialize)]
-#[serde(untagged)]
-pub(super) enum Prompt {
-    Tokens(Vec<u32>),
-    Text(String),
-}
+use crate::measure::prompt::spread;
+use crate::{Result, held_out};
 
 /// Bytes of text that are asked about at once.
 const PIECE: usize = 1 << 18;
@@ -28,7 +19,7 @@ pub(super) struct Texts {
 
 impl Texts {
     pub(super) async fn new(answerer: &Answerer) -> Result<Self> {
-        let text: String = gate::documents()?.join("\n").chars().filter(char::is_ascii).collect();
+        let text: String = held_out::documents()?.join("\n").chars().filter(char::is_ascii).collect();
         let piece = &text[..PIECE.min(text.len())];
         let ids = answerer.tokenize(piece).await.unwrap_or_default();
         Ok(Self { text, ids })

@@ -1,9 +1,11 @@
 //! S10: whether the backend computes what it should.
 
-use super::{Figures, Workload};
-use crate::bench::Measurement;
+use super::contract::Workload;
+use super::figures::Figures;
+use crate::Result;
+use crate::context::Context;
+use crate::measure::Measurement;
 use crate::record::{Case, Record, names};
-use crate::{Bench, Result};
 
 /// The gate's own results as a record.
 pub(super) struct Accuracy;
@@ -22,7 +24,7 @@ impl Workload for Accuracy {
          held-out text in windows of 1,024 tokens (with --quick of the text's first 16,384 tokens)"
     }
 
-    fn run(&self, bench: &mut Bench) -> Result<()> {
+    fn run(&self, bench: &mut Context) -> Result<()> {
         let report = bench.gate.clone();
         let Some(perplexity) = report.perplexity else { return Ok(()) };
         let state = if perplexity.whole { "whole" } else { "prefix" };
@@ -34,7 +36,7 @@ impl Workload for Accuracy {
             (names::GOLDEN_RUNS, report.golden.1 as f64),
         ];
         values.extend(perplexity.bits_per_byte.map(|bits| (names::BITS_PER_BYTE, bits)));
-        bench.keep(self, &case, Measurement { values, ..Measurement::default() })
+        bench.record(self.name(), &case, Measurement { values, ..Measurement::default() })
     }
 
     fn figures(&self, record: &Record) -> Figures {

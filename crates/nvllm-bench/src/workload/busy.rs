@@ -7,10 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nvllm_core::TokenId;
 use serde::Deserialize;
 
-use super::{Figures, Workload, median_of, startup};
-use crate::bench::{Measurement, turns};
+use super::contract::Workload;
+use super::figures::{Figures, median_of};
+use super::startup;
+use crate::context::Context;
+use crate::measure::{Measurement, turns};
 use crate::record::{Case, Record, Series, names};
-use crate::{Bench, BenchError, Result};
+use crate::{BenchError, Result};
 
 /// The real program, alone and beside one spinning thread for each processor.
 pub(super) struct Busy;
@@ -47,13 +50,13 @@ impl Workload for Busy {
          beside another process with a spinning thread for each processor (busy), in turn"
     }
 
-    fn run(&self, bench: &mut Bench) -> Result<()> {
-        let Some(program) = bench.settings.program.take() else {
+    fn run(&self, bench: &mut Context) -> Result<()> {
+        let Some(binary) = bench.settings.binary.take() else {
             bench.skip("busy", "no nvllm program was given or found");
             return Ok(());
         };
-        let result = self.with(bench, &program.path, &program.args);
-        bench.settings.program = Some(program);
+        let result = self.with(bench, &binary.path, &binary.args);
+        bench.settings.binary = Some(binary);
         result
     }
 
@@ -67,7 +70,7 @@ impl Workload for Busy {
 }
 
 impl Busy {
-    fn with(&self, bench: &mut Bench, program: &Path, args: &[String]) -> Result<()> {
+    fn with(&self, bench: &mut Context, program: &Path, args: &[String]) -> Result<()> {
         let rounds = if bench.settings.quick { QUICK_ROUNDS } else { ROUNDS };
         let first = once(bench, program, args)?;
         startup::check_tokens(bench, PROMPT, first.token_ids.first().copied().into_iter())?;
@@ -84,14 +87,14 @@ impl Busy {
         for (state, seconds) in STATES.into_iter().zip(seconds) {
             let case = Case { output_len: Some(OUTPUT_LEN), state: Some(state.into()), ..Case::default() };
             let series = vec![(names::STEP_SECONDS, Series::seconds(seconds))];
-            bench.keep(self, &case, Measurement { series, ..Measurement::default() })?;
+            bench.record(self.name(), &case, Measurement { series, ..Measurement::default() })?;
         }
         Ok(())
     }
 }
 
 /// Runs the program once.
-fn once(bench: &Bench, path: &Path, args: &[String]) -> Result<Report> {
+fn once(bench: &Context, path: &Path, args: &[String]) -> Result<Report> {
     let failed = |problem: String| BenchError::Program { path: path.to_path_buf(), problem };
     let num = OUTPUT_LEN.to_string();
     let mut command = Command::new(path);

@@ -4,12 +4,14 @@ use nvllm_core::program::Counts;
 use nvllm_core::{Backend, ExactHeadCounts};
 use nvllm_engine::Model;
 
-use super::{Figures, Workload, limit, median_of};
-use crate::bench::{Measurement, Roof, roof_series, settle, turns};
+use super::contract::Workload;
+use super::figures::{Figures, limit, median_of};
+use crate::Result;
+use crate::context::Context;
+use crate::measure::stepper::{self, Stepper};
+use crate::measure::{Measurement, Roof, roof_series, settle, turns};
 use crate::peer::Peer;
 use crate::record::{Case, Cost, Record, Series, names};
-use crate::stepper::{self, Stepper};
-use crate::{Bench, Result};
 
 /// One step after another, interleaved with measurements of the limits and with the peers.
 pub(super) struct Decode;
@@ -64,7 +66,7 @@ impl Workload for Decode {
          filled with drawn numbers, a peer's by a real prompt; limits are measured beside every turn"
     }
 
-    fn run(&self, bench: &mut Bench) -> Result<()> {
+    fn run(&self, bench: &mut Context) -> Result<()> {
         let model = bench.open()?;
         let backend = bench.backend()?;
         let roof = bench.roof(backend.as_ref());
@@ -101,7 +103,7 @@ impl Workload for Decode {
 impl Decode {
     fn case(
         &self,
-        bench: &mut Bench,
+        bench: &mut Context,
         model: &Model,
         backend: &dyn Backend,
         roof: Roof,
@@ -127,14 +129,15 @@ impl Decode {
         let mut stepper = Stepper::load(backend, model, &limits)?;
         stepper.fill_cache()?;
         stepper.place(batch, context)?;
-        let turns = Turns::run(bench, &what, &plan, &mut stepper, backend, peers, ready)?;
-        turns.keep(self, bench, &plan, mean, peers)
+        let mut turns = Turns::run(bench, &what, &plan, &mut stepper, backend, peers, ready)?;
+        bench.check_roofs(backend, &[(mean, &turns.ours)], &mut turns.roofs);
+        turns.record(self.name(), bench, &plan, mean, peers)
     }
 }
 
 /// The schedule of a case; `None` if it is skipped.
 fn plan(
-    bench: &mut Bench,
+    bench: &mut Context,
     model: &Model,
     (batch, context): (usize, usize),
     step_seconds: f64,
@@ -159,7 +162,7 @@ fn plan(
 
 /// Seconds that computing the case's context takes, about.
 fn prompt_seconds(
-    bench: &Bench,
+    bench: &Context,
     model: &Model,
     backend: &dyn Backend,
     roof: Roof,
@@ -172,7 +175,7 @@ fn prompt_seconds(
 }
 
 /// Runs the peers' prompts and one step; which of them take part.
-fn fill_peers(bench: &mut Bench, plan: &Plan, peers: &mut [Peer], seconds: f64) -> Result<Vec<bool>> {
+fn fill_peers(bench: &mut Context, plan: &Plan, peers: &mut [Peer], seconds: f64) -> Result<Vec<bool>> {
     let texts = bench.prompts()?;
     let prompts: Vec<_> = (0..plan.batch).map(|slot| texts.get(slot, plan.context)).collect();
     let mut ready = Vec::new();
@@ -202,7 +205,7 @@ struct Turns {
 
 impl Turns {
     fn run(
-        bench: &mut Bench,
+        bench: &mut Context,
         what: &str,
         plan: &Plan,
         stepper: &mut Stepper,
@@ -246,10 +249,10 @@ impl Turns {
         Ok(all)
     }
 
-    fn keep(
+    fn record(
         self,
-        workload: &Decode,
-        bench: &mut Bench,
+        workload: &'static str,
+        bench: &mut Context,
         plan: &Plan,
         cost: Cost,
         peers: &[Peer],
@@ -260,9 +263,9 @@ impl Turns {
             Measurement { cost: Some(cost), series, ..Measurement::default() }
         };
         let ours = Measurement { values: exact_head(self.exact_head), ..measured(self.ours.clone()) };
-        bench.keep(workload, &plan.case(), ours)?;
+        bench.record(workload, &plan.case(), ours)?;
         for (peer, seconds) in peers.iter().zip(&self.theirs).filter(|(_, seconds)| !seconds.is_empty()) {
-            bench.keep_peer(workload, &plan.case(), peer, measured(seconds.clone()))?;
+            bench.record_peer(workload, &plan.case(), peer, measured(seconds.clone()))?;
         }
         Ok(())
     }

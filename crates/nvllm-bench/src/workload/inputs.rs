@@ -4,11 +4,13 @@
 use nvllm_core::program::Counts;
 use nvllm_core::{Limits, SamplingParams, TokenId};
 
-use super::{Figures, Workload, limit, median_of};
-use crate::bench::{Measurement, Roof, roof_series, turns};
+use super::contract::Workload;
+use super::figures::{Figures, limit, median_of};
+use crate::Result;
+use crate::context::Context;
+use crate::measure::stepper::{self, Stepper};
+use crate::measure::{Measurement, Roof, roof_series, turns};
 use crate::record::{Case, Record, Series, names};
-use crate::stepper::{self, Stepper};
-use crate::{Bench, Result};
 
 /// The same decode steps under a short and a long context limit, in turns; then under the short one
 /// with and without penalties, biases and a least number of tokens.
@@ -42,7 +44,7 @@ impl Workload for Inputs {
          sequences, greedy alone and with all penalties, 16 biases and min_tokens, in turns"
     }
 
-    fn run(&self, bench: &mut Bench) -> Result<()> {
+    fn run(&self, bench: &mut Context) -> Result<()> {
         let backend = bench.backend()?;
         if backend.info().driver.is_none() {
             bench.skip("inputs", "a host backend copies nothing to a device");
@@ -89,7 +91,7 @@ impl Workload for Inputs {
             series.push((names::STEP_SECONDS, Series::seconds(seconds)));
             let values = vec![(names::INPUT_BYTES, stepper.input_bytes() as f64)];
             let cost = Some(stepper::cost(&model, &short, &weights, &[counts]));
-            bench.keep(self, &case, Measurement { cost, series, values })?;
+            bench.record(self.name(), &case, Measurement { cost, series, values })?;
         }
         let Some(stepper) = steppers.first_mut() else { return Ok(()) };
         let mut seconds = [Vec::new(), Vec::new()];
@@ -108,7 +110,7 @@ impl Workload for Inputs {
             series.push((names::STEP_SECONDS, Series::seconds(seconds)));
             let values = vec![(names::INPUT_BYTES, stepper.input_bytes() as f64)];
             let cost = Some(stepper::cost(&model, &short, &weights, &[counts]));
-            bench.keep(self, &case, Measurement { cost, series, values })?;
+            bench.record(self.name(), &case, Measurement { cost, series, values })?;
         }
         Ok(())
     }

@@ -2,11 +2,13 @@
 
 mod accuracy;
 mod busy;
+mod contract;
 mod decode;
+pub(crate) mod figures;
 mod inputs;
 mod memory;
 mod nano;
-mod ops;
+pub(crate) mod ops;
 mod prefill;
 mod prefix;
 mod sched;
@@ -14,36 +16,11 @@ mod startup;
 mod structured;
 mod verify;
 
-pub(crate) use nano::SetTimes;
+pub use contract::Workload;
+pub use figures::Figures;
 
-use crate::record::{OURS, Record, names};
-use crate::{Bench, BenchError, Result, table};
-
-/// Something to be measured.
-pub trait Workload: Sync {
-    /// Its name on the command line and in records.
-    fn name(&self) -> &'static str;
-    /// Its place in the suite (`S0`).
-    fn code(&self) -> &'static str;
-    /// What is run and what is timed, in a sentence.
-    fn definition(&self) -> &'static str;
-    /// Measures, and hands the records to `bench`. What does not fit the machine or the time is
-    /// skipped there, with its reason.
-    fn run(&self, bench: &mut Bench) -> Result<()>;
-    /// What a table shows of a record.
-    fn figures(&self, record: &Record) -> Figures;
-}
-
-/// What a table shows of a record.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Figures {
-    /// The median, in words and with its unit.
-    pub headline: String,
-    /// Tokens a second, by which engines compare.
-    pub rate: Option<f64>,
-    /// The limit and the share of it, in words.
-    pub limit: String,
-}
+use crate::record::Record;
+use crate::{BenchError, Result};
 
 /// Every workload, in the order in which they run: the first two look at a process that has nothing
 /// loaded yet.
@@ -79,37 +56,6 @@ pub fn figures(record: &Record) -> Figures {
     known.or_else(|| crate::server::figures(record)).unwrap_or_default()
 }
 
-/// A share of the read bandwidth that memory alone cannot give, whatever else ran beside either
-/// measurement.
-const CACHED: f64 = 1.25;
-
-/// The roofline's share in words, with the limit that binds; arithmetic alone where no limit was
-/// measured.
-fn limit(record: &Record) -> String {
-    let beside = if record.engine.name == OURS { "beside it" } else { "by our kernels beside it" };
-    match (record.share(), record.median(names::READ_BANDWIDTH), record.median(names::MATMUL_RATE)) {
-        (Some(share), _, Some(rate)) if record.is_memory_bound() == Some(false) => {
-            format!("{:.1} % of {:.0} GFLOP/s {beside}", 100.0 * share, rate / 1e9)
-        }
-        // No memory gives so much more than was read beside it.
-        (Some(share), Some(read), _) if share > CACHED => {
-            format!("{share:.1} times the {:.1} GB/s that memory gives: it reads from caches", read / 1e9)
-        }
-        (Some(share), Some(read), _) => {
-            format!("{:.1} % of {:.1} GB/s read beside it", 100.0 * share, read / 1e9)
-        }
-        _ => match (record.cost, record.median(names::STEP_SECONDS)) {
-            (Some(cost), Some(seconds)) => format!("{:.0} GFLOP/s", cost.flops / seconds / 1e9),
-            _ => "-".into(),
-        },
-    }
-}
-
-/// The median of a series of seconds, as people read it.
-fn median_of(record: &Record, name: &str) -> String {
-    record.median(name).map_or_else(|| "-".into(), table::duration)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,23 +74,5 @@ mod tests {
     #[test]
     fn a_record_of_a_later_version_shows_nothing() {
         assert_eq!(figures(&Record { workload: "later".into(), ..sample() }), Figures::default());
-    }
-
-    #[test]
-    fn the_limit_that_binds_is_named() {
-        let mut record = sample();
-        assert!(limit(&record).contains("GB/s"));
-        record.cost.as_mut().unwrap().flops = 500.0;
-        assert!(limit(&record).contains("GFLOP/s beside it"), "{}", limit(&record));
-        record.cost.as_mut().unwrap().flops = 0.0;
-        record.cost.as_mut().unwrap().bytes *= 2.0;
-        assert!(
-            limit(&record).contains("1.8 times the ") && !limit(&record).contains('%'),
-            "{}",
-            limit(&record)
-        );
-        record.cost.as_mut().unwrap().flops = 500.0;
-        record.series.remove(names::MATMUL_RATE);
-        assert!(!limit(&record).contains('%'), "{}", limit(&record));
     }
 }

@@ -13,11 +13,13 @@ use nvllm_core::{Backend, TokenId};
 use nvllm_engine::{Engine, EngineStats, Event, LoadOptions, Model, Request};
 use rand_mt::Mt;
 
-use super::{Figures, Workload, median_of};
-use crate::bench::{Measurement, Roof, roof_series, settle, turns};
+use super::contract::Workload;
+use super::figures::{Figures, median_of};
+use crate::context::Context;
 use crate::latency::RequestTimes;
+use crate::measure::{Measurement, Roof, SetTimes, roof_series, settle, stepper, turns};
 use crate::record::{Case, Record, Series, names};
-use crate::{Bench, BenchError, Result, stepper};
+use crate::{BenchError, Result};
 
 /// The whole set at once.
 pub(super) struct Nano;
@@ -72,7 +74,7 @@ impl Set {
 
     /// Seconds that it takes at least, about: all prompts, then steps of all sequences at their
     /// mean length.
-    fn seconds(&self, bench: &Bench, model: &Model, backend: &dyn Backend, roof: Roof) -> Result<f64> {
+    fn seconds(&self, bench: &Context, model: &Model, backend: &dyn Backend, roof: Roof) -> Result<f64> {
         let limits = bench.limits(model, self.len(), self.longest(), bench.step_tokens.max(self.len()))?;
         let weights = stepper::weights(model, backend, &limits)?;
         let tokens: usize = self.prompts.iter().map(Vec::len).sum();
@@ -122,7 +124,7 @@ impl Workload for Nano {
          lengths cut in proportion"
     }
 
-    fn run(&self, bench: &mut Bench) -> Result<()> {
+    fn run(&self, bench: &mut Context) -> Result<()> {
         let mut peers = bench.take_peers()?;
         let result = self.with(bench, &mut peers);
         bench.put_peers(peers);
@@ -140,7 +142,7 @@ impl Workload for Nano {
 }
 
 impl Nano {
-    fn with(&self, bench: &mut Bench, peers: &mut [crate::peer::Peer]) -> Result<()> {
+    fn with(&self, bench: &mut Context, peers: &mut [crate::peer::Peer]) -> Result<()> {
         let model = Arc::new(bench.open()?);
         let backend = bench.backend()?;
         let mut roofs = vec![bench.roof(backend.as_ref())];
@@ -179,10 +181,12 @@ impl Nano {
         roofs.push(bench.roof(backend.as_ref()));
         let mut measured = measurement(&set, &ours, &roofs);
         measured.values.extend(wait_share(&before, &engine.stats()));
-        bench.keep(self, &case, measured)?;
+        bench.record(self.name(), &case, measured)?;
         for (peer, times) in peers.iter().zip(theirs) {
             match times {
-                Ok(times) => bench.keep_peer(self, &case, peer, measurement(&set, &times, &roofs))?,
+                Ok(times) => {
+                    bench.record_peer(self.name(), &case, peer, measurement(&set, &times, &roofs))?;
+                }
                 Err(reason) => bench.skip(&format!("{} in {what}", peer.engine.name), &reason),
             }
         }
@@ -190,18 +194,9 @@ impl Nano {
     }
 }
 
-/// When one engine's run over the set came to what.
-pub(crate) struct SetTimes {
-    pub seconds: f64,
-    pub ttft: Vec<f64>,
-    pub e2el: Vec<f64>,
-    /// Empty where the engine does not tell.
-    pub itl: Vec<f64>,
-}
-
 /// The set as asked for, or the largest that fits the time; `None` if none does.
 fn choose(
-    bench: &mut Bench,
+    bench: &mut Context,
     model: &Model,
     backend: &dyn Backend,
     roof: Roof,
@@ -234,7 +229,7 @@ fn choose(
     Ok(None)
 }
 
-fn start(bench: &Bench, model: &Arc<Model>, set: &Set) -> Result<Engine> {
+fn start(bench: &Context, model: &Arc<Model>, set: &Set) -> Result<Engine> {
     let activations = bench.settings.activations;
     let seqs = set.len().min(NUM_REQUESTS);
     let limits = bench.limits(model, seqs, set.longest(), bench.step_tokens.max(seqs))?;

@@ -5,11 +5,13 @@ use std::slice::from_ref;
 use nvllm_core::program::{Counts, Node, OpCost};
 use nvllm_core::{Program, StepProfile};
 
-use super::{Figures, Workload, limit, median_of};
-use crate::bench::{Measurement, Roof, roof_series};
+use super::contract::Workload;
+use super::figures::{Figures, limit, median_of};
+use crate::context::Context;
+use crate::measure::stepper::{self, Stepper};
+use crate::measure::{Measurement, Roof, roof_series};
 use crate::record::{Case, Cost, Record, Series, names};
-use crate::stepper::{self, Stepper};
-use crate::{Bench, BenchError, Result};
+use crate::{BenchError, Result};
 
 /// Profiled steps, the ops of a kind taken together.
 pub(super) struct Ops;
@@ -22,12 +24,23 @@ const QUICK_ROUNDS: usize = 2;
 /// Steps of one turn when decoding.
 const TURN_STEPS: usize = 8;
 
+/// What takes less of a step than this is too short to be told from the clock: tables leave it out.
+pub(crate) const LEAST_SHARE: f64 = 0.01;
+
 /// Ops of a step that do the same: the same op over weights of the same shape, one in each layer.
 struct Kind {
     name: String,
     cost: Cost,
     /// Seconds of all of them together, one a step.
     seconds: Vec<f64>,
+}
+
+impl Kind {
+    /// What it takes in one step.
+    fn mean_cost(&self) -> Cost {
+        let num = self.seconds.len().max(1) as f64;
+        Cost { bytes: self.cost.bytes / num, flops: self.cost.flops / num }
+    }
 }
 
 impl Workload for Ops {
@@ -44,7 +57,7 @@ impl Workload for Ops {
          tokens, and a prompt of 512; the limit counts all bytes, also of values that stay in a cache"
     }
 
-    fn run(&self, bench: &mut Bench) -> Result<()> {
+    fn run(&self, bench: &mut Context) -> Result<()> {
         let model = bench.open()?;
         let len = LEN.min(bench.step_tokens).min(model.spec.max_positions / 2).max(1);
         let rounds = if bench.settings.quick { QUICK_ROUNDS } else { ROUNDS };
@@ -86,14 +99,17 @@ impl Workload for Ops {
                     add(&mut kinds, program, &costs(round * num_steps + step), profile);
                 }
             }
+            let step: f64 = kinds.iter().flat_map(|kind| &kind.seconds).sum();
+            let large = kinds.iter().filter(|kind| kind.seconds.iter().sum::<f64>() >= LEAST_SHARE * step);
+            let large: Vec<_> = large.map(|kind| (kind.mean_cost(), kind.seconds.as_slice())).collect();
+            bench.check_roofs(backend.as_ref(), &large, &mut roofs);
             for kind in kinds {
-                let num = kind.seconds.len() as f64;
-                let cost = Cost { bytes: kind.cost.bytes / num, flops: kind.cost.flops / num };
+                let cost = kind.mean_cost();
                 let mut series = roof_series(&roofs);
                 series.push((names::STEP_SECONDS, Series::seconds(kind.seconds.iter().copied())));
                 let case = Case { op: Some(kind.name), ..case.clone() };
-                bench.keep(
-                    self,
+                bench.record(
+                    self.name(),
                     &case,
                     Measurement { cost: Some(cost), series, ..Measurement::default() },
                 )?;

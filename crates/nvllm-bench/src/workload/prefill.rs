@@ -1,11 +1,13 @@
 //! S0: time of prompts by their length and number.
 
-use super::{Figures, Workload, limit, median_of};
-use crate::bench::{Measurement, Roof, roof_series, settle, turns};
+use super::contract::Workload;
+use super::figures::{Figures, limit, median_of};
+use crate::Result;
+use crate::context::Context;
+use crate::measure::stepper::{self, Stepper};
+use crate::measure::{Measurement, Roof, roof_series, settle, turns};
 use crate::peer::Peer;
 use crate::record::{Case, Record, Series, names};
-use crate::stepper::{self, Stepper};
-use crate::{Bench, Result};
 
 /// One prompt at a time, or several at once, the engines in turn.
 pub(super) struct Prefill;
@@ -31,7 +33,7 @@ impl Workload for Prefill {
          token of each, in steps of as many tokens as an engine cuts them into"
     }
 
-    fn run(&self, bench: &mut Bench) -> Result<()> {
+    fn run(&self, bench: &mut Context) -> Result<()> {
         let mut peers = bench.take_peers()?;
         let (quick, sizes) = (bench.settings.quick, &bench.settings.sizes);
         let cases = sizes
@@ -53,7 +55,7 @@ impl Workload for Prefill {
 }
 
 impl Prefill {
-    fn case(&self, bench: &mut Bench, peers: &mut [Peer], (batch, len): (usize, usize)) -> Result<()> {
+    fn case(&self, bench: &mut Context, peers: &mut [Peer], (batch, len): (usize, usize)) -> Result<()> {
         let case = Case { batch: Some(batch), prompt_len: Some(len), ..Case::default() };
         let what = format!("prefill, {case}");
         let model = bench.open()?;
@@ -101,15 +103,16 @@ impl Prefill {
                 }
             }
         }
+        bench.check_roofs(backend.as_ref(), &[(cost, &ours)], &mut roofs);
         let measured = |seconds: &[f64]| {
             let mut series = roof_series(&roofs);
             series.push((names::STEP_SECONDS, Series::seconds(seconds.iter().copied())));
             Measurement { cost: Some(cost), series, ..Measurement::default() }
         };
-        bench.keep(self, &case, measured(&ours))?;
+        bench.record(self.name(), &case, measured(&ours))?;
         for (peer, result) in peers.iter().zip(&theirs) {
             match result {
-                Ok(seconds) => bench.keep_peer(self, &case, peer, measured(seconds))?,
+                Ok(seconds) => bench.record_peer(self.name(), &case, peer, measured(seconds))?,
                 Err(reason) => bench.skip(&format!("{} in {what}", peer.engine.name), reason),
             }
         }

@@ -8,10 +8,12 @@ use nvllm_core::TokenId;
 use nvllm_engine::{Engine, LoadOptions, Request};
 use rand_mt::Mt;
 
-use super::{Figures, Workload, median_of};
-use crate::bench::{Measurement, Roof, roof_series};
+use super::contract::Workload;
+use super::figures::{Figures, median_of};
+use crate::context::Context;
+use crate::measure::{Measurement, Roof, roof_series};
 use crate::record::{Case, Record, Series, names};
-use crate::{Bench, BenchError, Result};
+use crate::{BenchError, Result};
 
 /// The first suffix of each prefix is cold, the others hit.
 pub(super) struct Prefix;
@@ -39,7 +41,7 @@ impl Workload for Prefix {
          others (hit), whose prefix is in the KV cache"
     }
 
-    fn run(&self, bench: &mut Bench) -> Result<()> {
+    fn run(&self, bench: &mut Context) -> Result<()> {
         let model = Arc::new(bench.open()?);
         let backend = bench.backend()?;
         // A whole number of blocks, so that all of the prefix can be found.
@@ -101,7 +103,11 @@ impl Workload for Prefix {
             let mut series = roof_series(&roofs);
             series.push((names::TTFT_SECONDS, Series::seconds(times)));
             let computed = vec![(names::COMPUTED_TOKENS, (prompt_len - cached) as f64)];
-            bench.keep(self, &case, Measurement { series, values: computed, ..Measurement::default() })?;
+            bench.record(
+                self.name(),
+                &case,
+                Measurement { series, values: computed, ..Measurement::default() },
+            )?;
         }
         Ok(())
     }

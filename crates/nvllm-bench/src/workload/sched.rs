@@ -7,10 +7,12 @@ use std::time::Instant;
 use nvllm_core::{RowOutput, SamplingParams, Step, StepId, StepOutput, TokenId};
 use nvllm_sched::{GroupConfig, NewSequence, SchedConfig, Scheduler};
 
-use super::{Figures, Workload, median_of};
-use crate::bench::Measurement;
+use super::contract::Workload;
+use super::figures::{Figures, median_of};
+use crate::context::Context;
+use crate::measure::Measurement;
 use crate::record::{Case, Record, Series, names};
-use crate::{Bench, BenchError, Result};
+use crate::{BenchError, Result};
 
 /// Decode steps of the scheduler alone.
 pub(super) struct Sched;
@@ -37,7 +39,7 @@ impl Workload for Sched {
          flight, prefixes kept: no device runs and no other thread"
     }
 
-    fn run(&self, bench: &mut Bench) -> Result<()> {
+    fn run(&self, bench: &mut Context) -> Result<()> {
         let steps = if bench.settings.quick { QUICK_STEPS } else { STEPS };
         for batch in BATCHES {
             bench.progress(&format!("sched: {batch} sequences"));
@@ -49,7 +51,7 @@ impl Workload for Sched {
                 (names::PLAN_SECONDS, Series::seconds(plan.iter().copied())),
                 (names::COMMIT_SECONDS, Series::seconds(commit.iter().copied())),
             ];
-            bench.keep(self, &case, Measurement { series, ..Measurement::default() })?;
+            bench.record(self.name(), &case, Measurement { series, ..Measurement::default() })?;
         }
         Ok(())
     }

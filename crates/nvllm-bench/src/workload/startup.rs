@@ -9,11 +9,14 @@ use nvllm_core::TokenId;
 use nvllm_engine::text::EncodeOptions;
 use serde::Deserialize;
 
-use super::{Figures, Workload, median_of};
-use crate::bench::{Measurement, Program};
+use super::contract::Workload;
+use super::figures::{Figures, median_of};
+use crate::context::Context;
+use crate::measure::Measurement;
+use crate::measure::stepper::Stepper;
 use crate::record::{Case, Record, Series, names};
-use crate::stepper::Stepper;
-use crate::{Bench, BenchError, Result, host, stats};
+use crate::settings::Binary;
+use crate::{BenchError, Result, files, machine, stats};
 
 /// The real program, started again and again.
 pub(super) struct Startup;
@@ -67,8 +70,8 @@ impl Workload for Startup {
          right after that (warm)"
     }
 
-    fn run(&self, bench: &mut Bench) -> Result<()> {
-        let Some(program) = bench.settings.program.take() else {
+    fn run(&self, bench: &mut Context) -> Result<()> {
+        let Some(binary) = bench.settings.binary.take() else {
             bench.skip("startup", "no nvllm program was given or found");
             return Ok(());
         };
@@ -77,10 +80,10 @@ impl Workload for Startup {
                 bench.skip("startup", "the model has no tokenizer, so the program takes no prompt");
                 Ok(())
             }
-            Ok(_) => self.with(bench, &program),
+            Ok(_) => self.with(bench, &binary),
             Err(error) => Err(error),
         };
-        bench.settings.program = Some(program);
+        bench.settings.binary = Some(binary);
         result
     }
 
@@ -98,11 +101,11 @@ impl Workload for Startup {
                 (Some(ready), _) => {
                     format!(
                         "ready after {}, {}",
-                        crate::table::duration(ready),
+                        crate::units::duration(ready),
                         storage.unwrap_or_else(|| "storage unknown".into())
                     )
                 }
-                (None, Some(again)) => format!("{} for the same prompt again", crate::table::duration(again)),
+                (None, Some(again)) => format!("{} for the same prompt again", crate::units::duration(again)),
                 (None, None) => "-".into(),
             },
         }
@@ -110,22 +113,22 @@ impl Workload for Startup {
 }
 
 impl Startup {
-    fn with(&self, bench: &mut Bench, program: &Program) -> Result<()> {
+    fn with(&self, bench: &mut Context, binary: &Binary) -> Result<()> {
         let starts = if bench.settings.quick { QUICK_STARTS } else { STARTS };
         let (mut cold, mut warm) = (Vec::new(), Vec::new());
         let mut cold_fault = None;
-        let files = weight_files(bench, program)?;
+        let weights = weight_files(bench, binary)?;
         for start in 0..starts {
             bench.progress(&format!("startup: {} of {starts}", start + 1));
             if cold_fault.is_none() {
-                match files.iter().try_for_each(|path| host::evict(path)) {
-                    Ok(()) => cold.push(once(bench, program)?),
+                match weights.iter().try_for_each(|path| files::evict(path)) {
+                    Ok(()) => cold.push(once(bench, binary)?),
                     Err(e) => cold_fault = Some(e.to_string()),
                 }
             }
-            warm.push(once(bench, program)?);
+            warm.push(once(bench, binary)?);
         }
-        let bytes: u64 = files.iter().filter_map(|path| Some(path.metadata().ok()?.len())).sum();
+        let bytes: u64 = weights.iter().filter_map(|path| Some(path.metadata().ok()?.len())).sum();
         let least = cold.iter().map(|start| start.storage.unwrap_or(0)).min().unwrap_or(0);
         if cold_fault.is_none() && least < bytes / 2 {
             cold_fault = Some(format!(
@@ -137,12 +140,12 @@ impl Startup {
         check_tokens(bench, PROMPT, warm.iter().map(|start| start.token))?;
         match cold_fault {
             Some(reason) => bench.skip("startup, cold", &reason),
-            None => self.keep(bench, "cold", &cold)?,
+            None => self.record(bench, "cold", &cold)?,
         }
-        self.keep(bench, "warm", &warm)
+        self.record(bench, "warm", &warm)
     }
 
-    fn keep(&self, bench: &mut Bench, state: &str, starts: &[Start]) -> Result<()> {
+    fn record(&self, bench: &mut Context, state: &str, starts: &[Start]) -> Result<()> {
         let case = Case {
             prompt_len: starts.first().map(|start| start.prompt_tokens),
             state: Some(state.into()),
@@ -154,28 +157,28 @@ impl Startup {
         ];
         let storage: Option<Vec<f64>> = starts.iter().map(|start| Some(start.storage? as f64)).collect();
         let values = storage.map(|bytes| (names::STORAGE_BYTES, stats::median(bytes))).into_iter().collect();
-        bench.keep(self, &case, Measurement { cost: None, series, values })
+        bench.record(self.name(), &case, Measurement { cost: None, series, values })
     }
 }
 
 /// The files that hold the weights: the program itself if it embeds them.
-fn weight_files(bench: &Bench, program: &Program) -> Result<Vec<PathBuf>> {
+fn weight_files(bench: &Context, binary: &Binary) -> Result<Vec<PathBuf>> {
     match &bench.subject.dir {
-        Some(dir) => host::weight_files(dir),
-        None => Ok(vec![program.path.clone()]),
+        Some(dir) => files::weight_files(dir),
+        None => Ok(vec![binary.path.clone()]),
     }
 }
 
 /// Starts the program once.
-fn once(bench: &Bench, program: &Program) -> Result<Start> {
-    let failed = |problem: String| BenchError::Program { path: program.path.clone(), problem };
-    let storage_before = host::storage_read_bytes();
-    let mut command = Command::new(&program.path);
+fn once(bench: &Context, binary: &Binary) -> Result<Start> {
+    let failed = |problem: String| BenchError::Program { path: binary.path.clone(), problem };
+    let storage_before = machine::storage_read_bytes();
+    let mut command = Command::new(&binary.path);
     command.args(["generate", "--json", "--max-tokens", "1", "--temperature", "0", "--ignore-eos"]);
     if let Some(dir) = &bench.subject.dir {
         command.arg("--model").arg(dir);
     }
-    command.args(&program.args).arg(PROMPT).stdout(Stdio::piped()).stderr(Stdio::null());
+    command.args(&binary.args).arg(PROMPT).stdout(Stdio::piped()).stderr(Stdio::null());
     let start = Instant::now();
     let mut process = command.spawn().map_err(|e| failed(format!("cannot be started: {e}")))?;
     let stdout = process.stdout.take().ok_or_else(|| failed("has no output".into()))?;
@@ -196,7 +199,7 @@ fn once(bench: &Bench, program: &Program) -> Result<Start> {
     let report: Report =
         serde_json::from_str(&text).map_err(|e| failed(format!("printed no report: {e}")))?;
     let storage =
-        storage_before.zip(host::storage_read_bytes()).map(|(before, after)| after.saturating_sub(before));
+        storage_before.zip(machine::storage_read_bytes()).map(|(before, after)| after.saturating_sub(before));
     Ok(Start {
         first_token: seconds,
         ready: seconds - report.speed.time_to_first_token_s,
@@ -209,7 +212,7 @@ fn once(bench: &Bench, program: &Program) -> Result<Start> {
 /// The program is another one than this: its first token after `prompt` must be the one that this
 /// one computes.
 pub(super) fn check_tokens(
-    bench: &Bench,
+    bench: &Context,
     prompt: &str,
     mut tokens: impl Iterator<Item = TokenId>,
 ) -> Result<()> {

@@ -7,10 +7,12 @@ use nvllm_engine::grammar::{Grammar, GrammarCompiler, StructuredOutput};
 use nvllm_engine::{Engine, FinishReason, LoadOptions, Request};
 use serde_json::{Map, Value, json};
 
-use super::{Figures, Workload, median_of};
-use crate::bench::{Measurement, Roof, roof_series, turns};
+use super::contract::Workload;
+use super::figures::{Figures, median_of};
+use crate::context::Context;
+use crate::measure::{Measurement, Roof, roof_series, turns};
 use crate::record::{Case, Record, Series, names};
-use crate::{Bench, BenchError, Result};
+use crate::{BenchError, Result};
 
 /// Schemas by name, from a few flags to an order with its lines.
 const SCHEMAS: &str = include_str!("structured/schemas.json");
@@ -42,7 +44,7 @@ impl Workload for Structured {
          allows, in turn: mean seconds of a decode step, from the first token to the last"
     }
 
-    fn run(&self, bench: &mut Bench) -> Result<()> {
+    fn run(&self, bench: &mut Context) -> Result<()> {
         let model = Arc::new(bench.open()?);
         let Ok(compiler) = GrammarCompiler::new(&model) else {
             bench.skip("structured", "the model has no tokenizer");
@@ -102,7 +104,7 @@ impl Workload for Structured {
                 };
                 let mut series = roof_series(&roofs);
                 series.push((names::TOKEN_SECONDS, Series::seconds(seconds)));
-                bench.keep(self, &case, Measurement { series, ..Measurement::default() })?;
+                bench.record(self.name(), &case, Measurement { series, ..Measurement::default() })?;
             }
         }
         Ok(())

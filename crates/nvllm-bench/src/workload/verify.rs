@@ -6,10 +6,12 @@ use nvllm_core::Numerics;
 use nvllm_engine::LoadOptions;
 use nvllm_engine::verify::{Outcome, VerifyOptions, verify};
 
-use super::{Figures, Workload};
-use crate::bench::Measurement;
+use super::contract::Workload;
+use super::figures::Figures;
+use crate::Result;
+use crate::context::Context;
+use crate::measure::Measurement;
 use crate::record::{Case, Record, names};
-use crate::{Bench, Result};
 
 /// Requests alone against the same under every variation.
 pub(super) struct Verify;
@@ -28,7 +30,7 @@ impl Workload for Verify {
          preemption and steps in flight: whether all tokens and log-probabilities are equal, bit for bit (`nvllm verify`)"
     }
 
-    fn run(&self, bench: &mut Bench) -> Result<()> {
+    fn run(&self, bench: &mut Context) -> Result<()> {
         if bench.settings.numerics == Numerics::Fast {
             bench.skip("verify", "numerics fast promises no equality");
             return Ok(());
@@ -55,7 +57,7 @@ impl Workload for Verify {
             let case = Case { num_requests: Some(row.requests), state: Some(row.varied), ..Case::default() };
             let equal = if row.outcome == Outcome::Equal { 1.0 } else { 0.0 };
             let values = vec![(names::EQUAL, equal), (names::COMPARED_TOKENS, row.tokens as f64)];
-            bench.keep(self, &case, Measurement { values, ..Measurement::default() })?;
+            bench.record(self.name(), &case, Measurement { values, ..Measurement::default() })?;
         }
         Ok(())
     }

@@ -7,7 +7,6 @@ use std::collections::HashMap;
 use nvllm_core::program::Node;
 use nvllm_core::{Activations, AttentionSpec, DType, KvFormat, KvLayer, Limits, Op, Program, Step};
 
-use super::is;
 use crate::anchor::{append, rows};
 use crate::bound::{History, RowAt};
 
@@ -222,5 +221,18 @@ impl Rounded {
             }
         }
         out.iter().map(|x| x / sum).collect()
+    }
+}
+
+/// Whether `node` is the op at whose output a fault of `op` shows. A fused op ends in a primitive
+/// whose first input was made inside it.
+pub(super) fn is(op: &str, program: &Program, node: &Node) -> bool {
+    let inside = || node.inputs.first().is_some_and(|&id| program.value(id).label.is_none());
+    let ends_in = |stem| node.op.stem() == stem && inside();
+    match op {
+        "attention" => ends_in("paged_attention"),
+        "linear_add" => ends_in("add"),
+        "linear_silu_mul" => ends_in("silu_mul"),
+        _ => node.op.stem() == op,
     }
 }

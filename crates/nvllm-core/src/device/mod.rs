@@ -10,10 +10,12 @@
 mod layout;
 mod pack;
 mod slot;
+mod word_copy;
 
 pub use layout::StepLayout;
-pub use pack::{CountedTokens, PackedStep, WordCopy};
+pub use pack::{CountedTokens, PackedStep};
 pub use slot::{DeviceReset, DeviceSlot};
+pub use word_copy::WordCopy;
 
 use bytemuck::{Pod, Zeroable};
 

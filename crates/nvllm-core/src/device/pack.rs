@@ -1,24 +1,10 @@
 //! Packing a step.
 
-use bytemuck::{Pod, Zeroable};
+use bytemuck::Pod;
 
-use super::{DeviceReset, DeviceRow, StepLayout};
+use super::{DeviceReset, DeviceRow, StepLayout, WordCopy};
 use crate::host::{Batch, BatchSeq};
 use crate::{SlotId, SlotReset, Source, Step};
-
-/// Words to copy from the packed bytes to a place of the layout.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Zeroable, Pod)]
-#[repr(C)]
-pub struct WordCopy {
-    /// First word of the layout.
-    pub to: u64,
-    /// First word of the packed bytes.
-    pub from: u32,
-    /// How many.
-    pub num_words: u32,
-}
-
-const _: () = assert!(size_of::<WordCopy>() == 16);
 
 /// Tokens that a sequence brings into its slot, to be counted for its penalties.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -164,6 +164,17 @@ impl Batch {
     }
 }
 
+impl Slots {
+    /// Advances lengths and positions past a batch whose forward pass has run.
+    pub fn advance(&mut self, batch: &Batch) {
+        for seq in &batch.seqs {
+            let state = self.get_mut(seq.slot).expect("the batch was resolved against these slots");
+            state.kv_len = (seq.kv_start + seq.num_rows) as u32;
+            state.next_position = batch.positions[seq.first_row + seq.num_rows - 1] + 1;
+        }
+    }
+}
+
 fn resolve<T>(source: Source<T>, slot: T) -> T {
     match source {
         Source::Host(value) => value,

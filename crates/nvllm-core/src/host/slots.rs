@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::Batch;
 use crate::sampling::TokenCounts;
 use crate::{CoreError, Result, SamplingParams, SlotId, Step, TokenId};
 
@@ -84,15 +83,6 @@ impl Slots {
     pub fn restore(&mut self, replaced: Replaced) {
         for (slot, state) in replaced.0.into_iter().rev() {
             self.states[slot.index()] = state;
-        }
-    }
-
-    /// Advances lengths and positions past a batch whose forward pass has run.
-    pub fn advance(&mut self, batch: &Batch) {
-        for seq in &batch.seqs {
-            let state = self.get_mut(seq.slot).expect("the batch was resolved against these slots");
-            state.kv_len = (seq.kv_start + seq.num_rows) as u32;
-            state.next_position = batch.positions[seq.first_row + seq.num_rows - 1] + 1;
         }
     }
 

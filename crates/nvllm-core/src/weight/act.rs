@@ -12,7 +12,6 @@
 
 use std::borrow::Cow;
 
-use super::Weight;
 use super::table::{E4M3_MAX, e4m3_from_f32, e4m3_to_f32};
 
 /// How the input of a linear layer is quantised.
@@ -101,18 +100,6 @@ impl InputQuant {
             act.apply(self.scale, x.to_mut());
         }
         x
-    }
-}
-
-impl Weight {
-    /// What each segment does to its input, in order.
-    pub fn inputs(&self) -> Vec<InputQuant> {
-        let one = |segment: &super::CanonicalTensor| InputQuant {
-            num_rows: segment.num_rows(),
-            act: segment.format.act,
-            scale: segment.act_scale.unwrap_or(1.0),
-        };
-        self.segments.iter().map(one).collect()
     }
 }
 

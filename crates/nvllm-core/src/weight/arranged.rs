@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::info::extents;
+use super::tensor_info::extents;
 use super::{CanonicalTensor, TensorInfo, WeightSource};
 use crate::{CoreError, Result};
 

@@ -70,12 +70,12 @@ impl CanonicalTensor {
 
     /// Columns of one row; a vector has one column.
     pub fn num_cols(&self) -> usize {
-        super::info::extents(&self.shape)[1]
+        super::tensor_info::extents(&self.shape)[1]
     }
 
     /// Rows: every extent but the last, multiplied; a vector has one row an element.
     pub fn num_rows(&self) -> usize {
-        super::info::extents(&self.shape)[0]
+        super::tensor_info::extents(&self.shape)[0]
     }
 
     /// What is known of it apart from its bytes.

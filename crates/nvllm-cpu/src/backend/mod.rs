@@ -2,6 +2,7 @@
 
 mod arena;
 mod coded;
+mod elem;
 mod head;
 mod kv;
 mod machine;
@@ -21,6 +22,7 @@ use nvllm_core::{
 
 use crate::{Cpu, Isa, Kernels, Pool, PoolConfig, SumOrder, measure_matmul_rate, measure_read_bandwidth};
 use arena::Arena;
+use elem::elem;
 use head::Head;
 use kv::CpuKv;
 use tables::StepTables;
@@ -223,23 +225,5 @@ impl Forward for Run {
             arena: self.values.arena.len(),
             scratch: self.cpu.scratch_bytes() + self.tables.bytes() + self.scratch.bytes(),
         }
-    }
-}
-
-/// The kernels' name of a dtype that they know.
-const fn elem(dtype: DType) -> Option<crate::Elem> {
-    match dtype {
-        DType::F32 => Some(crate::Elem::F32),
-        DType::F16 => Some(crate::Elem::F16),
-        DType::Bf16 => Some(crate::Elem::Bf16),
-        DType::I32 | DType::U8 => None,
-    }
-}
-
-/// The kernels' name of the activation dtype.
-const fn act_elem(activations: Activations) -> crate::Elem {
-    match activations {
-        Activations::F32 => crate::Elem::F32,
-        Activations::Bf16 => crate::Elem::Bf16,
     }
 }

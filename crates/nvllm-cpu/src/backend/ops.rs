@@ -4,7 +4,7 @@ use nvllm_core::host::Batch;
 use nvllm_core::program::{Node, QkNorm};
 use nvllm_core::{Activations, AttentionSpec, KvLayer, Op, RopeSpec, ValueId, WeightId};
 
-use super::act_elem;
+use super::elem::act_elem;
 use super::head::Head;
 use super::kv::CpuKv;
 use super::tables::{StepTables, queries};

@@ -3,8 +3,8 @@
 use nvllm_core::program::MemoryPlan;
 use nvllm_core::{Limits, Program, ValueId, ValueKind, WeightId};
 
-use super::act_elem;
 use super::arena::Arena;
+use super::elem::act_elem;
 use super::weights::Weights;
 use crate::{Elem, NormWeight, Result, Rows, RowsMut};
 

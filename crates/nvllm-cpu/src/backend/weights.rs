@@ -9,7 +9,8 @@ use nvllm_core::{
     WeightInfo, WeightSource,
 };
 
-use super::{coded, elem};
+use super::coded;
+use super::elem::elem;
 use crate::{Coded, CodedForm, Elem, Pool, Segment};
 
 /// A matrix, or a stack of expert matrices: row segments, where the checkpoint has them.

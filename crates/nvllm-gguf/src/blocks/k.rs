@@ -1,6 +1,6 @@
 //! Blocks of 256 elements with two levels of scales.
 
-use super::{Layout, Parts, pack, regroup_halves};
+use super::layout::{Layout, Parts, pack, regroup_halves};
 
 /// f16 `d` and `dmin`, 12 bytes of scales and minima, 128 bytes of codes.
 pub(super) struct Q4K;

@@ -1,6 +1,6 @@
 //! Blocks of 32 elements under one f16 scale.
 
-use super::{Layout, Parts, pack, regroup_halves};
+use super::layout::{Layout, Parts, pack, regroup_halves};
 
 /// f16 `d`, then 16 bytes.
 pub(super) struct Q4_0;

@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use nvllm_core::{CanonicalTensor, CoreError, Result};
 
-use super::round::dense_row;
+use super::rows::dense_row;
 use super::rows::{checked, not_finite};
 use super::{Format, Hessian, Rounded, parallel};
 

@@ -3,11 +3,10 @@
 use std::sync::Mutex;
 
 use bytes::Bytes;
-use half::{bf16, f16};
-use nvllm_core::{CanonicalTensor, Code, DType, Result};
+use nvllm_core::{CanonicalTensor, Code, Result};
 
 use super::format::put_scale;
-use super::rows::{RowShape, checked, not_finite};
+use super::rows::{RowShape, checked, dense_row, not_finite};
 use super::{Format, parallel};
 
 /// Rows that share the memory for their dense values.
@@ -66,17 +65,4 @@ fn put_codes(format: Format, code: Code, (block, scale): (&[f32], f32), first: u
         let high = pair.get(1).map_or(0, |&x| format.code(x, scale));
         *out = format.code(pair[0], scale) | high << 4;
     }
-}
-
-/// A row of elements as f32.
-pub(super) fn dense_row(dtype: DType, bytes: &[u8], out: &mut [f32]) {
-    match dtype {
-        DType::Bf16 => load(bytes, out, |bytes| bf16::from_le_bytes(bytes).to_f32()),
-        DType::F16 => load(bytes, out, |bytes| f16::from_le_bytes(bytes).to_f32()),
-        DType::F32 | DType::I32 | DType::U8 => load(bytes, out, f32::from_le_bytes),
-    }
-}
-
-fn load<const N: usize>(bytes: &[u8], out: &mut [f32], value: impl Fn([u8; N]) -> f32) {
-    out.iter_mut().zip(bytes.as_chunks().0).for_each(|(out, &bytes)| *out = value(bytes));
 }

@@ -1,13 +1,13 @@
 //! A tensor whose elements are rounded in an order of the caller's.
 
 use bytes::Bytes;
+use half::{bf16, f16};
 use nvllm_core::weight::pack::pack;
 use nvllm_core::weight::{Scales, WHOLE};
 use nvllm_core::{CanonicalTensor, CoreError, DType, Result, WeightFormat};
 
 use super::Format;
 use super::format::put_scale;
-use super::round::dense_row;
 
 /// What all rows have in common.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +58,19 @@ pub(super) fn checked(name: &str, tensor: &CanonicalTensor) -> Result<DType> {
         let problem = format!("is in {}: what is coded is not coded again", tensor.format);
         CoreError::BadTensor { name: name.into(), problem }
     })
+}
+
+/// A row of elements as f32.
+pub(super) fn dense_row(dtype: DType, bytes: &[u8], out: &mut [f32]) {
+    match dtype {
+        DType::Bf16 => load(bytes, out, |bytes| bf16::from_le_bytes(bytes).to_f32()),
+        DType::F16 => load(bytes, out, |bytes| f16::from_le_bytes(bytes).to_f32()),
+        DType::F32 | DType::I32 | DType::U8 => load(bytes, out, f32::from_le_bytes),
+    }
+}
+
+fn load<const N: usize>(bytes: &[u8], out: &mut [f32], value: impl Fn([u8; N]) -> f32) {
+    out.iter_mut().zip(bytes.as_chunks().0).for_each(|(out, &bytes)| *out = value(bytes));
 }
 
 /// The refusal of NaN and infinity.

@@ -6,16 +6,16 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum as _};
-use nvllm_bench::server::{self, RequestSettings, ServerBench, ServerSettings, ServerWorkload, Url};
+use nvllm_bench::server::{self, RequestSettings, ServerSession, ServerSettings, ServerWorkload, Url};
 use nvllm_bench::workload::{self, Workload};
 use nvllm_bench::{
-    Bench as Measuring, BenchError, Display, Gate, Program, Settings, Sizes, Subject, host, record, table,
+    BenchError, Binary, Display, Gate, Session, Settings, Sizes, Subject, files, record, table,
 };
 use nvllm_core::Activations;
 use nvllm_engine::Model;
 
 use super::serve;
-use crate::flags::{BackendName, DeviceArgs, Dtype, KvCacheDtype, Promise, QuantizeArgs};
+use crate::flags::{BackendName, DeviceArgs, Dtype, KvCacheDtype, Promise, QuantizeArgs, RepositoryArgs};
 use crate::output::{note, outln};
 use crate::words::BadArgument;
 use crate::{backends, built_in, models};
@@ -104,6 +104,8 @@ pub(crate) struct Bench {
     /// The file that the records are appended to.
     #[arg(long, default_value = "nvllm-bench.jsonl")]
     pub records: PathBuf,
+    #[command(flatten)]
+    pub repository: RepositoryArgs,
 }
 
 /// Most sequences, and most tokens of one.
@@ -192,17 +194,17 @@ pub(super) fn run(args: &Bench) -> Result<()> {
             named().filter_map(|name| server::find(name).ok()).collect(),
         ),
     };
-    let subject = quantized(subject(args.model.as_deref())?, &args.quantize);
+    let mut subject = quantized(subject(args.model.as_deref())?, &args.quantize);
+    subject.seed = args.repository.weights_seed;
     let model = (subject.open)()?;
     let activations = activations(args, &model);
     drop(model);
     let factory = Arc::new(backends::factory(&args.device));
-    let gate = Gate { fixtures: None, demo: Box::new(|| opened(built_in::open())) };
+    let gate = gate(&args.repository);
     let display = Display::bar(workloads.len(), |line| note!("{line}"));
-    let mut bench = Measuring::start(subject, factory, &gate, settings(args, activations)?, display)
-        .context(
-            "a figure without a check of correctness is not printed; the check is made with the demo model",
-        )?;
+    let mut bench = Session::start(subject, factory, &gate, settings(args, activations)?, display).context(
+        "a figure without a check of correctness is not printed; the check is made with the demo model",
+    )?;
     bench.run(&workloads, &args.records)?;
     if let Some(path) = &args.profile {
         bench.profile(path)?;
@@ -210,7 +212,7 @@ pub(super) fn run(args: &Bench) -> Result<()> {
     if !of_requests.is_empty() {
         // Without a server it is the engine that answers.
         let display = Display::bar(of_requests.len(), |line| note!("{line}"));
-        ServerBench::alone(&bench, requests(args), display)?.run(&of_requests, &args.records)?;
+        ServerSession::alone(&bench, requests(args), display)?.run(&of_requests, &args.records)?;
     }
     show(&args.records, bench.run_id())
 }
@@ -225,11 +227,11 @@ fn run_over_http(args: &Bench, url: &Url) -> Result<()> {
         model: args.model.clone(),
         // A key is nobody's business.
         flags: std::env::args().skip(1).filter(|flag| Some(flag) != args.api_key.as_ref()).collect(),
-        source: source(),
+        source: args.repository.source(),
     };
     serve::allow_many_connections();
     let display = Display::bar(workloads.len(), |line| note!("{line}"));
-    let mut bench = ServerBench::start(&settings, requests(args), display)?;
+    let mut bench = ServerSession::start(&settings, requests(args), display)?;
     bench.run(&workloads, &args.records)?;
     show(&args.records, bench.run_id())
 }
@@ -252,9 +254,14 @@ fn show(records: &Path, run: &str) -> Result<()> {
     Ok(())
 }
 
-/// What this program was built from.
-fn source() -> record::Source {
-    record::Source { commit: concat!("version ", env!("CARGO_PKG_VERSION")).into(), dirty: None }
+/// The demo model's checks, and what was checked before.
+fn gate(repository: &RepositoryArgs) -> Gate {
+    let before = repository.checked.clone();
+    let before = before.map(|detail| record::Correctness { passed: true, detail });
+    match repository.gate_model.clone() {
+        None => Gate { before, demo: Box::new(|| opened(built_in::open())) },
+        Some(dir) => Gate { before, demo: Box::new(move || opened(models::open(dir.to_str()))) },
+    }
 }
 
 /// The crate's error for one of this program's.
@@ -267,7 +274,7 @@ fn subject(name: Option<&str>) -> Result<Subject> {
     let Some(name) = name.filter(|name| !models::is_built_in(name)) else {
         return Ok(Subject {
             name: built_in::NAME.into(),
-            sha256: host::sha256(built_in::weights()),
+            sha256: files::sha256(built_in::weights()),
             dir: None,
             seed: None,
             open: Box::new(|| opened(built_in::open())),
@@ -275,11 +282,11 @@ fn subject(name: Option<&str>) -> Result<Subject> {
     };
     let model = models::open(Some(name))?;
     let path = PathBuf::from(&model.name);
-    let files = host::weight_files(&path)?;
+    let weights = files::weight_files(&path)?;
     let again = name.to_owned();
     Ok(Subject {
-        name: if Path::new(name).exists() { host::base_name(name) } else { name.into() },
-        sha256: host::sha256_files(&files)?,
+        name: if Path::new(name).exists() { files::base_name(name) } else { name.into() },
+        sha256: files::sha256_files(&weights)?,
         dir: Some(path),
         seed: None,
         open: Box::new(move || opened(models::open(Some(&again)))),
@@ -338,10 +345,10 @@ fn settings(args: &Bench, activations: Activations) -> Result<Settings> {
         threads,
         scale: args.scale,
         case_seconds: args.case_seconds,
-        flags: std::env::args().skip(1).collect(),
-        source: source(),
+        flags: args.repository.shown(std::env::args().skip(1)),
+        source: args.repository.source(),
         version: env!("CARGO_PKG_VERSION").into(),
-        program: Some(Program {
+        binary: Some(Binary {
             path: std::env::current_exe().context("cannot find this program")?,
             args: flags,
         }),
@@ -350,9 +357,12 @@ fn settings(args: &Bench, activations: Activations) -> Result<Settings> {
             context: args.context.clone(),
             prompt_len: args.prompt_len.clone(),
         },
-        peers: Vec::new(),
-        peer_device: String::new(),
-        scratch: std::env::temp_dir(),
+        peers: args.repository.peers(args.quick),
+        peer_device: match device.backend {
+            BackendName::Cuda => format!("cuda:{}", device.gpu.unwrap_or(0)),
+            BackendName::Auto | BackendName::Cpu | BackendName::Reference => "cpu".into(),
+        },
+        scratch: args.repository.peer_scratch.clone().unwrap_or_else(std::env::temp_dir),
     })
 }
 
@@ -366,7 +376,7 @@ mod tests {
             Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/gguf/a_qwen3_tied_gqa.gguf");
         let subject = subject(path.to_str()).unwrap();
         assert_eq!(subject.name, "a_qwen3_tied_gqa.gguf");
-        assert_eq!(subject.sha256, host::sha256(&std::fs::read(&path).unwrap()));
+        assert_eq!(subject.sha256, files::sha256(&std::fs::read(&path).unwrap()));
         assert!((subject.open)().is_ok());
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
-use nvllm_bench::host;
+use nvllm_bench::machine;
 use nvllm_core::{Backend, BackendInfo};
 use nvllm_cpu::{CpuBackend, Isa, PoolConfig};
 use serde::Serialize;
@@ -139,7 +139,7 @@ fn find() -> Result<Findings> {
         version: env!("CARGO_PKG_VERSION"),
         backend: devices[0].backend.clone(),
         devices,
-        available_bytes: host::available_bytes(),
+        available_bytes: machine::available_bytes(),
         missing_isas: Isa::ALL.iter().copied().filter_map(missing).collect(),
         cuda,
         unusable_gpu,

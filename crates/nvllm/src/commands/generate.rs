@@ -17,6 +17,7 @@ use crate::interrupt::{Interrupted, Listener};
 use crate::models;
 use crate::output::note;
 use crate::report::{Report, Roofline};
+use crate::words::UsageError;
 
 /// Tokens of an answer if nobody says otherwise.
 const MAX_TOKENS: usize = 256;
@@ -63,7 +64,7 @@ pub(crate) struct Generate {
 
 pub(super) fn run(args: &Generate) -> Result<()> {
     if args.logprobs.is_some() && !(args.json || args.jsonl) {
-        super::usage_error("--logprobs needs --json or --jsonl: text has no place for them");
+        return Err(UsageError("--logprobs needs --json or --jsonl: text has no place for them").into());
     }
     args.sampling.check()?;
     let (prompts, many) = args.prompt.read()?;

@@ -24,6 +24,8 @@ use anyhow::Result;
 use clap::error::ErrorKind;
 use clap::{ArgAction, CommandFactory as _, Parser, Subcommand};
 
+use crate::words::UsageError;
+
 /// An LLM inference engine: fast, the same answer every time, in one binary.
 #[derive(Parser)]
 #[command(
@@ -89,9 +91,8 @@ pub(crate) enum Command {
     Completions(completions::Completions),
 }
 
-/// Ends the process as clap ends it on a bad command line: for what clap's own attributes cannot
-/// say.
-fn usage_error(message: &str) -> ! {
+/// How clap ends the process on a bad command line, for what its own attributes cannot say.
+pub(crate) fn usage_error(message: &UsageError) -> ! {
     Cli::command().error(ErrorKind::ArgumentConflict, message).exit()
 }
 

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::flags::{BackendName, DeviceProfile, LoadArgs, ModelName, number};
 use crate::human::{bytes, count};
 use crate::output::outln;
-use crate::words::printable;
+use crate::words::{UsageError, printable};
 use crate::{backends, built_in, models};
 
 #[derive(Args)]
@@ -35,7 +35,9 @@ pub(crate) struct Plan {
 pub(super) fn run(args: &Plan) -> Result<()> {
     let gpu = matches!(args.load.device.backend, BackendName::Auto | BackendName::Cuda);
     if args.device_profile.is_some() && !gpu {
-        super::usage_error("--device-profile is a GPU's: leave --backend out, or give --backend cuda");
+        return Err(
+            UsageError("--device-profile is a GPU's: leave --backend out, or give --backend cuda").into()
+        );
     }
     let model = models::prepare(models::open(args.model.get())?, &args.load)?;
     let device = match args.device_profile {

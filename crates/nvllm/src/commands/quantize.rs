@@ -13,6 +13,7 @@ use crate::human;
 use crate::interrupt::{Interrupted, Listener};
 use crate::output::{note, outln};
 use crate::progress::Progress;
+use crate::words::UsageError;
 use crate::{backends, models};
 
 #[derive(Args)]
@@ -78,14 +79,14 @@ fn method(args: &Quantize) -> Result<Method> {
     let calibrated = args.method != MethodName::Rtn;
     match &args.calibration {
         _ if args.act_order && args.method != MethodName::Gptq => {
-            super::usage_error("--act-order is for --method gptq")
+            Err(UsageError("--act-order is for --method gptq").into())
         }
-        Some(_) if !calibrated => super::usage_error("--calibration is for --method gptq and awq"),
+        Some(_) if !calibrated => Err(UsageError("--calibration is for --method gptq and awq").into()),
         _ if !calibrated => Ok(Method::Nearest),
         _ if args.format != WeightFormatName::Int4 => {
-            super::usage_error("--method gptq and awq are for --format int4: 8 bits need none")
+            Err(UsageError("--method gptq and awq are for --format int4: 8 bits need none").into())
         }
-        None => super::usage_error("--method gptq and awq need a text: give --calibration"),
+        None => Err(UsageError("--method gptq and awq need a text: give --calibration").into()),
         Some(path) => {
             let text = std::fs::read_to_string(path)
                 .with_context(|| format!("--calibration {}: cannot read it as text", path.display()))?;
@@ -104,10 +105,10 @@ pub(super) fn run(args: &Quantize) -> Result<()> {
     }
     let is_nf4 = args.format == WeightFormatName::Nf4;
     if is_nf4 && args.head.is_some() {
-        super::usage_error("--head is not for nf4: bitsandbytes has one format for all layers");
+        return Err(UsageError("--head is not for nf4: bitsandbytes has one format for all layers").into());
     }
     if args.double_quant && !is_nf4 {
-        super::usage_error("--double-quant is for nf4");
+        return Err(UsageError("--double-quant is for nf4").into());
     }
     let method = method(args)?;
     let files = models::find(&args.model)?;

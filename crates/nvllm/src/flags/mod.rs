@@ -5,10 +5,12 @@ mod load;
 mod model_name;
 pub(crate) mod number;
 mod quantize;
+mod repository;
 mod sampling;
 
 pub(crate) use device::{BackendName, DeviceArgs, DeviceProfile};
 pub(crate) use load::{Dtype, KvCacheDtype, LoadArgs, ModelArgs, Promise};
 pub(crate) use model_name::ModelName;
 pub(crate) use quantize::{HeadFormatName, QuantizeArgs, WeightFormatName, group_sizes};
+pub(crate) use repository::RepositoryArgs;
 pub(crate) use sampling::{SamplingArgs, params};

@@ -17,7 +17,7 @@ use nvllm_core::weight::{Code, Table};
 use nvllm_core::{CanonicalTensor, Result, TensorInfo};
 use serde_json::{Value, json};
 
-use super::{Entry, matrix, unknown};
+use super::entry::{Entry, matrix, unknown};
 
 /// Elements that share a scale, and scales that do.
 const BLOCK: usize = 64;

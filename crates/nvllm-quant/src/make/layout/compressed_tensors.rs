@@ -16,7 +16,7 @@ use nvllm_core::{CanonicalTensor, Result, TensorInfo};
 use serde_json::{Value, json};
 
 use super::super::Format;
-use super::{Entry, matrix, unknown};
+use super::entry::{Entry, matrix, unknown};
 
 /// How a format is stored.
 enum Stored {

@@ -16,7 +16,7 @@ use super::layout::Layout;
 use super::module::Module;
 use super::scaled::{Blocks, Scaled};
 use super::schemes::{Schemes, Target};
-use packed::Packed;
+use packed::{BESIDE, Packed};
 use scheme::Scheme;
 
 /// The layouts that a config names.
@@ -70,10 +70,6 @@ fn layout(scheme: &Scheme<'_>) -> Result<Box<dyn Layout>> {
 /// Codes of 8 bits, one a byte.
 #[derive(Debug)]
 struct InPlace(Scaled);
-
-/// Tensors of a module that say something of its inputs, its output, or of keys and values.
-const BESIDE: [&str; 5] =
-    [".input_scale", ".input_zero_point", ".output_scale", ".output_zero_point", ".weight_g_idx"];
 
 impl Layout for InPlace {
     fn name(&self) -> &'static str {

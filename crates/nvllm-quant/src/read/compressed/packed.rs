@@ -21,7 +21,10 @@ use super::super::layout::{Layout, empty};
 use super::super::module::{Module, Part};
 use super::super::repack;
 use super::super::scaled::{Blocks, ZERO_POINT, refuse_zero_point, static_scale};
-use super::BESIDE;
+
+/// Tensors of a module that say something of its inputs, its output, or of keys and values.
+pub(super) const BESIDE: [&str; 5] =
+    [".input_scale", ".input_zero_point", ".output_scale", ".output_zero_point", ".weight_g_idx"];
 
 #[derive(Debug)]
 pub(super) struct Packed {

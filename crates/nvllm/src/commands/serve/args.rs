@@ -7,7 +7,6 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum};
-use nvllm_core::Activations;
 use nvllm_engine::{LoadOptions, Tenant};
 use nvllm_serve::{Alias, ApiKeys, Defaults, Scheduling, ServedOptions, ServerOptions, TlsFiles, Traces};
 use serde_json::{Map, Value};
@@ -15,7 +14,6 @@ use serde_json::{Map, Value};
 use super::vllm_flags::VllmFlags;
 use crate::backends;
 use crate::flags::{ModelArgs, number};
-use crate::words::BadArgument;
 
 #[derive(Args)]
 #[command(
@@ -348,18 +346,6 @@ fn origins(text: &str) -> Result<Origins, String> {
     serde_json::from_str(text)
         .map(Origins)
         .map_err(|e| format!("{e}; give origins, as in https://example.org"))
-}
-
-/// vLLM's `--dtype`, as what it means here.
-pub(super) fn dtype(text: &str) -> Result<Option<Activations>, BadArgument> {
-    match text {
-        "auto" => Ok(None),
-        "bfloat16" | "bf16" => Ok(Some(Activations::Bf16)),
-        "float32" | "float" | "f32" => Ok(Some(Activations::F32)),
-        other => Err(BadArgument(format!(
-            "--dtype {other} is not there: use auto, bfloat16 or float32 (as with --activations)"
-        ))),
-    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use nvllm_core::Activations;
 
-use super::args::dtype;
+use crate::words::BadArgument;
 
 /// Switches that change nothing here.
 const IGNORED_SWITCHES: [&str; 6] = [
@@ -53,6 +53,18 @@ impl VllmFlags {
     /// What `--dtype` asks for.
     pub(super) fn dtype(self) -> Option<Activations> {
         self.dtype
+    }
+}
+
+/// vLLM's `--dtype`, as what it means here.
+fn dtype(text: &str) -> Result<Option<Activations>, BadArgument> {
+    match text {
+        "auto" => Ok(None),
+        "bfloat16" | "bf16" => Ok(Some(Activations::Bf16)),
+        "float32" | "float" | "f32" => Ok(Some(Activations::F32)),
+        other => Err(BadArgument(format!(
+            "--dtype {other} is not there: use auto, bfloat16 or float32 (as with --activations)"
+        ))),
     }
 }
 

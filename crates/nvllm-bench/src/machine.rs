@@ -1,16 +1,9 @@
-//! Facts about the machine, this process and the source. What cannot be found out is left out of
-//! the record.
+//! Facts about the machine and this process. What cannot be found out is left out of the record.
 
-use std::fs::File;
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
-use nvllm_engine::hub::ModelFiles;
-use sha2::{Digest as _, Sha256};
-
-use crate::record::{Host, Source};
-use crate::{BenchError, Result, stats};
+use crate::record::Host;
+use crate::stats;
 
 /// The machine, now; `memory_bytes` as the backend found it.
 pub fn host(memory_bytes: usize) -> Host {
@@ -92,81 +85,9 @@ pub fn storage_read_bytes() -> Option<u64> {
     read("/proc/self/io").lines().find_map(|line| line.strip_prefix("read_bytes:"))?.trim().parse().ok()
 }
 
-/// Asks the system to drop its cached pages of the file; pages that a process maps stay.
-///
-/// Errors if the file cannot be opened or the system refuses.
-pub fn evict(path: &Path) -> Result<()> {
-    let file = File::open(path).map_err(BenchError::io("open", path))?;
-    // Only pages that are on disk can be dropped.
-    file.sync_all().map_err(BenchError::io("sync", path))?;
-    drop_pages(&file).map_err(BenchError::io("drop the cached pages of", path))
-}
-
-#[cfg(target_os = "linux")]
-fn drop_pages(file: &File) -> std::io::Result<()> {
-    Ok(rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed)?)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn drop_pages(_: &File) -> std::io::Result<()> {
-    Err(std::io::Error::from(std::io::ErrorKind::Unsupported))
-}
-
-/// Commit of the repository at `root`, and whether its tracked files differ from it. `None` if it
-/// is none.
-pub fn commit(root: &Path) -> Option<Source> {
-    let git = |args: &[&str]| {
-        let output = Command::new("git").args(args).current_dir(root).output().ok()?;
-        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    };
-    let commit = git(&["rev-parse", "HEAD"])?;
-    let changes = git(&["status", "--porcelain", "--untracked-files=no"]);
-    Some(Source { commit, dirty: Some(changes.is_none_or(|changes| !changes.is_empty())) })
-}
-
 /// The time of day, UTC, to the second.
 pub fn now() -> String {
     jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
-}
-
-/// The weight files of the model at `path`, a directory or a GGUF file, in order, without an index.
-///
-/// Errors if there are none, or none that can be used.
-pub fn weight_files(path: &Path) -> Result<Vec<PathBuf>> {
-    let files = if path.is_file() { ModelFiles::gguf(path) } else { ModelFiles::in_directory(path) };
-    Ok(files?.weights.paths().to_vec())
-}
-
-/// SHA-256 of the files' bytes one after another, hexadecimal: of one file, what `sha256sum`
-/// prints.
-pub fn sha256_files(files: &[PathBuf]) -> Result<String> {
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    for path in files {
-        let mut file = File::open(path).map_err(BenchError::io("read", path))?;
-        loop {
-            match file.read(&mut buffer).map_err(BenchError::io("read", path))? {
-                0 => break,
-                len => hasher.update(&buffer[..len]),
-            }
-        }
-    }
-    Ok(hexadecimal(&hasher.finalize()))
-}
-
-/// SHA-256 of bytes in memory, hexadecimal.
-pub fn sha256(bytes: &[u8]) -> String {
-    hexadecimal(&Sha256::digest(bytes))
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
-}
-
-/// The last component of a path, other text as it is: where things lie on this machine is nobody's
-/// business.
-pub fn base_name(text: &str) -> String {
-    Path::new(text).file_name().map_or_else(|| text.into(), |name| name.to_string_lossy().into_owned())
 }
 
 #[cfg(test)]
@@ -192,44 +113,9 @@ mod tests {
         assert_eq!(power_limit_watts(&dir.path().join("none")), None);
     }
 
-    #[test]
-    fn weights_are_hashed_in_order_of_their_files() {
-        let dir = tempfile::tempdir().unwrap();
-        for (name, text) in [("b.safetensors", "c"), ("a.safetensors", "ab"), ("config.json", "{}")] {
-            std::fs::write(dir.path().join(name), text).unwrap();
-        }
-        let files = weight_files(dir.path()).unwrap();
-        assert_eq!(sha256_files(&files).unwrap(), sha256(b"abc"));
-        // FIPS 180-2's example.
-        assert!(sha256(b"abc").starts_with("ba7816bf8f01cfea"));
-        assert!(weight_files(&dir.path().join("none")).is_err());
-    }
-
-    #[test]
-    fn a_gguf_file_is_its_own_weights() {
-        let dir = tempfile::tempdir().unwrap();
-        let names = ["a.gguf", "b-00001-of-00002.gguf", "b-00002-of-00002.gguf"];
-        let [a, b1, b2] = names.map(|name| {
-            std::fs::write(dir.path().join(name), "GGUF").unwrap();
-            dir.path().join(name)
-        });
-        assert_eq!(weight_files(&a).unwrap(), [a]);
-        assert_eq!(weight_files(&b1).unwrap(), [b1, b2]);
-    }
-
-    #[test]
-    fn names_are_cut_and_flags_are_not() {
-        assert_eq!(base_name("a/b/model"), "model");
-        assert_eq!(base_name("--quick"), "--quick");
-    }
-
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_file_leaves_the_page_cache() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), vec![1; 1 << 16]).unwrap();
-        evict(file.path()).unwrap();
-        assert!(evict(Path::new("no/such/file")).unwrap_err().to_string().contains("no/such/file"));
+    fn linux_tells_of_memory() {
         assert!(resident_bytes().unwrap() > 0 && available_bytes().unwrap() > 0);
     }
 }

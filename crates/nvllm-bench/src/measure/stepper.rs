@@ -88,7 +88,7 @@ impl Stepper {
         self.exe.exact_head()
     }
 
-    /// What is held.
+    /// What is allocated.
     pub(crate) fn memory(&self) -> MemoryReport {
         self.exe.memory()
     }
@@ -310,18 +310,18 @@ pub(crate) fn cost(model: &Model, limits: &Limits, weights: &[WeightInfo], steps
 /// Steps of at most `step_tokens` tokens that run prompts of these lengths one after another: in
 /// each, some prompts with the range of their tokens.
 fn cut(lens: &[usize], step_tokens: usize) -> Vec<Vec<(usize, Range<usize>)>> {
-    let (mut steps, mut room) = (Vec::new(), 0);
+    let (mut steps, mut left) = (Vec::new(), 0);
     for (at, &len) in lens.iter().enumerate() {
         let mut start = 0;
         while start < len {
-            if room == 0 {
+            if left == 0 {
                 steps.push(Vec::new());
-                room = step_tokens.max(1);
+                left = step_tokens.max(1);
             }
-            let num = room.min(len - start);
+            let num = left.min(len - start);
             steps.last_mut().into_iter().for_each(|step| step.push((at, start..start + num)));
             start += num;
-            room -= num;
+            left -= num;
         }
     }
     steps

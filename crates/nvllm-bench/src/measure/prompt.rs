@@ -7,7 +7,7 @@ use nvllm_core::sampling::philox4x32;
 use nvllm_engine::Model;
 use nvllm_engine::text::{EncodeOptions, SpecialText};
 
-use crate::{Result, gate};
+use crate::{Result, held_out};
 
 /// A place below `room` for each stream, far from its neighbours'.
 pub(crate) fn spread(stream: usize, room: usize) -> usize {
@@ -41,7 +41,7 @@ impl Prompts {
             return Ok(Self { vocab_size, ids: Vec::new(), begins: Vec::new() });
         };
         let encode = EncodeOptions { add_special_tokens: false, special_text: SpecialText::Literal };
-        let ids = tokenizer.encode(&gate::documents()?.join("\n"), encode)?;
+        let ids = tokenizer.encode(&held_out::documents()?.join("\n"), encode)?;
         let mut known = HashMap::new();
         let mut begins = |&id: &u32| -> bool {
             *known.entry(id).or_insert_with(|| tokenizer.decode(&[id], false).starts_with(' '))

@@ -1,0 +1,15 @@
+//! What measures: limits of the hardware, steps of a model, prompts, the order of turns.
+//!
+//! It knows models and backends, and neither peers nor workloads.
+
+mod measurement;
+pub(crate) mod prompt;
+mod roof;
+mod set_times;
+pub(crate) mod stepper;
+mod turns;
+
+pub(crate) use measurement::Measurement;
+pub(crate) use roof::{Roof, higher, roof_series, share};
+pub(crate) use set_times::SetTimes;
+pub(crate) use turns::{settle, turns};
