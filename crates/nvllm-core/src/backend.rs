@@ -7,10 +7,6 @@ use crate::{
     StepOutput, StepProfile, Ticket, TokenMasks, WeightSource,
 };
 
-/// Which order a kernel sums in. Kernels with equal ids give equal bits for equal rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct OrderId(pub &'static str);
-
 /// What a backend says of itself.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BackendInfo {

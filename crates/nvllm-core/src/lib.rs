@@ -41,7 +41,7 @@ pub mod step;
 pub mod tensor;
 pub mod weight;
 
-pub use backend::{Backend, BackendInfo, Executable, OrderId};
+pub use backend::{Backend, BackendInfo, Executable};
 pub use byte_count::ByteCount;
 pub use dtype::DType;
 pub use error::{CoreError, Result};
@@ -63,7 +63,7 @@ pub use reference::Reference;
 pub use request_limits::RequestLimits;
 pub use sampling::SamplingParams;
 pub use spec::{ModelFamily, ModelSpec, SpecBuilder};
-pub use stage::{Stage, schedule_text};
+pub use stage::{OrderId, Stage, schedule_text};
 pub use state::{KvCache, KvGeometry, KvLayer, PagedKv};
 pub use step::{
     BlockCopy, InlineVec, OutputRow, RowOutput, SeqStep, SlotReset, Source, Step, StepOutput, StepSpan,

@@ -3,7 +3,11 @@
 use std::fmt::Write as _;
 use std::ops::Range;
 
-use crate::{OrderId, Program};
+use crate::Program;
+
+/// Which order a kernel sums in. Kernels with equal ids give equal bits for equal rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct OrderId(pub &'static str);
 
 /// Consecutive nodes that run as one.
 #[derive(Clone, Debug, PartialEq, Eq)]
