@@ -1,18 +1,28 @@
 #!/usr/bin/env bash
-# Tests and measures the CUDA backend from a bundle (`cargo xtask bundle`), on a machine that has a GPU and neither Rust nor the repository.
+# Tests and measures the CUDA backend with a bundle (`cargo xtask bundle`), from a checkout on a machine that has a GPU and no Rust.
 #
-#     ./gpu-suite.sh [program] [test] [logits] [sanitize] [bench]      all of them if none is named
+#     xtask/gpu-suite.sh [program] [test] [ops] [logits] [sanitize] [bench]      all of them if none is named
 #
-# `logits` needs a python3 with torch, transformers and safetensors.
+# The bundle's executables are in $BUNDLE (.bundle/gpu if it is not set; .bundle/gpu.tar.xz is unpacked if that is all there is). What they
+# read is the checkout's. `logits` needs a python3 with torch, transformers and safetensors.
 #
 # Logs and raw records go to $OUT (./out if it is not set); what failed and the tables are printed last. What is measured: $WORKLOADS under
-# each of $NUMERICS, with more arguments in $BENCH_ARGS, beside the peers that the Python $PEER_PYTHON has.
+# each of $NUMERICS, with more arguments in $BENCH_ARGS, beside the peers that the Python $PEER_PYTHON has. `ops` is given $OPS_ARGS.
 set -u
-cd "$(dirname "$0")" || exit 1
+cd "$(dirname "$0")/.." || exit 1
+bundle=${BUNDLE:-.bundle/gpu}
+if [ ! -d "$bundle" ] && [ -f .bundle/gpu.tar.xz ]; then
+    python3 -m tarfile -e .bundle/gpu.tar.xz .bundle || exit 1
+fi
+[ -x "$bundle/nvllm" ] || {
+    echo "$bundle holds no bundle: make one with \`cargo xtask bundle\`, and unpack it there" >&2
+    exit 1
+}
+commit=$(cat "$bundle/commit")
 out=${OUT:-$PWD/out}
 logs=$(mktemp -d)
 mkdir -p "$out"
-wanted=" ${*:-program test logits sanitize bench} "
+wanted=" ${*:-program test ops logits sanitize bench} "
 failed=""
 
 # Runs a command with its output in a log; prints one line.
@@ -49,7 +59,7 @@ refused() {
 same_bits() {
     python3 -c 'import random; print(*(random.Random(7).choices(range(151643), k=2048)))' >"$logs/ids"
     for tokens in 2048 1500 512 100 24 9 2 1; do
-        ./nvllm logits --model "$1" --backend cuda --ids "$logs/ids" --max-model-len 2048 --max-num-batched-tokens $tokens \
+        "$bundle/nvllm" logits --model "$1" --backend cuda --ids "$logs/ids" --max-model-len 2048 --max-num-batched-tokens $tokens \
             --out "$logs/$tokens.safetensors" || return 1
         sha256sum "$logs/$tokens.safetensors"
         cmp "$logs/2048.safetensors" "$logs/$tokens.safetensors" || return 1
@@ -61,7 +71,7 @@ nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader ||
 
 if [[ $wanted == *" program "* ]]; then
     # As a user has it for the first time: nothing kept, and nothing to compile.
-    nvllm=(env XDG_CACHE_HOME="$logs/cache" ./nvllm)
+    nvllm=(env XDG_CACHE_HOME="$logs/cache" "$bundle/nvllm")
     generate=("${nvllm[@]}" generate "Once upon a time" --model models/nvllm-tiny --backend cuda -n 64)
     step doctor "${nvllm[@]}" doctor
     step generate "${generate[@]}"
@@ -72,21 +82,27 @@ if [[ $wanted == *" program "* ]]; then
 fi
 
 if [[ $wanted == *" test "* ]]; then
-    step parity ./parity --nocapture --test-threads 8
-    step golden_fixtures ./golden_fixtures cuda --nocapture --test-threads 2
-    step golden_text ./golden_text cuda --nocapture --test-threads 2
-    step metamorphic ./metamorphic cuda --nocapture --test-threads 2
-    step golden ./xtask golden --backend cuda
+    step parity "$bundle/parity" --nocapture --test-threads 8
+    step golden_fixtures "$bundle/golden_fixtures" cuda --nocapture --test-threads 2
+    step golden_text "$bundle/golden_text" cuda --nocapture --test-threads 2
+    step metamorphic "$bundle/metamorphic" cuda --nocapture --test-threads 2
+    step golden "$bundle/xtask" golden --backend cuda
     cat "$logs/golden.log"
     ran parity golden_fixtures golden_text metamorphic
+fi
+
+if [[ $wanted == *" ops "* ]]; then
+    # shellcheck disable=SC2086 # Several arguments, several words.
+    step ops "$bundle/xtask" ops --backend cuda --perf ${OPS_ARGS:-}
+    cat "$logs/ops.log"
 fi
 
 if [[ $wanted == *" logits "* ]]; then
     # Where `xtask bench` looks for it too.
     model=out/bench/qwen3-0.6b-seed0
-    [ -f $model/model.safetensors ] || step synth ./xtask synth --config qwen3-0.6b --seed 0 --out $model
-    step logits python3 tests/python/logits_distance.py --model $model --nvllm ./nvllm --backend cuda \
-        --records "$out/logits.jsonl" --commit "$(cat commit)"
+    [ -f $model/model.safetensors ] || step synth "$bundle/xtask" synth --config qwen3-0.6b --seed 0 --out $model
+    step logits python3 tests/python/logits_distance.py --model $model --nvllm "$bundle/nvllm" --backend cuda \
+        --records "$out/logits.jsonl" --commit "$commit"
     sed -n '/^| prompt/,$p' "$logs/logits.log"
     step same_bits same_bits $model
 fi
@@ -100,8 +116,8 @@ if [[ $wanted == *" sanitize "* ]]; then
             sanitize=(compute-sanitizer --tool $tool --error-exitcode 1 --print-limit 20)
             [ $tool = racecheck ] && cases=$general || cases="eager::"
             # shellcheck disable=SC2086 # Several filters.
-            PROPTEST_CASES=1 step ${tool}_ops "${sanitize[@]}" ./parity $cases --test-threads 1 --nocapture
-            step ${tool}_steps "${sanitize[@]}" ./metamorphic cuda_step_sizes --nocapture
+            PROPTEST_CASES=1 step ${tool}_ops "${sanitize[@]}" "$bundle/parity" $cases --test-threads 1 --nocapture
+            step ${tool}_steps "${sanitize[@]}" "$bundle/metamorphic" cuda_step_sizes --nocapture
         done
         ran memcheck_ops memcheck_steps initcheck_ops initcheck_steps racecheck_ops racecheck_steps
     else
@@ -116,7 +132,7 @@ if [[ $wanted == *" bench "* ]]; then
     [ -n "${PEER_PYTHON:-}" ] && peers=(--peer-python "$PEER_PYTHON")
     for numerics in ${NUMERICS:-invariant fast}; do
         # shellcheck disable=SC2086 # Several workloads, several words.
-        step "bench_$numerics" ./xtask bench --commit "$(cat commit)" "${peers[@]}" \
+        step "bench_$numerics" "$bundle/xtask" bench --commit "$commit" "${peers[@]}" \
             ${WORKLOADS:-startup accuracy memory decode prefill ops} --backend cuda --numerics "$numerics" --records "$out/cuda.jsonl" ${BENCH_ARGS:-}
         sed -n '/^| workload/,$p' "$logs/bench_$numerics.log"
     done

@@ -1,9 +1,10 @@
-//! `cargo xtask bundle`: what tests and measures a GPU, as one folder for a machine without Rust
-//! and without this repository.
+//! `cargo xtask bundle`: what tests and measures a GPU on a machine without Rust, beside a checkout.
 //!
-//! Executables are stripped; the CUDA kernels are inside the program, the demo model is beside it,
-//! as a test reads it. `gpu-suite.sh` in the bundle runs everything. The folder is also packed into
-//! one file.
+//! It holds executables, with the CUDA kernels inside the program, and nothing that the repository
+//! has: models, fixtures, peers and scripts are read from the checkout. Executables are stripped,
+//! and packed into one file. `xtask/gpu-suite.sh` runs all of it from the checkout's root.
+//!
+//! Checkout and packed bundle together have to be small enough to travel: [`MOST_MIB`].
 
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
@@ -24,12 +25,11 @@ const TESTS: [(&str, &str); 4] = [
     ("nvllm-tests", "metamorphic"),
 ];
 
-/// What the executables read, by path in the repository.
-const FILES: [&str; 5] =
-    ["tests/golden", "tests/python", "models/nvllm-tiny", "models/configs", "crates/nvllm-bench/peers"];
+/// MiB that the checkout's tracked files and the packed bundle take at most.
+const MOST_MIB: f64 = 60.0;
 
-/// How the real program is built: with the kernels, and without the demo model, which lies beside
-/// it.
+/// How the real program is built: with the kernels, and without the demo model, which lies in the
+/// checkout.
 const PROGRAM: [&str; 7] =
     ["build", "--release", "--package", "nvllm", "--no-default-features", "--features", "embedded-kernels"];
 
@@ -50,22 +50,39 @@ pub(crate) fn command(root: &Path) -> Result<ExitCode> {
         let args = ["test", "--no-run", "--package", package, "--test", test];
         strip(Path::new(&build(root, &args, test)?), &bundle.join(test))?;
     }
-    for path in FILES {
-        let to = bundle.join(path);
-        let parent = to.parent().context("a path in the bundle")?;
-        std::fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
-        run(Command::new("cp").arg("-r").arg(root.join(path)).arg(&to))?;
-    }
-    run(Command::new("cp").arg(root.join("xtask/gpu-suite.sh")).arg(&bundle))?;
     let text = format!("{}{}\n", source.commit, if source.dirty == Some(true) { "-dirty" } else { "" });
     std::fs::write(bundle.join("commit"), text).context("cannot write the commit")?;
     let archive = bundle.with_extension("tar.xz");
     let mut tar = Command::new("tar");
-    // Packed for the way to the other machine; more than this takes longer than it saves.
-    tar.env("XZ_OPT", "-3 -T0").arg("-C").arg(root.join(".bundle")).arg("-cJf").arg(&archive).arg("gpu");
+    // A window over all executables: they have much of their code in common.
+    tar.env("XZ_OPT", "--lzma2=preset=6,dict=128MiB");
+    tar.arg("-C").arg(root.join(".bundle")).arg("-cJf").arg(&archive).arg("gpu");
     run(&mut tar)?;
-    println!("{}: unpack it (python3 -m tarfile -e FILE) and run gpu/gpu-suite.sh", archive.display());
-    Ok(ExitCode::SUCCESS)
+    println!("{}: unpack it in .bundle of a checkout and run xtask/gpu-suite.sh there", archive.display());
+    let packed = std::fs::metadata(&archive).context("cannot look at the archive")?.len();
+    let (text, fits) = sizes(checkout_bytes(root)?, packed);
+    println!("{text}");
+    Ok(if fits { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Bytes of the files that git tracks, as they are in the checkout.
+fn checkout_bytes(root: &Path) -> Result<u64> {
+    let output = Command::new("git").args(["ls-files", "-z"]).current_dir(root).output();
+    let output = output.context("cannot start git")?;
+    ensure!(output.status.success(), "git ls-files failed");
+    let names = String::from_utf8_lossy(&output.stdout).into_owned();
+    let files = names.split('\0').filter(|name| !name.is_empty()).map(|name| root.join(name));
+    Ok(files.filter_map(|file| Some(std::fs::symlink_metadata(file).ok()?.len())).sum())
+}
+
+/// What checkout and packed bundle take, in words, and whether that is little enough.
+fn sizes(checkout: u64, packed: u64) -> (String, bool) {
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    let all = mib(checkout + packed);
+    let fits = all <= MOST_MIB;
+    let verdict = if fits { "" } else { ": too much to travel" };
+    let parts = format!("checkout {:.1} MiB, bundle {:.1} MiB packed", mib(checkout), mib(packed));
+    (format!("{parts}: {all:.1} of {MOST_MIB:.0} MiB{verdict}"), fits)
 }
 
 /// Runs cargo and returns the executable that it made for the target `name`.
@@ -98,6 +115,19 @@ pub(crate) fn strip(from: &Path, to: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_too_large_to_travel_is_refused() {
+        assert!(sizes(40 << 20, 20 << 20).1);
+        let (text, fits) = sizes(40 << 20, 21 << 20);
+        assert!(!fits && text.contains("61.0 of 60 MiB: too much"), "{text}");
+    }
+
+    #[test]
+    fn tracked_files_are_counted_and_no_others() {
+        let bytes = checkout_bytes(&crate::repo_root()).unwrap();
+        assert!(bytes > 1 << 20 && sizes(bytes, 0).1, "{bytes}");
+    }
 
     #[test]
     fn the_executable_of_a_target_is_found() {

@@ -15,6 +15,7 @@ mod golden;
 mod kernels;
 mod model;
 mod new_model;
+mod ops;
 mod process;
 mod report;
 mod synth;
@@ -49,6 +50,8 @@ enum Command {
     Kernels(kernels::Args),
     /// Makes a crate for a model family from the template, and registers it
     NewModel(new_model::Args),
+    /// Holds a backend to the reference one op at a time, and times it: drawn shapes and real models'
+    Ops(Box<ops::Args>),
     /// Renders tables and charts from the records into README and docs
     Report(report::Args),
     /// Writes a model directory with random weights of a real model's shape
@@ -72,6 +75,7 @@ fn run(command: &Command) -> Result<ExitCode> {
         Command::Golden(args) => golden::command(args),
         Command::Kernels(args) => kernels::command(&repo_root(), args),
         Command::NewModel(args) => new_model::command(&repo_root(), args),
+        Command::Ops(args) => ops::command(&repo_root(), args),
         Command::Report(args) => report::command(&repo_root(), args),
         Command::Synth(args) => synth::command(&repo_root(), args),
         Command::Tidy => tidy::command(&repo_root()),

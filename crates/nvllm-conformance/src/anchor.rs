@@ -95,6 +95,16 @@ impl Anchored {
             let tensor = kept(other, &label, [rows, value.cols], value.kind.dtype(&trial.limits))?;
             theirs.insert(label, tensor.to_f32());
         }
+        self.compare_with(at, step, theirs)
+    }
+
+    /// Runs `step` here and compares `theirs`, the other's kept values of the same rows, by label.
+    pub(crate) fn compare_with(
+        &mut self,
+        at: usize,
+        step: &Step,
+        theirs: HashMap<String, Vec<f32>>,
+    ) -> Result<()> {
         {
             let mut shared = lock(&self.shared);
             shared.step = at;

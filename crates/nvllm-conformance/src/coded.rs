@@ -4,12 +4,15 @@
 //! The values come from the numbers that were drawn, not from the packed bytes: what reads those in
 //! another order, or another block's scale, differs from the twin.
 
+use std::collections::BTreeMap;
+
 use nvllm_core::weight::pack::pack;
 use nvllm_core::weight::table::{e4m3_to_f32, e8m0_to_f32};
 use nvllm_core::weight::{Offset, ScaleType, Scales};
-use nvllm_core::{CanonicalTensor, Code, DType, WeightFormat};
+use nvllm_core::{CanonicalTensor, Code, DType, WeightDecl, WeightFormat};
 
 use crate::draw::Draw;
+use crate::ring::Ring;
 use crate::trial::Trial;
 
 /// A trial over coded weights, and the same over their values.
@@ -50,6 +53,32 @@ impl Coded {
             }
         }
         Self { trial: coded, twin, names: names.to_vec() }
+    }
+}
+
+impl Coded {
+    /// Codes every matrix that is no table of rows in `format`; copies, whose names differ in their
+    /// last number, have the same bytes.
+    pub(crate) fn matrices(trial: Trial, format: WeightFormat) -> Self {
+        let mut draw = Draw::new(trial.layout.content ^ 0x5ca1e);
+        let (mut coded, mut twin) = (trial.clone(), trial);
+        let mut first = BTreeMap::<String, String>::new();
+        let is_matrix = |decl: &&WeightDecl| decl.shape.len() > 1 && !Ring::is_table(decl);
+        for decl in coded.spec.weights.iter().filter(is_matrix) {
+            for part in &decl.parts {
+                let stem = part.source.rsplit_once('.').map_or("", |(stem, _)| stem);
+                if let Some(other) = first.get(stem) {
+                    coded.source.put_copy(&part.source, other);
+                    twin.source.put_copy(&part.source, other);
+                    continue;
+                }
+                let (packed, values) = drawn(format, [part.num_rows, decl.num_cols()], &mut draw);
+                coded.source.put(&part.source, packed);
+                twin.source.put(&part.source, values);
+                first.insert(stem.to_owned(), part.source.clone());
+            }
+        }
+        Self { trial: coded, twin, names: Vec::new() }
     }
 }
 

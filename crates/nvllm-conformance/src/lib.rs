@@ -30,7 +30,10 @@
 //! Weights come in every public format of [`nvllm_core::weight::PUBLIC`], drawn as numbers and
 //! packed: a backend computes with their values or refuses them by name.
 //!
-//! Deliberately absent: speed, model families, checkpoints and their readers.
+//! A [`ModelOp`] is one op of a model's program by itself, in the shapes of a real model: held to
+//! the reference, or loaded in copies for whoever has a clock.
+//!
+//! Deliberately absent: clocks, model families, checkpoints and their readers.
 
 mod anchor;
 mod bound;
@@ -39,17 +42,22 @@ mod coded;
 mod contract;
 mod draw;
 pub mod error;
+mod every_row;
 pub mod faults;
 mod formats;
 mod hidden;
 mod layout;
 mod masks;
 mod metamorphic;
+mod model_op;
 mod models;
 mod ops;
+mod ring;
 mod sampling;
 mod sharing;
 mod source;
+mod support;
+mod timed;
 pub mod tolerance;
 mod trial;
 mod unusable;
@@ -59,7 +67,10 @@ use nvllm_core::Backend;
 
 pub use check::Settings;
 pub use error::{Difference, Mismatch, Result};
+pub use model_op::{Extents, ModelOp, Setting, Support};
 pub use source::MemorySource;
+pub use support::{Named, SupportTable, support_tables};
+pub use timed::{Cost, Timed};
 
 /// One part of the suite.
 #[derive(Clone, Copy)]

@@ -4,7 +4,9 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use nvllm_core::{CanonicalTensor, CoreError, DType, Result, TensorInfo, WeightSource};
+use nvllm_core::{
+    CanonicalTensor, CoreError, DType, Result, TensorInfo, WeightDecl, WeightFormat, WeightSource,
+};
 
 /// A checkpoint in memory: named tensors.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +39,28 @@ impl MemorySource {
 }
 
 impl MemorySource {
+    /// Tensors for every part of `decls` that have a shape and a format, and no bytes: what a plan
+    /// is asked with.
+    pub(crate) fn announced(decls: &[WeightDecl], format: impl Fn(&WeightDecl) -> WeightFormat) -> Self {
+        let mut source = Self::new();
+        for decl in decls {
+            for part in &decl.parts {
+                let (vector, rows) = (decl.shape.len() < 2, part.num_rows);
+                let shape = if vector { vec![rows] } else { vec![rows, decl.num_cols()] };
+                let empty = CanonicalTensor::dense(DType::Bf16, shape, Bytes::new());
+                source.put(&part.source, CanonicalTensor { format: format(decl), ..empty });
+            }
+        }
+        source
+    }
+
+    /// Adds the tensor `name` with the bytes of the tensor `other`.
+    pub(crate) fn put_copy(&mut self, name: &str, other: &str) {
+        if let Some(tensor) = self.tensors.get(other).cloned() {
+            self.put(name, tensor);
+        }
+    }
+
     /// Puts `tensor` in place of the tensor `name`.
     pub(crate) fn put(&mut self, name: &str, tensor: CanonicalTensor) {
         self.tensors.insert(name.into(), tensor);

@@ -123,7 +123,12 @@ impl Trial {
     }
 }
 
-fn limits(layout: &Layout, kv: &[PagedKv], activations: Activations, kv_format: KvFormat) -> Limits {
+pub(crate) fn limits(
+    layout: &Layout,
+    kv: &[PagedKv],
+    activations: Activations,
+    kv_format: KvFormat,
+) -> Limits {
     let needs = layout.needs();
     let mut limits = Limits {
         step_tokens: needs.step_tokens,

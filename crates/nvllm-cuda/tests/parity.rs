@@ -14,6 +14,8 @@ use nvllm_core::{
 };
 use nvllm_cuda::{CudaBackend, CudaError, CudaExecutable, CudaOptions, Vendor, cublaslt_version};
 
+mod sum_order;
+
 fn backend_with(graphs: bool, vendor: Vendor) -> Result<CudaBackend, CudaError> {
     let cache_dir = Some(std::env::temp_dir().join("nvllm-cuda-test-kernels"));
     CudaBackend::new(&CudaOptions { graphs, cache_dir, vendor, ..CudaOptions::default() })
@@ -219,35 +221,42 @@ impl WeightSource for With {
     }
 }
 
+/// The bits of the kept value `y` of a step of so many rows, of four tokens in turn.
+fn product(exe: &mut CudaExecutable, num_rows: u32) -> Vec<u32> {
+    let tokens = (0..num_rows).map(|i| Source::Host(TokenId(i % 4)));
+    let seq = SeqStep {
+        slot: SlotId(0),
+        tokens: tokens.collect(),
+        positions: (0..num_rows).map(Source::Host).collect(),
+        kv_start: Source::Host(0),
+        block_tables: InlineVec::new(),
+        outputs: InlineVec::new(),
+    };
+    let reset = SlotReset { slot: SlotId(0), prompt: [].into(), output: [].into(), sampling: Arc::default() };
+    let step = Step { resets: vec![reset], seqs: vec![seq], ..Step::default() };
+    let ticket = exe.submit(&step).expect("it fits");
+    exe.collect(ticket).expect("it runs");
+    let kept = exe.kept("y").expect("it can be read").expect("it is kept");
+    kept.to_f32().iter().map(|x| x.to_bits()).collect()
+}
+
+/// Loads a model for steps of up to 600 rows.
+fn load_rows(
+    backend: &CudaBackend,
+    spec: &ModelSpec,
+    source: &dyn WeightSource,
+    numerics: Numerics,
+) -> CudaExecutable {
+    let limits = limits(numerics, Activations::Bf16);
+    let most = Limits { step_tokens: 600, context: 600, seqs: 1, step_outputs: 1, ..limits };
+    let plan = backend.plan(spec, source, &most).expect("it fits");
+    backend.load_plan(plan, source).expect("it loads")
+}
+
 /// Whether a row of `y` has the same bits whatever the number of rows in its step.
 fn rows_are_alike(backend: &CudaBackend, spec: &ModelSpec, source: &dyn WeightSource) {
-    let most = Limits {
-        step_tokens: 600,
-        context: 600,
-        seqs: 1,
-        step_outputs: 1,
-        ..limits(Numerics::Invariant, Activations::Bf16)
-    };
-    let plan = backend.plan(spec, source, &most).expect("it fits");
-    let mut exe = backend.load_plan(plan, source).expect("it loads");
-    let mut rows_of = |num_rows: u32| {
-        let tokens = (0..num_rows).map(|i| Source::Host(TokenId(i % 4)));
-        let seq = SeqStep {
-            slot: SlotId(0),
-            tokens: tokens.collect(),
-            positions: (0..num_rows).map(Source::Host).collect(),
-            kv_start: Source::Host(0),
-            block_tables: InlineVec::new(),
-            outputs: InlineVec::new(),
-        };
-        let reset =
-            SlotReset { slot: SlotId(0), prompt: [].into(), output: [].into(), sampling: Arc::default() };
-        let step = Step { resets: vec![reset], seqs: vec![seq], ..Step::default() };
-        let ticket = exe.submit(&step).expect("it fits");
-        exe.collect(ticket).expect("it runs");
-        let kept = exe.kept("y").expect("it can be read").expect("it is kept");
-        kept.to_f32().iter().map(|x| x.to_bits()).collect::<Vec<_>>()
-    };
+    let mut exe = load_rows(backend, spec, source, Numerics::Invariant);
+    let mut rows_of = |num_rows: u32| product(&mut exe, num_rows);
     let four: Vec<u32> = rows_of(4);
     let sums: Vec<f32> = four.iter().map(|&bits| f32::from_bits(bits)).collect();
     assert!(sums.iter().all(|x| x.is_finite()) && sums.iter().any(|x| x.abs() > 1e3), "{:?}", &sums[..4]);
@@ -272,7 +281,7 @@ fn tensor_cores_sum_alike() {
     rows_are_alike(&backend, &spec, &source);
 }
 
-/// The same of coded weights, whose formats have orders of their own.
+/// Rows over coded weights are alike too, in orders that their formats have of their own.
 #[test]
 fn rows_over_coded_weights_do_not_depend_on_their_number() {
     const COLS: usize = 4096;

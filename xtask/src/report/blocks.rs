@@ -2,6 +2,7 @@
 
 use nvllm_bench::report::Report;
 
+use crate::ops;
 use crate::tidy::Violation;
 use crate::tidy::tree::File;
 
@@ -78,9 +79,16 @@ fn blocks(file: &File) -> Result<Vec<Block<'_>>, Violation> {
     }
 }
 
+/// The block that holds what backends say of themselves, and no record.
+const OPS: &str = "ops";
+
 fn wanted(file: &File, block: &Block, report: &Report) -> Result<String, Violation> {
-    let text = report.block(block.name, &charts_from(&file.path));
-    text.map_err(|error| Violation::new(&file.path, block.lines.start, error.to_string()))
+    let text = if block.name == OPS {
+        ops::block().map_err(|error| format!("{error:#}"))
+    } else {
+        report.block(block.name, &charts_from(&file.path)).map_err(|error| error.to_string())
+    };
+    text.map_err(|problem| Violation::new(&file.path, block.lines.start, problem))
 }
 
 /// Path of the charts as seen from the file at `path`.

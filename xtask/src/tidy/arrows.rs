@@ -33,7 +33,19 @@ const TABLE: &[(&str, &[&str])] = &[
     ("nvllm-model-template", &["nvllm-core"]),
     ("toy-backend", &["nvllm-core"]),
     // `golden` and `synth` drive models themselves.
-    ("xtask", &["nvllm-bench", "nvllm-core", "nvllm-cuda", "nvllm-engine", "nvllm-tests"]),
+    // `ops` runs the suite's cases.
+    (
+        "xtask",
+        &[
+            "nvllm-bench",
+            "nvllm-conformance",
+            "nvllm-core",
+            "nvllm-cpu",
+            "nvllm-cuda",
+            "nvllm-engine",
+            "nvllm-tests",
+        ],
+    ),
 ];
 
 /// A development dependency that any crate may have.

@@ -1,5 +1,6 @@
 //! The tape: a flat list of ops over symbolic rows, recorded by a model and compiled by a backend.
 
+mod alone;
 mod cost;
 mod display;
 mod expand;
