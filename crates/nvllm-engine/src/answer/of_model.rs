@@ -1,0 +1,53 @@
+//! What a model's files say about its answers.
+
+use nvllm_core::TokenId;
+
+use super::{AnswerFormat, Reasoning, ToolFormat};
+use crate::Model;
+use crate::grammar::end_of_open_thinking;
+use crate::text::{ChatTemplate, Tokenizer};
+
+impl AnswerFormat {
+    /// The format that a model's chat template and vocabulary show: thoughts where `<think>` and
+    /// `</think>` are tokens or in the template, calls as the template writes them.
+    pub fn of(model: &Model) -> Self {
+        let template = model.chat_template.as_ref();
+        let has = |mark: &str| template.is_some_and(|template| template.mentions(mark));
+        let is_token =
+            |mark: &str| model.tokenizer().is_ok_and(|tokenizer| tokenizer.token_id(mark).is_some());
+        let thinks = ["<think>", "</think>"].iter().all(|mark| is_token(mark) || has(mark));
+        Self {
+            reasoning: thinks.then_some(Reasoning::THINK),
+            tools: template.and_then(tool_format),
+            tool_list: [].into(),
+        }
+    }
+
+    /// Whether a mark of this format is a special token, so that a request must have
+    /// [`show_special_tokens`](crate::Request::show_special_tokens) for the parser to find it.
+    pub fn needs_special_tokens(&self, tokenizer: &Tokenizer) -> bool {
+        self.marks().any(|mark| tokenizer.token_id(mark).is_some_and(|id| tokenizer.is_special(id)))
+    }
+}
+
+/// The format that a template writes calls in.
+fn tool_format(template: &ChatTemplate) -> Option<ToolFormat> {
+    let has = |mark| template.mentions(mark);
+    if has("[TOOL_CALLS]") {
+        Some(ToolFormat::Mistral)
+    } else if has("<function=") && has("<parameter=") {
+        Some(ToolFormat::Qwen3Coder)
+    } else if has("<tool_call>") {
+        Some(ToolFormat::Hermes)
+    } else if has("<|python_tag|>") || (has("\"parameters\": ") && has("<|start_header_id|>")) {
+        Some(ToolFormat::Llama3Json)
+    } else {
+        None
+    }
+}
+
+/// Whether a prompt ends within thoughts: it has `<think>` in its last message, and `</think>` not
+/// behind it.
+pub fn prompt_opens_thinking(tokenizer: &Tokenizer, prompt: &[TokenId]) -> bool {
+    end_of_open_thinking(tokenizer, prompt).is_some()
+}
