@@ -16,15 +16,18 @@
 
 mod calls;
 mod format;
+pub(crate) mod kinds;
 mod marks;
 mod of_model;
 mod parser;
 mod reasoning;
+mod thinking;
 mod tool;
 
 pub use self::format::{AnswerFormat, Reasoning, ToolFormat, UnknownToolFormat};
-pub use self::of_model::prompt_opens_thinking;
 pub use self::parser::{AnswerParser, AnswerPart};
+pub use self::thinking::prompt_opens_thinking;
+pub(crate) use self::thinking::{Thinking, ThinkingBudget};
 pub use self::tool::Tool;
 
 #[cfg(test)]

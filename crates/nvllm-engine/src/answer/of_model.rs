@@ -1,10 +1,7 @@
 //! What a model's files say about its answers.
 
-use nvllm_core::TokenId;
-
 use super::{AnswerFormat, Reasoning, ToolFormat};
 use crate::Model;
-use crate::grammar::end_of_open_thinking;
 use crate::text::{ChatTemplate, Tokenizer};
 
 impl AnswerFormat {
@@ -44,10 +41,4 @@ fn tool_format(template: &ChatTemplate) -> Option<ToolFormat> {
     } else {
         None
     }
-}
-
-/// Whether a prompt ends within thoughts: it has `<think>` in its last message, and `</think>` not
-/// behind it.
-pub fn prompt_opens_thinking(tokenizer: &Tokenizer, prompt: &[TokenId]) -> bool {
-    end_of_open_thinking(tokenizer, prompt).is_some()
 }

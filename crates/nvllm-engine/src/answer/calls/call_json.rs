@@ -12,6 +12,8 @@ use crate::answer::parser::Parts;
 pub(super) struct CallJson {
     /// Whether an object without arguments is a call.
     may_lack_arguments: bool,
+    /// Whether the text is the arguments alone.
+    is_bare: bool,
     state: State,
     /// What the key before the value says it is.
     role: Role,
@@ -76,6 +78,7 @@ impl CallJson {
     pub(super) fn new(may_lack_arguments: bool) -> Self {
         Self {
             may_lack_arguments,
+            is_bare: false,
             state: State::Object,
             role: Role::Other,
             word: String::new(),
@@ -84,6 +87,12 @@ impl CallJson {
             raw: String::new(),
             is_told: false,
         }
+    }
+
+    /// Reads the arguments of a call whose name is known, from their first character.
+    pub(super) fn arguments_of(name: String) -> Self {
+        let call = Self::new(false);
+        Self { is_bare: true, state: State::Value, role: Role::Arguments, name: Some(name), ..call }
     }
 
     /// Whether the call was told.
@@ -115,6 +124,10 @@ impl CallJson {
                 Next::Go(state) => {
                     let was = std::mem::replace(&mut self.state, state);
                     self.take_in(c, was, &mut told, parts);
+                    if self.is_bare && self.state == State::Comma {
+                        parts.arguments(&told);
+                        return Progress::Done(text[at + c.len_utf8()..].into());
+                    }
                 }
                 Next::End => {
                     parts.arguments(&told);

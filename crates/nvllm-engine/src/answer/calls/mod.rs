@@ -2,10 +2,16 @@
 
 mod call_json;
 mod hermes;
+mod llama3_json;
+mod mistral;
+mod qwen3_coder;
 
 use std::sync::Arc;
 
 use self::hermes::Hermes;
+use self::llama3_json::Llama3Json;
+use self::mistral::Mistral;
+use self::qwen3_coder::Qwen3Coder;
 use super::parser::Parts;
 use super::{Tool, ToolFormat};
 
@@ -13,29 +19,36 @@ use super::{Tool, ToolFormat};
 #[derive(Debug)]
 pub(super) enum CallParser {
     Hermes(Hermes),
-    /// Formats that are not read yet: all is content.
-    Plain,
+    Qwen3Coder(Qwen3Coder),
+    Llama3Json(Llama3Json),
+    Mistral(Mistral),
 }
 
 impl CallParser {
-    pub(super) fn new(format: ToolFormat, _tools: &Arc<[Tool]>) -> Self {
+    pub(super) fn new(format: ToolFormat, tools: &Arc<[Tool]>) -> Self {
         match format {
             ToolFormat::Hermes => Self::Hermes(Hermes::default()),
-            _ => Self::Plain,
+            ToolFormat::Qwen3Coder => Self::Qwen3Coder(Qwen3Coder::new(tools)),
+            ToolFormat::Llama3Json => Self::Llama3Json(Llama3Json::default()),
+            ToolFormat::Mistral => Self::Mistral(Mistral::default()),
         }
     }
 
     pub(super) fn push(&mut self, text: &str, parts: &mut Parts) {
         match self {
             Self::Hermes(parser) => parser.push(text, parts),
-            Self::Plain => parts.content(text),
+            Self::Qwen3Coder(parser) => parser.push(text, parts),
+            Self::Llama3Json(parser) => parser.push(text, parts),
+            Self::Mistral(parser) => parser.push(text, parts),
         }
     }
 
     pub(super) fn finish(&mut self, parts: &mut Parts) {
         match self {
             Self::Hermes(parser) => parser.finish(parts),
-            Self::Plain => {}
+            Self::Qwen3Coder(parser) => parser.finish(parts),
+            Self::Llama3Json(parser) => parser.finish(parts),
+            Self::Mistral(parser) => parser.finish(parts),
         }
     }
 }

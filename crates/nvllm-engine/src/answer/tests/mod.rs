@@ -3,6 +3,8 @@
 
 mod cuts;
 mod hermes;
+mod other_formats;
+mod qwen3_coder;
 mod reasoning;
 
 use super::{AnswerFormat, AnswerPart, Reasoning, Tool, ToolFormat};
