@@ -42,3 +42,42 @@ fn tool_format(template: &ChatTemplate) -> Option<ToolFormat> {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::hub::ModelFiles;
+
+    #[test]
+    fn templates_show_how_calls_are_written() {
+        for (source, format) in [
+            ("<tool_call>\\n{\"name\": ", Some(ToolFormat::Hermes)),
+            ("<tool_call>\\n<function=example>\\n<parameter=p>", Some(ToolFormat::Qwen3Coder)),
+            ("{{ '[TOOL_CALLS] [' }}", Some(ToolFormat::Mistral)),
+            ("<|start_header_id|>{{ '\"parameters\": ' }}", Some(ToolFormat::Llama3Json)),
+            ("<|im_start|>{{ messages }}", None),
+        ] {
+            let template = ChatTemplate::from_parts(Some((source.as_bytes(), Path::new("t.jinja"))), None);
+            assert_eq!(tool_format(&template.unwrap().unwrap()), format, "{source}");
+        }
+    }
+
+    #[test]
+    fn the_demo_thinks_and_calls_as_qwen3() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/nvllm-tiny");
+        let model = Model::open(&ModelFiles::in_directory(&dir).unwrap()).unwrap();
+        let format = AnswerFormat::of(&model);
+        assert_eq!(
+            (format.reasoning.clone(), format.tools),
+            (Some(Reasoning::THINK), Some(ToolFormat::Hermes))
+        );
+        assert!(!format.needs_special_tokens(model.tokenizer().unwrap()), "its marks are text");
+        let special = AnswerFormat {
+            reasoning: Some(Reasoning { begin: "<|im_start|>".into(), end: "<|im_end|>".into() }),
+            ..AnswerFormat::default()
+        };
+        assert!(special.needs_special_tokens(model.tokenizer().unwrap()));
+    }
+}
