@@ -44,7 +44,7 @@ impl Kinds {
         match fields.get("type") {
             Some(Value::String(kind)) => self.add_named(kind),
             Some(Value::Array(kinds)) => {
-                kinds.iter().filter_map(Value::as_str).for_each(|kind| self.add_named(kind))
+                kinds.iter().filter_map(Value::as_str).for_each(|kind| self.add_named(kind));
             }
             _ => self.add_untyped(fields, root, depth),
         }

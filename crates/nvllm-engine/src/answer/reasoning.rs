@@ -64,20 +64,19 @@ impl Splitter {
                 true
             }
             State::Opened => self.skip_newlines(State::Thoughts),
-            State::Thoughts => match self.held.find(&*self.marks.end) {
-                Some(at) => {
+            State::Thoughts => {
+                if let Some(at) = self.held.find(&*self.marks.end) {
                     let behind = self.held.split_off(at + self.marks.end.len());
                     self.held.truncate(without_newlines(&self.held[..at]));
                     self.tell(tell, Piece::Thought, behind);
                     self.state = State::Closed;
                     true
-                }
-                None => {
+                } else {
                     let behind = self.held.split_off(certain(&self.held, &[&self.marks.end]));
                     self.tell(tell, Piece::Thought, behind);
                     false
                 }
-            },
+            }
             State::Closed => self.skip_newlines(State::Answer),
             State::Answer => {
                 self.tell(tell, Piece::Answer, String::new());

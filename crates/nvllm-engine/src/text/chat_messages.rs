@@ -4,8 +4,8 @@ use serde_json::{Map, Value as Json};
 
 /// The messages as templates of Hugging Face models expect them; `None` if they are already.
 ///
-/// * The arguments of a call are an object, where clients of `OpenAI`'s API send its JSON text. What
-///   is no object's text stays as it is: a model wrote it so.
+/// * The arguments of a call are an object, where clients of `OpenAI`'s API send its JSON text.
+///   What is no object's text stays as it is: a model wrote it so.
 /// * Thoughts are `reasoning_content`, where newer clients say `reasoning`.
 pub(super) fn for_template(messages: &[Json]) -> Option<Vec<Json>> {
     let differs = |message: &Json| {

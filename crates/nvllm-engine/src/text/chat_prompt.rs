@@ -21,8 +21,8 @@ impl ChatTemplate {
     /// begin with a letter or digit and those that the template itself begins: it may print `<|`
     /// before a role. The template sees a marked string one character longer for each name in it.
     ///
-    /// Calls of tools may have the JSON text of their arguments, as clients send it, where templates
-    /// expect the object, and thoughts may be called `reasoning` or `reasoning_content`.
+    /// Calls of tools may have the JSON text of their arguments, as clients send it, where
+    /// templates expect the object, and thoughts may be called `reasoning` or `reasoning_content`.
     ///
     /// With `continues`, the prompt ends with the last message's text, so that the answer goes on
     /// with it.

@@ -35,20 +35,19 @@ impl Hermes {
     /// Goes as far as one state goes. False if more text is awaited.
     fn step(&mut self, parts: &mut Parts) -> bool {
         match &mut self.state {
-            State::Content => match self.held.find(BEGIN) {
-                Some(at) => {
+            State::Content => {
+                if let Some(at) = self.held.find(BEGIN) {
                     let behind = self.held.split_off(at + BEGIN.len());
                     let before = self.held.split_off(without_newlines(&self.held[..at]));
                     parts.content(&std::mem::replace(&mut self.held, behind));
                     self.state = State::Call { before, call: CallJson::new(true) };
                     true
-                }
-                None => {
+                } else {
                     let behind = self.held.split_off(certain(&self.held, &[BEGIN]));
                     parts.content(&std::mem::replace(&mut self.held, behind));
                     false
                 }
-            },
+            }
             State::Call { before, call } => {
                 match call.push(&std::mem::take(&mut self.held), parts) {
                     Progress::More => return false,

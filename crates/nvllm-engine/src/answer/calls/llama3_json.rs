@@ -41,12 +41,12 @@ impl Llama3Json {
     fn step(&mut self, parts: &mut Parts) -> bool {
         match &mut self.state {
             State::Start => {
-                if !self.try_call(|c| c.is_whitespace(), "") {
+                if !self.try_call(char::is_whitespace, "") {
                     return false;
                 }
             }
             State::Tagged => {
-                if !self.try_call(|c| c.is_whitespace(), TAG) {
+                if !self.try_call(char::is_whitespace, TAG) {
                     return false;
                 }
                 if let State::Content = self.state {
@@ -61,19 +61,18 @@ impl Llama3Json {
                     self.held = self.held.trim_start_matches(|c: char| c.is_whitespace() || c == '}').into();
                 }
             }
-            State::Content => match self.held.find(TAG) {
-                Some(at) => {
+            State::Content => {
+                if let Some(at) = self.held.find(TAG) {
                     let behind = self.held.split_off(at + TAG.len());
                     self.held.truncate(at);
                     parts.content(&std::mem::replace(&mut self.held, behind));
                     self.state = State::Tagged;
-                }
-                None => {
+                } else {
                     let behind = self.held.split_off(certain(&self.held, &[TAG]));
                     parts.content(&std::mem::replace(&mut self.held, behind));
                     return false;
                 }
-            },
+            }
             State::Call { before, call } => match call.push(&std::mem::take(&mut self.held), parts) {
                 Progress::More => return false,
                 Progress::Done(behind) => {

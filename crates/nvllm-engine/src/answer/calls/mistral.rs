@@ -52,19 +52,18 @@ impl Mistral {
     /// Goes as far as one state goes. False if more text is awaited.
     fn step(&mut self, parts: &mut Parts) -> bool {
         match &mut self.state {
-            State::Content => match self.held.find(MARK) {
-                Some(at) => {
+            State::Content => {
+                if let Some(at) = self.held.find(MARK) {
                     let behind = self.held.split_off(at + MARK.len());
                     let before = self.held.split_off(without_newlines(&self.held[..at]));
                     parts.content(&std::mem::replace(&mut self.held, behind));
                     self.state = State::Marked { before };
-                }
-                None => {
+                } else {
                     let behind = self.held.split_off(certain(&self.held, &[MARK]));
                     parts.content(&std::mem::replace(&mut self.held, behind));
                     return false;
                 }
-            },
+            }
             State::Marked { before } => {
                 let mut before = std::mem::take(before);
                 let (len, call, in_list) = match head(&self.held) {

@@ -33,7 +33,7 @@ fn joined(parts: Vec<AnswerPart>) -> Vec<AnswerPart> {
     for part in parts {
         match (joined.last_mut(), &part) {
             (Some(Reasoning(last)), Reasoning(text)) | (Some(Content(last)), Content(text)) => {
-                last.push_str(text)
+                last.push_str(text);
             }
             (Some(Arguments { text: last, .. }), Arguments { text, .. }) => last.push_str(text),
             _ => joined.push(part),
