@@ -126,8 +126,8 @@ impl Conversation {
                 budget.context
             );
         }
-        for dropped in 1..turns {
-            let prompt = self.starting_at(starts[dropped], dropped, new, model)?;
+        for (dropped, start) in starts.iter().enumerate().take(turns).skip(1) {
+            let prompt = self.starting_at(*start, dropped, new, model)?;
             if prompt.ids.len() <= budget.prompt() {
                 return Ok(prompt);
             }
