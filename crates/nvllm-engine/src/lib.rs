@@ -78,6 +78,8 @@
 //! [`Request::grammar`] makes an answer follow a JSON schema, a regular expression or a grammar:
 //! [`grammar`].
 //!
+//! Thoughts and calls of tools are told apart from the rest of an answer by an [`AnswerParser`].
+//!
 //! An engine that is loaded for it ([`LoadOptions::embeddings`]) also makes embeddings of prompts:
 //! [`Engine::embed`].
 //!
@@ -88,6 +90,7 @@
 //! [`hub::HubOptions`]), drawing progress (callbacks report it), tokenizer training, and any
 //! network access other than fetching a named model.
 
+pub mod answer;
 mod async_stream;
 mod backlog;
 mod builder;
@@ -122,6 +125,7 @@ mod token_mask;
 mod validator;
 pub mod verify;
 
+pub use answer::{AnswerFormat, AnswerParser, AnswerPart, ToolFormat};
 pub use async_stream::AsyncRequestStream;
 pub use builder::EngineBuilder;
 pub use embedding::Embedding;

@@ -55,6 +55,13 @@ pub struct Request {
     /// stop tokens or `min_tokens` bars them, the choice ends with [`FinishReason::Complete`]. If
     /// the prompt leaves `<think>` open, what comes up to `</think>` is free.
     pub grammar: Option<Grammar>,
+    /// Whether an answer under a grammar may begin with `<think>` though the prompt does not end
+    /// with it, for models that open their thoughts themselves: what comes up to `</think>` is free
+    /// then. Not where the prompt has closed thoughts, as templates do without thinking.
+    pub may_think: bool,
+    /// How many tokens of thought may come before `</think>` must: those behind the `<think>` that
+    /// the prompt leaves open, or that the answer begins with.
+    pub thinking_budget: Option<usize>,
     /// Texts that end it.
     pub stop: Vec<String>,
     /// Whether the stop string or stop token is part of the text.
@@ -116,6 +123,7 @@ impl Request {
             ("allowed_tokens", self.allowed_tokens.is_some()),
             ("bad_words", !self.bad_words.is_empty()),
             ("grammar", self.grammar.is_some()),
+            ("thinking_token_budget", self.thinking_budget.is_some()),
             ("stop", !self.stop.is_empty()),
             ("logprobs", self.logprobs.is_some()),
             ("prompt_logprobs", self.prompt_logprobs.is_some()),

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use nvllm_core::{EntryId, RequestLimits, TokenId};
+use nvllm_core::{EntryId, RequestLimits};
 use nvllm_sched::{NewSequence, SchedConfig, TenantId};
 
-use crate::grammar::{Grammar, GrammarMask, end_of_open_thinking};
+use crate::answer::{Thinking, ThinkingBudget};
+use crate::grammar::{Grammar, GrammarMask};
 use crate::request::MAX_SALT_LEN;
 use crate::text::Tokenizer;
 use crate::text_stage::TextStream;
@@ -75,9 +76,10 @@ impl Validator {
         new.priority = request.priority;
         new.positions = request.positions.take().map(Into::into);
         new.cache_salt = request.cache_salt.take().map(Into::into);
-        let grammar = self.grammar(request.grammar.take(), &new)?;
+        let grammar = self.grammar(request.grammar.take(), request.may_think, &new)?;
+        let budget = self.thinking_budget(request.thinking_budget.take(), &new)?;
         let lists = TokenLists::new(&mut request, vocab_size)?;
-        new.masked = lists.is_some() || grammar.is_some();
+        new.masked = lists.is_some() || grammar.is_some() || budget.is_some();
         new.deadline = request.deadline.map(|at| at.saturating_duration_since(self.epoch));
         new.check(n, &self.sched)?;
         // Behind that check, which knows only the tenants that there were at the start.
@@ -88,34 +90,51 @@ impl Validator {
         let texts = texts.collect::<Result<_>>()?;
         let rules = || {
             let lists = lists.clone().map(|lists| Box::new(lists) as Box<dyn TokenMask>);
-            let grammar = grammar.as_ref().map(|(grammar, begins_behind)| {
-                let mask = GrammarMask::new(grammar, &new.sampling.stop_tokens, *begins_behind);
+            let grammar = grammar.as_ref().map(|(grammar, thinking)| {
+                let mask = GrammarMask::new(grammar, &new.sampling.stop_tokens, *thinking);
                 Box::new(mask) as Box<dyn TokenMask>
             });
-            let rules: Vec<_> = lists.into_iter().chain(grammar).collect();
+            let budget = budget.clone().map(|budget| Box::new(budget) as Box<dyn TokenMask>);
+            let rules: Vec<_> = lists.into_iter().chain(grammar).chain(budget).collect();
             Box::new(rules) as Box<dyn TokenMask>
         };
         let masks = (0..n).filter(|_| new.masked).map(|_| rules()).collect();
         Ok(Checked { new, n, masks, texts })
     }
 
-    /// A request's grammar, with the token of its prompt's open thoughts that the answer begins
-    /// behind. Errors if it was compiled for another model.
+    /// A request's grammar, with the thoughts that the answer begins behind. Errors if it was
+    /// compiled for another model.
     fn grammar(
         &self,
         grammar: Option<Grammar>,
+        may_think: bool,
         new: &NewSequence,
-    ) -> Result<Option<(Grammar, Option<TokenId>)>> {
+    ) -> Result<Option<(Grammar, Thinking)>> {
         let Some(grammar) = grammar else { return Ok(None) };
         match &self.tokenizer {
             Some(tokenizer) if grammar.vocab_size() == self.vocab_size => {
-                let begins_behind = end_of_open_thinking(tokenizer, &new.prompt);
-                Ok(Some((grammar, begins_behind)))
+                let thinking = Thinking::behind(tokenizer, &new.prompt);
+                Ok(Some((grammar, if may_think { thinking } else { thinking.if_open() })))
             }
             _ => {
                 let problem = "was compiled for another model; compile it for this one".into();
                 Err(EngineError::RequestField { field: "grammar", problem })
             }
         }
+    }
+
+    /// The rule that ends a request's thoughts. Errors if the model's thoughts have no end.
+    fn thinking_budget(&self, budget: Option<usize>, new: &NewSequence) -> Result<Option<ThinkingBudget>> {
+        let Some(budget) = budget else { return Ok(None) };
+        let known = self.tokenizer.as_ref().filter(|tokenizer| tokenizer.token_id("</think>").is_some());
+        let Some(tokenizer) = known else {
+            return Err(EngineError::RequestField {
+                field: "thinking_token_budget",
+                problem:
+                    "is for models whose vocabulary has `</think>`, and this one's has not; leave it out"
+                        .into(),
+            });
+        };
+        Ok(Some(ThinkingBudget::new(Thinking::behind(tokenizer, &new.prompt), budget)))
     }
 }

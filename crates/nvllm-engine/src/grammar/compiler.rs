@@ -11,6 +11,7 @@ use nvllm_core::TokenId;
 
 use super::vocabulary::vocabulary;
 use super::{Grammar, GrammarMask, StructuredOutput, in_one_line};
+use crate::answer::Thinking;
 use crate::text::Tokenizer;
 use crate::token_mask::{TokenMask as _, all_tokens};
 use crate::{EngineError, Model, Result};
@@ -95,14 +96,14 @@ impl GrammarCompiler {
         if len > MAX_LEN {
             return Err(format!("has {len} bytes; give {MAX_LEN} at most"));
         }
-        let grammar = output.grammar()?;
+        let grammar = output.grammar(&self.tokenizer)?;
         let factory = self.factory.get_or_init(|| self.factory()).as_ref().map_err(Clone::clone)?;
         let refused =
             |error: String| format!("cannot be followed: {error}; change or leave out what it names");
         let parser = factory.create_parser(grammar).map_err(|error| refused(in_one_line(error)))?;
         let grammar = Grammar::new(self.vocab_size, self.eos.clone(), Matcher::new(Ok(parser)));
         // What has no beginning is told before anything is queued.
-        let mut rule = GrammarMask::new(&grammar, &[], None);
+        let mut rule = GrammarMask::new(&grammar, &[], Thinking::Over);
         let mut first = all_tokens(self.vocab_size);
         rule.restrict(&[], &mut first).map_err(refused)?;
         if !rule.is_complete() && first.iter().all(|word| *word == 0) {

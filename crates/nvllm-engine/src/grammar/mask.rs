@@ -4,6 +4,7 @@ use llguidance::Matcher;
 use nvllm_core::TokenId;
 
 use super::{Grammar, in_one_line};
+use crate::answer::Thinking;
 use crate::token_mask::{TokenMask, allow, bar};
 
 /// What an output may go on with: what the grammar allows, and the stop tokens exactly where it is
@@ -13,23 +14,21 @@ pub(crate) struct GrammarMask {
     /// Made with the first mask, by the thread that makes masks.
     matcher: Option<Matcher>,
     stop_tokens: Vec<TokenId>,
-    /// The token that the answer begins behind, until it has come. Before it everything is allowed
-    /// but an end.
-    begins_behind: Option<TokenId>,
+    /// Thoughts are free, but for an end.
+    thinking: Thinking,
     /// Tokens of the output that have been looked at.
     num_seen: usize,
     is_complete: bool,
 }
 
 impl GrammarMask {
-    /// The rule of a sequence with these stop tokens, whose answer begins behind `begins_behind`,
-    /// or at once.
-    pub(crate) fn new(grammar: &Grammar, stop_tokens: &[TokenId], begins_behind: Option<TokenId>) -> Self {
+    /// The rule of a sequence with these stop tokens, whose answer begins behind its thoughts.
+    pub(crate) fn new(grammar: &Grammar, stop_tokens: &[TokenId], thinking: Thinking) -> Self {
         Self {
             grammar: grammar.clone(),
             matcher: None,
             stop_tokens: stop_tokens.to_vec(),
-            begins_behind,
+            thinking,
             num_seen: 0,
             is_complete: false,
         }
@@ -38,21 +37,18 @@ impl GrammarMask {
 
 impl TokenMask for GrammarMask {
     fn restrict(&mut self, output: &[TokenId], mask: &mut [u32]) -> Result<(), String> {
-        let mut new = output.get(self.num_seen..).unwrap_or_default();
+        let new = output.get(self.num_seen..).unwrap_or_default();
         self.num_seen = output.len();
-        if let Some(end) = self.begins_behind {
-            let Some(at) = new.iter().position(|token| *token == end) else {
-                self.stop_tokens.iter().for_each(|token| bar(mask, *token));
-                return Ok(());
-            };
-            self.begins_behind = None;
-            new = &new[at + 1..];
+        let tokens: Vec<u32> =
+            new.iter().filter(|token| self.thinking.push(**token)).map(|token| token.0).collect();
+        if let Thinking::Within { .. } = self.thinking {
+            self.stop_tokens.iter().for_each(|token| bar(mask, *token));
+            return Ok(());
         }
         let failed = |error| match in_one_line(error) {
             error if error.starts_with("NoExtension") => "no text may follow".into(),
             error => error,
         };
-        let tokens: Vec<u32> = new.iter().map(|token| token.0).collect();
         let matcher = self.matcher.get_or_insert_with(|| self.grammar.matcher());
         matcher.consume_tokens(&tokens).map_err(failed)?;
         self.is_complete = matcher.is_accepting().map_err(failed)?;
@@ -65,6 +61,9 @@ impl TokenMask for GrammarMask {
         self.grammar.eos().iter().for_each(|token| bar(&mut allowed, *token));
         if self.is_complete {
             self.stop_tokens.iter().for_each(|token| allow(&mut allowed, *token));
+        }
+        if let Thinking::Ahead { begin, .. } = self.thinking {
+            allow(&mut allowed, begin);
         }
         mask.iter_mut().zip(allowed).for_each(|(word, allowed)| *word &= allowed);
         Ok(())

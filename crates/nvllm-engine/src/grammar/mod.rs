@@ -1,5 +1,5 @@
 //! Structured output: answers that follow a JSON schema, a regular expression, a list of choices or
-//! a grammar.
+//! a grammar, and calls of tools.
 //!
 //! What a client asks for ([`StructuredOutput`]) is compiled by a [`GrammarCompiler`] into a
 //! [`Grammar`], which a request carries ([`Request::grammar`](crate::Request)). The crate
@@ -11,10 +11,12 @@
 //! that neither its masks nor its limits depend on what else is matched.
 
 mod compiler;
+mod lark;
 mod mask;
 mod schema;
+mod structural_tag;
 mod structured_output;
-mod thinking;
+mod tool_calls;
 mod vocabulary;
 
 use std::fmt;
@@ -26,7 +28,7 @@ use nvllm_core::TokenId;
 pub use self::compiler::GrammarCompiler;
 pub(crate) use self::mask::GrammarMask;
 pub use self::structured_output::StructuredOutput;
-pub(crate) use self::thinking::end_of_open_thinking;
+pub use self::tool_calls::{ToolCalls, ToolChoice};
 
 /// A compiled grammar, for models with the tokenizer that it was compiled for. Clones share it.
 #[derive(Clone)]

@@ -3,7 +3,9 @@
 use llguidance::api::TopLevelGrammar;
 use serde_json::{Value, json};
 
-use super::schema;
+use super::tool_calls::ToolCalls;
+use super::{schema, structural_tag};
+use crate::text::Tokenizer;
 
 /// The form that an answer must have.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,6 +20,10 @@ pub enum StructuredOutput {
     Choice(Vec<String>),
     /// A text of this grammar, in the Lark syntax of `llguidance`.
     Grammar(String),
+    /// Calls of tools, and text besides where the model may choose.
+    ToolCalls(ToolCalls),
+    /// Free text with parts that have a form, as vLLM's `structural_tag` describes it.
+    StructuralTag(Value),
 }
 
 impl StructuredOutput {
@@ -29,6 +35,8 @@ impl StructuredOutput {
             Self::Regex(_) => "regex",
             Self::Choice(_) => "choice",
             Self::Grammar(_) => "grammar",
+            Self::ToolCalls(_) => "tools",
+            Self::StructuralTag(_) => "structural_tag",
         }
     }
 
@@ -39,12 +47,14 @@ impl StructuredOutput {
             Self::Json(schema) => schema.to_string(),
             Self::Regex(text) | Self::Grammar(text) => text.clone(),
             Self::Choice(texts) => json!(texts).to_string(),
+            Self::ToolCalls(calls) => calls.key(),
+            Self::StructuralTag(tag) => tag.to_string(),
         };
         format!("{} {text}", self.field())
     }
 
     /// As the library takes it. Errors with what is wrong or not supported.
-    pub(super) fn grammar(&self) -> Result<TopLevelGrammar, String> {
+    pub(super) fn grammar(&self, tokenizer: &Tokenizer) -> Result<TopLevelGrammar, String> {
         match self {
             Self::JsonObject => Ok(TopLevelGrammar::from_json_schema(schema::prepared(&json!({ "type": "object" }))?)),
             Self::Json(schema) => Ok(TopLevelGrammar::from_json_schema(schema::prepared(schema)?)),
@@ -61,6 +71,8 @@ impl StructuredOutput {
                 Err("is GBNF or EBNF (it has `::=`), which is not read; write its rules in Lark syntax, `name: ..`".into())
             }
             Self::Grammar(text) => Ok(TopLevelGrammar::from_lark(text.clone())),
+            Self::ToolCalls(calls) => calls.grammar(tokenizer),
+            Self::StructuralTag(tag) => structural_tag::grammar(tag, tokenizer),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value as Json};
 
+use super::chat_messages::for_template;
 use super::special_names::Marks;
 use super::{ChatInput, ChatTemplate, EncodeOptions, SpecialText, Tokenizer};
 use crate::{EngineError, Result};
@@ -20,6 +21,9 @@ impl ChatTemplate {
     /// begin with a letter or digit and those that the template itself begins: it may print `<|`
     /// before a role. The template sees a marked string one character longer for each name in it.
     ///
+    /// Calls of tools may have the JSON text of their arguments, as clients send it, where
+    /// templates expect the object, and thoughts may be called `reasoning` or `reasoning_content`.
+    ///
     /// With `continues`, the prompt ends with the last message's text, so that the answer goes on
     /// with it.
     ///
@@ -32,6 +36,8 @@ impl ChatTemplate {
         special_text: SpecialText,
         tokenizer: &Tokenizer,
     ) -> Result<Vec<u32>> {
+        let messages = for_template(input.messages);
+        let input = &ChatInput { messages: messages.as_deref().unwrap_or(input.messages), ..*input };
         let touch = |text: &str, place| match place {
             Place::Key => tokenizer.special_names().touch_key(text),
             Place::Value => tokenizer.names_special(text),

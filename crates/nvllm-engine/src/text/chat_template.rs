@@ -145,6 +145,11 @@ impl ChatTemplate {
         names
     }
 
+    /// Whether the source of one of the templates holds `text`.
+    pub fn mentions(&self, text: &str) -> bool {
+        self.env.templates().any(|(_, template)| template.source().contains(text))
+    }
+
     /// The special tokens that templates see: their variables' names and their texts.
     pub fn special_tokens(&self) -> impl Iterator<Item = (&str, &str)> {
         self.special_tokens.iter().filter_map(|(name, text)| Some((name.as_str(), text.as_str()?)))

@@ -5,6 +5,7 @@
 
 mod added_matcher;
 mod bpe_files;
+mod chat_messages;
 mod chat_prompt;
 mod chat_template;
 mod contained;

@@ -157,3 +157,45 @@ fn an_answer_begins_behind_open_thoughts() {
         assert_eq!(engine.generate(request).unwrap().text, "yes");
     });
 }
+
+#[test]
+fn thoughts_are_cut_at_their_budget_and_an_answer_follows() {
+    in_time(|| {
+        let engine = start(Plain, options());
+        let tokenizer = model().tokenizer().unwrap().clone();
+        let id = |name: &str| TokenId(tokenizer.token_id(name).unwrap());
+        let (begin, end) = (id("<think>"), id("</think>"));
+        // Thoughts that would not end.
+        let endless = |grammar| {
+            let mut request = sampled(1, 40, grammar);
+            request.sampling.logit_bias = vec![(end, -100.0)];
+            request.thinking_budget = Some(5);
+            request
+        };
+        // The prompt opens them,
+        let mut open = endless(Some(choice(&["yes"])));
+        open.prompt.push(begin);
+        let answer = engine.generate(open.clone()).unwrap();
+        assert_eq!(answer.tokens.iter().position(|token| *token == end), Some(5));
+        assert!(answer.text.ends_with("</think>yes"), "{}", answer.text);
+        // or the model does, which it may only where the request says so.
+        let mut own = endless(Some(choice(&["yes"])));
+        own.sampling.logit_bias.push((begin, 100.0));
+        assert_eq!(engine.generate(own.clone()).unwrap().text, "yes");
+        own.may_think = true;
+        let answer = engine.generate(own.clone()).unwrap();
+        assert_eq!((answer.tokens[0], answer.tokens[6]), (begin, end));
+        assert!(answer.text.ends_with("</think>yes"), "{}", answer.text);
+        // Not where the prompt has closed them.
+        own.prompt.extend([begin, end]);
+        assert_eq!(engine.generate(own).unwrap().text, "yes");
+        // Without a grammar too; and the budget of what does not think is nothing.
+        open.grammar = None;
+        let free = engine.generate(open).unwrap();
+        assert_eq!(free.tokens.iter().position(|token| *token == end), Some(5));
+        let mut plain = sampled(2, 12, None);
+        let as_it_is = engine.generate(plain.clone()).unwrap();
+        plain.thinking_budget = Some(0);
+        assert_eq!(parts(&engine.generate(plain).unwrap()), parts(&as_it_is));
+    });
+}

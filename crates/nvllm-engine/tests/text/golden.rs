@@ -74,6 +74,48 @@ fn qwen3_renders_the_64_conversations() {
     }
 }
 
+/// As clients send them: arguments as texts, thoughts as `reasoning`.
+#[test]
+fn what_clients_send_becomes_what_the_template_reads() {
+    let tokenizer = qwen3();
+    let config = repository("tests/golden/qwen3-tokenizer/tokenizer_config.json");
+    let template = ChatTemplate::load(None, Some(&config)).unwrap().expect("the config holds a template");
+    let cases = json("tests/golden/qwen3-tokenizer/chat_golden.json");
+    let mut changed = 0;
+    for case in cases.as_array().unwrap() {
+        let mut messages = case["messages"].as_array().unwrap().clone();
+        for message in messages.iter_mut().filter_map(Value::as_object_mut) {
+            if let Some(thoughts) = message.remove("reasoning_content") {
+                message.insert("reasoning".into(), thoughts);
+                changed += 1;
+            }
+            for call in message.get_mut("tool_calls").and_then(Value::as_array_mut).into_iter().flatten() {
+                let arguments = &mut call["function"]["arguments"];
+                if arguments.is_object() {
+                    *arguments = arguments.to_string().into();
+                    changed += 1;
+                }
+            }
+        }
+        let thinking =
+            case["enable_thinking"].as_bool().map(|on| ("enable_thinking".to_owned(), Value::from(on)));
+        let kwargs: Map<String, Value> = thinking.into_iter().collect();
+        let input = ChatInput {
+            messages: &messages,
+            tools: case["tools"].as_array().map(Vec::as_slice),
+            add_generation_prompt: case["add_generation_prompt"].as_bool().unwrap(),
+            kwargs: Some(&kwargs),
+            ..ChatInput::default()
+        };
+        for special in [SpecialText::Parse, SpecialText::Literal] {
+            // `<think>` in a message is a token that is not special.
+            let got = template.encode(&input, false, special, &tokenizer).unwrap();
+            assert_eq!(got, ids(&case["ids"]), "{}", case["name"]);
+        }
+    }
+    assert!(changed >= 32, "{changed}");
+}
+
 #[test]
 fn the_demo_models_prompts_and_outputs() {
     let tokenizer = tiny();

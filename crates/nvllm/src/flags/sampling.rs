@@ -12,13 +12,13 @@ use crate::output::note;
 use crate::words::{self, BadArgument};
 
 /// How tokens are drawn. What is not given comes from the model's generation_config.json.
-#[derive(Args)]
+#[derive(Args, Clone)]
 #[command(next_help_heading = "Sampling")]
 pub(crate) struct SamplingArgs {
     /// Tokens to generate at most; -1: as many as the context holds [default: the model's, else
     /// 256, in chat 1024].
     #[arg(short = 'n', long, value_name = "N", allow_negative_numbers = true)]
-    max_tokens: Option<OrNone<usize>>,
+    pub max_tokens: Option<OrNone<usize>>,
     /// Higher is more random, 0 is greedy [default: the model's, else 1].
     #[arg(short, long, visible_alias = "temp", value_name = "T", allow_hyphen_values = true)]
     pub temperature: Option<f32>,

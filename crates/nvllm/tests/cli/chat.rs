@@ -196,3 +196,101 @@ mod interrupted {
         drop(input);
     }
 }
+
+mod settings_and_files {
+    use super::*;
+
+    #[test]
+    fn settings_hold_for_the_answers_after_them() {
+        let lines = "/set max_tokens 3\nHello\n/set max_tokens 5\n/set seed 4\nHello\n/set\n/set top_p 2\n/set colour red\n\
+                     /set system Be kind.\n/set think off\n/think\n/history\n";
+        let run = piped(&["--ignore-eos"], lines.as_bytes());
+        assert_eq!(run.code, Some(1), "{}", run.stderr);
+        run.says(&[
+            " tokens in, 3 out",
+            " tokens in, 5 out",
+            "seed 4",
+            "temperature 0\n",
+            "seed 4\n",
+            "max_tokens 5\n",
+            "json off\n",
+            "error: /set top-p is 2",
+            "error: there is no setting \"colour\"",
+            "thinking is off",
+            "system: Be kind.",
+        ]);
+    }
+
+    #[test]
+    fn a_conversation_is_saved_loaded_and_asked_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("talk.json");
+        let again = dir.path().join("again.json");
+        let lines = format!(
+            "/system Be kind.\nHello\n/save {0}\nAnd now?\n/load {0}\n/history\n/retry\n/history\n/save {1}\n",
+            file.display(),
+            again.display()
+        );
+        let run = piped(&["-n", "6"], lines.as_bytes());
+        assert_eq!((run.code, run.num_answers()), (Some(0), 3), "{}", run.stderr);
+        run.says(&["(3 messages are in ", "(3 messages; ", "user: Hello", "user: Hello", "assistant: "]);
+        let history = &run.stderr[run.stderr.find("(3 messages; ").unwrap()..];
+        assert!(!history.contains("And now?"), "{history}");
+        let saved: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+        let roles: Vec<_> =
+            saved.as_array().unwrap().iter().map(|message| message["role"].as_str().unwrap()).collect();
+        assert_eq!(roles, ["system", "user", "assistant"]);
+        // Greedy, so the same answer.
+        assert_eq!(std::fs::read(&file).unwrap(), std::fs::read(&again).unwrap());
+
+        let run = piped(
+            &["-n", "4"],
+            format!("/retry\n/save {}\n/load {0}/none.json\nHello\n", dir.path().display()).as_bytes(),
+        );
+        assert_eq!((run.code, run.num_answers()), (Some(1), 1), "{}", run.stderr);
+        run.says(&["error: there is no message", "error: cannot write", "error: cannot read"]);
+    }
+
+    #[test]
+    fn json_mode_answers_with_an_object() {
+        let run = piped(&["-n", "40", "--thinking", "false"], b"/set json on\nHello\n/set json off\nHello\n");
+        assert_eq!((run.code, run.num_answers()), (Some(0), 2), "{}", run.stderr);
+        assert!(run.stdout.starts_with('{'), "{}", run.stdout);
+        assert!(!run.stdout.lines().last().unwrap().starts_with('{'), "{}", run.stdout);
+    }
+
+    #[test]
+    fn a_call_is_shown_and_its_result_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("tools.json");
+        let golden = std::fs::read(repo("tests/golden/nvllm-tiny.json")).unwrap();
+        let golden: Value = serde_json::from_slice(&golden).unwrap();
+        let case = golden["cases"].as_array().unwrap().iter().find(|case| case["kind"] == "tool").unwrap();
+        std::fs::write(&file, case["tools"].to_string()).unwrap();
+        let talk = dir.path().join("talk.json");
+        let args =
+            ["--tools", file.to_str().unwrap(), "--thinking", "false", "-n", "60", "--activations", "f32"];
+        let question = case["input"][0]["content"].as_str().unwrap();
+        let lines = format!("{question}\n12 degrees\n/save {}\n/history\n", talk.display());
+        let run = piped(&args, lines.as_bytes());
+        assert_eq!((run.code, run.num_answers()), (Some(0), 2), "{}", run.stderr);
+        assert!(run.stdout.starts_with("[call] get_weather {\"city\": \"Paris\"}\n"), "{}", run.stdout);
+        run.says(&["user: ", "[call] get_weather {\"city\": \"Paris\"}", "tool: 12 degrees", "assistant: "]);
+        let saved: Value = serde_json::from_slice(&std::fs::read(&talk).unwrap()).unwrap();
+        let call = &saved[1]["tool_calls"][0];
+        assert_eq!(
+            (&call["function"]["name"], &saved[2]["tool_call_id"]),
+            (&"get_weather".into(), &call["id"])
+        );
+        assert_eq!(call["function"]["arguments"], "{\"city\": \"Paris\"}");
+
+        // Made to call, and no more than that.
+        let run = piped(&args, b"/set tool_choice required\nHello\n12\n/set json on\n");
+        assert!(run.stdout.starts_with("[call] "), "{}", run.stdout);
+        run.says(&["error: /set json is for conversations without --tools"]);
+        std::fs::write(&file, "[{\"type\": \"function\"}]").unwrap();
+        let run = piped(&args, b"Hello\n");
+        assert_eq!(run.code, Some(1));
+        run.says(&["tools.json: entry 0 has no name"]);
+    }
+}

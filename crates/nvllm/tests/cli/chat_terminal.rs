@@ -354,3 +354,64 @@ fn a_plain_terminal_is_read_line_by_line() {
     let (screen, _) = terminal.ends();
     assert!(!screen.contains('\x1b'), "{screen:?}");
 }
+
+#[test]
+fn a_conversation_is_set_saved_retried_and_loaded() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("talk.json");
+    let mut terminal = Terminal::start(&["-t", "0", "-n", "4", "--ignore-eos"]).ready();
+    terminal.keys(b"/help\r");
+    terminal.wait_for_all(&["/set NAME VALUE", "/retry", "/save FILE", "/load FILE", "> "]);
+    terminal.keys(b"/set max_tokens 6\r");
+    terminal.wait_for("> ");
+    terminal.keys(b"Hello\r");
+    terminal.wait_for_all(&[" tokens in, 6 out", "> "]);
+    terminal.keys(b"/retry\r");
+    terminal.wait_for_all(&[" tokens in, 6 out", "> "]);
+    terminal.keys(format!("/save {}\r", file.display()).as_bytes());
+    terminal.wait_for_all(&["(2 messages are in ", "> "]);
+    terminal.keys(b"/clear\r");
+    terminal.wait_for_all(&["forgotten", "> "]);
+    terminal.keys(format!("/load {}\r", file.display()).as_bytes());
+    terminal.wait_for_all(&["(2 messages; ", "> "]);
+    terminal.keys(b"/history\r");
+    terminal.wait_for_all(&["user: Hello\r\n", "assistant: ", "> "]);
+    terminal.keys(b"/load none.json\r");
+    terminal.wait_for_all(&["error: cannot read none.json", "> "]);
+    terminal.keys(b"/bye\r");
+    terminal.ends();
+}
+
+#[test]
+fn the_result_of_a_call_is_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("tools.json");
+    let schema = serde_json::json!({"type": "object", "properties": {"city": {"enum": ["Paris", "Rome"]}},
+        "required": ["city"], "additionalProperties": false});
+    let tool =
+        serde_json::json!([{"type": "function", "function": {"name": "get_weather", "parameters": schema}}]);
+    std::fs::write(&file, tool.to_string()).unwrap();
+    let args = ["-t", "0", "--thinking", "false", "-n", "60", "--tools", file.to_str().unwrap()];
+    let mut terminal = Terminal::start(&args).ready();
+    terminal.keys(b"/set tool_choice required\r");
+    terminal.wait_for("> ");
+    terminal.keys(b"What is the weather in Paris?\r");
+    terminal.wait_for_all(&["[call] get_weather {", "}", CLOSING, "get_weather returns> "]);
+    terminal.keys(b"12 degrees\r");
+    terminal.wait_for_all(&[CLOSING, "> "]);
+    // Ctrl-C in place of a result.
+    terminal.keys(b"And in Rome?\r");
+    terminal.wait_for_all(&["[call] get_weather", "get_weather returns> "]);
+    terminal.keys(b"\x03");
+    terminal.wait_for_all(&["the call has no result", "> "]);
+    terminal.keys(b"/history\r");
+    terminal.wait_for_all(&[
+        "[call] get_weather",
+        "tool: 12 degrees",
+        "user: And in Rome?",
+        "[call] get_weather",
+        "> ",
+    ]);
+    terminal.keys(b"/bye\r");
+    terminal.ends();
+}

@@ -28,7 +28,7 @@ static ENDS: LazyLock<Vec<TokenId>> = LazyLock::new(|| {
 
 /// An output of random tokens, and whether it ended by itself.
 fn random_output(grammar: &Grammar, draw: &mut Draw) -> (String, bool) {
-    let mut rule = GrammarMask::new(grammar, &MODEL.eos, None);
+    let mut rule = GrammarMask::new(grammar, &MODEL.eos, crate::answer::Thinking::Over);
     let mut output = Vec::new();
     let mut ended = false;
     while output.len() < MAX_TOKENS && !ended {

@@ -87,7 +87,7 @@ fn tried(output: &StructuredOutput) -> Result<(), String> {
         EngineError::RequestField { problem, .. } => problem,
         other => panic!("{other}"),
     })?;
-    let mut rule = GrammarMask::new(&grammar, &MODEL.eos, None);
+    let mut rule = GrammarMask::new(&grammar, &MODEL.eos, crate::answer::Thinking::Over);
     let mut text = Vec::new();
     for _ in 0..20 {
         let mut mask = all_tokens(MODEL.spec.vocab_size);

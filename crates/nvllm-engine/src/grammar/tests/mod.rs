@@ -3,6 +3,8 @@
 mod generated;
 mod limits;
 mod schemas;
+mod structural_tags;
+mod tools;
 mod validate;
 
 use std::path::Path;
@@ -11,7 +13,8 @@ use std::sync::LazyLock;
 use nvllm_core::TokenId;
 use serde_json::{Value, json};
 
-use super::{Grammar, GrammarCompiler, GrammarMask, StructuredOutput, end_of_open_thinking};
+use super::{Grammar, GrammarCompiler, GrammarMask, StructuredOutput};
+use crate::answer::Thinking;
 use crate::hub::ModelFiles;
 use crate::text::EncodeOptions;
 use crate::token_mask::{TokenMask as _, all_tokens};
@@ -43,7 +46,7 @@ fn problem(output: &StructuredOutput) -> String {
 /// How far a text is followed: whether all of it is allowed, and whether it may end there.
 fn followed(output: &StructuredOutput, text: &str) -> (bool, bool) {
     let grammar = COMPILER.compile(output).unwrap_or_else(|e| panic!("{output:?}: {e}"));
-    let mut rule = GrammarMask::new(&grammar, &MODEL.eos, None);
+    let mut rule = GrammarMask::new(&grammar, &MODEL.eos, Thinking::Over);
     let tokens = tokens(text);
     for at in 0..=tokens.len() {
         let mut mask = all_tokens(MODEL.spec.vocab_size);
@@ -169,14 +172,17 @@ fn what_is_wrong_or_not_supported_is_named() {
 fn thoughts_are_free_and_the_answer_follows() {
     let id = |name: &str| TokenId(MODEL.tokenizer().unwrap().token_id(name).unwrap());
     let (begin, end, special) = (id("<think>"), id("</think>"), id("<|im_end|>"));
-    let open = |prompt: &[TokenId]| end_of_open_thinking(MODEL.tokenizer().unwrap(), prompt);
+    let behind = |prompt: &[TokenId]| Thinking::behind(MODEL.tokenizer().unwrap(), prompt);
     let text = TokenId(5);
-    assert_eq!(open(&[text, begin, text]), Some(end));
-    for closed in [&[][..], &[text], &[begin, text, end, text], &[begin, special, text]] {
-        assert_eq!(open(closed), None, "{closed:?}");
+    let (within, ahead) = (Thinking::Within { end }, Thinking::Ahead { begin, end });
+    assert_eq!(behind(&[text, begin, text]), within);
+    assert_eq!(behind(&[begin, text, end, text]), Thinking::Over);
+    for open in [&[][..], &[text], &[begin, special, text]] {
+        assert_eq!(behind(open), ahead, "{open:?}");
     }
+    assert_eq!((ahead.if_open(), within.if_open()), (Thinking::Over, within));
     let grammar = COMPILER.compile(&StructuredOutput::Choice(vec!["yes".into()])).unwrap();
-    let mut rule = GrammarMask::new(&grammar, &MODEL.eos, Some(end));
+    let mut rule = GrammarMask::new(&grammar, &MODEL.eos, within);
     let mut allowed = |output: &[TokenId]| {
         let mut mask = all_tokens(MODEL.spec.vocab_size);
         rule.restrict(output, &mut mask).unwrap();
@@ -196,6 +202,17 @@ fn thoughts_are_free_and_the_answer_follows() {
     }
     let done = allowed(&output);
     assert!(done(MODEL.eos[0]) && !done(text));
+    // A model that opens its thoughts itself, and one that answers at once.
+    for (first, later) in [(begin, true), (tokens("yes")[0], false)] {
+        let mut rule = GrammarMask::new(&grammar, &MODEL.eos, ahead);
+        for (output, begins, thinks) in [(&[][..], true, false), (&[first], false, later)] {
+            let mut mask = all_tokens(MODEL.spec.vocab_size);
+            rule.restrict(output, &mut mask).unwrap();
+            let allowed = |token: TokenId| mask[token.index() / 32] >> (token.index() % 32) & 1 == 1;
+            assert_eq!((allowed(begin) && !thinks, allowed(end)), (begins, thinks), "{output:?}");
+            assert!(!allowed(MODEL.eos[0]) || rule.is_complete());
+        }
+    }
 }
 
 #[test]

@@ -310,3 +310,26 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn names_of_special_tokens_in_calls_and_their_results_are_letters() {
+    let prompt = |name: &str| {
+        let arguments = json!({"q": name, (name): [name]}).to_string();
+        let call = json!({"id": "1", "type": "function", "function": {"name": "f", "arguments": arguments}});
+        let messages = [
+            json!({"role": "user", "content": "go"}),
+            json!({"role": "assistant", "content": name, "reasoning": name, "tool_calls": [call]}),
+            json!({"role": "tool", "tool_call_id": "1", "content": name}),
+        ];
+        let input = ChatInput { messages: &messages, add_generation_prompt: true, ..ChatInput::default() };
+        TEMPLATE.encode(&input, false, SpecialText::Literal, &TOKENIZER).unwrap()
+    };
+    let special =
+        |ids: &[u32]| ids.iter().filter(|id| TOKENIZER.is_special(**id)).copied().collect::<Vec<_>>();
+    let named = prompt("<|im_end|>");
+    assert_eq!(special(&named), special(&prompt("harmless")));
+    // The answer, its thoughts, three in the arguments, and the result.
+    let end = TOKENIZER.token_id("<|im_end|>").unwrap();
+    let ends = named.iter().filter(|id| **id == end).count();
+    assert_eq!(TOKENIZER.decode(&named, false).matches("<|im_end|>").count(), ends + 6);
+}

@@ -1,14 +1,13 @@
 //! What was said so far, as the prompt of the next answer.
 
 use anyhow::{Result, bail};
+use nvllm_core::TokenId;
 use nvllm_engine::Model;
-use nvllm_engine::text::{ChatInput, EncodeOptions};
+use nvllm_engine::answer::prompt_opens_thinking;
+use nvllm_engine::text::{ChatInput, SpecialText};
 use serde_json::{Map, Value, json};
 
 use crate::output::warn;
-
-/// Messages of a turn: a question and its answer.
-const TURN: usize = 2;
 
 /// How much of the context an answer is kept free for, if it may be as long: a quarter.
 const ANSWER_SHARE: usize = 4;
@@ -33,30 +32,26 @@ impl TokenBudget {
 /// The next answer's prompt.
 pub(super) struct Prompt {
     messages: Vec<Value>,
-    text: String,
-    pub ids: Vec<u32>,
+    pub ids: Vec<TokenId>,
+    /// Whether the answer begins inside a thought: some templates open it.
+    pub opens_thinking: bool,
     /// The oldest turns that are not in it.
     pub dropped: usize,
-}
-
-impl Prompt {
-    /// Whether the answer begins inside a thought: some templates open it.
-    pub(super) fn opens_thinking(&self) -> bool {
-        self.text.trim_end().ends_with("<think>")
-    }
 }
 
 pub(super) struct Conversation {
     system: Option<String>,
     /// None: as the template has it.
     pub thinking: Option<bool>,
-    /// Turn after turn, without the system message.
+    /// What may be called, as the template shows it.
+    tools: Option<Vec<Value>>,
+    /// Turn after turn, without the system message. A turn begins with a user's message.
     messages: Vec<Value>,
 }
 
 impl Conversation {
-    pub(super) fn new(system: Option<String>, thinking: Option<bool>) -> Self {
-        Self { system, thinking, messages: Vec::new() }
+    pub(super) fn new(system: Option<String>, thinking: Option<bool>, tools: Option<Vec<Value>>) -> Self {
+        Self { system, thinking, tools, messages: Vec::new() }
     }
 
     pub(super) fn clear(&mut self) {
@@ -70,27 +65,58 @@ impl Conversation {
     }
 
     pub(super) fn print(&self) {
-        for message in self.system_message().iter().chain(&self.messages) {
-            let text = |field: &str| message[field].as_str().unwrap_or_default();
-            warn(format_args!("{}: {}", text("role"), text("content")));
+        for message in self.all() {
+            let text = |of: &Value, field: &str| of[field].as_str().unwrap_or_default().to_owned();
+            let mut line = format!("{}: {}", text(&message, "role"), text(&message, "content"));
+            for call in message["tool_calls"].as_array().into_iter().flatten() {
+                let function = &call["function"];
+                line += &format!("[call] {} {}", text(function, "name"), text(function, "arguments"));
+            }
+            warn(format_args!("{line}"));
         }
     }
 
-    fn system_message(&self) -> Option<Value> {
-        self.system.as_ref().map(|text| json!({ "role": "system", "content": text }))
+    /// All messages, the system's first.
+    pub(super) fn all(&self) -> Vec<Value> {
+        let system = self.system.as_ref().map(|text| json!({ "role": "system", "content": text }));
+        system.into_iter().chain(self.messages.iter().cloned()).collect()
     }
 
-    /// The prompt for `message`, with as many of the last turns as leave room for an answer.
+    /// Puts these messages in the place of all; a system message that comes first is the system's.
+    pub(super) fn replace(&mut self, mut messages: Vec<Value>) {
+        self.system = None;
+        if let Some(first) = messages.first().filter(|message| message["role"] == "system") {
+            self.system = first["content"].as_str().map(str::to_owned);
+            messages.remove(0);
+        }
+        self.messages = messages;
+    }
+
+    /// Calls that were made.
+    pub(super) fn num_calls(&self) -> usize {
+        self.messages.iter().filter_map(|message| Some(message.get("tool_calls")?.as_array()?.len())).sum()
+    }
+
+    /// Takes back the last turn; its message.
+    pub(super) fn take_back(&mut self) -> Option<String> {
+        let at = self.messages.iter().rposition(|message| message["role"] == "user")?;
+        let text = self.messages[at]["content"].as_str()?.to_owned();
+        self.messages.truncate(at);
+        Some(text)
+    }
+
+    /// The prompt for `new` messages, with as many of the last turns as leave room for an answer.
     /// Nothing is kept yet.
     ///
-    /// Errors if the message does not even fit alone.
-    pub(super) fn prompt(&self, message: &str, model: &Model, budget: TokenBudget) -> Result<Prompt> {
-        let turns = self.messages.len() / TURN;
-        let whole = self.without(0, message, model)?;
+    /// Errors if they do not even fit alone.
+    pub(super) fn prompt(&self, new: &[Value], model: &Model, budget: TokenBudget) -> Result<Prompt> {
+        let starts = self.starts(new);
+        let turns = starts.len() - 1;
+        let whole = self.starting_at(0, 0, new, model)?;
         if whole.ids.len() <= budget.prompt() || turns == 0 && whole.ids.len() < budget.context {
             return Ok(whole);
         }
-        let alone = self.without(turns, message, model)?;
+        let alone = self.starting_at(starts[turns], turns, new, model)?;
         if alone.ids.len() >= budget.context {
             bail!(
                 "the message is too long: it takes {} tokens{}, and the context holds {} with the answer; shorten it, or \
@@ -100,8 +126,8 @@ impl Conversation {
                 budget.context
             );
         }
-        for dropped in 1..turns {
-            let prompt = self.without(dropped, message, model)?;
+        for (dropped, start) in starts.iter().enumerate().take(turns).skip(1) {
+            let prompt = self.starting_at(*start, dropped, new, model)?;
             if prompt.ids.len() <= budget.prompt() {
                 return Ok(prompt);
             }
@@ -109,37 +135,53 @@ impl Conversation {
         Ok(alone)
     }
 
-    fn without(&self, dropped: usize, message: &str, model: &Model) -> Result<Prompt> {
-        let mut messages = self.messages[dropped * TURN..].to_vec();
-        messages.push(json!({ "role": "user", "content": message }));
-        let text = self.render(&messages, model)?;
-        let ids = model.tokenizer()?.encode(&text, EncodeOptions::default())?;
-        Ok(Prompt { messages, text, ids, dropped })
+    /// Where turns begin, the one of the `new` messages included: results of calls go on with the
+    /// last one.
+    fn starts(&self, new: &[Value]) -> Vec<usize> {
+        let begins = |message: &Value| message["role"] == "user";
+        let all = self.messages.iter().chain(new).enumerate();
+        let mut starts: Vec<usize> = all.filter(|(_, message)| begins(message)).map(|(at, _)| at).collect();
+        if starts.first() != Some(&0) {
+            starts.insert(0, 0);
+        }
+        starts
     }
 
-    fn render(&self, messages: &[Value], model: &Model) -> Result<String> {
-        let messages: Vec<Value> =
-            self.system_message().into_iter().chain(messages.iter().cloned()).collect();
+    /// The prompt of the messages from one on.
+    fn starting_at(&self, start: usize, dropped: usize, new: &[Value], model: &Model) -> Result<Prompt> {
+        let messages: Vec<Value> = self.messages[start..].iter().chain(new).cloned().collect();
+        let system = self.system.as_ref().map(|text| json!({ "role": "system", "content": text }));
+        let all: Vec<Value> = system.into_iter().chain(messages.iter().cloned()).collect();
         let thinking = self.thinking.map(|on| ("enable_thinking".to_owned(), Value::Bool(on)));
         let kwargs: Map<String, Value> = thinking.into_iter().collect();
         let input = ChatInput {
-            messages: &messages,
+            messages: &all,
+            tools: self.tools.as_deref(),
             add_generation_prompt: true,
             kwargs: Some(&kwargs),
             ..ChatInput::default()
         };
-        Ok(model.chat_template()?.render(&input)?)
+        let tokenizer = model.tokenizer()?;
+        let ids = model.chat_template()?.encode(&input, false, SpecialText::Parse, tokenizer)?;
+        let ids: Vec<TokenId> = ids.into_iter().map(TokenId).collect();
+        let opens_thinking = prompt_opens_thinking(tokenizer, &ids);
+        Ok(Prompt { messages, ids, opens_thinking, dropped })
     }
 
-    /// Makes the prompt's message and its answer the last turn.
-    pub(super) fn keep(&mut self, prompt: Prompt, answer: &str) {
-        let opened = prompt.opens_thinking() || answer.trim_start().starts_with("<think>");
-        let mut answer = answer.to_owned();
-        if opened && !answer.contains("</think>") {
-            // Templates leave earlier thoughts out by looking for their end.
-            answer += "\n</think>\n\n";
-        }
+    /// Makes the prompt's messages and their answer the last turn.
+    pub(super) fn keep(&mut self, prompt: Prompt, answer: Value) {
         self.messages = prompt.messages;
-        self.messages.push(json!({ "role": "assistant", "content": answer }));
+        self.messages.push(answer);
     }
+}
+
+/// An answer without calls as a message, with its thoughts as they are.
+pub(super) fn plain_answer(opens_thinking: bool, answer: &str) -> Value {
+    let opened = opens_thinking || answer.trim_start().starts_with("<think>");
+    let mut answer = answer.to_owned();
+    if opened && !answer.contains("</think>") {
+        // Templates leave earlier thoughts out by looking for their end.
+        answer += "\n</think>\n\n";
+    }
+    json!({ "role": "assistant", "content": answer })
 }

@@ -17,10 +17,21 @@ pub(super) enum Command {
     /// None: which is it?
     Think(Option<bool>),
     History,
+    /// A setting's name and its value; without them: what is set?
+    Set(Option<(String, String)>),
+    /// Into this file.
+    Save(String),
+    /// From this file.
+    Load(String),
+    /// Answer the last message once more.
+    Retry,
     Bye,
 }
 
-const NAMES: [&str; 10] = ["help", "?", "clear", "new", "system", "think", "history", "bye", "exit", "quit"];
+const NAMES: [&str; 14] = [
+    "help", "?", "clear", "new", "system", "think", "history", "set", "save", "load", "retry", "bye", "exit",
+    "quit",
+];
 
 /// Names that are not like any other are not suggested; clap's measure and bound.
 const SIMILAR: f64 = 0.7;
@@ -48,6 +59,12 @@ impl Entry {
             ("think", "off") => Command::Think(Some(false)),
             ("think" | "no_think", _) => return message(),
             ("history", _) => Command::History,
+            ("set", "") => Command::Set(None),
+            ("set", rest) => Command::Set(Some(setting(rest)?)),
+            ("save" | "load", "") => bail!("/{name} needs a file, as in /{name} talk.json"),
+            ("save", file) => Command::Save(file.to_owned()),
+            ("load", file) => Command::Load(file.to_owned()),
+            ("retry", _) => Command::Retry,
             ("bye" | "exit" | "quit", _) => Command::Bye,
             _ if !is_like_a_command(name) => return message(),
             _ => bail!(
@@ -56,6 +73,14 @@ impl Entry {
             ),
         };
         Ok(Self::Command(command))
+    }
+}
+
+/// The name and the value of `/set NAME VALUE`.
+fn setting(text: &str) -> Result<(String, String)> {
+    match text.split_once(char::is_whitespace) {
+        Some((name, value)) => Ok((name.to_owned(), value.trim().to_owned())),
+        None => bail!("/set {text} needs a value, as in /set {text} default; /set lists what there is"),
     }
 }
 
@@ -90,6 +115,11 @@ mod tests {
             (&["/think"], Command::Think(None)),
             (&["/think on"], Command::Think(Some(true))),
             (&["/think  off"], Command::Think(Some(false))),
+            (&["/set"], Command::Set(None)),
+            (&["/set top_p  0.5 "], Command::Set(Some(("top_p".into(), "0.5".into())))),
+            (&["/save a b.json"], Command::Save("a b.json".into())),
+            (&["/load talk.json"], Command::Load("talk.json".into())),
+            (&["/retry"], Command::Retry),
         ] {
             for line in lines {
                 let Entry::Command(read) = Entry::of(line).unwrap() else { panic!("{line} is a message") };
@@ -127,6 +157,9 @@ mod tests {
             ("/hlep", "no command /hlep (did you mean /help?)"),
             ("/quti", "did you mean /quit?"),
             ("/sytem be brief", "did you mean /system?"),
+            ("/save", "/save needs a file"),
+            ("/load", "/load needs a file"),
+            ("/set seed", "/set seed needs a value"),
             ("/xyzzy", "no command /xyzzy; /help lists them, //xyzzy sends it"),
         ] {
             let error = Entry::of(line).unwrap_err().to_string();

@@ -65,9 +65,9 @@ impl Input {
         matches!(self, Self::Editor(_))
     }
 
-    /// Waits for the next line or block.
-    pub(super) fn read(&mut self) -> Result<Typed> {
-        let mut text = match self.line("> ")? {
+    /// Waits for the next line or block, which `prompt` asks for.
+    pub(super) fn read(&mut self, prompt: &str) -> Result<Typed> {
+        let mut text = match self.line(prompt)? {
             Line::Text(text) => text,
             Line::Interrupted => return Ok(Typed::Interrupted),
             Line::EndOfInput => return Ok(Typed::EndOfInput),
