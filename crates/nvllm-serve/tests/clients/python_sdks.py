@@ -225,13 +225,16 @@ def chat_calls_a_tool():
     [call] = message.tool_calls
     equal((call.type, call.function.name, json.loads(call.function.arguments)),
           ("function", "get_weather", {"city": "Paris"}))
-    with OPENAI.chat.completions.stream(**asked, messages=[WEATHER]) as stream:
+    # Those of strict tools follow the schema, and the helper parses them.
+    strict = [{"type": "function", "function": {**function, "strict": True}} for function in FUNCTIONS]
+    with OPENAI.chat.completions.stream(**{**asked, "tools": strict}, messages=[WEATHER]) as stream:
         kinds = [event.type for event in stream]
         final = stream.get_final_completion()
     assert "tool_calls.function.arguments.delta" in kinds and "tool_calls.function.arguments.done" in kinds, kinds
     streamed = final.choices[0].message
     equal(final.choices[0].finish_reason, "tool_calls")
     equal(streamed.tool_calls[0].function.arguments, call.function.arguments)
+    equal(streamed.tool_calls[0].function.parsed_arguments, {"city": "Paris"})
     # The client answers, and the model goes on.
     for said in (message, streamed):
         turns = [WEATHER, said, {"role": "tool", "tool_call_id": said.tool_calls[0].id, "content": RESULT}]
