@@ -379,7 +379,7 @@ def responses_stream_helper():
 def responses_count_and_refusals():
     whole = OPENAI.responses.create(**RESPONSE, max_output_tokens=1)
     count = OPENAI.responses.input_tokens.count(
-        model=MODEL, input=RESPONSE["input"], instructions=RESPONSE["instructions"])
+        model=MODEL, input=RESPONSE["input"], instructions=RESPONSE["instructions"], extra_body=QUIET)
     equal((count.object, count.input_tokens), ("response.input_tokens", whole.usage.input_tokens))
     create = OPENAI.responses.create
     refused(openai.BadRequestError, lambda: create(**RESPONSE, previous_response_id="resp_1"), 400, "previous")
