@@ -130,9 +130,7 @@ impl Validator {
         let Some(tokenizer) = known else {
             return Err(EngineError::RequestField {
                 field: "thinking_token_budget",
-                problem:
-                    "is for models whose vocabulary has `</think>`, and this one's has not; leave it out"
-                        .into(),
+                problem: "is for models whose vocabulary has `</think>`, and this one's has not; leave it out".into(),
             });
         };
         Ok(Some(ThinkingBudget::new(Thinking::behind(tokenizer, &new.prompt), budget)))

@@ -18,8 +18,7 @@ pub(crate) struct Kinds {
 }
 
 impl Kinds {
-    const TEXT: Self =
-        Self { text: true, integer: false, number: false, boolean: false, null: false, container: false };
+    const TEXT: Self = Self { text: true, integer: false, number: false, boolean: false, null: false, container: false };
 
     /// The kinds that `schema`, a part of `root`, allows. A schema that names none is for texts, as
     /// vLLM takes it.
@@ -43,9 +42,7 @@ impl Kinds {
         let Some(fields) = schema.as_object().filter(|_| depth > 0) else { return };
         match fields.get("type") {
             Some(Value::String(kind)) => self.add_named(kind),
-            Some(Value::Array(kinds)) => {
-                kinds.iter().filter_map(Value::as_str).for_each(|kind| self.add_named(kind))
-            }
+            Some(Value::Array(kinds)) => kinds.iter().filter_map(Value::as_str).for_each(|kind| self.add_named(kind)),
             _ => self.add_untyped(fields, root, depth),
         }
         if fields.get("nullable") == Some(&Value::Bool(true)) {
@@ -54,9 +51,7 @@ impl Kinds {
     }
 
     fn add_untyped(&mut self, fields: &Map<String, Value>, root: &Value, depth: usize) {
-        for value in
-            fields.get("enum").and_then(Value::as_array).into_iter().flatten().chain(fields.get("const"))
-        {
+        for value in fields.get("enum").and_then(Value::as_array).into_iter().flatten().chain(fields.get("const")) {
             match value {
                 Value::String(_) => self.text = true,
                 Value::Number(number) if number.is_f64() => self.number = true,
@@ -86,10 +81,7 @@ impl Kinds {
             "object" | "array" | "arr" => self.container = true,
             kind if kind.starts_with("dict") || kind.starts_with("list") => self.container = true,
             kind if kind.starts_with("num") || kind.starts_with("float") => self.number = true,
-            kind if ["int", "uint", "long", "short", "unsigned"]
-                .iter()
-                .any(|name| kind.starts_with(name)) =>
-            {
+            kind if ["int", "uint", "long", "short", "unsigned"].iter().any(|name| kind.starts_with(name)) => {
                 self.integer = true;
             }
             _ => self.text = true,

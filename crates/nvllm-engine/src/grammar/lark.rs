@@ -89,9 +89,7 @@ impl<'a> Lark<'a> {
                 let mark = self.literal(mark);
                 Ok(self.rule(&format!("TEXT {mark}")))
             }
-            Some(_) => {
-                Err(format!("has the special token of {mark:?} beside text; use it alone or leave it out"))
-            }
+            Some(_) => Err(format!("has the special token of {mark:?} beside text; use it alone or leave it out")),
             None => Ok(self.named("[lazy]", &format!("TEXT {}", json!(mark)))),
         }
     }
@@ -99,8 +97,7 @@ impl<'a> Lark<'a> {
     /// Where the name of a special token stands first, its length and its id.
     fn first_special(&self, text: &str) -> Option<(usize, usize, u32)> {
         let special = self.tokenizer.added_tokens().iter().filter(|token| token.special);
-        let found =
-            special.filter_map(|token| Some((text.find(&token.content)?, token.content.len(), token.id)));
+        let found = special.filter_map(|token| Some((text.find(&token.content)?, token.content.len(), token.id)));
         found.filter(|(_, len, _)| *len > 0).min_by_key(|(at, len, _)| (*at, std::cmp::Reverse(*len)))
     }
 }

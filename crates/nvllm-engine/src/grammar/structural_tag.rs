@@ -21,11 +21,7 @@ pub(super) fn grammar(tag: &Value, tokenizer: &Tokenizer) -> Result<TopLevelGram
     } else {
         let structures = list(fields, "structures")?.iter().map(|structure| {
             let schema = field(structure, "schema")?;
-            Ok(Tag {
-                begin: text(structure, "begin")?,
-                end: text(structure, "end")?,
-                content: Content::Schema(schema),
-            })
+            Ok(Tag { begin: text(structure, "begin")?, end: text(structure, "end")?, content: Content::Schema(schema) })
         });
         let structures = structures.collect::<Result<Vec<_>, String>>()?;
         triggered(&structures, &texts(fields, "triggers")?, [false, false], &mut lark, MAX_DEPTH)?
@@ -57,9 +53,7 @@ impl<'a> Tag<'a> {
         let begin = if begin.is_empty() { String::new() } else { lark.literal(begin) };
         let end = if self.end.is_empty() { String::new() } else { lark.literal(self.end) };
         let content = match self.content {
-            Content::Schema(schema) => {
-                lark.json(schema).map_err(|problem| format!("has a schema that {problem}"))?
-            }
+            Content::Schema(schema) => lark.json(schema).map_err(|problem| format!("has a schema that {problem}"))?,
             Content::Format(format) if is_any_text(format) && !self.end.is_empty() => {
                 let text = lark.text_until(self.end)?;
                 return Ok(lark.rule(&format!("{begin} {text}")));
@@ -121,8 +115,7 @@ fn triggered(
     lark: &mut Lark<'_>,
     depth: usize,
 ) -> Result<String, String> {
-    if let Some(lost) = tags.iter().find(|tag| !triggers.iter().any(|trigger| tag.begin.starts_with(trigger)))
-    {
+    if let Some(lost) = tags.iter().find(|tag| !triggers.iter().any(|trigger| tag.begin.starts_with(trigger))) {
         return Err(format!("has the begin {:?}, which none of its triggers begins; add one", lost.begin));
     }
     let mut forms = Vec::new();

@@ -23,10 +23,7 @@ enum State {
     /// Behind the tag.
     Tagged,
     /// In a call. `before` is what tells that one may begin.
-    Call {
-        before: String,
-        call: CallJson,
-    },
+    Call { before: String, call: CallJson },
     /// Behind a call.
     Behind,
 }

@@ -84,23 +84,20 @@ impl Mistral {
                 before.extend(self.held.drain(..len));
                 self.state = State::Call { before, call, in_list };
             }
-            State::Call { before, call, in_list } => {
-                match call.push(&std::mem::take(&mut self.held), parts) {
-                    Progress::More => return false,
-                    Progress::Done(behind) => {
-                        self.held = behind;
-                        self.state = if *in_list { State::InList } else { State::Content };
-                    }
-                    Progress::NoCall(text) => {
-                        parts.content(before);
-                        self.held = text;
-                        self.state = State::Content;
-                    }
+            State::Call { before, call, in_list } => match call.push(&std::mem::take(&mut self.held), parts) {
+                Progress::More => return false,
+                Progress::Done(behind) => {
+                    self.held = behind;
+                    self.state = if *in_list { State::InList } else { State::Content };
                 }
-            }
+                Progress::NoCall(text) => {
+                    parts.content(before);
+                    self.held = text;
+                    self.state = State::Content;
+                }
+            },
             State::InList => {
-                let blanks = self.held.len()
-                    - self.held.trim_start_matches(|c: char| c.is_whitespace() || c == '}').len();
+                let blanks = self.held.len() - self.held.trim_start_matches(|c: char| c.is_whitespace() || c == '}').len();
                 match self.held[blanks..].chars().next() {
                     None => return false,
                     Some(c @ (',' | ']')) => {

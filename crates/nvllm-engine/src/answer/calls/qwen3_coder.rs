@@ -38,20 +38,11 @@ pub(in crate::answer) struct Qwen3Coder {
 enum State {
     Content,
     /// Before a function's name. `before` is the mark of a call, and the ends of line before it.
-    Head {
-        before: String,
-    },
+    Head { before: String },
     /// Before a parameter, or the function's end.
-    Between {
-        function: String,
-        is_first: bool,
-    },
+    Between { function: String, is_first: bool },
     /// In a value.
-    Value {
-        function: String,
-        kinds: Kinds,
-        begun: bool,
-    },
+    Value { function: String, kinds: Kinds, begun: bool },
     /// Behind a function.
     Behind,
 }
@@ -61,10 +52,7 @@ enum Name {
     /// Its end has not come.
     Cut,
     None,
-    Some {
-        name: String,
-        len: usize,
-    },
+    Some { name: String, len: usize },
 }
 
 impl Qwen3Coder {
@@ -149,8 +137,7 @@ impl Qwen3Coder {
 
     fn between(&mut self, function: String, is_first: bool, parts: &mut Parts) -> bool {
         self.held.drain(..self.held.len() - self.held.trim_start().len());
-        let [parameter, end, outer] =
-            [PARAMETER, FUNCTION_END, END].map(|mark| begins_with(&self.held, mark));
+        let [parameter, end, outer] = [PARAMETER, FUNCTION_END, END].map(|mark| begins_with(&self.held, mark));
         if end == Some(true) {
             self.held.drain(..FUNCTION_END.len());
         }
@@ -184,8 +171,7 @@ impl Qwen3Coder {
 
     fn kinds(&self, function: &str, parameter: &str) -> Kinds {
         let tool = self.tools.iter().find(|tool| tool.name == function);
-        let schema = tool
-            .and_then(|tool| Some((tool.parameters.get("properties")?.get(parameter)?, &tool.parameters)));
+        let schema = tool.and_then(|tool| Some((tool.parameters.get("properties")?.get(parameter)?, &tool.parameters)));
         let (schema, root) = schema.unwrap_or((&Value::Null, &Value::Null));
         Kinds::of(schema, root)
     }

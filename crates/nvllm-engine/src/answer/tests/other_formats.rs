@@ -12,8 +12,7 @@ fn llama3_calls_are_the_whole_answer() {
     ] {
         assert_eq!(read(text), f, "{text:?}");
     }
-    let second =
-        "{\"name\": \"f\", \"parameters\": {\"a\": {\"b\": 1}}}; {\"name\": \"g\", \"parameters\": {}}";
+    let second = "{\"name\": \"f\", \"parameters\": {\"a\": {\"b\": 1}}}; {\"name\": \"g\", \"parameters\": {}}";
     assert_eq!(read(second), [f.clone(), call(1, "g", "{}")].concat());
     assert_eq!(read(&second.replace("; ", "\n")), [f.clone(), call(1, "g", "{}")].concat());
     let tagged = "Let me see. <|python_tag|>{\"name\": \"f\", \"parameters\": {\"a\": {\"b\": 1}}}";

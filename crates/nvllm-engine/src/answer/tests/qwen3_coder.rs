@@ -35,17 +35,13 @@ fn values_have_the_types_of_the_tool_and_their_lines() {
 
 #[test]
 fn several_calls_and_marks_that_are_left_out() {
-    let one =
-        |value: &str| format!("<function=search>\n<parameter=query>\n{value}\n</parameter>\n</function>");
+    let one = |value: &str| format!("<function=search>\n<parameter=query>\n{value}\n</parameter>\n</function>");
     let told = |index, value: &str| call(index, "search", &format!("{{\"query\": \"{value}\"}}"));
     let (a, b) = (one("a"), one("b"));
     let both = [told(0, "a"), told(1, "b")].concat();
     assert_eq!(read(&format!("<tool_call>\n{a}\n</tool_call>\n<tool_call>\n{b}\n</tool_call>")), both);
     assert_eq!(read(&format!("{a}\n{b}")), both);
-    assert_eq!(
-        read(&format!("<tool_call>\n{a}\n</tool_call>\nDone.")),
-        [told(0, "a"), vec![content("Done.")]].concat()
-    );
+    assert_eq!(read(&format!("<tool_call>\n{a}\n</tool_call>\nDone.")), [told(0, "a"), vec![content("Done.")]].concat());
     for cut in ["</parameter>", "</function>", "</tool_call>"] {
         let whole = format!("<tool_call>\n{a}\n</tool_call>");
         assert_eq!(read(&whole.replace(&format!("{cut}\n"), "")), told(0, "a"), "without {cut}");
@@ -67,10 +63,7 @@ fn what_is_no_call_is_content_and_what_was_told_is_cut() {
     ] {
         assert_eq!(read(text), [content(text)]);
     }
-    assert_eq!(
-        read("<function=search>\n<parameter=query>\na \"b"),
-        call(0, "search", "{\"query\": \"a \\\"b")
-    );
+    assert_eq!(read("<function=search>\n<parameter=query>\na \"b"), call(0, "search", "{\"query\": \"a \\\"b"));
     assert_eq!(read("<function=search>\n<parameter=limit>\n1"), call(0, "search", "{\"limit\": 1"));
     let junk = "<function=search>\nwell\n</function>";
     assert_eq!(read(junk), [call(0, "search", "{}"), vec![content("well\n</function>")]].concat());

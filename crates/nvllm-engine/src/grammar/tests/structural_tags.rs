@@ -24,9 +24,7 @@ fn behind_a_trigger_one_of_its_structures_follows() {
     ] {
         assert!(takes(&old(), text), "{text:?}");
     }
-    for text in
-        ["<function=h>", "<function=f>{\"n\": \"1\"}", "a <function=f>{\"n\": 1}</fun>", "a <function="]
-    {
+    for text in ["<function=h>", "<function=f>{\"n\": \"1\"}", "a <function=f>{\"n\": 1}</fun>", "a <function="] {
         assert!(!takes(&old(), text), "{text:?}");
     }
 }
@@ -71,14 +69,8 @@ fn what_is_wrong_is_named() {
         (json!({"structures": [{"begin": "<a>", "end": "</a>"}], "triggers": ["<a>"]}), "`schema`"),
         (json!({"structures": [{"begin": "<a>", "schema": {}, "end": 1}], "triggers": ["<a>"]}), "`end`"),
         (json!({"structures": [{"begin": "<a>", "schema": {}, "end": "b"}], "triggers": ["<b>"]}), "\"<a>\""),
-        (
-            json!({"structures": [{"begin": "<a>", "schema": {}, "end": "b"}], "triggers": ["<a>", "<b>"]}),
-            "\"<b>\"",
-        ),
-        (
-            json!({"structures": [{"begin": "<a>", "schema": {"type": "sting"}, "end": "b"}], "triggers": ["<a>"]}),
-            "sting",
-        ),
+        (json!({"structures": [{"begin": "<a>", "schema": {}, "end": "b"}], "triggers": ["<a>", "<b>"]}), "\"<b>\""),
+        (json!({"structures": [{"begin": "<a>", "schema": {"type": "sting"}, "end": "b"}], "triggers": ["<a>"]}), "sting"),
         (json!({"format": {"type": "grammar"}}), "\"grammar\""),
         (json!({"format": 1}), "no object"),
     ] {

@@ -50,11 +50,7 @@ fn both(format: ToolFormat) -> String {
     match format {
         ToolFormat::Hermes | ToolFormat::Qwen3Coder => format!("{search}\n{now}"),
         ToolFormat::Llama3Json => format!("{search}; {now}"),
-        ToolFormat::Mistral => {
-            search.replace(']', "").replace("[TOOL_CALLS", "[TOOL_CALLS]")
-                + ", "
-                + &now["[TOOL_CALLS] [".len()..]
-        }
+        ToolFormat::Mistral => search.replace(']', "") .replace("[TOOL_CALLS", "[TOOL_CALLS]") + ", " + &now["[TOOL_CALLS] [".len()..],
     }
 }
 
@@ -71,14 +67,7 @@ fn required_calls_are_calls_and_nothing_else() {
         for text in [search, now, &both(format)] {
             assert!(is_taken(&required, text), "{format} takes {text:?}");
         }
-        for text in [
-            "",
-            "Hello",
-            wrong,
-            &format!("Well. {now}"),
-            &format!("{now} Well."),
-            &now.replace("now", "never"),
-        ] {
+        for text in ["", "Hello", wrong, &format!("Well. {now}"), &format!("{now} Well."), &now.replace("now", "never")] {
             assert!(!is_taken(&required, text), "{format} does not take {text:?}");
         }
         let one = ToolCalls { parallel: false, ..required };
@@ -113,10 +102,7 @@ fn a_model_that_may_choose_is_held_to_strict_tools_only() {
         assert!(!is_taken(&auto, wrong), "{format}");
         let loose = ToolCalls { parallel: false, ..calls(format, ToolChoice::Auto, false) };
         assert!(loose.restrict(), "one call at most is a restriction");
-        assert!(
-            is_taken(&loose, "Hello") && is_taken(&loose, wrong) && !is_taken(&loose, &both(format)),
-            "{format}"
-        );
+        assert!(is_taken(&loose, "Hello") && is_taken(&loose, wrong) && !is_taken(&loose, &both(format)), "{format}");
         if format != ToolFormat::Llama3Json {
             assert!(is_taken(&auto, &format!("Let me look.\n{search}")), "{format}: text before a call");
             assert!(!is_taken(&auto, &format!("Let me look.\n{wrong}")), "{format}: text before a call");
@@ -167,7 +153,6 @@ fn schemas_that_cannot_be_followed_are_named_with_their_tool() {
         let problem = problem(&StructuredOutput::ToolCalls(calls));
         assert!(problem.contains(named), "{problem}");
     }
-    let none =
-        ToolCalls { format: ToolFormat::Hermes, tools: vec![], choice: ToolChoice::Auto, parallel: true };
+    let none = ToolCalls { format: ToolFormat::Hermes, tools: vec![], choice: ToolChoice::Auto, parallel: true };
     assert!(problem(&StructuredOutput::ToolCalls(none)).contains("no tools"));
 }

@@ -14,9 +14,7 @@ fn calls(
     is_json: bool,
 ) -> Result<Vec<String>, String> {
     let call = |tool: &&Tool| {
-        let named = |problem| {
-            format!("cannot be followed by arguments of the tool {:?}: its schema {problem}", tool.name)
-        };
+        let named = |problem| format!("cannot be followed by arguments of the tool {:?}: its schema {problem}", tool.name);
         let arguments = lark.json(&calls.schema(tool)).map_err(named)?;
         let name = if is_json { quoted(&tool.name) } else { tool.name.clone() };
         let head = lark.literal(&format!("{before}{name}{middle}"));

@@ -9,25 +9,13 @@ use crate::grammar::lark::Lark;
 
 /// What of a tool's schema can be followed: keywords at its top.
 const KNOWN: [&str; 12] = [
-    "type",
-    "properties",
-    "required",
-    "additionalProperties",
-    "description",
-    "title",
-    "$defs",
-    "definitions",
-    "$schema",
-    "$id",
-    "default",
-    "examples",
+    "type", "properties", "required", "additionalProperties", "description", "title", "$defs", "definitions", "$schema",
+    "$id", "default", "examples",
 ];
 
 pub(super) fn forms(of: &ToolCalls, tools: &[&Tool], lark: &mut Lark<'_>) -> Result<Forms, String> {
     let call = |tool: &&Tool| {
-        let named = |problem| {
-            format!("cannot be followed by arguments of the tool {:?}: its schema {problem}", tool.name)
-        };
+        let named = |problem| format!("cannot be followed by arguments of the tool {:?}: its schema {problem}", tool.name);
         let parameters = parameters(&of.schema(tool), lark).map_err(named)?;
         let head = lark.literal(&format!("\n<function={}>\n", tool.name));
         let end = lark.literal("</function>\n</tool_call>");
@@ -42,9 +30,7 @@ fn parameters(schema: &Value, lark: &mut Lark<'_>) -> Result<String, String> {
     let empty = Map::new();
     let fields = schema.as_object().unwrap_or(&empty);
     if let Some(unknown) = fields.keys().find(|key| !KNOWN.contains(&key.as_str())) {
-        return Err(format!(
-            "has `{unknown}` at its top, which cannot be followed in the form qwen3_coder; leave it out"
-        ));
+        return Err(format!("has `{unknown}` at its top, which cannot be followed in the form qwen3_coder; leave it out"));
     }
     let Some(properties) = fields.get("properties").and_then(Value::as_object) else {
         // An object of which nothing is known.
@@ -94,11 +80,8 @@ fn value(property: &Value, root: &Value, lark: &mut Lark<'_>) -> Result<String, 
         let value = lark.json(&property)?;
         return Ok(format!("{value} {end}"));
     }
-    if let Some(keyword) = ["pattern", "format"].into_iter().find(|keyword| property.get(*keyword).is_some())
-    {
-        return Err(format!(
-            "has `{keyword}` for a text, which cannot be followed in the form qwen3_coder; leave it out"
-        ));
+    if let Some(keyword) = ["pattern", "format"].into_iter().find(|keyword| property.get(*keyword).is_some()) {
+        return Err(format!("has `{keyword}` for a text, which cannot be followed in the form qwen3_coder; leave it out"));
     }
     let bound = |name| property.get(name).and_then(Value::as_u64);
     match (bound("minLength"), bound("maxLength")) {
