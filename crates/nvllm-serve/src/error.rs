@@ -116,6 +116,19 @@ impl ApiError {
         self
     }
 
+    /// The same about the field `to` of an object, if it is about its field `from`.
+    pub(crate) fn renamed_field(mut self, from: &str, to: &str) -> Self {
+        let object = self.param.as_deref().and_then(|param| param.strip_suffix(from)?.strip_suffix('.'));
+        if let Some(object) = object {
+            let (was, is) = (format!("{object}.{from}"), format!("{object}.{to}"));
+            if let Some(problem) = self.message.strip_prefix(&was) {
+                self.message = format!("{is}{problem}");
+            }
+            self.param = Some(is);
+        }
+        self
+    }
+
     /// The kind of error that `OpenAI` and Anthropic call it.
     pub(crate) fn kind(&self) -> &'static str {
         match self.status.as_u16() {

@@ -6,7 +6,7 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use nvllm_engine::grammar::{Grammar, GrammarCompiler};
+use nvllm_engine::grammar::{Grammar, GrammarCompiler, StructuredOutput};
 use nvllm_engine::{EngineError, Model};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
@@ -39,7 +39,19 @@ impl Grammars {
     /// Errors, in the name of the parameter that asks for it, if the grammar is wrong, too large,
     /// or asks for what is not supported; and if it is not compiled in time.
     pub(crate) async fn compile(&self, structured: Structured) -> Result<Grammar, ApiError> {
-        let Structured { param, output } = structured;
+        let Structured { param, output, parts } = structured;
+        match self.compile_one(&param, output).await {
+            Err(error) if error.status == StatusCode::BAD_REQUEST => {
+                for (param, output) in parts {
+                    self.compile_one(&param, output).await?;
+                }
+                Err(error)
+            }
+            result => result,
+        }
+    }
+
+    async fn compile_one(&self, param: &str, output: StructuredOutput) -> Result<Grammar, ApiError> {
         let Some(compiler) = self.compiler.clone() else {
             return Err(ApiError::bad(param, "needs a tokenizer, which this model has not; leave it out"));
         };

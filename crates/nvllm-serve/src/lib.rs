@@ -52,7 +52,7 @@ pub use generator::Generator;
 pub use in_flight::InFlight;
 pub use keys::ApiKeys;
 pub use metrics::Alias;
-pub use served::{Defaults, Scheduling, ServedOptions};
+pub use served::{Defaults, ReasoningField, ReasoningParser, Scheduling, ServedOptions};
 pub use server::{Drained, Server, ServerOptions, TlsFiles, bind};
 pub use traces::Traces;
 

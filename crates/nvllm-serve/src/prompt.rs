@@ -14,6 +14,7 @@ impl Served {
     pub(crate) fn chat_prompt(&self, conversation: &Conversation) -> Result<Vec<TokenId>, ApiError> {
         let input = ChatInput {
             messages: &conversation.messages,
+            tools: (!conversation.tools.is_empty()).then_some(&*conversation.tools),
             documents: conversation.documents.as_deref(),
             add_generation_prompt: conversation.add_generation_prompt,
             template: conversation.template.as_deref(),
@@ -21,7 +22,14 @@ impl Served {
             ..ChatInput::default()
         };
         let continues = conversation.continue_final_message;
-        let ids = self.template()?.encode(&input, continues, self.special_text, self.tokenizer()?)?;
+        let (template, tokenizer) = (self.template()?, self.tokenizer()?);
+        let ids = template.encode(&input, continues, self.special_text, tokenizer).map_err(|error| {
+            // About the tools if it is well without them.
+            let fails_with_tools =
+                input.tools.is_some() && template.render(&ChatInput { tools: None, ..input }).is_ok();
+            let error = ApiError::from(error);
+            if fails_with_tools { ApiError { param: Some("tools".into()), ..error } } else { error }
+        })?;
         Ok(ids.into_iter().map(TokenId).collect())
     }
 

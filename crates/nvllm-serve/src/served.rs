@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use nvllm_core::{SamplingParams, TokenId};
 use nvllm_engine::Model;
-use nvllm_engine::text::{ChatTemplate, SpecialText, Tokenizer};
-use serde_json::{Map, Value};
+use nvllm_engine::answer::{AnswerFormat, Reasoning, ToolFormat};
+use nvllm_engine::text::{ChatInput, ChatTemplate, SpecialText, Tokenizer};
+use serde_json::{Map, Value, json};
 
 use crate::error::ApiError;
 use crate::grammars::Grammars;
@@ -30,6 +31,30 @@ pub enum Scheduling {
     Priority,
 }
 
+/// How thoughts are told apart from answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReasoningParser {
+    /// As the model's files say.
+    #[default]
+    Model,
+    /// They stand between `<think>` and `</think>`.
+    Think,
+    /// They are not: what a model writes is content.
+    Off,
+}
+
+/// The field of a chat's messages and deltas that has the thoughts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReasoningField {
+    /// `reasoning`, as vLLM has it.
+    #[default]
+    Reasoning,
+    /// `reasoning_content`, as others have it and older clients read it.
+    ReasoningContent,
+    /// Both, each with the whole text.
+    Both,
+}
+
 /// How the model is presented.
 #[derive(Clone, Debug, Default)]
 pub struct ServedOptions {
@@ -48,6 +73,12 @@ pub struct ServedOptions {
     pub chat_template_kwargs: Map<String, Value>,
     /// A template in place of the model's own.
     pub chat_template: Option<String>,
+    /// How thoughts are told apart from answers.
+    pub reasoning_parser: ReasoningParser,
+    /// The field that has them.
+    pub reasoning_field: ReasoningField,
+    /// How the model writes calls of tools; as its files say if not given.
+    pub tool_call_parser: Option<ToolFormat>,
     /// Further names of the metrics.
     pub metrics_alias: crate::metrics::Alias,
     /// Whether the engine was loaded for embeddings.
@@ -74,6 +105,11 @@ pub(crate) struct Served {
     pub(crate) scheduling: Scheduling,
     pub(crate) chat_template_kwargs: Map<String, Value>,
     pub(crate) grammars: Grammars,
+    /// How the model's answers are read.
+    pub(crate) answers: AnswerFormat,
+    pub(crate) reasoning_field: ReasoningField,
+    /// Whether the default template prints tools.
+    prints_tools: bool,
     tokenizer: Option<Arc<Tokenizer>>,
     template: Option<ChatTemplate>,
     /// Why there is no tokenizer or no template.
@@ -92,7 +128,17 @@ impl Served {
             Some(text) => Some(replaced(model.chat_template.clone(), &text)?),
             None => model.chat_template.clone(),
         };
+        let format = AnswerFormat::of(model);
+        let reasoning = match options.reasoning_parser {
+            ReasoningParser::Model => format.reasoning,
+            ReasoningParser::Think => Some(Reasoning::THINK),
+            ReasoningParser::Off => None,
+        };
+        let tools = options.tool_call_parser.or(format.tools);
         Ok(Self {
+            answers: AnswerFormat { reasoning, tools, ..AnswerFormat::default() },
+            reasoning_field: options.reasoning_field,
+            prints_tools: template.as_ref().is_none_or(|template| prints_tools(template, None)),
             names,
             root: model.name.clone(),
             vocab_size: model.spec.vocab_size,
@@ -138,10 +184,50 @@ impl Served {
         self.tokenizer.as_ref().ok_or_else(|| ApiError::bad_request("model", &self.missing))
     }
 
+    /// Errors if the model's template says nothing of tools, or nobody knows how it calls them.
+    pub(crate) fn check_tools(&self, template_name: Option<&str>) -> Result<(), ApiError> {
+        let template = self.template()?;
+        let prints = match template_name {
+            None => self.prints_tools,
+            Some(_) => prints_tools(template, template_name),
+        };
+        if !prints {
+            let problem =
+                "cannot be told to this model: its chat template does not print them; leave them out";
+            return Err(ApiError::bad("tools", problem));
+        }
+        if self.answers.tools.is_none() {
+            let names: Vec<_> = ToolFormat::ALL.iter().map(|format| format.name()).collect();
+            let problem = format!(
+                "cannot be used: how this model writes calls is not known; start the server with --tool-call-parser, one of {}",
+                names.join(", ")
+            );
+            return Err(ApiError::bad("tools", problem));
+        }
+        Ok(())
+    }
+
     /// Errors if the model has no tokenizer or no template.
     pub(crate) fn template(&self) -> Result<&ChatTemplate, ApiError> {
         self.template.as_ref().ok_or_else(|| ApiError::bad_request("messages", &self.missing))
     }
+}
+
+/// Whether a template prints tools; true too where it refuses the conversation that is tried.
+fn prints_tools(template: &ChatTemplate, name: Option<&str>) -> bool {
+    const NAME: &str = "nvllm_probe";
+    let messages = [json!({ "role": "user", "content": "Hi" })];
+    let function =
+        json!({ "name": NAME, "description": "", "parameters": { "type": "object", "properties": {} } });
+    let tools = [json!({ "type": "function", "function": function })];
+    let input = ChatInput {
+        messages: &messages,
+        tools: Some(&tools),
+        add_generation_prompt: true,
+        template: name,
+        ..ChatInput::default()
+    };
+    template.render(&input).map_or(true, |prompt| prompt.contains(NAME))
 }
 
 /// A template in place of the model's own.

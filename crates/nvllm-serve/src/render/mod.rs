@@ -7,10 +7,13 @@ pub(crate) mod chat;
 pub(crate) mod completions;
 pub(crate) mod embeddings;
 pub(crate) mod messages;
+mod output;
+mod reading;
 pub(crate) mod responses;
 mod stream;
 mod usage;
 
+pub(crate) use reading::Reading;
 pub(crate) use stream::{Frames, StreamRenderer, stream};
 pub(crate) use usage::UsageCount;
 

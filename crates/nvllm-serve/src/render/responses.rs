@@ -1,33 +1,29 @@
 //! `/v1/responses`: a chat's pieces to named events, and to a whole answer.
 
 use super::chat::ChatRenderer;
+use super::output::{Events, Output, TextKind};
 use super::{Frames, StreamRenderer, now};
 use crate::error::ApiError;
 use crate::submission::{ChoiceEvent, Submission};
-use crate::wire::chat::{ChunkChoice, StopReason, TokenLogprob};
+use crate::wire::chat::{ChunkChoice, StopReason};
 use crate::wire::responses::{
-    Echoed, EventBody, IncompleteDetails, InputTokensDetails, OutputMessage, OutputText, OutputTokensDetails,
-    ResponseError, ResponseEvent, ResponseObject, ResponseUsage,
+    Echoed, EventBody, IncompleteDetails, InputTokensDetails, OutputTokensDetails, ResponseError,
+    ResponseObject, ResponseUsage,
 };
-
-/// The place of the only item, and of its only part.
-const INDEX: usize = 0;
 
 /// A response as far as it has come.
 pub(crate) struct ResponseRenderer {
     chat: ChatRenderer,
     /// Its output is empty until the end.
     response: ResponseObject,
-    /// The message, with no content until its text is complete.
-    item: OutputMessage,
-    part: OutputText,
-    /// Of the next event.
-    sequence_number: u64,
+    output: Output,
+    events: Events,
 }
 
 impl ResponseRenderer {
-    /// The ids of response and message are made once: clients find events together by them.
-    pub(crate) fn new(chat: ChatRenderer, message_id: String, echoed: Echoed) -> Self {
+    /// The ids of the response and of its items are made once: clients find events together by
+    /// them.
+    pub(crate) fn new(chat: ChatRenderer, echoed: Echoed) -> Self {
         let response = ResponseObject {
             id: chat.head.id.clone(),
             object: "response",
@@ -41,24 +37,26 @@ impl ResponseRenderer {
             usage: None,
             echoed,
         };
-        let item = OutputMessage {
-            r#type: "message",
-            id: message_id,
-            status: "in_progress",
-            role: "assistant",
-            content: Vec::new(),
-        };
-        let part = OutputText { r#type: "output_text", ..OutputText::default() };
-        Self { chat, response, item, part, sequence_number: 0 }
+        Self { chat, response, output: Output::default(), events: Events::default() }
     }
 
-    /// Takes in what a piece says, and returns it if it says something.
-    fn said(&mut self, piece: &mut ChunkChoice) -> Option<(String, Vec<TokenLogprob>)> {
-        let text = piece.delta.content.take().unwrap_or_default();
-        let logprobs = piece.logprobs.take().map(|logprobs| logprobs.content).unwrap_or_default();
-        self.part.text += &text;
-        self.part.logprobs.extend(logprobs.iter().cloned());
-        (!text.is_empty() || !logprobs.is_empty()).then_some((text, logprobs))
+    /// Takes a piece in, and tells what it says.
+    fn take(&mut self, piece: ChunkChoice, mut frames: Option<&mut Frames>) {
+        self.ended(&piece);
+        let Self { output, events, .. } = self;
+        let logprobs = piece.logprobs.map(|logprobs| logprobs.content).unwrap_or_default();
+        let text = piece.delta.content.filter(|text| !text.is_empty());
+        if let Some(thought) = piece.delta.reasoning {
+            output.say(TextKind::Reasoning, &thought, Vec::new(), events, frames);
+        } else if !piece.delta.tool_calls.is_empty() {
+            for call in piece.delta.tool_calls {
+                output.call(call, events, frames.as_deref_mut());
+            }
+        } else if let Some(text) = text {
+            output.say(TextKind::Message, &text, logprobs, events, frames);
+        } else if !logprobs.is_empty() {
+            output.hold(logprobs, events, frames);
+        }
     }
 
     /// Takes in how the answer ended, if the piece says so.
@@ -72,12 +70,22 @@ impl ResponseRenderer {
         self.response.incomplete_details = (!complete).then_some(IncompleteDetails { reason });
     }
 
-    /// Puts the message, as far as it has come, into the response.
-    fn close(&mut self) {
-        self.item.status = if self.response.status == "completed" { "completed" } else { "incomplete" };
-        self.item.content = vec![self.part.clone()];
-        self.response.output = vec![self.item.clone()];
+    /// Closes the last item, and puts all into the response. An answer that says nothing is an
+    /// empty message: clients look for one.
+    fn close(&mut self, mut frames: Option<&mut Frames>) {
+        let end = if self.response.status == "completed" { "completed" } else { "incomplete" };
+        let Self { output, events, .. } = self;
+        if output.is_empty() {
+            output.say(TextKind::Message, "", Vec::new(), events, frames.as_deref_mut());
+        }
+        output.close(end, events, frames);
+        self.fill();
+    }
+
+    fn fill(&mut self) {
+        self.response.output = self.output.items();
         let usage = self.chat.usage.usage();
+        let reasoning_tokens = usage.completion_tokens_details.map_or(0, |details| details.reasoning_tokens);
         self.response.usage = Some(ResponseUsage {
             input_tokens: usage.prompt_tokens,
             input_tokens_details: InputTokensDetails {
@@ -85,7 +93,7 @@ impl ResponseRenderer {
                 cache_write_tokens: 0,
             },
             output_tokens: usage.completion_tokens,
-            output_tokens_details: OutputTokensDetails { reasoning_tokens: 0 },
+            output_tokens_details: OutputTokensDetails { reasoning_tokens },
             total_tokens: usage.total_tokens,
         });
     }
@@ -93,84 +101,37 @@ impl ResponseRenderer {
     /// The whole answer. Errors if it fails.
     pub(crate) async fn whole(mut self, mut submission: Submission) -> Result<ResponseObject, ApiError> {
         while let Some(news) = submission.next().await {
-            for mut piece in self.chat.pieces(news)? {
-                self.said(&mut piece);
-                self.ended(&piece);
+            for piece in self.chat.pieces(news)? {
+                self.take(piece, None);
             }
         }
-        self.close();
+        self.close(None);
         Ok(self.response)
     }
 
-    /// The text is complete: the events that say so.
-    fn close_item(&mut self, frames: &mut Frames) {
-        let mut events = Events { frames, sequence_number: &mut self.sequence_number };
-        let OutputText { text, logprobs, .. } = &self.part;
-        let item_id = &self.item.id;
-        let (output_index, content_index) = (INDEX, INDEX);
-        let body = EventBody::Text { item_id, output_index, content_index, text, logprobs };
-        events.send("response.output_text.done", body);
-        let body = EventBody::Part { item_id, output_index, content_index, part: &self.part };
-        events.send("response.content_part.done", body);
-        events.send("response.output_item.done", EventBody::Item { output_index, item: &self.item });
-    }
-
     fn send_response(&mut self, name: &'static str, frames: &mut Frames) {
-        let mut events = Events { frames, sequence_number: &mut self.sequence_number };
-        events.send(name, EventBody::Response { response: &self.response });
+        self.events.send(Some(frames), name, EventBody::Response { response: &self.response });
     }
 }
 
-/// Where a stream's events go.
-struct Events<'a> {
-    frames: &'a mut Frames,
-    sequence_number: &'a mut u64,
-}
-
-impl Events<'_> {
-    fn send(&mut self, name: &'static str, body: EventBody<'_>) {
-        let sequence_number = *self.sequence_number;
-        *self.sequence_number += 1;
-        self.frames.event(name, &ResponseEvent { r#type: name, sequence_number, body });
-    }
-}
-
-/// Every kind of event is sent, in order: clients that accumulate fail if one of the first four or
-/// the last is not there.
+/// Every kind of event is sent, in order: clients that accumulate fail if one that opens something
+/// or the last is not there.
 impl StreamRenderer for ResponseRenderer {
     fn begin(&mut self, frames: &mut Frames) {
         self.send_response("response.created", frames);
         self.send_response("response.in_progress", frames);
-        let mut events = Events { frames, sequence_number: &mut self.sequence_number };
-        let (output_index, content_index) = (INDEX, INDEX);
-        events.send("response.output_item.added", EventBody::Item { output_index, item: &self.item });
-        let (item_id, part) = (&self.item.id, &self.part);
-        let body = EventBody::Part { item_id, output_index, content_index, part };
-        events.send("response.content_part.added", body);
     }
 
     fn news(&mut self, news: ChoiceEvent, frames: &mut Frames) -> Result<(), ApiError> {
-        for mut piece in self.chat.pieces(news)? {
-            if let Some((delta, logprobs)) = self.said(&mut piece) {
-                let mut events = Events { frames, sequence_number: &mut self.sequence_number };
-                let body = EventBody::Delta {
-                    item_id: &self.item.id,
-                    output_index: INDEX,
-                    content_index: INDEX,
-                    delta: &delta,
-                    logprobs: &logprobs,
-                };
-                events.send("response.output_text.delta", body);
-            }
-            self.ended(&piece);
+        for piece in self.chat.pieces(news)? {
+            self.take(piece, Some(frames));
         }
         Ok(())
     }
 
     /// The last event has all of the output again: clients that find none there forget the text.
     fn end(&mut self, frames: &mut Frames) {
-        self.close();
-        self.close_item(frames);
+        self.close(Some(frames));
         let complete = self.response.status == "completed";
         self.send_response(if complete { "response.completed" } else { "response.incomplete" }, frames);
     }
@@ -178,7 +139,8 @@ impl StreamRenderer for ResponseRenderer {
     fn error(&mut self, error: &ApiError, frames: &mut Frames) {
         self.response.status = "failed";
         self.response.error = Some(ResponseError { code: "server_error", message: error.message.clone() });
-        self.close();
+        self.output.break_off();
+        self.fill();
         self.send_response("response.failed", frames);
     }
 }

@@ -3,13 +3,15 @@
 use nvllm_engine::Event;
 
 use crate::submission::ChoiceEvent;
-use crate::wire::shared::{PromptTokensDetails, Usage};
+use crate::wire::shared::{CompletionTokensDetails, PromptTokensDetails, Usage};
 
 /// The usage so far.
 #[derive(Clone, Debug)]
 pub(crate) struct UsageCount {
     prompt_tokens: usize,
     completion_tokens: usize,
+    /// Of them, where they are told apart.
+    reasoning_tokens: Option<usize>,
     /// Of each prompt, as its choices tell it.
     cached_tokens: Vec<usize>,
     n: usize,
@@ -22,6 +24,7 @@ impl UsageCount {
         Self {
             prompt_tokens: lens.iter().sum(),
             completion_tokens: 0,
+            reasoning_tokens: None,
             cached_tokens: vec![0; lens.len()],
             n: n.max(1),
         }
@@ -39,12 +42,25 @@ impl UsageCount {
         }
     }
 
+    /// For answers that may think.
+    pub(crate) fn with_reasoning(self) -> Self {
+        Self { reasoning_tokens: Some(0), ..self }
+    }
+
+    /// One of the tokens was a thought.
+    pub(crate) fn count_reasoning(&mut self) {
+        self.reasoning_tokens = self.reasoning_tokens.map(|tokens| tokens + 1);
+    }
+
     pub(crate) fn usage(&self) -> Usage {
         Usage {
             prompt_tokens: self.prompt_tokens,
             completion_tokens: self.completion_tokens,
             total_tokens: self.prompt_tokens + self.completion_tokens,
             prompt_tokens_details: PromptTokensDetails { cached_tokens: self.cached_tokens.iter().sum() },
+            completion_tokens_details: self
+                .reasoning_tokens
+                .map(|reasoning_tokens| CompletionTokensDetails { reasoning_tokens }),
         }
     }
 }

@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use nvllm_engine::Request;
+use nvllm_engine::answer::prompt_opens_thinking;
 use serde_json::{Value, json};
 
 use super::read;
@@ -14,12 +15,13 @@ use crate::limits::Payload;
 use crate::openapi::Errors;
 use crate::prompt::truncated;
 use crate::render::chat::{ChatRenderer, ChatStream};
-use crate::render::{Head, stream};
+use crate::render::{Head, Reading, stream};
 use crate::request_id::request_id;
 use crate::scores::TokenNames;
 use crate::submission::Submission;
 use crate::valid::chat::ValidChat;
 use crate::valid::sampling::ValidSampling;
+use crate::valid::tools::CHAT;
 use crate::wire::chat::{ChatCompletion, ChatRequest};
 use crate::wire::shared::ServerSentEvent;
 use crate::wire::tokenize::Rendered;
@@ -31,6 +33,7 @@ pub(super) struct Prepared {
     pub(super) sampling: ValidSampling,
     /// What the answer begins with.
     echo: String,
+    reading: Reading,
 }
 
 impl Prepared {
@@ -39,20 +42,22 @@ impl Prepared {
         let context = app.max_model_len().unwrap_or(usize::MAX);
         let sampling = valid.sampling.clone();
         let prompt = truncated(prompt, sampling.truncate, context, sampling.request.max_tokens);
+        let opens = prompt_opens_thinking(app.served.tokenizer()?, &prompt);
+        let reading = Reading { prompt_opens_thinking: opens, ..valid.reading.clone() };
         let request = Request { prompt, ..sampling.request.clone() };
         let echo = if valid.echo { valid.conversation.last_text() } else { "" }.to_owned();
-        Ok(Self { request, sampling, echo })
+        Ok(Self { request, sampling, echo, reading })
     }
 
     /// The prompt and parameters that a body of this route asks for.
     fn read(app: &App, bytes: &[u8]) -> Result<Self, ApiError> {
-        Self::new(&read(bytes, |chat, sampling| ValidChat::new(chat, sampling, &app.served))?, app)
+        Self::new(&read(bytes, |chat, sampling| ValidChat::new(chat, sampling, CHAT, &app.served))?, app)
     }
 }
 
 /// Submits a conversation under `param`'s name, with what renders its answer under `id`.
 pub(super) async fn start(
-    Prepared { mut request, sampling, echo }: Prepared,
+    Prepared { mut request, sampling, echo, reading }: Prepared,
     app: &App,
     id: String,
     param: &str,
@@ -65,7 +70,9 @@ pub(super) async fn start(
     let prompt_logprobs = request.prompt_logprobs.is_some();
     let submission = app.submit(vec![request], param)?;
     let names = TokenNames { tokenizer: app.served.tokenizer()?.clone(), as_ids: sampling.tokens_as_ids };
-    let mut renderer = ChatRenderer::new(Head::new(id, app.served.name()), names, prompt, n);
+    let head = Head::new(id, app.served.name());
+    let mut renderer = ChatRenderer::new(head, names, prompt, n, &reading);
+    renderer.reasoning_field = app.served.reasoning_field;
     renderer.eos.clone_from(&app.served.eos);
     renderer.top_logprobs = top_logprobs;
     renderer.prompt_logprobs = prompt_logprobs;

@@ -12,6 +12,8 @@ pub(crate) mod page;
 pub(crate) mod responses;
 pub(crate) mod tokenize;
 
+use std::collections::BTreeSet;
+
 use axum::http::{Method, StatusCode, Uri};
 use serde::de::DeserializeOwned;
 
@@ -38,7 +40,8 @@ fn read<F: DeserializeOwned, V>(
 ) -> Result<V, ApiError> {
     let mut body = Body::parse(bytes)?;
     let valid = valid(body.read()?, body.read()?)?;
-    unsupported::check(body.fields())?;
+    let left_over: BTreeSet<String> = body.left_over().collect();
+    unsupported::check(body.fields(), |name| !left_over.contains(name))?;
     warn_of_unknown(&body);
     Ok(valid)
 }
@@ -50,7 +53,6 @@ fn unknown(body: &Body) -> impl Iterator<Item = String> {
 
 /// Says once for each name which fields of bodies are not known and have no effect.
 fn warn_of_unknown(body: &Body) {
-    use std::collections::BTreeSet;
     use std::sync::{Mutex, PoisonError};
     /// Names that were said, and no more than this many: a client may make up as many as it likes.
     static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());

@@ -43,7 +43,7 @@ pub(crate) async fn create(
     let id = underscored_id("resp", chat.sampling.request_id.as_deref());
     let streams = chat.sampling.stream.is_some();
     let (submission, renderer) = start(chat, &app, id, "input").await.map_err(in_own_words)?;
-    let renderer = ResponseRenderer::new(renderer, underscored_id("msg", None), echoed);
+    let renderer = ResponseRenderer::new(renderer, echoed);
     if streams {
         return Ok(stream(submission, renderer));
     }

@@ -36,6 +36,7 @@ fn tokenized(app: &App, bytes: &[u8]) -> Result<Tokenized, ApiError> {
         (None, Some(messages)) => {
             let chat = ChatFields {
                 messages: Some(messages),
+                tools: wire.tools,
                 add_generation_prompt: wire.add_generation_prompt,
                 continue_final_message: wire.continue_final_message,
                 chat_template_kwargs: wire.chat_template_kwargs,

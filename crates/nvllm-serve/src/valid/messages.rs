@@ -2,14 +2,20 @@
 
 use serde_json::json;
 
+use super::blocks;
 use super::chat::ValidChat;
 use super::one_answer;
+use super::tools::Words;
 use crate::error::ApiError;
 use crate::served::Served;
-use crate::wire::chat::{ChatFields, Content, Message};
-use crate::wire::messages::{MessageParam, MessagesFields};
+use crate::wire::chat::{ChatFields, Content};
+use crate::wire::messages::{MessageTool, MessageToolChoice, MessagesFields};
 use crate::wire::sampling::SamplingFields;
 use crate::wire::shared::OneOrMany;
+use crate::wire::tools::{Function, NamedTool, Tool, ToolChoice};
+
+/// How functions are described.
+const WORDS: Words = Words { inner: "", schema: "input_schema" };
 
 /// A request of `/v1/messages`.
 #[derive(Clone, Debug)]
@@ -44,16 +50,23 @@ impl ValidMessages {
         if !stop_sequences.is_empty() {
             sampling.stop = Some(OneOrMany::Many(stop_sequences.clone()));
         }
-        let messages = wire.messages.unwrap_or_default();
-        let continues = continues(&messages);
+        let messages = blocks::messages(wire.messages.unwrap_or_default())?;
+        let tools = wire.tools.unwrap_or_default().into_iter().enumerate();
+        let choice = wire.tool_choice.unwrap_or_default();
+        let parallel = choice.disable_parallel_tool_use.map(|disabled| !disabled);
+        // Clients of this route look for thoughts only if they have asked for them.
+        let is_said = wire.thinking.is_some() || served.chat_template_kwargs.contains_key("enable_thinking");
         let chat = ChatFields {
-            messages: Some(messages.into_iter().map(message).collect()),
+            continue_final_message: Some(blocks::continues(&messages)),
+            messages: Some(messages),
+            tools: Some(tools.map(|(at, wire)| tool(at, wire)).collect::<Result<_, _>>()?),
+            tool_choice: Some(tool_choice(choice)?),
+            parallel_tool_calls: parallel,
+            enable_thinking: (!is_said).then_some(false),
             thinking: wire.thinking,
-            continue_final_message: Some(continues),
             ..ChatFields::default()
         };
-        let chat = ValidChat::new(chat, sampling, served);
-        let mut chat = chat.map_err(|error| error.renamed("stop", "stop_sequences"))?;
+        let mut chat = ValidChat::new(chat, sampling, WORDS, served).map_err(in_own_words)?;
         let system = wire.system.map(system_text).transpose()?;
         if let Some(text) = system.filter(|text| !text.is_empty()) {
             chat.conversation.messages.insert(0, json!({ "role": "system", "content": text }));
@@ -77,25 +90,42 @@ fn check_unsupported(wire: &MessagesFields) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Whether the answer goes on with the last message: it is an assistant's, and says something.
-fn continues(messages: &[MessageParam]) -> bool {
-    messages.last().is_some_and(|last| {
-        let says = match &last.content {
-            None => false,
-            Some(Content::Text(text)) => !text.is_empty(),
-            Some(Content::Parts(parts)) => parts.iter().any(|part| part.text.is_some()),
-        };
-        last.role.as_deref() == Some("assistant") && says
-    })
+/// A chat's error about the parameter as this route calls it.
+fn in_own_words(error: ApiError) -> ApiError {
+    let renamed = [("tool_call_id", "tool_use_id"), ("call_id", "id"), ("arguments", "input")];
+    let error = renamed.iter().fold(error, |error, (chat, own)| error.renamed_field(chat, own));
+    error.renamed("stop", "stop_sequences")
 }
 
-/// A message without what the model thought before, which is not for later turns to read.
-fn message(wire: MessageParam) -> Message {
-    let mut content = wire.content;
-    if let Some(Content::Parts(blocks)) = &mut content {
-        blocks.retain(|block| !matches!(block.r#type.as_deref(), Some("thinking" | "redacted_thinking")));
+/// A function as chats have it.
+fn tool(at: usize, wire: MessageTool) -> Result<Tool, ApiError> {
+    let MessageTool { r#type, name, description, input_schema: parameters, strict } = wire;
+    match r#type.as_deref() {
+        None | Some("custom" | "function") => {}
+        Some(kind) => {
+            let problem = format!("is {kind:?}; nothing is run here: give tools of type custom");
+            return Err(ApiError::bad(format!("tools[{at}].type"), problem));
+        }
     }
-    Message { role: wire.role, content, ..Message::default() }
+    let function = Some(Function { name, description, parameters, strict });
+    Ok(Tool { r#type: Some("function".into()), function })
+}
+
+fn tool_choice(wire: MessageToolChoice) -> Result<ToolChoice, ApiError> {
+    let mode = |mode: &str| Ok(ToolChoice::Mode(mode.into()));
+    match wire.r#type.as_deref() {
+        None | Some("auto") => mode("auto"),
+        Some("any") => mode("required"),
+        Some("none") => mode("none"),
+        Some("tool") => {
+            let r#type = Some("function".into());
+            Ok(ToolChoice::Named(NamedTool { r#type, function: None, name: wire.name }))
+        }
+        Some(kind) => {
+            let problem = format!("is {kind:?}; give auto, any, tool or none");
+            Err(ApiError::bad("tool_choice.type", problem))
+        }
+    }
 }
 
 fn system_text(system: Content) -> Result<String, ApiError> {

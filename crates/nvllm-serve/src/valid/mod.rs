@@ -1,12 +1,17 @@
 //! Requests that can run, made of what is on the wire: every refusal that needs no tokens is here.
 
+mod blocks;
 pub(crate) mod chat;
 pub(crate) mod completions;
 pub(crate) mod embeddings;
+mod items;
 pub(crate) mod messages;
+mod reasoning;
 pub(crate) mod responses;
 pub(crate) mod sampling;
 pub(crate) mod structured;
+pub(crate) mod tools;
+mod turns;
 pub(crate) mod unsupported;
 
 use crate::error::ApiError;

@@ -4,15 +4,20 @@ use nvllm_engine::Request;
 use serde_json::json;
 
 use super::chat::ValidChat;
+use super::items::messages;
 use super::one_answer;
+use super::tools::Words;
 use crate::error::ApiError;
 use crate::served::Served;
-use crate::wire::chat::{ChatFields, Content, Message};
-use crate::wire::responses::{Echoed, Input, InputItem, Reasoning, ResponseFields, TextFormat, TextOptions};
+use crate::wire::chat::ChatFields;
+use crate::wire::responses::{Echoed, FunctionTool, Reasoning, ResponseFields, TextFormat, TextOptions};
 use crate::wire::sampling::SamplingFields;
 use crate::wire::structured::{JsonSchema, ResponseFormat};
+use crate::wire::tools::{Function, Tool};
 
 const LOGPROBS: &str = "message.output_text.logprobs";
+/// How functions are described: without an object around them.
+const WORDS: Words = Words { inner: "", schema: "parameters" };
 /// What may be included of items that no answer has.
 const INCLUDED_OF_NOTHING: [&str; 6] = [
     "reasoning.encrypted_content",
@@ -60,17 +65,24 @@ impl ValidResponse {
             sampling.truncate_prompt_tokens = sampling.truncate_prompt_tokens.or(Some(-1));
         }
         let reasoning = wire.reasoning.unwrap_or_default();
+        let tools = wire.tools.unwrap_or_default();
+        let tool_choice = wire.tool_choice.as_ref().map(|choice| json!(choice));
         let chat = ChatFields {
             messages: Some(messages(wire.input)?),
             max_completion_tokens: wire.max_output_tokens,
             logprobs: Some(logprobs),
             top_logprobs: wire.top_logprobs,
             reasoning_effort: reasoning.effort.clone(),
+            tools: Some(tools.iter().cloned().map(tool).collect()),
+            tool_choice: wire.tool_choice,
+            parallel_tool_calls: wire.parallel_tool_calls,
+            thinking_token_budget: wire.thinking_token_budget,
+            include_reasoning: wire.include_reasoning,
             enable_thinking: wire.enable_thinking,
             chat_template_kwargs: wire.chat_template_kwargs,
             ..ChatFields::default()
         };
-        let mut chat = ValidChat::new(chat, sampling, served).map_err(in_own_words)?;
+        let mut chat = ValidChat::new(chat, sampling, WORDS, served).map_err(in_own_words)?;
         if let Some(text) = wire.instructions.as_ref().filter(|text| !text.is_empty()) {
             chat.conversation.messages.insert(0, json!({ "role": "system", "content": text }));
         }
@@ -84,7 +96,8 @@ impl ValidResponse {
             reasoning: Reasoning { effort: reasoning.effort, summary: None },
             temperature: sampling.temperature,
             text: TextOptions { format: Some(format.unwrap_or_else(plain_text)), verbosity: None },
-            tool_choice: wire.tool_choice.unwrap_or_else(|| json!("auto")),
+            tool_choice: tool_choice.unwrap_or_else(|| json!("auto")),
+            tools,
             top_logprobs: logprobs.map_or(0, usize::from),
             top_p: sampling.top_p,
             truncation,
@@ -97,6 +110,7 @@ impl ValidResponse {
 
 /// A chat's error about the parameter as this route calls it.
 pub(crate) fn in_own_words(error: ApiError) -> ApiError {
+    let error = error.renamed_field("tool_call_id", "call_id");
     NAMES.iter().fold(error, |error, (chat, own)| error.renamed(chat, own))
 }
 
@@ -119,6 +133,12 @@ fn check_stateless(wire: &ResponseFields) -> Result<(), ApiError> {
     Ok(())
 }
 
+/// A function as chats have it.
+fn tool(wire: FunctionTool) -> Tool {
+    let FunctionTool { r#type, name, description, parameters, strict } = wire;
+    Tool { r#type, function: Some(Function { name, description, parameters, strict }) }
+}
+
 fn plain_text() -> TextFormat {
     TextFormat { r#type: Some("text".into()), ..TextFormat::default() }
 }
@@ -126,7 +146,8 @@ fn plain_text() -> TextFormat {
 /// The form of the text, as chats ask for it.
 fn response_format(format: &TextFormat) -> ResponseFormat {
     let TextFormat { r#type, name, description, schema, strict } = format.clone();
-    ResponseFormat { r#type, json_schema: Some(JsonSchema { name, description, schema, strict }) }
+    let json_schema = Some(JsonSchema { name, description, schema, strict });
+    ResponseFormat { r#type, json_schema, ..ResponseFormat::default() }
 }
 
 /// Whether log-probabilities are asked for.
@@ -149,33 +170,5 @@ fn truncation(wire: Option<&str>) -> Result<&'static str, ApiError> {
         None | Some("disabled") => Ok("disabled"),
         Some("auto") => Ok("auto"),
         Some(other) => Err(ApiError::bad("truncation", format!("is {other:?}; give auto or disabled"))),
-    }
-}
-
-fn messages(input: Option<Input>) -> Result<Vec<Message>, ApiError> {
-    let items = match input {
-        None => return Err(ApiError::bad("input", "is missing; give a text or a list of messages")),
-        Some(Input::Text(text)) => {
-            let content = Some(Content::Text(text));
-            return Ok(vec![Message { role: Some("user".into()), content, ..Message::default() }]);
-        }
-        Some(Input::Items(items)) => items,
-    };
-    items.into_iter().enumerate().map(|(at, item)| message(at, item)).collect()
-}
-
-fn message(at: usize, item: InputItem) -> Result<Message, ApiError> {
-    match item.r#type.as_deref() {
-        None | Some("message") => {
-            Ok(Message { role: item.role, content: item.content, ..Message::default() })
-        }
-        Some(kind) => {
-            let why = match kind {
-                "item_reference" => "nothing is stored here, so send the item itself",
-                kind if kind.contains("call") => "tools are not supported yet",
-                _ => "this model reads items of type message only",
-            };
-            Err(ApiError::bad(format!("input[{at}].type"), format!("is {kind:?}; {why}")))
-        }
     }
 }

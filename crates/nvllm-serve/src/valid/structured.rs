@@ -12,6 +12,8 @@ use crate::wire::structured::{JsonSchema, ResponseFormat, StructuredOutputs};
 pub(crate) struct Structured {
     pub(crate) param: String,
     pub(crate) output: StructuredOutput,
+    /// Its parts with their parameters: one of them is named where the whole is at fault.
+    pub(crate) parts: Vec<(String, StructuredOutput)>,
 }
 
 impl Structured {
@@ -40,7 +42,7 @@ impl Structured {
     }
 
     fn of(param: impl Into<String>, output: StructuredOutput) -> Self {
-        Self { param: param.into(), output }
+        Self { param: param.into(), output, parts: Vec::new() }
     }
 }
 
@@ -56,28 +58,33 @@ fn response_format(format: ResponseFormat) -> Result<Option<Structured>, ApiErro
             let schema = schema.ok_or_else(|| ApiError::bad(&*param, "is missing; give a JSON schema"))?;
             json(&param, schema).map(Some)
         }
+        Some("structural_tag") => {
+            let fields =
+                [("format", format.format), ("structures", format.structures), ("triggers", format.triggers)];
+            let fields = fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+            let tag = StructuredOutput::StructuralTag(fields.collect::<serde_json::Map<_, _>>().into());
+            Ok(Some(Structured::of("response_format", tag)))
+        }
         Some(other) => {
-            let problem = format!("is {other:?}; give text, json_object or json_schema");
+            let problem = format!("is {other:?}; give text, json_object, json_schema or structural_tag");
             Err(ApiError::bad("response_format.type", problem))
         }
     }
 }
 
 fn structured_outputs(outputs: StructuredOutputs) -> Result<Vec<Structured>, ApiError> {
-    const KINDS: &str = "json, regex, choice, grammar and json_object";
+    const KINDS: &str = "json, regex, choice, grammar, json_object and structural_tag";
     let StructuredOutputs { json: schema, regex, choice, grammar, json_object, structural_tag } = outputs;
     let param = |field: &str| format!("structured_outputs.{field}");
-    if structural_tag.is_some() {
-        let problem = format!("is not supported yet; give one of {KINDS}");
-        return Err(ApiError::bad(param("structural_tag"), problem));
-    }
     let schema = schema.map(|schema| json(&param("json"), schema)).transpose()?;
+    let tag = structural_tag.map(|tag| value(&param("structural_tag"), tag)).transpose()?;
     let object = (json_object == Some(true)).then_some(StructuredOutput::JsonObject);
     let others = [
         ("regex", regex.map(StructuredOutput::Regex)),
         ("choice", choice.map(StructuredOutput::Choice)),
         ("grammar", grammar.map(StructuredOutput::Grammar)),
         ("json_object", object),
+        ("structural_tag", tag.map(StructuredOutput::StructuralTag)),
     ];
     let others = others.into_iter().filter_map(|(field, output)| Some(Structured::of(param(field), output?)));
     let asked: Vec<_> = schema.into_iter().chain(others).collect();
@@ -90,12 +97,16 @@ fn structured_outputs(outputs: StructuredOutputs) -> Result<Vec<Structured>, Api
 
 /// A schema, which some clients send as text.
 fn json(param: &str, schema: Value) -> Result<Structured, ApiError> {
-    let schema = match schema {
+    Ok(Structured::of(param, StructuredOutput::Json(value(param, schema)?)))
+}
+
+/// A value, or the one that a text is.
+fn value(param: &str, wire: Value) -> Result<Value, ApiError> {
+    match wire {
         Value::String(text) => serde_json::from_str(&text)
-            .map_err(|e| ApiError::bad(param, format!("is a text that is not JSON: {e}")))?,
-        schema => schema,
-    };
-    Ok(Structured::of(param, StructuredOutput::Json(schema)))
+            .map_err(|e| ApiError::bad(param, format!("is a text that is not JSON: {e}"))),
+        value => Ok(value),
+    }
 }
 
 #[cfg(test)]
@@ -112,6 +123,7 @@ mod tests {
     fn every_name_of_a_form_is_known() {
         let schema = json!({ "type": "object" });
         let as_json = StructuredOutput::Json(schema.clone());
+        let tag = json!({ "structures": [], "triggers": ["a"] });
         let [regex, grammar] = ["a+", "start: \"a\""].map(String::from);
         for (fields, param, output) in [
             (
@@ -139,6 +151,16 @@ mod tests {
                 json!({ "structured_outputs": { "regex": regex } }),
                 "structured_outputs.regex",
                 StructuredOutput::Regex(regex.clone()),
+            ),
+            (
+                json!({ "structured_outputs": { "structural_tag": tag.to_string() } }),
+                "structured_outputs.structural_tag",
+                StructuredOutput::StructuralTag(tag.clone()),
+            ),
+            (
+                json!({ "response_format": { "type": "structural_tag", "structures": [], "triggers": ["a"] } }),
+                "response_format",
+                StructuredOutput::StructuralTag(tag.clone()),
             ),
             (json!({ "guided_json": schema }), "guided_json", as_json.clone()),
             (json!({ "guided_regex": regex }), "guided_regex", StructuredOutput::Regex(regex.clone())),
@@ -170,7 +192,6 @@ mod tests {
             ),
             (json!({ "structured_outputs": {} }), "structured_outputs"),
             (json!({ "structured_outputs": { "json": "{" } }), "structured_outputs.json"),
-            (json!({ "structured_outputs": { "structural_tag": {} } }), "structured_outputs.structural_tag"),
             (json!({ "structured_outputs": { "regex": "a", "choice": ["a"] } }), "structured_outputs.choice"),
             (json!({ "response_format": { "type": "json_object" }, "guided_regex": "a" }), "guided_regex"),
         ] {

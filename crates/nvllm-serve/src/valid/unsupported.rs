@@ -1,15 +1,16 @@
-//! Fields that are known and cannot be followed: refused by name where they ask for something.
+//! Fields that are known and that a route cannot follow: refused by name where they ask for
+//! something.
 
 use serde_json::{Map, Value};
 
 use crate::error::ApiError;
 
-/// Fields that change the answer elsewhere and that nothing here follows, with what to do.
+/// Fields that change the answer elsewhere, with what to do where nothing follows them.
 const REFUSED: [(&str, &str); 26] = [
-    ("tools", TOOLS),
-    ("functions", TOOLS),
-    ("function_call", TOOLS),
-    ("tool_choice", TOOLS),
+    ("tools", CHATS),
+    ("functions", "is an old form; give tools, each with type function"),
+    ("function_call", "is an old form; give tool_choice"),
+    ("tool_choice", CHATS),
     ("json_schema", STRUCTURED),
     ("regex", STRUCTURED),
     ("ebnf", STRUCTURED),
@@ -18,7 +19,7 @@ const REFUSED: [(&str, &str); 26] = [
     ("length_penalty", "is for beam search, which is not supported; leave it out"),
     ("watermarking", "is not supported; leave it out"),
     ("repetition_detection", "is not supported; leave it out, or use repetition_penalty"),
-    ("thinking_token_budget", "is not supported; leave it out, or turn thinking off"),
+    ("thinking_token_budget", CHATS),
     ("logprob_token_ids", "is not supported; ask for top_logprobs"),
     ("return_hidden_states", "is not supported; leave it out"),
     ("kv_transfer_params", "is for split prefill and decoding, which is off; leave it out"),
@@ -29,26 +30,22 @@ const REFUSED: [(&str, &str); 26] = [
     ("prediction", "is not supported; leave it out"),
     ("suffix", "is not supported; leave it out"),
     ("truncation_side", "may only be left: the end of a prompt is what is kept"),
-    (
-        "include_reasoning",
-        "cannot be false: thoughts are not told from answers yet; turn thinking off instead",
-    ),
+    ("include_reasoning", CHATS),
     ("return_prompt_text", "is not supported; leave it out"),
     ("return_token_offsets", "is not supported; leave it out"),
 ];
 
-const TOOLS: &str = "is not supported yet; leave it out";
+const CHATS: &str = "is for conversations, and this route has none: leave it out";
 const STRUCTURED: &str =
     "is another server's name for structured output; give structured_outputs or response_format";
 
 /// Fields that change nothing here: for others' statistics, caches, billing, or for what routers
 /// fill in. Known, so that nobody is warned of them.
-const WITHOUT_EFFECT: [&str; 26] = [
+const WITHOUT_EFFECT: [&str; 25] = [
     "user",
     "store",
     "metadata",
     "service_tier",
-    "parallel_tool_calls",
     "prompt_cache_key",
     "prompt_cache_retention",
     "safety_identifier",
@@ -72,10 +69,10 @@ const WITHOUT_EFFECT: [&str; 26] = [
     "bootstrap_room",
 ];
 
-/// Errors if a field asks for what there is not.
-pub(crate) fn check(fields: &Map<String, Value>) -> Result<(), ApiError> {
+/// Errors if a field asks for what the route has not. What its types have read it has.
+pub(crate) fn check(fields: &Map<String, Value>, is_read: impl Fn(&str) -> bool) -> Result<(), ApiError> {
     for (name, problem) in REFUSED {
-        if fields.get(name).is_some_and(|value| !asks_for_nothing(name, value)) {
+        if fields.get(name).is_some_and(|value| !is_read(name) && !asks_for_nothing(name, value)) {
             return Err(ApiError::bad(name, problem));
         }
     }
@@ -94,10 +91,6 @@ fn asks_for_nothing(name: &str, value: &Value) -> bool {
         (_, Value::Null | Value::Bool(false)) => true,
         (_, Value::Array(list)) if list.is_empty() => true,
         ("tool_choice" | "function_call", Value::String(choice)) => choice == "none" || choice == "auto",
-        // Anthropic's form.
-        ("tool_choice", Value::Object(choice)) => {
-            choice.get("type").is_some_and(|kind| kind == "auto" || kind == "none")
-        }
         ("length_penalty", Value::Number(penalty)) => penalty.as_f64() == Some(1.0),
         ("modalities", Value::Array(kinds)) => kinds.iter().all(|kind| kind == "text"),
         (_, Value::String(text)) => text.is_empty(),
@@ -112,7 +105,7 @@ mod tests {
     use super::*;
 
     fn refused(fields: &Value) -> Option<String> {
-        check(fields.as_object().unwrap()).err().and_then(|error| error.param)
+        check(fields.as_object().unwrap(), |name| name == "watermarking").err().and_then(|error| error.param)
     }
 
     #[test]
@@ -124,6 +117,7 @@ mod tests {
             (json!({"use_beam_search": true}), "use_beam_search"),
             (json!({"suffix": "end"}), "suffix"),
             (json!({"length_penalty": 2}), "length_penalty"),
+            (json!({"include_reasoning": false}), "include_reasoning"),
         ] {
             assert_eq!(refused(&fields).as_deref(), Some(param), "{fields}");
         }
@@ -134,7 +128,7 @@ mod tests {
         for fields in [
             json!({"tools": [], "tool_choice": "auto", "suffix": null}),
             json!({"use_beam_search": false, "length_penalty": 1, "modalities": ["text"], "grammar": null}),
-            json!({"return_hidden_states": false, "anything": 5}),
+            json!({"return_hidden_states": false, "anything": 5, "watermarking": "read"}),
         ] {
             assert_eq!(refused(&fields), None, "{fields}");
         }

@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 
 use super::sampling::SamplingFields;
 use super::shared::Usage;
+use super::tools::{EarlierCall, Tool, ToolCall, ToolChoice};
 
 /// A request's body: for its description; it is read part by part.
 #[derive(Serialize, ToSchema)]
@@ -27,12 +28,22 @@ pub(crate) struct ChatFields {
     pub(crate) logprobs: Option<bool>,
     /// Of this many of the likeliest tokens as well.
     pub(crate) top_logprobs: Option<i64>,
-    /// `none` asks Qwen3 not to think.
+    /// Functions that the answer may call.
+    pub(crate) tools: Option<Vec<Tool>>,
+    /// `none`, `auto` (as if absent), `required`, or a function that is to be called.
+    pub(crate) tool_choice: Option<ToolChoice>,
+    /// Whether an answer may call several functions, as it may by default.
+    pub(crate) parallel_tool_calls: Option<bool>,
+    /// `none` asks Qwen3 not to think. What else it changes is the template's.
     pub(crate) reasoning_effort: Option<String>,
     /// Whether the model may think, for templates that know `enable_thinking`.
     pub(crate) enable_thinking: Option<bool>,
-    /// As `enable_thinking`.
+    /// As `enable_thinking`, or `{"type": "enabled", "budget_tokens": N}`.
     pub(crate) thinking: Option<Value>,
+    /// Tokens of thoughts at most; then the model answers.
+    pub(crate) thinking_token_budget: Option<i64>,
+    /// Whether the answer has the thoughts, as it has by default.
+    pub(crate) include_reasoning: Option<bool>,
     /// More variables for the chat template.
     #[schema(value_type = Option<Object>)]
     pub(crate) chat_template_kwargs: Option<Map<String, Value>>,
@@ -56,16 +67,20 @@ pub(crate) struct Message {
     pub(crate) content: Option<Content>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) name: Option<String>,
-    /// What an assistant thought.
+    /// What an assistant thought; printed where the template prints earlier thoughts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reasoning: Option<String>,
     /// The same by its old name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reasoning_content: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) tool_calls: Option<Vec<Value>>,
+    pub(crate) tool_calls: Option<Vec<EarlierCall>>,
+    /// Of a tool's answer: the id of the call.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) tool_call_id: Option<String>,
+    /// Where it stands in the body of a route that has another form.
+    #[serde(skip)]
+    pub(crate) place: Option<String>,
 }
 
 /// A message's text, or its parts.
@@ -107,7 +122,7 @@ pub(crate) struct ChatChoice {
     pub(crate) index: usize,
     pub(crate) message: Answer,
     pub(crate) logprobs: Option<ChatLogprobs>,
-    /// `stop` or `length`.
+    /// `stop`, `length`, or `tool_calls` if functions are called.
     pub(crate) finish_reason: Option<&'static str>,
     /// The stop string, or the id of the stop token that is not the model's own.
     pub(crate) stop_reason: Option<StopReason>,
@@ -124,12 +139,20 @@ pub(crate) enum StopReason {
 }
 
 /// An assistant's message.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 pub(crate) struct Answer {
     /// `assistant`.
     pub(crate) role: &'static str,
-    pub(crate) content: String,
+    /// Null if there are thoughts or calls and nothing else.
+    pub(crate) content: Option<String>,
     pub(crate) refusal: Option<String>,
+    /// What the model thought, under the names of `--reasoning-field`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) reasoning: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) reasoning_content: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) tool_calls: Vec<ToolCall>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, ToSchema)]
@@ -190,4 +213,10 @@ pub(crate) struct Delta {
     pub(crate) role: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) content: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) reasoning: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) reasoning_content: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) tool_calls: Vec<ToolCall>,
 }

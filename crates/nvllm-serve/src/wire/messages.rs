@@ -1,7 +1,7 @@
 //! `/v1/messages`, as Anthropic's clients speak.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::chat::Content;
@@ -27,8 +27,12 @@ pub(crate) struct MessagesFields {
     pub(crate) messages: Option<Vec<MessageParam>>,
     /// Texts that end an answer.
     pub(crate) stop_sequences: Option<Vec<String>>,
-    /// `{"type": "enabled"}` or `{"type": "disabled"}`, for templates that know `enable_thinking`.
+    /// `{"type": "enabled", "budget_tokens": N}`, `{"type": "adaptive"}` or `{"type": "disabled"}`
+    /// (as if absent), for templates that know `enable_thinking`.
     pub(crate) thinking: Option<Value>,
+    /// Functions that the answer may call.
+    pub(crate) tools: Option<Vec<MessageTool>>,
+    pub(crate) tool_choice: Option<MessageToolChoice>,
     /// Its `format` is refused, the rest has no effect.
     pub(crate) output_config: Option<OutputConfig>,
     /// Refused.
@@ -46,12 +50,66 @@ pub(crate) struct MessagesFields {
     pub(crate) speed: Option<String>,
 }
 
-/// A message: a string, or text blocks, whose `cache_control` has no effect.
+/// A message: a string, or blocks, whose `cache_control` has no effect.
 #[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
 pub(crate) struct MessageParam {
-    /// `user` or `assistant`. If the last one is an assistant's, the answer goes on with it.
+    /// `user` or `assistant`. If the last one is an assistant's text, the answer goes on with it.
     pub(crate) role: Option<String>,
+    pub(crate) content: Option<BlocksOrText>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
+#[serde(untagged, expecting = "give a string or a list of blocks")]
+pub(crate) enum BlocksOrText {
+    Text(String),
+    Blocks(Vec<Block>),
+}
+
+/// A part of a message.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, ToSchema)]
+pub(crate) struct Block {
+    /// `text`, `thinking`, `redacted_thinking`, `tool_use` or `tool_result`.
+    pub(crate) r#type: Option<String>,
+    pub(crate) text: Option<String>,
+    /// Printed where the template prints earlier thoughts; its signature has no effect.
+    pub(crate) thinking: Option<String>,
+    /// Of a call.
+    pub(crate) id: Option<String>,
+    /// Of the function that is called.
+    pub(crate) name: Option<String>,
+    /// A call's arguments, an object.
+    pub(crate) input: Option<Value>,
+    /// Which call it is the result of.
+    pub(crate) tool_use_id: Option<String>,
+    /// A call's result, a string or text blocks.
     pub(crate) content: Option<Content>,
+}
+
+/// A function that the model may call.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, ToSchema)]
+pub(crate) struct MessageTool {
+    /// `custom`, as if absent.
+    pub(crate) r#type: Option<String>,
+    /// Letters, digits, `_`, `-`, `.`, `:` and `/`.
+    pub(crate) name: Option<String>,
+    /// When to call it, for the model.
+    pub(crate) description: Option<String>,
+    /// A JSON schema of its arguments.
+    #[schema(value_type = Option<Object>)]
+    pub(crate) input_schema: Option<Map<String, Value>>,
+    /// Whether arguments follow the schema; with `any` and `tool` they do anyway.
+    pub(crate) strict: Option<bool>,
+}
+
+/// Whether functions are called, and which.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, ToSchema)]
+pub(crate) struct MessageToolChoice {
+    /// `auto` (as if absent), `any`, `tool` or `none`.
+    pub(crate) r#type: Option<String>,
+    /// With `tool`: the one that is to be called.
+    pub(crate) name: Option<String>,
+    /// Whether an answer may call one function only.
+    pub(crate) disable_parallel_tool_use: Option<bool>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, Serialize, ToSchema)]
@@ -71,19 +129,33 @@ pub(crate) struct MessageObject {
     /// `assistant`.
     pub(crate) role: &'static str,
     pub(crate) model: String,
-    pub(crate) content: Vec<TextBlock>,
-    /// `end_turn`, `max_tokens` or `stop_sequence`; none at the beginning of a stream.
+    pub(crate) content: Vec<AnswerBlock>,
+    /// `end_turn`, `max_tokens`, `stop_sequence` or `tool_use`; none at the beginning of a stream.
     pub(crate) stop_reason: Option<&'static str>,
     /// The stop sequence that ended the answer.
     pub(crate) stop_sequence: Option<String>,
     pub(crate) usage: MessagesUsage,
 }
 
-#[derive(Clone, Debug, Default, Serialize, ToSchema)]
-pub(crate) struct TextBlock {
-    /// `text`.
-    pub(crate) r#type: &'static str,
-    pub(crate) text: String,
+/// What the model says, thinks or calls.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub(crate) enum AnswerBlock {
+    Text {
+        text: String,
+    },
+    Thinking {
+        thinking: String,
+        /// Means nothing here: clients send it back.
+        signature: String,
+    },
+    ToolUse {
+        id: String,
+        name: String,
+        /// The arguments; empty while they stream.
+        #[schema(value_type = Object)]
+        input: Map<String, Value>,
+    },
 }
 
 /// What a request took, in tokens. The prompt is the sum of the input's three numbers.
@@ -104,7 +176,7 @@ pub(crate) struct MessagesUsage {
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(crate) enum MessageEvent<'a> {
     MessageStart { message: &'a MessageObject },
-    ContentBlockStart { index: usize, content_block: &'a TextBlock },
+    ContentBlockStart { index: usize, content_block: &'a AnswerBlock },
     Ping,
     ContentBlockDelta { index: usize, delta: BlockDelta<'a> },
     ContentBlockStop { index: usize },
@@ -131,7 +203,19 @@ impl MessageEvent<'_> {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(crate) enum BlockDelta<'a> {
-    TextDelta { text: &'a str },
+    TextDelta {
+        text: &'a str,
+    },
+    ThinkingDelta {
+        thinking: &'a str,
+    },
+    SignatureDelta {
+        signature: &'a str,
+    },
+    /// A piece of a call's arguments, as JSON text.
+    InputJsonDelta {
+        partial_json: &'a str,
+    },
 }
 
 /// How an answer ended.

@@ -14,3 +14,4 @@ pub(crate) mod sampling;
 pub(crate) mod shared;
 pub(crate) mod structured;
 pub(crate) mod tokenize;
+pub(crate) mod tools;

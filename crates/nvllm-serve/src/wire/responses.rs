@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::chat::{Content, TokenLogprob};
+use super::chat::{Content, Part, TokenLogprob};
 use super::sampling::SamplingFields;
+use super::tools::ToolChoice;
 
 /// A request's body: for its description; it is read part by part.
 #[derive(Serialize, ToSchema)]
@@ -46,14 +47,20 @@ pub(crate) struct ResponseFields {
     pub(crate) conversation: Option<Value>,
     /// Refused: nothing is stored.
     pub(crate) prompt: Option<Value>,
-    /// Repeated in the answer.
+    /// Functions that the answer may call.
+    pub(crate) tools: Option<Vec<FunctionTool>>,
+    /// Whether an answer may call several functions, as it may by default.
     pub(crate) parallel_tool_calls: Option<bool>,
     /// Repeated in the answer.
     pub(crate) max_tool_calls: Option<i64>,
-    /// Repeated in the answer.
-    pub(crate) tool_choice: Option<Value>,
+    /// `none`, `auto` (as if absent), `required`, or a function that is to be called.
+    pub(crate) tool_choice: Option<ToolChoice>,
     /// Repeated in the answer.
     pub(crate) user: Option<String>,
+    /// Tokens of thoughts at most; then the model answers.
+    pub(crate) thinking_token_budget: Option<i64>,
+    /// Whether the answer has the thoughts, as it has by default.
+    pub(crate) include_reasoning: Option<bool>,
     /// Whether the model may think, for templates that know `enable_thinking`.
     pub(crate) enable_thinking: Option<bool>,
     /// More variables for the chat template.
@@ -69,14 +76,41 @@ pub(crate) enum Input {
     Items(Vec<InputItem>),
 }
 
-/// A message; items of other types are refused.
-#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
+/// A message, a thought, a call or its result; items of other types are refused.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, ToSchema)]
 pub(crate) struct InputItem {
-    /// `message`, as if absent.
+    /// `message` (as if absent), `reasoning`, `function_call` or `function_call_output`.
     pub(crate) r#type: Option<String>,
-    /// `system`, `developer`, `user` or `assistant`.
+    /// Of a message: `system`, `developer`, `user` or `assistant`.
     pub(crate) role: Option<String>,
+    /// Of a message or a thought.
     pub(crate) content: Option<Content>,
+    /// Of a thought whose content is not given.
+    pub(crate) summary: Option<Vec<Part>>,
+    /// Which call it is, or is the result of.
+    pub(crate) call_id: Option<String>,
+    /// The function that is called.
+    pub(crate) name: Option<String>,
+    /// Of a call: a JSON object as text.
+    pub(crate) arguments: Option<Value>,
+    /// A call's result.
+    pub(crate) output: Option<Content>,
+}
+
+/// A function that the model may call.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, ToSchema)]
+pub(crate) struct FunctionTool {
+    /// `function`.
+    pub(crate) r#type: Option<String>,
+    /// Letters, digits, `_`, `-`, `.`, `:` and `/`.
+    pub(crate) name: Option<String>,
+    /// When to call it, for the model.
+    pub(crate) description: Option<String>,
+    /// A JSON schema of its arguments; none if absent.
+    #[schema(value_type = Option<Object>)]
+    pub(crate) parameters: Option<Map<String, Value>>,
+    /// Whether arguments follow the schema; with `required` and a named function they do anyway.
+    pub(crate) strict: Option<bool>,
 }
 
 /// How much the model thinks.
@@ -133,8 +167,7 @@ pub(crate) struct Echoed {
     pub(crate) text: TextOptions,
     #[schema(value_type = Object)]
     pub(crate) tool_choice: Value,
-    #[schema(value_type = Vec<Object>)]
-    pub(crate) tools: Vec<Value>,
+    pub(crate) tools: Vec<FunctionTool>,
     pub(crate) top_logprobs: usize,
     pub(crate) top_p: f32,
     /// `auto` or `disabled`.
@@ -157,7 +190,7 @@ pub(crate) struct ResponseObject {
     pub(crate) error: Option<ResponseError>,
     pub(crate) incomplete_details: Option<IncompleteDetails>,
     pub(crate) model: String,
-    pub(crate) output: Vec<OutputMessage>,
+    pub(crate) output: Vec<OutputItem>,
     pub(crate) usage: Option<ResponseUsage>,
     #[serde(flatten)]
     pub(crate) echoed: Echoed,
@@ -177,27 +210,50 @@ pub(crate) struct IncompleteDetails {
     pub(crate) reason: &'static str,
 }
 
-/// What the model says.
+/// What the model says, thinks or calls; each has the status `in_progress`, `completed` or
+/// `incomplete`.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-pub(crate) struct OutputMessage {
-    /// `message`.
-    pub(crate) r#type: &'static str,
-    pub(crate) id: String,
-    /// `in_progress`, `completed` or `incomplete`.
-    pub(crate) status: &'static str,
-    /// `assistant`.
-    pub(crate) role: &'static str,
-    pub(crate) content: Vec<OutputText>,
+#[serde(tag = "type", rename_all = "snake_case")]
+pub(crate) enum OutputItem {
+    Reasoning {
+        id: String,
+        /// Empty: thoughts are told as they are.
+        #[schema(value_type = Vec<Object>)]
+        summary: Vec<Value>,
+        content: Vec<OutputPart>,
+        status: &'static str,
+    },
+    Message {
+        id: String,
+        status: &'static str,
+        /// `assistant`.
+        role: &'static str,
+        content: Vec<OutputPart>,
+    },
+    FunctionCall {
+        id: String,
+        status: &'static str,
+        /// What its result names.
+        call_id: String,
+        name: String,
+        /// JSON as text.
+        arguments: String,
+    },
 }
 
-#[derive(Clone, Debug, Default, Serialize, ToSchema)]
-pub(crate) struct OutputText {
-    /// `output_text`.
-    pub(crate) r#type: &'static str,
-    pub(crate) text: String,
-    #[schema(value_type = Vec<Object>)]
-    pub(crate) annotations: Vec<Value>,
-    pub(crate) logprobs: Vec<TokenLogprob>,
+/// The text of a message or a thought.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub(crate) enum OutputPart {
+    OutputText {
+        text: String,
+        #[schema(value_type = Vec<Object>)]
+        annotations: Vec<Value>,
+        logprobs: Vec<TokenLogprob>,
+    },
+    ReasoningText {
+        text: String,
+    },
 }
 
 /// What a request took, in tokens.
@@ -243,28 +299,45 @@ pub(crate) enum EventBody<'a> {
     },
     Item {
         output_index: usize,
-        item: &'a OutputMessage,
+        item: &'a OutputItem,
     },
     Part {
-        item_id: &'a str,
-        output_index: usize,
-        content_index: usize,
-        part: &'a OutputText,
+        #[serde(flatten)]
+        at: Place<'a>,
+        part: &'a OutputPart,
     },
     Delta {
-        item_id: &'a str,
-        output_index: usize,
-        content_index: usize,
+        #[serde(flatten)]
+        at: Place<'a>,
         delta: &'a str,
-        logprobs: &'a [TokenLogprob],
+        /// Of a message's text.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        logprobs: Option<&'a [TokenLogprob]>,
     },
     Text {
-        item_id: &'a str,
-        output_index: usize,
-        content_index: usize,
+        #[serde(flatten)]
+        at: Place<'a>,
         text: &'a str,
-        logprobs: &'a [TokenLogprob],
+        /// Of a message's text.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        logprobs: Option<&'a [TokenLogprob]>,
     },
+    Arguments {
+        #[serde(flatten)]
+        at: Place<'a>,
+        name: &'a str,
+        arguments: &'a str,
+    },
+}
+
+/// Which item of the output an event is about, and which part of it.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+pub(crate) struct Place<'a> {
+    pub(crate) item_id: &'a str,
+    pub(crate) output_index: usize,
+    /// Calls have no parts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) content_index: Option<usize>,
 }
 
 /// The length of a prompt.

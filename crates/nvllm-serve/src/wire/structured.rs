@@ -7,10 +7,16 @@ use utoipa::ToSchema;
 /// The form of the answer, in `OpenAI`'s words.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, ToSchema)]
 pub(crate) struct ResponseFormat {
-    /// `text`, `json_object` or `json_schema`.
+    /// `text`, `json_object`, `json_schema` or `structural_tag`.
     pub(crate) r#type: Option<String>,
     /// With `json_schema`.
     pub(crate) json_schema: Option<JsonSchema>,
+    /// With `structural_tag`, in its newer form.
+    pub(crate) format: Option<Value>,
+    /// With `structural_tag`: parts, each with `begin`, `schema` and `end`.
+    pub(crate) structures: Option<Value>,
+    /// With `structural_tag`: texts behind which one of the parts follows.
+    pub(crate) triggers: Option<Value>,
 }
 
 /// A JSON schema with its name.
@@ -39,6 +45,6 @@ pub(crate) struct StructuredOutputs {
     pub(crate) grammar: Option<String>,
     /// Any JSON object.
     pub(crate) json_object: Option<bool>,
-    /// Refused: not supported yet.
+    /// Free text with parts that have a form.
     pub(crate) structural_tag: Option<Value>,
 }

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::chat::Message;
+use super::tools::Tool;
 
 /// A text, or a conversation, to be made tokens of.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, ToSchema)]
@@ -12,6 +13,8 @@ pub(crate) struct TokenizeRequest {
     pub(crate) model: Option<String>,
     pub(crate) prompt: Option<String>,
     pub(crate) messages: Option<Vec<Message>>,
+    /// Functions that the conversation is shown with.
+    pub(crate) tools: Option<Vec<Tool>>,
     /// Add what the tokenizer puts around a text; by default for prompts and not for messages.
     pub(crate) add_special_tokens: Option<bool>,
     pub(crate) add_generation_prompt: Option<bool>,

@@ -26,10 +26,11 @@ const user = [{ role: "user", content: "What is the sea?" }];
 const sampling = { model, temperature: 0, seed: 1, max_tokens: 24 };
 const version = (name) => `${name} ${require(`${name}/version`).VERSION}`;
 console.log(`${version("openai")}, ${version("@anthropic-ai/sdk")}, model ${model}`);
-const chat = { ...sampling, messages: [{ role: "system", content: "Be brief." }, ...user] };
+const chat = { ...sampling, enable_thinking: false, messages: [{ role: "system", content: "Be brief." }, ...user] };
 const text = { ...sampling, prompt: "The sea is" };
 const response = {
   model, input: "What is the sea?", instructions: "Be brief.", temperature: 0, seed: 1, max_output_tokens: 24,
+  enable_thinking: false,
 };
 const message = { model, system: "Be brief.", messages: user, max_tokens: 24, temperature: 0 };
 
@@ -42,7 +43,73 @@ async function gather(stream) {
 const middle = (said) => said.slice(said.length / 2).slice(0, 4);
 const before = (said, stop) => said.slice(0, said.indexOf(stop));
 
+const tool = (name, description, properties) =>
+  ({ name, description, parameters: { type: "object", properties, required: Object.keys(properties) } });
+// What the demo model calls, as its golden text has it.
+const functions = [
+  tool("get_weather", "Get the current weather for a city", { city: { type: "string", description: "City name" } }),
+  tool("add", "Add two numbers", { a: { type: "integer" }, b: { type: "integer" } }),
+];
+const weather = { role: "user", content: "What is the weather in Paris?" };
+const result = "mild, 18 degrees";
+const greedy = { model, temperature: 0, repetition_penalty: 1, enable_thinking: false };
+
 const cases = {
+  async chat_calls_a_tool() {
+    const tools = functions.map((called) => ({ type: "function", function: called }));
+    const asked = { ...greedy, max_tokens: 64, tools };
+    const final = await openai.chat.completions.stream({ ...asked, messages: [weather] }).finalChatCompletion();
+    const { message: said, finish_reason: reason } = final.choices[0];
+    // The first delta has an empty text, which the helper keeps.
+    assert.deepEqual([reason, said.content], ["tool_calls", ""]);
+    const [{ id, function: called }] = said.tool_calls;
+    assert.deepEqual([called.name, JSON.parse(called.arguments)], ["get_weather", { city: "Paris" }]);
+    const whole = await openai.chat.completions.create({ ...asked, messages: [weather] });
+    assert.equal(whole.choices[0].message.tool_calls[0].function.arguments, called.arguments);
+    const turns = [weather, said, { role: "tool", tool_call_id: id, content: result }];
+    const answer = await openai.chat.completions.create({ ...asked, messages: turns });
+    assert.equal(answer.choices[0].finish_reason, "stop");
+    assert.ok(answer.choices[0].message.content);
+  },
+
+  async responses_call_a_tool() {
+    const tools = functions.map((called) => ({ type: "function", strict: false, ...called }));
+    const asked = { ...greedy, max_output_tokens: 64, tools };
+    const stream = openai.responses.stream({ ...asked, input: [weather] });
+    let streamed = "";
+    stream.on("response.function_call_arguments.delta", (event) => { streamed += event.delta; });
+    const final = await stream.finalResponse();
+    const [{ type, name, call_id: id, arguments: given }] = final.output;
+    assert.deepEqual([type, name, JSON.parse(given), streamed], ["function_call", "get_weather", { city: "Paris" }, given]);
+    const input = [weather, ...final.output, { type: "function_call_output", call_id: id, output: result }];
+    const answer = await openai.responses.create({ ...asked, input });
+    assert.equal(answer.status, "completed");
+    assert.ok(answer.output_text);
+  },
+
+  async messages_call_a_tool() {
+    const tools = functions.map(({ name, description, parameters }) => ({ name, description, input_schema: parameters }));
+    const asked = { model, temperature: 0, repetition_penalty: 1, max_tokens: 64, tools };
+    const final = await anthropic.messages.stream({ ...asked, messages: [weather] }).finalMessage();
+    const [{ type, id, name, input }] = final.content;
+    assert.deepEqual([final.stop_reason, type, name, input], ["tool_use", "tool_use", "get_weather", { city: "Paris" }]);
+    const results = [{ type: "tool_result", tool_use_id: id, content: result }];
+    const turns = [weather, { role: "assistant", content: final.content }, { role: "user", content: results }];
+    const answer = await anthropic.messages.create({ ...asked, messages: turns });
+    assert.equal(answer.stop_reason, "end_turn");
+    assert.ok(answer.content[0].text);
+  },
+
+  async messages_think() {
+    const messages = [{ role: "user", content: "What is the capital of France?" }];
+    const thinking = { type: "enabled", budget_tokens: 100 };
+    const asked = { model, temperature: 0, repetition_penalty: 1, max_tokens: 200, messages, thinking };
+    const final = await anthropic.messages.stream(asked).finalMessage();
+    assert.deepEqual(final.content.map((block) => block.type), ["thinking", "text"]);
+    const whole = await anthropic.messages.create(asked);
+    assert.equal(final.content[0].thinking, whole.content[0].thinking);
+  },
+
   async chat_stream_is_the_whole_in_parts() {
     const whole = await openai.chat.completions.create(chat);
     const streamed = { ...chat, stream: true, stream_options: { include_usage: true } };

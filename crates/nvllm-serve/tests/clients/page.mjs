@@ -146,9 +146,11 @@ const cases = {
       body: JSON.stringify({ ...GREEDY.sampling, messages: [{ role: "user", content: "What is the capital of France?" }] }),
     });
     const { choices, usage } = await response.json();
-    const [thoughts, said] = choices[0].message.content.split("</think>");
-    assert.equal(shown.trim(), said.trim());
-    assert.equal(await answer(page).locator(".thoughts").textContent(), thoughts.replace("<think>", "").trim());
+    const { reasoning, content } = choices[0].message;
+    assert.equal(shown.trim(), content.trim());
+    assert.ok(reasoning && !content.includes("think>"), content);
+    assert.equal(await answer(page).locator(".thoughts").textContent(), reasoning);
+    assert.equal(await answer(page).locator(".thinking").getAttribute("open"), null, "folded");
     assert.equal(await page.locator(".problem:visible").count(), 0);
     const stats = await answer(page).locator(".stats").innerText();
     // Without a rate where all tokens came at once.

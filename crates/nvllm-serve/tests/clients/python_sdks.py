@@ -9,6 +9,7 @@ Any model will do: what is checked is shapes, and that a stream and a whole answ
 line for each case, and ends with an error at the first that fails.
 """
 
+import json
 import sys
 import typing
 
@@ -22,11 +23,12 @@ ANTHROPIC = anthropic.Anthropic(base_url=BASE, api_key="none", max_retries=0, ti
 MODEL = OPENAI.models.list().data[0].id
 
 MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is the sea?"}]
+QUIET = {"enable_thinking": False}
 # Long enough for a model that ends; what does not end is told by its finish_reason.
-CHAT = {"model": MODEL, "messages": MESSAGES, "temperature": 0, "seed": 1, "max_tokens": 24}
+CHAT = {"model": MODEL, "messages": MESSAGES, "temperature": 0, "seed": 1, "max_tokens": 24, "extra_body": QUIET}
 TEXT = {"model": MODEL, "prompt": "The sea is", "temperature": 0, "seed": 1, "max_tokens": 12}
 RESPONSE = {"model": MODEL, "input": "What is the sea?", "instructions": "Be brief.", "temperature": 0,
-            "extra_body": {"seed": 1}}
+            "extra_body": {"seed": 1, **QUIET}}
 MESSAGE = {"model": MODEL, "system": "Be brief.", "messages": MESSAGES[1:], "max_tokens": 24,
            "extra_body": {"temperature": 0}}
 
@@ -116,7 +118,7 @@ def chat_stream_helper_ends_with_stop():
 @case
 def chat_logprobs():
     # Log-probabilities are the model's own: a penalty may have another token drawn than the likeliest.
-    asked = {**CHAT, "logprobs": True, "top_logprobs": 3, "extra_body": {"repetition_penalty": 1}}
+    asked = {**CHAT, "logprobs": True, "top_logprobs": 3, "extra_body": {"repetition_penalty": 1, **QUIET}}
     whole = OPENAI.chat.completions.create(**asked)
     content = whole.choices[0].logprobs.content
     assert whole.usage.completion_tokens - len(content) in (0, 1), "all but the end's token, which has no text"
@@ -200,6 +202,117 @@ def completions_echo_and_logprobs():
     equal(logprobs.text_offset[0], 0)
 
 
+def tool(name, description, **properties):
+    schema = {"type": "object", "properties": properties, "required": list(properties)}
+    return {"name": name, "description": description, "parameters": schema}
+
+
+# What the demo model calls, as its golden text has it.
+FUNCTIONS = [tool("get_weather", "Get the current weather for a city", city={"type": "string", "description": "City name"}),
+             tool("add", "Add two numbers", a={"type": "integer"}, b={"type": "integer"})]
+WEATHER = {"role": "user", "content": "What is the weather in Paris?"}
+RESULT = "mild, 18 degrees"
+GREEDY = {**QUIET, "repetition_penalty": 1}
+
+
+@case
+def chat_calls_a_tool():
+    tools = [{"type": "function", "function": function} for function in FUNCTIONS]
+    asked = {"model": MODEL, "temperature": 0, "max_tokens": 64, "tools": tools, "extra_body": GREEDY}
+    whole = OPENAI.chat.completions.create(**asked, messages=[WEATHER])
+    message = whole.choices[0].message
+    equal((whole.choices[0].finish_reason, message.content), ("tool_calls", None))
+    [call] = message.tool_calls
+    equal((call.type, call.function.name, json.loads(call.function.arguments)),
+          ("function", "get_weather", {"city": "Paris"}))
+    # Those of strict tools follow the schema, and the helper parses them.
+    strict = [{"type": "function", "function": {**function, "strict": True}} for function in FUNCTIONS]
+    with OPENAI.chat.completions.stream(**{**asked, "tools": strict}, messages=[WEATHER]) as stream:
+        kinds = [event.type for event in stream]
+        final = stream.get_final_completion()
+    assert "tool_calls.function.arguments.delta" in kinds and "tool_calls.function.arguments.done" in kinds, kinds
+    streamed = final.choices[0].message
+    equal(final.choices[0].finish_reason, "tool_calls")
+    equal(streamed.tool_calls[0].function.arguments, call.function.arguments)
+    equal(streamed.tool_calls[0].function.parsed_arguments, {"city": "Paris"})
+    # The client answers, and the model goes on.
+    for said in (message, streamed):
+        turns = [WEATHER, said, {"role": "tool", "tool_call_id": said.tool_calls[0].id, "content": RESULT}]
+        answer = OPENAI.chat.completions.create(**asked, messages=turns)
+        equal((answer.choices[0].finish_reason, answer.choices[0].message.tool_calls), ("stop", None))
+        assert answer.choices[0].message.content
+    print(f"  chat: {call.function.name}({call.function.arguments}) = {RESULT!r}: {answer.choices[0].message.content!r}")
+    create = OPENAI.chat.completions.create
+    lost = [WEATHER, {"role": "tool", "tool_call_id": "call_none", "content": RESULT}]
+    refused(openai.BadRequestError, lambda: create(**asked, messages=lost), 400, "messages[1].tool_call_id")
+    named = {"type": "function", "function": {"name": "none"}}
+    refused(openai.BadRequestError, lambda: create(**asked, messages=[WEATHER], tool_choice=named), 400, "tool_choice")
+
+
+@case
+def chat_must_call_a_tool():
+    tools = [{"type": "function", "function": function} for function in FUNCTIONS]
+    asked = {"model": MODEL, "temperature": 0, "max_tokens": 96, "tools": tools, "extra_body": GREEDY}
+    hello = [{"role": "user", "content": "Hello"}]
+    for choice, names in (("required", {"get_weather", "add"}),
+                          ({"type": "function", "function": {"name": "add"}}, {"add"})):
+        message = OPENAI.chat.completions.create(**asked, messages=hello, tool_choice=choice).choices[0].message
+        arguments = json.loads(message.tool_calls[0].function.arguments)
+        assert message.tool_calls[0].function.name in names, message
+        assert set(arguments) in ({"city"}, {"a", "b"}), message
+
+
+@case
+def chat_thinks():
+    asked = {**CHAT, "messages": [{"role": "user", "content": "What is the capital of France?"}], "max_tokens": 100,
+             "extra_body": {"enable_thinking": True, "repetition_penalty": 1}}
+    whole = OPENAI.chat.completions.create(**asked)
+    message = whole.choices[0].message
+    assert message.reasoning and "<think>" not in message.content + message.reasoning
+    assert 0 < whole.usage.completion_tokens_details.reasoning_tokens < whole.usage.completion_tokens
+    with OPENAI.chat.completions.stream(**asked) as stream:
+        final = stream.get_final_completion()
+    equal((final.choices[0].message.reasoning, final.choices[0].message.content), (message.reasoning, message.content))
+
+
+@case
+def responses_call_a_tool():
+    tools = [{"type": "function", "strict": False, **function} for function in FUNCTIONS]
+    asked = {"model": MODEL, "temperature": 0, "max_output_tokens": 64, "tools": tools, "extra_body": GREEDY}
+    whole = OPENAI.responses.create(**asked, input=[WEATHER])
+    [call] = whole.output
+    equal((whole.status, call.type, call.name, json.loads(call.arguments)),
+          ("completed", "function_call", "get_weather", {"city": "Paris"}))
+    with OPENAI.responses.stream(**asked, input=[WEATHER]) as stream:
+        deltas = [event.delta for event in stream if event.type == "response.function_call_arguments.delta"]
+        final = stream.get_final_response()
+    equal(("".join(deltas), final.output[0].arguments), (call.arguments, call.arguments))
+    for said in (whole, final):
+        items = [item.model_dump(exclude_none=True, exclude={"parsed_arguments"}) for item in said.output]
+        turns = [WEATHER, *items,
+                 {"type": "function_call_output", "call_id": said.output[0].call_id, "output": RESULT}]
+        answer = OPENAI.responses.create(**asked, input=turns)
+        equal((answer.status, answer.output[-1].type), ("completed", "message"))
+        assert answer.output_text
+    print(f"  responses: {call.name}({call.arguments}) = {RESULT!r}: {answer.output_text!r}")
+
+
+@case
+def responses_think():
+    asked = {**RESPONSE, "input": "What is the capital of France?", "instructions": None, "max_output_tokens": 100,
+             "extra_body": {"repetition_penalty": 1, "enable_thinking": True}}
+    whole = OPENAI.responses.create(**asked)
+    equal([item.type for item in whole.output], ["reasoning", "message"])
+    assert whole.usage.output_tokens_details.reasoning_tokens > 0
+    with OPENAI.responses.stream(**asked) as stream:
+        thoughts = [event.delta for event in stream if event.type == "response.reasoning_text.delta"]
+        final = stream.get_final_response()
+    equal("".join(thoughts), whole.output[0].content[0].text)
+    equal((final.output[0].content, final.output_text), (whole.output[0].content, whole.output_text))
+    turn = [*[item.model_dump() for item in whole.output], {"role": "user", "content": "And of Italy?"}]
+    assert OPENAI.responses.create(**{**asked, "input": turn}).output_text
+
+
 @case
 def responses_whole():
     answer = OPENAI.responses.create(**RESPONSE, max_output_tokens=24, metadata={"key": "value"})
@@ -251,7 +364,7 @@ def responses_stream():
 def responses_stream_helper():
     whole = OPENAI.responses.create(**RESPONSE, max_output_tokens=24)
     stop = whole.output_text[len(whole.output_text) // 2:][:4]
-    extra = {"seed": 1, "stop": [stop]}
+    extra = {"seed": 1, "stop": [stop], **QUIET}
     asked = {**RESPONSE, "extra_body": extra, "include": ["message.output_text.logprobs"], "top_logprobs": 2}
     with OPENAI.responses.stream(**asked) as stream:
         snapshots = [event.snapshot for event in stream if event.type == "response.output_text.delta"]
@@ -266,7 +379,7 @@ def responses_stream_helper():
 def responses_count_and_refusals():
     whole = OPENAI.responses.create(**RESPONSE, max_output_tokens=1)
     count = OPENAI.responses.input_tokens.count(
-        model=MODEL, input=RESPONSE["input"], instructions=RESPONSE["instructions"])
+        model=MODEL, input=RESPONSE["input"], instructions=RESPONSE["instructions"], extra_body=QUIET)
     equal((count.object, count.input_tokens), ("response.input_tokens", whole.usage.input_tokens))
     create = OPENAI.responses.create
     refused(openai.BadRequestError, lambda: create(**RESPONSE, previous_response_id="resp_1"), 400, "previous")
@@ -342,6 +455,51 @@ def messages_count_and_refusals():
     create = ANTHROPIC.messages.create
     refused(anthropic.BadRequestError, lambda: create(**{**MESSAGE, "max_tokens": 0}), 400, "max_tokens")
     refused(anthropic.NotFoundError, lambda: create(**{**MESSAGE, "model": "none"}), 404, "not_found_error")
+
+
+@case
+def messages_call_a_tool():
+    tools = [{"name": function["name"], "description": function["description"], "input_schema": function["parameters"]}
+             for function in FUNCTIONS]
+    extra = {"temperature": 0, "repetition_penalty": 1}
+    asked = {"model": MODEL, "max_tokens": 64, "tools": tools, "extra_body": extra}
+    whole = ANTHROPIC.messages.create(**asked, messages=[WEATHER])
+    [call] = whole.content
+    equal((whole.stop_reason, call.type, call.name, call.input), ("tool_use", "tool_use", "get_weather", {"city": "Paris"}))
+    with ANTHROPIC.messages.stream(**asked, messages=[WEATHER]) as stream:
+        pieces = [event.partial_json for event in stream if event.type == "input_json"]
+        final = stream.get_final_message()
+    equal((json.loads("".join(pieces)), final.content[0].input, final.stop_reason), (call.input, call.input, "tool_use"))
+    for said in (whole, final):
+        result = {"type": "tool_result", "tool_use_id": said.content[0].id, "content": RESULT}
+        turns = [WEATHER, {"role": "assistant", "content": said.content}, {"role": "user", "content": [result]}]
+        answer = ANTHROPIC.messages.create(**asked, messages=turns)
+        equal((answer.stop_reason, [block.type for block in answer.content]), ("end_turn", ["text"]))
+        assert answer.content[0].text
+    print(f"  messages: {call.name}({call.input}) = {RESULT!r}: {answer.content[0].text!r}")
+    count = ANTHROPIC.messages.count_tokens(model=MODEL, messages=[WEATHER], tools=tools)
+    equal(count.input_tokens, whole.usage.input_tokens + whole.usage.cache_read_input_tokens)
+    forced = ANTHROPIC.messages.create(**asked, messages=[WEATHER], tool_choice={"type": "tool", "name": "add"})
+    equal((forced.content[-1].name, set(forced.content[-1].input)), ("add", {"a", "b"}))
+
+
+@case
+def messages_think():
+    asked = {**MESSAGE, "system": "", "messages": [{"role": "user", "content": "What is the capital of France?"}],
+             "max_tokens": 200, "extra_body": {"temperature": 0, "repetition_penalty": 1}}
+    quiet = ANTHROPIC.messages.create(**asked)
+    equal([block.type for block in quiet.content], ["text"])
+    thinking = {"type": "enabled", "budget_tokens": 100}
+    whole = ANTHROPIC.messages.create(**asked, thinking=thinking)
+    equal([block.type for block in whole.content], ["thinking", "text"])
+    with ANTHROPIC.messages.stream(**asked, thinking=thinking) as stream:
+        thoughts = "".join(event.thinking for event in stream if event.type == "thinking")
+        final = stream.get_final_message()
+    equal((thoughts, final.content[0].thinking), (whole.content[0].thinking,) * 2)
+    assert final.content[0].signature
+    equal(final.content[1].text, whole.content[1].text)
+    turns = [*asked["messages"], {"role": "assistant", "content": final.content}, {"role": "user", "content": "And of Italy?"}]
+    assert ANTHROPIC.messages.create(**{**asked, "messages": turns}).content[0].text
 
 
 def main():

@@ -57,9 +57,7 @@ fn bad_chats() -> Vec<(Value, &'static str)> {
         (json!({ "stream": true, "prompt_logprobs": 1 }), "prompt_logprobs"),
         (json!({ "add_special_tokens": true }), "add_special_tokens"),
         (json!({ "truncation_side": "right" }), "truncation_side"),
-        (json!({ "include_reasoning": false }), "include_reasoning"),
         (json!({ "reasoning_effort": "huge" }), "reasoning_effort"),
-        (json!({ "tools": [{ "type": "function", "function": { "name": "f" } }] }), "tools"),
         (json!({ "ebnf": "root ::= \"a\"" }), "ebnf"),
         (json!({ "continue_final_message": true, "add_generation_prompt": true }), "continue_final_message"),
     ]

@@ -292,11 +292,6 @@ async fn what_cannot_be_met_is_refused_by_name_and_nothing_runs() {
         (item(json!({ "content": "hi" })), "input[1].role"),
         (item(json!({ "role": "wizard", "content": "hi" })), "input[1].role"),
         (item(json!({ "role": "user" })), "input[1].content"),
-        (
-            item(json!({ "type": "function_call", "call_id": "1", "name": "f", "arguments": "{}" })),
-            "input[1].type",
-        ),
-        (item(json!({ "type": "function_call_output", "call_id": "1", "output": "x" })), "input[1].type"),
         (item(json!({ "type": "item_reference", "id": "msg_1" })), "input[1].type"),
         (item(json!({ "role": "user", "content": image })), "input[1].content[1].type"),
         (
@@ -307,7 +302,6 @@ async fn what_cannot_be_met_is_refused_by_name_and_nothing_runs() {
         (json!({ "conversation": "conv_1" }), "conversation"),
         (json!({ "prompt": { "id": "pmpt_1" } }), "prompt"),
         (json!({ "background": true }), "background"),
-        (json!({ "tools": [{ "type": "function", "name": "f" }] }), "tools"),
         (json!({ "text": { "format": { "type": "xml" } } }), "text.format.type"),
         (json!({ "truncation": "some" }), "truncation"),
         (json!({ "include": ["everything"] }), "include[0]"),

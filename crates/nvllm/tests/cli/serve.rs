@@ -160,7 +160,8 @@ fn flags_of_vllm_that_are_not_there_are_refused_by_name() {
         (&["-tp=2"], &[]),
         (&["--enable-lora"], &["--enable-lora", "merge"]),
         (&["--quantization", "awq"], &["--quantization"]),
-        (&["--tool-call-parser", "hermes"], &["--tool-call-parser", "tools"]),
+        (&["--tool-call-parser", "pythonic"], &["--tool-call-parser", "hermes, qwen3_coder"]),
+        (&["--reasoning-parser", "mistral"], &["--reasoning-parser", "qwen3"]),
         (&["--dtype", "float16"], &["--dtype float16", "bfloat16"]),
         (&["--gpu-memory-utilization", "1.5"], &["--gpu-memory-utilization", "up to 1"]),
         (&["--tenant", "a=0"], &["NAME=WEIGHT"]),
@@ -179,6 +180,11 @@ fn flags_of_vllm_that_are_not_there_are_refused_by_name() {
         "--dtype",
         "auto",
         "--enforce-eager",
+        "--enable-auto-tool-choice",
+        "--tool-call-parser",
+        "hermes",
+        "--reasoning-parser",
+        "qwen3",
     ];
     refuses(&[&["serve", "/no/such/model", "--port", "0"], &harmless[..]].concat(), &["/no/such/model"]);
 }

@@ -8,3 +8,4 @@ mod load;
 mod page;
 mod serving;
 mod support;
+mod tools;

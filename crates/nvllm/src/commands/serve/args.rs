@@ -1,14 +1,18 @@
 //! The flags of `nvllm serve`: vLLM's names where vLLM has them.
 
 use std::path::PathBuf;
+use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum};
-use nvllm_engine::{LoadOptions, Tenant};
-use nvllm_serve::{Alias, ApiKeys, Defaults, Scheduling, ServedOptions, ServerOptions, TlsFiles, Traces};
+use nvllm_engine::{LoadOptions, Tenant, ToolFormat};
+use nvllm_serve::{
+    Alias, ApiKeys, Defaults, ReasoningField, ReasoningParser, Scheduling, ServedOptions, ServerOptions,
+    TlsFiles, Traces,
+};
 use serde_json::{Map, Value};
 
 use super::vllm_flags::VllmFlags;
@@ -123,6 +127,17 @@ pub(super) struct ServedArgs {
     /// Take the name of a special token in a message for that token, and not for text.
     #[arg(long)]
     parse_special_tokens: bool,
+    /// How thoughts are told apart from answers [default: by <think> and </think>, where the model
+    /// knows them].
+    #[arg(long, value_name = "NAME", value_parser = reasoning_parser)]
+    reasoning_parser: Option<ReasoningParser>,
+    /// The field of a chat's answer that has the thoughts.
+    #[arg(long, value_enum, default_value = "reasoning")]
+    reasoning_field: ReasoningFieldArg,
+    /// How the model writes calls of tools: hermes, qwen3_coder, llama3_json or mistral [default:
+    /// as its chat template does].
+    #[arg(long, value_name = "NAME", value_parser = ToolFormat::from_str)]
+    tool_call_parser: Option<ToolFormat>,
     /// Serve /v1/embeddings too; takes memory for a second program of the model.
     #[arg(long)]
     embeddings: bool,
@@ -198,6 +213,17 @@ enum GenerationConfig {
     Vllm,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+enum ReasoningFieldArg {
+    /// As vLLM has it.
+    Reasoning,
+    /// For clients that know no other.
+    ReasoningContent,
+    /// Both, each with all of it.
+    Both,
+}
+
 #[derive(Clone)]
 struct Kwargs(Map<String, Value>);
 
@@ -268,6 +294,13 @@ impl Serve {
                 .unwrap_or_default(),
             chat_template: served.chat_template.as_ref().map(read).transpose()?,
             embeddings: served.embeddings,
+            reasoning_parser: served.reasoning_parser.unwrap_or_default(),
+            reasoning_field: match served.reasoning_field {
+                ReasoningFieldArg::Reasoning => ReasoningField::Reasoning,
+                ReasoningFieldArg::ReasoningContent => ReasoningField::ReasoningContent,
+                ReasoningFieldArg::Both => ReasoningField::Both,
+            },
+            tool_call_parser: served.tool_call_parser,
             metrics_alias: served.metrics_alias.as_ref().map_or(Alias::Nothing, |_| Alias::Vllm),
         })
     }
@@ -317,6 +350,15 @@ fn tenant(text: &str) -> Result<Tenant, String> {
         Some(Tenant { name: name.to_owned(), weight: weight.parse().ok().filter(|weight| *weight > 0)? })
     });
     parsed.filter(|tenant| !tenant.name.is_empty()).ok_or_else(|| "use NAME=WEIGHT, as in team-a=3".into())
+}
+
+/// vLLM's names of the parsers whose marks are `<think>` and `</think>`.
+fn reasoning_parser(name: &str) -> Result<ReasoningParser, String> {
+    match name {
+        "none" => Ok(ReasoningParser::Off),
+        "qwen3" | "deepseek_r1" | "glm45" => Ok(ReasoningParser::Think),
+        _ => Err("use qwen3, deepseek_r1 or glm45 for thoughts between <think> and </think>, or none".into()),
+    }
 }
 
 fn share(text: &str) -> Result<f64, String> {

@@ -7,8 +7,12 @@ use nvllm_core::Activations;
 
 use crate::words::BadArgument;
 
-/// Switches that change nothing here.
-const IGNORED_SWITCHES: [&str; 6] = [
+/// Switches that change nothing here. Tools are always there, and those of a request whose
+/// `tool_choice` is none never are.
+const IGNORED_SWITCHES: [&str; 9] = [
+    "enable-auto-tool-choice",
+    "exclude-tools-when-tool-choice-none",
+    "enable-reasoning",
     "trust-remote-code",
     "disable-log-stats",
     "enforce-eager",
@@ -30,14 +34,11 @@ const FIXED: [(&str, &str, &str); 5] = [
 ];
 
 /// Flags for what does not exist here: whether they take a value, and what to do.
-const REFUSED: [(&str, bool, &str); 10] = [
+const REFUSED: [(&str, bool, &str); 7] = [
     ("enable-lora", false, "LoRA adapters cannot be served: merge them into the model"),
     ("lora-modules", true, "LoRA adapters cannot be served: merge them into the model"),
     ("quantization", true, "weights run as they are saved: leave it out"),
     ("speculative-config", true, "there is no speculative decoding: leave it out"),
-    ("tool-call-parser", true, "tools are not supported: requests with `tools` are refused"),
-    ("enable-auto-tool-choice", false, "tools are not supported: requests with `tools` are refused"),
-    ("reasoning-parser", true, "reasoning stays in the content: leave it out"),
     ("kv-transfer-config", true, "prefill and decoding run in one server: leave it out"),
     ("tokenizer", true, "the tokenizer is the model's: leave it out"),
     ("root-path", true, "routes are at the root: have the proxy in front remove its prefix"),
