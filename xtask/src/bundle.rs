@@ -1,4 +1,5 @@
-//! `cargo xtask bundle`: what tests and measures a GPU on a machine without Rust, beside a checkout.
+//! `cargo xtask bundle`: what tests and measures a GPU on a machine without Rust, beside a
+//! checkout.
 //!
 //! It holds executables, with the CUDA kernels inside the program, and nothing that the repository
 //! has: models, fixtures, peers and scripts are read from the checkout. Executables are stripped,

@@ -50,7 +50,7 @@ enum Command {
     Kernels(kernels::Args),
     /// Makes a crate for a model family from the template, and registers it
     NewModel(new_model::Args),
-    /// Holds a backend to the reference one op at a time, and times it: drawn shapes and real models'
+    /// Holds a backend to the reference one op at a time, and times it
     Ops(Box<ops::Args>),
     /// Renders tables and charts from the records into README and docs
     Report(report::Args),

@@ -68,8 +68,8 @@ impl DifferentRows {
         Self { tokens, chosen, outputs, step }
     }
 
-    /// The chosen rows of a value, in the order of the chosen step. If rows are `alike`, errors with
-    /// the first that differs from the chosen one of its token.
+    /// The chosen rows of a value, in the order of the chosen step. If rows are `alike`, errors
+    /// with the first that differs from the chosen one of its token.
     fn select(&self, label: &str, value: &Value, all: &[f32], alike: bool) -> Result<Vec<f32>> {
         let of_tokens: Vec<usize> = (0..self.tokens.len()).collect();
         let rows = if value.rows.of == RowsOf::Outputs { &self.outputs } else { &of_tokens };

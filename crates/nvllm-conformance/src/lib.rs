@@ -43,6 +43,7 @@ mod contract;
 mod draw;
 pub mod error;
 mod every_row;
+mod extents;
 pub mod faults;
 mod formats;
 mod hidden;
@@ -67,7 +68,8 @@ use nvllm_core::Backend;
 
 pub use check::Settings;
 pub use error::{Difference, Mismatch, Result};
-pub use model_op::{Extents, ModelOp, Setting, Support};
+pub use extents::Extents;
+pub use model_op::{ModelOp, Setting, Support};
 pub use source::MemorySource;
 pub use support::{Named, SupportTable, support_tables};
 pub use timed::{Cost, Timed};

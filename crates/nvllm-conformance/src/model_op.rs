@@ -16,6 +16,7 @@ use crate::check::conforms_to;
 use crate::coded::Coded;
 use crate::error::{Doing, Result};
 use crate::every_row::every_row_conforms;
+use crate::extents::Extents;
 use crate::layout::{Layout, Outputs};
 use crate::ring::Ring;
 use crate::source::MemorySource;
@@ -39,39 +40,6 @@ const MOST_POSITIONS: usize = 65_536;
 /// Tokens of a step from which an op is limited by arithmetic, and few copies do.
 const MANY_TOKENS: usize = 64;
 const FEW_COPIES: usize = 4;
-
-/// The extents of a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Extents {
-    /// One new token for each of `seqs` sequences that have `context` tokens in the cache.
-    Decode {
-        /// Sequences.
-        seqs: usize,
-        /// Tokens of each in the cache.
-        context: usize,
-    },
-    /// One prompt of so many tokens, its last row wanted.
-    Prompt(usize),
-}
-
-impl std::fmt::Display for Extents {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Decode { seqs, context } => write!(f, "decode {seqs} x 1 after {context}"),
-            Self::Prompt(tokens) => write!(f, "prompt of {tokens}"),
-        }
-    }
-}
-
-impl Extents {
-    /// New tokens.
-    pub const fn tokens(self) -> usize {
-        match self {
-            Self::Decode { seqs, .. } => seqs,
-            Self::Prompt(tokens) => tokens,
-        }
-    }
-}
 
 /// What an op works on, and what is promised of it.
 #[derive(Clone, Copy, Debug)]

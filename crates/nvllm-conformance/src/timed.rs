@@ -12,7 +12,7 @@ use nvllm_core::{
 
 use crate::draw::Draw;
 use crate::error::{Doing, Mismatch, Result};
-use crate::model_op::Extents;
+use crate::extents::Extents;
 use crate::trial::Trial;
 
 /// What one op costs in one step.

@@ -3,11 +3,11 @@
 use std::time::Instant;
 
 use nvllm_conformance::{CASES, Case, Extents, ModelOp, Setting, Settings, Support};
-use nvllm_core::{Backend, Op};
+use nvllm_core::Backend;
 use serde_json::json;
 
+use super::args::{Args, Shape};
 use super::perf::Timing;
-use super::{Args, Shape};
 
 /// What came of a case.
 pub(super) enum Outcome {
@@ -68,12 +68,6 @@ impl std::fmt::Display for Count {
         }
         write!(f, "{} hold, {} are not checked, {} are wrong", self.held, self.skipped, self.failed)
     }
-}
-
-/// The op that a case of the suite is about; its own name if it is about several.
-pub(super) fn op_of(case: &str) -> &str {
-    let stem = case.strip_suffix("_formats").unwrap_or(case);
-    if Op::STEMS.contains(&stem) { stem } else { case }
 }
 
 /// Prints every case that is asked for.
@@ -153,15 +147,5 @@ pub(super) fn show(args: &Args, name: &str, of: Option<(&str, Option<Timing>)>, 
     println!("{word:7} {name:54} {seconds:>7}  {remark}");
     if let Some(timing) = timing {
         println!("        {timing}");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn cases_about_one_op_are_found_by_it() {
-        assert_eq!(["linear", "linear_formats", "masks"].map(op_of), ["linear", "linear", "masks"]);
     }
 }

@@ -18,7 +18,9 @@ use crate::{BenchError, Result};
 const SCHEMAS: &str = include_str!("structured/schemas.json");
 
 /// Answers at once.
-const BATCHES: [usize; 2] = [1, 8];
+const BATCHES: [usize; 3] = [1, 8, 64];
+/// What a quick run has of them.
+const QUICK_BATCHES: [usize; 2] = [1, 8];
 const PROMPT_LEN: usize = 32;
 const OUTPUT_LEN: usize = 128;
 const QUICK_OUTPUT_LEN: usize = 32;
@@ -40,8 +42,9 @@ impl Workload for Structured {
     }
 
     fn definition(&self) -> &'static str {
-        "1 and 8 sampled answers of 128 tokens at once, without a grammar (off) and as lists of what each of 12 schemas \
-         allows, in turn: mean seconds of a decode step, from the first token to the last"
+        "1, 8 and 64 sampled answers of 128 tokens at once, without a grammar (off) and as lists of what each of 12 \
+         schemas allows, in turn: mean seconds of a decode step, from the first token to the last; and of one answer \
+         without a grammar beside the others with and without"
     }
 
     fn run(&self, bench: &mut Context) -> Result<()> {
@@ -60,7 +63,12 @@ impl Workload for Structured {
         }
         let grammars = grammars(&compiler, if quick { QUICK_SCHEMAS } else { usize::MAX })?;
         let backend = bench.backend()?;
-        let most = BATCHES[BATCHES.len() - 1];
+        let batches = match &bench.settings.sizes.batch[..] {
+            [] if quick => QUICK_BATCHES.to_vec(),
+            [] => BATCHES.to_vec(),
+            given => given.to_vec(),
+        };
+        let most = batches.iter().copied().max().unwrap_or(1);
         let step_tokens = bench.step_tokens;
         let limits = bench.limits(&model, most, context, step_tokens)?;
         if !bench.fits("structured", limits.kv_bytes + model.weight_bytes()?) {
@@ -78,28 +86,37 @@ impl Workload for Structured {
         };
         let factory = bench.factory();
         let engine = Engine::builder(Arc::clone(&model), move || factory()).options(options).start()?;
-        for batch in BATCHES {
+        for batch in batches {
             let mut roofs: Vec<Roof> = vec![bench.roof(backend.as_ref())];
-            let mut seconds = vec![Vec::new(); grammars.len()];
+            let cases = cases(&grammars, batch);
+            let mut seconds = vec![Vec::new(); cases.len()];
             // The first round is not timed: pages, scratch and graphs are there before the clock
             // runs.
             for round in 0..=rounds {
                 bench.progress(&format!("structured, batch {batch}: {round} of {rounds}"));
-                for turn in turns(round, grammars.len()) {
-                    let request = request(model.spec.vocab_size, batch, output_len, grammars[turn].1.clone());
-                    let taken = step_seconds(&engine, request)?;
+                for turn in turns(round, cases.len()) {
+                    let request = |num: usize, grammar: Option<&Grammar>| {
+                        request(model.spec.vocab_size, num, output_len, grammar.cloned())
+                    };
+                    let taken = match cases[turn].1 {
+                        Answers::All(grammar) => step_seconds(&engine, request(batch, grammar))?,
+                        Answers::Others(grammar) => {
+                            let (one, others) = (request(1, None), request(batch - 1, grammar));
+                            step_seconds_beside(&engine, one, others)?
+                        }
+                    };
                     if round > 0 {
                         seconds[turn].push(taken);
                     }
                 }
             }
             roofs.push(bench.roof(backend.as_ref()));
-            for ((state, _), seconds) in grammars.iter().zip(seconds) {
+            for ((state, _), seconds) in cases.into_iter().zip(seconds) {
                 let case = Case {
                     batch: Some(batch),
                     prompt_len: Some(PROMPT_LEN),
                     output_len: Some(output_len),
-                    state: Some(state.clone()),
+                    state: Some(state),
                     ..Case::default()
                 };
                 let mut series = roof_series(&roofs);
@@ -118,6 +135,26 @@ impl Workload for Structured {
             limit: "-".into(),
         }
     }
+}
+
+/// Which answers of a step follow a grammar.
+#[derive(Clone, Copy)]
+enum Answers<'a> {
+    /// All of them, if there is one.
+    All(Option<&'a Grammar>),
+    /// All but the one whose time is taken.
+    Others(Option<&'a Grammar>),
+}
+
+/// Every grammar for all answers; then, of more than one, one answer beside others without and with
+/// the first grammar.
+fn cases(grammars: &[(String, Option<Grammar>)], batch: usize) -> Vec<(String, Answers<'_>)> {
+    let all = grammars.iter().map(|(name, grammar)| (name.clone(), Answers::All(grammar.as_ref())));
+    let beside = grammars.iter().take(if batch > 1 { 2 } else { 0 });
+    let beside = beside.map(|(name, grammar)| {
+        (format!("one beside {} of {name}", batch - 1), Answers::Others(grammar.as_ref()))
+    });
+    all.chain(beside).collect()
 }
 
 /// No grammar, and lists without an end of what the first `num` schemas allow.
@@ -160,6 +197,16 @@ fn step_seconds(engine: &Engine, request: Request) -> Result<f64> {
     Ok(sum / choices.len() as f64)
 }
 
+/// As [`step_seconds`] of `request`, with `others` decoded beside it.
+fn step_seconds_beside(engine: &Engine, request: Request, others: Request) -> Result<f64> {
+    std::thread::scope(|scope| {
+        let others = scope.spawn(|| step_seconds(engine, others));
+        let seconds = step_seconds(engine, request);
+        others.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        seconds
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -168,5 +215,13 @@ mod tests {
     fn there_are_twelve_schemas_by_name() {
         let schemas: Map<String, Value> = serde_json::from_str(SCHEMAS).unwrap();
         assert_eq!(schemas.len(), 12);
+    }
+
+    #[test]
+    fn an_answer_beside_others_is_timed_where_there_are_others() {
+        let grammars = [("off".to_owned(), None), ("flags".to_owned(), None)];
+        let names = |batch| cases(&grammars, batch).into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+        assert_eq!(names(1), ["off", "flags"]);
+        assert_eq!(names(64), ["off", "flags", "one beside 63 of off", "one beside 63 of flags"]);
     }
 }

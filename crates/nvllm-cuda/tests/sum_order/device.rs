@@ -7,8 +7,8 @@ use nvllm_cuda::Vendor;
 use super::{KNOWN, TensorCore, fitting};
 use crate::{backend, fast, load_rows, product, uneven_layer};
 
-/// Holds the product of `rows` rows, as numbers, to one statement of the order, and prints the tensor
-/// core by which it holds.
+/// Holds the product of `rows` rows, as numbers, to one statement of the order, and prints the
+/// tensor core by which it holds.
 fn holds_the_order(
     what: &str,
     source: &MemorySource,

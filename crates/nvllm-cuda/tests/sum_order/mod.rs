@@ -2,8 +2,8 @@
 //! architecture, and for a vendor's product that does not split K.
 //!
 //! A *chain* takes columns in ascending order, as many at once as the tensor core adds in one
-//! operation, into one f32. Ours cut K into ranges as `kernels/linear/linear_order.cuh` says, make a
-//! chain of each and add the chains in ascending order; an unsplit product is one chain over K.
+//! operation, into one f32. Ours cut K into ranges as `kernels/linear/linear_order.cuh` says, make
+//! a chain of each and add the chains in ascending order; an unsplit product is one chain over K.
 //!
 //! What one operation of a tensor core gives is not in NVIDIA's documentation. As measured by Fasi,
 //! Higham, Mikaitis and Pranesh 2021, "Numerical behavior of NVIDIA tensor cores" (PeerJ Computer

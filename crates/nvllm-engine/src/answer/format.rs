@@ -1,25 +1,11 @@
 //! Which marks a model's answers have.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use super::{AnswerParser, Tool};
-
-/// The marks around a model's thoughts.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reasoning {
-    /// Before the thoughts, where the prompt has not opened them already.
-    pub begin: Cow<'static, str>,
-    /// Behind the thoughts; not empty.
-    pub end: Cow<'static, str>,
-}
-
-impl Reasoning {
-    /// `<think>` and `</think>`, as of Qwen3, `DeepSeek` R1 and many others.
-    pub const THINK: Self = Self { begin: Cow::Borrowed("<think>"), end: Cow::Borrowed("</think>") };
-}
+use super::Tool;
+use super::reasoning::Reasoning;
 
 /// How a model writes calls of tools.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -100,12 +86,6 @@ impl AnswerFormat {
     pub fn with_tools(&self, tools: Vec<Tool>) -> Self {
         let format = self.tools.filter(|_| !tools.is_empty());
         Self { reasoning: self.reasoning.clone(), tools: format, tool_list: tools.into() }
-    }
-
-    /// A parser of one answer. `prompt_opens_thinking` says that the prompt ends within thoughts
-    /// ([`prompt_opens_thinking`](super::prompt_opens_thinking)): the answer begins with them then.
-    pub fn parser(&self, prompt_opens_thinking: bool) -> AnswerParser {
-        AnswerParser::new(self, prompt_opens_thinking)
     }
 
     /// The texts that the parser must see, as they are: where one of them is a special token, its

@@ -20,12 +20,15 @@ pub(crate) mod kinds;
 mod marks;
 mod of_model;
 mod parser;
+mod part;
 mod reasoning;
 mod thinking;
 mod tool;
 
-pub use self::format::{AnswerFormat, Reasoning, ToolFormat, UnknownToolFormat};
-pub use self::parser::{AnswerParser, AnswerPart};
+pub use self::format::{AnswerFormat, ToolFormat, UnknownToolFormat};
+pub use self::parser::AnswerParser;
+pub use self::part::AnswerPart;
+pub use self::reasoning::Reasoning;
 pub use self::thinking::prompt_opens_thinking;
 pub(crate) use self::thinking::{Thinking, ThinkingBudget};
 pub use self::tool::Tool;

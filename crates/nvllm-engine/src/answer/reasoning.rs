@@ -1,7 +1,22 @@
 //! Thoughts apart from the answer.
 
-use super::Reasoning;
+use std::borrow::Cow;
+
 use super::marks::{begins_with, certain, without_newlines};
+
+/// The marks around a model's thoughts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reasoning {
+    /// Before the thoughts, where the prompt has not opened them already.
+    pub begin: Cow<'static, str>,
+    /// Behind the thoughts; not empty.
+    pub end: Cow<'static, str>,
+}
+
+impl Reasoning {
+    /// `<think>` and `</think>`, as of Qwen3, `DeepSeek` R1 and many others.
+    pub const THINK: Self = Self { begin: Cow::Borrowed("<think>"), end: Cow::Borrowed("</think>") };
+}
 
 /// A piece of a text that has thoughts.
 #[derive(Debug, PartialEq, Eq)]

@@ -164,8 +164,14 @@ fn requests(stream: bool) -> [(&'static str, Value); 4] {
             "/v1/chat/completions",
             json!({ "messages": messages, "max_tokens": 32, "ignore_eos": true, "stream": stream }),
         ),
-        ("/v1/responses", json!({ "input": "hi", "max_output_tokens": 32, "stream": stream })),
-        ("/v1/messages", json!({ "messages": messages, "max_tokens": 32, "stream": stream })),
+        (
+            "/v1/responses",
+            json!({ "input": "hi", "max_output_tokens": 32, "ignore_eos": true, "stream": stream }),
+        ),
+        (
+            "/v1/messages",
+            json!({ "messages": messages, "max_tokens": 32, "ignore_eos": true, "stream": stream }),
+        ),
     ]
 }
 

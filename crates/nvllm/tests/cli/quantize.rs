@@ -73,17 +73,20 @@ fn info_and_plan_show_what_quantised_weights_take() {
 
 #[test]
 fn a_quantised_model_still_writes_text() {
+    // Its answer is far ahead of all others: rounding to 8 bits does not change it, whichever
+    // kernels a processor runs.
+    let question = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n\
+                    <think>\n\n</think>\n\n";
     let text = |flags: &[&str]| {
-        let args = [&["generate", "Once upon a time", "-n", "8", "--temperature", "0"], flags].concat();
-        stdout(&args)
+        let args = ["generate", question, "-n", "16", "--temperature", "0", "--no-display-prompt"];
+        stdout(&[&args, flags].concat())
     };
-    let original = text(&[]);
     for format in ["int8", "int4", "fp8", "nf4"] {
         let made = text(&["--quantize", format, "--quantize-head", "int8"]);
-        assert!(made.len() > "Once upon a time".len(), "{format}: {made}");
+        assert!(made.contains(char::is_alphabetic), "{format}: {made:?}");
     }
-    // At 8 bits the demo says the same.
-    assert_eq!(text(&["--quantize", "int8"]), original);
+    let answer = "Paris is the capital of France.\n";
+    assert_eq!([text(&[]), text(&["--quantize", "int8"])], [answer, answer]);
 }
 
 #[test]

@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-use crate::answer::parser::Parts;
+use crate::answer::part::Parts;
 
 /// Reads one call, from the first character of its object.
 #[derive(Debug)]

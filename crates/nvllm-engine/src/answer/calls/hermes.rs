@@ -2,7 +2,7 @@
 
 use super::call_json::{CallJson, Progress};
 use crate::answer::marks::{begins_with, certain, without_newlines};
-use crate::answer::parser::Parts;
+use crate::answer::part::Parts;
 
 const BEGIN: &str = "<tool_call>";
 const END: &str = "</tool_call>";

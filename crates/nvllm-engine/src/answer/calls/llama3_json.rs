@@ -3,7 +3,7 @@
 
 use super::call_json::{CallJson, Progress};
 use crate::answer::marks::{begins_with, certain};
-use crate::answer::parser::Parts;
+use crate::answer::part::Parts;
 
 const TAG: &str = "<|python_tag|>";
 

@@ -12,7 +12,7 @@ use self::hermes::Hermes;
 use self::llama3_json::Llama3Json;
 use self::mistral::Mistral;
 use self::qwen3_coder::Qwen3Coder;
-use super::parser::Parts;
+use super::part::Parts;
 use super::{Tool, ToolFormat};
 
 /// The parser of an answer's text behind its thoughts.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::answer::Tool;
 use crate::answer::kinds::Kinds;
 use crate::answer::marks::{begins_with, certain, without_newlines};
-use crate::answer::parser::Parts;
+use crate::answer::part::Parts;
 
 const BEGIN: &str = "<tool_call>";
 const END: &str = "</tool_call>";

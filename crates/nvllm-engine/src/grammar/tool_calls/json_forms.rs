@@ -1,6 +1,7 @@
 //! Calls whose arguments are one JSON object.
 
-use super::{Forms, ToolCalls, quoted};
+use super::ToolCalls;
+use super::forms::{Forms, quoted};
 use crate::answer::Tool;
 use crate::grammar::lark::Lark;
 use crate::text::Tokenizer;

@@ -1,64 +1,20 @@
 //! Answers that call tools, in the form that a model was trained on.
 
+mod forms;
 mod json_forms;
 mod qwen3_coder;
+mod wanted;
 
 use llguidance::api::TopLevelGrammar;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::lark::Lark;
 use crate::answer::{Tool, ToolFormat};
 use crate::text::Tokenizer;
-
-/// Which tools an answer must call.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ToolChoice {
-    /// The model chooses: text, calls, or both.
-    Auto,
-    /// At least one call, and nothing else.
-    Required,
-    /// One call of this tool, and nothing else.
-    Named(String),
-}
-
-/// Answers that call tools.
-///
-/// Where a call is required or named, and where its tool is
-/// [`strict`](crate::answer::Tool::strict), its arguments are such that the tool's schema allows
-/// them; otherwise they are some object.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ToolCalls {
-    /// How the model writes calls.
-    pub format: ToolFormat,
-    /// The tools, at least one.
-    pub tools: Vec<Tool>,
-    /// Which of them are to be called.
-    pub choice: ToolChoice,
-    /// Whether there may be several calls.
-    pub parallel: bool,
-}
-
-/// How calls of a format stand in an answer, as rules' names and literals.
-struct Forms {
-    /// One call of each tool that may be called, without what is named below.
-    calls: Vec<String>,
-    /// What tells a call from text.
-    mark: &'static str,
-    /// What stands between the mark and the first call.
-    begin: &'static str,
-    /// What stands between a call and the next one.
-    between: &'static str,
-    /// What stands behind the last call.
-    end: &'static str,
-}
+use forms::Forms;
+pub use wanted::{ToolCalls, ToolChoice};
 
 impl ToolCalls {
-    /// Whether they differ from free text: without a strict tool, and with several calls allowed, a
-    /// model that may choose writes what it likes.
-    pub fn restrict(&self) -> bool {
-        self.choice != ToolChoice::Auto || !self.parallel || self.tools.iter().any(|tool| tool.strict)
-    }
-
     /// The same text for the same calls.
     pub(super) fn key(&self) -> String {
         let tools = self.tools.iter().map(|tool| json!([tool.name, tool.parameters, tool.strict]));
@@ -118,18 +74,4 @@ impl ToolCalls {
             format!("TEXT | {text} {begin} {call} {more} {end}")
         })
     }
-
-    /// The schema of a tool's arguments, as far as they are held to it.
-    fn schema(&self, tool: &Tool) -> Value {
-        if self.choice == ToolChoice::Auto && !tool.strict {
-            json!({ "type": "object" })
-        } else {
-            tool.parameters.clone()
-        }
-    }
-}
-
-/// The text of a JSON string, quotes included.
-fn quoted(text: &str) -> String {
-    Value::from(text).to_string()
 }

@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Forms, ToolCalls};
+use super::ToolCalls;
+use super::forms::Forms;
 use crate::answer::Tool;
 use crate::answer::kinds::Kinds;
 use crate::grammar::lark::Lark;
