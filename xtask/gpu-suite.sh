@@ -86,9 +86,10 @@ if [[ $wanted == *" test "* ]]; then
     step golden_fixtures "$bundle/golden_fixtures" cuda --nocapture --test-threads 2
     step golden_text "$bundle/golden_text" cuda --nocapture --test-threads 2
     step metamorphic "$bundle/metamorphic" cuda --nocapture --test-threads 2
+    step schedule "$bundle/schedule" --nocapture
     step golden "$bundle/xtask" golden --backend cuda
     cat "$logs/golden.log"
-    ran parity golden_fixtures golden_text metamorphic
+    ran parity golden_fixtures golden_text metamorphic schedule
 fi
 
 if [[ $wanted == *" ops "* ]]; then

@@ -19,11 +19,12 @@ use crate::kernels;
 use crate::process::run;
 
 /// Test executables, by the package and the name of the test.
-const TESTS: [(&str, &str); 4] = [
+const TESTS: [(&str, &str); 5] = [
     ("nvllm-cuda", "parity"),
     ("nvllm-tests", "golden_fixtures"),
     ("nvllm-tests", "golden_text"),
     ("nvllm-tests", "metamorphic"),
+    ("nvllm-tests", "schedule"),
 ];
 
 /// MiB that the checkout's tracked files and the packed bundle take at most.

@@ -9,7 +9,7 @@ use nvllm_core::Backend;
 
 use super::args::Args;
 use super::gate;
-use crate::synth;
+use crate::{bundle, synth};
 
 /// Seed of random weights.
 const SEED: u64 = 0;
@@ -59,20 +59,14 @@ fn ended(program: &Path, command: &mut Command) -> Result<ExitCode> {
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The program: built from the repository, or beside this one where there is none.
+/// The program: the one beside this in a bundle, which says what commit it is of; else built.
 fn program(root: &Path) -> Result<PathBuf> {
-    if root.join("Cargo.toml").is_file() {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut build = Command::new(cargo);
-        build.args(["build", "--quiet", "--release", "--package", "nvllm"]).current_dir(root);
-        let status = build.status().context("cannot start cargo")?;
-        ensure!(status.success(), "the program nvllm was not built");
-        return Ok(root.join("target/release/nvllm"));
-    }
     let this = std::env::current_exe().context("cannot find this program")?;
-    let beside = this.with_file_name("nvllm");
-    ensure!(beside.is_file(), "there is neither a repository to build nvllm from nor {}", beside.display());
-    Ok(beside)
+    if this.with_file_name("commit").is_file() {
+        return Ok(this.with_file_name("nvllm"));
+    }
+    let args = ["build", "--quiet", "--release", "--package", "nvllm"];
+    Ok(bundle::build(root, &args, "nvllm")?.into())
 }
 
 /// The backend whose golden fixtures are checked.

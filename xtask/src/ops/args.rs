@@ -130,8 +130,8 @@ impl Args {
             && self.case.as_ref().is_none_or(|text| name.contains(text.as_str()))
     }
 
-    /// Whether a case of the suite is asked for. Those about equal bits in any company are not about
-    /// what `fast` promises.
+    /// Whether a case of the suite is asked for. Those about equal bits in any company are not
+    /// about what `fast` promises.
     pub(super) fn wants_drawn(&self, name: &str) -> bool {
         let op = op_of(name);
         self.wants(op, name) && (self.order() == Numerics::Invariant || Op::STEMS.contains(&op))
@@ -139,7 +139,7 @@ impl Args {
 
     pub(super) fn check(&self) -> Result<()> {
         for op in &self.op {
-            let known = Op::STEMS.contains(&op.as_str()) || CASES.iter().any(|case| case.name == op);
+            let known = Op::STEMS.contains(&op.as_str()) || CASES.iter().any(|case| op_of(case.name) == op);
             ensure!(known, "--op {op}: is unknown; there are {}", Op::STEMS.join(", "));
         }
         ensure!(

@@ -25,7 +25,7 @@ impl Kinds {
     /// vLLM takes it.
     pub(crate) fn of(schema: &Value, root: &Value) -> Self {
         let mut kinds = Self::default();
-        kinds.add(schema, root, MAX_DEPTH);
+        kinds.add(schema, root, MAX_DEPTH, &mut Vec::new());
         if kinds == Self::default() { Self::TEXT } else { kinds }
     }
 
@@ -39,21 +39,29 @@ impl Kinds {
         self.text
     }
 
-    fn add(&mut self, schema: &Value, root: &Value, depth: usize) {
+    /// References that were `followed` are not followed again: they may lead to each other many
+    /// times over.
+    fn add<'a>(&mut self, schema: &'a Value, root: &'a Value, depth: usize, followed: &mut Vec<&'a str>) {
         let Some(fields) = schema.as_object().filter(|_| depth > 0) else { return };
         match fields.get("type") {
             Some(Value::String(kind)) => self.add_named(kind),
             Some(Value::Array(kinds)) => {
                 kinds.iter().filter_map(Value::as_str).for_each(|kind| self.add_named(kind));
             }
-            _ => self.add_untyped(fields, root, depth),
+            _ => self.add_untyped(fields, root, depth, followed),
         }
         if fields.get("nullable") == Some(&Value::Bool(true)) {
             self.null = true;
         }
     }
 
-    fn add_untyped(&mut self, fields: &Map<String, Value>, root: &Value, depth: usize) {
+    fn add_untyped<'a>(
+        &mut self,
+        fields: &'a Map<String, Value>,
+        root: &'a Value,
+        depth: usize,
+        followed: &mut Vec<&'a str>,
+    ) {
         for value in
             fields.get("enum").and_then(Value::as_array).into_iter().flatten().chain(fields.get("const"))
         {
@@ -68,11 +76,14 @@ impl Kinds {
         }
         for list in ["anyOf", "oneOf", "allOf"] {
             let parts = fields.get(list).and_then(Value::as_array).into_iter().flatten();
-            parts.for_each(|part| self.add(part, root, depth - 1));
+            parts.for_each(|part| self.add(part, root, depth - 1, followed));
         }
         let reference = fields.get("$ref").and_then(Value::as_str).and_then(|at| at.strip_prefix('#'));
-        if let Some(part) = reference.and_then(|at| root.pointer(at)) {
-            self.add(part, root, depth - 1);
+        if let Some(at) = reference.filter(|at| !followed.contains(at)) {
+            followed.push(at);
+            if let Some(part) = root.pointer(at) {
+                self.add(part, root, depth - 1, followed);
+            }
         }
         let containers = ["properties", "items", "additionalProperties", "prefixItems", "required"];
         self.container |= containers.iter().any(|keyword| fields.contains_key(*keyword));
@@ -120,6 +131,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn references_that_lead_to_each_other_are_followed_once() {
+        let many: Vec<Value> = (0..100).map(|at| json!({ "$ref": format!("#/$defs/{}", at % 2) })).collect();
+        let root = json!({ "$defs": { "0": { "anyOf": many }, "1": { "anyOf": many, "type": "integer" } } });
+        let kinds = Kinds::of(&json!({ "anyOf": many }), &root);
+        assert!(kinds.integer && !kinds.text);
+    }
 
     #[test]
     fn values_have_the_types_of_their_schemas() {

@@ -58,9 +58,12 @@ impl<'a> Lark<'a> {
 
     /// A text that this regular expression matches as a whole.
     pub(super) fn regex(&mut self, regex: &str) -> String {
+        if regex.is_empty() {
+            return "\"\"".into();
+        }
         let name = format!("R{}", self.num_rules);
         self.num_rules += 1;
-        let _ = writeln!(self.rules, "{name}: /{}/", regex.replace('/', "\\/"));
+        let _ = writeln!(self.rules, "{name}: /{}/", with_escaped_slashes(regex));
         name
     }
 
@@ -102,5 +105,30 @@ impl<'a> Lark<'a> {
         let found =
             special.filter_map(|token| Some((text.find(&token.content)?, token.content.len(), token.id)));
         found.filter(|(_, len, _)| *len > 0).min_by_key(|(at, len, _)| (*at, std::cmp::Reverse(*len)))
+    }
+}
+
+/// The expression between slashes, which end it where they are not escaped.
+fn with_escaped_slashes(regex: &str) -> String {
+    let (mut body, mut is_escaped) = (String::new(), false);
+    for c in regex.chars() {
+        if c == '/' && !is_escaped {
+            body.push('\\');
+        }
+        body.push(c);
+        is_escaped = c == '\\' && !is_escaped;
+    }
+    body
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slash_is_escaped_once() {
+        for (regex, body) in [("a/b", r"a\/b"), (r"a\/b", r"a\/b"), (r"a\\/b", r"a\\\/b"), ("", "")] {
+            assert_eq!(with_escaped_slashes(regex), body, "{regex}");
+        }
     }
 }

@@ -121,12 +121,22 @@ fn triggered(
     lark: &mut Lark<'_>,
     depth: usize,
 ) -> Result<String, String> {
-    if let Some(lost) = tags.iter().find(|tag| !triggers.iter().any(|trigger| tag.begin.starts_with(trigger)))
-    {
-        return Err(format!("has the begin {:?}, which none of its triggers begins; add one", lost.begin));
+    let triggers: Vec<&str> = triggers.iter().copied().filter(|trigger| !trigger.is_empty()).collect();
+    if triggers.is_empty() {
+        return Err("has no triggers; give at least one text".into());
+    }
+    // One trigger a tag: a tag behind several would be written as often, and as often again inside
+    // of each other.
+    for tag in tags {
+        let problem = match triggers.iter().filter(|trigger| tag.begin.starts_with(**trigger)).count() {
+            1 => continue,
+            0 => "which none of its triggers begins; add one",
+            _ => "which several of its triggers begin; leave one of them",
+        };
+        return Err(format!("has the begin {:?}, {problem}", tag.begin));
     }
     let mut forms = Vec::new();
-    for trigger in triggers.iter().filter(|trigger| !trigger.is_empty()) {
+    for trigger in triggers {
         let text = lark.text_until(trigger)?;
         let tags = tags.iter().filter(|tag| tag.begin.starts_with(trigger));
         let tags = tags.map(|tag| tag.behind(trigger, lark, depth)).collect::<Result<Vec<_>, String>>()?;
@@ -135,9 +145,6 @@ fn triggered(
         }
         let any = lark.any_of(&tags);
         forms.push(lark.rule(&format!("{text} {any}")));
-    }
-    if forms.is_empty() {
-        return Err("has no triggers; give at least one text".into());
     }
     let one = lark.any_of(&forms);
     let body = match (at_least_one, stop_after_first) {

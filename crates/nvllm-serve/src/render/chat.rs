@@ -122,7 +122,14 @@ impl ChatRenderer {
         }
         for delta in deltas {
             let (logprobs, token_ids) = std::mem::take(&mut told);
-            pieces.push(ChunkChoice { index, delta, logprobs, token_ids, ..ChunkChoice::default() });
+            pieces.push(ChunkChoice {
+                index,
+                delta,
+                logprobs,
+                token_ids,
+                is_thought,
+                ..ChunkChoice::default()
+            });
         }
     }
 

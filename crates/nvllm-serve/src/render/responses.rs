@@ -44,7 +44,9 @@ impl ResponseRenderer {
     fn take(&mut self, piece: ChunkChoice, mut frames: Option<&mut Frames>) {
         self.ended(&piece);
         let Self { output, events, .. } = self;
-        let logprobs = piece.logprobs.map(|logprobs| logprobs.content).unwrap_or_default();
+        // Those of the message alone.
+        let logprobs = piece.logprobs.filter(|_| !piece.is_thought);
+        let logprobs = logprobs.map(|logprobs| logprobs.content).unwrap_or_default();
         let text = piece.delta.content.filter(|text| !text.is_empty());
         if let Some(thought) = piece.delta.reasoning {
             output.say(TextKind::Reasoning, &thought, Vec::new(), events, frames);

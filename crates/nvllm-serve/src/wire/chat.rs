@@ -203,6 +203,9 @@ pub(crate) struct ChunkChoice {
     pub(crate) stop_reason: Option<StopReason>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) token_ids: Option<Vec<u32>>,
+    /// Whether its token is one of thought: routes differ in what they tell of those.
+    #[serde(skip)]
+    pub(crate) is_thought: bool,
 }
 
 /// What is new of a message. Clients join the texts of all deltas, the role's too: it is in the

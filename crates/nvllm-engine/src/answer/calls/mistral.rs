@@ -9,7 +9,7 @@ const MARK: &str = "[TOOL_CALLS]";
 const ARGS: &str = "[ARGS]";
 const CALL_ID: &str = "[CALL_ID]";
 
-/// Bytes of the longest name, with its call's id.
+/// Bytes of the longest name, and of the longest id of a call.
 const MAX_NAME: usize = 512;
 
 #[derive(Debug, Default)]
@@ -158,7 +158,11 @@ fn name(text: &str, from: usize) -> Head {
             None => return Head::Cut,
             Some(true) => {
                 at += mark.len();
-                at += if mark == CALL_ID { len(&text[at..]) } else { 0 };
+                let id = if mark == CALL_ID { len(&text[at..]) } else { 0 };
+                if id > MAX_NAME {
+                    return Head::None;
+                }
+                at += id;
             }
             Some(false) => {}
         }

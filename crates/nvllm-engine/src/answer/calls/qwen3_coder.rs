@@ -139,7 +139,7 @@ impl Qwen3Coder {
         let text = &self.held[from..];
         match text.find(['>', '<', '\n']) {
             Some(0) => Name::None,
-            Some(at) if text[at..].starts_with('>') => {
+            Some(at) if text[at..].starts_with('>') && !text[..at].trim().is_empty() => {
                 Name::Some { name: text[..at].trim().into(), len: from + at + 1 }
             }
             None if text.len() <= MAX_NAME => Name::Cut,

@@ -70,6 +70,10 @@ fn what_is_wrong_is_named() {
         (json!({"type": "structural_tag"}), "`structures`"),
         (json!({"structures": [{"begin": "<a>", "end": "</a>"}], "triggers": ["<a>"]}), "`schema`"),
         (json!({"structures": [{"begin": "<a>", "schema": {}, "end": 1}], "triggers": ["<a>"]}), "`end`"),
+        (
+            json!({"structures": [{"begin": "<a>", "schema": {}, "end": "b"}], "triggers": ["<a>", "<"]}),
+            "several of its triggers",
+        ),
         (json!({"structures": [{"begin": "<a>", "schema": {}, "end": "b"}], "triggers": ["<b>"]}), "\"<a>\""),
         (
             json!({"structures": [{"begin": "<a>", "schema": {}, "end": "b"}], "triggers": ["<a>", "<b>"]}),

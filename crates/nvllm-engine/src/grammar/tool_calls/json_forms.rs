@@ -1,7 +1,7 @@
 //! Calls whose arguments are one JSON object.
 
 use super::ToolCalls;
-use super::forms::{Forms, quoted};
+use super::forms::{Forms, of_tool, quoted};
 use crate::answer::Tool;
 use crate::grammar::lark::Lark;
 use crate::text::Tokenizer;
@@ -15,10 +15,7 @@ fn calls(
     is_json: bool,
 ) -> Result<Vec<String>, String> {
     let call = |tool: &&Tool| {
-        let named = |problem| {
-            format!("cannot be followed by arguments of the tool {:?}: its schema {problem}", tool.name)
-        };
-        let arguments = lark.json(&calls.schema(tool)).map_err(named)?;
+        let arguments = lark.json(&calls.schema(tool)).map_err(|problem| of_tool(tool, &problem))?;
         let name = if is_json { quoted(&tool.name) } else { tool.name.clone() };
         let head = lark.literal(&format!("{before}{name}{middle}"));
         let behind = if behind.is_empty() { String::new() } else { lark.literal(behind) };

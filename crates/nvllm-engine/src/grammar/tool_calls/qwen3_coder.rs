@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::ToolCalls;
-use super::forms::Forms;
+use super::forms::{Forms, of_tool};
 use crate::answer::Tool;
 use crate::answer::kinds::Kinds;
 use crate::grammar::lark::Lark;
@@ -26,10 +26,7 @@ const KNOWN: [&str; 12] = [
 
 pub(super) fn forms(of: &ToolCalls, tools: &[&Tool], lark: &mut Lark<'_>) -> Result<Forms, String> {
     let call = |tool: &&Tool| {
-        let named = |problem| {
-            format!("cannot be followed by arguments of the tool {:?}: its schema {problem}", tool.name)
-        };
-        let parameters = parameters(&of.schema(tool), lark).map_err(named)?;
+        let parameters = parameters(&of.schema(tool), lark).map_err(|problem| of_tool(tool, &problem))?;
         let head = lark.literal(&format!("\n<function={}>\n", tool.name));
         let end = lark.literal("</function>\n</tool_call>");
         Ok(lark.rule(&format!("{head} {parameters} {end}")))

@@ -55,11 +55,20 @@ pub(super) struct WithCalls {
     reasoning: String,
     content: String,
     pub calls: Vec<Call>,
+    /// Whether what was shown last is a call.
+    in_call: bool,
 }
 
 impl WithCalls {
     pub(super) fn new(parser: AnswerParser, dims: bool) -> Self {
-        Self { parser, dims, reasoning: String::new(), content: String::new(), calls: Vec::new() }
+        Self {
+            parser,
+            dims,
+            reasoning: String::new(),
+            content: String::new(),
+            calls: Vec::new(),
+            in_call: false,
+        }
     }
 
     /// What to print now that `text` has come.
@@ -84,9 +93,12 @@ impl WithCalls {
                     self.reasoning += &text;
                 }
                 AnswerPart::Content(text) => {
-                    if self.content.is_empty() && !self.reasoning.is_empty() {
+                    if self.in_call {
+                        shown += "\n";
+                    } else if self.content.is_empty() && !self.reasoning.is_empty() {
                         shown += "\n\n";
                     }
+                    self.in_call = false;
                     shown += &text;
                     self.content += &text;
                 }
@@ -95,6 +107,7 @@ impl WithCalls {
                         self.content.is_empty() && self.reasoning.is_empty() && self.calls.is_empty();
                     shown += if is_first { "" } else { "\n" };
                     shown += &format!("[call] {name} ");
+                    self.in_call = true;
                     self.calls.push(Call { name, arguments: String::new() });
                 }
                 AnswerPart::Arguments { index, text } => {
@@ -130,6 +143,7 @@ pub(super) fn result(call: usize, text: &str) -> Value {
     json!({ "role": "tool", "tool_call_id": id(call), "content": text })
 }
 
+/// Nine letters and digits: Mistral's templates take no other.
 fn id(call: usize) -> String {
-    format!("call_{call}")
+    format!("call{call:05}")
 }

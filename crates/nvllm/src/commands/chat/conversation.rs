@@ -85,7 +85,7 @@ impl Conversation {
     /// Puts these messages in the place of all; a system message that comes first is the system's.
     pub(super) fn replace(&mut self, mut messages: Vec<Value>) {
         self.system = None;
-        if let Some(first) = messages.first().filter(|message| message["role"] == "system") {
+        if let Some(first) = messages.first().filter(|m| m["role"] == "system" || m["role"] == "developer") {
             self.system = first["content"].as_str().map(str::to_owned);
             messages.remove(0);
         }
@@ -97,12 +97,23 @@ impl Conversation {
         self.messages.iter().filter_map(|message| Some(message.get("tool_calls")?.as_array()?.len())).sum()
     }
 
-    /// Takes back the last turn; its message.
-    pub(super) fn take_back(&mut self) -> Option<String> {
+    /// Takes back the last turn: its message, and all of it, to be [put back](Self::put_back).
+    pub(super) fn take_back(&mut self) -> Option<(String, Vec<Value>)> {
         let at = self.messages.iter().rposition(|message| message["role"] == "user")?;
         let text = self.messages[at]["content"].as_str()?.to_owned();
-        self.messages.truncate(at);
-        Some(text)
+        Some((text, self.messages.split_off(at)))
+    }
+
+    /// Puts back a turn that was taken back, where no other took its place.
+    pub(super) fn put_back(&mut self, turn: Vec<Value>, num_messages: usize) {
+        if self.messages.len() == num_messages {
+            self.messages.extend(turn);
+        }
+    }
+
+    /// Messages, the system's aside.
+    pub(super) fn num_messages(&self) -> usize {
+        self.messages.len()
     }
 
     /// The prompt for `new` messages, with as many of the last turns as leave room for an answer.

@@ -31,6 +31,9 @@ pub(super) fn load(path: &Path) -> Result<Vec<Value>> {
         if !message["role"].as_str().is_some_and(|role| ROLES.contains(&role)) {
             bail!("{}: message {at} has no role of {}", path.display(), ROLES.join(", "));
         }
+        if !(message["content"].is_string() || message["content"].is_null()) {
+            bail!("{}: message {at} has a content that is no text", path.display());
+        }
     }
     Ok(messages)
 }
@@ -57,6 +60,7 @@ mod tests {
             ("3", "no list of messages"),
             ("[{\"content\": \"a\"}]", "message 0 has no role"),
             ("[{\"role\": \"critic\"}]", "message 0 has no role"),
+            ("[{\"role\": \"user\", \"content\": []}]", "message 0 has a content that is no text"),
         ] {
             std::fs::write(&path, text).unwrap();
             let error = load(&path).unwrap_err().to_string();

@@ -187,7 +187,13 @@ impl Session<'_> {
             let answered = match entry {
                 Ok(Entry::Command(Command::Bye)) => break,
                 Ok(Entry::Command(Command::Retry)) => match self.conversation.take_back() {
-                    Some(message) => self.respond(&message, &mut input, listening.as_ref()),
+                    Some((message, turn)) => {
+                        let left = self.conversation.num_messages();
+                        let answered = self.respond(&message, &mut input, listening.as_ref());
+                        // Without a new answer the old one stays.
+                        self.conversation.put_back(turn, left);
+                        answered
+                    }
                     None => Err(anyhow!("there is no message to answer once more")),
                 },
                 Ok(Entry::Command(command)) => match self.obey(command) {

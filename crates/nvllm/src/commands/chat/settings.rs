@@ -52,10 +52,12 @@ impl Settings {
             _ => bail!("there is no setting {name:?}; use one of {}, system, think", NAMES.join(", ")),
         }
         // Told by the flag's name, which a user of /set does not see.
-        changed
-            .sampling
-            .check()
-            .map_err(|BadArgument(problem)| anyhow!("{}", problem.replace("--", "/set ")))?;
+        changed.sampling.check().map_err(|BadArgument(problem)| {
+            let set = |problem: String, name: &&str| {
+                problem.replace(&format!("--{}", name.replace('_', "-")), &format!("/set {name}"))
+            };
+            anyhow!("{}", NAMES.iter().fold(problem, set))
+        })?;
         *self = changed;
         Ok(())
     }
