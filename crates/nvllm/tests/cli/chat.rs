@@ -214,7 +214,7 @@ mod settings_and_files {
             "seed 4\n",
             "max_tokens 5\n",
             "json off\n",
-            "error: /set top-p is 2",
+            "error: /set top_p is 2",
             "error: there is no setting \"colour\"",
             "thinking is off",
             "system: Be kind.",

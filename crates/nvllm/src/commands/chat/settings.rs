@@ -141,7 +141,7 @@ mod tests {
         for (name, value, words) in [
             ("temperature", "hot", "/set temperature is \"hot\""),
             ("temperature", "-1", "temperature is -1"),
-            ("top_p", "2", "top-p is 2"),
+            ("top_p", "2", "top_p is 2"),
             ("max_tokens", "-5", "/set max_tokens is \"-5\""),
             ("json", "maybe", "on or off"),
             ("tool_choice", "never", "required, or auto"),
