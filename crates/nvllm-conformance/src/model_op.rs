@@ -156,7 +156,7 @@ impl ModelOp {
         let (extents, work) = (self.affordable(extents), self.multiplications());
         let rows = WORK.checked_div(work).map_or(TABLE_ROWS, |rows| rows.clamp(ROWS[1], ROWS[0]));
         let trial = self.trial(extents, setting, 1, rows)?;
-        let Coded { trial, twin, .. } = self.filled(trial, setting);
+        let Coded { trial, twin, .. } = filled(trial, setting);
         let checked = if work == 0 { conforms_to } else { every_row_conforms };
         checked(backend, &trial.keep_all(), &twin.keep_all()).map(|()| extents)
     }
@@ -172,7 +172,7 @@ impl ModelOp {
         let most = if extents.tokens() > MANY_TOKENS { FEW_COPIES } else { self.count };
         let copies = self.count.min(spread).min(most).max(1);
         let trial = self.trial(extents, setting, copies, TABLE_ROWS)?;
-        Timed::load(backend, &self.filled(trial, setting).trial, extents, |plan| self.nodes(plan))
+        Timed::load(backend, &filled(trial, setting).trial, extents, |plan| self.nodes(plan))
     }
 
     /// Bytes of the keys and values that one copy reads or writes.
@@ -250,17 +250,17 @@ impl ModelOp {
         let limits = Limits { numerics: setting.numerics, ..limits };
         Ok(Trial { spec, source: MemorySource::new(), limits, layout })
     }
+}
 
-    /// The trial with drawn weights.
-    fn filled(&self, trial: Trial, setting: Setting) -> Coded {
-        let ring = Ring::new(setting.seed);
-        let source = ring.source(&trial.spec.weights, setting.weights.plain().unwrap_or(DType::Bf16));
-        let trial = Trial { source, ..trial };
-        if setting.weights.plain().is_some() {
-            return Coded { twin: trial.clone(), trial, names: Vec::new() };
-        }
-        Coded::matrices(trial, setting.weights)
+/// The trial with drawn weights.
+fn filled(trial: Trial, setting: Setting) -> Coded {
+    let ring = Ring::new(setting.seed);
+    let source = ring.source(&trial.spec.weights, setting.weights.plain().unwrap_or(DType::Bf16));
+    let trial = Trial { source, ..trial };
+    if setting.weights.plain().is_some() {
+        return Coded { twin: trial.clone(), trial, names: Vec::new() };
     }
+    Coded::matrices(trial, setting.weights)
 }
 
 impl Setting {

@@ -117,7 +117,8 @@ pub(super) fn of_model(op: &ModelOp, backend: &dyn Backend, extents: Extents, se
     match op.check(backend, extents, setting) {
         Ok(checked) => {
             if checked != extents {
-                remark = [remark, format!("checked as {checked}")].join(" ").trim().to_owned();
+                remark.push_str(if remark.is_empty() { "" } else { " " });
+                remark.push_str(&format!("checked as {checked}"));
             }
             Outcome::Holds { seconds: start.elapsed().as_secs_f64(), native, remark }
         }

@@ -111,7 +111,7 @@ impl std::fmt::Display for Timing {
         )?;
         match self.share() {
             Some((share, true)) if share > 1.0 => {
-                write!(f, "  {share:.1} times what memory gives: caches hold it")?
+                write!(f, "  {share:.1} times what memory gives: caches hold it")?;
             }
             Some((share, true)) => write!(f, "  {:.1} % of what memory gives", 100.0 * share)?,
             Some((share, false)) => write!(f, "  {:.1} % of the rate of products", 100.0 * share)?,

@@ -51,7 +51,7 @@ impl MessageRenderer {
                 let (thinking, signature) = (String::new(), String::new());
                 self.open(AnswerBlock::Thinking { thinking, signature }, frames.as_deref_mut());
             }
-            self.add(BlockDelta::ThinkingDelta { thinking: &thought }, frames.as_deref_mut());
+            self.add(BlockDelta::Thinking { thinking: &thought }, frames.as_deref_mut());
         }
         for call in piece.delta.tool_calls {
             self.call(call, frames.as_deref_mut());
@@ -60,7 +60,7 @@ impl MessageRenderer {
             if !matches!(self.blocks.last(), Some(AnswerBlock::Text { .. })) {
                 self.open(AnswerBlock::Text { text: String::new() }, frames.as_deref_mut());
             }
-            self.add(BlockDelta::TextDelta { text: &text }, frames);
+            self.add(BlockDelta::Text { text: &text }, frames);
         }
     }
 
@@ -73,7 +73,7 @@ impl MessageRenderer {
         }
         let partial_json = call.function.arguments;
         if !partial_json.is_empty() {
-            self.add(BlockDelta::InputJsonDelta { partial_json: &partial_json }, frames);
+            self.add(BlockDelta::InputJson { partial_json: &partial_json }, frames);
         }
     }
 
@@ -92,11 +92,11 @@ impl MessageRenderer {
     /// Adds to the block that is open.
     fn add(&mut self, delta: BlockDelta<'_>, frames: Option<&mut Frames>) {
         match (self.blocks.last_mut(), &delta) {
-            (Some(AnswerBlock::Text { text: all }), BlockDelta::TextDelta { text }) => all.push_str(text),
-            (Some(AnswerBlock::Thinking { thinking: all, .. }), BlockDelta::ThinkingDelta { thinking }) => {
+            (Some(AnswerBlock::Text { text: all }), BlockDelta::Text { text }) => all.push_str(text),
+            (Some(AnswerBlock::Thinking { thinking: all, .. }), BlockDelta::Thinking { thinking }) => {
                 all.push_str(thinking);
             }
-            (_, BlockDelta::InputJsonDelta { partial_json }) => self.arguments.push_str(partial_json),
+            (_, BlockDelta::InputJson { partial_json }) => self.arguments.push_str(partial_json),
             _ => {}
         }
         if let Some(frames) = frames {
@@ -113,7 +113,7 @@ impl MessageRenderer {
             Some(AnswerBlock::Thinking { signature, .. }) => {
                 *signature = Uuid::new_v4().simple().to_string();
                 if let Some(frames) = frames.as_deref_mut() {
-                    let delta = BlockDelta::SignatureDelta { signature };
+                    let delta = BlockDelta::Signature { signature };
                     send(frames, &MessageEvent::ContentBlockDelta { index, delta });
                 }
             }

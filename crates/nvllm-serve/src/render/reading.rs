@@ -43,6 +43,7 @@ impl Reading {
 
 /// One choice's text on its way to its deltas.
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "two wishes of the request, two facts of the answer")]
 pub(super) struct Reader {
     /// `None` if all is content.
     parser: Option<AnswerParser>,

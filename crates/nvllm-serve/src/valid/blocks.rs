@@ -17,7 +17,7 @@ pub(super) fn messages(wire: Vec<MessageParam>) -> Result<Vec<Message>, ApiError
             Some(BlocksOrText::Text(text)) => {
                 messages.push(Message { content: Some(Content::Text(text)), ..new });
             }
-            Some(BlocksOrText::Blocks(blocks)) => add(&mut messages, new, &place, blocks)?,
+            Some(BlocksOrText::Blocks(blocks)) => add(&mut messages, &new, &place, blocks)?,
         }
     }
     Ok(messages)
@@ -32,7 +32,7 @@ pub(super) fn continues(messages: &[Message]) -> bool {
 }
 
 /// Adds the message `new` of these blocks, and a message for each result among them.
-fn add(messages: &mut Vec<Message>, new: Message, place: &str, blocks: Vec<Block>) -> Result<(), ApiError> {
+fn add(messages: &mut Vec<Message>, new: &Message, place: &str, blocks: Vec<Block>) -> Result<(), ApiError> {
     let is_assistant = new.role.as_deref() == Some("assistant");
     let mut open = new.clone();
     let mut texts: Vec<String> = Vec::new();

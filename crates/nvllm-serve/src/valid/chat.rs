@@ -83,7 +83,7 @@ impl ValidChat {
 fn tools(chat: &mut ChatFields, words: Words, served: &Served) -> Result<Tools, ApiError> {
     let wire = chat.tools.take().unwrap_or_default();
     let parallel = chat.parallel_tool_calls.unwrap_or(true);
-    let tools = Tools::new(wire, chat.tool_choice.take(), parallel, words)?;
+    let tools = Tools::new(wire, chat.tool_choice.take().as_ref(), parallel, words)?;
     if !tools.definitions.is_empty() {
         served.check_tools(chat.chat_template.as_deref())?;
     }

@@ -54,12 +54,11 @@ fn add(messages: &mut Vec<Message>, place: &str, item: InputItem) -> Result<(), 
                 function: Some(function),
                 place: place.clone(),
             };
-            match open_answer(messages) {
-                Some(answer) => answer.tool_calls.get_or_insert_default().push(call),
-                None => {
-                    let (role, tool_calls) = (Some("assistant".into()), Some(vec![call]));
-                    messages.push(Message { role, tool_calls, place, ..Message::default() });
-                }
+            if let Some(answer) = open_answer(messages) {
+                answer.tool_calls.get_or_insert_default().push(call);
+            } else {
+                let (role, tool_calls) = (Some("assistant".into()), Some(vec![call]));
+                messages.push(Message { role, tool_calls, place, ..Message::default() });
             }
         }
         Some("function_call_output") => {

@@ -63,7 +63,7 @@ impl Tools {
     /// Errors with the first field that cannot be met.
     pub(crate) fn new(
         wire: Vec<Tool>,
-        choice: Option<ToolChoice>,
+        choice: Option<&ToolChoice>,
         parallel: bool,
         words: Words,
     ) -> Result<Self, ApiError> {
@@ -81,7 +81,7 @@ impl Tools {
             }
             definitions.push(definition);
         }
-        let asked = choice.as_ref().map(|choice| asked(choice, words)).transpose()?.unwrap_or(Asked::Auto);
+        let asked = choice.map(|choice| asked(choice, words)).transpose()?.unwrap_or(Asked::Auto);
         let needs_tools = matches!(asked, Asked::Required | Asked::Named(_));
         if needs_tools && definitions.is_empty() {
             return Err(ApiError::bad(
@@ -225,8 +225,8 @@ mod tests {
 
     fn tools(fields: &Value) -> Result<Tools, ApiError> {
         let list = serde_json::from_value(fields["tools"].clone()).unwrap();
-        let choice = serde_json::from_value(fields["tool_choice"].clone()).unwrap();
-        Tools::new(list, choice, true, CHAT)
+        let choice: Option<ToolChoice> = serde_json::from_value(fields["tool_choice"].clone()).unwrap();
+        Tools::new(list, choice.as_ref(), true, CHAT)
     }
 
     fn tool(name: &str) -> Value {

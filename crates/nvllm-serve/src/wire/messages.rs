@@ -201,21 +201,17 @@ impl MessageEvent<'_> {
 
 /// What is new of a block.
 #[derive(Debug, Serialize, ToSchema)]
-#[serde(tag = "type", rename_all = "snake_case")]
+#[serde(tag = "type")]
 pub(crate) enum BlockDelta<'a> {
-    TextDelta {
-        text: &'a str,
-    },
-    ThinkingDelta {
-        thinking: &'a str,
-    },
-    SignatureDelta {
-        signature: &'a str,
-    },
+    #[serde(rename = "text_delta")]
+    Text { text: &'a str },
+    #[serde(rename = "thinking_delta")]
+    Thinking { thinking: &'a str },
+    #[serde(rename = "signature_delta")]
+    Signature { signature: &'a str },
     /// A piece of a call's arguments, as JSON text.
-    InputJsonDelta {
-        partial_json: &'a str,
-    },
+    #[serde(rename = "input_json_delta")]
+    InputJson { partial_json: &'a str },
 }
 
 /// How an answer ended.

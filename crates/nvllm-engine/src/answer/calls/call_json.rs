@@ -158,14 +158,14 @@ impl CallJson {
             (State::Colon, ':') => State::Value,
             (State::Value, '"') => State::Text { is_key: false, escaped: false },
             (State::Value, '{' | '[') => State::Nested { depth: 1, in_text: false, escaped: false },
-            (State::Value, 'a'..='z' | 'A'..='Z' | '0'..='9' | '-') => State::Scalar,
-            (State::Scalar, 'a'..='z' | 'A'..='Z' | '0'..='9' | '-' | '+' | '.') => State::Scalar,
-            (State::Scalar, _) => State::Comma,
+            (State::Value | State::Scalar, 'a'..='z' | 'A'..='Z' | '0'..='9' | '-')
+            | (State::Scalar, '+' | '.') => State::Scalar,
+            (State::Scalar, _)
+            | (State::Text { is_key: false, escaped: false }, '"')
+            | (State::Nested { depth: 1, in_text: false, .. }, '}' | ']') => State::Comma,
             (State::Text { is_key, escaped: true }, _) => State::Text { is_key, escaped: false },
             (State::Text { is_key, .. }, '\\') => State::Text { is_key, escaped: true },
             (State::Text { is_key: true, .. }, '"') => State::Colon,
-            (State::Text { is_key: false, .. }, '"') => State::Comma,
-            (state @ State::Text { .. }, _) => state,
             (State::Nested { depth, in_text: true, escaped }, _) => {
                 State::Nested { depth, in_text: escaped || c != '"', escaped: !escaped && c == '\\' }
             }
@@ -173,11 +173,10 @@ impl CallJson {
             (State::Nested { depth, .. }, '{' | '[') => {
                 State::Nested { depth: depth + 1, in_text: false, escaped: false }
             }
-            (State::Nested { depth: 1, .. }, '}' | ']') => State::Comma,
             (State::Nested { depth, .. }, '}' | ']') => {
                 State::Nested { depth: depth - 1, in_text: false, escaped: false }
             }
-            (state @ State::Nested { .. }, _) => state,
+            (state @ (State::Text { .. } | State::Nested { .. }), _) => state,
             (State::Object | State::Key | State::Colon | State::Value | State::Comma, _) => {
                 return Next::Wrong;
             }
