@@ -10,7 +10,7 @@ use crate::{stats, workload};
 
 /// Markdown, one row a record, with our speedup over each peer: our rate divided by its rate.
 ///
-/// Ops that take less than [`LEAST_SHARE`] of their step are left out.
+/// Ops that take less than `LEAST_SHARE` of their step are left out.
 pub fn figures(records: &[Record]) -> String {
     let mut text = String::from(
         "| workload | engine | median | tokens/s | of the limit | speedup |\n|---|---|---|---|---|---|\n",
