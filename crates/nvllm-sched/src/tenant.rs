@@ -1,6 +1,6 @@
 //! Whom sequences belong to.
 
-/// A tenant: an index into [`SchedConfig::tenant_weights`].
+/// A tenant: an index into [`SchedConfig::tenant_weights`](crate::SchedConfig::tenant_weights).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TenantId(pub u32);
 
