@@ -21,7 +21,8 @@
 //!
 //! Two further kinds of case need no oracle: *metamorphic* ones (the same tokens under any
 //! chunking, batch, page size and placement, bit for bit, wherever
-//! [`schedule`](nvllm_core::Executable::schedule) states one order) and *contract* ones (slots, masks, errors that leave no trace, the KV cache).
+//! [`schedule`](nvllm_core::Executable::schedule) states one order) and *contract* ones (slots,
+//! masks, errors that leave no trace, the KV cache).
 //!
 //! Generators run from fixed seeds, so a failure is the same on every run; proptest shrinks it, and
 //! the message holds the program, the seed and the first value that differs. `PROPTEST_CASES=200

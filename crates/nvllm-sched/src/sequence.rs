@@ -13,7 +13,7 @@ use crate::queue::Place;
 use crate::tenant::TenantId;
 use crate::{FinishReason, GroupConfig, Result, SchedConfig, SchedError};
 
-/// Where a sequence is in [`Scheduler::seqs`].
+/// Where a sequence is in `Scheduler::seqs`.
 pub(crate) type Key = usize;
 
 /// What a sequence is to do.
