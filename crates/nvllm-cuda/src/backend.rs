@@ -82,8 +82,11 @@ pub struct CudaBackend {
     modules: OnceCell<Rc<Modules>>,
     /// The vendor's library, looked for when it is first wanted; none if it is not there.
     library: OnceCell<Option<Rc<CublasLt>>>,
-    /// Which kernels were measured to be faster.
-    measured: Measured,
+    /// Where compiled kernels and measurements are kept.
+    cache_dir: Option<PathBuf>,
+    /// Which kernels were measured to be faster, opened with the library: what times depend on
+    /// takes a while to ask.
+    measured: OnceCell<Measured>,
     /// What was measured once stays loaded: a measurement is then a few products.
     matmul_rates: RefCell<Vec<MatmulRate>>,
 }
@@ -98,8 +101,8 @@ impl CudaBackend {
     pub fn new(options: &CudaOptions) -> Result<Self> {
         let device = Arc::new(Device::new(options.gpu)?);
         let CudaOptions { cache_dir, nvrtc_dir, graphs, vendor, kernels, .. } = options.clone();
-        let measured = Measured::open(cache_dir.as_deref(), conditions(&device.facts));
-        let images = Images::new(kernels, KernelCache::new(cache_dir), nvrtc_dir, device.facts.driver);
+        let cache = KernelCache::new(cache_dir.clone());
+        let images = Images::new(kernels, cache, nvrtc_dir, device.facts.driver);
         images.check(&Target::for_device(device.facts.capability))?;
         let free_bytes = device.free_bytes()?;
         Ok(Self {
@@ -110,7 +113,8 @@ impl CudaBackend {
             free_bytes,
             modules: OnceCell::new(),
             library: OnceCell::new(),
-            measured,
+            cache_dir,
+            measured: OnceCell::new(),
             matmul_rates: RefCell::default(),
         })
     }
@@ -142,6 +146,11 @@ impl CudaBackend {
             None
         });
         self.library.get_or_init(|| library).clone()
+    }
+
+    fn measured(&self) -> &Measured {
+        let dir = self.cache_dir.as_deref();
+        self.measured.get_or_init(|| Measured::open(dir, conditions(&self.device.facts)))
     }
 
     /// Seconds that reading `BANDWIDTH_BYTES` takes, at best.
@@ -299,7 +308,7 @@ impl CudaBackend {
         let mut schedule = lowering.schedule()?;
         if let Some(library) = library {
             let vendor = self.vendor;
-            Tuning { lowering: &lowering, device: &self.device, library, vendor, measured: &self.measured }
+            Tuning { lowering: &lowering, device: &self.device, library, vendor, measured: self.measured() }
                 .improve(&mut schedule)?;
         }
         let sampling = program

@@ -1,7 +1,7 @@
 //! What was measured to run faster on this device: every load of a backend chooses alike, and so
 //! does the next start, which measures nothing again.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -28,6 +28,8 @@ pub(crate) struct Measured {
     conditions: String,
     path: Option<PathBuf>,
     chosen: RefCell<Chosen>,
+    /// Whether something was measured that is not on disk.
+    changed: Cell<bool>,
 }
 
 /// What a file holds.
@@ -44,7 +46,7 @@ impl Measured {
         let path = dir.map(|dir| dir.join(format!("measured-{}.json", name_of(conditions.as_bytes()))));
         let kept = path.as_deref().and_then(read).filter(|kept| kept.conditions == conditions);
         let chosen = RefCell::new(kept.map_or_else(Chosen::new, |kept| kept.chosen));
-        Self { conditions, path, chosen }
+        Self { conditions, path, chosen, changed: Cell::new(false) }
     }
 
     /// What is faster for `case`, if it was measured.
@@ -55,12 +57,13 @@ impl Measured {
     /// Remembers what is faster for `case`.
     pub(crate) fn insert(&self, case: String, faster: Faster) {
         self.chosen.borrow_mut().insert(case, faster);
+        self.changed.set(true);
     }
 
-    /// Writes them to disk. A folder that cannot be written costs measuring again at the next
-    /// start, and a warning.
+    /// Writes what is new to disk. A folder that cannot be written costs measuring again at the
+    /// next start, and a warning.
     pub(crate) fn keep(&self) {
-        let Some(path) = &self.path else { return };
+        let Some(path) = self.path.as_ref().filter(|_| self.changed.take()) else { return };
         let kept = Kept { conditions: self.conditions.clone(), chosen: self.chosen.borrow().clone() };
         let text = serde_json::to_vec_pretty(&kept).map_err(std::io::Error::from);
         if let Err(error) = text.and_then(|text| write_whole(path, &text)) {
@@ -99,6 +102,9 @@ mod tests {
             [Some(Faster::Vendor(words)), Some(Faster::Ours)]
         );
         assert_eq!(second.get("k 4096"), None);
+        std::fs::remove_file(second.path.as_ref().unwrap()).unwrap();
+        second.keep();
+        assert!(!second.path.as_ref().unwrap().exists(), "it has measured nothing");
         assert_eq!(open("an H200, cuBLASLt 130001").get("k 1024"), None);
     }
 
