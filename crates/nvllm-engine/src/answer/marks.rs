@@ -1,5 +1,21 @@
 //! Marks in a text of which the end may not have come.
 
+use super::part::Parts;
+
+/// Tells as content what `held` surely has before `mark` and the ends of line before that. The
+/// mark with these, once it is whole: `held` is then what comes behind it.
+pub(super) fn content_before(held: &mut String, mark: &str, parts: &mut Parts) -> Option<String> {
+    let Some(at) = held.find(mark) else {
+        let behind = held.split_off(certain(held, &[mark]));
+        parts.content(&std::mem::replace(held, behind));
+        return None;
+    };
+    let behind = held.split_off(at + mark.len());
+    let before = held.split_off(without_newlines(&held[..at]));
+    parts.content(&std::mem::replace(held, behind));
+    Some(before)
+}
+
 /// How many bytes at the end of `text` may be the beginning of `mark`; 0 if the mark is whole.
 pub(super) fn may_begin(text: &str, mark: &str) -> usize {
     let longest = text.len().min(mark.len().saturating_sub(1));

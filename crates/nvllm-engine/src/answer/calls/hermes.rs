@@ -1,7 +1,7 @@
 //! `<tool_call>{"name": .., "arguments": {..}}</tool_call>`.
 
 use super::call_json::{CallJson, Progress};
-use crate::answer::marks::{begins_with, certain, without_newlines};
+use crate::answer::marks::{begins_with, content_before};
 use crate::answer::part::Parts;
 
 const BEGIN: &str = "<tool_call>";
@@ -36,17 +36,9 @@ impl Hermes {
     fn step(&mut self, parts: &mut Parts) -> bool {
         match &mut self.state {
             State::Content => {
-                if let Some(at) = self.held.find(BEGIN) {
-                    let behind = self.held.split_off(at + BEGIN.len());
-                    let before = self.held.split_off(without_newlines(&self.held[..at]));
-                    parts.content(&std::mem::replace(&mut self.held, behind));
-                    self.state = State::Call { before, call: CallJson::new(true) };
-                    true
-                } else {
-                    let behind = self.held.split_off(certain(&self.held, &[BEGIN]));
-                    parts.content(&std::mem::replace(&mut self.held, behind));
-                    false
-                }
+                let Some(before) = content_before(&mut self.held, BEGIN, parts) else { return false };
+                self.state = State::Call { before, call: CallJson::new(true) };
+                true
             }
             State::Call { before, call } => {
                 match call.push(&std::mem::take(&mut self.held), parts) {

@@ -2,7 +2,7 @@
 //! `<|python_tag|>`.
 
 use super::call_json::{CallJson, Progress};
-use crate::answer::marks::{begins_with, certain};
+use crate::answer::marks::{begins_with, content_before};
 use crate::answer::part::Parts;
 
 const TAG: &str = "<|python_tag|>";
@@ -62,16 +62,9 @@ impl Llama3Json {
                 }
             }
             State::Content => {
-                if let Some(at) = self.held.find(TAG) {
-                    let behind = self.held.split_off(at + TAG.len());
-                    self.held.truncate(at);
-                    parts.content(&std::mem::replace(&mut self.held, behind));
-                    self.state = State::Tagged;
-                } else {
-                    let behind = self.held.split_off(certain(&self.held, &[TAG]));
-                    parts.content(&std::mem::replace(&mut self.held, behind));
-                    return false;
-                }
+                let Some(before) = content_before(&mut self.held, TAG, parts) else { return false };
+                parts.content(before.trim_end_matches(TAG));
+                self.state = State::Tagged;
             }
             State::Call { before, call } => match call.push(&std::mem::take(&mut self.held), parts) {
                 Progress::More => return false,

@@ -2,7 +2,7 @@
 //! `[TOOL_CALLS]NAME[ARGS]{..}` for each call, with or without `[CALL_ID]..` and `[ARGS]`.
 
 use super::call_json::{CallJson, Progress};
-use crate::answer::marks::{begins_with, certain, without_newlines};
+use crate::answer::marks::{begins_with, content_before};
 use crate::answer::part::Parts;
 
 const MARK: &str = "[TOOL_CALLS]";
@@ -53,16 +53,8 @@ impl Mistral {
     fn step(&mut self, parts: &mut Parts) -> bool {
         match &mut self.state {
             State::Content => {
-                if let Some(at) = self.held.find(MARK) {
-                    let behind = self.held.split_off(at + MARK.len());
-                    let before = self.held.split_off(without_newlines(&self.held[..at]));
-                    parts.content(&std::mem::replace(&mut self.held, behind));
-                    self.state = State::Marked { before };
-                } else {
-                    let behind = self.held.split_off(certain(&self.held, &[MARK]));
-                    parts.content(&std::mem::replace(&mut self.held, behind));
-                    return false;
-                }
+                let Some(before) = content_before(&mut self.held, MARK, parts) else { return false };
+                self.state = State::Marked { before };
             }
             State::Marked { before } => {
                 let mut before = std::mem::take(before);
