@@ -3,7 +3,7 @@
 use nvllm_engine::{EngineError, FinishReason, Health};
 use serde_json::{Value, json};
 
-use crate::support::{Answer, MODEL, Script, get, post, post_bytes, server, tokens};
+use crate::support::{Answer, Script, get, post, post_bytes, prompt_of, server, tokens};
 
 const PATH: &str = "/v1/messages";
 
@@ -12,24 +12,6 @@ fn with(fields: &Value) -> Value {
     let mut body = json!({ "model": "tiny", "max_tokens": 50, "messages": messages });
     body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     body
-}
-
-/// The events of a stream, each named as its data says.
-fn events(answer: &Answer) -> Vec<Value> {
-    assert_eq!(answer.headers["content-type"], "text/event-stream", "{}", answer.text());
-    let mut events = Vec::new();
-    for event in answer.events() {
-        let (name, data) = event.split_once('\n').unwrap();
-        let data: Value = serde_json::from_str(data.strip_prefix("data: ").unwrap()).unwrap();
-        assert_eq!(name.strip_prefix("event: ").unwrap(), data["type"]);
-        events.push(data);
-    }
-    events
-}
-
-fn prompt_of(request: &nvllm_engine::Request) -> String {
-    let ids: Vec<u32> = request.prompt.iter().map(|token| token.0).collect();
-    MODEL.tokenizer().unwrap().decode(&ids, false)
 }
 
 /// Fails unless an error has Anthropic's form.
@@ -65,7 +47,7 @@ async fn an_answer_is_whole_and_its_input_excludes_what_was_cached() {
 #[tokio::test]
 async fn a_stream_has_all_events_in_order_and_the_usage_at_its_end() {
     let (router, engine) = server(Script::default());
-    let events = events(&post(&router, PATH, &with(&json!({ "stream": true }))).await);
+    let events = post(&router, PATH, &with(&json!({ "stream": true }))).await.named_events();
     let kinds: Vec<_> = events.iter().map(|event| event["type"].as_str().unwrap()).collect();
     let deltas = vec!["content_block_delta"; tokens("It is Paris.").len()];
     let expected: Vec<_> = ["message_start", "content_block_start", "ping"]
@@ -102,7 +84,7 @@ async fn an_answer_cut_at_max_tokens_says_so() {
     let (router, _) = server(Script::default());
     let body = post(&router, PATH, &with(&json!({ "max_tokens": 2 }))).await.json();
     assert_eq!((&body["stop_reason"], &body["usage"]["output_tokens"]), (&json!("max_tokens"), &json!(2)));
-    let events = events(&post(&router, PATH, &with(&json!({ "max_tokens": 2, "stream": true }))).await);
+    let events = post(&router, PATH, &with(&json!({ "max_tokens": 2, "stream": true }))).await.named_events();
     assert_eq!(events[events.len() - 2]["delta"]["stop_reason"], "max_tokens");
 }
 
@@ -246,7 +228,7 @@ async fn every_error_has_anthropics_form_whatever_made_it() {
 async fn a_failing_engine_ends_the_stream_with_an_error_event() {
     let script = Script { reason: FinishReason::Failed, error: Some("boom".into()), ..Script::default() };
     let (router, _) = server(script);
-    let events = events(&post(&router, PATH, &with(&json!({ "stream": true }))).await);
+    let events = post(&router, PATH, &with(&json!({ "stream": true }))).await.named_events();
     let error = json!({ "type": "api_error", "message": "generation failed: boom" });
     assert_eq!(events.last(), Some(&json!({ "type": "error", "error": error })));
     assert!(events.iter().all(|event| event["type"] != "message_stop"));

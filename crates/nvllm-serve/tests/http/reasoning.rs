@@ -3,7 +3,7 @@
 use nvllm_serve::{ReasoningField, ReasoningParser, ServedOptions};
 use serde_json::{Value, json};
 
-use crate::support::{Answer, MODEL, Script, post, served, server, tokens};
+use crate::support::{Script, post, prompt_of, served, server, tokens};
 
 const CHAT: &str = "/v1/chat/completions";
 const RESPONSES: &str = "/v1/responses";
@@ -29,17 +29,6 @@ fn message(fields: &Value) -> Value {
     let mut body = chat(fields);
     body["max_tokens"] = json!(100);
     body
-}
-
-/// The data of named events.
-fn events(answer: &Answer) -> Vec<Value> {
-    let data = |event: &String| serde_json::from_str(event.split_once("\ndata: ").unwrap().1).unwrap();
-    answer.events().iter().map(data).collect()
-}
-
-fn prompt_of(request: &nvllm_engine::Request) -> String {
-    let ids: Vec<u32> = request.prompt.iter().map(|token| token.0).collect();
-    MODEL.tokenizer().unwrap().decode(&ids, false)
 }
 
 /// The texts of a field of all deltas.
@@ -226,7 +215,7 @@ async fn a_response_has_an_item_for_its_thoughts() {
     assert!(items[0]["id"].as_str().unwrap().starts_with("rs_"));
     assert_eq!(items[1]["content"][0]["text"], "It is Paris.");
     assert_eq!(whole["usage"]["output_tokens_details"]["reasoning_tokens"], num_thoughts());
-    let events = events(&post(&router, RESPONSES, &json!({ "input": "Hi", "stream": true })).await);
+    let events = post(&router, RESPONSES, &json!({ "input": "Hi", "stream": true })).await.named_events();
     let mut kinds: Vec<_> = events.iter().map(|event| event["type"].as_str().unwrap()).collect();
     kinds.dedup();
     let expected = [
@@ -275,7 +264,7 @@ async fn a_message_has_a_block_for_its_thoughts() {
     assert_eq!(whole["content"], json!([thought, { "type": "text", "text": "It is Paris." }]));
     let mut streamed = message(&fields);
     streamed["stream"] = json!(true);
-    let events = events(&post(&router, MESSAGES, &streamed).await);
+    let events = post(&router, MESSAGES, &streamed).await.named_events();
     let mut told: Vec<_> = events
         .iter()
         .map(|event| {

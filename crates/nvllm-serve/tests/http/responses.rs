@@ -5,7 +5,7 @@ use axum::http::Request as HttpRequest;
 use nvllm_engine::{FinishReason, Health};
 use serde_json::{Value, json};
 
-use crate::support::{Answer, MODEL, Script, call, get, post, served, server, tokens};
+use crate::support::{Answer, Script, call, get, post, prompt_of, served, server, tokens};
 
 const PATH: &str = "/v1/responses";
 
@@ -17,21 +17,9 @@ fn with(fields: &Value) -> Value {
 
 /// The events of a stream. Each is named as its data says, and numbered without a gap.
 fn events(answer: &Answer) -> Vec<Value> {
-    assert_eq!(answer.headers["content-type"], "text/event-stream", "{}", answer.text());
-    let mut events = Vec::new();
-    for (at, event) in answer.events().iter().enumerate() {
-        let (name, data) = event.split_once('\n').unwrap();
-        let data: Value = serde_json::from_str(data.strip_prefix("data: ").unwrap()).unwrap();
-        assert_eq!(name.strip_prefix("event: ").unwrap(), data["type"]);
-        assert_eq!(data["sequence_number"], at);
-        events.push(data);
-    }
+    let events = answer.named_events();
+    events.iter().enumerate().for_each(|(at, event)| assert_eq!(event["sequence_number"], at));
     events
-}
-
-fn prompt_of(request: &nvllm_engine::Request) -> String {
-    let ids: Vec<u32> = request.prompt.iter().map(|token| token.0).collect();
-    MODEL.tokenizer().unwrap().decode(&ids, false)
 }
 
 #[tokio::test]

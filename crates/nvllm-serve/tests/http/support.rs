@@ -283,6 +283,12 @@ pub(crate) struct Answer {
     pub(crate) bytes: Bytes,
 }
 
+/// The text of a request's prompt.
+pub(crate) fn prompt_of(request: &nvllm_engine::Request) -> String {
+    let ids: Vec<u32> = request.prompt.iter().map(|token| token.0).collect();
+    MODEL.tokenizer().unwrap().decode(&ids, false)
+}
+
 impl Answer {
     pub(crate) fn text(&self) -> String {
         String::from_utf8(self.bytes.to_vec()).unwrap()
@@ -297,6 +303,18 @@ impl Answer {
         let text = self.text();
         assert!(text.ends_with("\n\n"), "{text}");
         text.trim_end_matches("\n\n").split("\n\n").map(str::to_owned).collect()
+    }
+
+    /// The data of a stream's named events, each of which says its name as `type`.
+    pub(crate) fn named_events(&self) -> Vec<Value> {
+        assert_eq!(self.headers["content-type"], "text/event-stream", "{}", self.text());
+        let data = |event: &String| {
+            let (name, data) = event.split_once('\n').unwrap();
+            let data: Value = serde_json::from_str(data.strip_prefix("data: ").unwrap()).unwrap();
+            assert_eq!(name.strip_prefix("event: ").unwrap(), data["type"]);
+            data
+        };
+        self.events().iter().map(data).collect()
     }
 
     /// The chunks of a stream, without its `[DONE]`, which must be there.

@@ -8,7 +8,7 @@ use nvllm_engine::{Model, ToolFormat};
 use nvllm_serve::ServedOptions;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, MODEL, Script, Scripted, post, served, server, tokens};
+use crate::support::{Script, Scripted, post, prompt_of, served, server, tokens};
 
 const CHAT: &str = "/v1/chat/completions";
 const RESPONSES: &str = "/v1/responses";
@@ -62,17 +62,6 @@ fn response(fields: &Value) -> Value {
 fn message(fields: &Value) -> Value {
     let messages = json!([{ "role": "user", "content": "Hi" }]);
     extended(json!({ "messages": messages, "max_tokens": 100, "tools": message_tools() }), fields)
-}
-
-fn events(answer: &Answer) -> Vec<Value> {
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    let data = |event: &String| serde_json::from_str(event.split_once("\ndata: ").unwrap().1).unwrap();
-    answer.events().iter().map(data).collect()
-}
-
-fn prompt_of(request: &nvllm_engine::Request) -> String {
-    let ids: Vec<u32> = request.prompt.iter().map(|token| token.0).collect();
-    MODEL.tokenizer().unwrap().decode(&ids, false)
 }
 
 #[tokio::test]
@@ -229,7 +218,7 @@ async fn a_response_has_an_item_for_each_call() {
         (&whole["status"], &whole["tools"], &whole["tool_choice"]),
         (&json!("completed"), &flat_tools(), &json!("auto"))
     );
-    let events = events(&post(&router, RESPONSES, &response(&json!({ "stream": true }))).await);
+    let events = post(&router, RESPONSES, &response(&json!({ "stream": true }))).await.named_events();
     let mut kinds: Vec<_> =
         events.iter().map(|event| event["type"].as_str().unwrap().trim_start_matches("response.")).collect();
     kinds.dedup();
@@ -276,7 +265,7 @@ async fn a_message_has_a_block_for_each_call() {
         { "type": "tool_use", "id": ids[1], "name": "add", "input": { "a": 1, "b": 2 } },
     ]);
     assert_eq!((&whole["content"], &whole["stop_reason"]), (&expected, &json!("tool_use")));
-    let events = events(&post(&router, MESSAGES, &message(&json!({ "stream": true }))).await);
+    let events = post(&router, MESSAGES, &message(&json!({ "stream": true }))).await.named_events();
     let mut told: Vec<_> = events
         .iter()
         .map(|event| {
