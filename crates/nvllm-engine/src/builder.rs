@@ -15,6 +15,16 @@ use crate::{Engine, EngineError, LoadOptions, LoadProgress, Model, Result};
 
 type BackendFactory = Box<dyn FnOnce() -> Result<Box<dyn Backend>> + Send>;
 
+impl Engine {
+    /// An engine for `model` on the backend that `backend` makes, on the thread that will own it.
+    pub fn builder<B>(model: Arc<Model>, backend: B) -> EngineBuilder
+    where
+        B: FnOnce() -> Result<Box<dyn Backend>> + Send + 'static,
+    {
+        EngineBuilder::new(model, Box::new(backend))
+    }
+}
+
 /// An engine in the making: [`Engine::builder`].
 #[must_use = "nothing is loaded before `start` or `spawn`"]
 pub struct EngineBuilder {
@@ -25,7 +35,7 @@ pub struct EngineBuilder {
 }
 
 impl EngineBuilder {
-    pub(crate) fn new(model: Arc<Model>, backend: BackendFactory) -> Self {
+    fn new(model: Arc<Model>, backend: BackendFactory) -> Self {
         Self { model, backend, options: LoadOptions::default(), progress: Box::new(|_| {}) }
     }
 

@@ -6,7 +6,6 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use nvllm_core::{Backend, BackendInfo, Limits, MemoryReport, RequestLimits, WeightInfo};
 
 use crate::engine_loop::Command;
 use crate::shared::Shared;
@@ -14,33 +13,9 @@ use crate::stream::Subscription;
 use crate::text_stage::{Client, Message};
 use crate::validator::Checked;
 use crate::{
-    AsyncRequestStream, Embedding, EngineBuilder, EngineError, EngineStats, EventSink, Generated, Health,
-    Model, Request, RequestId, RequestStream, Result, Tenant,
+    AsyncRequestStream, Embedding, EngineError, EngineInfo, EngineStats, EventSink, Generated, Health,
+    Request, RequestId, RequestStream, Result, Tenant,
 };
-
-/// What was loaded, and under which limits.
-#[derive(Clone, Debug)]
-pub struct EngineInfo {
-    /// The backend's word on itself, after loading.
-    pub backend: BackendInfo,
-    /// The limits in force.
-    pub limits: Limits,
-    /// Shapes and formats of the weights as they are loaded, by id.
-    pub weights: Vec<WeightInfo>,
-    /// What the backend takes from one request.
-    pub request_limits: RequestLimits,
-    /// What the backend holds.
-    pub memory: MemoryReport,
-}
-
-/// How far loading has come, in bytes of weights.
-#[derive(Clone, Copy, Debug)]
-pub struct LoadProgress {
-    /// Read so far.
-    pub done: usize,
-    /// To read.
-    pub total: usize,
-}
 
 /// The next request's id. Of the process and not of an engine, so that an id names one request in
 /// its logs.
@@ -64,14 +39,6 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine for `model` on the backend that `backend` makes, on the thread that will own it.
-    pub fn builder<B>(model: Arc<Model>, backend: B) -> EngineBuilder
-    where
-        B: FnOnce() -> Result<Box<dyn Backend>> + Send + 'static,
-    {
-        EngineBuilder::new(model, Box::new(backend))
-    }
-
     /// Waits until requests are taken.
     ///
     /// Errors if loading failed: the first caller gets the error itself, later ones

@@ -4,6 +4,9 @@
 //! runs beside it.
 
 mod active;
+mod command;
+mod load;
+mod mask_job;
 mod mask_workers;
 mod masks;
 mod reading;
@@ -14,35 +17,19 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender};
-use nvllm_core::{Backend, Executable, ModelSpec, SeqId, Step, StepId, Ticket};
-use nvllm_sched::{FinishReason, GroupConfig, NewSequence, SchedConfig, Scheduler, SeqEvent, Stats};
+use nvllm_core::{Backend, Executable, SeqId, Step, StepId, Ticket, TokenMasks};
+use nvllm_sched::{FinishReason, NewSequence, Scheduler, SeqEvent, Stats};
 
 use self::active::Active;
+pub(crate) use self::command::Command;
+use self::mask_job::NoToken;
 use self::masks::Masks;
-use self::reading::Reading;
+use crate::RequestId;
 use crate::backlog::Queued;
-use crate::shared::{Loaded, Shared};
+use crate::shared::Shared;
 use crate::stats::DeviceTime;
 use crate::text_stage::{Message, NOT_NUMBERS, Output};
 use crate::token_mask::TokenMask;
-use crate::validator::Validator;
-use crate::{EngineInfo, LoadOptions, LoadPlan, LoadProgress, Model, RequestId, Result};
-
-/// What the device thread is asked, between steps.
-pub(crate) enum Command {
-    /// Queue a request that was checked, with a mask for each choice or none.
-    Submit { id: RequestId, new: Box<NewSequence>, n: usize, masks: Vec<Box<dyn TokenMask>>, queued: Queued },
-    /// End a choice, or all choices, whose client has the end already; it may have ended here too.
-    Finish { id: RequestId, choice: Option<usize>, reason: FinishReason },
-    /// Make one more tenant known, behind those that are.
-    AddTenant { weight: u32 },
-    /// Forget what the prefix cache has.
-    ResetPrefixCache,
-    /// Measure the backend's read bandwidth, in bytes a second.
-    Bandwidth { reply: Sender<nvllm_core::Result<Option<f64>>> },
-    /// End.
-    Stop,
-}
 
 /// The device thread's state.
 pub(crate) struct EngineLoop {
@@ -64,67 +51,6 @@ pub(crate) struct EngineLoop {
 }
 
 impl EngineLoop {
-    /// Loads the model, and lets [`Shared`] know what callers need.
-    pub(crate) fn load<B>(
-        backend: B,
-        model: &Model,
-        options: &LoadOptions,
-        progress: &dyn Fn(LoadProgress),
-        stage: Sender<Message>,
-        shared: Arc<Shared>,
-    ) -> Result<Self>
-    where
-        B: FnOnce() -> Result<Box<dyn Backend>>,
-    {
-        let backend = backend()?;
-        let plan = LoadPlan::new(options, model, backend.as_ref())?;
-        plan.check()?;
-        let limits = plan.plan.limits.clone();
-        let embeddings = plan.plan.spec.entry(ModelSpec::HIDDEN);
-        let source = Reading::new(model, model.weights(backend.as_ref(), &limits)?, progress)?;
-        let weights = plan.plan.weights.clone();
-        let mut exe = backend.load(plan.plan, &source).map_err(|e| options.named(e))?;
-        let cache = exe.kv_cache();
-        let geometries = (0..model.spec.kv.len()).map(|group| cache.geometry(group));
-        let groups = geometries.map(|kv| GroupConfig { num_blocks: kv.num_blocks, window: kv.window });
-        let config = SchedConfig {
-            prefix_cache: options.enable_prefix_caching,
-            tenant_weights: options.tenants.iter().map(|tenant| tenant.weight).collect(),
-            ..SchedConfig::new(&limits, groups.collect(), model.spec.max_positions)
-        };
-        let sched = Scheduler::new(config.clone())?;
-        shared.stats.publish(sched.stats(), DeviceTime::default(), exe.exact_head());
-        let request_limits = exe.request_limits();
-        let epoch = Instant::now();
-        let (backend_info, memory) = (backend.info(), exe.memory());
-        let info = EngineInfo { backend: backend_info, limits, weights, request_limits, memory };
-        let validator = Validator {
-            vocab_size: model.spec.vocab_size,
-            request_limits,
-            sched: config,
-            embeddings,
-            epoch,
-            tokenizer: model.tokenizer().ok().cloned(),
-        };
-        let _ = shared.loaded.set(Loaded { info, validator });
-        let (in_flight, active) = (VecDeque::new(), Active::default());
-        let masks = Masks::new(model.spec.vocab_size);
-        Ok(Self {
-            epoch,
-            device_time: DeviceTime::default(),
-            backend,
-            exe,
-            sched,
-            in_flight,
-            active,
-            masks,
-            read_bandwidth: None,
-            looked_for_unusable: false,
-            stage,
-            shared,
-        })
-    }
-
     /// Serves until told to stop.
     pub(crate) fn run(&mut self, inbox: &Receiver<Command>) {
         let mut busy = false;
@@ -288,6 +214,40 @@ impl EngineLoop {
             Ok((events, not_numbers)) => self.report(events, not_numbers.as_deref()),
             Err(error) => self.fail(step.id, &error),
         }
+    }
+
+    /// Supplies the masks of a step that awaits them and was just submitted. They depend on what
+    /// the steps before it sample, so these are taken in first, while it runs. True if there were
+    /// such steps.
+    fn mask(&mut self, ticket: Ticket, step: Step) -> bool {
+        let mut took_in = false;
+        while let Some((earlier, step)) = self.in_flight.pop_front() {
+            took_in = true;
+            self.take_in(earlier, &step, false);
+        }
+        let mut masks = TokenMasks::default();
+        let mut stuck = Vec::new();
+        for masked in self.sched.masked_rows(step.id) {
+            match self.masks.take(masked.seq, masked.output) {
+                Ok(words) => masks.rows.push((masked.row, words)),
+                Err(no_token) => stuck.push((masked.seq, no_token)),
+            }
+        }
+        for (seq, NoToken { reason, error }) in stuck {
+            let ended = self.sched.finish(seq, reason);
+            self.report(ended.into_iter().collect(), error.as_deref());
+        }
+        match self.exe.supply_masks(&ticket, masks) {
+            Ok(()) => self.in_flight.push_back((ticket, step)),
+            Err(error) => {
+                // Nothing else runs while a step awaits its masks: it is sampled without and
+                // dropped. If that fails too, so does the next step, which says why.
+                let _ = self.exe.supply_masks(&ticket, TokenMasks::default());
+                let _ = self.exe.collect(ticket);
+                self.fail(step.id, &error.to_string());
+            }
+        }
+        took_in
     }
 
     /// Why the sequences of `part` end: their logits are no numbers. The first time it is looked up

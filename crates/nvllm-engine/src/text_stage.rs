@@ -12,61 +12,26 @@
 //! a panic of the device thread, or of this one elsewhere, ends all with the reason.
 
 mod client;
+mod message;
+mod output;
 mod text_stream;
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender};
-use nvllm_core::{Tensor, TokenId, TokenLogprobs};
 use nvllm_sched::FinishReason;
 
 pub(crate) use self::client::Client;
 use self::client::{Ending, Ends};
+pub(crate) use self::message::Message;
+pub(crate) use self::output::{NOT_NUMBERS, Output};
 pub(crate) use self::text_stream::TextStream;
 use crate::RequestId;
 use crate::engine_loop::Command;
 use crate::failure::panic_message;
 use crate::shared::Shared;
-
-/// What the text stage is told.
-pub(crate) enum Message {
-    /// A client, before the device thread has its request.
-    Open(RequestId, Box<Client>),
-    /// What the device thread has to say, in order.
-    Outputs(Vec<(RequestId, usize, Output)>),
-    /// The client wants no more.
-    Abort(RequestId),
-    /// The engine has failed, for the reason that is noted.
-    Failed,
-    /// The engine is being dropped.
-    Stop,
-    /// A fault of this thread, outside of any client's part.
-    #[cfg(test)]
-    Panic,
-}
-
-/// What the device thread says of one choice of a request.
-pub(crate) enum Output {
-    /// It has a slot.
-    Admitted { at: Instant, cached_tokens: usize },
-    /// A row of its prompt was computed.
-    PromptRow { index: usize, logprobs: Option<TokenLogprobs>, logits: Option<Box<dyn Tensor>> },
-    /// A token was sampled, in a step that was collected at `at`.
-    Token { token: TokenId, logprobs: Option<TokenLogprobs>, logits: Option<Box<dyn Tensor>>, at: Instant },
-    /// The device thread has ended it. An error belongs to [`FinishReason::Failed`].
-    Finished { reason: FinishReason, error: Option<String> },
-}
-
-/// Why a request ends whose logits are no numbers.
-pub(crate) const NOT_NUMBERS: &str = "the model's logits are not numbers (NaN or infinity): its weights are damaged, or values \
-                                      between ops overflow; check the files, or give --activations f32";
-
-/// Why an embedding fails that is no numbers.
-pub(crate) const EMBEDDING_NOT_NUMBERS: &str = "the model's hidden states are not numbers (NaN or infinity): its weights are damaged, or \
-                                                values between ops overflow; check the files, or give --activations f32";
 
 /// The text thread's state.
 pub(crate) struct TextStage {
@@ -174,7 +139,10 @@ impl TextStage {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use crossbeam_channel::unbounded;
+    use nvllm_core::TokenId;
 
     use super::*;
     use crate::backlog::Backlog;

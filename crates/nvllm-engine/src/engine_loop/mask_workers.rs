@@ -5,7 +5,7 @@ use std::thread::{JoinHandle, available_parallelism};
 
 use crossbeam_channel::{Sender, unbounded};
 
-use super::masks::MaskJob;
+use super::mask_job::MaskJob;
 
 /// A mask to be made, and where it goes.
 type Work = (Box<MaskJob>, Sender<Box<MaskJob>>);

@@ -7,7 +7,8 @@ use nvllm_core::sampling::is_usable;
 use nvllm_core::{HostTensor, Tensor, TokenId, TokenLogprobs};
 use nvllm_sched::FinishReason;
 
-use super::{EMBEDDING_NOT_NUMBERS, NOT_NUMBERS, Output, TextStream};
+use super::output::{EMBEDDING_NOT_NUMBERS, NOT_NUMBERS, Output};
+use super::text_stream::TextStream;
 use crate::failure::panic_message;
 use crate::{Event, EventSink, Finished};
 

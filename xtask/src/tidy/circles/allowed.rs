@@ -37,23 +37,6 @@ pub(super) const ALLOWED: &[(&str, &str, &str)] = &[
     ("crates/nvllm-cpu/src/lib.rs", "crates/nvllm-cpu/src/attention.rs", "AttentionScratch, default"),
     ("crates/nvllm-cpu/src/lib.rs", "crates/nvllm-cpu/src/linear.rs", "LinearLists, default"),
     ("crates/nvllm-cpu/src/linear.rs", "crates/nvllm-cpu/src/rows.rs", "Rows, RowsMut"),
-    ("crates/nvllm-engine/src/engine.rs", "crates/nvllm-engine/src/builder.rs", "EngineBuilder, new"),
-    (
-        "crates/nvllm-engine/src/engine_loop.rs",
-        "crates/nvllm-engine/src/engine.rs",
-        "EngineInfo, LoadProgress",
-    ),
-    (
-        "crates/nvllm-engine/src/engine_loop.rs",
-        "crates/nvllm-engine/src/engine_loop/reading.rs",
-        "Reading, new",
-    ),
-    ("crates/nvllm-engine/src/engine_loop/masks.rs", "crates/nvllm-engine/src/engine_loop.rs", "EngineLoop"),
-    (
-        "crates/nvllm-engine/src/engine_loop/masks.rs",
-        "crates/nvllm-engine/src/engine_loop/mask_workers.rs",
-        "MaskWorkers, default",
-    ),
     ("crates/nvllm-engine/src/gguf/mod.rs", "crates/nvllm-engine/src/model.rs", "Model"),
     (
         "crates/nvllm-engine/src/hub/diagnose.rs",
@@ -67,7 +50,6 @@ pub(super) const ALLOWED: &[(&str, &str, &str)] = &[
         "crates/nvllm-engine/src/quantize/mod.rs",
         "QuantizeOptions",
     ),
-    ("crates/nvllm-engine/src/shared.rs", "crates/nvllm-engine/src/engine.rs", "EngineInfo, LoadProgress"),
     (
         "crates/nvllm-engine/src/text/gguf_vocabulary/byte_bpe.rs",
         "crates/nvllm-engine/src/text/gguf_vocabulary/mod.rs",
@@ -82,12 +64,6 @@ pub(super) const ALLOWED: &[(&str, &str, &str)] = &[
         "crates/nvllm-engine/src/text/gguf_vocabulary/sentence_piece.rs",
         "crates/nvllm-engine/src/text/gguf_vocabulary/mod.rs",
         "GgufVocabulary",
-    ),
-    ("crates/nvllm-engine/src/text_stage.rs", "crates/nvllm-engine/src/engine_loop.rs", "Command, Finish"),
-    (
-        "crates/nvllm-engine/src/text_stage/client.rs",
-        "crates/nvllm-engine/src/text_stage.rs",
-        "Admitted, EMBEDDING_NOT_NUMBERS, Finished, NOT_NUMBERS, Output, PromptRow, Token",
     ),
     ("crates/nvllm-engine/src/verify/cases.rs", "crates/nvllm-engine/src/verify/mod.rs", "VerifyOptions"),
     ("crates/nvllm-engine/src/verify/run.rs", "crates/nvllm-engine/src/verify/compare.rs", "num_tokens"),
