@@ -8,8 +8,9 @@ use serde_json::Value;
 use ureq::http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use ureq::{Agent, Body, Proxy};
 
+use super::event::{HubEvent, Progress};
 use super::name::{HubId, is_commit};
-use super::{HubEvent, HubOptions, Progress, RetryPolicy};
+use super::options::{HubOptions, RetryPolicy};
 use crate::{EngineError, Result};
 
 /// The hub redirects to a canonical name and then to a download host; more is a loop.

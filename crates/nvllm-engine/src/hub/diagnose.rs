@@ -6,8 +6,10 @@ use std::fs::File;
 use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
-use super::HubOptions;
-use super::files::{CONFIG, WEIGHT_INDEX, WEIGHTS};
+use super::file_names::{CONFIG, WEIGHT_INDEX, WEIGHTS};
+use super::layout;
+use super::name::HubId;
+use super::options::HubOptions;
 use crate::{EngineError, Result};
 
 /// What to give as a model.
@@ -119,7 +121,7 @@ fn nearest(path: &Path) -> Option<PathBuf> {
 
 /// A directory that may have been meant by what reads as a hub id: `org` is a directory here, and
 /// holds one of nearly that name.
-pub(super) fn nearest_directory(id: &super::HubId) -> Option<String> {
+pub(super) fn nearest_directory(id: &HubId) -> Option<String> {
     let path = PathBuf::from(id.repo());
     Path::new(id.org()).is_dir().then(|| nearest(&path))?.map(|near| near.display().to_string())
 }
@@ -127,7 +129,7 @@ pub(super) fn nearest_directory(id: &super::HubId) -> Option<String> {
 /// A model in the cache whose name, or whose name without its organisation, is nearly the one that
 /// was asked for.
 pub(super) fn nearest_in_cache(wanted: &str, options: &HubOptions) -> Option<String> {
-    let ids: Vec<_> = super::layout::models(&options.cache_dir).into_keys().collect();
+    let ids: Vec<_> = layout::models(&options.cache_dir).into_keys().collect();
     if wanted.contains('/') {
         return most_similar(wanted, ids.into_iter());
     }

@@ -11,8 +11,8 @@ use ureq::http::{Response, StatusCode};
 
 use super::cache::{RepoCache, create_parent, disk_error};
 use super::client::{Attempts, Client, Failure, FileInfo, header};
+use super::event::{HubEvent, Progress};
 use super::name::HubId;
-use super::{HubEvent, Progress};
 use crate::{EngineError, Result};
 
 /// A checksum that is wrong twice is not a passing fault of the line.

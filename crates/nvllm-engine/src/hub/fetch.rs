@@ -3,10 +3,12 @@
 use super::cache::RepoCache;
 use super::client::Client;
 use super::download::Wanted;
+use super::event::{HubEvent, Progress};
+use super::file_names::CONFIG;
 use super::files::{self, ModelFiles, PlannedWeights};
 use super::name::HubId;
-use super::{HubEvent, HubOptions, Progress};
-use crate::{EngineError, Model, Result};
+use super::options::HubOptions;
+use crate::{EngineError, Result, checkpoint};
 
 /// Fetches what is not there; `cached` serves if the hub cannot be reached.
 pub(super) fn fetch(
@@ -44,10 +46,10 @@ pub(super) fn fetch(
             let first = weights.first().filter(|wanted| wanted.file() == parts[0]);
             if let Some(first) = first {
                 let start = first.start(&client, id, progress)?;
-                Model::check_gguf_start(&snapshot.join(first.file()), start)?;
+                nvllm_gguf::check_start(&snapshot.join(first.file()), &start.into())?;
             }
         }
-        _ => Model::check_config(&snapshot.join(files::CONFIG))?,
+        _ => drop(checkpoint::read_config(&snapshot.join(CONFIG), &snapshot)?),
     }
     if let PlannedWeights::Index(index) = &plan.weights {
         let shards = files::shard_names(&snapshot.join(index))?;

@@ -7,21 +7,16 @@ use nvllm_gguf::SplitName;
 use serde_json::Value;
 
 use super::diagnose::{self, no_weights, present};
+use super::file_names::{
+    BPE, CHAT_TEMPLATE, CONFIG, GENERATION_CONFIG, TOKENIZER, TOKENIZER_CONFIG, WEIGHT_INDEX, WEIGHTS,
+    has_safetensors, unindexed,
+};
 use super::gguf::{self, GgufModel, Place};
 use super::layout;
 use super::name::HubId;
 use crate::text::BpeFiles;
 use crate::{EngineError, Result};
 
-pub(super) const CONFIG: &str = "config.json";
-const GENERATION_CONFIG: &str = "generation_config.json";
-const TOKENIZER: &str = "tokenizer.json";
-/// What says what tokenizer.json would: vocabulary, merges, added tokens, names of special tokens.
-const BPE: [&str; 4] = ["vocab.json", "merges.txt", "added_tokens.json", "special_tokens_map.json"];
-const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
-const CHAT_TEMPLATE: &str = "chat_template.jinja";
-pub(super) const WEIGHTS: &str = "model.safetensors";
-pub(super) const WEIGHT_INDEX: &str = "model.safetensors.index.json";
 /// What is missing where no GGUF model is the one that is meant.
 pub(super) const GGUF: &str = "single GGUF model";
 
@@ -233,25 +228,6 @@ fn bpe(present: &impl Fn(&str) -> Result<Option<PathBuf>>, has_tokenizer: bool) 
         }),
         _ => None,
     })
-}
-
-/// Whether there is a model in the layout of a Hugging Face repository.
-fn has_safetensors(names: &BTreeSet<String>) -> bool {
-    let has = |name: &str| names.contains(name);
-    has(CONFIG) && (has(WEIGHTS) || has(WEIGHT_INDEX) || !unindexed(names).is_empty())
-}
-
-/// Weights under names of their own: all safetensors files but those in folders, adapters and
-/// Mistral's format, whose tensors have other names. Of those that belong to a quantised variant or
-/// another format the reader says so.
-fn unindexed(names: &BTreeSet<String>) -> Vec<&str> {
-    let is_weights = |name: &&str| {
-        name.ends_with(".safetensors")
-            && !name.starts_with("consolidated")
-            && !name.starts_with("adapter_")
-            && !name.contains('/')
-    };
-    names.iter().map(String::as_str).filter(is_weights).collect()
 }
 
 /// That no GGUF model of a directory is the one that is meant.

@@ -29,162 +29,31 @@ mod cache;
 mod client;
 mod diagnose;
 mod download;
+mod event;
 mod fetch;
+mod file_names;
 mod files;
 mod gguf;
 mod inventory;
 mod layout;
 mod name;
+mod options;
 mod remove;
 mod shared;
 
-use std::fmt;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
 
 pub use diagnose::most_similar;
+pub use event::{HubEvent, Progress};
 pub use files::{HubOrigin, ModelFiles, Weights};
 pub use inventory::{CachedModel, CachedRevision, CachedVariant, list};
 pub use name::HubId;
+pub use options::{HubOptions, RetryPolicy};
 pub use remove::{Removed, remove};
 
 use crate::{EngineError, Result};
 use cache::RepoCache;
-
-/// Where models come from and are kept. The program that embeds the engine decides; nothing is read
-/// from the environment.
-#[derive(Clone)]
-pub struct HubOptions {
-    /// Address of the hub, `https://huggingface.co` by default (`HF_ENDPOINT`).
-    pub endpoint: String,
-    /// Directory that holds `models--org--name` (`HF_HUB_CACHE`, or `hub` under `HF_HOME`).
-    pub cache_dir: PathBuf,
-    /// Access token for private and gated repositories (`HF_TOKEN`). Sent to the endpoint's own
-    /// scheme, host and port only.
-    pub token: Option<String>,
-    /// Why there is no token although one was meant to be, for the message when one is needed.
-    pub token_problem: Option<String>,
-    /// Use what is in the cache and never the network (`HF_HUB_OFFLINE`).
-    pub offline: bool,
-    /// Proxy to go through, as `http://[user:password@]host:port`.
-    pub proxy: Option<String>,
-    /// How failures that may pass are retried.
-    pub retry: RetryPolicy,
-    /// A download without a byte for so long has failed (`HF_HUB_DOWNLOAD_TIMEOUT`).
-    pub stall_timeout: Duration,
-    /// A question about a repository or a file that is not answered for so long has failed
-    /// (`HF_HUB_ETAG_TIMEOUT`).
-    pub answer_timeout: Duration,
-}
-
-impl HubOptions {
-    /// The public hub, without a token, with the cache in the given directory.
-    pub fn new(cache_dir: impl Into<PathBuf>) -> Self {
-        Self {
-            endpoint: "https://huggingface.co".into(),
-            cache_dir: cache_dir.into(),
-            token: None,
-            token_problem: None,
-            offline: false,
-            proxy: None,
-            retry: RetryPolicy::default(),
-            stall_timeout: Duration::from_secs(30),
-            answer_timeout: Duration::from_secs(10),
-        }
-    }
-}
-
-impl fmt::Debug for HubOptions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HubOptions")
-            .field("endpoint", &self.endpoint)
-            .field("cache_dir", &self.cache_dir)
-            .field("token", &self.token.as_ref().map(|_| "(set)"))
-            .field("offline", &self.offline)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Retries of what may pass: lost connections, time-outs, 408, 429 and 5xx. An attempt that brought
-/// bytes of a file starts the count again, so that a large file arrives over a bad line.
-#[derive(Debug, Clone, Copy)]
-pub struct RetryPolicy {
-    /// Attempts in a row without progress; at least 1.
-    pub attempts: u32,
-    /// Wait after the first failure; doubled after each further one. A `Retry-After` of the server
-    /// goes before it.
-    pub first_delay: Duration,
-    /// The longest wait.
-    pub max_delay: Duration,
-}
-
-impl Default for RetryPolicy {
-    fn default() -> Self {
-        Self { attempts: 5, first_delay: Duration::from_millis(500), max_delay: Duration::from_secs(30) }
-    }
-}
-
-impl RetryPolicy {
-    /// The wait before the attempt after `failures` failures in a row.
-    fn delay(&self, failures: u32, retry_after: Option<Duration>) -> Duration {
-        let doubled = self.first_delay.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1)));
-        retry_after.unwrap_or(doubled).min(self.max_delay)
-    }
-}
-
-/// What happens while a model is fetched, for a program that shows it.
-#[derive(Debug, Clone, Copy, PartialEq)]
-#[non_exhaustive]
-pub enum HubEvent<'a> {
-    /// What is to be fetched in all, as far as is known: said when files are added to it (the
-    /// shards of an index).
-    Planned {
-        /// Files that are not here yet.
-        num_files: usize,
-        /// Their bytes.
-        total: u64,
-    },
-    /// Bytes of a file are here: at its start (more than none if a download is resumed), as they
-    /// arrive, and when a server made it start again.
-    Progress {
-        /// File in the repository.
-        file: &'a str,
-        /// Bytes on disk.
-        done: u64,
-        /// Bytes of the whole file.
-        total: u64,
-    },
-    /// A file is complete, verified and linked.
-    Fetched {
-        /// File in the repository.
-        file: &'a str,
-        /// Its size in bytes.
-        total: u64,
-    },
-    /// Something failed and is tried again after a wait.
-    Retrying {
-        /// What was asked for.
-        what: &'a str,
-        /// What failed.
-        reason: &'a str,
-        /// The wait.
-        delay: Duration,
-    },
-    /// Another process downloads the same file; its end is awaited.
-    Waiting {
-        /// File in the repository.
-        file: &'a str,
-    },
-    /// The hub cannot be reached; the snapshot in the cache is used, which may not be the newest.
-    UsingCache {
-        /// Why the hub cannot be reached.
-        reason: &'a str,
-    },
-}
-
-/// Receives [`HubEvent`]s.
-pub type Progress<'a> = dyn FnMut(HubEvent<'_>) + 'a;
 
 /// Finds a model's files: those of a directory, a GGUF file, or those of the repository that
 /// `org/name[:variant][@revision]` or an address of its page names, fetched if they are not in the

@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 
 use super::layout::{self, Layout};
 use super::name::{HubId, is_part};
-use super::{HubOptions, address, diagnose, shared};
+use super::options::HubOptions;
+use super::{address, diagnose, shared};
 use crate::{EngineError, Result};
 
 /// What was removed.

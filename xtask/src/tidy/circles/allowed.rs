@@ -37,14 +37,6 @@ pub(super) const ALLOWED: &[(&str, &str, &str)] = &[
     ("crates/nvllm-cpu/src/lib.rs", "crates/nvllm-cpu/src/attention.rs", "AttentionScratch, default"),
     ("crates/nvllm-cpu/src/lib.rs", "crates/nvllm-cpu/src/linear.rs", "LinearLists, default"),
     ("crates/nvllm-cpu/src/linear.rs", "crates/nvllm-cpu/src/rows.rs", "Rows, RowsMut"),
-    ("crates/nvllm-engine/src/gguf/mod.rs", "crates/nvllm-engine/src/model.rs", "Model"),
-    (
-        "crates/nvllm-engine/src/hub/diagnose.rs",
-        "crates/nvllm-engine/src/hub/files.rs",
-        "CONFIG, WEIGHTS, WEIGHT_INDEX",
-    ),
-    ("crates/nvllm-engine/src/hub/diagnose.rs", "crates/nvllm-engine/src/hub/mod.rs", "HubOptions"),
-    ("crates/nvllm-engine/src/hub/mod.rs", "crates/nvllm-engine/src/hub/fetch.rs", "fetch"),
     (
         "crates/nvllm-engine/src/quantize/resume.rs",
         "crates/nvllm-engine/src/quantize/mod.rs",
