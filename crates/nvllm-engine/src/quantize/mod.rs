@@ -7,6 +7,7 @@
 mod calibration;
 mod layer;
 mod method;
+mod options;
 mod plan;
 mod resume;
 
@@ -14,33 +15,21 @@ pub use calibration::{Calibration, SeenLayer};
 pub use layer::{Tensors, by_awq, by_gptq};
 pub use method::{Method, Text};
 pub use nvllm_quant::make::GptqOptions;
+pub use options::QuantizeOptions;
 
 use std::path::{Path, PathBuf};
 
 use nvllm_core::{Backend, CanonicalTensor, CoreError, DType};
 use nvllm_quant::make::{Layout, Output, Recipe};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::hub::{ModelFiles, Weights};
 use crate::out_dir::{failed, write_json};
 use crate::tensor_file::TensorFile;
 use crate::{EngineError, LoadProgress, Model, Result, checkpoint};
 use method::Maker;
-use plan::{Plan, Shard};
+use plan::Plan;
 use resume::Work;
-
-/// What is made of a model.
-#[derive(Clone, Debug)]
-pub struct QuantizeOptions {
-    /// Which tensors become what.
-    pub recipe: Recipe,
-    /// How they are rounded.
-    pub method: Method,
-    /// Whether the scales of NF4 are quantised too.
-    pub double_quant: bool,
-    /// Bytes of a file of weights at most, if no tensor alone is larger.
-    pub max_shard_bytes: usize,
-}
 
 /// What was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,28 +176,4 @@ fn companions(dir: &Path) -> Result<Vec<PathBuf>> {
     }
     paths.sort();
     Ok(paths)
-}
-
-impl Plan {
-    /// Which file holds which tensor.
-    fn index(&self) -> Value {
-        let mut map = serde_json::Map::new();
-        for shard in &self.shards {
-            for slot in self.slots(shard) {
-                map.insert(slot.name, shard.file.clone().into());
-            }
-        }
-        json!({ "metadata": { "total_size": self.bytes() }, "weight_map": map })
-    }
-}
-
-impl Shard {
-    /// Its name among so many.
-    fn name(at: usize, of: usize) -> String {
-        if of == 1 {
-            "model.safetensors".into()
-        } else {
-            format!("model-{:05}-of-{of:05}.safetensors", at + 1)
-        }
-    }
 }

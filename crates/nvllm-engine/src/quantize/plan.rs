@@ -5,6 +5,7 @@ use std::ops::Range;
 use nvllm_core::{DType, TensorInfo};
 use nvllm_quant::make::{Entry, Layout, Output, Recipe};
 use safetensors::tensor::Dtype;
+use serde_json::{Value, json};
 
 use crate::tensor_file::Slot;
 use crate::{Model, Result};
@@ -66,6 +67,28 @@ impl Plan {
             shape: entry.shape.clone(),
         };
         self.entries[shard.outputs.clone()].iter().flatten().map(slot).collect()
+    }
+
+    /// Which file holds which tensor.
+    pub(super) fn index(&self) -> Value {
+        let mut map = serde_json::Map::new();
+        for shard in &self.shards {
+            for slot in self.slots(shard) {
+                map.insert(slot.name, shard.file.clone().into());
+            }
+        }
+        json!({ "metadata": { "total_size": self.bytes() }, "weight_map": map })
+    }
+}
+
+impl Shard {
+    /// Its name among so many.
+    fn name(at: usize, of: usize) -> String {
+        if of == 1 {
+            "model.safetensors".into()
+        } else {
+            format!("model-{:05}-of-{of:05}.safetensors", at + 1)
+        }
     }
 }
 

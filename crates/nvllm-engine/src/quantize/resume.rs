@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::QuantizeOptions;
+use super::options::QuantizeOptions;
 use super::plan::{Plan, Shard};
 use crate::hub::ModelFiles;
 use crate::out_dir::{failed, make_empty};

@@ -2,7 +2,7 @@
 
 use nvllm_core::{SamplingParams, TokenId};
 
-use super::VerifyOptions;
+use super::options::VerifyOptions;
 use crate::grammar::{Grammar, GrammarCompiler, StructuredOutput};
 use crate::{EngineError, Model, Request, Result};
 

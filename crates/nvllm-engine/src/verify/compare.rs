@@ -5,7 +5,7 @@ use std::fmt;
 use nvllm_core::TokenLogprobs;
 use serde::Serialize;
 
-use super::run::Answer;
+use super::answer::Answer;
 use crate::Generated;
 
 /// The first difference between an answer and the baseline's.
@@ -54,11 +54,6 @@ impl fmt::Display for Difference {
         let choice = if *choice > 0 { format!(", choice {choice}") } else { String::new() };
         write!(f, "request {request}{choice}, {part} {index}: {got} instead of {expected}")
     }
-}
-
-/// Tokens of an answer that are compared.
-pub(super) fn num_tokens(answer: &Generated) -> usize {
-    answer.prompt_logprobs.len() + answer.tokens.len()
 }
 
 /// The first difference; an answer that the baseline lacks has none.

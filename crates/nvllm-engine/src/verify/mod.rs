@@ -13,39 +13,28 @@
 //! Deliberately absent: whether the answers are right. That is for the conformance suite and the
 //! golden tests; here a backend is compared with itself.
 
+mod answer;
 mod cases;
 mod compare;
+mod options;
 mod proof;
+mod report;
 mod run;
-mod table;
 mod variation;
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use nvllm_core::{Backend, Numerics};
-use serde::Serialize;
 
 use self::cases::Cases;
 pub use self::compare::Difference;
+pub use self::options::VerifyOptions;
 use self::proof::Evidence;
+pub use self::report::{Outcome, Row, VerifyReport};
 use self::run::{Baseline, Runner};
 use self::variation::Variation;
 use crate::{Engine, EngineError, LoadOptions, Model, Result};
-
-/// What is verified, and how long that may take.
-#[derive(Clone, Debug, Default)]
-pub struct VerifyOptions {
-    /// How the model is loaded. Variations change what they vary, and `max_num_seqs`,
-    /// `max_model_len` and `enable_prefix_caching` are theirs.
-    pub load: LoadOptions,
-    /// Fewer and shorter requests, fewer variations.
-    pub quick: bool,
-    /// Requests in the set; 16, or 8 if `quick`, if not given.
-    pub num_requests: Option<usize>,
-    /// What the requests are drawn from.
-    pub seed: u64,
-}
 
 /// How far a verification has come.
 #[derive(Clone, Copy, Debug)]
@@ -56,72 +45,6 @@ pub struct Progress<'a> {
     pub total: usize,
     /// What runs now.
     pub running: &'a str,
-}
-
-/// One variation, compared with the baseline.
-#[derive(Clone, Debug, Serialize)]
-pub struct Row {
-    /// What was varied.
-    pub varied: String,
-    /// Requests that were compared, each choice counted.
-    pub requests: usize,
-    /// Tokens that were compared with their log-probabilities, of prompts too where those were
-    /// asked for.
-    pub tokens: usize,
-    /// What came of it.
-    pub outcome: Outcome,
-    /// What shows that the variation happened; empty if nothing does.
-    pub evidence: String,
-    /// How long it took, without loading.
-    pub seconds: f64,
-}
-
-/// What came of a variation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case", tag = "result")]
-pub enum Outcome {
-    /// Every bit is the baseline's.
-    Equal,
-    /// The first difference.
-    Differs(Difference),
-    /// Nothing differs, but what was to be varied did not happen.
-    Unproven {
-        /// What did not.
-        reason: String,
-    },
-    /// It could not run.
-    Failed {
-        /// Why.
-        reason: String,
-    },
-}
-
-/// What a verification found.
-#[derive(Clone, Debug, Serialize)]
-pub struct VerifyReport {
-    /// The model's name.
-    pub model: String,
-    /// The backend's name.
-    pub backend: String,
-    /// The device, in words.
-    pub device: String,
-    /// Requests in the set.
-    pub requests: usize,
-    /// Tokens that the baseline compares with.
-    pub tokens: usize,
-    /// Tokens of one sequence: prompt and output together, at most.
-    pub context: usize,
-    /// What the requests were drawn from.
-    pub seed: u64,
-    /// The variations.
-    pub rows: Vec<Row>,
-}
-
-impl VerifyReport {
-    /// Whether every variation happened and changed nothing.
-    pub fn is_equal(&self) -> bool {
-        self.rows.iter().all(|row| row.outcome == Outcome::Equal)
-    }
 }
 
 /// Verifies `model` on the backend that `backend` makes, once for each way of loading it.
@@ -215,7 +138,7 @@ fn row(variation: &Variation, runner: &Runner<'_>) -> Row {
     let (mut first, mut tokens) = (None, 0);
     for answer in &answers {
         let expected = baseline.of(answer.request, answer.choice);
-        tokens += compare::num_tokens(&answer.generated);
+        tokens += answer::num_tokens(&answer.generated);
         if first.is_none() {
             first = compare::first_difference(answer, expected);
         }

@@ -2,8 +2,8 @@
 
 use nvllm_core::TokenId;
 
+use super::answer::{Answer, num_tokens};
 use super::cases::{CHOICES, Cases};
-use super::compare::num_tokens;
 use crate::{Engine, EngineError, FinishReason, Generated, Request, RequestStream, Result};
 
 /// In which company the requests run.
@@ -23,15 +23,6 @@ pub(super) enum Submission {
     Companions,
     /// Those that are run as several choices of a request, all at once.
     Choices,
-}
-
-/// What came of one choice of a request.
-pub(super) struct Answer {
-    pub request: usize,
-    pub choice: usize,
-    /// Tokens that it was to stop after, if not at its full length.
-    pub stopped_at: Option<usize>,
-    pub generated: Generated,
 }
 
 /// An engine and the requests.

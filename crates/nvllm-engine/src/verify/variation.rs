@@ -2,8 +2,8 @@
 
 use nvllm_core::{KvGeometry, Limits};
 
-use super::VerifyOptions;
 use super::cases::Cases;
+use super::options::VerifyOptions;
 use super::proof::Proof;
 use super::run::Submission;
 use crate::options::kv_bytes;
