@@ -37,21 +37,6 @@ pub(super) const ALLOWED: &[(&str, &str, &str)] = &[
     ("crates/nvllm-cpu/src/lib.rs", "crates/nvllm-cpu/src/attention.rs", "AttentionScratch, default"),
     ("crates/nvllm-cpu/src/lib.rs", "crates/nvllm-cpu/src/linear.rs", "LinearLists, default"),
     ("crates/nvllm-cpu/src/linear.rs", "crates/nvllm-cpu/src/rows.rs", "Rows, RowsMut"),
-    (
-        "crates/nvllm-engine/src/text/gguf_vocabulary/byte_bpe.rs",
-        "crates/nvllm-engine/src/text/gguf_vocabulary/mod.rs",
-        "GgufVocabulary",
-    ),
-    (
-        "crates/nvllm-engine/src/text/gguf_vocabulary/pieces.rs",
-        "crates/nvllm-engine/src/text/gguf_vocabulary/mod.rs",
-        "GgufVocabulary",
-    ),
-    (
-        "crates/nvllm-engine/src/text/gguf_vocabulary/sentence_piece.rs",
-        "crates/nvllm-engine/src/text/gguf_vocabulary/mod.rs",
-        "GgufVocabulary",
-    ),
     ("crates/nvllm-serve/src/app.rs", "crates/nvllm-serve/src/metrics/http.rs", "count"),
     ("crates/nvllm-serve/src/limits.rs", "crates/nvllm-serve/src/server/mod.rs", "ServerOptions, default"),
     ("crates/nvllm-serve/src/metrics/engine.rs", "crates/nvllm-serve/src/metrics/mod.rs", "Labels, PREFIX"),

@@ -2,15 +2,16 @@
 
 use serde_json::json;
 
-use super::GgufVocabulary;
+use super::metadata::GgufVocabulary;
 use super::parts::{Merges, Parts};
 use super::pieces::Pieces;
+use super::template::template;
 use super::words::Words;
 use crate::text::tokenizer_json::byte_level;
 
 pub(super) fn parts<'a>(vocabulary: &'a GgufVocabulary, pieces: Pieces<'a>) -> Result<Parts<'a>, String> {
     let words = Words::named(vocabulary.pre.as_deref())?;
-    let post_processor = match vocabulary.template(words.adds_bos)? {
+    let post_processor = match template(vocabulary, words.adds_bos)? {
         Some(template) => json!({"type": "Sequence", "processors": [byte_level(false), template]}),
         None => byte_level(false),
     };

@@ -6,37 +6,9 @@ use serde_json::{Value, json};
 use tokenizers::AddedToken;
 use tokenizers::models::bpe::Vocab;
 
-use super::GgufVocabulary;
+use super::kind::Kind;
+use super::metadata::GgufVocabulary;
 use crate::text::tokenizer_json::added;
-
-/// What a token is, from `tokenizer.ggml.token_type`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// A piece that texts are made of.
-    Normal,
-    /// What stands for a text that no piece has.
-    Unknown,
-    /// Control information: found whole in a text, and left out when special tokens are skipped.
-    Control,
-    /// Found whole in a text, and part of it (Qwen3's `<think>`).
-    UserDefined,
-    /// A piece that no text has.
-    Unused,
-    /// One byte, `<0x0A>`.
-    Byte,
-}
-
-impl Kind {
-    /// Whether it is found whole in a text.
-    const fn is_added(self) -> bool {
-        self.is_special() || matches!(self, Self::UserDefined)
-    }
-
-    /// Whether it is left out when special tokens are skipped.
-    pub(super) const fn is_special(self) -> bool {
-        matches!(self, Self::Control | Self::Unknown)
-    }
-}
 
 /// The tokens by id and by text. Each text is there once, with its first id.
 #[derive(Debug)]
@@ -52,7 +24,7 @@ impl<'a> Pieces<'a> {
         let mut in_order = Vec::with_capacity(vocabulary.tokens.len());
         let mut ids = Vocab::with_capacity(vocabulary.tokens.len());
         for (id, token) in (0..).zip(&vocabulary.tokens) {
-            if token.is_empty() || is_placeholder(token, id, kind(vocabulary, id)) {
+            if token.is_empty() || is_placeholder(token, id, vocabulary.kind(id)) {
                 continue;
             }
             if let Entry::Vacant(place) = ids.entry(token.clone()) {
@@ -69,12 +41,12 @@ impl<'a> Pieces<'a> {
 
     /// The id of a piece that texts are made of.
     pub(super) fn normal(&self, piece: &str) -> Option<u32> {
-        self.id(piece).filter(|&id| kind(self.vocabulary, id) == Kind::Normal)
+        self.id(piece).filter(|&id| self.vocabulary.kind(id) == Kind::Normal)
     }
 
     /// All pieces that texts are made of, in the order of their ids.
     pub(super) fn normals(&self) -> impl Iterator<Item = (u32, &'a str)> {
-        self.iter().filter(|&(id, _)| kind(self.vocabulary, id) == Kind::Normal)
+        self.iter().filter(|&(id, _)| self.vocabulary.kind(id) == Kind::Normal)
     }
 
     /// The vocabulary in the order of its ids. Added tokens are among it, so that they keep theirs.
@@ -103,7 +75,7 @@ impl<'a> Pieces<'a> {
 
     /// Tokens that are found whole in a text, and whether they are special.
     fn whole(&self) -> impl Iterator<Item = (u32, &'a str, bool)> {
-        let kinds = self.iter().map(|(id, piece)| (id, piece, kind(self.vocabulary, id)));
+        let kinds = self.iter().map(|(id, piece)| (id, piece, self.vocabulary.kind(id)));
         kinds.filter(|piece| piece.2.is_added()).map(|(id, piece, kind)| (id, piece, kind.is_special()))
     }
 }
@@ -112,32 +84,4 @@ impl<'a> Pieces<'a> {
 /// Old ones called it user-defined.
 fn is_placeholder(token: &str, id: u32, kind: Kind) -> bool {
     matches!(kind, Kind::Unused | Kind::UserDefined) && token == format!("[PAD{id}]")
-}
-
-/// What the metadata call a token.
-pub(super) fn kind(vocabulary: &GgufVocabulary, id: u32) -> Kind {
-    match vocabulary.token_types.get(id as usize) {
-        Some(2) => Kind::Unknown,
-        Some(3) => Kind::Control,
-        Some(4) => Kind::UserDefined,
-        Some(5) => Kind::Unused,
-        Some(6) => Kind::Byte,
-        None if named(vocabulary, id) => Kind::Control,
-        _ => Kind::Normal,
-    }
-}
-
-/// Whether the metadata names an id as a special token.
-fn named(vocabulary: &GgufVocabulary, id: u32) -> bool {
-    [
-        vocabulary.bos(),
-        vocabulary.eos(),
-        vocabulary.unknown(),
-        vocabulary.eot_token_id,
-        vocabulary.eom_token_id,
-        vocabulary.separator_token_id,
-        vocabulary.padding_token_id,
-        vocabulary.mask_token_id,
-    ]
-    .contains(&Some(id))
 }

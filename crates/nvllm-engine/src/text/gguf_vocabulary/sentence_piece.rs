@@ -12,10 +12,11 @@ use std::cmp::Reverse;
 
 use serde_json::{Value, json};
 
-use super::GgufVocabulary;
 use super::byte_bpe::merges;
+use super::metadata::GgufVocabulary;
 use super::parts::{Merges, Parts};
 use super::pieces::Pieces;
+use super::template::template;
 
 /// Longer pieces are never made by merges: a bound on the work that a file asks for. The longest
 /// of Llama 2 has 48 bytes.
@@ -45,7 +46,7 @@ pub(super) fn parts<'a>(vocabulary: &'a GgufVocabulary, pieces: Pieces<'a>) -> R
     Ok(Parts {
         normalizer: json!({"type": "Sequence", "normalizers": normalizers}),
         pre_tokenizer: Value::Null,
-        post_processor: vocabulary.template(true)?.unwrap_or_default(),
+        post_processor: template(vocabulary, true)?.unwrap_or_default(),
         decoder: json!({"type": "Sequence", "decoders": decoders}),
         pieces,
         merges,
