@@ -1,23 +1,17 @@
-//! What all routes share, and the table of routes.
+//! What all routes share.
 
 use std::sync::Arc;
 
-use axum::Router;
+use axum::body::Bytes;
+use axum::extract::FromRef;
 use axum::http::StatusCode;
-use axum::middleware::{from_fn, from_fn_with_state};
-use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post};
 use nvllm_engine::{EngineError, Health, Request};
-use tower_http::catch_panic::CatchPanicLayer;
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 
 use crate::error::{ApiError, Refusal};
 use crate::generator::Generator;
-use crate::metrics::{self, Metrics};
-use crate::openapi;
+use crate::metrics::Metrics;
+use crate::openapi::Document;
 use crate::render::now;
-use crate::routes;
 use crate::served::Served;
 use crate::submission::Submission;
 use crate::work::Workers;
@@ -30,13 +24,27 @@ pub(crate) struct App {
     pub(crate) metrics: Arc<Metrics>,
     /// Seconds since 1970 when it was made.
     pub(crate) created: u64,
-    pub(crate) workers: Workers,
+    document: Document,
+    workers: Workers,
+}
+
+/// For the route that sends the description.
+impl FromRef<App> for Document {
+    fn from_ref(app: &App) -> Self {
+        app.document.clone()
+    }
 }
 
 impl App {
-    pub(crate) fn new(served: Served, generator: Arc<dyn Generator>, metrics: Metrics) -> Self {
+    /// `document` describes the routes that share it.
+    pub(crate) fn new(
+        served: Served,
+        generator: Arc<dyn Generator>,
+        metrics: Metrics,
+        document: Document,
+    ) -> Self {
         let (served, metrics) = (Arc::new(served), Arc::new(metrics));
-        Self { served, generator, metrics, created: now(), workers: Workers::default() }
+        Self { served, generator, metrics, created: now(), document, workers: Workers::default() }
     }
 
     /// Errors if no request would be taken now: said before a body is looked at, as routers send
@@ -59,68 +67,20 @@ impl App {
         self.generator.info().map(|info| info.limits.context)
     }
 
+    /// What `work` makes of a body, on a thread of its own if the body is large; see
+    /// [`Workers::run`].
+    pub(crate) async fn work<T, W>(&self, bytes: Bytes, work: W) -> Result<T, ApiError>
+    where
+        T: Send + 'static,
+        W: FnOnce(&Self, &[u8]) -> Result<T, ApiError> + Send + 'static,
+    {
+        let app = self.clone();
+        self.workers.run(bytes, move |bytes| work(&app, bytes)).await
+    }
+
     /// Submits one request for each prompt, under `param`'s name if the prompt is at fault.
     pub(crate) fn submit(&self, requests: Vec<Request>, param: &str) -> Result<Submission, ApiError> {
         Submission::new(&self.generator, requests, &self.metrics)
             .map_err(|error| if error.status == StatusCode::BAD_REQUEST { error.about(param) } else { error })
     }
-}
-
-/// All routes, with their description.
-pub(crate) fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::with_openapi(openapi::head())
-        .routes(routes!(routes::chat::create))
-        .routes(routes!(routes::chat::render))
-        .routes(routes!(routes::completions::create))
-        .routes(routes!(routes::completions::render))
-        .routes(routes!(routes::embeddings::create))
-        .routes(routes!(routes::responses::create))
-        .routes(routes!(routes::responses::input_tokens))
-        .routes(routes!(routes::messages::create))
-        .routes(routes!(routes::messages::count_tokens))
-        .routes(routes!(routes::models::list))
-        .routes(routes!(routes::models::get))
-        .routes(routes!(routes::tokenize::tokenize))
-        .routes(routes!(routes::tokenize::detokenize))
-        .routes(routes!(routes::tokenize::info))
-        .routes(routes!(routes::health::live))
-        .routes(routes!(routes::health::ready))
-        .routes(routes!(routes::health::ping))
-        .routes(routes!(routes::health::version))
-        .routes(routes!(routes::metrics::metrics))
-        .routes(routes!(routes::metrics::load))
-        .routes(routes!(routes::metrics::loads))
-        .routes(routes!(routes::info::server_info))
-        .routes(routes!(routes::info::get_server_info))
-        .routes(routes!(routes::info::model_info))
-        .routes(routes!(routes::info::get_model_info))
-        .routes(routes!(routes::info::reset_prefix_cache))
-        .routes(routes!(routes::info::flush_cache))
-        .routes(routes!(routes::page::index))
-        .routes(routes!(routes::page::file))
-        .routes(routes!(openapi::document))
-        .routes(routes!(openapi::docs))
-}
-
-/// What answers requests.
-pub(crate) fn router(app: App) -> Router {
-    let not_stored = routes::responses::not_stored;
-    Router::from(routes())
-        // Not described: they say that there is nothing here.
-        .route("/v1/responses/{id}", get(not_stored).delete(not_stored))
-        .route("/v1/responses/{id}/cancel", post(not_stored))
-        .route("/v1/responses/{id}/input_items", get(not_stored))
-        .fallback(routes::not_found)
-        .method_not_allowed_fallback(routes::method_not_allowed)
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(from_fn_with_state(app.clone(), metrics::http::count))
-        // A server has it too, for the errors that are made around these routes: a missing key, a
-        // model that is not there yet. Here it is for whoever uses the routes without a server.
-        .layer(from_fn(routes::messages::errors_in_own_form))
-        .with_state(app)
-}
-
-/// The answer of a handler that panicked, which the panic hook has told of.
-fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
-    ApiError::internal("the server failed at this request; its log says where").into_response()
 }

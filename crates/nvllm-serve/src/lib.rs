@@ -38,6 +38,7 @@ mod openapi;
 mod prompt;
 mod render;
 mod request_id;
+mod router;
 mod routes;
 mod scores;
 mod served;
@@ -72,5 +73,5 @@ pub fn router(
     let alias = options.metrics_alias;
     let served = served::Served::new(model, options)?;
     let metrics = metrics::Metrics::new(served.name(), model.spec.max_positions, alias);
-    Ok(app::router(app::App::new(served, generator, metrics)))
+    Ok(router::router(served, generator, metrics))
 }

@@ -2,29 +2,37 @@
 //! and write, so that it says what is true.
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
+use std::sync::Arc;
 
 use axum::Json;
-use axum::response::Html;
+use axum::extract::State;
+use axum::response::{Html, IntoResponse as _};
 use utoipa::openapi::{Content, InfoBuilder, OpenApi, OpenApiBuilder, Ref, RefOr, Response, ResponseBuilder};
 use utoipa::{IntoResponses, PartialSchema as _, ToSchema as _};
 
 use crate::error::ErrorBody;
 use crate::wire::messages::MessagesError;
 
-static DOCUMENT: LazyLock<OpenApi> = LazyLock::new(|| {
-    let mut document = crate::app::routes().into_openapi();
-    // Routes that take GET and POST alike have one handler, and so one id.
-    for item in document.paths.paths.values_mut().filter(|item| item.get.is_some()) {
-        if let Some(id) = item.post.as_mut().and_then(|post| post.operation_id.as_mut()) {
-            id.push_str("_post");
+/// The description of all routes.
+#[derive(Clone)]
+pub(crate) struct Document(Arc<OpenApi>);
+
+impl Document {
+    /// Of what the table of routes says of them.
+    pub(crate) fn new(mut description: OpenApi) -> Self {
+        let paths = &mut description.paths.paths;
+        // Routes that take GET and POST alike have one handler, and so one id.
+        for item in paths.values_mut().filter(|item| item.get.is_some()) {
+            if let Some(id) = item.post.as_mut().and_then(|post| post.operation_id.as_mut()) {
+                id.push_str("_post");
+            }
         }
+        // OpenAPI has no word for a parameter that takes the rest of a path.
+        *paths =
+            std::mem::take(paths).into_iter().map(|(path, item)| (path.replace("{*", "{"), item)).collect();
+        Self(Arc::new(description))
     }
-    // OpenAPI has no word for a parameter that takes the rest of a path.
-    let paths = std::mem::take(&mut document.paths.paths);
-    document.paths.paths = paths.into_iter().map(|(path, item)| (path.replace("{*", "{"), item)).collect();
-    document
-});
+}
 
 /// What stands above the routes.
 pub(crate) fn head() -> OpenApi {
@@ -46,8 +54,8 @@ pub(crate) fn head() -> OpenApi {
     get, path = "/openapi.json", operation_id = "openapi", tag = "server",
     responses((status = 200, description = "The description.", body = Object)),
 )]
-pub(crate) async fn document() -> Json<&'static OpenApi> {
-    Json(&DOCUMENT)
+pub(crate) async fn document(State(document): State<Document>) -> axum::response::Response {
+    Json(&*document.0).into_response()
 }
 
 /// Where the description is.

@@ -72,7 +72,7 @@ impl Submission {
     pub(crate) fn new(
         generator: &Arc<dyn Generator>,
         requests: Vec<Request>,
-        metrics: &Arc<Metrics>,
+        metrics: &Metrics,
     ) -> Result<Self, ApiError> {
         let n = requests.first().and_then(|request| request.n).unwrap_or(1);
         let (num_prompts, num_choices) = (requests.len(), requests.len().saturating_mul(n));
@@ -91,7 +91,7 @@ impl Submission {
             ids: Vec::new(),
             n,
             open: BTreeSet::new(),
-            observer: Observer::new(metrics, requests.len(), n),
+            observer: metrics.observer(requests.len(), n),
         };
         for (prompt, request) in requests.into_iter().enumerate() {
             let sink = Box::new(PromptSink { prompt, events: sender.clone() });

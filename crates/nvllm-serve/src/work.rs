@@ -10,7 +10,6 @@ use axum::body::Bytes;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
-use crate::app::App;
 use crate::error::ApiError;
 
 /// Bodies up to this many bytes are worked on in place: that takes less than a few milliseconds.
@@ -26,25 +25,24 @@ impl Default for Workers {
     }
 }
 
-impl App {
+impl Workers {
     /// What `work` makes of a body, wherever that is done. The body is dropped before this returns,
     /// and whatever `work` keeps of it should be small: an answer may take minutes.
     ///
     /// The request's context, which belongs to its task, is not there in `work`.
-    pub(crate) async fn work<T, W>(&self, bytes: Bytes, work: W) -> Result<T, ApiError>
+    pub(crate) async fn run<T, W>(&self, bytes: Bytes, work: W) -> Result<T, ApiError>
     where
         T: Send + 'static,
-        W: FnOnce(&Self, &[u8]) -> Result<T, ApiError> + Send + 'static,
+        W: FnOnce(&[u8]) -> Result<T, ApiError> + Send + 'static,
     {
         if bytes.len() <= MAX_IN_PLACE {
-            return work(self, &bytes);
+            return work(&bytes);
         }
-        let permit = Arc::clone(&self.workers.0).acquire_owned().await;
-        let app = self.clone();
+        let permit = Arc::clone(&self.0).acquire_owned().await;
         let worked = spawn_blocking(move || {
             // Not before the work is done, even if the client is gone by then.
             let _permit = permit;
-            work(&app, &bytes)
+            work(&bytes)
         });
         match worked.await {
             Ok(made) => made,

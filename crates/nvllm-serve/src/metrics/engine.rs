@@ -3,7 +3,7 @@
 use nvllm_engine::EngineStats;
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 
-use super::{Labels, PREFIX};
+use super::labels::{Labels, PREFIX};
 use crate::generator::Generator;
 
 /// A value with labels of its own.

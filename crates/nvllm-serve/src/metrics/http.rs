@@ -8,7 +8,6 @@ use axum::middleware::Next;
 use axum::response::Response;
 
 use super::Metrics;
-use crate::app::App;
 use crate::error::ApiError;
 
 /// Routes that are asked all the time by what watches a server, and say nothing of its work.
@@ -18,7 +17,7 @@ const PROBES: [&str; 7] = ["/health", "/health/ready", "/ping", "/version", "/me
 const GONE: &str = "499";
 
 /// Counts the answer to a request, whatever becomes of it.
-pub(crate) async fn count(State(app): State<App>, request: Request, next: Next) -> Response {
+pub(crate) async fn count(State(metrics): State<Arc<Metrics>>, request: Request, next: Next) -> Response {
     // The path as the table of routes has it: a client cannot make up labels.
     let path = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     let handler = path.unwrap_or("none").to_owned();
@@ -26,14 +25,14 @@ pub(crate) async fn count(State(app): State<App>, request: Request, next: Next) 
         return next.run(request).await;
     }
     let mut counted =
-        Counted { metrics: Arc::clone(&app.metrics), method: name(request.method()), handler, status: None };
+        Counted { metrics: Arc::clone(&metrics), method: name(request.method()), handler, status: None };
     let response = next.run(request).await;
     let status = response.status();
     counted.status = Some(status);
     // By what made it, and not by its status: an answer that the end of the server cuts off is no
     // refusal.
     if let Some(refusal) = response.extensions().get::<ApiError>().and_then(|error| error.refusal) {
-        app.metrics.refusals.with_label_values(&[refusal.as_str()]).inc();
+        metrics.refusals.with_label_values(&[refusal.as_str()]).inc();
     }
     response
 }

@@ -7,23 +7,21 @@
 
 mod engine;
 pub(crate) mod http;
+mod labels;
 mod requests;
 mod throughput;
 
 pub(crate) use requests::Observer;
 
-use std::collections::HashMap;
-use std::sync::atomic::AtomicUsize;
+use std::sync::Arc;
 
-use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
-use prometheus::{Histogram, HistogramOpts, IntCounterVec, Opts, Registry, TextEncoder};
+use prometheus::{IntCounterVec, Registry, TextEncoder};
 
 use crate::generator::Generator;
+use labels::{Labels, PREFIX};
+use requests::Submissions;
 use throughput::Throughput;
-
-/// What every name begins with.
-const PREFIX: &str = "nvllm:";
 
 /// Further names under which metrics are served.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,27 +39,22 @@ pub(crate) struct Metrics {
     registry: Registry,
     alias: Alias,
     labels: Labels,
-    requests: requests::Histograms,
+    submissions: Arc<Submissions>,
     answers: IntCounterVec,
     refusals: IntCounterVec,
-    /// Submissions that have not ended.
-    open: AtomicUsize,
     throughput: Throughput,
 }
 
 impl Metrics {
     /// For a model of this name, whose sequences have at most `max_tokens` tokens.
     pub(crate) fn new(model_name: &str, max_tokens: usize, alias: Alias) -> Self {
-        let labels = Labels(model_name.to_owned());
+        let labels = Labels::new(model_name);
         let registry = Registry::new();
         #[cfg(target_os = "linux")]
         registry
             .register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))
             .expect("the registry is empty");
-        let counter = |name: &str, help: &str, by: &[&str]| {
-            let opts = Opts::new(format!("{PREFIX}{name}"), help).const_labels(labels.map());
-            register(&registry, IntCounterVec::new(opts, by).expect("names are legal"))
-        };
+        let counter = |name: &str, help: &str, by: &[&str]| labels.counter(&registry, name, help, by);
         Self {
             answers: counter(
                 "http_requests_total",
@@ -73,11 +66,10 @@ impl Metrics {
                 "Requests that were refused because the server takes none now, by reason.",
                 &["reason"],
             ),
-            requests: requests::Histograms::new(&registry, &labels, max_tokens),
+            submissions: Arc::new(Submissions::new(&registry, &labels, max_tokens)),
             registry,
             alias,
             labels,
-            open: AtomicUsize::new(0),
             throughput: Throughput::new(),
         }
     }
@@ -93,9 +85,15 @@ impl Metrics {
         TextEncoder::new().encode_to_string(&families)
     }
 
+    /// What sees the events of one submission, of requests of `n` choices each, which are about to
+    /// be submitted.
+    pub(crate) fn observer(&self, num_requests: usize, n: usize) -> Observer {
+        Observer::new(&self.submissions, num_requests, n)
+    }
+
     /// Submissions that have not ended.
     pub(crate) fn num_open(&self) -> usize {
-        self.open.load(std::sync::atomic::Ordering::Relaxed)
+        self.submissions.num_open()
     }
 
     /// Tokens a second, over the time since it was last asked for.
@@ -110,28 +108,4 @@ fn renamed(family: &MetricFamily) -> Option<MetricFamily> {
     let mut renamed = family.clone();
     renamed.set_name(format!("vllm:{suffix}"));
     Some(renamed)
-}
-
-/// The labels of every metric: the model's name, and `engine`, which numbers vLLM's replicas.
-struct Labels(String);
-
-impl Labels {
-    fn pairs(&self) -> [(&'static str, &str); 2] {
-        [("engine", "0"), ("model_name", &self.0)]
-    }
-
-    fn map(&self) -> HashMap<String, String> {
-        self.pairs().map(|(name, value)| (name.to_owned(), value.to_owned())).into()
-    }
-}
-
-/// Registers a metric whose name no other has.
-fn register<C: Collector + Clone + 'static>(registry: &Registry, metric: C) -> C {
-    registry.register(Box::new(metric.clone())).expect("each is registered once");
-    metric
-}
-
-fn histogram(registry: &Registry, labels: &Labels, name: &str, help: &str, buckets: Vec<f64>) -> Histogram {
-    let opts = HistogramOpts::new(format!("{PREFIX}{name}"), help).const_labels(labels.map());
-    register(registry, Histogram::with_opts(opts.buckets(buckets)).expect("names and buckets are legal"))
 }

@@ -5,13 +5,13 @@
 //! server's speed.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use nvllm_engine::{Event, FinishReason, Finished};
 use prometheus::{Histogram, Registry};
 
-use super::{Labels, Metrics, histogram};
+use super::labels::Labels;
 
 /// Bounds in seconds, as vLLM has them.
 const FIRST_TOKEN: [f64; 22] = [
@@ -28,7 +28,7 @@ const REQUEST: [f64; 21] = [
 /// Bounds of `n`, as vLLM has them.
 const CHOICES: [f64; 5] = [1.0, 2.0, 5.0, 10.0, 20.0];
 
-pub(super) struct Histograms {
+struct Histograms {
     time_to_first_token: Histogram,
     inter_token_latency: Histogram,
     time_per_output_token: Histogram,
@@ -47,9 +47,9 @@ pub(super) struct Histograms {
 }
 
 impl Histograms {
-    pub(super) fn new(registry: &Registry, labels: &Labels, max_tokens: usize) -> Self {
+    fn new(registry: &Registry, labels: &Labels, max_tokens: usize) -> Self {
         let make =
-            |name: &str, help: &str, bounds: &[f64]| histogram(registry, labels, name, help, bounds.to_vec());
+            |name: &str, help: &str, bounds: &[f64]| labels.histogram(registry, name, help, bounds.to_vec());
         let tokens = token_bounds(max_tokens);
         Self {
             time_to_first_token: make(
@@ -110,6 +110,25 @@ fn token_bounds(most: usize) -> Vec<f64> {
     bounds.take_while(|bound| *bound <= most.max(1)).map(|bound| bound as f64).collect()
 }
 
+/// What is counted of all submissions.
+pub(super) struct Submissions {
+    histograms: Histograms,
+    /// Those that have not ended.
+    open: AtomicUsize,
+}
+
+impl Submissions {
+    /// For sequences of at most `max_tokens` tokens.
+    pub(super) fn new(registry: &Registry, labels: &Labels, max_tokens: usize) -> Self {
+        Self { histograms: Histograms::new(registry, labels, max_tokens), open: AtomicUsize::new(0) }
+    }
+
+    /// Submissions that have not ended.
+    pub(super) fn num_open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+}
+
 /// The answers to a prompt that have ended.
 #[derive(Clone, Copy, Default)]
 struct Answers {
@@ -120,7 +139,7 @@ struct Answers {
 
 /// Sees the events of one submission. While it lives, the submission counts as open.
 pub(crate) struct Observer {
-    metrics: Arc<Metrics>,
+    submissions: Arc<Submissions>,
     submitted: Instant,
     /// When the last token of each choice came.
     last: Vec<Option<Instant>>,
@@ -132,10 +151,10 @@ pub(crate) struct Observer {
 
 impl Observer {
     /// For requests of `n` choices each, which are about to be submitted.
-    pub(crate) fn new(metrics: &Arc<Metrics>, num_requests: usize, n: usize) -> Self {
-        metrics.open.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn new(submissions: &Arc<Submissions>, num_requests: usize, n: usize) -> Self {
+        submissions.open.fetch_add(1, Ordering::Relaxed);
         Self {
-            metrics: Arc::clone(metrics),
+            submissions: Arc::clone(submissions),
             submitted: Instant::now(),
             last: vec![None; num_requests.saturating_mul(n)],
             answers: vec![Answers::default(); num_requests],
@@ -145,7 +164,7 @@ impl Observer {
 
     /// A request was taken.
     pub(crate) fn taken(&self, max_tokens: Option<usize>) {
-        let histograms = &self.metrics.requests;
+        let histograms = &self.submissions.histograms;
         histograms.params_n.observe(self.n as f64);
         if let Some(max_tokens) = max_tokens {
             histograms.params_max_tokens.observe(max_tokens as f64);
@@ -158,7 +177,7 @@ impl Observer {
             Event::PromptRow { .. } | Event::Embedding { .. } => {}
             Event::Token { at, .. } => {
                 let Some(last) = self.last.get_mut(choice) else { return };
-                let histograms = &self.metrics.requests;
+                let histograms = &self.submissions.histograms;
                 match last.replace(*at) {
                     // The first token is seen here and not at the end, so that the figure is fresh.
                     None => {
@@ -177,7 +196,7 @@ impl Observer {
     }
 
     fn finished(&mut self, choice: usize, finished: &Finished) {
-        let histograms = &self.metrics.requests;
+        let histograms = &self.submissions.histograms;
         if let Some(answers) = self.answers.get_mut(choice / self.n) {
             answers.num_ended += 1;
             answers.most_tokens = answers.most_tokens.max(finished.output_tokens);
@@ -213,7 +232,7 @@ impl Observer {
 
 impl Drop for Observer {
     fn drop(&mut self) {
-        self.metrics.open.fetch_sub(1, Ordering::Relaxed);
+        self.submissions.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -19,8 +19,8 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
+use super::phase::{FINAL_WRITE_TIMEOUT, Phase, reached};
 use super::timed::Timed;
-use super::{FINAL_WRITE_TIMEOUT, Phase, reached};
 
 /// A peer that says nothing for so long is asked whether it is still there, this often and this
 /// many times.

@@ -2,6 +2,8 @@
 //! once it has a model, drains, and ends.
 
 mod connection;
+mod options;
+mod phase;
 mod timed;
 mod tls;
 
@@ -24,17 +26,15 @@ use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
 use crate::gate::Gate;
 use crate::generator::Generator as _;
 use crate::in_flight::InFlight;
-use crate::keys::ApiKeys;
 use crate::limits::BodyLimits;
 use crate::routes::messages::errors_in_own_form;
 use crate::traces::Traces;
 use crate::{auth, observe};
 
 pub(crate) use connection::Busy;
+pub use options::ServerOptions;
+use phase::{FINAL_WRITE_TIMEOUT, Phase, reached};
 pub use tls::TlsFiles;
-
-/// After this long whoever still reads his last answer is left alone.
-const FINAL_WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Connections that wait to be accepted at most: more than a burst of clients opens at once.
 const BACKLOG: i32 = 4096;
@@ -50,63 +50,6 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
-}
-
-/// How a server treats its connections.
-#[derive(Debug)]
-pub struct ServerOptions {
-    /// Keys that clients must have; none are asked for if there are none.
-    pub api_keys: Arc<ApiKeys>,
-    /// Origins of web pages that may call; `*` for all.
-    pub allowed_origins: Vec<String>,
-    /// Certificate and key, for HTTPS.
-    pub tls: Option<TlsFiles>,
-    /// Bytes of a request's body at most.
-    pub max_body_size: usize,
-    /// How long a client may take for a request's head, or do nothing between two requests.
-    pub header_timeout: Duration,
-    /// How long a client may take for a request's body.
-    pub body_timeout: Duration,
-    /// How long a client may take no byte of its answer.
-    pub write_timeout: Duration,
-    /// Whether each request gets a line in the log.
-    pub log_requests: bool,
-    /// Where spans of requests go.
-    pub traces: Option<Arc<Traces>>,
-    /// Whether bodies of requests, with the prompts in them, are logged.
-    pub log_prompts: bool,
-}
-
-impl Default for ServerOptions {
-    fn default() -> Self {
-        Self {
-            api_keys: Arc::default(),
-            allowed_origins: vec!["*".into()],
-            tls: None,
-            max_body_size: 32 << 20,
-            header_timeout: Duration::from_mins(1),
-            body_timeout: Duration::from_mins(2),
-            write_timeout: Duration::from_mins(1),
-            log_requests: true,
-            traces: None,
-            log_prompts: false,
-        }
-    }
-}
-
-/// Where a server is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Phase {
-    Serving,
-    /// Connections end with the answer that they wait for; new ones are still told so.
-    Draining,
-    /// No connection is taken, and those that wait for nothing are closed.
-    Closing,
-}
-
-/// Waits until the server is at `least` there, or gone.
-async fn reached(mut phase: watch::Receiver<Phase>, least: Phase) {
-    let _ = phase.wait_for(|phase| *phase >= least).await;
 }
 
 /// A server that runs. Dropping it ends it in the middle of whatever it does.

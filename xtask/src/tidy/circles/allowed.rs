@@ -37,20 +37,4 @@ pub(super) const ALLOWED: &[(&str, &str, &str)] = &[
     ("crates/nvllm-cpu/src/lib.rs", "crates/nvllm-cpu/src/attention.rs", "AttentionScratch, default"),
     ("crates/nvllm-cpu/src/lib.rs", "crates/nvllm-cpu/src/linear.rs", "LinearLists, default"),
     ("crates/nvllm-cpu/src/linear.rs", "crates/nvllm-cpu/src/rows.rs", "Rows, RowsMut"),
-    ("crates/nvllm-serve/src/app.rs", "crates/nvllm-serve/src/metrics/http.rs", "count"),
-    ("crates/nvllm-serve/src/limits.rs", "crates/nvllm-serve/src/server/mod.rs", "ServerOptions, default"),
-    ("crates/nvllm-serve/src/metrics/engine.rs", "crates/nvllm-serve/src/metrics/mod.rs", "Labels, PREFIX"),
-    (
-        "crates/nvllm-serve/src/metrics/requests.rs",
-        "crates/nvllm-serve/src/metrics/mod.rs",
-        "Labels, Metrics, histogram",
-    ),
-    ("crates/nvllm-serve/src/openapi.rs", "crates/nvllm-serve/src/app.rs", "routes"),
-    (
-        "crates/nvllm-serve/src/server/connection.rs",
-        "crates/nvllm-serve/src/server/mod.rs",
-        "Closing, Draining, FINAL_WRITE_TIMEOUT, Phase, reached",
-    ),
-    ("crates/nvllm-serve/src/server/mod.rs", "crates/nvllm-serve/src/observe.rs", "REQUEST_ID, observe"),
-    ("crates/nvllm-serve/src/work.rs", "crates/nvllm-serve/src/app.rs", "App"),
 ];
