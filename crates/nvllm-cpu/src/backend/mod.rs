@@ -22,7 +22,7 @@ use nvllm_core::{
 
 use crate::{Cpu, Isa, Kernels, Pool, PoolConfig, SumOrder, measure_matmul_rate, measure_read_bandwidth};
 use arena::Arena;
-use elem::elem;
+use elem::{elem, mode};
 use head::Head;
 use kv::CpuKv;
 use tables::StepTables;
@@ -88,7 +88,7 @@ impl Backend for CpuBackend {
         activations: Activations,
     ) -> nvllm_core::Result<Option<f64>> {
         let Some(elem) = elem(weights) else { return Ok(None) };
-        let rate = measure_matmul_rate(&self.pool, self.kernels, elem, ops::mode(activations), 3);
+        let rate = measure_matmul_rate(&self.pool, self.kernels, elem, mode(activations), 3);
         Ok((rate > 0.0).then_some(rate))
     }
 
@@ -196,7 +196,7 @@ impl Forward for Run {
     fn order(&self, entry: usize, node: usize) -> OrderId {
         let op = &self.values.programs[entry].nodes[node].op;
         let products = matches!(op, Op::Linear { .. } | Op::ExpertLinear { .. });
-        let mode = ops::mode(self.values.limits.activations);
+        let mode = mode(self.values.limits.activations);
         // Under bf16 activations the order depends on the weight's dtype as well (coded ones are
         // rounded to bf16), never on the number of rows.
         match self.cpu.kernels.linear_order(crate::Elem::Bf16, mode) {
