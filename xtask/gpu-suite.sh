@@ -18,6 +18,8 @@ fi
     echo "$bundle holds no bundle: make one with \`cargo xtask bundle\`, and unpack it there" >&2
     exit 1
 }
+# Snapshots are the checkout's: the folder that the tests were built in is not here.
+export INSTA_WORKSPACE_ROOT=$PWD INSTA_UPDATE=no
 commit=$(cat "$bundle/commit")
 out=${OUT:-$PWD/out}
 logs=$(mktemp -d)
