@@ -3,8 +3,8 @@
 use crate::kv_format::listed;
 use crate::program::MemoryPlan;
 use crate::{
-    Activations, CoreError, DType, Executable, KvFormat, KvGeometry, Limits, MemoryReport, ModelSpec,
-    Numerics, Op, OpQuery, Plan, PlanRules, Program, Reason, Result, WeightInfo, WeightSource,
+    CoreError, Executable, KvFormat, KvGeometry, Limits, MemoryReport, ModelSpec, Op, OpQuery, Plan,
+    PlanRules, Program, Reason, Result, WeightInfo, WeightSource,
 };
 
 /// What a backend says of itself.
@@ -52,16 +52,6 @@ pub trait Backend {
     ///
     /// Errors if the measurement fails: beside a large KV cache there may be no memory for it.
     fn measure_read_bandwidth(&self) -> Result<Option<f64>> {
-        Ok(None)
-    }
-    /// The rate in multiplications and additions a second at which the kernel of its own `linear`
-    /// op, in a shape that suits it, multiplies weights of dtype `weights` under `activations` now,
-    /// measured by the call; `None` if it cannot tell.
-    ///
-    /// It bounds what a prefill can reach with these kernels, not what the device could. Errors as
-    /// [`measure_read_bandwidth`](Self::measure_read_bandwidth).
-    fn measure_matmul_rate(&self, weights: DType, activations: Activations) -> Result<Option<f64>> {
-        let _ = (weights, activations);
         Ok(None)
     }
     /// Whether it can be asked for [`Limits::exact_head`].
@@ -180,40 +170,4 @@ fn legalize<B: Backend + ?Sized>(
             Ok(program)
         })
         .collect()
-}
-
-/// A backend that plans every model with these `numerics`, whatever the limits say: checks that
-/// were written for one setting run under the other.
-pub struct WithNumerics<'a> {
-    /// The backend that plans and loads.
-    pub backend: &'a dyn Backend,
-    /// The setting.
-    pub numerics: Numerics,
-}
-
-impl Backend for WithNumerics<'_> {
-    fn info(&self) -> BackendInfo {
-        self.backend.info()
-    }
-
-    fn supports(&self, query: &OpQuery<'_>) -> Result<(), Reason> {
-        self.backend.supports(query)
-    }
-
-    fn has_exact_head(&self) -> bool {
-        self.backend.has_exact_head()
-    }
-
-    fn plan_rules(&self) -> PlanRules {
-        self.backend.plan_rules()
-    }
-
-    fn plan(&self, spec: &ModelSpec, weights: &dyn WeightSource, limits: &Limits) -> Result<Plan> {
-        let limits = Limits { numerics: self.numerics, ..limits.clone() };
-        self.backend.plan(spec, weights, &limits)
-    }
-
-    fn load(&self, plan: Plan, weights: &dyn WeightSource) -> Result<Box<dyn Executable>> {
-        self.backend.load(plan, weights)
-    }
 }

@@ -25,7 +25,6 @@ mod error;
 mod exact_head;
 mod int8;
 mod linear;
-mod matmul_rate;
 mod pool;
 mod rows;
 mod scratch;
@@ -40,7 +39,6 @@ pub use cpu::Cpu;
 pub use error::{CpuError, Result};
 pub use exact_head::ExactHead;
 pub use linear::{ExpertRows, Segment, Weights};
-pub use matmul_rate::measure_matmul_rate;
 pub use nvllm_cpu_kernels::{
     ActMode, CodedForm, Codes, Elem, Formula, Isa, Kernels, MissingIsa, PageElem, SumOrder,
 };

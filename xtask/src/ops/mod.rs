@@ -17,8 +17,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
-use nvllm_conformance::{CASES, ModelOp};
-use nvllm_core::backend::WithNumerics;
+use nvllm_bench::MatmulRates;
+use nvllm_conformance::{CASES, ModelOp, WithNumerics};
 
 use crate::model;
 pub(crate) use args::Args;
@@ -60,7 +60,7 @@ pub(crate) fn command(root: &Path, args: &Args) -> Result<ExitCode> {
         println!("{}\n", backend.info().device);
     }
     let with_numerics = WithNumerics { backend: backend.as_ref(), numerics: args.order() };
-    let mut count = cases::Count::default();
+    let (mut count, mut rates) = (cases::Count::default(), MatmulRates::default());
     for case in CASES.iter().filter(|case| args.wants_drawn(case.name)) {
         let outcome = cases::drawn(case, &with_numerics, args.trials);
         count.add(&outcome);
@@ -76,7 +76,7 @@ pub(crate) fn command(root: &Path, args: &Args) -> Result<ExitCode> {
         let outcome = cases::of_model(&shape.op, backend.as_ref(), extents, setting);
         count.add(&outcome);
         let timed = if args.perf && outcome.is_native() {
-            perf::measure(&shape.op, backend.as_ref(), extents, setting)?
+            perf::measure(&shape.op, backend.as_ref(), extents, setting, &mut rates)?
         } else {
             None
         };

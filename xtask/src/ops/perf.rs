@@ -5,6 +5,7 @@
 //! the op before has left them. The backend times every op. Limits are measured right before.
 
 use anyhow::Result;
+use nvllm_bench::MatmulRates;
 use nvllm_conformance::Mismatch;
 use nvllm_conformance::{Cost, Extents, ModelOp, Setting};
 use nvllm_core::{Backend, CoreError, DType};
@@ -33,6 +34,7 @@ pub(super) fn measure(
     backend: &dyn Backend,
     extents: Extents,
     setting: Setting,
+    rates: &mut MatmulRates,
 ) -> Result<Option<Timing>> {
     let mut timed = match op.load(backend, extents, setting) {
         Ok(timed) => timed,
@@ -50,7 +52,7 @@ pub(super) fn measure(
     timed.run()?;
     let weights = setting.weights.plain().unwrap_or(DType::Bf16);
     let read = backend.measure_read_bandwidth()?;
-    let matmul = backend.measure_matmul_rate(weights, setting.activations)?;
+    let matmul = rates.measure(backend, weights, setting.activations)?;
     let mut times = Vec::new();
     for at in 0..STEPS[0] {
         if at >= STEPS[1] && times.iter().sum::<f64>() > ENOUGH {
