@@ -96,7 +96,7 @@ fi
 
 if [[ $wanted == *" ops "* ]]; then
     # shellcheck disable=SC2086 # Several arguments, several words.
-    step ops "$bundle/xtask" ops --backend cuda --perf ${OPS_ARGS:-}
+    step ops "$bundle/xtask" ops --backend cuda --perf --records "$out/ops.jsonl" --commit "$commit" ${OPS_ARGS:-}
     cat "$logs/ops.log"
 fi
 
