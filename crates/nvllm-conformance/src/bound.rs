@@ -186,8 +186,8 @@ impl Applied<'_> {
         bounds
     }
 
-    /// The four parts of the derivation in [`tolerance`](crate::tolerance), for these columns of one
-    /// row of one head.
+    /// The four parts of the derivation in [`tolerance`](crate::tolerance), for these columns of
+    /// one row of one head.
     fn one_head(&self, q: &[f32], cached: &[(Vec<f32>, Vec<f32>)], scale: f64, cols: &[usize]) -> Vec<f64> {
         let scored: Vec<_> = cached.iter().map(|(k, _)| self.score(q, k, scale)).collect();
         let max = scored.iter().map(|s| s.0).fold(f64::NEG_INFINITY, f64::max);

@@ -99,7 +99,7 @@ pub struct AttentionKernels {
     pub finish: unsafe fn(*const f32, f32, usize, *mut u8, Elem),
 }
 
-/// Compiles the linear kernels for one [`dot::Dot`](crate::generic::dot::Dot) with the given attributes.
+/// Compiles the linear kernels for one [`Dot`](crate::generic::dot::Dot) with the given attributes.
 macro_rules! dot_table {
     ($(#[$attr:meta])* $name:ident: $dot:ty, order: $order:ident, phases: $p:literal, rows: $mr:literal, $md:literal) => {
         pub(crate) static $name: $crate::table::DotKernels = {
@@ -138,7 +138,8 @@ macro_rules! dot_table {
 }
 pub(crate) use dot_table;
 
-/// Compiles the integer kernels for one [`int8::Int8`](crate::generic::int8::Int8) with the given attributes.
+/// Compiles the integer kernels for one [`Int8`](crate::generic::int8::Int8) with the given
+/// attributes.
 macro_rules! int8_table {
     ($(#[$attr:meta])* $name:ident: $int8:ty, rows: $mr:literal) => {
         pub(crate) static $name: $crate::table::Int8Kernels = {

@@ -3,8 +3,8 @@
 //! Two kinds of case: those of the conformance suite, whose shapes are drawn, and the ops of real
 //! models in their shapes. Every case is held to the reference within the suite's bounds; with
 //! `--perf` the ops of real models are timed too, beside the limits of the hardware, and with
-//! `--records` every time is kept. `--support` prints what each backend runs by a kernel of its own, and a block `report:ops` of a
-//! text holds it (`cargo xtask report`).
+//! `--records` every time is kept. `--support` prints what each backend runs by a kernel of its
+//! own, and a block `report:ops` of a text holds it (`cargo xtask report`).
 //!
 //! It runs from a checkout, also as part of a bundle on a machine without Rust.
 
