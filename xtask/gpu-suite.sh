@@ -79,7 +79,7 @@ if [[ $wanted == *" program "* ]]; then
     step generate "${generate[@]}"
     step nothing_compiled test ! -e "$logs/cache/nvllm/kernels"
     step refused_gpu refused "the driver shows" "${generate[@]}" --gpu 99
-    step refused_plan refused "would fit" "${generate[@]}" --kv-cache-bytes 1000000000000
+    step refused_plan refused "the model does not fit" "${generate[@]}" --kv-cache-bytes 1000000000000
     cat "$logs/doctor.log" "$logs/generate.log" "$logs/refused_gpu.log" "$logs/refused_plan.log"
 fi
 
