@@ -62,7 +62,7 @@ pub trait Executable {
         let _ = step;
         Ok(None)
     }
-    /// What came of [`Limits::exact_head`] since loading.
+    /// What came of [`Limits::exact_head`](crate::Limits::exact_head) since loading.
     fn exact_head(&self) -> ExactHeadCounts {
         ExactHeadCounts::default()
     }
