@@ -18,6 +18,8 @@ fi
     echo "$bundle holds no bundle: make one with \`cargo xtask bundle\`, and unpack it there" >&2
     exit 1
 }
+# Snapshots are the checkout's: the folder that the tests were built in is not here.
+export INSTA_WORKSPACE_ROOT=$PWD INSTA_UPDATE=no
 commit=$(cat "$bundle/commit")
 out=${OUT:-$PWD/out}
 logs=$(mktemp -d)
@@ -77,7 +79,7 @@ if [[ $wanted == *" program "* ]]; then
     step generate "${generate[@]}"
     step nothing_compiled test ! -e "$logs/cache/nvllm/kernels"
     step refused_gpu refused "the driver shows" "${generate[@]}" --gpu 99
-    step refused_plan refused "would fit" "${generate[@]}" --kv-cache-bytes 1000000000000
+    step refused_plan refused "the model does not fit" "${generate[@]}" --kv-cache-bytes 1000000000000
     cat "$logs/doctor.log" "$logs/generate.log" "$logs/refused_gpu.log" "$logs/refused_plan.log"
 fi
 
@@ -94,7 +96,7 @@ fi
 
 if [[ $wanted == *" ops "* ]]; then
     # shellcheck disable=SC2086 # Several arguments, several words.
-    step ops "$bundle/xtask" ops --backend cuda --perf ${OPS_ARGS:-}
+    step ops "$bundle/xtask" ops --backend cuda --perf --records "$out/ops.jsonl" --commit "$commit" ${OPS_ARGS:-}
     cat "$logs/ops.log"
 fi
 

@@ -22,7 +22,7 @@ pub fn model_dir() -> PathBuf {
 
 /// A path of the repository that this was built from; where that is gone, of the current directory
 /// (a bundle).
-fn in_repository(path: &str) -> PathBuf {
+pub fn in_repository(path: &str) -> PathBuf {
     let built_from = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
     if built_from.exists() { built_from } else { path.into() }
 }

@@ -5,7 +5,7 @@ mod fixture;
 mod golden;
 mod session;
 
-pub use fixture::{Fixture, Sequence, golden_dir, model_dir, spec_of};
+pub use fixture::{Fixture, Sequence, golden_dir, in_repository, model_dir, spec_of};
 pub use golden::{Distance, FIXTURES, Rounded, Values};
 pub use session::{Layout, Part, Session, argmax, limits};
 

@@ -9,7 +9,7 @@ use nvllm_engine::registry;
 
 /// Two layers of Qwen3-0.6B's shapes.
 fn spec() -> ModelSpec {
-    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/configs/qwen3-0.6b.json");
+    let file = nvllm_tests::in_repository("models/configs/qwen3-0.6b.json");
     let mut config: serde_json::Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
     config["num_hidden_layers"] = 2.into();
     let config = HfConfig::parse(config.to_string().as_bytes()).unwrap();

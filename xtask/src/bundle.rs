@@ -1,11 +1,13 @@
 //! `cargo xtask bundle`: what tests and measures a GPU on a machine without Rust, beside a
 //! checkout.
 //!
-//! It holds executables, with the CUDA kernels inside the program, and nothing that the repository
-//! has: models, fixtures, peers and scripts are read from the checkout. Executables are stripped,
-//! and packed into one file. `xtask/gpu-suite.sh` runs all of it from the checkout's root.
+//! It holds executables, with CUDA kernels inside the program, and nothing that the repository has:
+//! models, fixtures, peers and scripts are read from the checkout. Executables are stripped, and
+//! packed into one file. `xtask/gpu-suite.sh` runs all of it from the checkout's root.
 //!
-//! Checkout and packed bundle together have to be small enough to travel: [`MOST_MIB`].
+//! Checkout and packed bundle together have to be small enough to travel: [`MOST_MIB`]. Kernels for
+//! all architectures are not, so the program has those of the GPU that is meant; tests compile
+//! theirs there.
 
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
@@ -14,29 +16,40 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use nvllm_bench::source;
+use nvllm_cuda::compile::Target;
 
 use crate::kernels;
 use crate::process::run;
 
-/// Test executables, by the package and the name of the test.
-const TESTS: [(&str, &str); 5] = [
-    ("nvllm-cuda", "parity"),
-    ("nvllm-tests", "golden_fixtures"),
-    ("nvllm-tests", "golden_text"),
-    ("nvllm-tests", "metamorphic"),
-    ("nvllm-tests", "schedule"),
-];
+/// How the programs are built: with the kernels, and without the demo model, which lies in the
+/// checkout. In one go, as all tests are: what they share is then compiled once.
+const BUILD: &str = "build --release --package nvllm --package xtask --no-default-features \
+                     --features nvllm/embedded-kernels";
+const PROGRAMS: [&str; 2] = ["nvllm", "xtask"];
+
+/// How the tests are built.
+const BUILD_TESTS: &str = "test --no-run --package nvllm-cuda --package nvllm-tests";
+const TESTS: [&str; 5] = ["parity", "golden_fixtures", "golden_text", "metamorphic", "schedule"];
 
 /// MiB that the checkout's tracked files and the packed bundle take at most.
 const MOST_MIB: f64 = 60.0;
 
-/// How the real program is built: with the kernels, and without the demo model, which lies in the
-/// checkout.
-const PROGRAM: [&str; 7] =
-    ["build", "--release", "--package", "nvllm", "--no-default-features", "--features", "embedded-kernels"];
+/// Arguments of `bundle`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Architectures whose kernels the program has inside
+    #[arg(
+        long,
+        value_name = "TARGET",
+        value_delimiter = ',',
+        default_value = "sm_90a",
+        value_parser = kernels::target
+    )]
+    target: Vec<Target>,
+}
 
 /// Builds and copies everything into `.bundle/gpu`, and packs that.
-pub(crate) fn command(root: &Path) -> Result<ExitCode> {
+pub(crate) fn command(root: &Path, args: &Args) -> Result<ExitCode> {
     // Of what is built, not of what the tree may be when all is built.
     let source = source::commit(root).context("the commit cannot be found: git is needed here")?;
     let bundle = root.join(".bundle/gpu");
@@ -44,13 +57,14 @@ pub(crate) fn command(root: &Path) -> Result<ExitCode> {
         std::fs::remove_dir_all(&bundle).with_context(|| format!("cannot clear {}", bundle.display()))?;
     }
     std::fs::create_dir_all(&bundle).with_context(|| format!("cannot make {}", bundle.display()))?;
-    kernels::ensure_archive(root)?;
-    let xtask = build(root, &["build", "--release", "--package", "xtask"], "xtask")?;
-    strip(Path::new(&xtask), &bundle.join("xtask"))?;
-    strip(Path::new(&build(root, &PROGRAM, "nvllm")?), &bundle.join("nvllm"))?;
-    for (package, test) in TESTS {
-        let args = ["test", "--no-run", "--package", package, "--test", test];
-        strip(Path::new(&build(root, &args, test)?), &bundle.join(test))?;
+    kernels::ensure_archive(root, &args.target)?;
+    let args: Vec<&str> = BUILD.split_whitespace().collect();
+    let tests = TESTS.iter().flat_map(|test| ["--test", test]);
+    let test_args: Vec<&str> = BUILD_TESTS.split_whitespace().chain(tests).collect();
+    for (args, names) in [(args, &PROGRAMS[..]), (test_args, &TESTS[..])] {
+        for (from, name) in build_all(root, &args, names)?.iter().zip(names) {
+            strip(Path::new(from), &bundle.join(name))?;
+        }
     }
     let text = format!("{}{}\n", source.commit, if source.dirty == Some(true) { "-dirty" } else { "" });
     std::fs::write(bundle.join("commit"), text).context("cannot write the commit")?;
@@ -89,6 +103,11 @@ fn sizes(checkout: u64, packed: u64) -> (String, bool) {
 
 /// Runs cargo and returns the executable that it made for the target `name`.
 pub(crate) fn build(root: &Path, args: &[&str], name: &str) -> Result<String> {
+    Ok(build_all(root, args, &[name])?.swap_remove(0))
+}
+
+/// Runs cargo and returns the executables that it made for the targets `names`, in their order.
+fn build_all(root: &Path, args: &[&str], names: &[&str]) -> Result<Vec<String>> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
     let output = Command::new(cargo)
         .args(args)
@@ -98,8 +117,12 @@ pub(crate) fn build(root: &Path, args: &[&str], name: &str) -> Result<String> {
         .output()
         .context("cannot start cargo")?;
     ensure!(output.status.success(), "cargo {} failed", args.join(" "));
-    executable(&String::from_utf8_lossy(&output.stdout), name)
-        .with_context(|| format!("cargo {} made no executable `{name}`", args.join(" ")))
+    let messages = String::from_utf8_lossy(&output.stdout);
+    let found = |name: &&str| {
+        let none = || format!("cargo {} made no executable `{name}`", args.join(" "));
+        executable(&messages, name).with_context(none)
+    };
+    names.iter().map(found).collect()
 }
 
 /// The executable of the target `name` in cargo's messages.

@@ -14,6 +14,7 @@ use anyhow::{Context, Result, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use nvllm_bench::files;
+use nvllm_cuda::compile::Target;
 use sha2::{Digest as _, Sha256};
 use zip::write::SimpleFileOptions;
 
@@ -35,7 +36,7 @@ pub(crate) fn command(root: &Path) -> Result<ExitCode> {
     let name = format!("nvllm-{VERSION}-{}-linux", std::env::consts::ARCH);
     let folder = dist.join(&name);
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    kernels::ensure_archive(root)?;
+    kernels::ensure_archive(root, &Target::ALL)?;
     let program = folder.join("nvllm");
     strip(Path::new(&build(root, &PROGRAM, "nvllm")?), &program)?;
     for file in ["LICENSE", "README.md"] {

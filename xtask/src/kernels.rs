@@ -34,6 +34,9 @@ pub(crate) struct Args {
     /// Print each architecture, not only the largest numbers of all
     #[arg(long)]
     all: bool,
+    /// Only these architectures (sm_90a); all if none is named
+    #[arg(long, value_name = "TARGET", value_delimiter = ',', value_parser = target)]
+    target: Vec<Target>,
     /// Keep the machine code in target/kernels/archive, for a build with the feature
     /// `embedded-kernels`
     #[arg(long)]
@@ -47,14 +50,25 @@ impl Args {
     }
 }
 
-/// Makes the archive that a release embeds, unless it is there and of these sources.
-pub(crate) fn ensure_archive(root: &Path) -> Result<()> {
+/// The architecture of this name.
+pub(crate) fn target(name: &str) -> Result<Target> {
+    let known = || Target::ALL.map(Target::name).join(", ");
+    let found = Target::ALL.into_iter().find(|target| target.name() == name);
+    found.with_context(|| format!("there are {}", known()))
+}
+
+/// Makes the archive that a build embeds, unless it is there, of these sources and for `targets`
+/// and no others.
+pub(crate) fn ensure_archive(root: &Path, targets: &[Target]) -> Result<()> {
     let kept = std::fs::read(root.join(ARCHIVE)).unwrap_or_default();
-    if Archive::open(&kept).is_some_and(|archive| Target::ALL.into_iter().all(|target| archive.holds(target)))
-    {
+    let is_right = |archive: Archive<'_>| {
+        Target::ALL.into_iter().all(|target| archive.holds(target) == targets.contains(&target))
+    };
+    if Archive::open(&kept).is_some_and(is_right) {
         return Ok(());
     }
-    let made = command(root, &Args { install: true, embed: true, ..Args::default() })?;
+    let args = Args { install: true, embed: true, target: targets.to_vec(), ..Args::default() };
+    let made = command(root, &args)?;
     ensure!(made == ExitCode::SUCCESS, "the kernels do not compile as they should");
     Ok(())
 }
@@ -66,7 +80,8 @@ pub(crate) fn command(root: &Path, args: &Args) -> Result<ExitCode> {
     let mut faults = Vec::new();
     let mut rows = Vec::new();
     let mut images = Vec::new();
-    for target in Target::ALL {
+    let targets = if args.target.is_empty() { &Target::ALL[..] } else { &args.target[..] };
+    for &target in targets {
         for source in sources().iter().filter(|source| (source.takes)(target)) {
             match nvrtc.compile(source, target) {
                 Ok(compiled) => {
@@ -84,7 +99,7 @@ pub(crate) fn command(root: &Path, args: &Args) -> Result<ExitCode> {
     println!(
         "NVRTC {major}.{minor}; {} files for {}",
         sources().len(),
-        Target::ALL.map(Target::name).join(", ")
+        targets.iter().map(|target| target.name()).collect::<Vec<_>>().join(", ")
     );
     for fault in &faults {
         eprintln!("error: {fault}");
@@ -200,6 +215,13 @@ mod tests {
                 .unwrap()
                 .contains("a/b.cu: small spills 4 bytes on sm_90a")
         );
+    }
+
+    #[test]
+    fn architectures_are_found_by_name() {
+        assert_eq!(target("sm_90a").unwrap(), Target::Cubin(90));
+        let error = format!("{:#}", target("sm_91").unwrap_err());
+        assert!(error.contains("sm_80") && error.contains("compute_80"), "{error}");
     }
 
     #[test]

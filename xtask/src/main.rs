@@ -39,7 +39,7 @@ enum Command {
     /// Measures through `nvllm bench`, and keeps the raw record of every figure
     Bench(Box<bench::Args>),
     /// Puts what tests and measures a GPU into .bundle, for a machine without Rust
-    Bundle,
+    Bundle(bundle::Args),
     /// Runs what CI runs: formatting, lints, documentation, tidy, and all tests last
     Ci,
     /// Builds what people install into .dist: one program, as an archive and as a wheel
@@ -69,7 +69,7 @@ fn repo_root() -> PathBuf {
 fn run(command: &Command) -> Result<ExitCode> {
     match command {
         Command::Bench(args) => bench::command(&repo_root(), args),
-        Command::Bundle => bundle::command(&repo_root()),
+        Command::Bundle(args) => bundle::command(&repo_root(), args),
         Command::Ci => ci::command(&repo_root()),
         Command::Dist => dist::command(&repo_root()),
         Command::Golden(args) => golden::command(args),

@@ -3,14 +3,14 @@
 
 use std::sync::Arc;
 
-use nvllm_core::{Backend, DType, Limits, TokenId};
+use nvllm_core::{DType, Limits, TokenId};
 use nvllm_engine::Model;
 
 use crate::display::Display;
 use crate::gate::GateReport;
 use crate::measure::prompt::Prompts;
 use crate::measure::stepper::{self, Stepper};
-use crate::measure::{self, Measurement, Roof};
+use crate::measure::{self, MeasuredBackend, Measurement, Roof};
 use crate::peer::{Peer, PeerSetup};
 use crate::record::{Case, Cost, Record};
 use crate::settings::Settings;
@@ -55,8 +55,8 @@ impl Context {
     }
 
     /// Makes the backend.
-    pub(crate) fn backend(&self) -> Result<Box<dyn Backend>> {
-        Ok((self.factory)()?)
+    pub(crate) fn backend(&self) -> Result<MeasuredBackend> {
+        Ok(MeasuredBackend::new((self.factory)()?))
     }
 
     /// What makes the backend, for an engine.
@@ -90,24 +90,18 @@ impl Context {
     }
 
     /// Measures the hardware's limits, now.
-    pub(crate) fn roof(&self, backend: &dyn Backend) -> Roof {
-        let rate = |what: &str, measured: nvllm_core::Result<Option<f64>>| {
-            let measured = measured.unwrap_or_else(|error| {
-                (self.display.note)(&format!("warning: {what} cannot be measured: {error}"));
-                None
-            });
-            measured.unwrap_or(f64::INFINITY)
-        };
-        let matmul = backend.measure_matmul_rate(self.weights, self.settings.activations);
-        Roof {
-            read: rate("the memory's read bandwidth", backend.measure_read_bandwidth()),
-            matmul: rate("the rate of matrix products", matmul),
-        }
+    pub(crate) fn roof(&self, backend: &MeasuredBackend) -> Roof {
+        backend.roof((self.weights, self.settings.activations), |line| (self.display.note)(line))
     }
 
     /// Measures the limits again if units that take `cost` exceed those beside them, and keeps the
     /// higher ones. What still exceeds them is marked in tables.
-    pub(crate) fn check_roofs(&self, backend: &dyn Backend, units: &[(Cost, &[f64])], roofs: &mut [Roof]) {
+    pub(crate) fn check_roofs(
+        &self,
+        backend: &MeasuredBackend,
+        units: &[(Cost, &[f64])],
+        roofs: &mut [Roof],
+    ) {
         let exceeds = |(cost, seconds): &(Cost, &[f64])| {
             measure::share(*cost, seconds, roofs).is_some_and(|share| share > 1.0)
         };

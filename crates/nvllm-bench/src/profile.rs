@@ -41,7 +41,7 @@ pub(crate) fn write(context: &mut Context, path: &Path) -> Result<()> {
     let prompt = context.prompts()?.get(0, len);
     let limits = context.limits(&model, 1, len + NUM_DECODED + 1, len)?;
     let backend = context.backend()?;
-    let roof = context.roof(backend.as_ref());
+    let roof = context.roof(&backend);
     let weights = stepper::weights(&model, backend.as_ref(), &limits)?;
     let mut stepper = Stepper::load(backend.as_ref(), &model, &limits)?;
     // Once untimed: pages and scratch are touched for the first time.

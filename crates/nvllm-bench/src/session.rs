@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use nvllm_core::BackendInfo;
-
 use crate::context::Context;
 use crate::display::Display;
 use crate::gate::Gate;
@@ -62,7 +60,7 @@ impl Session {
             },
             source: settings.source.clone(),
             host,
-            device: device(info),
+            device: info.into(),
             model: record::Model {
                 name: subject.name.clone(),
                 num_parameters: model.spec.num_parameters(),
@@ -146,16 +144,5 @@ impl Session {
     /// What workloads have at hand.
     pub(crate) const fn context(&self) -> &Context {
         &self.context
-    }
-}
-
-fn device(info: BackendInfo) -> record::Device {
-    record::Device {
-        backend: info.name,
-        name: info.device,
-        memory_bytes: info.memory_bytes,
-        driver: info.driver,
-        clocks_mhz: info.clocks_mhz,
-        power_limit_watts: None,
     }
 }

@@ -245,7 +245,7 @@ impl Shared {
                 },
             );
         }
-        let bounds = self.bounds(program, node, &outputs[0]);
+        let bounds = self.bounds(program, node, &outputs[0], Some(got));
         let value = program.value(node.outputs[0]);
         let dtype = value.kind.dtype(&self.limits);
         // Rounding as storage does: what the reference holds in f32 leaves it in the value's dtype.
@@ -259,8 +259,8 @@ impl Shared {
     }
 
     /// The accumulation part of the bound for each element of `out`, which the reference made of
-    /// the values before it.
-    fn bounds(&self, program: &Program, node: &Node, out: &[f32]) -> Vec<f64> {
+    /// the values before it; where the backend's are `got`, for those that differ.
+    fn bounds(&self, program: &Program, node: &Node, out: &[f32], got: Option<&[f32]>) -> Vec<f64> {
         let inputs: Vec<&[f32]> = node.inputs.iter().map(|id| self.values[&id.0].0.as_slice()).collect();
         let in_cols: Vec<_> = node.inputs.iter().map(|&id| program.value(id).cols).collect();
         let slack: Vec<_> = node.inputs.iter().map(|id| self.slack.get(&id.0).map(Vec::as_slice)).collect();
@@ -269,6 +269,7 @@ impl Shared {
             inputs: &inputs,
             in_cols: &in_cols,
             out,
+            got,
             weights: &self.weights,
             quants: &self.quants,
             decls: &program.weights,
@@ -286,7 +287,11 @@ impl Shared {
     /// as the reference's is, or not.
     fn slack(&self, program: &Program, node: &Node, out: &[f32]) -> Vec<f64> {
         let dtype = program.value(node.outputs[0]).kind.dtype(&self.limits);
-        self.bounds(program, node, out).iter().zip(out).map(|(bound, &y)| bound + ulp(dtype, y)).collect()
+        self.bounds(program, node, out, None)
+            .iter()
+            .zip(out)
+            .map(|(bound, &y)| bound + ulp(dtype, y))
+            .collect()
     }
 }
 

@@ -28,6 +28,9 @@ pub(crate) struct Applied<'a> {
     pub inputs: &'a [&'a [f32]],
     pub in_cols: &'a [usize],
     pub out: &'a [f32],
+    /// The backend's output. An element that equals it bit for bit needs no bound, and where one
+    /// takes long there is none.
+    pub got: Option<&'a [f32]>,
     pub weights: &'a [Vec<f32>],
     pub quants: &'a [Vec<InputQuant>],
     pub decls: &'a [WeightDecl],
@@ -72,6 +75,13 @@ impl Applied<'_> {
             // `top_k` is a selection and judged by itself; the rest are copies.
             _ => Vec::new(),
         }
+    }
+
+    /// Which of `range` of the output need a bound, counted from its beginning.
+    fn needed(&self, range: Range<usize>) -> Vec<usize> {
+        let (first, out) = (range.start, &self.out[range.clone()]);
+        let differs = |c: &usize| self.got.is_none_or(|got| got[first + c].to_bits() != out[*c].to_bits());
+        (0..out.len()).filter(differs).collect()
     }
 
     /// How far input `input` may be off at element `i`.
@@ -157,27 +167,28 @@ impl Applied<'_> {
             let [keys, values] = &self.history[&(kv, at.slot)];
             let first = spec.window.map_or(0, |w| (at.kv_index + 1).saturating_sub(w));
             for head in 0..spec.num_heads {
+                let q = row * width + head * d;
+                let cols = self.needed(q..q + d);
+                if cols.is_empty() {
+                    continue;
+                }
                 let kv_head = head / (spec.num_heads / spec.num_kv_heads);
                 let part = |of: &[f32], j: usize| -> Vec<f32> {
                     of[(j * spec.num_kv_heads + kv_head) * d..][..d].to_vec()
                 };
                 let cached: Vec<_> =
                     (first..=at.kv_index).map(|j| (part(keys, j), part(values, j))).collect();
-                let q = row * width + head * d;
-                self.one_head(
-                    &self.inputs[0][q..q + d],
-                    &cached,
-                    f64::from(spec.scale),
-                    &mut bounds[q..q + d],
-                );
+                let scale = f64::from(spec.scale);
+                let of_head = self.one_head(&self.inputs[0][q..q + d], &cached, scale, &cols);
+                cols.iter().zip(of_head).for_each(|(c, bound)| bounds[q + c] = bound);
             }
         }
         bounds
     }
 
-    /// The four parts of the derivation in [`tolerance`](crate::tolerance), for each column of one
-    /// row of one head.
-    fn one_head(&self, q: &[f32], cached: &[(Vec<f32>, Vec<f32>)], scale: f64, bounds: &mut [f64]) {
+    /// The four parts of the derivation in [`tolerance`](crate::tolerance), for these columns of
+    /// one row of one head.
+    fn one_head(&self, q: &[f32], cached: &[(Vec<f32>, Vec<f32>)], scale: f64, cols: &[usize]) -> Vec<f64> {
         let scored: Vec<_> = cached.iter().map(|(k, _)| self.score(q, k, scale)).collect();
         let max = scored.iter().map(|s| s.0).fold(f64::NEG_INFINITY, f64::max);
         let exp: Vec<_> = scored.iter().map(|s| (s.0 - max).exp()).collect();
@@ -185,19 +196,21 @@ impl Applied<'_> {
         let alike = numbered(&exp);
         let errors: Vec<_> = scored.iter().map(|(s, e)| e + exponential(s - max)).collect();
         let amplified = (2.0 * errors.iter().copied().fold(0.0, f64::max)).exp();
-        for (c, bound) in bounds.iter_mut().enumerate() {
+        let column = |&c: &usize| {
             let terms = || exp.iter().zip(cached).map(|(e, (_, v))| (e / sum, f64::from(v[c])));
             let out: f64 = terms().map(|(p, v)| p * v).sum();
             let size: f64 = terms().map(|(p, v)| p * v.abs()).sum();
             let spread: f64 = terms().zip(&errors).map(|((p, v), e)| p * e * (v - out).abs()).sum();
-            *bound = amplified * spread + accumulation(cached.len()) * size;
+            let mut bound = amplified * spread + accumulation(cached.len()) * size;
             // The one probability of a single position is 1.
             if cached.len() > 1 && self.activations == Activations::Bf16 {
                 let whole = probabilities(terms().map(|(p, v)| p * v.abs()), &alike);
                 let centred = probabilities(terms().map(|(p, v)| p * (v - out).abs()), &alike);
-                *bound += whole.max(centred);
+                bound += whole.max(centred);
             }
-        }
+            bound
+        };
+        cols.iter().map(column).collect()
     }
 
     /// What stored keys that are neighbours of the reference's may do to a score.

@@ -64,6 +64,7 @@ pub mod tolerance;
 mod trial;
 mod unusable;
 mod windows;
+mod with_numerics;
 
 use nvllm_core::Backend;
 
@@ -74,6 +75,7 @@ pub use model_op::{ModelOp, Setting, Support};
 pub use source::MemorySource;
 pub use support::{Named, SupportTable, support_tables};
 pub use timed::{Cost, Timed};
+pub use with_numerics::WithNumerics;
 
 /// One part of the suite.
 #[derive(Clone, Copy)]

@@ -1,10 +1,10 @@
-//! The two traits that a backend implements.
+//! The trait of a backend: what it says of itself, how it plans a model, and how it loads one.
 
-use crate::program::Counts;
+use crate::kv_format::listed;
+use crate::program::MemoryPlan;
 use crate::{
-    Activations, CoreError, DType, EntryId, ExactHeadCounts, HostTensor, KvCache, Limits, MemoryReport,
-    ModelSpec, Numerics, OpQuery, Plan, PlanRules, Program, Reason, RequestLimits, Result, Stage, Step,
-    StepOutput, StepProfile, Ticket, TokenMasks, WeightSource,
+    CoreError, Executable, KvFormat, KvGeometry, Limits, MemoryReport, ModelSpec, Op, OpQuery, Plan,
+    PlanRules, Program, Reason, Result, WeightInfo, WeightSource,
 };
 
 /// What a backend says of itself.
@@ -54,16 +54,6 @@ pub trait Backend {
     fn measure_read_bandwidth(&self) -> Result<Option<f64>> {
         Ok(None)
     }
-    /// The rate in multiplications and additions a second at which the kernel of its own `linear`
-    /// op, in a shape that suits it, multiplies weights of dtype `weights` under `activations` now,
-    /// measured by the call; `None` if it cannot tell.
-    ///
-    /// It bounds what a prefill can reach with these kernels, not what the device could. Errors as
-    /// [`measure_read_bandwidth`](Self::measure_read_bandwidth).
-    fn measure_matmul_rate(&self, weights: DType, activations: Activations) -> Result<Option<f64>> {
-        let _ = (weights, activations);
-        Ok(None)
-    }
     /// Whether it can be asked for [`Limits::exact_head`].
     fn has_exact_head(&self) -> bool {
         false
@@ -95,122 +85,89 @@ pub trait Backend {
     }
 }
 
-/// A backend that plans every model with these `numerics`, whatever the limits say: checks that
-/// were written for one setting run under the other.
-pub struct WithNumerics<'a> {
-    /// The backend that plans and loads.
-    pub backend: &'a dyn Backend,
-    /// The setting.
-    pub numerics: Numerics,
-}
-
-impl Backend for WithNumerics<'_> {
-    fn info(&self) -> BackendInfo {
-        self.backend.info()
-    }
-
-    fn supports(&self, query: &OpQuery<'_>) -> Result<(), Reason> {
-        self.backend.supports(query)
-    }
-
-    fn has_exact_head(&self) -> bool {
-        self.backend.has_exact_head()
-    }
-
-    fn plan_rules(&self) -> PlanRules {
-        self.backend.plan_rules()
-    }
-
-    fn plan(&self, spec: &ModelSpec, weights: &dyn WeightSource, limits: &Limits) -> Result<Plan> {
-        let limits = Limits { numerics: self.numerics, ..limits.clone() };
-        self.backend.plan(spec, weights, &limits)
-    }
-
-    fn load(&self, plan: Plan, weights: &dyn WeightSource) -> Result<Box<dyn Executable>> {
-        self.backend.load(plan, weights)
+impl OpQuery<'_> {
+    /// The formats of the KV cache with which `backend` would run the op, the rest as it is; none
+    /// if the op touches no cache.
+    pub fn kv_formats<B: Backend + ?Sized>(&self, backend: &B) -> Vec<KvFormat> {
+        let runs = |&kv_format: &KvFormat| {
+            let limits = Limits { kv_format, ..self.limits.clone() };
+            backend.supports(&OpQuery { limits: &limits, ..*self }).is_ok()
+        };
+        KvFormat::ALL.into_iter().filter(|_| self.op.kv().is_some()).filter(runs).collect()
     }
 }
 
-/// A loaded model. Lives on one thread.
-pub trait Executable {
-    /// Launches the step and does not wait for a device. A host backend runs it at once.
+impl Plan {
+    /// The plan of a backend that keeps weights as the checkpoint has them and needs no scratch;
+    /// other backends change [`memory`](Self::memory).
     ///
-    /// Errors if the step does not fit the limits or its program, or while an earlier one awaits
-    /// masks; state is then as before.
-    fn submit(&mut self, step: &Step) -> Result<Ticket>;
-    /// Supplies the masks of all rows of a step that await one, which are then sampled.
-    ///
-    /// Errors if the step awaits none, or a mask is for a row that awaits none.
-    fn supply_masks(&mut self, ticket: &Ticket, masks: TokenMasks) -> Result<()>;
-    /// Waits for a step's results. Steps are collected in the order of submission.
-    fn collect(&mut self, ticket: Ticket) -> Result<StepOutput>;
-    /// An entry program as it runs: fused and expanded. `None` if there is no such entry.
-    fn program(&self, entry: EntryId) -> Option<&Program>;
-    /// The stages in which an entry program runs a step of these extents, in order, every node in
-    /// one of them. Empty if there is no such entry.
-    fn schedule(&self, entry: EntryId, counts: &Counts) -> Vec<Stage>;
-    /// The physical KV cache.
-    fn kv_cache(&mut self) -> &mut dyn KvCache;
-    /// The labelled, kept value as the last step left it, `[rows, cols]`; `None` if no value of
-    /// that label is kept.
-    ///
-    /// Errors if the device cannot hand it out.
-    fn kept(&self, label: &str) -> Result<Option<HostTensor>>;
-    /// What is held.
-    fn memory(&self) -> MemoryReport;
-    /// Why nothing can run any more, once that is so: the model has to be loaded again.
-    fn failure(&self) -> Option<String> {
-        None
-    }
-    /// What it takes from one request; a step with a request beyond that is refused.
-    fn request_limits(&self) -> RequestLimits {
-        RequestLimits::default()
-    }
-    /// Does one piece of work that makes later steps faster and that loading does not wait for,
-    /// such as recording a graph: what a step has lacked, or with `idle` whatever is left. False
-    /// if there was nothing to do.
-    ///
-    /// Called between steps. No result depends on it, and what fails here only stays slow; errors
-    /// if the device has failed.
-    fn prepare(&mut self, idle: bool) -> Result<bool> {
-        let _ = idle;
-        Ok(false)
-    }
-    /// Runs the sequences of a collected `step` again, op by op, and names the first op that makes
-    /// NaN or infinity; `None` if none does, or the backend cannot tell. All tokens are named by
-    /// the host; no slot is reset and no block copied.
-    ///
-    /// Slots are as before, and the KV cache holds what it held; [`kept`](Self::kept) values are of
-    /// this pass. Slow: for the message of a request
-    /// that ends by it.
-    fn find_unusable(&mut self, step: &Step) -> Result<Option<String>> {
-        let _ = step;
-        Ok(None)
-    }
-    /// What came of [`Limits::exact_head`] since loading.
-    fn exact_head(&self) -> ExactHeadCounts {
-        ExactHeadCounts::default()
-    }
-    /// Bytes of inputs that the last step copied to a device; 0 on the host.
-    fn input_bytes(&self) -> usize {
-        0
-    }
-    /// Times every op of the steps submitted from now on, or no longer. Steps that are timed may
-    /// run slower.
-    ///
-    /// Errors if the backend cannot.
-    fn set_profiling(&mut self, on: bool) -> Result<()> {
-        if !on {
-            return Ok(());
+    /// Errors as [`Backend::plan`].
+    pub fn new<B: Backend + ?Sized>(
+        backend: &B,
+        spec: &ModelSpec,
+        source: &dyn WeightSource,
+        limits: &Limits,
+    ) -> Result<Self> {
+        limits.check()?;
+        if limits.exact_head && !backend.has_exact_head() {
+            let name = backend.info().name;
+            let problem = format!("is given, and the backend `{name}` has none; `cpu` has: leave it out");
+            return Err(CoreError::BadLimits { field: "exact_head", problem });
         }
-        Err(CoreError::Unsupported {
-            backend: "this backend".into(),
-            op: "a profile by op".into(),
-            reason: "it times whole steps only".into(),
+        spec.check_names(source)?;
+        let weights =
+            spec.weights.iter().map(|decl| WeightInfo::of(decl, source)).collect::<Result<Vec<_>>>()?;
+        let programs = legalize(backend, spec, &weights, limits)?;
+        let kv = KvGeometry::plan(&spec.kv, limits)?;
+        let rules = backend.plan_rules();
+        let values = programs
+            .iter()
+            .map(|program| MemoryPlan::new(program, limits, &rules))
+            .collect::<Result<Vec<_>>>()?;
+        let sum = |bytes: &mut dyn Iterator<Item = usize>| bytes.fold(0, usize::saturating_add);
+        let memory = MemoryReport {
+            weights: sum(&mut weights.iter().map(WeightInfo::bytes)),
+            kv: sum(&mut kv.iter().map(KvGeometry::bytes)),
+            arena: values.iter().map(MemoryPlan::bytes).max().unwrap_or(0),
+            scratch: 0,
+        };
+        let spec = ModelSpec { programs, ..spec.clone() };
+        Ok(Self { spec, weights, limits: limits.clone(), kv, values, memory })
+    }
+}
+
+/// The programs of `spec` in ops that `backend` has kernels for: ops that it runs as one are fused,
+/// fused ops that it lacks are expanded.
+fn legalize<B: Backend + ?Sized>(
+    backend: &B,
+    spec: &ModelSpec,
+    weights: &[WeightInfo],
+    limits: &Limits,
+) -> Result<Vec<Program>> {
+    let supports = |op: &Op| backend.supports(&OpQuery { op, weights, limits });
+    let unsupported = |op: &Op, reason: Reason| {
+        let formats = OpQuery { op, weights, limits }.kv_formats(backend);
+        let backend = backend.info().name;
+        if !formats.is_empty() {
+            let problem = format!("is {}; {} are supported on {backend}", limits.kv_format, listed(&formats));
+            return CoreError::BadLimits { field: "kv_format", problem };
+        }
+        let coded = op.weights().into_iter().find(|id| weights[id.index()].plain().is_err());
+        match coded {
+            Some(id) => spec.weights[id.index()].refused(backend, reason),
+            None => CoreError::Unsupported { backend, op: op.stem().into(), reason: reason.0 },
+        }
+    };
+    spec.programs
+        .iter()
+        .map(|program| {
+            let program = program
+                .fuse(|op| !spec.unfused.contains(&op.stem()) && supports(op).is_ok())?
+                .expand(|op| supports(op).is_err())?;
+            for node in &program.nodes {
+                supports(&node.op).map_err(|reason| unsupported(&node.op, reason))?;
+            }
+            Ok(program)
         })
-    }
-    /// Profiles of the steps since the last call, in the order of submission.
-    fn take_profiles(&mut self) -> Vec<StepProfile> {
-        Vec::new()
-    }
+        .collect()
 }

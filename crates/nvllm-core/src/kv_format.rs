@@ -141,6 +141,16 @@ impl std::fmt::Display for KvFormat {
     }
 }
 
+/// `f32, bf16 and fp8`.
+pub(crate) fn listed(formats: &[KvFormat]) -> String {
+    let names: Vec<_> = formats.iter().map(|format| format.name()).collect();
+    match names.split_last() {
+        Some((last, [])) => (*last).into(),
+        Some((last, others)) => format!("{} and {last}", others.join(", ")),
+        None => "none".into(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,6 @@
 //! What a coded matrix is, as the kernels take it.
 
-use crate::Elem;
+use crate::elem::Elem;
 
 /// How an element is stored.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -2,8 +2,9 @@
 //! multiply-add turns into vectors. Where the machine has none, `mul_add` is a library call: slow,
 //! and still the same bits.
 
-use super::kernel_table;
-use super::simd::{Bf16, F16, MAX_LANES, Simd, Stored, UNITS};
+use crate::generic::int8::Plain;
+use crate::simd::{Bf16, F16, MAX_LANES, Simd, Stored, UNITS};
+use crate::table::{int8_table, kernel_table};
 use std::array::from_fn;
 
 /// Eight f32 in an array.
@@ -160,5 +161,5 @@ impl Simd for Scalar {
     }
 }
 
-crate::int8_table! { INT8: crate::generic::int8::Plain<Scalar>, rows: 2 }
+int8_table! { INT8: Plain<Scalar>, rows: 2 }
 kernel_table! { Scalar, phases: 2, rows: 3, 3 }

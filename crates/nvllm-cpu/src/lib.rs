@@ -20,11 +20,11 @@ mod attention;
 mod backend;
 mod bandwidth;
 mod coded;
+mod cpu;
 mod error;
 mod exact_head;
 mod int8;
 mod linear;
-mod matmul_rate;
 mod pool;
 mod rows;
 mod scratch;
@@ -35,67 +35,13 @@ pub use attention::{AttentionShape, KvLayout, KvPages, KvPagesMut, SequenceQueri
 pub use backend::CpuBackend;
 pub use bandwidth::{measure_read_bandwidth, read_once};
 pub use coded::Coded;
+pub use cpu::Cpu;
 pub use error::{CpuError, Result};
 pub use exact_head::ExactHead;
 pub use linear::{ExpertRows, Segment, Weights};
-pub use matmul_rate::measure_matmul_rate;
 pub use nvllm_cpu_kernels::{
     ActMode, CodedForm, Codes, Elem, Formula, Isa, Kernels, MissingIsa, PageElem, SumOrder,
 };
 pub use pool::{MAX_THREADS, Pool, PoolConfig};
 pub use rows::{NormWeight, Rows, RowsMut};
 pub use topology::{allowed_cpus, default_threads};
-
-use scratch::{Buffer, PerThread};
-use std::sync::Arc;
-
-/// A pool, kernels, and the memory they work in.
-pub struct Cpu {
-    pool: Arc<Pool>,
-    kernels: &'static Kernels,
-    /// Packed activations.
-    packed: Buffer,
-    lists: linear::LinearLists,
-    attention: attention::AttentionScratch,
-    threads: PerThread,
-    /// Rows of coded weights as f32.
-    decoded: PerThread,
-}
-
-impl std::fmt::Debug for Cpu {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Cpu({:?}, {:?})", self.pool, self.kernels)
-    }
-}
-
-impl Cpu {
-    /// Joins the two.
-    pub fn new(pool: Arc<Pool>, kernels: &'static Kernels) -> Self {
-        let per_thread = || PerThread::new(pool.num_threads());
-        let (threads, decoded) = (per_thread(), per_thread());
-        Self {
-            pool,
-            kernels,
-            packed: Buffer::default(),
-            lists: linear::LinearLists::default(),
-            attention: attention::AttentionScratch::default(),
-            threads,
-            decoded,
-        }
-    }
-
-    /// The pool.
-    pub fn pool(&self) -> &Arc<Pool> {
-        &self.pool
-    }
-
-    /// The kernels.
-    pub fn kernels(&self) -> &'static Kernels {
-        self.kernels
-    }
-
-    /// Bytes of scratch held now: it grows with the largest shapes seen and is kept.
-    pub fn scratch_bytes(&self) -> usize {
-        self.packed.len() + self.attention.len() + self.threads.len() + self.decoded.len()
-    }
-}

@@ -1,14 +1,14 @@
 //! The backend: from a tape to a loaded model on one GPU.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::OnceCell;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use nvllm_core::program::MemoryPlan;
 use nvllm_core::{
-    Activations, Backend, BackendInfo, DType, Executable, Limits, ModelSpec, OpQuery, Plan, PlanRules,
-    Program, Reason, Rows, RowsOf, WeightSource,
+    Backend, BackendInfo, Executable, Limits, ModelSpec, OpQuery, Plan, PlanRules, Program, Reason, Rows,
+    RowsOf, WeightSource,
 };
 
 use crate::compile::{Images, KernelCache, Target, sources_name};
@@ -21,7 +21,6 @@ use crate::inputs::Inputs;
 use crate::kv::CudaKv;
 use crate::launch::{Args, Dim, Extents, Launch};
 use crate::lower::{self, Lowering, Tuning, Vendor};
-use crate::matmul_rate::MatmulRate;
 use crate::measured::Measured;
 use crate::memory::Buffer;
 use crate::modules::Modules;
@@ -87,8 +86,6 @@ pub struct CudaBackend {
     /// Which kernels were measured to be faster, opened with the library: what times depend on
     /// takes a while to ask.
     measured: OnceCell<Measured>,
-    /// What was measured once stays loaded: a measurement is then a few products.
-    matmul_rates: RefCell<Vec<MatmulRate>>,
 }
 
 impl CudaBackend {
@@ -115,7 +112,6 @@ impl CudaBackend {
             library: OnceCell::new(),
             cache_dir,
             measured: OnceCell::new(),
-            matmul_rates: RefCell::default(),
         })
     }
 
@@ -166,18 +162,6 @@ impl CudaBackend {
         }
         Ok(best)
     }
-
-    /// Operations a second of a product by the crate's own kernel.
-    fn matmul_rate(&self, weights: DType, activations: Activations) -> nvllm_core::Result<f64> {
-        let mut loaded = self.matmul_rates.borrow_mut();
-        if let Some(known) = loaded.iter_mut().find(|rate| rate.of == (weights, activations)) {
-            return known.measure();
-        }
-        let mut rate = MatmulRate::new(self, weights, activations)?;
-        let measured = rate.measure();
-        loaded.push(rate);
-        measured
-    }
 }
 
 impl Backend for CudaBackend {
@@ -203,17 +187,6 @@ impl Backend for CudaBackend {
 
     fn measure_read_bandwidth(&self) -> nvllm_core::Result<Option<f64>> {
         Ok(Some(BANDWIDTH_BYTES as f64 / self.read_seconds()?))
-    }
-
-    fn measure_matmul_rate(
-        &self,
-        weights: DType,
-        activations: Activations,
-    ) -> nvllm_core::Result<Option<f64>> {
-        if matches!(weights, DType::I32 | DType::U8) {
-            return Ok(None);
-        }
-        self.matmul_rate(weights, activations).map(Some)
     }
 
     fn plan_rules(&self) -> PlanRules {

@@ -33,7 +33,6 @@ mod inputs;
 mod kv;
 mod launch;
 mod lower;
-mod matmul_rate;
 mod measured;
 mod memory;
 mod modules;

@@ -4,8 +4,7 @@
 
 use std::sync::Arc;
 
-use nvllm_conformance::{CASES, MemorySource, expect_conformance};
-use nvllm_core::backend::WithNumerics;
+use nvllm_conformance::{CASES, MemorySource, WithNumerics, expect_conformance};
 use nvllm_core::weight::{AxisRole, Offset, PUBLIC, ScaleType, SyntheticSource};
 use nvllm_core::{
     Activations, Backend, CanonicalTensor, DType, Executable, InlineVec, KvFormat, Limits, ModelSpec,

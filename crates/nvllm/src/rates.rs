@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{BufReader, Write as _};
 use std::path::{Path, PathBuf};
 
-use nvllm_bench::machine;
+use nvllm_bench::{MatmulRates, machine};
 use nvllm_core::{Activations, Backend, DType};
 use serde::{Deserialize, Serialize};
 
@@ -38,7 +38,7 @@ impl Rates {
                 None
             })
         };
-        let matmul = backend.measure_matmul_rate(DType::Bf16, Activations::Bf16);
+        let matmul = MatmulRates::default().measure(backend, DType::Bf16, Activations::Bf16);
         Self {
             read_bandwidth: rate("the memory's read bandwidth", backend.measure_read_bandwidth()),
             matmul: rate("the rate of bf16 matrix products", matmul),
@@ -126,8 +126,8 @@ mod tests {
             self.0.plan_rules()
         }
 
-        fn load(&self, plan: Plan, weights: &dyn WeightSource) -> nvllm_core::Result<Box<dyn Executable>> {
-            self.0.load(plan, weights)
+        fn load(&self, _: Plan, _: &dyn WeightSource) -> nvllm_core::Result<Box<dyn Executable>> {
+            Err(CoreError::OutOfMemory { bytes: 1 << 25, what: "a model" })
         }
     }
 
@@ -136,9 +136,10 @@ mod tests {
         let mut warnings = Vec::new();
         let rates = Rates::measure(&Full(Reference::default()), |line| warnings.push(line));
         assert_eq!((rates.read_bandwidth, rates.matmul), (None, None));
-        let [line] = &warnings[..] else { panic!("{warnings:?}") };
-        assert!(line.starts_with("warning: the memory's read bandwidth cannot be measured: "), "{line}");
-        assert!(line.contains("no 1.0 GiB left"), "{line}");
+        let [read, matmul] = &warnings[..] else { panic!("{warnings:?}") };
+        assert!(read.starts_with("warning: the memory's read bandwidth cannot be measured: "), "{read}");
+        assert!(read.contains("no 1.0 GiB left"), "{read}");
+        assert!(matmul.starts_with("warning: the rate of bf16 matrix products cannot be"), "{matmul}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The part of the accuracy gate that needs the repository: the backend on the golden fixtures.
 
 use nvllm_bench::record::Correctness;
-use nvllm_core::backend::WithNumerics;
+use nvllm_conformance::WithNumerics;
 use nvllm_core::{Activations, Backend, Numerics};
 use nvllm_tests::{FIXTURES, Fixture};
 

@@ -1,5 +1,7 @@
 //! What to run, as the command line says it.
 
+use std::path::PathBuf;
+
 use anyhow::{Context as _, Result, ensure};
 use clap::ValueEnum;
 use nvllm_conformance::{CASES, Extents, ModelOp, Setting};
@@ -57,6 +59,13 @@ pub(crate) struct Args {
     /// Also time the models' ops
     #[arg(long)]
     pub(super) perf: bool,
+    /// With --perf: append a record of every time to this file, of ops that were held to the
+    /// reference
+    #[arg(long, value_name = "FILE", requires = "perf")]
+    pub(super) records: Option<PathBuf>,
+    /// The source's commit where there is no repository to ask, with `-dirty` if its files differed
+    #[arg(long)]
+    pub(super) commit: Option<String>,
     /// List the cases and run none
     #[arg(long)]
     pub(super) list: bool,
@@ -117,6 +126,19 @@ impl Args {
         Ok(Setting { weights: format(&self.weights)?, activations, kv, numerics: self.order(), seed: 0 })
     }
 
+    /// The format of the models' matrices, as it is named.
+    pub(super) fn weights(&self) -> &str {
+        &self.weights
+    }
+
+    /// Threads that compute.
+    pub(super) fn num_threads(&self) -> usize {
+        match self.backend {
+            Name::Cpu => self.threads.unwrap_or_else(nvllm_cpu::default_threads),
+            Name::Reference | Name::Cuda => 1,
+        }
+    }
+
     pub(super) const fn order(&self) -> Numerics {
         match self.numerics {
             Order::Invariant => Numerics::Invariant,
@@ -170,6 +192,7 @@ fn format(name: &str) -> Result<WeightFormat> {
 /// One op of one model.
 pub(super) struct Shape {
     pub(super) model: String,
+    pub(super) num_parameters: usize,
     pub(super) op: ModelOp,
 }
 

@@ -32,6 +32,13 @@ pub(super) enum Outcome {
 }
 
 impl Outcome {
+    /// How it was held to the reference, if it was and it is right.
+    pub(super) fn checked(&self) -> Option<String> {
+        let Self::Holds { remark, .. } = self else { return None };
+        let remark = if remark.is_empty() { String::new() } else { format!(", {remark}") };
+        Some(format!("held to the reference op in this process{remark}"))
+    }
+
     /// Whether a kernel runs the op as one.
     pub(super) const fn is_native(&self) -> bool {
         matches!(self, Self::Holds { native: true, .. } | Self::Skipped { native: true, .. })
@@ -75,7 +82,7 @@ pub(super) fn list(args: &Args, shapes: &[Shape]) {
     for case in CASES.iter().filter(|case| args.wants_drawn(case.name)) {
         println!("{:40} drawn shapes", case.name);
     }
-    for Shape { model, op } in shapes {
+    for Shape { model, op, .. } in shapes {
         for extents in args.extents() {
             let name = format!("{}, {extents}", op.name);
             if args.wants(op.op().stem(), &name) {

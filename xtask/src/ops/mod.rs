@@ -2,27 +2,29 @@
 //!
 //! Two kinds of case: those of the conformance suite, whose shapes are drawn, and the ops of real
 //! models in their shapes. Every case is held to the reference within the suite's bounds; with
-//! `--perf` the ops of real models are timed too, beside the limits of the hardware. `--support`
-//! prints what each backend runs by a kernel of its own, and a block `report:ops` of a
-//! text holds it (`cargo xtask report`).
+//! `--perf` the ops of real models are timed too, beside the limits of the hardware, and with
+//! `--records` every time is kept. `--support` prints what each backend runs by a kernel of its
+//! own, and a block `report:ops` of a text holds it (`cargo xtask report`).
 //!
 //! It runs from a checkout, also as part of a bundle on a machine without Rust.
 
 mod args;
 mod cases;
 mod perf;
+mod records;
 mod support;
 
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
-use nvllm_conformance::{CASES, ModelOp};
-use nvllm_core::backend::WithNumerics;
+use nvllm_bench::MatmulRates;
+use nvllm_conformance::{CASES, ModelOp, WithNumerics};
 
 use crate::model;
 pub(crate) use args::Args;
 use args::Shape;
+use records::Records;
 pub(crate) use support::block;
 
 /// The ops of the models, each shape once.
@@ -36,7 +38,7 @@ fn shapes(root: &Path, args: &Args) -> Result<Vec<Shape>> {
         let name = name.strip_suffix(".json").unwrap_or(&name);
         for op in ModelOp::all(&spec)? {
             if shapes.iter().all(|other| other.op.name != op.name) {
-                shapes.push(Shape { model: name.to_owned(), op });
+                shapes.push(Shape { model: name.to_owned(), num_parameters: spec.num_parameters(), op });
             }
         }
     }
@@ -60,7 +62,9 @@ pub(crate) fn command(root: &Path, args: &Args) -> Result<ExitCode> {
         println!("{}\n", backend.info().device);
     }
     let with_numerics = WithNumerics { backend: backend.as_ref(), numerics: args.order() };
-    let mut count = cases::Count::default();
+    let records = args.records.as_ref().map(|path| Records::new(path, root, args, backend.as_ref()));
+    let records = records.transpose()?;
+    let (mut count, mut rates) = (cases::Count::default(), MatmulRates::default());
     for case in CASES.iter().filter(|case| args.wants_drawn(case.name)) {
         let outcome = cases::drawn(case, &with_numerics, args.trials);
         count.add(&outcome);
@@ -76,10 +80,13 @@ pub(crate) fn command(root: &Path, args: &Args) -> Result<ExitCode> {
         let outcome = cases::of_model(&shape.op, backend.as_ref(), extents, setting);
         count.add(&outcome);
         let timed = if args.perf && outcome.is_native() {
-            perf::measure(&shape.op, backend.as_ref(), extents, setting)?
+            perf::measure(&shape.op, backend.as_ref(), extents, setting, &mut rates)?
         } else {
             None
         };
+        if let (Some(records), Some(timing), Some(checked)) = (&records, &timed, outcome.checked()) {
+            records.add(shape, extents, &checked, timing)?;
+        }
         cases::show(args, &name, Some((&shape.model, timed)), &outcome);
     }
     eprintln!("{count}");

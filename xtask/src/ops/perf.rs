@@ -4,7 +4,11 @@
 //! a cache layer of its own, so that these come from memory as they do in a model; values are where
 //! the op before has left them. The backend times every op. Limits are measured right before.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
+use nvllm_bench::record::{self, Series, names};
+use nvllm_bench::{MatmulRates, stats};
 use nvllm_conformance::Mismatch;
 use nvllm_conformance::{Cost, Extents, ModelOp, Setting};
 use nvllm_core::{Backend, CoreError, DType};
@@ -17,8 +21,8 @@ const ENOUGH: f64 = 0.5;
 
 /// Times of one op.
 pub(super) struct Timing {
-    median: f64,
-    num_times: usize,
+    /// Seconds of each copy in each step.
+    times: Vec<f64>,
     copies: usize,
     cost: Cost,
     /// Bytes a second that memory gives, if that is known.
@@ -33,6 +37,7 @@ pub(super) fn measure(
     backend: &dyn Backend,
     extents: Extents,
     setting: Setting,
+    rates: &mut MatmulRates,
 ) -> Result<Option<Timing>> {
     let mut timed = match op.load(backend, extents, setting) {
         Ok(timed) => timed,
@@ -50,7 +55,7 @@ pub(super) fn measure(
     timed.run()?;
     let weights = setting.weights.plain().unwrap_or(DType::Bf16);
     let read = backend.measure_read_bandwidth()?;
-    let matmul = backend.measure_matmul_rate(weights, setting.activations)?;
+    let matmul = rates.measure(backend, weights, setting.activations)?;
     let mut times = Vec::new();
     for at in 0..STEPS[0] {
         if at >= STEPS[1] && times.iter().sum::<f64>() > ENOUGH {
@@ -58,23 +63,28 @@ pub(super) fn measure(
         }
         times.extend(timed.run()?);
     }
-    Ok(median(&mut times).map(|median| Timing {
-        median,
-        num_times: times.len(),
-        copies: timed.copies(),
-        cost: timed.cost,
-        read,
-        matmul,
-    }))
-}
-
-fn median(times: &mut [f64]) -> Option<f64> {
-    times.sort_unstable_by(f64::total_cmp);
-    let (lower, upper) = (times.get(times.len().checked_sub(1)? / 2)?, times.get(times.len() / 2)?);
-    Some(f64::midpoint(*lower, *upper))
+    let (copies, cost) = (timed.copies(), timed.cost);
+    Ok((!times.is_empty()).then_some(Timing { times, copies, cost, read, matmul }))
 }
 
 impl Timing {
+    fn median(&self) -> f64 {
+        stats::median(self.times.iter().copied())
+    }
+
+    /// What one copy takes at least, for a record.
+    pub(super) fn cost(&self) -> record::Cost {
+        record::Cost { bytes: self.cost.bytes, flops: self.cost.flops }
+    }
+
+    /// The raw times, and the limits beside them as far as they are known.
+    pub(super) fn series(&self) -> BTreeMap<String, Series> {
+        let times = Some((names::STEP_SECONDS, Series::seconds(self.times.iter().copied())));
+        let read = self.read.map(|rate| (names::READ_BANDWIDTH, Series::whole([rate])));
+        let matmul = self.matmul.map(|rate| (names::MATMUL_RATE, Series::whole([rate])));
+        [times, read, matmul].into_iter().flatten().map(|(name, series)| (name.to_owned(), series)).collect()
+    }
+
     /// The least time that memory, then that arithmetic allows.
     fn least(&self) -> [Option<f64>; 2] {
         [self.read.map(|rate| self.cost.bytes / rate), self.matmul.map(|rate| self.cost.flops / rate)]
@@ -84,15 +94,16 @@ impl Timing {
     fn share(&self) -> Option<(f64, bool)> {
         let [memory, arithmetic] = self.least();
         let (memory, arithmetic) = (memory?, arithmetic.unwrap_or(0.0));
-        Some((memory.max(arithmetic) / self.median, memory >= arithmetic))
+        Some((memory.max(arithmetic) / self.median(), memory >= arithmetic))
     }
 
     pub(super) fn json(&self) -> Value {
+        let median = self.median();
         json!({
-            "median_seconds": self.median, "num_times": self.num_times, "copies": self.copies,
+            "median_seconds": median, "num_times": self.times.len(), "copies": self.copies,
             "bytes": self.cost.bytes, "flops": self.cost.flops,
-            "bytes_per_second": self.cost.bytes / self.median,
-            "flops_per_second": self.cost.flops / self.median,
+            "bytes_per_second": self.cost.bytes / median,
+            "flops_per_second": self.cost.flops / median,
             "read_bandwidth": self.read, "matmul_rate": self.matmul,
             "share_of_limit": self.share().map(|(share, _)| share),
         })
@@ -101,7 +112,8 @@ impl Timing {
 
 impl std::fmt::Display for Timing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { median, cost, copies, num_times, .. } = self;
+        let Self { times, cost, copies, .. } = self;
+        let median = self.median();
         write!(
             f,
             "{:9.1} us  {:8.1} GB/s  {:9.1} GFLOP/s",
@@ -117,7 +129,16 @@ impl std::fmt::Display for Timing {
             Some((share, false)) => write!(f, "  {:.1} % of the rate of products", 100.0 * share)?,
             None => {}
         }
-        write!(f, "  ({num_times} times of {copies} copies)")
+        write!(f, "  ({} times of {copies} copies)", times.len())
+    }
+}
+
+#[cfg(test)]
+impl Timing {
+    /// Of these times, the rest as it may be.
+    pub(super) fn of_times(times: Vec<f64>) -> Self {
+        let cost = Cost { bytes: 10.0, flops: 1.0 };
+        Self { times, copies: 1, cost, read: Some(10.0), matmul: None }
     }
 }
 
@@ -128,8 +149,7 @@ mod tests {
     #[test]
     fn the_limit_that_binds_is_named() {
         let timing = |bytes, flops| Timing {
-            median: 2.0,
-            num_times: 3,
+            times: vec![2.0, 1.0, 3.0],
             copies: 1,
             cost: Cost { bytes, flops },
             read: Some(10.0),
@@ -139,12 +159,5 @@ mod tests {
         assert!(timing(10.0, 150.0).to_string().contains("75.0 % of the rate of products"));
         assert!(timing(40.0, 1.0).to_string().contains("2.0 times what memory gives"));
         assert_eq!(Timing { read: None, ..timing(1.0, 1.0) }.share(), None);
-    }
-
-    #[test]
-    fn the_median_of_an_even_number_lies_between_two() {
-        assert_eq!(median(&mut [3.0, 1.0, 2.0, 10.0]), Some(2.5));
-        assert_eq!(median(&mut [3.0, 1.0, 2.0]), Some(2.0));
-        assert_eq!(median(&mut []), None);
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! It knows models and backends, and neither peers nor workloads.
 
+mod matmul;
+mod measured_backend;
 mod measurement;
 pub(crate) mod prompt;
 mod roof;
@@ -9,6 +11,8 @@ mod set_times;
 pub(crate) mod stepper;
 mod turns;
 
+pub use matmul::MatmulRates;
+pub(crate) use measured_backend::MeasuredBackend;
 pub(crate) use measurement::Measurement;
 pub(crate) use roof::{Roof, higher, roof_series, share};
 pub(crate) use set_times::SetTimes;

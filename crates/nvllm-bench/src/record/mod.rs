@@ -9,6 +9,7 @@ mod series;
 
 use std::collections::BTreeMap;
 
+use nvllm_core::BackendInfo;
 use serde::{Deserialize, Serialize};
 
 pub use file::{append, newest_run, read, read_run};
@@ -171,6 +172,19 @@ pub struct Device {
     /// Power limit, in watts; none for a CPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub power_limit_watts: Option<f64>,
+}
+
+impl From<BackendInfo> for Device {
+    fn from(info: BackendInfo) -> Self {
+        Self {
+            backend: info.name,
+            name: info.device,
+            memory_bytes: info.memory_bytes,
+            driver: info.driver,
+            clocks_mhz: info.clocks_mhz,
+            power_limit_watts: None,
+        }
+    }
 }
 
 /// The weights.

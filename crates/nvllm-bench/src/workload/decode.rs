@@ -9,7 +9,7 @@ use super::figures::{Figures, limit, median_of};
 use crate::Result;
 use crate::context::Context;
 use crate::measure::stepper::{self, Stepper};
-use crate::measure::{Measurement, Roof, roof_series, settle, turns};
+use crate::measure::{MeasuredBackend, Measurement, Roof, roof_series, settle, turns};
 use crate::peer::Peer;
 use crate::record::{Case, Cost, Record, Series, names};
 
@@ -69,7 +69,7 @@ impl Workload for Decode {
     fn run(&self, bench: &mut Context) -> Result<()> {
         let model = bench.open()?;
         let backend = bench.backend()?;
-        let roof = bench.roof(backend.as_ref());
+        let roof = bench.roof(&backend);
         let mut peers = bench.take_peers()?;
         let sizes = &bench.settings.sizes;
         let all: Vec<(usize, usize)> = if let Some(pairs) = sizes.pairs(&sizes.context, (1, 128)) {
@@ -81,7 +81,7 @@ impl Workload for Decode {
         };
         let mut result = Ok(());
         for (batch, context) in all {
-            result = self.case(bench, &model, backend.as_ref(), roof, &mut peers, (batch, context));
+            result = self.case(bench, &model, &backend, roof, &mut peers, (batch, context));
             if result.is_err() {
                 break;
             }
@@ -105,13 +105,13 @@ impl Decode {
         &self,
         bench: &mut Context,
         model: &Model,
-        backend: &dyn Backend,
+        backend: &MeasuredBackend,
         roof: Roof,
         peers: &mut [Peer],
         (batch, context): (usize, usize),
     ) -> Result<()> {
         let limits = bench.limits(model, batch, context, batch)?;
-        let weights = stepper::weights(model, backend, &limits)?;
+        let weights = stepper::weights(model, backend.as_ref(), &limits)?;
         let cost = |context| stepper::cost(model, &limits, &weights, &[Counts::decode(batch, context)]);
         let step_seconds = 1.5 * roof.seconds(cost(context));
         let Some(plan) = plan(bench, model, (batch, context), step_seconds, 1 + peers.len()) else {
@@ -125,8 +125,9 @@ impl Decode {
         bench.progress(&what);
         // The mean over the steps: the context grows by one a step.
         let mean = cost(context + plan.steps() / 2);
-        let ready = fill_peers(bench, &plan, peers, prompt_seconds(bench, model, backend, roof, &plan)?)?;
-        let mut stepper = Stepper::load(backend, model, &limits)?;
+        let ready =
+            fill_peers(bench, &plan, peers, prompt_seconds(bench, model, backend.as_ref(), roof, &plan)?)?;
+        let mut stepper = Stepper::load(backend.as_ref(), model, &limits)?;
         stepper.fill_cache()?;
         stepper.place(batch, context)?;
         let mut turns = Turns::run(bench, &what, &plan, &mut stepper, backend, peers, ready)?;
@@ -209,7 +210,7 @@ impl Turns {
         what: &str,
         plan: &Plan,
         stepper: &mut Stepper,
-        backend: &dyn Backend,
+        backend: &MeasuredBackend,
         peers: &mut [Peer],
         mut ready: Vec<bool>,
     ) -> Result<Self> {

@@ -77,7 +77,7 @@ impl Workload for Inputs {
             bench.progress(&format!("inputs: {} of {rounds}", round + 1));
             for turn in turns(round, 3) {
                 match turn {
-                    0 => roofs.push(bench.roof(backend.as_ref())),
+                    0 => roofs.push(bench.roof(&backend)),
                     at => seconds[at - 1].extend(steppers[at - 1].decode_run(SEQS, TURN_STEPS)?),
                 }
             }

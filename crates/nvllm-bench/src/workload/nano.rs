@@ -145,7 +145,7 @@ impl Nano {
     fn with(&self, bench: &mut Context, peers: &mut [crate::peer::Peer]) -> Result<()> {
         let model = Arc::new(bench.open()?);
         let backend = bench.backend()?;
-        let mut roofs = vec![bench.roof(backend.as_ref())];
+        let mut roofs = vec![bench.roof(&backend)];
         let Some((set, scale)) = choose(bench, &model, backend.as_ref(), roofs[0], 1 + peers.len())? else {
             return Ok(());
         };
@@ -178,7 +178,7 @@ impl Nano {
                 settle();
             }
         }
-        roofs.push(bench.roof(backend.as_ref()));
+        roofs.push(bench.roof(&backend));
         let mut measured = measurement(&set, &ours, &roofs);
         measured.values.extend(wait_share(&before, &engine.stats()));
         bench.record(self.name(), &case, measured)?;

@@ -83,7 +83,7 @@ impl Workload for Ops {
             let mut roofs: Vec<Roof> = Vec::new();
             for round in 0..rounds {
                 bench.progress(&format!("ops, {case}: {} of {rounds}", round + 1));
-                roofs.push(bench.roof(backend.as_ref()));
+                roofs.push(bench.roof(&backend));
                 let profiled = stepper.profiled(|stepper| match num_steps {
                     1 => stepper.prefill(from_ref(&prompt)).map(|_| ()),
                     _ => (0..num_steps).try_for_each(|_| stepper.decode(1).map(|_| ())),
@@ -102,7 +102,7 @@ impl Workload for Ops {
             let step: f64 = kinds.iter().flat_map(|kind| &kind.seconds).sum();
             let large = kinds.iter().filter(|kind| kind.seconds.iter().sum::<f64>() >= LEAST_SHARE * step);
             let large: Vec<_> = large.map(|kind| (kind.mean_cost(), kind.seconds.as_slice())).collect();
-            bench.check_roofs(backend.as_ref(), &large, &mut roofs);
+            bench.check_roofs(&backend, &large, &mut roofs);
             for kind in kinds {
                 let cost = kind.mean_cost();
                 let mut series = roof_series(&roofs);

@@ -69,7 +69,7 @@ impl Prefill {
         let backend = bench.backend()?;
         let weights = stepper::weights(&model, backend.as_ref(), &limits)?;
         let cost = stepper::cost(&model, &limits, &weights, &counts);
-        let case_seconds = 2.0 * bench.roof(backend.as_ref()).seconds(cost);
+        let case_seconds = 2.0 * bench.roof(&backend).seconds(cost);
         let round_seconds = case_seconds * (1 + peers.len()) as f64 + 0.5;
         let rounds = ((bench.settings.case_seconds / round_seconds) as usize).clamp(ROUNDS.0, ROUNDS.1);
         let rounds = if bench.settings.quick { ROUNDS.0 } else { rounds };
@@ -88,7 +88,7 @@ impl Prefill {
             bench.progress(&format!("{what}: {} of {rounds}", round + 1));
             for turn in turns(round, 2 + peers.len()) {
                 match turn {
-                    0 => roofs.push(bench.roof(backend.as_ref())),
+                    0 => roofs.push(bench.roof(&backend)),
                     1 => ours.push(stepper.prefill(&prompts)?),
                     _ => {
                         settle();
@@ -103,7 +103,7 @@ impl Prefill {
                 }
             }
         }
-        bench.check_roofs(backend.as_ref(), &[(cost, &ours)], &mut roofs);
+        bench.check_roofs(&backend, &[(cost, &ours)], &mut roofs);
         let measured = |seconds: &[f64]| {
             let mut series = roof_series(&roofs);
             series.push((names::STEP_SECONDS, Series::seconds(seconds.iter().copied())));

@@ -61,7 +61,7 @@ impl Workload for Prefix {
         if !bench.fits("prefix", limits.kv_bytes + model.weight_bytes()?) {
             return Ok(());
         }
-        let mut roofs: Vec<Roof> = vec![bench.roof(backend.as_ref())];
+        let mut roofs: Vec<Roof> = vec![bench.roof(&backend)];
         let options = LoadOptions {
             max_num_seqs: Some(1),
             max_num_batched_tokens: Some(step_tokens),
@@ -92,7 +92,7 @@ impl Workload for Prefix {
                 times.push(first_token(&engine, at * num_suffixes + suffix, prompt, cached)?);
             }
         }
-        roofs.push(bench.roof(backend.as_ref()));
+        roofs.push(bench.roof(&backend));
         for (state, times, cached) in [("cold", cold, 0), ("hit", hit, prefix_len)] {
             let case = Case {
                 prompt_len: Some(prompt_len),

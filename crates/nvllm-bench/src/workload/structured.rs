@@ -87,7 +87,7 @@ impl Workload for Structured {
         let factory = bench.factory();
         let engine = Engine::builder(Arc::clone(&model), move || factory()).options(options).start()?;
         for batch in batches {
-            let mut roofs: Vec<Roof> = vec![bench.roof(backend.as_ref())];
+            let mut roofs: Vec<Roof> = vec![bench.roof(&backend)];
             let cases = cases(&grammars, batch);
             let mut seconds = vec![Vec::new(); cases.len()];
             // The first round is not timed: pages, scratch and graphs are there before the clock
@@ -110,7 +110,7 @@ impl Workload for Structured {
                     }
                 }
             }
-            roofs.push(bench.roof(backend.as_ref()));
+            roofs.push(bench.roof(&backend));
             for ((state, _), seconds) in cases.into_iter().zip(seconds) {
                 let case = Case {
                     batch: Some(batch),

@@ -15,8 +15,8 @@
 
 use super::pages::{Page, columns, with_page};
 use super::with_elem;
+use crate::elem::{Elem, PageElem};
 use crate::simd::{F32, MAX_LANES, Simd, Stored, UNITS, UNITS_BYTES, exp, load_part, store_part};
-use crate::{Elem, PageElem};
 
 /// Bytes of a cache line.
 const LINE: usize = 64;

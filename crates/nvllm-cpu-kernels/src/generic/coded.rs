@@ -17,8 +17,9 @@
 use std::marker::PhantomData;
 
 use super::out::Out;
+use crate::coded::{CodedForm, Codes, Formula};
+use crate::elem::Elem;
 use crate::simd::{F16, F32, Simd, Stored, store_part};
-use crate::{CodedForm, Codes, Elem, Formula};
 
 /// Columns of a vector step: a multiple of every instruction set's lanes.
 pub(crate) const STEP: usize = 16;

@@ -21,14 +21,12 @@
 //! many steps that a group's stays in the first-level cache while panels pass it (see
 //! [`Blocking`]), and lies in one piece (rows a power of two apart would share cache sets).
 
-use super::out::Out;
+use super::out::{Out, PANEL};
 use super::with_elem;
-use crate::Elem;
+use crate::elem::Elem;
 use crate::simd::{Simd, Stored};
 use std::marker::PhantomData;
 
-/// Weight rows in a panel: columns of the register tile.
-pub const PANEL: usize = 4;
 /// Most activation rows in a group, over all instruction sets and both loops.
 pub const MAX_ROWS: usize = 8;
 /// Activation rows that pass all panels of a call together, one segment at a time.

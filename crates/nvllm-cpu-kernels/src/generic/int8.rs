@@ -5,10 +5,9 @@
 
 use std::marker::PhantomData;
 
-use super::dot::PANEL;
-use super::out::Out;
+use super::out::{Out, PANEL};
 use super::with_elem;
-use crate::Elem;
+use crate::elem::Elem;
 use crate::simd::{Simd, Stored, load_part};
 
 /// Columns up to which no sum can leave i32: products are at most 255 * 128 in magnitude.

@@ -16,15 +16,15 @@ pub(crate) mod rows;
 macro_rules! with_elem {
     ($elem:expr, $E:ident => $body:expr) => {
         match $elem {
-            $crate::Elem::F32 => {
+            $crate::elem::Elem::F32 => {
                 type $E = $crate::simd::F32;
                 $body
             }
-            $crate::Elem::Bf16 => {
+            $crate::elem::Elem::Bf16 => {
                 type $E = $crate::simd::Bf16;
                 $body
             }
-            $crate::Elem::F16 => {
+            $crate::elem::Elem::F16 => {
                 type $E = $crate::simd::F16;
                 $body
             }

@@ -1,9 +1,11 @@
 //! Where results go, and how they get there.
 
-use super::dot::PANEL;
 use super::with_elem;
-use crate::Elem;
+use crate::elem::Elem;
 use crate::simd::{Simd, Stored};
+
+/// Columns of a register tile: weight rows in a panel.
+pub const PANEL: usize = 4;
 
 /// Where results go: an element (row, col) is one call's alone, and the bias is added before it is
 /// written.

@@ -5,8 +5,8 @@
 //! the row's scale, for E4M3 the 2^8 that [`Simd::load_e4m3`] leaves out.
 
 use super::{rows, with_elem};
+use crate::elem::{Elem, PageElem};
 use crate::simd::{Bf16, F32, MAX_LANES, Simd, Stored, UNITS, UNITS_BYTES};
-use crate::{Elem, PageElem};
 
 /// An element type of pages.
 pub(crate) trait Page: Copy + 'static {
@@ -118,19 +118,19 @@ impl Page for I8 {
 macro_rules! with_page {
     ($elem:expr, $E:ident => $body:expr) => {
         match $elem {
-            $crate::PageElem::F32 => {
+            $crate::elem::PageElem::F32 => {
                 type $E = $crate::simd::F32;
                 $body
             }
-            $crate::PageElem::Bf16 => {
+            $crate::elem::PageElem::Bf16 => {
                 type $E = $crate::simd::Bf16;
                 $body
             }
-            $crate::PageElem::E4m3 => {
+            $crate::elem::PageElem::E4m3 => {
                 type $E = $crate::generic::pages::E4m3;
                 $body
             }
-            $crate::PageElem::I8 => {
+            $crate::elem::PageElem::I8 => {
                 type $E = $crate::generic::pages::I8;
                 $body
             }

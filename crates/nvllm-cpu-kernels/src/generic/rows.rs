@@ -1,7 +1,7 @@
 //! Element-wise and per-row kernels: f32 arithmetic between loads and stores of any element type.
 
 use super::with_elem;
-use crate::Elem;
+use crate::elem::Elem;
 use crate::simd::{Simd, Stored, exp, load_part, store_part};
 
 /// Two inputs, one output, `n` elements each; inputs of one type.

@@ -1,7 +1,7 @@
 //! AVX2 with FMA and F16C: every x86 server and desktop core since 2013 (Intel) and 2017 (AMD).
 
-use crate::kernel_table;
 use crate::simd::{MAX_LANES, Simd, UNITS};
+use crate::table::kernel_table;
 #[allow(clippy::wildcard_imports, reason = "intrinsics are many and carry their own prefix")]
 use std::arch::x86_64::*;
 

@@ -3,8 +3,8 @@
 
 use super::avx2::Avx2;
 use crate::generic::dot::{Blocking, Dot};
-use crate::kernel_table;
 use crate::simd::{Bf16, MAX_LANES, Simd, Stored, UNITS};
+use crate::table::kernel_table;
 #[allow(clippy::wildcard_imports, reason = "intrinsics are many and carry their own prefix")]
 use std::arch::x86_64::*;
 
@@ -304,7 +304,7 @@ kernel_table! {
 /// The linear kernels of machines that also have AVX512-BF16.
 pub(crate) mod pairs {
     use super::PairDot;
-    use crate::dot_table;
+    use crate::table::dot_table;
 
     dot_table! {
         #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma,f16c")]

@@ -7,13 +7,15 @@
 //! the products do.)
 
 use super::avx512::Avx512;
+use crate::coded::{CodedForm, Codes, Formula};
+use crate::elem::Elem;
 use crate::generic::coded::{
     Code, CodedDot, Counted, Decode, Fp8, Groups, Looked, Rule, STEP, Signed, Walk, decode_rows, with_form,
     write_tile,
 };
 use crate::generic::dot::{AHEAD, fold_phases};
 use crate::simd::{Bf16, F16, F32, Simd, Stored};
-use crate::{CodedForm, Codes, Elem, Formula};
+use crate::table::CodedKernels;
 #[allow(clippy::wildcard_imports, reason = "intrinsics are many and carry their own prefix")]
 use std::arch::x86_64::*;
 
@@ -250,7 +252,7 @@ unsafe fn decode_any<E: Stored, R: Rule, C: PairCode>(a: &Decode) {
     }
 }
 
-pub(crate) static PAIRS: crate::CodedKernels = {
+pub(crate) static PAIRS: CodedKernels = {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma,f16c")]
     unsafe fn dot(a: &CodedDot) {
         with_form!(a.w.form, Avx512, P, (E, R, C) => dot_turns::<E, R, C>(a));
@@ -259,5 +261,5 @@ pub(crate) static PAIRS: crate::CodedKernels = {
     unsafe fn decode(a: &Decode) {
         with_form!(a.w.form, Avx512, P, (E, R, C) => decode_any::<E, R, C>(a));
     }
-    crate::CodedKernels { elem: Elem::Bf16, takes, dot, decode }
+    CodedKernels { elem: Elem::Bf16, takes, dot, decode }
 };

@@ -2,8 +2,9 @@
 
 use super::avx2::Avx2;
 use super::avx512::Avx512;
-use crate::generic::dot::PANEL;
 use crate::generic::int8::Int8;
+use crate::generic::out::PANEL;
+use crate::table::int8_table;
 #[allow(clippy::wildcard_imports, reason = "intrinsics are many and carry their own prefix")]
 use std::arch::x86_64::*;
 
@@ -97,12 +98,12 @@ impl Int8 for Vnni {
     }
 }
 
-crate::int8_table! {
+int8_table! {
     #[target_feature(enable = "avx2,fma,f16c")]
     PAIRS: Pairs, rows: 2
 }
 
-crate::int8_table! {
+int8_table! {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
     VNNI: Vnni, rows: 6
 }

@@ -1,8 +1,8 @@
-//! Element types in the kernels' names.
+//! Element types and modes in the kernels' names.
 
 use nvllm_core::{Activations, DType};
 
-use crate::Elem;
+use crate::{ActMode, Elem};
 
 /// The kernels' name of a dtype that they know.
 pub(super) const fn elem(dtype: DType) -> Option<Elem> {
@@ -19,5 +19,13 @@ pub(super) const fn act_elem(activations: Activations) -> Elem {
     match activations {
         Activations::F32 => Elem::F32,
         Activations::Bf16 => Elem::Bf16,
+    }
+}
+
+/// How linear layers multiply under these activations.
+pub(super) const fn mode(activations: Activations) -> ActMode {
+    match activations {
+        Activations::F32 => ActMode::F32,
+        Activations::Bf16 => ActMode::Bf16,
     }
 }

@@ -1,17 +1,15 @@
 //! Which head an exact one is made of, what that takes, and which rows go through it.
 
-use nvllm_core::host::BatchOutput;
 use nvllm_core::program::{Node, ValueKind};
 use nvllm_core::{CoreError, ExactHeadCounts, Op, Plan, Program, Result, ValueId, WeightId};
 
-use super::ops::{self, Machine};
 use super::weights::Weights;
 use crate::{ExactHead, Pool};
 
 /// A copy of the head, and what has come of it.
 pub(super) struct Head {
     weight: WeightId,
-    copy: ExactHead,
+    pub copy: ExactHead,
     pub counts: ExactHeadCounts,
 }
 
@@ -77,21 +75,10 @@ impl Head {
     pub(super) fn bytes(&self) -> usize {
         self.copy.bytes()
     }
-}
 
-impl Machine<'_> {
-    /// Makes logits of which the largest alone is looked at. False if these are others: then
-    /// nothing is done.
-    pub(super) fn exact_logits(&mut self, x: ValueId, weight: WeightId, out: ValueId) -> crate::Result<bool> {
-        let (v, program) = (self.values, self.values.program());
-        let [BatchOutput { largest_only: true, .. }] = self.batch.outputs[..] else { return Ok(false) };
-        // Values that are kept are looked at.
-        let is_head = |head: &&mut Head| head.weight == weight && program.logits() == Some(out);
-        let head = self.head.as_mut().filter(|head| is_head(head) && !program.value(out).keep);
-        let Some(head) = head else { return Ok(false) };
-        let (dense, mode) = (v.weights.matrix(weight).dense(), ops::mode(v.limits.activations));
-        let out = bytemuck::cast_slice_mut(v.bytes_mut(out));
-        head.counts += self.cpu.exact_head(v.rows(x)?, dense, &head.copy, mode, out)?;
-        Ok(true)
+    /// Whether a product with `weight` makes the logits of `program` in `out` that nobody else
+    /// looks at: values that are kept are looked at.
+    pub(super) fn makes(&self, program: &Program, weight: WeightId, out: ValueId) -> bool {
+        self.weight == weight && program.logits() == Some(out) && !program.value(out).keep
     }
 }

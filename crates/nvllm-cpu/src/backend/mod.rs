@@ -15,14 +15,13 @@ use std::sync::Arc;
 
 use nvllm_core::host::{Batch, Forward, HostExecutable, memory_bytes};
 use nvllm_core::{
-    Activations, Backend, BackendInfo, CoreError, DType, ExactHeadCounts, Executable, HostTensor, KvCache,
-    KvGeometry, Limits, MemoryReport, ModelSpec, Op, OpQuery, OrderId, Plan, PlanRules, Program, Reason,
-    ValueId, WeightSource,
+    Backend, BackendInfo, CoreError, ExactHeadCounts, Executable, HostTensor, KvCache, KvGeometry, Limits,
+    MemoryReport, ModelSpec, Op, OpQuery, OrderId, Plan, PlanRules, Program, Reason, ValueId, WeightSource,
 };
 
-use crate::{Cpu, Isa, Kernels, Pool, PoolConfig, SumOrder, measure_matmul_rate, measure_read_bandwidth};
+use crate::{Cpu, Isa, Kernels, Pool, PoolConfig, SumOrder, measure_read_bandwidth};
 use arena::Arena;
-use elem::elem;
+use elem::mode;
 use head::Head;
 use kv::CpuKv;
 use tables::StepTables;
@@ -80,16 +79,6 @@ impl Backend for CpuBackend {
 
     fn measure_read_bandwidth(&self) -> nvllm_core::Result<Option<f64>> {
         Ok(Some(measure_read_bandwidth(&self.pool, self.kernels, BANDWIDTH_BYTES, 3)))
-    }
-
-    fn measure_matmul_rate(
-        &self,
-        weights: DType,
-        activations: Activations,
-    ) -> nvllm_core::Result<Option<f64>> {
-        let Some(elem) = elem(weights) else { return Ok(None) };
-        let rate = measure_matmul_rate(&self.pool, self.kernels, elem, ops::mode(activations), 3);
-        Ok((rate > 0.0).then_some(rate))
     }
 
     fn supports(&self, query: &OpQuery<'_>) -> Result<(), Reason> {
@@ -196,7 +185,7 @@ impl Forward for Run {
     fn order(&self, entry: usize, node: usize) -> OrderId {
         let op = &self.values.programs[entry].nodes[node].op;
         let products = matches!(op, Op::Linear { .. } | Op::ExpertLinear { .. });
-        let mode = ops::mode(self.values.limits.activations);
+        let mode = mode(self.values.limits.activations);
         // Under bf16 activations the order depends on the weight's dtype as well (coded ones are
         // rounded to bf16), never on the number of rows.
         match self.cpu.kernels.linear_order(crate::Elem::Bf16, mode) {

@@ -1,10 +1,10 @@
 //! One function an op: its values' places, its weights, one call of the kernels.
 
-use nvllm_core::host::Batch;
+use nvllm_core::host::{Batch, BatchOutput};
 use nvllm_core::program::{Node, QkNorm};
-use nvllm_core::{Activations, AttentionSpec, KvLayer, Op, RopeSpec, ValueId, WeightId};
+use nvllm_core::{AttentionSpec, KvLayer, Op, RopeSpec, ValueId, WeightId};
 
-use super::elem::act_elem;
+use super::elem::{act_elem, mode};
 use super::head::Head;
 use super::kv::CpuKv;
 use super::tables::{StepTables, queries};
@@ -17,14 +17,6 @@ use crate::{
 
 /// Most experts of a token whose rows are summed.
 pub(super) const MAX_EXPERTS_PER_TOKEN: usize = 64;
-
-/// How linear layers multiply under these activations.
-pub(super) const fn mode(activations: Activations) -> ActMode {
-    match activations {
-        Activations::F32 => ActMode::F32,
-        Activations::Bf16 => ActMode::Bf16,
-    }
-}
 
 /// Intermediates of ops, in lines of 8 bytes.
 #[derive(Default)]
@@ -128,6 +120,19 @@ impl Machine<'_> {
             col += n;
         }
         Ok(())
+    }
+
+    /// Makes logits of which the largest alone is looked at, through a copy of the head. False if
+    /// these are others, or there is no copy: then nothing is done.
+    fn exact_logits(&mut self, x: ValueId, weight: WeightId, out: ValueId) -> Result<bool> {
+        let v = self.values;
+        let [BatchOutput { largest_only: true, .. }] = self.batch.outputs[..] else { return Ok(false) };
+        let makes = |head: &&mut Head| head.makes(v.program(), weight, out);
+        let Some(head) = self.head.as_mut().filter(makes) else { return Ok(false) };
+        let (dense, mode) = (v.weights.matrix(weight).dense(), mode(v.limits.activations));
+        let out = bytemuck::cast_slice_mut(v.bytes_mut(out));
+        head.counts += self.cpu.exact_head(v.rows(x)?, dense, &head.copy, mode, out)?;
+        Ok(true)
     }
 
     /// A linear layer's input as its weights take it, and what is known of its values.

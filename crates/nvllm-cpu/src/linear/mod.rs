@@ -10,14 +10,21 @@
 //! their rows into its cache, as f32 or bf16, and goes on with those: the bits are the same. Where
 //! inputs are rounded to 8 bits, `int8.rs` multiplies integers.
 
-use crate::coded::Coded;
+mod lists;
+mod weights;
+
+pub(crate) use lists::{LinearLists, rows_at_a_time};
+pub use weights::{ExpertRows, Segment, Weights};
+
+use lists::{Pack, Span};
+use nvllm_cpu_kernels::{
+    Block, CodedDot, CodedForm, CodedKernels, Decode, Direct, DotKernels, MAX_ROWS, Out, PANEL, PackW, PackX,
+};
+use weights::Place;
+
 use crate::error::ensure;
 use crate::rows::{Rows, RowsMut};
-use crate::{ActMode, Cpu, Elem, Kernels, Result, SumOrder};
-use nvllm_cpu_kernels::{
-    Block, CodedDot, CodedForm, CodedKernels, CodedRows, Decode, Direct, DotKernels, MAX_ROWS, Out, PANEL,
-    PackW, PackX,
-};
+use crate::{ActMode, Cpu, Result};
 
 /// Activation rows up to which weights are read in place: by the first group of them from memory,
 /// by the others from the cache. Packing reads memory while nothing is multiplied.
@@ -32,99 +39,6 @@ const BLOCK_GROUPS: usize = 12;
 /// Most weight rows that a thread packs at a time.
 const PANEL_ROWS: usize = 128;
 
-/// Rows of a weight that lie together in one form.
-#[derive(Clone, Copy, Debug)]
-pub enum Segment<'a> {
-    /// Whole rows of one element type; at least 2-byte alignment is usual, none is required.
-    Dense(&'a [u8], Elem),
-    /// So many rows of a coded matrix, from a row on.
-    Coded(&'a Coded, usize, usize),
-}
-
-impl Segment<'_> {
-    /// Rows of `k` columns; none if they are not whole rows of so many.
-    pub(crate) fn num_rows(&self, k: usize) -> Option<usize> {
-        match self {
-            Self::Dense(bytes, elem) => {
-                let row_bytes = k * elem.size();
-                (row_bytes > 0 && bytes.len().is_multiple_of(row_bytes)).then(|| bytes.len() / row_bytes)
-            }
-            Self::Coded(coded, first, n) => {
-                (k == coded.cols() && first + n <= coded.num_rows()).then_some(*n)
-            }
-        }
-    }
-
-    /// The element type of dense rows.
-    pub(crate) fn elem(&self) -> Option<Elem> {
-        match self {
-            Self::Dense(_, elem) => Some(*elem),
-            Self::Coded(..) => None,
-        }
-    }
-
-    /// The kernels for it: for coded rows those for what they become on their way.
-    fn dot(&self, kernels: &Kernels, mode: ActMode) -> &'static DotKernels {
-        let elem = match self {
-            Self::Dense(_, elem) => *elem,
-            Self::Coded(..) => kernels.coded(mode).elem,
-        };
-        kernels.dot(elem, mode)
-    }
-
-    /// The order of its sums; none for those of integers.
-    fn order(&self, kernels: &Kernels, mode: ActMode) -> Option<SumOrder> {
-        let int8 = matches!(self, Self::Coded(coded, ..) if coded.is_int8());
-        (!int8).then(|| self.dot(kernels, mode).order)
-    }
-
-    fn place(&self) -> Place {
-        match *self {
-            Self::Dense(bytes, elem) => Place::Dense(bytes.as_ptr(), elem),
-            Self::Coded(coded, first, n) => Place::Coded(coded.rows(first, n)),
-        }
-    }
-
-    fn row_bytes(&self, k: usize) -> usize {
-        match self {
-            Self::Dense(_, elem) => k * elem.size(),
-            Self::Coded(coded, ..) => coded.row_bytes(),
-        }
-    }
-}
-
-/// A weight matrix `n x k`, row-major; its rows are the segments' rows in order.
-#[derive(Clone, Copy, Debug)]
-pub struct Weights<'a> {
-    /// Runs of whole rows.
-    pub segments: &'a [Segment<'a>],
-    /// Columns.
-    pub k: usize,
-}
-
-impl Weights<'_> {
-    /// Rows over all segments.
-    ///
-    /// # Errors
-    /// `k` is 0 or a segment is no whole number of rows.
-    pub fn num_rows(&self) -> Result<usize> {
-        let rows = self.segments.iter().map(|segment| segment.num_rows(self.k)).sum::<Option<usize>>();
-        ensure!(self.k > 0 && rows.is_some(), "linear", "weight segments are not whole rows of {}", self.k);
-        Ok(rows.unwrap_or(0))
-    }
-}
-
-/// One of several products that share their input: an expert, with the rows that chose it.
-#[derive(Clone, Copy, Debug)]
-pub struct ExpertRows<'a> {
-    /// `n x k`.
-    pub weight: Segment<'a>,
-    /// Rows of x to multiply.
-    pub x_rows: &'a [u32],
-    /// Where each product goes; as long as `x_rows`, each output row named once over all experts.
-    pub out_rows: &'a [u32],
-}
-
 /// Some rows of a product, small enough to pack at once.
 struct Piece<'a> {
     segments: &'a [Segment<'a>],
@@ -136,47 +50,6 @@ struct Piece<'a> {
     m: usize,
     out: Out,
 }
-
-/// A packed group to be written: which rows of x, and which of `m` packed rows they become.
-struct Pack {
-    rows: [*const u8; MAX_ROWS],
-    num_rows: usize,
-    first: usize,
-    m: usize,
-    dst: *mut u8,
-}
-
-/// Where the rows of a segment begin.
-#[derive(Clone, Copy)]
-enum Place {
-    Dense(*const u8, Elem),
-    Coded(CodedRows),
-}
-
-/// Weight rows that lie together, against one piece.
-struct Span {
-    /// Number of its first chunk.
-    first: usize,
-    chunk: usize,
-    w: Place,
-    n: usize,
-    col: usize,
-    x: *const u8,
-    m: usize,
-    out: Out,
-}
-
-/// Work lists, kept between calls so that serving allocates nothing.
-#[derive(Default)]
-pub(crate) struct LinearLists {
-    packs: Vec<Pack>,
-    spans: Vec<Span>,
-}
-
-// SAFETY: addresses that are only followed inside the call that filled the lists.
-unsafe impl Send for LinearLists {}
-// SAFETY: as above; threads read the lists and write disjoint outputs.
-unsafe impl Sync for LinearLists {}
 
 /// What every chunk of one call shares.
 struct Common {
@@ -427,10 +300,4 @@ fn chunk_rows(common: &Common, segment: &Segment<'_>, m: usize, n: usize, num_th
         (false, false) => (dot.panel_bytes / dot.row_bytes(k)).min(PANEL_ROWS),
     };
     rows_at_a_time(n, most, num_threads)
-}
-
-/// At most about `most` of `n` weight rows: so many that every thread has as many to take.
-pub(crate) fn rows_at_a_time(n: usize, most: usize, num_threads: usize) -> usize {
-    let chunks = n.div_ceil(most.max(PANEL)).next_multiple_of(num_threads);
-    n.div_ceil(chunks.max(1)).next_multiple_of(PANEL).max(PANEL)
 }

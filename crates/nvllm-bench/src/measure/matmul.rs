@@ -1,0 +1,204 @@
+//! How fast a backend multiplies matrices with the kernels of its own `linear` op: the limit that a
+//! prefill is held against.
+//!
+//! It bounds what a prefill can reach with these kernels, not what the device could.
+
+use std::sync::Arc;
+
+use nvllm_core::weight::{AxisRole, SyntheticSource};
+use nvllm_core::{
+    Activations, Backend, BackendInfo, CoreError, DType, Executable, InlineVec, Limits, ModelSpec, Numerics,
+    Result, SamplingParams, SeqStep, SlotId, SlotReset, Source, SpecBuilder, Step, TokenId,
+};
+
+/// Rows of the table that x is looked up in.
+const TABLE_ROWS: usize = 64;
+/// Products of a measurement, of which the fastest counts.
+const PRODUCTS: usize = 5;
+/// Seconds of products after which there are no more.
+const ENOUGH: f64 = 0.5;
+
+/// The extents of a product `[m, k] x [n, k]^T`.
+#[derive(Clone, Copy)]
+struct Shape {
+    m: usize,
+    n: usize,
+    k: usize,
+}
+
+impl Shape {
+    /// A shape that suits the device. On one with memory of its own, many times what a tile covers,
+    /// with fewer rows where operands are `wide` and do not go to tensor cores; on the host's
+    /// processor a layer's projection in a small model.
+    fn of(info: &BackendInfo, wide: bool) -> Self {
+        match (&info.driver, wide) {
+            (Some(_), false) => Self { m: 8192, n: 4096, k: 4096 },
+            (Some(_), true) => Self { m: 256, n: 4096, k: 4096 },
+            (None, _) => Self { m: 480, n: 2048, k: 1024 },
+        }
+    }
+
+    /// Multiplications and additions.
+    fn flops(self) -> f64 {
+        2.0 * (self.m * self.n * self.k) as f64
+    }
+}
+
+/// Measures rates of products. What was measured once stays loaded, so that measuring it again is a
+/// few products.
+#[derive(Default)]
+pub struct MatmulRates {
+    loaded: Vec<Product>,
+}
+
+impl MatmulRates {
+    /// The rate in multiplications and additions a second at which `backend` multiplies weights of
+    /// dtype `weights` under `activations` now; `None` if it does not time ops, or the dtype is
+    /// none of numbers. Always asked with one backend.
+    ///
+    /// # Errors
+    /// If the measurement fails: beside a large KV cache there may be no memory for it.
+    pub fn measure(
+        &mut self,
+        backend: &dyn Backend,
+        weights: DType,
+        activations: Activations,
+    ) -> Result<Option<f64>> {
+        if matches!(weights, DType::I32 | DType::U8) {
+            return Ok(None);
+        }
+        let wide = (weights, activations) != (DType::Bf16, Activations::Bf16);
+        let known = self.loaded.iter().position(|product| product.of == (weights, activations));
+        let at = match known {
+            Some(at) => at,
+            None => match Product::load(backend, (weights, activations), Shape::of(&backend.info(), wide))? {
+                Some(product) => {
+                    self.loaded.push(product);
+                    self.loaded.len() - 1
+                }
+                None => return Ok(None),
+            },
+        };
+        self.loaded[at].rate().map(Some)
+    }
+}
+
+/// A model of one linear layer, loaded as any other.
+struct Product {
+    /// Dtype of the weights, and what values are stored as.
+    of: (DType, Activations),
+    shape: Shape,
+    /// Of the backend, for messages.
+    backend: String,
+    exe: Box<dyn Executable>,
+    step: Step,
+}
+
+impl Product {
+    /// Nothing if the backend times whole steps only.
+    fn load(
+        backend: &dyn Backend,
+        (weights, activations): (DType, Activations),
+        shape: Shape,
+    ) -> Result<Option<Self>> {
+        let spec = spec(shape)?;
+        let limits = Limits {
+            step_tokens: shape.m,
+            step_outputs: 1,
+            seqs: 1,
+            context: shape.m,
+            block_len: 16,
+            kv_bytes: 0,
+            kv_format: activations.kv_format(),
+            activations,
+            numerics: Numerics::Invariant,
+            max_in_flight: 1,
+            exact_head: false,
+        };
+        let source = SyntheticSource::new(&spec.weights, weights, 0);
+        let mut exe = backend.plan_and_load(&spec, &source, &limits)?;
+        match exe.set_profiling(true) {
+            Err(CoreError::Unsupported { .. }) => return Ok(None),
+            other => other?,
+        }
+        let (of, backend) = ((weights, activations), backend.info().name);
+        Ok(Some(Self { of, shape, backend, exe, step: step(shape.m) }))
+    }
+
+    /// Multiplications and additions a second, now.
+    fn rate(&mut self) -> Result<f64> {
+        let mut times = Vec::with_capacity(PRODUCTS);
+        while times.len() < PRODUCTS && times.iter().sum::<f64>() < ENOUGH {
+            let ticket = self.exe.submit(&self.step)?;
+            self.exe.collect(ticket)?;
+            let profiles = self.exe.take_profiles();
+            let Some(product) = profiles.iter().filter_map(|profile| profile.ops.last()).next_back() else {
+                let problem = "no product was timed".to_owned();
+                return Err(CoreError::Device { backend: self.backend.clone(), problem });
+            };
+            times.push(product.seconds);
+        }
+        Ok(self.shape.flops() / times.into_iter().fold(f64::INFINITY, f64::min))
+    }
+}
+
+fn spec(shape: Shape) -> Result<ModelSpec> {
+    let mut builder = SpecBuilder::new();
+    let mut matrix = |name: &str, rows| {
+        let part = (name.to_owned(), rows, AxisRole::Replicated);
+        builder.matrix(name, shape.k, AxisRole::Replicated, [part])
+    };
+    let (table, weight) = (matrix("table", TABLE_ROWS), matrix("weight", shape.n));
+    let mut program = builder.program("product");
+    let x = program.embed(table);
+    program.linear(x, weight);
+    let programs = vec![program.finish()?];
+    Ok(builder.finish("a matrix product", programs, TABLE_ROWS, shape.m))
+}
+
+/// One sequence of `rows` tokens, from nothing.
+fn step(rows: usize) -> Step {
+    let slot = SlotId(0);
+    let none: Arc<[TokenId]> = Arc::from([]);
+    let reset = SlotReset {
+        slot,
+        prompt: Arc::clone(&none),
+        output: none,
+        sampling: Arc::new(SamplingParams::default()),
+    };
+    let seq = SeqStep {
+        slot,
+        tokens: (0..rows).map(|i| Source::Host(TokenId((i % TABLE_ROWS) as u32))).collect(),
+        positions: (0..rows as u32).map(Source::Host).collect(),
+        kv_start: Source::Host(0),
+        block_tables: InlineVec::new(),
+        outputs: InlineVec::new(),
+    };
+    Step { resets: vec![reset], seqs: vec![seq], ..Step::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use nvllm_core::Reference;
+
+    use super::*;
+
+    const OF: (DType, Activations) = (DType::Bf16, Activations::Bf16);
+
+    #[test]
+    fn the_layer_is_timed_and_no_other_op() {
+        let shape = Shape { m: 3, n: 64, k: 32 };
+        let program = &spec(shape).unwrap().programs[0];
+        assert_eq!(program.nodes.last().map(|node| node.op.stem()), Some("linear"));
+        let mut product = Product::load(&Reference::default(), OF, shape).unwrap().unwrap();
+        let rate = product.rate().unwrap();
+        assert!(rate.is_finite() && rate > 0.0, "{rate}");
+    }
+
+    #[test]
+    fn what_is_no_number_has_no_rate() {
+        let mut rates = MatmulRates::default();
+        let rate = rates.measure(&Reference::default(), DType::U8, Activations::F32).unwrap();
+        assert!(rate.is_none() && rates.loaded.is_empty());
+    }
+}
