@@ -26,8 +26,10 @@ extern "C" __global__ void __launch_bounds__(256, 3) sample_draw(SAMPLING_PARAMS
     float reach = path == BY_BINS ? reach_of(row) : POS_INF;
     if (path == BY_BINS && blockIdx.x == 0 && threadIdx.x == 0) w.border = border;
 
-    // The likeliest token passes every filter.
-    Best best = drawn(row, scale, scale.top, top.token);
+    // The likeliest token passes every filter. Of zeros, which are equal, the positive ones are the
+    // likelier: there it may be another.
+    Best best = NO_BEST;
+    if (scale.top != 0.0f) best = drawn(row, scale, scale.top, top.token);
     float bar = bar_of(scale, best);
     int len = split_len(vocab, gridDim.x), start = blockIdx.x * len, end = min(start + len, vocab);
     each_four(row, start, end, [&](const Four& raw, int first, bool inside) {
