@@ -12,7 +12,6 @@ use nvllm_core::{CoreError, Limits, RequestLimits, SamplingParams, SlotId, SlotR
 
 use crate::device::Device;
 use crate::error::Result;
-use crate::inputs::Inputs;
 use crate::launch::{Args, Dim, Extents, Launch};
 use crate::memory::{Address, Buffer};
 use crate::modules::{Function, Modules};
@@ -90,13 +89,13 @@ impl DeviceSlots {
     }
 
     /// Counts the tokens of a step's resets, in stream order, and marks those that are biased or
-    /// suppressed, of which `inputs` has the lists. Tokens lie in `packed`; those
+    /// suppressed, whose lists lie where `lists_of` says. Tokens lie in `packed`; those
     /// that had no room there are uploaded here, and waited for: resets with more tokens in one
     /// step than one sequence has are rare.
     pub(crate) fn count(
         &self,
         step: &Step,
-        inputs: &Inputs,
+        lists_of: impl Fn(SlotId) -> [Address; 2],
         lists: &[CountedTokens],
         packed: &Buffer,
     ) -> Result<()> {
@@ -110,7 +109,7 @@ impl DeviceSlots {
                 self.touched.clear(reset.slot.index() * bytes, bytes)?;
             }
             if marks {
-                self.mark_lists(reset, inputs)?;
+                self.mark_lists(reset, lists_of(reset.slot))?;
             }
         }
         for list in lists {
@@ -137,14 +136,13 @@ impl DeviceSlots {
     }
 
     /// Marks what a sequence biases and suppresses.
-    fn mark_lists(&self, reset: &SlotReset, inputs: &Inputs) -> Result<()> {
-        let (layout, slot) = (&inputs.layout, reset.slot.index());
+    fn mark_lists(&self, reset: &SlotReset, [biases, stops]: [Address; 2]) -> Result<()> {
         let num_biases = reset.sampling.logit_bias.len();
         let num_stops = if reset.sampling.min_tokens > 0 { reset.sampling.stop_tokens.len() } else { 0 };
         let args = Args::new()
-            .ptr(inputs.at(layout.biases + slot * layout.max_biases * 8))
+            .ptr(biases)
             .int(num_biases)
-            .ptr(inputs.at(layout.stops + slot * layout.max_stops * 4))
+            .ptr(stops)
             .int(num_stops)
             .ptr(self.touched_row(reset.slot));
         let blocks = Dim::Fixed((num_biases + num_stops).div_ceil(256));

@@ -1,5 +1,5 @@
-// sample_draw: of the tokens that the filters surely keep, the one that wins the draw, and a list of
-// those whose fate sample_finish decides; by 4 to 32 blocks a row. Greedy rows skip it.
+// sample_draw: of the tokens that the filters surely keep, the one that wins the draw, and a list
+// of those whose fate sample_finish decides; by 4 to 32 blocks a row. Greedy rows skip it.
 //
 // Reads the logits once: bound by memory and by the instructions of a uniform for each token. Only
 // tokens that may win are scored in f64: some of each block. Order: none; a largest is taken.

@@ -130,8 +130,8 @@ __device__ __forceinline__ float processed_one(const Row& r, int t) {
     return r.touched[t / 32] >> (t % 32) & 1 ? changed(r, x, t) : x;
 }
 
-// Calls `take(raw, first, inside)` for the logits from `start` to `end`, as often for every thread of
-// the block: where `inside` is false there are none. The next ones are asked for ahead.
+// Calls `take(raw, first, inside)` for the logits from `start` to `end`, as often for every thread
+// of the block: where `inside` is false there are none. The next ones are asked for ahead.
 template <typename Take>
 __device__ __forceinline__ void each_four(const Row& r, int start, int end, Take take) {
     const Four none = {{NEG_INF, NEG_INF, NEG_INF, NEG_INF}};
