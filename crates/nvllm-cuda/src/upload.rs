@@ -76,7 +76,7 @@ fn upload(device: &Arc<Device>, parts: Vec<Part>) -> Result<()> {
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(|| work(device, next))).collect();
         let own = work(device, next);
         let ended = others.into_iter().map(|other| other.join().unwrap_or_else(|_| Err(panicked())));
-        ended.fold(own, |all, one| all.and(one))
+        ended.fold(own, Result::and)
     })
 }
 
