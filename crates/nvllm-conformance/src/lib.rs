@@ -98,7 +98,7 @@ pub mod cases {
     pub use crate::metamorphic::{batch_invariance, chunk_invariance, moved_blocks, page_invariance};
     pub use crate::models::{many_sequences, models_end_to_end, models_op_by_op};
     pub use crate::ops::*;
-    pub use crate::sampling::{frequencies, logprobs, sample};
+    pub use crate::sampling::{frequencies, logprobs, sample, sample_large};
     pub use crate::sharing::{block_copies, resumed_sequences, shared_blocks};
     pub use crate::unusable::unusable_rows;
     pub use crate::windows::window_blocks;
@@ -141,7 +141,7 @@ macro_rules! each_case {
     ($callback:ident ($($args:tt)*)) => {
         $crate::$callback! { ($($args)*)
             embed rms_norm linear add silu_mul slice_cols rope kv_append paged_attention attention linear_add linear_silu_mul
-            gather_rows top_k expert_linear weighted_sum all_reduce all_gather sample logprobs masks masks_in_flight frequencies hidden_states unusable_rows
+            gather_rows top_k expert_linear weighted_sum all_reduce all_gather sample sample_large logprobs masks masks_in_flight frequencies hidden_states unusable_rows
             embed_formats linear_formats expert_linear_formats
             models_op_by_op models_end_to_end many_sequences batch_invariance chunk_invariance page_invariance moved_blocks
             slot_sources steps_in_flight step_spans blocks_in_flight refused_steps kept_values kv_cache kv_groups entries

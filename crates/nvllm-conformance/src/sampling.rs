@@ -76,11 +76,8 @@ fn voices() -> impl Strategy<Value = Vec<Voice>> {
 /// Tokens to logits and nothing between: a table, a head, the sampler. Two rows of the head are
 /// equal, so that there are exact ties.
 fn speaker(numbers: Numbers, vocab: usize, seqs: usize, context: usize) -> Trial {
-    const HIDDEN: usize = 8;
-    let mut sketch = Sketch::new(numbers);
-    let table = sketch.even_table("embed_tokens", vocab, HIDDEN, 1.0);
     let mut second = Vec::new();
-    let head = sketch.weight("lm_head", &[vocab, HIDDEN], &[vocab], |draw, i| {
+    speaker_of(numbers, vocab, seqs, context, |draw, i| {
         let x = draw.unit() * 0.7;
         match i / HIDDEN {
             1 => second.push(x),
@@ -88,7 +85,22 @@ fn speaker(numbers: Numbers, vocab: usize, seqs: usize, context: usize) -> Trial
             _ => {}
         }
         x
-    });
+    })
+}
+
+const HIDDEN: usize = 8;
+
+/// As [`speaker`], with the elements of the head as they are drawn.
+fn speaker_of(
+    numbers: Numbers,
+    vocab: usize,
+    seqs: usize,
+    context: usize,
+    head: impl FnMut(&mut Draw, usize) -> f32,
+) -> Trial {
+    let mut sketch = Sketch::new(numbers);
+    let table = sketch.even_table("embed_tokens", vocab, HIDDEN, 1.0);
+    let head = sketch.weight("lm_head", &[vocab, HIDDEN], &[vocab], head);
     let layout = Layout { outputs: Outputs::All, ..Layout::whole(&vec![context; seqs], numbers.seed) };
     sketch.finish(vocab, layout, |p| {
         let x = p.embed(table);
@@ -175,26 +187,54 @@ pub(crate) fn trials(backend: &dyn Backend) -> impl Strategy<Value = (Trial, Vec
 /// Case of the sampler: every parameter, over several steps whose tokens come from the step
 /// before; outputs that are not sampled in between.
 pub fn sample(backend: &dyn Backend, settings: &Settings) -> Result<()> {
-    holds("sample", settings, 2.0, trials(backend), |(trial, voices)| {
-        let mut exe = load(backend, trial)?;
-        let (mut followed, mut resets) = follow(trial, voices);
-        for id in 0..4 {
-            let row = |i| OutputRow { values: true, ..OutputRow::sample(i) };
-            let seqs = followed
-                .iter()
-                .map(|f| {
-                    let last = f.pending.len() as u32 - 1;
-                    let first = (last > 0).then(|| OutputRow::values(0));
-                    f.seq_step(first.into_iter().chain([row(last)]).collect())
-                })
-                .collect();
-            let step = Step { id: StepId(id), resets: std::mem::take(&mut resets), seqs, ..Step::default() };
-            let ticket = exe.submit(&step).doing("submit")?;
-            let output = exe.collect(ticket).doing("collect")?;
-            check_tokens(&step, &output, &mut followed, &TokenMasks::default())?;
-        }
-        Ok(())
-    })
+    holds("sample", settings, 2.0, trials(backend), |(trial, voices)| sample_steps(backend, trial, voices))
+}
+
+/// Case of the sampler with a vocabulary that many threads share: thousands of tokens and of ties,
+/// top-k above what one block sees, and distributions that are flat.
+pub fn sample_large(backend: &dyn Backend, settings: &Settings) -> Result<()> {
+    let vocab = prop_oneof![4_000..9_000_usize, 30_000..40_000_usize];
+    // Rows of the head that differ, after which they repeat.
+    let distinct = prop_oneof![2 => Just(usize::MAX), 1 => Just(3_000), 1 => Just(5)];
+    let spread = prop_oneof![Just(0.01_f32), Just(0.7), Just(5.0)];
+    let top_k = prop_oneof![Just(0_u32), Just(20), Just(256), Just(257), Just(1_000), Just(20_000)];
+    let kinds = proptest::collection::vec(top_k, 6);
+    let strategy = (numbers(backend), vocab, distinct, spread, voices(), kinds).prop_map(
+        |(numbers, vocab, distinct, spread, mut voices, kinds)| {
+            voices.iter_mut().zip(kinds).for_each(|(voice, top_k)| voice.params.top_k = top_k);
+            let mut rows = Vec::new();
+            let trial = speaker_of(numbers, vocab, voices.len(), MOST_TOKENS, |draw, i| {
+                if i / HIDDEN < distinct {
+                    rows.push(draw.unit() * spread);
+                }
+                rows[i % rows.len()]
+            });
+            (trial, voices)
+        },
+    );
+    holds("sample_large", settings, 0.25, strategy, |(trial, voices)| sample_steps(backend, trial, voices))
+}
+
+/// Some steps whose tokens come from the step before.
+fn sample_steps(backend: &dyn Backend, trial: &Trial, voices: &[Voice]) -> Result<()> {
+    let mut exe = load(backend, trial)?;
+    let (mut followed, mut resets) = follow(trial, voices);
+    for id in 0..4 {
+        let row = |i| OutputRow { values: true, ..OutputRow::sample(i) };
+        let seqs = followed
+            .iter()
+            .map(|f| {
+                let last = f.pending.len() as u32 - 1;
+                let first = (last > 0).then(|| OutputRow::values(0));
+                f.seq_step(first.into_iter().chain([row(last)]).collect())
+            })
+            .collect();
+        let step = Step { id: StepId(id), resets: std::mem::take(&mut resets), seqs, ..Step::default() };
+        let ticket = exe.submit(&step).doing("submit")?;
+        let output = exe.collect(ticket).doing("collect")?;
+        check_tokens(&step, &output, &mut followed, &TokenMasks::default())?;
+    }
+    Ok(())
 }
 
 /// Holds sampled tokens to core's sampler on the rows' own logits, and follows them.

@@ -213,7 +213,8 @@ impl CudaBackend {
         let partial = partial_bytes(&plan, library.is_some());
         check_fits(plan.memory, self.device.free_bytes()?, &plan.limits, &plan.kv)?;
         let device = &self.device;
-        let weights = Weights::load(device, &plan.spec, source)?;
+        // Kernels are loaded and buffers made beside the uploads.
+        let (weights, uploads) = Weights::load(device, &plan.spec, source)?;
         let Plan { spec, limits, kv, values, memory, .. } = plan;
         let modules = self.modules()?;
         let state = DeviceState {
@@ -234,6 +235,7 @@ impl CudaBackend {
             })
             .collect::<Result<Vec<_>>>()?;
         let begin = begin(&state, &limits)?;
+        uploads.wait()?;
         let entries = spec
             .programs
             .into_iter()

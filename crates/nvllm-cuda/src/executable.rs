@@ -229,7 +229,7 @@ impl CudaExecutable {
         let arrived = own.upload(&self.device, packed.len)?;
         self.state.kv.start_copies(&step.copies)?;
         inputs.spread(&self.device, &packed, arrived)?;
-        self.state.slots.count(step, &packed.counted, arrived)?;
+        self.state.slots.count(step, |slot| inputs.lists(slot), &packed.counted, arrived)?;
         match graph {
             Some(graph) => self.graphs.replay(graph)?,
             None => self.compute(step, extents)?,

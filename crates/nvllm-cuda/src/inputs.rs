@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use nvllm_core::device::{PackedStep, StepLayout};
-use nvllm_core::{KvGeometry, Limits, RowsOf};
+use nvllm_core::{KvGeometry, Limits, RowsOf, SlotId};
 
 use crate::device::Device;
 use crate::error::Result;
@@ -52,6 +52,12 @@ impl Inputs {
 
     pub(crate) fn at(&self, offset: usize) -> Address {
         self.buffer.at(offset)
+    }
+
+    /// A slot's biases and stop tokens.
+    pub(crate) fn lists(&self, slot: SlotId) -> [Address; 2] {
+        let StepLayout { biases, max_biases, stops, max_stops, .. } = self.layout;
+        [self.at(biases + slot.index() * max_biases * 8), self.at(stops + slot.index() * max_stops * 4)]
     }
 
     pub(crate) fn count(&self, of: RowsOf) -> Address {

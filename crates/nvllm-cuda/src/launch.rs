@@ -45,6 +45,9 @@ pub(crate) enum Dim {
     Tiles { rows: Rows, cols: usize, per: usize, each: usize, most: usize },
     /// As many as tiles of `per` tokens, none across two sequences, can be.
     SeqTiles { per: usize },
+    /// As many as share each row so that all rows together have about `all`: a power of two, within
+    /// `range`.
+    Shares { rows: Rows, all: usize, range: [usize; 2] },
 }
 
 impl Dim {
@@ -61,6 +64,10 @@ impl Dim {
                 ((extents.rows(rows) * cols).div_ceil(per) * each).min(most) as u32
             }
             Self::SeqTiles { per } => (extents.tokens / per + extents.seqs) as u32,
+            Self::Shares { rows, all, range: [least, most] } => {
+                let each = (all / extents.rows(rows).max(1)).clamp(least, most);
+                1 << each.ilog2()
+            }
         }
     }
 }

@@ -45,6 +45,7 @@ mod slots;
 mod step_buffers;
 mod step_clock;
 mod tensor_map;
+mod upload;
 mod weights;
 mod work_lists;
 

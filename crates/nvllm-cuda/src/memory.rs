@@ -238,6 +238,22 @@ impl Pinned {
         Ok(&self.uploaded)
     }
 
+    /// Starts a copy of the first `len` bytes to `offset` in `to` on `stream`.
+    pub(crate) fn upload_to(
+        &mut self,
+        stream: &CudaStream,
+        len: usize,
+        to: &Buffer,
+        offset: usize,
+    ) -> Result<()> {
+        let copies = Started(stream);
+        // SAFETY: nothing changes or frees the bytes before `uploaded`, or `copies` waits.
+        unsafe { to.start_write(stream, offset, &self.bytes()[..len]) }?;
+        self.uploaded.record(stream).doing("recording an event")?;
+        std::mem::forget(copies);
+        Ok(())
+    }
+
     /// Copies `ranges` of `from` to the same places here in the order of `stream`, and waits for
     /// it.
     pub(crate) fn download(

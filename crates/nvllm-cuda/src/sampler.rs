@@ -15,10 +15,12 @@ use crate::memory::{Address, Buffer, Pinned};
 use crate::modules::Modules;
 use crate::slots::DeviceSlots;
 
-/// Blocks that share a row, as `SPLITS` in sample/general.cu.
-const SPLITS: usize = 32;
-/// Bytes of `struct Best`.
-const BEST_BYTES: usize = 16;
+/// Blocks that share a row, as in sample/filter.cuh, and of all rows together: what fills a large
+/// device once.
+const SPLITS: [usize; 2] = [4, 32];
+const ALL_BLOCKS: usize = 1024;
+/// Bytes of `struct Work`.
+const WORK_BYTES: usize = 43_056;
 /// Most likely tokens that the device finds, as `MAX_TOP`; more are found on the host.
 pub(crate) const MAX_TOP: usize = 32;
 
@@ -58,9 +60,8 @@ impl Scored {
 
 /// Buffers of the sampler.
 pub(crate) struct Sampler {
-    partials: Buffer,
-    draws: Buffer,
-    thresholds: Buffer,
+    /// `[step_outputs]`: what the kernels leave for each other.
+    work: Buffer,
     /// Tokens `[step_outputs]`, then scored rows.
     pub results: Buffer,
     /// `[step_outputs, mask_words]`: what may be sampled in the rows of a step that awaited masks.
@@ -92,7 +93,7 @@ pub(crate) const fn result_bytes(step_outputs: usize) -> usize {
 impl Sampler {
     /// Bytes that the buffers take.
     pub(crate) fn bytes_for(limits: &Limits, vocab_size: usize) -> usize {
-        let row = 2 * SPLITS * BEST_BYTES + 8 + vocab_size.div_ceil(32) * 4;
+        let row = WORK_BYTES + vocab_size.div_ceil(32) * 4;
         limits.step_outputs * row + result_bytes(limits.step_outputs)
     }
 
@@ -100,9 +101,7 @@ impl Sampler {
         let rows = limits.step_outputs;
         let mask_words = vocab_size.div_ceil(32);
         Ok(Self {
-            partials: Buffer::zeroed(device, rows * SPLITS * BEST_BYTES)?,
-            draws: Buffer::zeroed(device, rows * SPLITS * BEST_BYTES)?,
-            thresholds: Buffer::zeroed(device, rows * 8)?,
+            work: Buffer::zeroed(device, rows * WORK_BYTES)?,
             results: Buffer::zeroed(device, result_bytes(rows))?,
             masks: Buffer::zeroed(device, rows * mask_words * 4)?,
             staged_masks: Pinned::new(device, rows * mask_words * 4)?,
@@ -113,10 +112,7 @@ impl Sampler {
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        [&self.partials, &self.draws, &self.thresholds, &self.results, &self.masks]
-            .map(Buffer::len)
-            .iter()
-            .sum()
+        self.work.len() + self.results.len() + self.masks.len()
     }
 
     /// The launches over `logits` `[Outputs, vocab]`.
@@ -129,9 +125,10 @@ impl Sampler {
         vocab: usize,
     ) -> Result<Sampling> {
         let outputs = inputs.at(inputs.layout.outputs);
-        let names = ["sample_scan", "sample_filter", "sample_draw", "sample_finish"];
-        let [scan, filter, draw, finish] = names.map(|name| modules.function(name));
-        let (scan, filter, draw, finish) = (scan?, filter?, draw?, finish?);
+        let names = ["sample_scan", "sample_bins", "sample_draw"];
+        let [scan, bins, draw] = names.map(|name| modules.function(name));
+        let shared = [scan?, bins?, draw?];
+        let finish = modules.function("sample_finish")?;
         let params = |masked: bool| {
             let masks = if masked { self.masks.at(0) } else { 0 };
             Args::new()
@@ -141,22 +138,20 @@ impl Sampler {
                 .ptr(inputs.at(inputs.layout.biases))
                 .ptr(inputs.at(inputs.layout.stops))
                 .ptr(slots.seen.at(0))
+                .ptr(slots.touched.at(0))
                 .ptr(logits)
                 .ptr(masks)
                 .int(vocab)
         };
-        let (rows, splits) = (Dim::each(Rows::OUTPUTS), Dim::Fixed(SPLITS));
-        let (partials, draws) = (self.partials.at(0), self.draws.at(0));
-        let (thresholds, tokens) = (self.thresholds.at(0), self.results.at(0));
+        let rows = Dim::each(Rows::OUTPUTS);
+        let splits = Dim::Shares { rows: Rows::OUTPUTS, all: ALL_BLOCKS, range: SPLITS };
+        let (work, tokens) = (self.work.at(0), self.results.at(0));
         let launches = |masked| {
-            vec![
-                Launch::new(&scan, splits, 256, params(masked).ptr(partials)).by(rows).early(),
-                Launch::new(&filter, rows, 1024, params(masked).ptr(partials).ptr(thresholds)).early(),
-                Launch::new(&draw, splits, 256, params(masked).ptr(partials).ptr(thresholds).ptr(draws))
-                    .by(rows)
-                    .early(),
-                Launch::new(&finish, rows, 32, params(masked).ptr(partials).ptr(draws).ptr(tokens)).early(),
-            ]
+            let shares =
+                |function| Launch::new(function, splits, 256, params(masked).ptr(work)).by(rows).early();
+            let mut launches: Vec<_> = shared.iter().map(shares).collect();
+            launches.push(Launch::new(&finish, rows, 256, params(masked).ptr(work).ptr(tokens)).early());
+            launches
         };
         let args = Args::new()
             .ptr(inputs.at(0))
@@ -165,7 +160,7 @@ impl Sampler {
             .int(vocab)
             .ptr(tokens)
             .ptr(self.results.at(scored_at(self.num_outputs)));
-        let logprobs = Launch::new(&modules.function("logprobs")?, rows, 1024, args);
+        let logprobs = Launch::new(&modules.function("logprobs")?, rows, 512, args);
         Ok(Sampling { plain: launches(false), masked: launches(true), logprobs })
     }
 

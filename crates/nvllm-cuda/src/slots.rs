@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use nvllm_core::device::{CountedTokens, DeviceSlot};
-use nvllm_core::{CoreError, Limits, RequestLimits, SlotId, Step};
+use nvllm_core::{CoreError, Limits, RequestLimits, SamplingParams, SlotId, SlotReset, Step};
 
 use crate::device::Device;
 use crate::error::Result;
@@ -38,20 +38,33 @@ pub(crate) fn check(step: &Step, vocab_size: usize) -> nvllm_core::Result<()> {
     Ok(())
 }
 
-/// The buffers, and the kernel that counts tokens.
+/// Bytes of one slot's bits.
+const fn touched_bytes(vocab_size: usize) -> usize {
+    vocab_size.div_ceil(32) * 4
+}
+
+/// Whether a sequence's logits are changed whatever its tokens are.
+fn changes_some(params: &SamplingParams) -> bool {
+    !params.logit_bias.is_empty() || params.min_tokens > 0 && !params.stop_tokens.is_empty()
+}
+
+/// The buffers, and the kernels that fill them.
 pub(crate) struct DeviceSlots {
     device: Arc<Device>,
     pub states: Buffer,
     /// `[slots, vocab]`: bit 31: in the prompt; below: how often in the output.
     pub seen: Buffer,
+    /// `[slots, ceil(vocab / 32)]`: a bit for each token that is seen, biased or suppressed.
+    pub touched: Buffer,
     count: Function,
+    mark: Function,
     vocab_size: usize,
 }
 
 impl DeviceSlots {
     /// Bytes that the buffers take.
     pub(crate) fn bytes_for(limits: &Limits, vocab_size: usize) -> usize {
-        limits.seqs.saturating_mul(size_of::<DeviceSlot>() + vocab_size * 4)
+        limits.seqs.saturating_mul(size_of::<DeviceSlot>() + vocab_size * 4 + touched_bytes(vocab_size))
     }
 
     pub(crate) fn new(
@@ -64,21 +77,40 @@ impl DeviceSlots {
             device: Arc::clone(device),
             states: Buffer::zeroed(device, limits.seqs * size_of::<DeviceSlot>())?,
             seen: Buffer::zeroed(device, limits.seqs * vocab_size * 4)?,
+            touched: Buffer::zeroed(device, limits.seqs * touched_bytes(vocab_size))?,
             count: modules.function("sample_count")?,
+            mark: modules.function("sample_mark")?,
             vocab_size,
         })
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        self.states.len() + self.seen.len()
+        self.states.len() + self.seen.len() + self.touched.len()
     }
 
-    /// Counts the tokens of a step's resets, in stream order. They lie in `packed`; those
+    /// Counts the tokens of a step's resets, in stream order, and marks those that are biased or
+    /// suppressed, whose lists lie where `lists_of` says. Tokens lie in `packed`; those
     /// that had no room there are uploaded here, and waited for: resets with more tokens in one
     /// step than one sequence has are rare.
-    pub(crate) fn count(&self, step: &Step, lists: &[CountedTokens], packed: &Buffer) -> Result<()> {
-        for reset in step.resets.iter().filter(|reset| reset.sampling.needs_counts()) {
-            self.seen.clear(self.row(reset.slot), self.vocab_size * 4)?;
+    pub(crate) fn count(
+        &self,
+        step: &Step,
+        lists_of: impl Fn(SlotId) -> [Address; 2],
+        lists: &[CountedTokens],
+        packed: &Buffer,
+    ) -> Result<()> {
+        for reset in &step.resets {
+            let (counts, marks) = (reset.sampling.needs_counts(), changes_some(&reset.sampling));
+            if counts {
+                self.seen.clear(self.row(reset.slot), self.vocab_size * 4)?;
+            }
+            if counts || marks {
+                let bytes = touched_bytes(self.vocab_size);
+                self.touched.clear(reset.slot.index() * bytes, bytes)?;
+            }
+            if marks {
+                self.mark_lists(reset, lists_of(reset.slot))?;
+            }
         }
         for list in lists {
             if let Some(at) = list.at {
@@ -99,9 +131,28 @@ impl DeviceSlots {
         slot.index() * self.vocab_size * 4
     }
 
+    fn touched_row(&self, slot: SlotId) -> Address {
+        self.touched.at(slot.index() * touched_bytes(self.vocab_size))
+    }
+
+    /// Marks what a sequence biases and suppresses.
+    fn mark_lists(&self, reset: &SlotReset, [biases, stops]: [Address; 2]) -> Result<()> {
+        let num_biases = reset.sampling.logit_bias.len();
+        let num_stops = if reset.sampling.min_tokens > 0 { reset.sampling.stop_tokens.len() } else { 0 };
+        let args = Args::new()
+            .ptr(biases)
+            .int(num_biases)
+            .ptr(stops)
+            .int(num_stops)
+            .ptr(self.touched_row(reset.slot));
+        let blocks = Dim::Fixed((num_biases + num_stops).div_ceil(256));
+        Launch::new(&self.mark, blocks, 256, args).run(&self.device, Extents::NONE)
+    }
+
     fn count_list(&self, list: &CountedTokens, tokens: Address) -> Result<()> {
         let row = self.seen.at(self.row(list.slot));
-        let args = Args::new().ptr(tokens).int(list.num).ptr(row).int(usize::from(list.in_prompt));
+        let args = Args::new().ptr(tokens).int(list.num).ptr(row).ptr(self.touched_row(list.slot));
+        let args = args.int(usize::from(list.in_prompt));
         let blocks = Dim::Fixed(list.num.div_ceil(256));
         Launch::new(&self.count, blocks, 256, args).run(&self.device, Extents::NONE)
     }

@@ -8,11 +8,12 @@ use nvllm_core::{DType, ModelSpec, Plan, WeightDecl, WeightId, WeightInfo, Weigh
 use crate::coded::{self, Run};
 use crate::device::Device;
 use crate::memory::{Address, Buffer};
+use crate::upload::{Part, Uploading};
 
 /// One weight.
 enum Weight {
     Dense {
-        buffer: Buffer,
+        buffer: Arc<Buffer>,
         dtype: DType,
         /// A vector of bf16 as it is stored too: exact, and what fast kernels read.
         narrow: Option<Buffer>,
@@ -75,8 +76,14 @@ pub(crate) fn bytes_for(plan: &Plan) -> nvllm_core::Result<usize> {
 }
 
 impl Weight {
-    /// Copies a weight to the device, one part after another.
-    fn load(device: &Arc<Device>, decl: &WeightDecl, source: &dyn WeightSource) -> nvllm_core::Result<Self> {
+    /// Makes a weight in device memory. Of what is there as the checkpoint has it the bytes are
+    /// left to be uploaded.
+    fn load(
+        device: &Arc<Device>,
+        decl: &WeightDecl,
+        source: &dyn WeightSource,
+        uploads: &mut Vec<Part>,
+    ) -> nvllm_core::Result<Self> {
         let info = WeightInfo::of(decl, source)?;
         let dtype = match storage(decl, &info)? {
             Storage::Dense(dtype) => dtype,
@@ -90,13 +97,14 @@ impl Weight {
             }
         };
         let weight = nvllm_core::Weight::load(decl, source)?;
-        let buffer = Buffer::new(device, dtype.size() * decl.num_elements())?;
+        let buffer = Arc::new(Buffer::new(device, dtype.size() * decl.num_elements())?);
         let as_is = weight.segments.iter().all(|s| s.format.plain() == Some(dtype));
         if as_is {
-            let mut at = 0;
+            let mut offset = 0;
             for segment in &weight.segments {
-                buffer.write(at, &segment.codes)?;
-                at += segment.codes.len();
+                let bytes = segment.codes.clone();
+                uploads.push(Part { to: Arc::clone(&buffer), offset, bytes });
+                offset += segment.codes.len();
             }
         } else {
             buffer.write(0, bytemuck::cast_slice(&weight.to_f32()?))?;
@@ -116,14 +124,16 @@ impl Weight {
 }
 
 impl Weights {
-    /// Copies every weight to the device.
+    /// Makes every weight in device memory; they are there when the uploads are done.
     pub(crate) fn load(
         device: &Arc<Device>,
         spec: &ModelSpec,
         source: &dyn WeightSource,
-    ) -> nvllm_core::Result<Self> {
-        let one = |decl| Weight::load(device, decl, source);
-        spec.weights.iter().map(one).collect::<nvllm_core::Result<_>>().map(Self)
+    ) -> nvllm_core::Result<(Self, Uploading)> {
+        let mut uploads = Vec::new();
+        let one = |decl| Weight::load(device, decl, source, &mut uploads);
+        let all = spec.weights.iter().map(one).collect::<nvllm_core::Result<_>>()?;
+        Ok((Self(all), Uploading::start(device, uploads)))
     }
 
     pub(crate) fn get(&self, id: WeightId) -> Matrix<'_> {

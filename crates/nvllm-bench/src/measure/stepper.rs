@@ -109,15 +109,17 @@ impl Stepper {
     /// Puts a sequence of `context` cached tokens into each of the first `batch` slots. The next
     /// [`decode`](Self::decode) goes on from there.
     pub(crate) fn place(&mut self, batch: usize, context: usize) -> Result<f64> {
-        self.place_with(batch, context, &SamplingParams::default())
+        self.place_with(batch, context, &SamplingParams::default(), 0)
     }
 
-    /// As [`place`](Self::place), with sampling parameters for every sequence.
+    /// As [`place`](Self::place), with sampling parameters for every sequence, each a choice of its
+    /// own, and so many tokens of a prompt that penalties count.
     pub(crate) fn place_with(
         &mut self,
         batch: usize,
         context: usize,
         sampling: &SamplingParams,
+        seen: usize,
     ) -> Result<f64> {
         let seqs = (0..batch).map(|slot| {
             let token = TokenId((slot % self.vocab_size) as u32);
@@ -129,8 +131,13 @@ impl Stepper {
             )
         });
         let seqs = seqs.collect();
-        let resets =
-            (0..batch).map(|slot| SlotReset { sampling: Arc::new(sampling.clone()), ..reset(slot, &[]) });
+        let resets = (0..batch).map(|slot| {
+            let sampling = SamplingParams { choice: slot as u32, ..sampling.clone() };
+            // A stride that shares no factor with the size of a vocabulary: all over it.
+            let token = |i| TokenId(((slot + i * 7919) % self.vocab_size) as u32);
+            let prompt: Vec<_> = (0..seen).map(token).collect();
+            SlotReset { sampling: Arc::new(sampling), ..reset(slot, &prompt) }
+        });
         let resets = resets.collect();
         self.step(seqs, resets)
     }

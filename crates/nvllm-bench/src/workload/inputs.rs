@@ -98,7 +98,7 @@ impl Workload for Inputs {
         let params = [SamplingParams::default(), with_everything()];
         for round in 0..rounds {
             for at in turns(round, 2) {
-                stepper.place_with(SAMPLED_SEQS, HELD, &params[at])?;
+                stepper.place_with(SAMPLED_SEQS, HELD, &params[at], 0)?;
                 seconds[at].extend(stepper.decode_run(SAMPLED_SEQS, TURN_STEPS)?);
             }
         }

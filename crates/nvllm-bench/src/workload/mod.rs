@@ -11,6 +11,7 @@ mod nano;
 pub(crate) mod ops;
 mod prefill;
 mod prefix;
+mod sampling;
 mod sched;
 mod startup;
 mod structured;
@@ -24,7 +25,7 @@ use crate::{BenchError, Result};
 
 /// Every workload, in the order in which they run: the first two look at a process that has nothing
 /// loaded yet.
-pub static REGISTRY: [&dyn Workload; 13] = [
+pub static REGISTRY: [&dyn Workload; 14] = [
     &startup::Startup,
     &memory::Memory,
     &accuracy::Accuracy,
@@ -33,6 +34,7 @@ pub static REGISTRY: [&dyn Workload; 13] = [
     &prefill::Prefill,
     &ops::Ops,
     &inputs::Inputs,
+    &sampling::Sampling,
     &sched::Sched,
     &prefix::Prefix,
     &structured::Structured,

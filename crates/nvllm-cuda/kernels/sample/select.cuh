@@ -1,6 +1,6 @@
 // The smallest key of the shortest descending prefix whose weights reach a wanted sum: eight bits
 // of the key at a time, by histograms of integers, so that the result does not depend on the order
-// in which threads add.
+// in which threads add. One block, and up to eight passes over the row: for what is rare.
 #pragma once
 
 #include "dtype.cuh"
@@ -27,19 +27,27 @@ __device__ u64 select_prefix(Histogram& h, int vocab, Weight weight, Wanted want
             }
         }
         __syncthreads();
-        if (threadIdx.x == 0) {
-            if (shift == 56) {
-                u64 total = 0;
-                for (int i = 0; i < 256; i++) total += h.bins[i];
-                h.wanted = wanted(total);
-                h.prefix = 0;
-                if (total < h.wanted) h.wanted = 0;
+        if (threadIdx.x < 32) {
+            // A lane has eight bins, from the largest down.
+            int bin = 255 - 8 * threadIdx.x;
+            u64 own = 0;
+            for (int i = 0; i < 8; i++) own += h.bins[bin - i];
+            u64 sum = own;
+            for (int offset = 1; offset < 32; offset <<= 1) {
+                u64 below = __shfl_up_sync(0xffffffffu, sum, offset);
+                if (threadIdx.x >= offset) sum += below;
             }
-            int bin = 255;
-            u64 sum = 0;
-            while (bin > 0 && sum + h.bins[bin] < h.wanted) sum += h.bins[bin--];
-            h.wanted = h.wanted == 0 ? 0 : h.wanted - sum;
-            h.prefix = h.prefix << 8 | (u64)bin;
+            u64 total = __shfl_sync(0xffffffffu, sum, 31), want = shift == 56 ? wanted(total) : h.wanted;
+            if (total < want) want = 0;
+            u64 before = sum - own;
+            __syncwarp();
+            if (want == 0) {
+                if (threadIdx.x == 0) h.wanted = 0;
+            } else if (before < want && want <= sum) {
+                while (before + h.bins[bin] < want) before += h.bins[bin--];
+                h.wanted = want - before;
+                h.prefix = prefix << 8 | (u64)bin;
+            }
         }
         __syncthreads();
         if (h.wanted == 0) break;

@@ -67,7 +67,11 @@ const SOURCES: &[Source] = sources![
     "expert_linear/general.cu",
     "expert_linear/coded.cu",
     "weighted_sum/general.cu",
-    "sample/general.cu",
+    "sample/scan.cu",
+    "sample/bins.cu",
+    "sample/draw.cu",
+    "sample/finish.cu",
+    "sample/logprobs.cu",
     "bandwidth/read.cu",
 ];
 
@@ -93,6 +97,10 @@ pub(super) const HEADERS: &[(&str, &str)] = &[
     ("norm_order.cuh", file!("rms_norm/norm_order.cuh")),
     ("philox.cuh", file!("sample/philox.cuh")),
     ("row.cuh", file!("sample/row.cuh")),
+    ("order.cuh", file!("sample/order.cuh")),
+    ("filter.cuh", file!("sample/filter.cuh")),
+    ("border.cuh", file!("sample/border.cuh")),
+    ("gumbel.cuh", file!("sample/gumbel.cuh")),
     ("select.cuh", file!("sample/select.cuh")),
 ];
 
