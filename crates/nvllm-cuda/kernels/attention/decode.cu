@@ -25,7 +25,7 @@
 // A block takes every g-th (entry, KV head). Tiles of 64 positions flow through a ring of 3 stages;
 //   warp w scores positions 16w.. of a tile, then takes columns D/4 w.. of P V.
 #include "prelude.cuh"
-#include "attention_order.cuh"
+#include "attention_fold.cuh"
 #include "kv_codes.cuh"
 
 constexpr int STAGES = TIGHT ? 2 : 3;
@@ -35,13 +35,6 @@ struct Work {
   WorkItem item;
   int head, tile, end;
 };
-
-// Where row `r` of an entry's packed rows (token by token, the group's heads side by side) lies in
-// q and out.
-// `token` is r / group.
-template <int D> DEVICE u64 out_at(const WorkItem& item, int head, int r, int token, int group, int num_heads) {
-  return ((u64)(item.first_row + token) * num_heads + head * group + r - token * group) * D;
-}
 
 DEVICE void start(Work& work, int head, uint4 a, uint4 b) {
   work.item = {(int)a.x, (int)a.y, (int)a.z, (int)a.w, (int)b.x, (int)b.y, (int)b.z, (int)b.w};
@@ -327,49 +320,6 @@ DEVICE void attention_decode(const elem* q, const char* k, const char* v, elem* 
   copy_async_wait<0>();
 }
 
-template <int D>
-DEVICE void attention_fold(const float* partial, const float* partial_ml, int part_rows, elem* out, const WorkItem* items,
-                           const int* first_entry, int num_heads, int kv_heads, float scale) {
-  constexpr int BATCH = 16;                                    // chunks asked for at once
-  const int group = num_heads / kv_heads, head = blockIdx.y;
-  const float c = __fmul_rn(scale, 1.4426950408889634f);
-  let_next_start();
-  wait_for_inputs();
-  const int entry = load_l2_i32(first_entry + blockIdx.x);
-  if (entry < 0) return;
-  const uint4 x = load_l2(items + entry), y = load_l2((const char*)(items + entry) + 16);
-  const WorkItem item = {(int)x.x, (int)x.y, (int)x.z, (int)x.w, (int)y.x, (int)y.y, (int)y.z, (int)y.w};
-  if (item.num_chunks == 1) return;
-  for (int i = threadIdx.x; i < item.num_rows * group * (D / 2); i += 128) {
-    const int row = i / (D / 2), col = i % (D / 2) * 2;
-    float m = NEG_INF, l = 0.0f, a0 = 0.0f, a1 = 0.0f;
-    for (int chunk = 0; chunk < item.num_chunks; chunk += BATCH) {
-      float2 ml[BATCH], part[BATCH];
-#pragma unroll
-      for (int j = 0; j < BATCH; j++) {
-        ml[j] = make_float2(NEG_INF, 0.0f);                    // changes nothing
-        part[j] = make_float2(0.0f, 0.0f);
-        if (chunk + j < item.num_chunks) {
-          const u64 at = ((u64)(entry + chunk + j) * kv_heads + head) * part_rows + row;
-          ml[j] = load_l2_f32x2(partial_ml + at * 2);
-          part[j] = load_l2_f32x2(partial + at * D + col);
-        }
-      }
-#pragma unroll
-      for (int j = 0; j < BATCH; j++) {
-        const float top = fmaxf(m, ml[j].x), scaled = scaled_max(top, c);
-        const float a = rescale(m, c, scaled), b = rescale(ml[j].x, c, scaled);
-        m = top;
-        l = fold(l, a, ml[j].y, b);
-        a0 = fold(a0, a, part[j].x, b);
-        a1 = fold(a1, a, part[j].y, b);
-      }
-    }
-    const float inverse = __frcp_rn(l);
-    *(u32*)(out + out_at<D>(item, head, row, row / group, group, num_heads) + col) = pack2(__fmul_rn(a0, inverse), __fmul_rn(a1, inverse));
-  }
-}
-
 #define ATTENTION_DECODE(d, name, kind)                                                                                       \
   extern "C" __global__ void __launch_bounds__(128)                                                                           \
       attention_decode##name##_d##d(const elem* q, const char* k, const char* v, elem* out, const int* block_tables,          \
@@ -383,7 +333,10 @@ DEVICE void attention_fold(const float* partial, const float* partial_ml, int pa
   extern "C" __global__ void __launch_bounds__(128)                                                                           \
       attention_fold_d##d(const float* partial, const float* partial_ml, int part_rows, elem* out, const WorkItem* items,      \
                           const int* first_entry, int num_heads, int kv_heads, float scale) {                                  \
-    attention_fold<d>(partial, partial_ml, part_rows, out, items, first_entry, num_heads, kv_heads, scale);                    \
+    let_next_start();                                                                                                          \
+    wait_for_inputs();                                                                                                         \
+    fold_chunks<d>(partial, partial_ml, part_rows, items, first_entry, blockIdx.x, blockIdx.y, num_heads, kv_heads, scale,     \
+                   [&](u64 at, u32 pair) { *(u32*)(out + at) = pair; });                                                       \
   }
 #define ALL(d)                                                                                                                \
   ATTENTION_DECODE(d, , KV_ELEMS)                                                                                             \

@@ -91,6 +91,8 @@ pub(super) const HEADERS: &[(&str, &str)] = &[
     ("input_row.cuh", file!("linear/input_row.cuh")),
     ("linear_store.cuh", file!("linear/linear_store.cuh")),
     ("attention_order.cuh", file!("attention/attention_order.cuh")),
+    ("attention_fold.cuh", file!("attention/attention_fold.cuh")),
+    ("head.cuh", file!("qk_norm_rope_append/head.cuh")),
     ("kv_kind.cuh", file!("common/kv_kind.cuh")),
     ("kv_codes.cuh", file!("attention/kv_codes.cuh")),
     ("kv_quant.cuh", file!("kv_append/kv_quant.cuh")),
