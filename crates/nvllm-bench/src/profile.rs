@@ -13,8 +13,8 @@ use std::path::Path;
 use std::slice::from_ref;
 use std::time::Instant;
 
-use nvllm_core::Program;
 use nvllm_core::program::{Counts, Node, OpCost};
+use nvllm_core::{Program, stage_name};
 use serde_json::{Value, json};
 
 use crate::context::Context;
@@ -128,7 +128,6 @@ fn op_event(
         "flops_per_second": (seconds > 0.0).then(|| cost.flops / seconds),
         "share_of_limit": share,
     });
-    let stems: Vec<_> = nodes.iter().map(|node| node.op.stem()).collect();
-    let (name, dur) = (if stems.is_empty() { "sample".into() } else { stems.join(" + ") }, 1e6 * seconds);
+    let (name, dur) = (if nodes.is_empty() { "sample".into() } else { stage_name(nodes) }, 1e6 * seconds);
     json!({"ph": "X", "pid": 1, "tid": DEVICE, "cat": "op", "name": name, "ts": start, "dur": dur, "args": args})
 }

@@ -65,7 +65,7 @@ pub use reference::Reference;
 pub use request_limits::RequestLimits;
 pub use sampling::SamplingParams;
 pub use spec::{ModelFamily, ModelSpec, SpecBuilder};
-pub use stage::{OrderId, Stage, schedule_text};
+pub use stage::{OrderId, Stage, schedule_text, stage_name};
 pub use state::{KvCache, KvGeometry, KvLayer, PagedKv};
 pub use step::{
     BlockCopy, InlineVec, OutputRow, RowOutput, SeqStep, SlotReset, Source, Step, StepOutput, StepSpan,

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::ops::Range;
 
 use crate::Program;
+use crate::program::Node;
 
 /// Which order a kernel sums in. Kernels with equal ids give equal bits for equal rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -20,15 +21,34 @@ pub struct Stage {
     pub launches: Vec<String>,
 }
 
+/// Names that are written out; more are counted.
+const FEW: usize = 3;
+
+/// What consecutive nodes are called: the names of a few, or the first and the last of many.
+pub fn stage_name(nodes: &[Node]) -> String {
+    few(&nodes.iter().map(|node| node.op.stem()).collect::<Vec<_>>())
+}
+
+fn few(names: &[&str]) -> String {
+    match names {
+        [first, .., last] if names.len() > FEW => format!("{first} .. {last}, {} ops", names.len()),
+        names => names.join(" + "),
+    }
+}
+
 /// A schedule as text: a line for each launch, with the stage's nodes before its first.
 pub fn schedule_text(program: &Program, stages: &[Stage]) -> String {
     let mut text = String::new();
     for stage in stages {
         let (first, last) = (stage.nodes.start, stage.nodes.end.saturating_sub(1));
         let nodes = if first == last { first.to_string() } else { format!("{first}-{last}") };
-        let ops: Vec<_> = program.nodes[stage.nodes.clone()].iter().map(|node| node.op.stem()).collect();
-        let orders: Vec<_> = stage.orders.iter().map(|order| order.0).collect();
-        let (ops, orders) = (ops.join(" + "), orders.join(" + "));
+        let ops = stage_name(&program.nodes[stage.nodes.clone()]);
+        let mut orders: Vec<_> = stage.orders.iter().map(|order| order.0).collect();
+        if orders.len() > FEW {
+            orders.sort_unstable();
+            orders.dedup();
+        }
+        let orders = orders.join(" + ");
         let mut before = format!("{nodes:>7}  {ops:<26}  {orders:<34}");
         let launches = if stage.launches.is_empty() { &[String::new()][..] } else { &stage.launches };
         for launch in launches {
@@ -43,6 +63,13 @@ pub fn schedule_text(program: &Program, stages: &[Stage]) -> String {
 mod tests {
     use super::*;
     use crate::{AxisRole, SpecBuilder};
+
+    #[test]
+    fn many_ops_are_counted() {
+        assert_eq!(few(&["add"]), "add");
+        assert_eq!(few(&["rms_norm", "gather_rows", "linear"]), "rms_norm + gather_rows + linear");
+        assert_eq!(few(&["rms_norm", "linear", "add", "linear"]), "rms_norm .. linear, 4 ops");
+    }
 
     #[test]
     fn a_line_for_each_launch() {

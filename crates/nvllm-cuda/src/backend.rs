@@ -267,6 +267,7 @@ impl CudaBackend {
         library: Option<&Rc<CublasLt>>,
         (program, plan): (Program, MemoryPlan),
     ) -> Result<Entry> {
+        let pass = Buffer::zeroed(&self.device, lower::pass_bytes(&program, limits))?;
         let lowering = Lowering {
             modules: &state.modules,
             program: &program,
@@ -278,6 +279,7 @@ impl CudaBackend {
             ropes: &state.ropes,
             lists: &state.lists,
             partial: state.partial.at(0),
+            pass: &pass,
             limits,
         };
         let mut schedule = lowering.schedule()?;
@@ -293,7 +295,7 @@ impl CudaBackend {
                 state.sampler.lower(&state.modules, &state.inputs, &state.slots, logits.at, logits.cols)
             })
             .transpose()?;
-        Ok(Entry { program, plan, schedule, sampling })
+        Ok(Entry { program, plan, schedule, pass, sampling })
     }
 }
 

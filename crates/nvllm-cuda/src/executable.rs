@@ -37,6 +37,8 @@ pub(crate) struct Entry {
     pub program: Program,
     pub plan: MemoryPlan,
     pub schedule: Schedule,
+    /// Memory of the stage that is a whole pass.
+    pub pass: Buffer,
     /// What samples the program's logits, if it makes some.
     pub sampling: Option<Sampling>,
 }
@@ -538,7 +540,8 @@ impl Executable for CudaExecutable {
             &self.state;
         let in_flight: usize = self.step_buffers.iter().map(StepBuffers::bytes).sum();
         let scratch = inputs.bytes() + in_flight + slots.bytes() + sampler.bytes() + ropes.bytes();
-        let scratch = scratch + lists.bytes() + partial.len();
+        let passes: usize = self.entries.iter().map(|entry| entry.pass.len()).sum();
+        let scratch = scratch + lists.bytes() + partial.len() + passes;
         MemoryReport { weights: weights.bytes(), kv: kv.len(), arena: arena.len(), scratch }
     }
 }

@@ -209,6 +209,8 @@ enum Arg {
     Word(u64),
     /// As many as the launch is sized for.
     Rows(Rows),
+    /// 1 where the step's keys are cut into chunks, or 0.
+    Chunks,
     Map(TensorMap),
 }
 
@@ -218,6 +220,7 @@ impl Arg {
         match self {
             Self::Word(word) => *word,
             Self::Rows(rows) => extents.rows(*rows) as u64,
+            Self::Chunks => u64::from(extents.chunks),
             Self::Map(_) => 0,
         }
     }
@@ -225,7 +228,7 @@ impl Arg {
     /// Where the driver reads it: at its `word`, or in itself.
     fn pointer(&self, word: &u64) -> *const c_void {
         match self {
-            Self::Word(_) | Self::Rows(_) => std::ptr::from_ref(word).cast(),
+            Self::Word(_) | Self::Rows(_) | Self::Chunks => std::ptr::from_ref(word).cast(),
             Self::Map(map) => map.pointer(),
         }
     }
@@ -252,6 +255,12 @@ impl Args {
     /// The number of rows that the launch is sized for.
     pub(crate) fn rows(mut self, rows: Rows) -> Self {
         self.0.push(Arg::Rows(rows));
+        self
+    }
+
+    /// Whether the keys of some sequence of the step are cut into several chunks.
+    pub(crate) fn chunks(mut self) -> Self {
+        self.0.push(Arg::Chunks);
         self
     }
 

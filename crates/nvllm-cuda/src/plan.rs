@@ -85,6 +85,7 @@ fn scratch_bytes(plan: &Plan) -> usize {
         Sampler::bytes_for(limits, spec.vocab_size),
         RopeTables::bytes_for(&spec.programs, limits),
         WorkLists::bytes_for(&spec.programs, limits, kv),
+        spec.programs.iter().map(|program| lower::pass_bytes(program, limits)).sum(),
     ]
     .into_iter()
     .fold(0, usize::saturating_add)

@@ -30,7 +30,7 @@ pub(crate) struct PagedAttention {
 const CHUNK256: OrderId = OrderId("attention.chunk256");
 
 /// That of the fused op: the norms' (kernels/qk_norm_rope_append/), then attention's.
-const FUSED: OrderId = OrderId("norm.half_warp, attention.chunk256");
+pub(super) const FUSED: OrderId = OrderId("norm.half_warp, attention.chunk256");
 
 /// Best first.
 static TABLE: [KernelCandidate<PagedAttention>; 2] = [

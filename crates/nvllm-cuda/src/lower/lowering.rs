@@ -7,7 +7,7 @@ use crate::error::{CudaError, Result};
 use crate::inputs::Inputs;
 use crate::kv::CudaKv;
 use crate::launch::Args;
-use crate::memory::Address;
+use crate::memory::{Address, Buffer};
 use crate::modules::{Function, Modules};
 use crate::rope::RopeTables;
 use crate::weights::Weights;
@@ -29,6 +29,8 @@ pub(crate) struct Lowering<'a> {
     pub lists: &'a WorkLists,
     /// Memory for partial sums of linear layers.
     pub partial: Address,
+    /// Memory for the stage that is a whole pass.
+    pub pass: &'a Buffer,
     pub limits: &'a Limits,
 }
 

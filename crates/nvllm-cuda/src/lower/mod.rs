@@ -7,6 +7,7 @@
 mod attention;
 mod attention_shape;
 mod choice;
+mod decode_pass;
 mod linear;
 mod lowering;
 mod rows;
@@ -22,6 +23,7 @@ use crate::launch::Launch;
 use crate::weights;
 
 pub(crate) use attention_shape::{MAX_HEAD_DIM, attends_fast, fast_shape};
+pub(crate) use decode_pass::pass_bytes;
 pub(crate) use linear::{input_bytes, partial_bytes, runs_gated};
 pub(crate) use lowering::{LANES, Lowering, Operand, c_type, dtype_code};
 pub(crate) use stage::{Schedule, Stage, ranges};
@@ -42,7 +44,7 @@ impl Lowering<'_> {
         let rows = anchor.map_or(Rows::TOKENS, |&id| self.program.value(id).rows);
         let chosen = self.node(at)?;
         let alone = chosen.into_iter().map(|chosen| Stage::node(at, rows, chosen));
-        Ok(self.norm_inside(at)?.into_iter().chain(alone).collect())
+        Ok(self.decode_pass(at)?.into_iter().chain(self.norm_inside(at)?).chain(alone).collect())
     }
 
     /// What runs node `at` alone, by the rows that it takes at most.

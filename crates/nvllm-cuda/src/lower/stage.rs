@@ -15,6 +15,8 @@ pub(crate) struct Stage {
     pub rows: Rows,
     /// Rows at most.
     pub most_rows: usize,
+    /// Whether it takes a step of so many rows.
+    pub only: fn(Extents) -> bool,
     /// The order in which each node sums.
     pub orders: Vec<OrderId>,
     pub launches: Vec<Launch>,
@@ -23,12 +25,17 @@ pub(crate) struct Stage {
 impl Stage {
     /// Node `at` alone.
     pub(crate) fn node(at: usize, rows: Rows, chosen: Chosen) -> Self {
-        let Chosen { most_rows, order, launches } = chosen;
-        Self { nodes: at..at + 1, rows, most_rows, orders: vec![order], launches }
+        Self::of(at..at + 1, rows, vec![chosen.order], chosen)
+    }
+
+    /// What was chosen for `nodes`, which sum in `orders`.
+    pub(super) fn of(nodes: Range<usize>, rows: Rows, orders: Vec<OrderId>, chosen: Chosen) -> Self {
+        let Chosen { most_rows, launches, .. } = chosen;
+        Self { nodes, rows, most_rows, only: |_| true, orders, launches }
     }
 
     pub(super) fn takes(&self, extents: Extents) -> bool {
-        extents.rows(self.rows) <= self.most_rows
+        extents.rows(self.rows) <= self.most_rows && (self.only)(extents)
     }
 
     fn uses_vendor(&self) -> bool {
@@ -79,14 +86,31 @@ pub(crate) fn ranges(program: &Program) -> Vec<Range<usize>> {
 
 /// Whether node `at` is a norm that only the linear layer after it reads.
 pub(super) fn is_norm_of_next(program: &Program, at: usize) -> bool {
-    let Some([norm, next]) = program.nodes.get(at..at + 2) else { return false };
-    let linear = matches!(next.op, Op::Linear { .. } | Op::LinearAdd { .. } | Op::LinearSiluMul { .. });
-    if !(linear && matches!(norm.op, Op::RmsNorm { .. })) {
-        return false;
-    }
-    let product = norm.outputs[0];
-    let reads = program.nodes.iter().flat_map(|node| &node.inputs).filter(|&&id| id == product).count();
-    next.inputs[0] == product && reads == 1 && !program.value(product).keep
+    is_norm(program, at) && is_linear(program, at + 1) && only_next_reads(program, at)
+}
+
+/// Whether node `at` is a norm of which only the rows are read that the next node gathers for the
+/// linear layer after it, which alone reads those.
+pub(super) fn is_gathered_norm(program: &Program, at: usize) -> bool {
+    let gathers = program.nodes.get(at + 1).is_some_and(|node| matches!(node.op, Op::GatherRows));
+    let alone = |at| only_next_reads(program, at);
+    gathers && is_norm(program, at) && is_linear(program, at + 2) && alone(at) && alone(at + 1)
+}
+
+fn is_norm(program: &Program, at: usize) -> bool {
+    program.nodes.get(at).is_some_and(|node| matches!(node.op, Op::RmsNorm { .. }))
+}
+
+fn is_linear(program: &Program, at: usize) -> bool {
+    let linear = |op: &Op| matches!(op, Op::Linear { .. } | Op::LinearAdd { .. } | Op::LinearSiluMul { .. });
+    program.nodes.get(at).is_some_and(|node| linear(&node.op))
+}
+
+/// Whether what node `at` makes is the first input of the next node and read by nothing else.
+fn only_next_reads(program: &Program, at: usize) -> bool {
+    let made = program.nodes[at].outputs[0];
+    let reads = program.nodes.iter().flat_map(|node| &node.inputs).filter(|&&id| id == made).count();
+    program.nodes[at + 1].inputs[0] == made && reads == 1 && !program.value(made).keep
 }
 
 #[cfg(test)]
@@ -102,7 +126,8 @@ mod tests {
     fn stage(nodes: Range<usize>, most_rows: usize) -> Stage {
         let orders = vec![OrderId("any"); nodes.len()];
         let rows = Rows { of: RowsOf::Tokens, times: 1 };
-        Stage { nodes, rows, most_rows, orders, launches: Vec::new() }
+        let order = OrderId("any");
+        Stage::of(nodes, rows, orders, Chosen { most_rows, order, launches: Vec::new() })
     }
 
     #[test]

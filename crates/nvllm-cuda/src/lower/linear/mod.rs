@@ -11,7 +11,8 @@ pub(crate) use coded::{input_bytes, runs_gated};
 pub(super) use few::NORM_ROWS;
 use few::{mid_m, mid_m_split, small, small_m};
 use general::general;
-use layer::{DeviceLimits, Parts, SPLIT8, operands};
+pub(super) use layer::SPLIT8;
+use layer::{DeviceLimits, Parts, operands};
 pub(crate) use layer::{Epilogue, Linear};
 use many::{double_rows, single_rows, tensor_core, wgmma};
 

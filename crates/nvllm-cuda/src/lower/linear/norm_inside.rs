@@ -38,10 +38,7 @@ impl Lowering<'_> {
             (None, Some(layer)) => self.normed(Linear { x, ..layer }, norm)?,
             (None, None) => Vec::new(),
         };
-        let stage = |Chosen { most_rows, order, launches }| {
-            let orders = vec![BLOCK128, order];
-            Stage { nodes: at..at + 2, rows: y.rows, most_rows, orders, launches }
-        };
+        let stage = |chosen: Chosen| Stage::of(at..at + 2, y.rows, vec![BLOCK128, chosen.order], chosen);
         Ok(chosen.into_iter().map(stage).collect())
     }
 

@@ -1,0 +1,120 @@
+//! A whole decode step in one launch gives the bits of the kernels one by one: rows decoded
+//! alone and beside others, against the same rows in the middle of a prompt.
+
+use nvllm_core::weight::SyntheticSource;
+use nvllm_core::{Activations, Backend, DType, HfConfig, ModelSpec, TokenId};
+use nvllm_engine::registry;
+use nvllm_tests::{Layout, Part, Session};
+
+/// Two layers with the shapes of `config` and a vocabulary that makes logits small.
+fn spec(config: serde_json::Value) -> ModelSpec {
+    let config = HfConfig::parse(config.to_string().as_bytes()).unwrap();
+    (registry::family(&config).unwrap().build)(&config).unwrap()
+}
+
+fn qwen3(change: impl FnOnce(&mut serde_json::Value)) -> ModelSpec {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/configs/qwen3-0.6b.json");
+    let mut config: serde_json::Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    config["num_hidden_layers"] = 2.into();
+    config["vocab_size"] = 1003.into();
+    change(&mut config);
+    spec(config)
+}
+
+fn llama() -> ModelSpec {
+    spec(serde_json::json!({
+        "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 576,
+        "intermediate_size": 1536, "num_hidden_layers": 2, "num_attention_heads": 9,
+        "num_key_value_heads": 3, "head_dim": 64, "vocab_size": 1003, "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0, "max_position_embeddings": 4096, "tie_word_embeddings": true,
+        "hidden_act": "silu",
+    }))
+}
+
+fn bits(rows: &[f32]) -> Vec<u32> {
+    rows.iter().map(|x| x.to_bits()).collect()
+}
+
+/// Prompts of these lengths, then so many steps of one token.
+fn check(backend: &dyn Backend, name: &str, spec: &ModelSpec) {
+    const STEPS: usize = 4;
+    let source = SyntheticSource::new(&spec.weights, DType::Bf16, 0);
+    for lens in
+        [&[1][..], &[62], &[126], &[190], &[253], &[300, 3], &[530, 128, 253, 1], &[1100, 600, 255, 64]]
+    {
+        let text = |slot: usize, len: usize| -> Vec<TokenId> {
+            (0..len).map(|i| TokenId(((i * 37 + slot * 101 + 11) % 1003) as u32)).collect()
+        };
+        let positions: Vec<u32> = (0..2000).collect();
+        let layout = || Layout { block_len: 16, stride: 17, chunk: 512 };
+        let session = || Session::new(backend, spec, &source, Activations::Bf16, layout());
+        let mut prompt = session();
+        let want: Vec<_> = lens
+            .iter()
+            .enumerate()
+            .map(|(slot, &len)| {
+                let tokens = text(slot, len + STEPS);
+                let mut logits = Vec::new();
+                let mut at = 0;
+                // The last rows are in one step together, which is none of decoding.
+                for chunk in tokens[..len - 1].chunks(400).chain([&tokens[len - 1..]]) {
+                    let part = Part { slot, tokens: chunk, positions: &positions[at..at + chunk.len()] };
+                    logits = prompt.step(&[part]).remove(0);
+                    at += chunk.len();
+                }
+                bits(&logits)
+            })
+            .collect();
+        let mut session = session();
+        for (slot, &len) in lens.iter().enumerate() {
+            let tokens = text(slot, len);
+            let mut at = 0;
+            for chunk in tokens.chunks(400) {
+                session.step(&[Part { slot, tokens: chunk, positions: &positions[at..at + chunk.len()] }]);
+                at += chunk.len();
+            }
+        }
+        let texts: Vec<_> = lens.iter().enumerate().map(|(slot, &len)| text(slot, len + STEPS)).collect();
+        for step in 0..STEPS {
+            let parts: Vec<_> = lens
+                .iter()
+                .enumerate()
+                .map(|(slot, &len)| {
+                    let at = len + step..len + step + 1;
+                    Part { slot, tokens: &texts[slot][at.clone()], positions: &positions[at] }
+                })
+                .collect();
+            for (slot, row) in session.step(&parts).iter().enumerate() {
+                let vocab = spec.vocab_size;
+                let want = &want[slot][(step + 1) * vocab..][..vocab];
+                let wrong = bits(row).iter().zip(want).filter(|(a, b)| a != b).count();
+                assert_eq!(wrong, 0, "{name}: prompts of {lens:?}, step {step}, sequence {slot}");
+            }
+        }
+    }
+}
+
+#[test]
+fn decode_steps_equal_prompts() {
+    nvllm_tests::on_cuda(|cuda| {
+        check(cuda, "Qwen3 0.6B", &qwen3(|_| ()));
+        check(
+            cuda,
+            "wider",
+            &qwen3(|config| {
+                config["hidden_size"] = 2048.into();
+                config["intermediate_size"] = 6144.into();
+            }),
+        );
+        check(
+            cuda,
+            "window",
+            &qwen3(|config| {
+                config["use_sliding_window"] = true.into();
+                config["sliding_window"] = 100.into();
+                config["max_window_layers"] = 0.into();
+            }),
+        );
+        check(cuda, "Llama", &llama());
+    });
+}
