@@ -68,7 +68,7 @@ impl Workload for Sampling {
                 bench.progress(&format!("{what}: {} of {rounds}", round + 1));
                 for turn in turns(round, 1 + sets.len()) {
                     let Some(at) = turn.checked_sub(1) else {
-                        roofs.push(bench.roof(backend.as_ref()));
+                        roofs.push(bench.roof(&backend));
                         continue;
                     };
                     stepper.place_with(batch, HELD, &sets[at].1, HELD)?;

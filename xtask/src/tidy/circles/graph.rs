@@ -19,11 +19,6 @@ impl<'a> Graph<'a> {
         Self { from }
     }
 
-    /// The arrow from `from` to `to`.
-    pub(super) fn arrow(&self, from: &str, to: &str) -> Option<&'a Arrow> {
-        self.from.get(from)?.get(to).copied()
-    }
-
     /// The fewest arrows that lead from `from` to `to`, one at least.
     pub(super) fn route(&self, from: &str, to: &str) -> Option<Vec<&'a Arrow>> {
         let mut reached: BTreeMap<&str, &Arrow> = BTreeMap::new();

@@ -7,14 +7,12 @@
 //!
 //! What only tests compile is not looked at, and methods are not: a call does not say whose it is.
 
-mod allowed;
 mod graph;
 mod modules;
 mod source;
 
 use std::collections::BTreeMap;
 
-use allowed::ALLOWED;
 use graph::Graph;
 use modules::{Arrow, Modules};
 use source::Source;
@@ -25,12 +23,8 @@ use super::tree::Tree;
 /// Roots of crates, at the end of their paths.
 const ROOTS: [&str; 2] = ["/src/lib.rs", "/src/main.rs"];
 
-/// Circles of every crate, and lines of the list of those allowed that close none.
+/// Circles of every crate.
 pub(super) fn check(tree: &Tree) -> Vec<Violation> {
-    check_but(tree, ALLOWED)
-}
-
-fn check_but(tree: &Tree, allowed: &[(&str, &str, &str)]) -> Vec<Violation> {
     let texts: BTreeMap<&str, &str> =
         tree.rust().map(|file| (file.path.as_str(), file.text.as_str())).collect();
     let mut found = Vec::new();
@@ -38,20 +32,11 @@ fn check_but(tree: &Tree, allowed: &[(&str, &str, &str)]) -> Vec<Violation> {
     for root in texts.keys().filter(|path| ROOTS.iter().any(|root| path.ends_with(root))) {
         arrows.extend(of_crate(root, &texts, &mut found));
     }
-    let all = Graph::new(&arrows);
-    let is_allowed = |arrow: &&Arrow| allowed.iter().any(|(from, to, _)| (*from, *to) == arrow.ends());
-    for circle in Graph::new(arrows.iter().filter(|arrow| !is_allowed(arrow))).circles() {
+    for circle in Graph::new(&arrows).circles() {
         let named = |arrow: &&Arrow| format!("{} -> ({}) ", arrow.from, arrow.name);
         let shown: String = circle.iter().map(named).collect();
         let message = format!("circle: {shown}{}; move what both need below them", circle[0].from);
         found.push(Violation::new(&circle[0].from, circle[0].line, message));
-    }
-    for (from, to, _) in allowed {
-        if texts.contains_key(from) && (all.arrow(from, to).is_none() || all.route(to, from).is_none()) {
-            let message =
-                format!("its arrow to {to} closes no circle: delete its line in tidy/circles/allowed.rs");
-            found.push(Violation::new(from, 1, message));
-        }
     }
     found
 }
@@ -84,7 +69,7 @@ mod tests {
 
     /// What is found in a crate of `lib.rs`, `a.rs` and `b.rs`.
     fn of(lib: &str, a: &str, b: &str) -> Vec<Violation> {
-        check_but(&Tree::of(&[(LIB, &format!("mod a; mod b; {lib}")), (A, a), (B, b)]), &[])
+        check(&Tree::of(&[(LIB, &format!("mod a; mod b; {lib}")), (A, a), (B, b)]))
     }
 
     #[test]
@@ -135,16 +120,13 @@ mod tests {
 
     #[test]
     fn longer_circles_and_folders_are_caught() {
-        let found = check_but(
-            &Tree::of(&[
-                ("crates/x/src/main.rs", "mod a; mod d;"),
-                ("crates/x/src/a/mod.rs", "mod b; mod c; pub use c::C;"),
-                ("crates/x/src/a/b.rs", "pub fn f() { crate::d::f() }"),
-                ("crates/x/src/a/c.rs", "pub struct C; fn f() { super::b::f() }"),
-                ("crates/x/src/d.rs", "use crate::a::C; pub fn f() { C; }"),
-            ]),
-            &[],
-        );
+        let found = check(&Tree::of(&[
+            ("crates/x/src/main.rs", "mod a; mod d;"),
+            ("crates/x/src/a/mod.rs", "mod b; mod c; pub use c::C;"),
+            ("crates/x/src/a/b.rs", "pub fn f() { crate::d::f() }"),
+            ("crates/x/src/a/c.rs", "pub struct C; fn f() { super::b::f() }"),
+            ("crates/x/src/d.rs", "use crate::a::C; pub fn f() { C; }"),
+        ]));
         assert!(found.len() == 1 && found[0].message.matches(" -> ").count() == 3, "{found:?}");
     }
 
@@ -154,16 +136,6 @@ mod tests {
             #[cfg(test)] fn h() { crate::a::f() } impl B { #[test] fn i() { crate::a::f() } }
             pub(in crate::a) struct C; use a::a; mod self_named { fn f(a: u8) -> u8 { a } }";
         assert_eq!(of("", "pub struct A; pub fn f() {} use crate::b::B; fn g(_: B) {}", b), []);
-    }
-
-    #[test]
-    fn the_list_of_those_allowed_holds_no_more_than_it_must() {
-        let tree = |b| Tree::of(&[(LIB, "mod a; mod b;"), (A, "pub fn f() { crate::b::f() }"), (B, b)]);
-        let circle = tree("pub fn f() { crate::a::f() }");
-        assert_eq!(check_but(&circle, &[(B, A, "a reason")]), []);
-        assert_eq!(check_but(&circle, &[(A, "crates/x/src/c.rs", "")]).len(), 2);
-        let found = check_but(&tree("pub fn f() {}"), &[(A, B, "")]);
-        assert!(found.len() == 1 && found[0].message.contains("delete its line"), "{found:?}");
     }
 
     #[test]

@@ -40,13 +40,6 @@ pub(super) struct Arrow {
     pub line: usize,
 }
 
-impl Arrow {
-    /// Where it begins and where it ends.
-    pub(super) fn ends(&self) -> (&str, &str) {
-        (&self.from, &self.to)
-    }
-}
-
 /// A chain of re-exports that is longer goes in circles itself.
 const DEEPEST: usize = 16;
 

@@ -1,2 +1,0 @@
-//! x
-pub(super) const ALLOWED: &[(&str, &str, &str)] = &[];
