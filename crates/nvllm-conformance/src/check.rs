@@ -25,9 +25,16 @@ impl Default for Settings {
     /// 24 trials from a fixed seed. `PROPTEST_CASES` and `PROPTEST_RNG_SEED`, which proptest reads,
     /// override both.
     fn default() -> Self {
+        Self::of(24)
+    }
+}
+
+impl Settings {
+    /// As the default, with so many trials: for a backend that takes its time.
+    pub fn of(num_trials: u32) -> Self {
         let proptest = Config::default();
         let seed = if let RngSeed::Fixed(seed) = proptest.rng_seed { seed } else { 0x006e_764c_4c4d };
-        let num_trials = if proptest.cases == BUILT_IN_CASES { 24 } else { proptest.cases };
+        let num_trials = if proptest.cases == BUILT_IN_CASES { num_trials } else { proptest.cases };
         Self { seed, num_trials, max_shrink_iters: 256 }
     }
 }

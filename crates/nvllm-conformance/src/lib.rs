@@ -127,10 +127,14 @@ macro_rules! conformance {
 /// nvllm_conformance::conformance_where_found!(parity, || Err::<Reference, _>("there is no such device"));
 /// # fn main() {}
 /// ```
+/// A third argument is the number of trials on a backend.
 #[macro_export]
 macro_rules! conformance_where_found {
     ($module:ident, $make:expr) => {
-        $crate::each_case! { conformance_module_where_found ($module, $make) }
+        $crate::conformance_where_found!($module, $make, |_| 24);
+    };
+    ($module:ident, $make:expr, $trials:expr) => {
+        $crate::each_case! { conformance_module_where_found ($module, $make, $trials) }
     };
 }
 
@@ -171,7 +175,7 @@ macro_rules! conformance_module {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! conformance_module_where_found {
-    (($module:ident, $make:expr) $($case:ident)*) => {
+    (($module:ident, $make:expr, $trials:expr) $($case:ident)*) => {
         mod $module {
             #[allow(unused_imports)]
             use super::*;
@@ -180,7 +184,10 @@ macro_rules! conformance_module_where_found {
                 fn $case() {
                     let make = $make;
                     match make() {
-                        Ok(backend) => $crate::expect_conformance($crate::cases::$case, &backend),
+                        Ok(backend) => {
+                            let num_trials = $crate::num_trials(&backend, $trials);
+                            $crate::expect_trials($crate::cases::$case, &backend, num_trials);
+                        }
                         Err(reason) => println!("skipped: {reason}"),
                     }
                 }
@@ -204,7 +211,29 @@ pub const CASES: &[Case] = each_case! { case_list () };
 /// # Panics
 /// With the mismatch, if there is one: this is what the tests of [`conformance!`] call.
 pub fn expect_conformance(case: fn(&dyn Backend, &Settings) -> Result<()>, backend: &dyn Backend) {
-    if let Err(mismatch) = case(backend, &Settings::default()) {
+    expect(case, backend, &Settings::default());
+}
+
+/// As [`expect_conformance`], with so many trials.
+///
+/// # Panics
+/// As it does.
+pub fn expect_trials(
+    case: fn(&dyn Backend, &Settings) -> Result<()>,
+    backend: &dyn Backend,
+    num_trials: u32,
+) {
+    expect(case, backend, &Settings::of(num_trials));
+}
+
+/// Gives the closure that counts a backend's trials its type.
+#[doc(hidden)]
+pub fn num_trials<B>(backend: &B, count: impl FnOnce(&B) -> u32) -> u32 {
+    count(backend)
+}
+
+fn expect(case: fn(&dyn Backend, &Settings) -> Result<()>, backend: &dyn Backend, settings: &Settings) {
+    if let Err(mismatch) = case(backend, settings) {
         panic!("backend `{}`: {mismatch}", backend.info().name);
     }
 }

@@ -83,15 +83,11 @@
 //! larger than any number of deviations. The scale of an int8 row moves with its largest element,
 //! by `sqrt(2) e` of itself at most, and all values of the row with it.
 
+pub use nvllm_core::sampling::tolerance::{LOGPROB, MASS, SCORE};
 use nvllm_core::{Activations, DType, KvFormat};
 
 /// Unit roundoff of f32: half the distance from 1 to the next number.
 pub const U: f64 = 1.0 / (1 << 24) as f64;
-
-/// Absolute error allowed in a log-probability, for each unit of `4 + |logit| + |logprob|`: the sum
-/// of `vocab` exponentials in f32 enters through its logarithm, so its relative error becomes an
-/// absolute one.
-pub const LOGPROB: f64 = 32.0 * U;
 
 /// Unit roundoff of bf16.
 pub const BF16: f64 = 1.0 / 256.0;
@@ -107,13 +103,6 @@ pub const FUSED_SCORE: f64 = 3.0 * BF16;
 /// What keys that became neighbours in the KV cache may do to a score before scaling, in
 /// deviations, beside one step.
 pub const STORED_SCORE: f64 = 3.0;
-
-/// Absolute slack of a sampling score, `logit / temperature + Gumbel noise`, for each unit of `1 +
-/// |score|`: the noise is two logarithms in f32, whose argument near 1 carries few bits.
-pub const SCORE: f64 = 1e-4;
-
-/// Relative slack of a probability against a threshold (top-p, min-p).
-pub const MASS: f64 = 1e-4;
 
 /// Error of a sum of `k` products, relative to the sum of their magnitudes.
 pub fn accumulation(k: usize) -> f64 {

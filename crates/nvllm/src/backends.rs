@@ -12,7 +12,9 @@ use crate::{built_in, human};
 
 /// What makes the backend, on the thread that will own it.
 ///
-/// `auto` is CUDA if a GPU answers, else the CPU; a GPU that was asked for by number must answer.
+/// `auto` is CUDA if a GPU answers, else the CPU; a GPU that was asked for by number must answer,
+/// and so must an adapter of wgpu. Nothing else makes `auto` take wgpu: whether an adapter is
+/// faster than the CPU is not measured.
 pub(crate) fn factory(
     args: &DeviceArgs,
 ) -> impl Fn() -> nvllm_engine::Result<Box<dyn Backend>> + Send + Sync + 'static {
@@ -21,7 +23,9 @@ pub(crate) fn factory(
         BackendName::Reference => Ok(Box::new(Reference::default())),
         BackendName::Cpu => cpu(&args),
         BackendName::Cuda => cuda(&args),
+        BackendName::Wgpu => wgpu(&args),
         BackendName::Auto if args.gpu.is_some() => cuda(&args),
+        BackendName::Auto if args.adapter.is_some() => wgpu(&args),
         BackendName::Auto => match built_in::cuda(&args) {
             Ok(cuda) => Ok(cuda),
             Err(reason) => {
@@ -51,6 +55,10 @@ fn cpu(args: &DeviceArgs) -> nvllm_engine::Result<Box<dyn Backend>> {
 
 fn cuda(args: &DeviceArgs) -> nvllm_engine::Result<Box<dyn Backend>> {
     built_in::cuda(args).map_err(|e| EngineError::Backend { reason: e.to_string() })
+}
+
+fn wgpu(args: &DeviceArgs) -> nvllm_engine::Result<Box<dyn Backend>> {
+    built_in::wgpu(args).map_err(|e| EngineError::Backend { reason: e.to_string() })
 }
 
 /// The load options that the flags ask for.

@@ -1,5 +1,5 @@
-//! What a build has in it: the cargo features, and nowhere else are they named. The demo model, and
-//! the CUDA backend.
+//! What a build has in it: the cargo features, and nowhere else are they named. The demo model, the
+//! CUDA backend and the wgpu backend.
 
 use anyhow::{Result, bail};
 use nvllm_core::Backend;
@@ -213,4 +213,57 @@ pub(crate) fn cuda_profile(_: DeviceProfile) -> Result<Box<dyn Backend>> {
 #[cfg(not(feature = "cuda"))]
 pub(crate) fn cuda(_: &DeviceArgs) -> Result<Box<dyn Backend>> {
     bail!("this build has no CUDA backend: build with --features cuda, or use --backend cpu")
+}
+
+/// The wgpu backend on the adapter that the flags name.
+///
+/// # Errors
+/// If there is no adapter, or none of that name.
+#[cfg(feature = "wgpu")]
+pub(crate) fn wgpu(args: &DeviceArgs) -> Result<Box<dyn Backend>> {
+    use nvllm_wgpu::{WgpuBackend, WgpuOptions};
+    Ok(Box::new(WgpuBackend::new(&WgpuOptions { adapter: args.adapter.clone(), ..WgpuOptions::default() })?))
+}
+
+/// The wgpu backend, if this build has one.
+#[cfg(not(feature = "wgpu"))]
+pub(crate) fn wgpu(_: &DeviceArgs) -> Result<Box<dyn Backend>> {
+    bail!("this build has no wgpu backend: build with --features wgpu, or use --backend cpu")
+}
+
+/// A device as the wgpu backend can choose it.
+#[derive(Debug, serde::Serialize)]
+pub(crate) struct Adapter {
+    /// By which `--adapter` can name it.
+    pub index: usize,
+    pub name: String,
+    /// Vulkan, Metal or DX12.
+    pub api: &'static str,
+    pub kind: &'static str,
+    pub driver: String,
+    pub memory_bytes: usize,
+    /// Of one buffer as a shader sees it: larger weights are split.
+    pub binding_bytes: usize,
+    /// The smallest and the largest subgroup.
+    pub subgroup: [u32; 2],
+    pub features: Vec<&'static str>,
+}
+
+/// All adapters; none in a build without the wgpu backend.
+pub(crate) fn adapters() -> Vec<Adapter> {
+    #[cfg(feature = "wgpu")]
+    let all = nvllm_wgpu::adapters().into_iter().map(|facts| Adapter {
+        index: facts.index,
+        name: facts.name,
+        api: facts.api,
+        kind: facts.kind,
+        driver: facts.driver,
+        memory_bytes: facts.memory_bytes,
+        binding_bytes: facts.max_binding,
+        subgroup: facts.subgroup,
+        features: facts.features,
+    });
+    #[cfg(not(feature = "wgpu"))]
+    let all = std::iter::empty();
+    all.collect()
 }

@@ -23,10 +23,13 @@
 //! ([`is_usable`]).
 //!
 //! Log-probabilities are the model's own: log-softmax of the logits as they came, before step 1.
+//!
+//! All of it is defined in f64. How far a backend without f64 may be from it: [`tolerance`].
 
 mod params;
 mod philox;
 mod row;
+pub mod tolerance;
 
 pub use params::SamplingParams;
 pub use philox::{philox4x32, uniform};

@@ -327,12 +327,13 @@ fn settings(args: &Bench, activations: Activations) -> Result<Settings> {
     flag("--numerics", Some(numerics.name().to_owned()));
     flag("--kv-cache-dtype", Some(kv_format.to_string()));
     flag("--gpu", device.gpu.map(|gpu| gpu.to_string()));
+    flag("--adapter", device.adapter.clone());
     flag("--threads", device.threads.map(|threads| threads.to_string()));
     flags.extend(device.pin.then(|| "--pin".into()));
     flags.extend(args.exact_head.then(|| "--exact-head".into()));
     flags.extend(args.quantize.flags());
     let threads = match device.backend {
-        BackendName::Reference | BackendName::Cuda => 1,
+        BackendName::Reference | BackendName::Cuda | BackendName::Wgpu => 1,
         BackendName::Auto | BackendName::Cpu => device.threads.unwrap_or_else(nvllm_cpu::default_threads),
     };
     Ok(Settings {
@@ -360,7 +361,8 @@ fn settings(args: &Bench, activations: Activations) -> Result<Settings> {
         peers: args.repository.peers(args.quick),
         peer_device: match device.backend {
             BackendName::Cuda => format!("cuda:{}", device.gpu.unwrap_or(0)),
-            BackendName::Auto | BackendName::Cpu | BackendName::Reference => "cpu".into(),
+            // Which of its devices an adapter is, a peer does not know.
+            BackendName::Auto | BackendName::Cpu | BackendName::Reference | BackendName::Wgpu => "cpu".into(),
         },
         scratch: args.repository.peer_scratch.clone().unwrap_or_else(std::env::temp_dir),
     })

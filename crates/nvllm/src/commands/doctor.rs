@@ -9,7 +9,7 @@ use nvllm_core::{Backend, BackendInfo};
 use nvllm_cpu::{CpuBackend, Isa, PoolConfig};
 use serde::Serialize;
 
-use crate::built_in::CudaFindings;
+use crate::built_in::{Adapter, CudaFindings};
 use crate::flags::{BackendName, DeviceArgs};
 use crate::output::{note, outln};
 use crate::rates::{self, Rates};
@@ -38,6 +38,8 @@ struct Findings {
     /// Instruction sets that there are kernels for and this CPU lacks, with what it lacks.
     missing_isas: Vec<String>,
     cuda: CudaFindings,
+    /// What `--backend wgpu` can choose from.
+    adapters: Vec<Adapter>,
     /// Why a GPU that is there cannot be used.
     unusable_gpu: Option<String>,
     embedded_model: Option<&'static str>,
@@ -125,7 +127,7 @@ pub(super) fn run(args: &Doctor) -> Result<()> {
 fn find() -> Result<Findings> {
     let cpu = CpuBackend::new(&PoolConfig::default())?;
     let cuda = built_in::cuda_findings();
-    let auto = DeviceArgs { backend: BackendName::Auto, gpu: None, threads: None, pin: false };
+    let auto = DeviceArgs { backend: BackendName::Auto, gpu: None, adapter: None, threads: None, pin: false };
     let (mut devices, mut unusable_gpu) = (Vec::new(), None);
     if !cuda.gpus.is_empty() {
         match built_in::cuda(&auto) {
@@ -142,6 +144,7 @@ fn find() -> Result<Findings> {
         available_bytes: machine::available_bytes(),
         missing_isas: Isa::ALL.iter().copied().filter_map(missing).collect(),
         cuda,
+        adapters: built_in::adapters(),
         unusable_gpu,
         embedded_model: built_in::open().ok().map(|_| built_in::NAME),
         hub_cache: environment::hub_cache().ok().map(Folder::of),
@@ -169,6 +172,7 @@ fn print(findings: &Findings) -> Result<()> {
         outln!("{:9} without {isa}", "")?;
     }
     print_cuda(&findings.cuda)?;
+    print_adapters(&findings.adapters)?;
     match findings.embedded_model {
         Some(name) => outln!("model     {name} is in this build")?,
         None => outln!("model     none is in this build: name one with --model")?,
@@ -201,6 +205,26 @@ fn print_cuda(cuda: &CudaFindings) -> Result<()> {
         if let Some(found) = found {
             outln!("{what:9} {found}")?;
         }
+    }
+    Ok(())
+}
+
+fn print_adapters(adapters: &[Adapter]) -> Result<()> {
+    if adapters.is_empty() {
+        outln!(
+            "adapter   none: --backend wgpu needs a build with it and a driver for Vulkan, Metal or DX12"
+        )?;
+    }
+    for adapter in adapters {
+        let Adapter { index, name, api, kind, driver, memory_bytes, binding_bytes, .. } = adapter;
+        outln!("adapter {index:<1} {name}, {kind}, {api}, {driver}")?;
+        let (memory, binding) = (human::bytes(*memory_bytes), human::bytes(*binding_bytes));
+        let [least, most] = adapter.subgroup;
+        let features = if adapter.features.is_empty() { "none".into() } else { adapter.features.join(", ") };
+        outln!(
+            "{:9} {memory} of memory, {binding} a binding, subgroups of {least} to {most}; {features}",
+            ""
+        )?;
     }
     Ok(())
 }

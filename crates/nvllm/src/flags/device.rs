@@ -12,6 +12,8 @@ pub(crate) enum BackendName {
     Cpu,
     /// An NVIDIA GPU.
     Cuda,
+    /// A GPU of any vendor, through Vulkan, Metal or DX12.
+    Wgpu,
     /// The scalar reference: slow, and right.
     Reference,
 }
@@ -34,6 +36,10 @@ pub(crate) struct DeviceArgs {
     /// Which GPU of the CUDA backend, as the driver numbers them; the first if not given.
     #[arg(long, value_name = "N")]
     pub gpu: Option<usize>,
+    /// Which adapter of the wgpu backend, by its number in `nvllm doctor` or a part of its name;
+    /// the first GPU if not given.
+    #[arg(long, value_name = "NAME")]
+    pub adapter: Option<String>,
     /// Threads of the CPU backend; as many as the process may use if not given.
     #[arg(long, value_parser = number::threads)]
     pub threads: Option<usize>,

@@ -1,0 +1,98 @@
+// qk_norm_rope_append: the front of `attention`. Each head of a row of qkv is normed (NORM; queries
+// and keys), turned by its row's rotation (queries and keys), and goes to `out` (queries) or to the
+// cache (keys and values). It rounds where the ops that it stands for round, and sums as rms_norm.
+//
+// A workgroup a head of a row: query heads, then keys, then values. KV: 0 f32, 1 bf16.
+// `append(block, i, word)` stores word i of a block; its text and its bindings are generated.
+struct Params {
+    num_heads: u32,
+    num_kv_heads: u32,
+    d: u32,
+    eps: f32,
+    block_len: u32,
+    // Words at which the places of rows begin in the inputs.
+    places: u32,
+    // Blocks in one segment of the cache.
+    segment_blocks: u32,
+}
+
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> inputs: array<u32>;
+@group(0) @binding(2) var<storage, read> rotations: array<vec2<f32>>;
+@group(0) @binding(3) var<storage, read> qkv: array<f32>;
+@group(0) @binding(4) var<storage, read> q_norm: array<f32>;
+@group(0) @binding(5) var<storage, read> k_norm: array<f32>;
+@group(0) @binding(6) var<storage, read_write> out: array<u32>;
+
+const MOST_D = 256u;
+
+var<workgroup> head: array<f32, MOST_D>;
+var<workgroup> sums: array<f32, 64>;
+
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let row = group.y;
+    let is_query = group.x < p.num_heads;
+    let is_value = group.x >= p.num_heads + p.num_kv_heads;
+    let base = (row * (p.num_heads + 2u * p.num_kv_heads) + group.x) * p.d;
+    for (var i = lane; i < p.d; i += 64u) {
+        head[i] = qkv[base + i];
+    }
+    if (NORM) {
+        var sum = 0.0;
+        for (var i = lane; i < p.d; i += 64u) {
+            sum = fma(head[i], head[i], sum);
+        }
+        sums[lane] = sum;
+        workgroupBarrier();
+        if (lane < 8u) {
+            for (var i = 1u; i < 8u; i++) {
+                sums[lane] += sums[lane + 8u * i];
+            }
+        }
+        workgroupBarrier();
+        if (!is_value) {
+            sum = 0.0;
+            for (var i = 0u; i < 8u; i++) {
+                sum += sums[i];
+            }
+            let scale = 1.0 / sqrt(sum / f32(p.d) + p.eps);
+            for (var i = lane; i < p.d; i += 64u) {
+                let weight = select(k_norm[i], q_norm[i], is_query);
+                head[i] = bitcast<f32>(stored(head[i] * scale * weight));
+            }
+        }
+    }
+    workgroupBarrier();
+    let half = p.d / 2u;
+    if (!is_value) {
+        for (var i = lane; i < half; i += 64u) {
+            let turn = rotations[row * half + i];
+            let a = head[i];
+            let b = head[i + half];
+            head[i] = bitcast<f32>(stored(a * turn.x - b * turn.y));
+            head[i + half] = bitcast<f32>(stored(b * turn.x + a * turn.y));
+        }
+    }
+    workgroupBarrier();
+    if (is_query) {
+        for (var i = lane; i < p.d; i += 64u) {
+            out[(row * p.num_heads + group.x) * p.d + i] = bitcast<u32>(head[i]);
+        }
+        return;
+    }
+    let place = inputs[p.places + row];
+    // Keys of all heads, then values.
+    let in_block = (group.x - p.num_heads) * p.block_len + place % p.block_len;
+    if (KV == 0u) {
+        for (var i = lane; i < p.d; i += 64u) {
+            append(place / p.block_len, in_block * p.d + i, bitcast<u32>(head[i]));
+        }
+    } else {
+        for (var i = lane; i < half; i += 64u) {
+            let low = rounded_to_bf16(bitcast<u32>(head[2u * i])) >> 16u;
+            let pair = low | rounded_to_bf16(bitcast<u32>(head[2u * i + 1u]));
+            append(place / p.block_len, in_block * half + i, pair);
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! The portable GPU backend: Vulkan, Metal and DX12 through wgpu.
+//!
+//! A program becomes a list of launches when a model is loaded: bind groups, parameters and
+//! pipelines are made once. A step is one command encoder: its inputs are uploaded packed
+//! (`nvllm_core::device`), spread by a shader, and every node of the program launches one shader or
+//! a few. The sampler runs behind them, and the token goes to the sequence's slot on the device, so
+//! that the next step can follow before the host has seen it.
+//!
+//! - **Values** are f32 in memory and, under bf16 activations, rounded to bf16 where they are
+//!   stored. WGSL has no 16-bit storage, and values are small beside weights.
+//! - **Weights** lie as the checkpoint has them, as 32-bit words; shaders unpack them. A weight is
+//!   split by rows, and a layer's cache by blocks, where a shader sees less of a buffer.
+//! - **Order of sums**: a function of the number of columns, or of the absolute KV position. Each
+//!   kernel says its own.
+//! - **No f64**: what that means for log-probabilities and draws is said in `nvllm_core::sampling`.
+//!
+//! - **Launches** bound a small step: attention and its norms, rotation and append are two, and
+//!   what a linear layer feeds is in it.
+//!
+//! Deliberately absent: coded weights and caches of codes (they are refused by name, or come
+//! dequantised), cooperative matrices, and subgroups: their size may differ between the pipelines
+//! of one adapter, and with it the order of a sum.
+
+mod adapter;
+mod backend;
+mod begin;
+mod error;
+mod executable;
+mod gpu;
+mod inputs;
+mod kernel;
+mod kv;
+mod lower;
+mod options;
+mod plan;
+mod rates;
+mod sampler;
+mod shaders;
+mod slots;
+mod state;
+mod weights;
+
+pub use adapter::{AdapterFacts, adapters};
+pub use backend::WgpuBackend;
+pub use error::WgpuError;
+pub use options::WgpuOptions;

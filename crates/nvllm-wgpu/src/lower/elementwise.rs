@@ -1,0 +1,93 @@
+//! Ops of which an invocation makes an element, and the norm.
+
+use nvllm_core::program::Node;
+use nvllm_core::{OrderId, RopeSpec, WeightId};
+
+use super::lowering::ANY;
+use super::{Dim, Lowering, Stage};
+use crate::error::Result;
+use crate::gpu::Part;
+use crate::kernel::Kernel;
+use crate::shaders;
+
+/// Workgroups of 64 for so many columns.
+pub(super) const fn columns(num: usize) -> Dim {
+    Dim::Fixed(num.div_ceil(64))
+}
+
+impl Lowering<'_> {
+    /// One launch, a row of workgroups for each row of the output, an invocation a column of
+    /// `cols`.
+    fn each_element(
+        &self,
+        node: &Node,
+        (kernel, constants): (&Kernel, &str),
+        params: &[usize],
+        reads: &[Part<'_>],
+        cols: usize,
+    ) -> Result<Stage> {
+        let out = node.outputs[0];
+        let params: Vec<_> = params.iter().map(|&word| word as u32).collect();
+        let parts: Vec<_> = reads.iter().copied().chain([self.value(out)]).collect();
+        let grid = [columns(cols), Dim::rows(self.rows(out))];
+        Ok(Stage { order: ANY, launches: vec![self.launch(kernel, constants, &params, &parts, grid)?] })
+    }
+
+    pub(super) fn embed(&self, node: &Node, table: WeightId) -> Result<Stage> {
+        let out = node.outputs[0];
+        let (cols, weight) = (self.cols(out), self.weights.get(table));
+        let constants = [shaders::round(self.rounds(out)), shaders::weight(weight.dtype)].join("\n");
+        let launch = |segment: &crate::weights::Segment| {
+            let params = [cols, segment.first, segment.num_rows].map(|word| word as u32);
+            let parts = [Part::whole(&self.inputs.tokens), Part::whole(&segment.buffer), self.value(out)];
+            let grid = [columns(cols), Dim::rows(self.rows(out))];
+            self.launch(&shaders::EMBED, &constants, &params, &parts, grid)
+        };
+        Ok(Stage { order: ANY, launches: weight.segments.iter().map(launch).collect::<Result<_>>()? })
+    }
+
+    pub(super) fn rms_norm(&self, node: &Node, weight: WeightId, eps: f32) -> Result<Stage> {
+        let (x, out) = (node.inputs[0], node.outputs[0]);
+        let n = self.program.weights[weight.index()].num_elements();
+        let parts = [self.value(x), Part::whole(self.weights.get(weight).vector()), self.value(out)];
+        let grid = [Dim::Fixed(self.cols(out) / n), Dim::rows(self.rows(out))];
+        let params = [n as u32, eps.to_bits()];
+        let constants = shaders::round(self.rounds(out));
+        let launch = self.launch(&shaders::RMS_NORM, &constants, &params, &parts, grid)?;
+        Ok(Stage { order: OrderId("64 strided"), launches: vec![launch] })
+    }
+
+    pub(super) fn add(&self, node: &Node) -> Result<Stage> {
+        let (reads, cols) = ([0, 1].map(|i| self.value(node.inputs[i])), self.cols(node.outputs[0]));
+        let constants = shaders::round(self.rounds(node.outputs[0]));
+        self.each_element(node, (&shaders::ADD, &constants), &[cols], &reads, cols)
+    }
+
+    pub(super) fn silu_mul(&self, node: &Node) -> Result<Stage> {
+        let cols = self.cols(node.outputs[0]);
+        let constants = shaders::round(self.rounds(node.outputs[0]));
+        let reads = [self.value(node.inputs[0])];
+        self.each_element(node, (&shaders::SILU_MUL, &constants), &[cols], &reads, cols)
+    }
+
+    pub(super) fn slice_cols(&self, node: &Node, start: usize, len: usize) -> Result<Stage> {
+        let (x, kernel) = (node.inputs[0], (&shaders::SLICE_COLS, ""));
+        self.each_element(node, kernel, &[self.cols(x), start, len], &[self.value(x)], len)
+    }
+
+    pub(super) fn gather_rows(&self, node: &Node) -> Result<Stage> {
+        let (x, cols) = (node.inputs[0], self.cols(node.inputs[0]));
+        let reads = [Part::whole(&self.inputs.buffer), self.value(x)];
+        let params = [cols, self.inputs.layout.outputs / 4];
+        self.each_element(node, (&shaders::GATHER_ROWS, ""), &params, &reads, cols)
+    }
+
+    pub(super) fn rope(&self, node: &Node, spec: &RopeSpec) -> Result<Stage> {
+        let (x, out) = (node.inputs[0], node.outputs[0]);
+        let cols = self.cols(out);
+        let constants = shaders::round(self.rounds(out));
+        let reads = [Part::whole(self.inputs.rotations(spec)), self.value(x)];
+        let params = [cols, spec.head_dim / 2];
+        self.each_element(node, (&shaders::ROPE, &constants), &params, &reads, cols / 2)
+    }
+}

@@ -1,0 +1,52 @@
+//! Ops of a mixture of experts.
+
+use nvllm_core::program::Node;
+use nvllm_core::{OrderId, WeightId};
+
+use super::elementwise::columns;
+use super::linear::{COLS, ELEMENTS};
+use super::{Dim, Lowering, Stage};
+use crate::error::Result;
+use crate::gpu::Part;
+use crate::shaders;
+
+/// Sums of few terms.
+const ASCENDING: OrderId = OrderId("ascending");
+
+impl Lowering<'_> {
+    pub(super) fn top_k(&self, node: &Node, k: usize, renormalize: bool) -> Result<Stage> {
+        let x = node.inputs[0];
+        let params = [self.cols(x) as u32, k as u32, u32::from(renormalize)];
+        let parts = [x, node.outputs[0], node.outputs[1]].map(|id| self.value(id));
+        let grid = [Dim::Fixed(1), Dim::rows(self.rows(x))];
+        Ok(Stage {
+            order: ASCENDING,
+            launches: vec![self.launch(&shaders::TOP_K, "", &params, &parts, grid)?],
+        })
+    }
+
+    pub(super) fn expert_linear(&self, node: &Node, weight: WeightId) -> Result<Stage> {
+        let (x, ids, out) = (node.inputs[0], node.inputs[1], node.outputs[0]);
+        let times = self.rows(ids).times / self.rows(x).times;
+        let weight = self.weights.get(weight);
+        let constants = [shaders::round(self.rounds(out)), shaders::weight(weight.dtype)].join("\n");
+        let launch = |segment: &crate::weights::Segment| {
+            let params = [self.cols(x), self.cols(out), segment.first, segment.num_rows, times];
+            let params = params.map(|word| word as u32);
+            let parts = [self.value(x), self.value(ids), Part::whole(&segment.buffer), self.value(out)];
+            let grid = [Dim::Fixed(self.cols(out).div_ceil(COLS)), Dim::rows(self.rows(out))];
+            self.launch(&shaders::EXPERT_LINEAR, &constants, &params, &parts, grid)
+        };
+        Ok(Stage { order: ELEMENTS, launches: weight.segments.iter().map(launch).collect::<Result<_>>()? })
+    }
+
+    pub(super) fn weighted_sum(&self, node: &Node) -> Result<Stage> {
+        let (x, weights, out) = (node.inputs[0], node.inputs[1], node.outputs[0]);
+        let params = [self.cols(out) as u32, (self.rows(x).times / self.rows(out).times) as u32];
+        let parts = [x, weights, out].map(|id| self.value(id));
+        let grid = [columns(self.cols(out)), Dim::rows(self.rows(out))];
+        let constants = shaders::round(self.rounds(out));
+        let launch = self.launch(&shaders::WEIGHTED_SUM, &constants, &params, &parts, grid)?;
+        Ok(Stage { order: ASCENDING, launches: vec![launch] })
+    }
+}
