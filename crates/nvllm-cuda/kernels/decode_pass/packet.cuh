@@ -7,7 +7,7 @@
 
 #include "prelude.cuh"
 
-// Clock cycles (some 2 s) after which a wait can only be a fault of ours: the launch then fails
+// Clock cycles (seconds) after which a wait can only be a fault of ours: the launch then fails
 // instead of hanging.
 constexpr long long PATIENCE = 4000000000ll;
 
