@@ -7,7 +7,7 @@ use nvllm_engine::registry;
 use nvllm_tests::{Layout, Part, Session};
 
 /// Two layers with the shapes of `config` and a vocabulary that makes logits small.
-fn spec(config: serde_json::Value) -> ModelSpec {
+fn spec(config: &serde_json::Value) -> ModelSpec {
     let config = HfConfig::parse(config.to_string().as_bytes()).unwrap();
     (registry::family(&config).unwrap().build)(&config).unwrap()
 }
@@ -18,11 +18,11 @@ fn qwen3(change: impl FnOnce(&mut serde_json::Value)) -> ModelSpec {
     config["num_hidden_layers"] = 2.into();
     config["vocab_size"] = 1003.into();
     change(&mut config);
-    spec(config)
+    spec(&config)
 }
 
 fn llama() -> ModelSpec {
-    spec(serde_json::json!({
+    spec(&serde_json::json!({
         "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 576,
         "intermediate_size": 1536, "num_hidden_layers": 2, "num_attention_heads": 9,
         "num_key_value_heads": 3, "head_dim": 64, "vocab_size": 1003, "rms_norm_eps": 1e-5,
@@ -35,7 +35,7 @@ fn bits(rows: &[f32]) -> Vec<u32> {
     rows.iter().map(|x| x.to_bits()).collect()
 }
 
-/// Prompts of these lengths, then so many steps of one token.
+/// Prompts of some lengths, then a few steps of one token each.
 fn check(backend: &dyn Backend, name: &str, spec: &ModelSpec) {
     const STEPS: usize = 4;
     let source = SyntheticSource::new(&spec.weights, DType::Bf16, 0);

@@ -139,7 +139,7 @@ mod tests {
     fn a_linear_layer_is_cut_as_its_order_says() {
         let of = |k| {
             let Phase { len, ranges, per_step, .. } = Phase::linear(k, 16, 0);
-            let over = |n: u32| n * per_step >> 16;
+            let over = |n: u32| (n * per_step) >> 16;
             assert!((0..8 * len / 64).all(|n| over(n) == n / (len / 64)), "{k}");
             (len, ranges)
         };
