@@ -29,7 +29,7 @@ constexpr int CHUNK_PAGES = KV_CHUNK / 16;
 
 // A unit's entry and pages, in shared memory: the same in every layer, so that a block with one
 // unit asks once.
-struct KnownUnit {
+struct CachedUnit {
   int unit;                    // -1: none
   WorkItem item;
   int pages[CHUNK_PAGES];
@@ -63,13 +63,13 @@ template <int D> DEVICE HeadPart<D> wait_head(const char* from, int col, u32 tag
   };
   load(0);
   load(1);
-  const Patience patience;
+  const Watchdog watchdog;
 #pragma unroll
   for (int half = 0; half < 2; half++)
 #pragma unroll
     for (int i = 0; i < HeadPart<D>::WORDS; i++) {
       while ((u32)(v[half][i] >> 32) != tag) {
-        patience.check();
+        watchdog.check();
         load(half);
       }
       (half == 0 ? part.a : part.b)[i] = (u32)v[half][i];
@@ -79,7 +79,7 @@ template <int D> DEVICE HeadPart<D> wait_head(const char* from, int col, u32 tag
 
 // `side`: shared memory of two tiles of 64 keys and values; `more`: ATTENTION_BYTES.
 template <int D>
-DEVICE void attention_phase(const Phase& in, const Attention& of, u32 x_tag, u32 y_tag, int units, u32 side, char* more, KnownUnit& known) {
+DEVICE void attention_phase(const Phase& in, const Attention& of, u32 x_tag, u32 y_tag, int units, u32 side, char* more, CachedUnit& known) {
   constexpr int PIECES = D / 8, ROWS_AT_ONCE = 256 / PIECES, LOADS = TILE / ROWS_AT_ONCE, TILE_BYTES = TILE * D * 2;
   constexpr int NT = D / 64, KC = D / 16;
   static_assert(ROWS_AT_ONCE >= 16, "the block writes all rows of queries at once");

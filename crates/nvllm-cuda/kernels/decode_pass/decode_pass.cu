@@ -1,12 +1,12 @@
 // The forward pass of a decode step in one launch: every layer of a dense model for 1 or 2
-// sequences, one new row each, phase by phase (phase.cuh) on blocks that stay. Blocks hand
+// sequences, one new row each: a persistent kernel that goes phase by phase (phase.cuh). Blocks hand
 // activations to each other as packets (packet.cuh).
 //
 // Layout: as the phases' own kernels have it: linear/small_m.cu, rms_norm/fused.cu,
 //   qk_norm_rope_append/fused.cu, attention/decode.cu (16-bit pages).
 // Launch: decode_pass_d64 / _d128, with _norm1 for normed rows of up to 1,024 columns, _norm4 up to
 //   4,096: block (256), one block a multiprocessor and all of them at once; dynamic shared memory
-//   206,848 + 32 * num_weights bytes. Parameters: phases (the last of kind END); weights,
+//   206,848 + 32 * num_weights bytes. Parameters: phases; weights,
 //   num_weights; state (zero at first), counters of num_phases (zero); tokens, num_outputs (1 or 2
 //   each); outputs (step.cuh); folds: whether some sequence's KV is cut into chunks; block_tables,
 //   max_blocks, block_len; items, counts, first_entry (work_list.cu); places i32 [tokens]; rotation
@@ -30,7 +30,7 @@ DEVICE void decode_pass(const Phase* phases, const PassWeight* weights, int num_
   const u32 side = shared_address(shared);
   char* const more = shared + SIDE_BYTES;
   PassWeight* const list = (PassWeight*)(shared + WEIGHTS_AT);
-  __shared__ KnownUnit known;
+  __shared__ CachedUnit known;
   if (threadIdx.x == 0) known.unit = -1;
   for (int i = threadIdx.x; i < 2 * num_weights; i += 256) ((uint4*)list)[i] = ((const uint4*)weights)[i];
   __syncthreads();

@@ -38,9 +38,9 @@ struct Run {
   }
   DEVICE_MEMBER uint4 wait(const Phase& in, Tags tags, int at) {
     if (in.x_tag == NO_TAG) return make_uint4((u32)v[0].x, (u32)(v[0].x >> 32), (u32)v[0].y, (u32)(v[0].y >> 32));
-    const Patience patience;
+    const Watchdog watchdog;
     while (!has_tag(v[0], tags.of(in.x_tag)) || !has_tag(v[1], tags.of(in.x_tag))) {
-      patience.check();
+      watchdog.check();
       ask(in, at);
     }
     return make_uint4((u32)v[0].x, (u32)v[0].y, (u32)v[1].x, (u32)v[1].y);

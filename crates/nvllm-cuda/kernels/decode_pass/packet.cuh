@@ -9,12 +9,12 @@
 
 // Clock cycles (seconds) after which a wait can only be a fault of ours: the launch then fails
 // instead of hanging.
-constexpr long long PATIENCE = 4000000000ll;
+constexpr long long WATCHDOG_CYCLES = 4000000000ll;
 
-struct Patience {
+struct Watchdog {
   long long from;
-  DEVICE_MEMBER Patience() : from(clock64()) {}
-  DEVICE_MEMBER void check() const { if (clock64() - from > PATIENCE) asm volatile("trap;"); }
+  DEVICE_MEMBER Watchdog() : from(clock64()) {}
+  DEVICE_MEMBER void check() const { if (clock64() - from > WATCHDOG_CYCLES) asm volatile("trap;"); }
 };
 
 DEVICE void store_packet(char* to, u32 pair, u32 tag) {
@@ -34,10 +34,10 @@ DEVICE bool has_tag(ulonglong2 v, u32 tag) { return (u32)(v.x >> 32) == tag && (
 
 // One packet's elements.
 DEVICE u32 wait_pair(const char* from, u32 tag) {
-  const Patience patience;
+  const Watchdog watchdog;
   u64 v = load_packet(from);
   while ((u32)(v >> 32) != tag) {
-    patience.check();
+    watchdog.check();
     v = load_packet(from);
   }
   return (u32)v;

@@ -26,8 +26,8 @@ DEVICE u32 load_acquire(const u32* from) {
 // call it.
 DEVICE void wait_for_blocks(const Counter* counter, u32 arrivals) {
   if (threadIdx.x == 0) {
-    const Patience patience;
-    while (load_acquire(&counter->arrivals) < arrivals) patience.check();
+    const Watchdog watchdog;
+    while (load_acquire(&counter->arrivals) < arrivals) watchdog.check();
   }
   __syncthreads();
 }

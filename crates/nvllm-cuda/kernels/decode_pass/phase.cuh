@@ -4,7 +4,7 @@
 
 #include "prelude.cuh"
 
-enum PhaseKind { PHASE_LINEAR = 0, PHASE_ATTENTION = 1, PHASE_FOLD = 2, PHASE_END = 3 };
+enum PhaseKind { PHASE_LINEAR = 0, PHASE_ATTENTION = 1, PHASE_FOLD = 2 };
 enum PhaseFlags {
   PHASE_SILU = 1,
   PHASE_OUT_F32 = 2,     // y is f32, else 16-bit elements; only where y_tag is NO_TAG

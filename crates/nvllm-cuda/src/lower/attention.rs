@@ -8,7 +8,7 @@ use super::{LANES, Lowering, Operand, attends_fast, c_type, dtype_code};
 use crate::error::Result;
 use crate::launch::{Args, Dim, Launch};
 use crate::memory::Address;
-use crate::work_lists::ListAt;
+use crate::work_lists::{CHUNK, ListAt};
 
 /// Attention over one layer's cache.
 pub(crate) struct PagedAttention {
@@ -102,7 +102,7 @@ fn tensor_core(lowering: &Lowering<'_>, a: &PagedAttention) -> Result<Vec<Launch
     if list.decodes {
         let function = lowering.modules.function_with(&format!("attention_decode{name}_d{d}"), shared[0])?;
         let at_once = if format.plain().is_some() { 2 } else { 3 };
-        let each = lowering.limits.context.div_ceil(256) * kv_heads;
+        let each = lowering.limits.context.div_ceil(CHUNK) * kv_heads;
         let seqs = Rows { of: RowsOf::Seqs, times: 1 };
         let blocks = Dim::Tiles { rows: seqs, cols: 1, per: 1, each, most: at_once * facts.multiprocessors };
         let args = operands(list.decode).ptr(list.partial[0]).ptr(list.partial[1]).int(list.part_rows);

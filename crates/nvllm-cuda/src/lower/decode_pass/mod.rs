@@ -1,5 +1,5 @@
-//! A whole decode step in one launch: every node behind the embedding as phases of one kernel, on
-//! blocks that stay (kernels/decode_pass/).
+//! A whole decode step in one launch: every node behind the embedding as phases of a persistent
+//! kernel (kernels/decode_pass/).
 
 mod packets;
 mod phase;
@@ -7,12 +7,12 @@ mod record;
 
 use std::collections::HashMap;
 
-use nvllm_core::{Limits, Op, Program, Rows, RowsOf, ValueId};
+use nvllm_core::{KvFormat, Limits, Op, Program, Rows, RowsOf, ValueId};
 
-use self::phase::{FOLD, LINEAR, NO_TAG, Phase, Weight, spread};
+use self::phase::{LINEAR, NO_TAG, Phase, Weight, spread};
 use self::record::{Pass, Recorded};
 use super::stage::Stage;
-use super::{Chosen, Lowering, attends_fast};
+use super::{Lowering, attends_fast};
 use crate::compile::Target;
 use crate::error::Result;
 use crate::launch::{Args, Dim, Extents, Launch};
@@ -37,7 +37,7 @@ const NORM_COLS: usize = 4096;
 /// Bytes of device memory of the pass over `program`, at most.
 pub(crate) fn pass_bytes(program: &Program, limits: &Limits) -> usize {
     let fused = |op: &Op| matches!(op, Op::Attention { spec, .. } if attends_fast(spec, limits));
-    if !program.nodes.iter().any(|node| fused(&node.op)) {
+    if limits.kv_format != KvFormat::Bf16 || !program.nodes.iter().any(|node| fused(&node.op)) {
         return 0;
     }
     let cols = program.nodes.iter().flat_map(|node| &node.outputs).map(|&id| program.value(id).cols);
@@ -108,11 +108,14 @@ impl Lowering<'_> {
         let function = self.modules.function_with(&name, shared as u32)?;
         let blocks = Dim::Fixed(facts.multiprocessors);
         let launch = Launch::new(&function, blocks, 256, args).with_shared(shared as u32).early();
-        let order = pass.orders[0];
-        let nodes = at..self.program.nodes.len();
-        let chosen = Chosen { most_rows, order, launches: vec![launch] };
-        let stage = Stage::of(nodes, Rows::TOKENS, pass.orders, chosen);
-        Ok(Some(Stage { only: decodes, ..stage }))
+        Ok(Some(Stage {
+            nodes: at..self.program.nodes.len(),
+            rows: Rows::TOKENS,
+            most_rows,
+            only: decodes,
+            orders: pass.orders,
+            launches: vec![launch],
+        }))
     }
 
     /// Writes the pass to its memory; None if there is too little.
@@ -151,7 +154,6 @@ impl Lowering<'_> {
             state: data.at(of_phases + of_weights),
             counters: data.at(of_phases + of_weights + STATE_BYTES),
         };
-        debug_assert!(phases.iter().all(|phase| phase.kind != FOLD || phase.y_tag != NO_TAG));
         Ok(Some(at))
     }
 }
