@@ -186,6 +186,15 @@ impl KvGeometry {
         self.format.plain().unwrap_or(DType::U8)
     }
 
+    /// Errors if there is no such block.
+    pub fn check_id(&self, block: BlockId) -> Result<()> {
+        if block.index() < self.num_blocks {
+            return Ok(());
+        }
+        let problem = format!("block {block} of {} does not exist", self.num_blocks);
+        Err(CoreError::BadLimits { field: "kv_bytes", problem })
+    }
+
     /// Errors if `data` is no block in this shape and dtype.
     pub fn check_block(&self, data: &HostTensor) -> Result<()> {
         let (shape, dtype) = (self.block_shape(), self.block_dtype());

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use nvllm_core::device::StepCheck;
 use nvllm_core::host::{Batch, BatchOutput, Slots};
 use nvllm_core::program::{Counts, MemoryPlan};
 use nvllm_core::sampling::top_logprobs;
@@ -153,33 +154,15 @@ impl CudaExecutable {
     /// Refuses steps that cannot be, before anything has changed.
     fn check(&self, step: &Step) -> Result<()> {
         self.alive()?;
-        if self.flights.len() >= self.limits.max_in_flight {
-            let problem = format!("is one too many; {} may be in flight", self.limits.max_in_flight);
-            return Err(CoreError::step(step.id, problem));
-        }
-        if let Some(waiting) = self.flights.iter().find(|flight| flight.awaits_masks) {
-            let problem = format!("follows step {}, which still awaits its masks", waiting.ticket);
-            return Err(CoreError::step(step.id, problem));
-        }
-        if step.entry.index() >= self.entries.len() {
-            let problem = format!("names entry program {}; {} exist", step.entry, self.entries.len());
-            return Err(CoreError::step(step.id, problem));
-        }
-        if let Some(seq) = step.seqs.iter().find(|s| s.outputs.iter().filter(|o| o.sample).count() > 1) {
-            let problem = format!("samples several rows of slot {}; one a step is supported", seq.slot);
-            return Err(CoreError::step(step.id, problem));
-        }
-        let target = step
-            .seqs
-            .iter()
-            .flat_map(|s| &s.outputs)
-            .find_map(|o| o.target.filter(|t| t.index() >= self.vocab_size));
-        if let Some(token) = target {
-            let problem = format!("scores token {token}; the vocabulary has {}", self.vocab_size);
-            return Err(CoreError::step(step.id, problem));
-        }
-        self.entries[step.entry.index()].program.check_outputs(step)?;
-        slots::check(step, self.vocab_size)
+        let check = StepCheck {
+            limits: &self.limits,
+            request_limits: slots::REQUEST_LIMITS,
+            vocab_size: self.vocab_size,
+            num_entries: self.entries.len(),
+        };
+        let in_flight = self.flights.iter().map(|flight| (flight.ticket, flight.awaits_masks));
+        let program = self.entries.get(step.entry.index()).map(|entry| &entry.program);
+        check.check(step, in_flight, program)
     }
 
     /// Errors once the device has failed.

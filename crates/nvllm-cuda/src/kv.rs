@@ -4,9 +4,7 @@
 
 use std::sync::Arc;
 
-use nvllm_core::{
-    BlockCopy, BlockId, CoreError, HostTensor, KvCache, KvGeometry, KvLayer, Result as CoreResult,
-};
+use nvllm_core::{BlockCopy, BlockId, HostTensor, KvCache, KvGeometry, KvLayer, Result as CoreResult};
 
 use crate::device::Device;
 use crate::error::Result;
@@ -98,10 +96,7 @@ impl CudaKv {
 
     fn check(&self, group: usize, block: BlockId) -> CoreResult<&Group> {
         let found = &self.groups[group];
-        if block.index() >= found.geometry.num_blocks {
-            let problem = format!("block {block} of {} does not exist", found.geometry.num_blocks);
-            return Err(CoreError::BadLimits { field: "kv_bytes", problem });
-        }
+        found.geometry.check_id(block)?;
         Ok(found)
     }
 }

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use nvllm_core::device::{CountedTokens, DeviceSlot};
-use nvllm_core::{CoreError, Limits, RequestLimits, SamplingParams, SlotId, SlotReset, Step};
+use nvllm_core::{Limits, RequestLimits, SamplingParams, SlotId, SlotReset, Step};
 
 use crate::device::Device;
 use crate::error::Result;
@@ -23,20 +23,6 @@ pub(crate) const MAX_STOPS: usize = 64;
 /// The same, for those who take requests in.
 pub(crate) const REQUEST_LIMITS: RequestLimits =
     RequestLimits { stop_tokens: MAX_STOPS, logit_biases: MAX_BIASES };
-
-/// Refuses what the device's lists do not hold. Ranges have been checked.
-pub(crate) fn check(step: &Step, vocab_size: usize) -> nvllm_core::Result<()> {
-    for reset in &step.resets {
-        REQUEST_LIMITS.check(&reset.sampling)?;
-        let mut tokens = reset.prompt.iter().chain(reset.output.iter());
-        if let Some(token) = tokens.find(|token| token.index() >= vocab_size) {
-            let problem =
-                format!("resets slot {} with token {token}; the vocabulary has {vocab_size}", reset.slot);
-            return Err(CoreError::step(step.id, problem));
-        }
-    }
-    Ok(())
-}
 
 /// Bytes of one slot's bits.
 const fn touched_bytes(vocab_size: usize) -> usize {

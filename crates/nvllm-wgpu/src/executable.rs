@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use nvllm_core::device::StepCheck;
 use nvllm_core::host::{Batch, BatchOutput, Slots};
 use nvllm_core::program::{Counts, MemoryPlan};
 use nvllm_core::sampling::top_logprobs;
@@ -22,7 +23,6 @@ use crate::gpu::Gpu;
 use crate::inputs::REQUEST_LIMITS;
 use crate::lower::{Extents, Stage};
 use crate::sampler::{MAX_TOP, NO_TOKEN, Results, Sampling, result_bytes};
-use crate::slots;
 use crate::state::DeviceState;
 
 /// One entry program, lowered.
@@ -110,30 +110,15 @@ impl WgpuExecutable {
 impl WgpuExecutable {
     fn check(&self, step: &Step) -> Result<()> {
         self.alive()?;
-        if self.flights.len() >= self.limits.max_in_flight {
-            let problem = format!("is one too many; {} may be in flight", self.limits.max_in_flight);
-            return Err(CoreError::step(step.id, problem));
-        }
-        if let Some(waiting) = self.flights.iter().find(|flight| flight.awaits_masks) {
-            let problem = format!("follows step {}, which still awaits its masks", waiting.ticket);
-            return Err(CoreError::step(step.id, problem));
-        }
-        if step.entry.index() >= self.entries.len() {
-            let problem = format!("names entry program {}; {} exist", step.entry, self.entries.len());
-            return Err(CoreError::step(step.id, problem));
-        }
-        if let Some(seq) = step.seqs.iter().find(|s| s.outputs.iter().filter(|o| o.sample).count() > 1) {
-            let problem = format!("samples several rows of slot {}; one a step is supported", seq.slot);
-            return Err(CoreError::step(step.id, problem));
-        }
-        let rows = step.seqs.iter().flat_map(|seq| &seq.outputs);
-        let target = rows.filter_map(|row| row.target).find(|token| token.index() >= self.vocab_size);
-        if let Some(token) = target {
-            let problem = format!("scores token {token}; the vocabulary has {}", self.vocab_size);
-            return Err(CoreError::step(step.id, problem));
-        }
-        self.entries[step.entry.index()].program.check_outputs(step)?;
-        slots::check(step, self.vocab_size)
+        let check = StepCheck {
+            limits: &self.limits,
+            request_limits: REQUEST_LIMITS,
+            vocab_size: self.vocab_size,
+            num_entries: self.entries.len(),
+        };
+        let in_flight = self.flights.iter().map(|flight| (flight.ticket, flight.awaits_masks));
+        let program = self.entries.get(step.entry.index()).map(|entry| &entry.program);
+        check.check(step, in_flight, program)
     }
 
     /// Errors once the device has failed.

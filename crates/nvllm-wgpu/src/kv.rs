@@ -118,10 +118,7 @@ impl WgpuKv {
 
     fn check(&self, group: usize, block: BlockId) -> CoreResult<&Group> {
         let found = &self.groups[group];
-        if block.index() >= found.geometry.num_blocks {
-            let problem = format!("block {block} of {} does not exist", found.geometry.num_blocks);
-            return Err(CoreError::BadLimits { field: "kv_bytes", problem });
-        }
+        found.geometry.check_id(block)?;
         Ok(found)
     }
 }

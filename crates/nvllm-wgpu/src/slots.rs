@@ -5,28 +5,13 @@
 //! exactly. Only the sampled token, and what counts it, are known to the device alone.
 
 use nvllm_core::device::DeviceSlot;
-use nvllm_core::{CoreError, Limits, SlotReset, Step};
+use nvllm_core::{Limits, SlotReset, Step};
 use wgpu::{Buffer, CommandEncoder};
 
 use crate::error::Result;
 use crate::gpu::{Gpu, Part, padded};
-use crate::inputs::REQUEST_LIMITS;
 use crate::lower::{Dim, Dispatch};
 use crate::shaders;
-
-/// Refuses what the device's lists do not hold. Ranges have been checked.
-pub(crate) fn check(step: &Step, vocab_size: usize) -> nvllm_core::Result<()> {
-    for reset in &step.resets {
-        REQUEST_LIMITS.check(&reset.sampling)?;
-        let mut tokens = reset.prompt.iter().chain(reset.output.iter());
-        if let Some(token) = tokens.find(|token| token.index() >= vocab_size) {
-            let problem =
-                format!("resets slot {} with token {token}; the vocabulary has {vocab_size}", reset.slot);
-            return Err(CoreError::step(step.id, problem));
-        }
-    }
-    Ok(())
-}
 
 pub(crate) struct DeviceSlots {
     pub states: Buffer,

@@ -7,11 +7,13 @@
 //! belongs. So the bytes of a step grow with the step, and not with the context or the number of
 //! sequences that the model was loaded for.
 
+mod check;
 mod layout;
 mod pack;
 mod slot;
 mod word_copy;
 
+pub use check::StepCheck;
 pub use layout::StepLayout;
 pub use pack::{CountedTokens, PackedStep};
 pub use slot::{DeviceReset, DeviceSlot};

@@ -84,10 +84,7 @@ impl ReferenceKv {
 
     fn check(&self, group: usize, block: BlockId) -> Result<KvGeometry> {
         let g = self.geometries[group];
-        if block.index() >= g.num_blocks {
-            let problem = format!("block {block} of {} does not exist", g.num_blocks);
-            return Err(CoreError::BadLimits { field: "kv_bytes", problem });
-        }
+        g.check_id(block)?;
         Ok(g)
     }
 }

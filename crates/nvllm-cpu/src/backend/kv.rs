@@ -1,6 +1,6 @@
 //! The physical KV cache: one allocation a layer, in the layout that attention reads.
 
-use nvllm_core::{BlockId, CoreError, HostTensor, KvCache, KvFormat, KvGeometry, KvLayer, Result};
+use nvllm_core::{BlockId, HostTensor, KvCache, KvFormat, KvGeometry, KvLayer, Result};
 
 use crate::zeroed::zeroed;
 use crate::{KvLayout, PageElem};
@@ -50,10 +50,7 @@ impl CpuKv {
 
     fn block(&self, group: usize, block: BlockId) -> Result<std::ops::Range<usize>> {
         let g = &self.geometries[group];
-        if block.index() >= g.num_blocks {
-            let problem = format!("block {block} of {} does not exist", g.num_blocks);
-            return Err(CoreError::BadLimits { field: "kv_bytes", problem });
-        }
+        g.check_id(block)?;
         let len = layout(g).block_bytes();
         Ok(block.index() * len..(block.index() + 1) * len)
     }

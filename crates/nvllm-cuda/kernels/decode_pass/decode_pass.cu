@@ -1,6 +1,6 @@
 // The forward pass of a decode step in one launch: every layer of a dense model for 1 or 2
-// sequences, one new row each: a persistent kernel that goes phase by phase (phase.cuh). Blocks hand
-// activations to each other as packets (packet.cuh).
+// sequences, one new row each. A persistent kernel that goes phase by phase (phase.cuh); blocks
+// hand activations to each other as packets (packet.cuh).
 //
 // Layout: as the phases' own kernels have it: linear/small_m.cu, rms_norm/fused.cu,
 //   qk_norm_rope_append/fused.cu, attention/decode.cu (16-bit pages).
