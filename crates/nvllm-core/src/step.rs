@@ -99,7 +99,8 @@ pub struct SeqStep {
     pub tokens: InlineVec<Source<TokenId>>,
     /// Position id of each new token (for rope), apart from its KV index.
     pub positions: InlineVec<Source<u32>>,
-    /// KV index of the first new token: how many tokens the cache holds already.
+    /// KV index of the first new token: how many tokens the cache holds already. Earlier steps
+    /// wrote them, no sequence of this one: a backend may read them before it appends this step's.
     pub kv_start: Source<u32>,
     /// One block table per KV group, covering every KV index up to the last new token. In a group
     /// with a window, blocks that no new token sees ([`KvGeometry::num_unseen`]) may be the null

@@ -14,7 +14,9 @@
 //   + 4,608; 2 instead of 3 stages where TIGHT (prelude.cuh). Parameters: q, k, v, out;
 //   block_tables, max_blocks; items, counts (work_list.cu); num_heads, kv_heads, block_len; scale;
 //   window (0: none); partial f32 [entries, kv_heads, part_rows, D], partial_ml f32 [entries,
-//   kv_heads, part_rows, 2], part_rows; scales of k, of v (int8).
+//   kv_heads, part_rows, 2], part_rows; scales of k, of v (int8); ahead: whether the work list and
+//   the block tables were complete before any kernel that this one may run beside began, so that
+//   positions before kv_index, which earlier steps wrote, may be read before the wait.
 //   Then attention_fold_d64 / _d128, which writes the rows of sequences with several chunks (it may
 //   be left out where none has):
 //   block (128), grid (num_seqs, kv_heads), no dynamic shared memory. Parameters: partial,
@@ -44,11 +46,19 @@ DEVICE void start(Work& work, int head, uint4 a, uint4 b) {
   work.end = end < first + CHUNK_TILES ? end : first + CHUNK_TILES;
 }
 
+// A tile on its way: the rows of K and V at which each 16 positions begin; whether it is the first
+// of its unit; whether there is one.
+struct Tile {
+  Work work;
+  u32 rows16[4];
+  bool first, any;
+};
+
 template <int D, KvKind KV>
 DEVICE void attention_decode(const elem* q, const char* k, const char* v, elem* out, const int* block_tables, int max_blocks,
                              const WorkItem* items, const int* counts, int num_heads, int kv_heads, int block_len, float scale,
                              int window, float* partial, float* partial_ml, int part_rows, const float* k_scales,
-                             const float* v_scales) {
+                             const float* v_scales, int ahead) {
   constexpr int ROW = D * KV_BYTES<KV>, PIECES = ROW / 16, ROWS_AT_ONCE = 128 / PIECES, TILE_BYTES = TILE * ROW;
   constexpr int Q_PIECES = D / 8, Q_ROWS = 128 / Q_PIECES, Q_BYTES = 16 * D * 2, NT = D / 32, KC = D / 16;
   constexpr int STAGE = 2 * TILE_BYTES + Q_BYTES + SCALE_BYTES<KV>, P_BYTES = KV == KV_INT8 ? 4096 : 2048;
@@ -65,7 +75,7 @@ DEVICE void attention_decode(const elem* q, const char* k, const char* v, elem* 
 #pragma unroll
   for (int i = 0; i < 16 / Q_ROWS; i++) load_token[i] = (i * Q_ROWS + tid / Q_PIECES) / group;
   let_next_start();
-  wait_for_inputs();
+  if (!ahead) wait_for_inputs();
   const int units = load_l2_i32(counts) * kv_heads;
 
   // Loading runs two tiles ahead of computing. What it needs is asked for before: the page numbers
@@ -102,56 +112,82 @@ DEVICE void attention_decode(const elem* q, const char* k, const char* v, elem* 
       pages[i] = load_l2_i32(table + (block < last_block ? block : last_block));
     }
   };
-  auto load_stage = [&]() {
-    if (load_unit < units) {
-      const int piece = tid % PIECES, end = load.item.kv_index + load.item.num_rows, first_kv = load.item.first_kv;
-      const u32 to = ring + load_slot * STAGE;
-      u32 rows16[4];                                           // rows of K and V at which each 16 positions begin
+  // The tile that is loaded next; loading goes on to the one behind it.
+  auto next_tile = [&]() {
+    Tile next;
+    next.work = load;
+    next.first = load_first;
+    next.any = load_unit < units;
+    if (!next.any) return next;
 #pragma unroll
-      for (int i = 0; i < 4; i++) {
-        const u32 position = load.tile * TILE + i * 16;
-        rows16[i] = ((u32)pages[i] * kv_heads + load.head) * blocks.len + position - blocks.block(position) * blocks.len;
-      }
-#pragma unroll
-      for (int i = 0; i < TILE / ROWS_AT_ONCE; i++) {
-        const int row = i * ROWS_AT_ONCE + tid / PIECES, position = load.tile * TILE + row;
-        u32 first = rows16[i * ROWS_AT_ONCE / 16];
-        if (ROWS_AT_ONCE == 32 && tid / PIECES >= 16) first = rows16[i * 2 + 1];
-        const u64 at = (u64)(first + (row & 15)) * ROW + piece * 16;
-        const bool seen = position >= first_kv && position < end;
-        const u32 place = KV == KV_ELEMS ? tile_at<D>(row, piece) : codes_at<D>(row, piece);
-        copy_async_16(to + place, k + at, seen);
-        copy_async_16(to + TILE_BYTES + place, v + at, seen);
-      }
-      if constexpr (KV == KV_INT8) {
-        const int row = tid & 63, position = load.tile * TILE + row;
-        const u32 lower = row & 16 ? rows16[1] : rows16[0], upper = row & 16 ? rows16[3] : rows16[2];
-        const u32 at = (row & 32 ? upper : lower) + (row & 15);
-        copy_async_4(to + 2 * TILE_BYTES + Q_BYTES + tid * 4, (tid < 64 ? k_scales : v_scales) + at,
-                     position >= first_kv && position < end);
-      }
-      if (load_first) {
-        const int piece = tid % Q_PIECES;
-#pragma unroll
-        for (int i = 0; i < 16 / Q_ROWS; i++) {
-          const int row = i * Q_ROWS + tid / Q_PIECES, valid = load.item.num_rows * group;
-          const int r = row < valid ? row : 0, token = row < valid ? load_token[i] : 0;
-          copy_async_16(to + 2 * TILE_BYTES + tile_at<D>(row, piece),
-                        q + out_at<D>(load.item, load.head, r, token, group, num_heads) + piece * 8, row < valid);
-        }
-      }
-      load_first = ++load.tile == load.end;
-      if (load_first) { load_unit += gridDim.x; begin_load(); }
-      find_pages();
+    for (int i = 0; i < 4; i++) {
+      const u32 position = load.tile * TILE + i * 16;
+      next.rows16[i] = ((u32)pages[i] * kv_heads + load.head) * blocks.len + position - blocks.block(position) * blocks.len;
     }
+    load_first = ++load.tile == load.end;
+    if (load_first) { load_unit += gridDim.x; begin_load(); }
+    find_pages();
+    return next;
+  };
+  // Positions that no step before this one wrote are new, and so are the queries.
+  auto copy = [&](const Tile& from, int to_slot, bool old_rows, bool new_rows) {
+    if (!from.any) return;
+    const WorkItem& item = from.work.item;
+    const int piece = tid % PIECES, end = item.kv_index + item.num_rows;
+    const u32 to = ring + to_slot * STAGE;
+#pragma unroll
+    for (int i = 0; i < TILE / ROWS_AT_ONCE; i++) {
+      const int row = i * ROWS_AT_ONCE + tid / PIECES, position = from.work.tile * TILE + row;
+      u32 first = from.rows16[i * ROWS_AT_ONCE / 16];
+      if (ROWS_AT_ONCE == 32 && tid / PIECES >= 16) first = from.rows16[i * 2 + 1];
+      const u64 at = (u64)(first + (row & 15)) * ROW + piece * 16;
+      const bool seen = position >= item.first_kv && position < end;
+      const u32 place = KV == KV_ELEMS ? tile_at<D>(row, piece) : codes_at<D>(row, piece);
+      if (!(position >= item.kv_index ? new_rows : old_rows)) continue;
+      copy_async_16(to + place, k + at, seen);
+      copy_async_16(to + TILE_BYTES + place, v + at, seen);
+    }
+    if constexpr (KV == KV_INT8) {
+      const int row = tid & 63, position = from.work.tile * TILE + row;
+      const u32 lower = row & 16 ? from.rows16[1] : from.rows16[0], upper = row & 16 ? from.rows16[3] : from.rows16[2];
+      const u32 at = (row & 32 ? upper : lower) + (row & 15);
+      if (position >= item.kv_index ? new_rows : old_rows)
+        copy_async_4(to + 2 * TILE_BYTES + Q_BYTES + tid * 4, (tid < 64 ? k_scales : v_scales) + at,
+                     position >= item.first_kv && position < end);
+    }
+    if (from.first && new_rows) {
+      const int piece = tid % Q_PIECES;
+#pragma unroll
+      for (int i = 0; i < 16 / Q_ROWS; i++) {
+        const int row = i * Q_ROWS + tid / Q_PIECES, valid = item.num_rows * group;
+        const int r = row < valid ? row : 0, token = row < valid ? load_token[i] : 0;
+        copy_async_16(to + 2 * TILE_BYTES + tile_at<D>(row, piece),
+                      q + out_at<D>(item, from.work.head, r, token, group, num_heads) + piece * 8, row < valid);
+      }
+    }
+  };
+  auto load_stage = [&]() {
+    copy(next_tile(), load_slot, true, true);
     copy_async_commit();
     if (++load_slot == STAGES) load_slot = 0;
   };
   ask(load_unit);
   begin_load();
   find_pages();
+  // The first tiles as far as they are old, beside the kernels that make what is new.
+  Tile begun[STAGES - 1];
 #pragma unroll
-  for (int i = 0; i < STAGES - 1; i++) load_stage();
+  for (int i = 0; i < STAGES - 1; i++) {
+    begun[i] = next_tile();
+    copy(begun[i], i, true, false);
+  }
+  wait_for_inputs();
+#pragma unroll
+  for (int i = 0; i < STAGES - 1; i++) {
+    copy(begun[i], i, false, true);
+    copy_async_commit();
+  }
+  load_slot = STAGES - 1;
   __syncthreads();                                             // the first entries are in the stash
 
   int slot = 0, count = 0;
@@ -325,9 +361,9 @@ DEVICE void attention_decode(const elem* q, const char* k, const char* v, elem* 
       attention_decode##name##_d##d(const elem* q, const char* k, const char* v, elem* out, const int* block_tables,          \
                                     int max_blocks, const WorkItem* items, const int* counts, int num_heads, int kv_heads,    \
                                     int block_len, float scale, int window, float* partial, float* partial_ml, int part_rows, \
-                                    const float* k_scales, const float* v_scales) {                                            \
+                                    const float* k_scales, const float* v_scales, int ahead) {                                 \
     attention_decode<d, kind>(q, k, v, out, block_tables, max_blocks, items, counts, num_heads, kv_heads, block_len, scale,    \
-                              window, partial, partial_ml, part_rows, k_scales, v_scales);                                     \
+                              window, partial, partial_ml, part_rows, k_scales, v_scales, ahead);                              \
   }
 #define ATTENTION_FOLD(d)                                                                                                     \
   extern "C" __global__ void __launch_bounds__(128)                                                                           \

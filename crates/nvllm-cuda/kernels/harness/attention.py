@@ -54,13 +54,13 @@ class Attention:
     def pages(self, k, v):
         return ([k, v], [None, None]) if self.kv == "" else ([k[0], v[0]], [k[1], v[1]])
 
-    def run_decode(self, q, k, v, out, tables, pdl=False, waves=None):
+    def run_decode(self, q, k, v, out, tables, pdl=False, waves=None, ahead=False):
         (k, v), scales = self.pages(k, v)
         waves = waves or (2 if self.kv == "" else 3)
         grid = min(waves * SMS, self.entries * self.kv_heads)
         DECODE.launch(f"attention_decode{self.kv}_d{self.dim}", grid, 128, self.shared()[0],
                       [q, k, v, out, tables, tables.shape[1], self.decode, self.counts, self.heads, self.kv_heads, self.block_len, self.scale,
-                       self.window, self.partial, self.ml, self.part_rows, *scales], pdl)
+                       self.window, self.partial, self.ml, self.part_rows, *scales, int(ahead)], pdl)
         if self.several:
             DECODE.launch(f"attention_fold_d{self.dim}", (self.first.numel(), self.kv_heads), 128, 0,
                           [self.partial, self.ml, self.part_rows, out, self.decode, self.first_entry, self.heads, self.kv_heads, self.scale], pdl)

@@ -34,15 +34,16 @@ class TensorMap(ctypes.Structure):
     _fields_ = [("opaque", ctypes.c_uint64 * 16)]
 
 
-def tensor_map(t, f16=False):
-    """Over a row-major [rows, k] matrix: box 64 x 64, 128-byte swizzle, zeros outside."""
+def tensor_map(t, box_rows, box_steps, halves=1):
+    """Over a row-major [rows, k] matrix as [steps of 64 columns][halves][rows of a half][64 columns]: boxes of `box_rows` rows, all
+    halves and `box_steps` steps, 128-byte swizzle, zeros outside."""
     raw = ctypes.create_string_buffer(128 + 64)
     at = (ctypes.addressof(raw) + 63) & ~63
     rows, k = t.shape
-    dims, pitch = (ctypes.c_uint64 * 2)(k, rows), (ctypes.c_uint64 * 1)(2 * k)
-    box, one = (ctypes.c_uint32 * 2)(64, 64), (ctypes.c_uint32 * 2)(1, 1)
-    check(cu.cuTensorMapEncodeTiled(ctypes.c_void_p(at), 6 if f16 else 9, 2, ctypes.c_void_p(t.data_ptr()), dims, pitch, box, one,
-                                    0, 3, 3, 0), "cuTensorMapEncodeTiled")
+    dims, pitch = (ctypes.c_uint64 * 4)(64, rows // halves, halves, k // 64), (ctypes.c_uint64 * 3)(2 * k, 2 * k * (rows // halves), 128)
+    box, one = (ctypes.c_uint32 * 4)(64, box_rows, halves, box_steps), (ctypes.c_uint32 * 4)(1, 1, 1, 1)
+    check(cu.cuTensorMapEncodeTiled(ctypes.c_void_p(at), 9, 4, ctypes.c_void_p(t.data_ptr()), dims, pitch, box, one, 0, 3, 3, 0),
+          "cuTensorMapEncodeTiled")
     return TensorMap.from_buffer_copy(ctypes.string_at(at, 128))
 
 

@@ -6,6 +6,8 @@ from device import *
 SMALL, MMA = Module("linear/small_m.cu"), Module("linear/tensor_core.cu")
 MID = Module("linear/mid_m.cu")
 WGMMA = Module("linear/wgmma.cu") if ARCH == "sm_90a" else None
+CLUSTER = Module("linear/cluster_split.cu") if ARCH == "sm_90a" else None
+WGMMA_TILES = ((1, 32, 2), (1, 64, 2), (1, 128, 1), (1, 128, 2), (2, 64, 2), (2, 128, 1), (3, 128, 1))  # consumers, rows of W, steps a copy
 
 
 def range_len(k):
@@ -64,14 +66,21 @@ def tensor_core(w, x, y, bias=None, residual=None, silu=False, tokens=128, pdl=F
     MMA.launch(name, min(tiles, SMS), 256, shared, [w, x, bias, residual, y, m, n, k, int(y.dtype == torch.float32)], pdl)
 
 
-def wgmma(w, x, y, bias=None, residual=None, silu=False, c=2, pdl=False):
-    m, k = x.shape
-    n = w.shape[0]
-    tiles = cdiv(m, 64 * c) * (cdiv(n // 2, 64) if silu else cdiv(n, 128))
-    shared = 1024 + {1: 6, 2: 5, 3: 4}[c] * (64 * c + 128) * 128 + c * 17408
-    maps = [tensor_map(w), tensor_map(x)]
-    WGMMA.launch(f"linear_wgmma_{'silu_' if silu else ''}c{c}", min(tiles, SMS), 128 * (c + 1), shared,
-                 [*maps, bias, residual, y, m, n, k, int(y.dtype == torch.float32)], pdl)
+def wgmma(w, x, y, bias=None, residual=None, silu=False, c=2, pdl=False, cols=128, steps=1):
+    (m, k), n = x.shape, w.shape[0]
+    tiles, part = cdiv(m, 64 * c) * cdiv(n, cols), min(64, cols // 2 if silu else cols)
+    stage, staging = steps * (64 * c + cols) * 128 + 16, 256 * c * (part + 4)
+    stages = (SHARED_LIMIT - staging) // stage
+    maps = [tensor_map(w, cols // 2, steps, 2) if silu else tensor_map(w, cols, steps), tensor_map(x, 64 * c, steps)]
+    WGMMA.launch(f"linear_wgmma_{'silu_' if silu else ''}c{c}_n{cols}_s{steps}", min(tiles, SMS), 128 * (c + 1), stages * stage + staging,
+                 [*maps, bias, residual, y, m, n, k, int(y.dtype == torch.float32), stages], pdl)
+
+
+def cluster_split(w, x, y, bias=None, residual=None, pdl=False):
+    (m, k), n, range_steps = x.shape, w.shape[0], range_len(x.shape[1]) // 64
+    steps = 1 if range_steps % 2 else 2
+    CLUSTER.launch("linear_cluster_split", (8 * cdiv(n, 64), cdiv(m, 64)), 160, 16384 * (range_steps + 1) + 8 * range_steps,
+                   [tensor_map(w, 64, steps), tensor_map(x, 64, steps), bias, residual, y, m, n, k, int(y.dtype == torch.float32), steps], pdl)
 
 
 WORKSPACE = torch.empty(8 * 512 * 8192, device="cuda")
@@ -93,7 +102,8 @@ def mid(w, x, y, bias=None, residual=None, silu=False, pdl=False, split=None):
 KERNELS = {"mma_t64": lambda *a, **b: tensor_core(*a, tokens=64, **b), "mma_t128": lambda *a, **b: tensor_core(*a, tokens=128, **b)}
 KERNELS |= {"mid_whole": lambda *a, **b: mid(*a, split=False, **b), "mid_split": lambda *a, **b: mid(*a, split=True, **b)}
 if WGMMA:
-    KERNELS |= {f"wgmma_c{c}": (lambda c: lambda *a, **b: wgmma(*a, c=c, **b))(c) for c in (1, 2, 3)}
+    KERNELS |= {f"wgmma_c{c}_n{n}_s{s}": (lambda c, n, s: lambda *a, **b: wgmma(*a, c=c, cols=n, steps=s, **b))(c, n, s) for c, n, s in WGMMA_TILES}
+    KERNELS["cluster_split"] = lambda w, x, y, bias, residual, silu=False, pdl=False: cluster_split(w, x, y, bias, residual, pdl)
 
 
 def reference(w, x, bias, residual, silu):
@@ -109,10 +119,10 @@ def check_all(records):
     seed = int(torch.seed() % 2**31)
     torch.manual_seed(seed)
     print("seed", seed, flush=True)
-    shapes = [(16, 16), (16, 8), (5, 72), (100, 64), (64, 520), (1000, 1000), (1024, 2048), (4096, 1024), (1024, 3072), (256, 4104)]
+    shapes = [(16, 16), (16, 8), (5, 72), (100, 64), (64, 520), (1000, 1000), (1024, 2048), (4096, 1024), (1024, 3072), (256, 4104), (200, 640), (136, 1600)]
     sizes = [1, 3, 8, 16, 21, 130, 300]
     if os.environ.get("CHECK") == "few":
-        shapes, sizes = [(16, 8), (100, 72), (64, 520), (208, 1024)], [3, 13, 70]
+        shapes, sizes = [(16, 8), (100, 72), (64, 520), (200, 192), (208, 1024), (64, 3072)], [3, 13, 70]
     for (n, k), m, dtype, extra, silu in itertools.product(shapes, sizes, [torch.float32, torch.bfloat16], [False, True], [False, True]):
         if silu and (n % 16 or extra and dtype == torch.float32):
             continue
@@ -148,7 +158,7 @@ def check_all(records):
                 if small_shared(16 if way == "stream" else int(way[1:]), tokens, m, k, silu, way == "stream") <= SHARED_LIMIT:
                     judge("small_m " + way, lambda y: small(w, x, y, bias, residual, silu, way=way, waves=1 if m % 2 else None))
         for kind, run in KERNELS.items():
-            if "mid" in kind and n % 8:
+            if "mid" in kind and n % 8 or kind == "cluster_split" and (silu or n % 4) or kind[:5] in ("clust", "wgmma") and k % 64 or "_s2" in kind and range_len(k) // 64 % 2:
                 continue
             judge(kind, lambda y: run(w, x, y, bias, residual, silu))
         if residual is not None:  # in place

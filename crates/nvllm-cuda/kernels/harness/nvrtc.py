@@ -72,9 +72,11 @@ def resources(log):
     return found
 
 
-ALL = ["linear/small_m.cu", "linear/mid_m.cu", "linear/tensor_core.cu", "linear/wgmma.cu", "linear/coded_few.cu", "linear/coded_many.cu", "linear/coded_rows.cu",
+ALL = ["linear/small_m.cu", "linear/mid_m.cu", "linear/tensor_core.cu", "linear/wgmma.cu", "linear/cluster_split.cu", "linear/coded_few.cu", "linear/coded_many.cu", "linear/coded_rows.cu",
        "attention/decode.cu", "attention/prefill.cu",
        "attention/work_list.cu", "qk_norm_rope_append/fused.cu", "rms_norm/fused.cu"]
+
+HOPPER = ["wgmma.cu", "cluster_split.cu"]
 
 if __name__ == "__main__":
     # python nvrtc.py [arch..] [file..]: compiles, prints registers; exit code 1 on a spill.
@@ -83,7 +85,7 @@ if __name__ == "__main__":
     spilled = 0
     for name in names:
         for arch in arches:
-            if "wgmma" in name and arch != "sm_90a":
+            if name.split("/")[-1] in HOPPER and arch != "sm_90a":
                 continue
             for kernel, registers, spill, shared in resources(compile_kernel(name, arch)[1]):
                 print(f"{name:34} {arch:7} {kernel:36} {registers:4} registers {spill:5} spilled {shared:6} shared")

@@ -10,16 +10,23 @@ HIDDEN, HEADS, KV_HEADS, DIM, FFN, VOCAB, LAYERS = 1024, 16, 8, 128, 3072, 15193
 
 
 def linear(w, x, y, residual=None, silu=False, pdl=False, norm=None, late=False):
-    """The kernel that measured fastest for this shape on an H200."""
+    """The kernel that the backend chooses for this shape on an H200 (src/lower/linear/mod.rs)."""
     (n, k), m = w.shape, x.shape[0]
     if m <= 16 or m <= 32 and k <= 2048 and n < 8192:
-        li.small(w, x, y, residual=residual, silu=silu, pdl=pdl, norm=norm, late=late)
-    elif m <= 128 and n < 4096:
-        li.mid(w, x, y, residual=residual, silu=silu, pdl=pdl, split=True)
-    elif li.WGMMA:
-        li.wgmma(w, x, y, residual=residual, silu=silu, c=1 if m <= 256 and n < 8192 else 3 if k <= 1024 and m > 1024 else 2, pdl=pdl)
-    else:
-        li.tensor_core(w, x, y, residual=residual, silu=silu, tokens=64 if m <= 256 else 128, pdl=pdl)
+        return li.small(w, x, y, residual=residual, silu=silu, pdl=pdl, norm=norm, late=late)
+    if not li.WGMMA:
+        if m <= 128 and n < 4096:
+            return li.mid(w, x, y, residual=residual, silu=silu, pdl=pdl, split=True)
+        return li.tensor_core(w, x, y, residual=residual, silu=silu, tokens=64 if m <= 256 else 128, pdl=pdl)
+    if m <= 64 and not silu and 8 * li.cdiv(n, 64) <= SMS:
+        return li.cluster_split(w, x, y, residual=residual, pdl=pdl)
+    at_once = lambda c, cols: 64 * c * (SMS // li.cdiv(n, cols))
+    tiles = [(1, 32, 2), (1, 64, 2), (2, 64, 2)] if k <= 3072 and li.range_len(k) // 64 % 2 == 0 else []
+    c, cols, steps = next((t for t in tiles if m <= at_once(*t[:2])), (0, 0, 0))
+    if not c:
+        cols, c = 128, 1 if m <= max(64, at_once(1, 128)) else 3 if k <= 1024 and m > 1024 else 2
+        steps = 2 if c == 1 and li.range_len(k) // 64 % 2 == 0 else 1
+    li.wgmma(w, x, y, residual=residual, silu=silu, c=c, cols=cols, steps=steps, pdl=pdl)
 
 
 def main():
@@ -31,7 +38,7 @@ def main():
     weights = sum(w.numel() * 2 for l in layers for w in l.values()) + head.numel() * 2
     rotation = torch.randn(40960, DIM // 2, 2, device="cuda")
     # (sequences, new rows each, context before)
-    for batch, new, context in [(1, 1, 127), (1, 1, 1023), (1, 1, 8191), (2, 1, 1023), (4, 1, 1023), (8, 1, 1023), (16, 1, 1023), (64, 1, 1023),
+    for batch, new, context in [(1, 1, 127), (1, 1, 1023), (1, 1, 8191), (2, 1, 1023), (4, 1, 1023), (8, 1, 127), (8, 1, 1023), (16, 1, 1023), (32, 1, 127), (64, 1, 127), (64, 1, 1023), (256, 1, 127),
                                 (256, 1, 1023), (1, 512, 0), (16, 1024, 0)]:
         m, length = batch * new, context + new
         a = at.Attention(HEADS, KV_HEADS, DIM, 16)
@@ -51,14 +58,17 @@ def main():
 
             def step():
                 a.build(pdl)
-                for l, (k, v) in zip(layers, kv):
+                for i, (l, (k, v)) in enumerate(zip(layers, kv)):
                     if norms:
                         linear(l["qkv"], h, qkv, pdl=pdl, norm=l["norm"], late="qkv" in li.LATE[late])
                     else:
                         at.norm(h, l["norm"], x, pdl=pdl)
                         linear(l["qkv"], x, qkv, pdl=pdl, late="qkv" in li.LATE[late])
                     at.rope(qkv, l["qk"], l["qk"], positions, rotation, slots, q, k, v, HEADS, KV_HEADS, DIM, 16, pdl=pdl)
-                    (a.run_decode if new == 1 else a.run_prefill)(q, k, v, attn, tables, pdl)
+                    if new == 1:  # the first waits for all before it, the others read what is old ahead of that
+                        a.run_decode(q, k, v, attn, tables, pdl and i > 0, ahead=pdl and i > 0)
+                    else:
+                        a.run_prefill(q, k, v, attn, tables, pdl)
                     linear(l["o"], attn, h, residual=h, pdl=pdl, late="o" in li.LATE[late])
                     if norms:
                         linear(l["gate_up"], h, act, silu=True, pdl=pdl, norm=l["norm"], late="gate_up" in li.LATE[late])

@@ -7,13 +7,12 @@
 template <int COLS, int PITCH>
 DEVICE void store_rows(const float* sums, int tokens, int token0, int n0, int m, int n, const elem* bias, const elem* residual,
                        void* y, int out_f32) {
-  constexpr int LANES = COLS / 8;                              // lanes a row, 8 columns each
-  const int lane = threadIdx.x & 31, col = n0 + lane % LANES * 8;
+  constexpr int RUNS = COLS / 8;                               // of 8 columns, in a row
   const bool whole = (n & 7) == 0 && !out_f32;
-  for (int i = lane / LANES; i < tokens; i += 32 / LANES) {
-    const int token = token0 + i;
+  for (int run = threadIdx.x & 31; run < tokens * RUNS; run += 32) {
+    const int i = run / RUNS, token = token0 + i, col = n0 + run % RUNS * 8;
     if (token >= m || col >= n) continue;
-    const float* at = sums + i * PITCH + lane % LANES * 8;
+    const float* at = sums + i * PITCH + run % RUNS * 8;
     const u64 to = (u64)token * n + col;
     float v[8];
     *(float4*)v = *(const float4*)at;

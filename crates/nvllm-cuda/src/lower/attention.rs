@@ -1,7 +1,9 @@
 //! Kernels of `rope`, `kv_append`, `paged_attention` and fused `attention`.
 
 use nvllm_core::program::QkNorm;
-use nvllm_core::{AttentionSpec, KvFormat, KvGeometry, KvLayer, OrderId, RopeSpec, Rows, RowsOf, WeightId};
+use nvllm_core::{
+    AttentionSpec, KvFormat, KvGeometry, KvLayer, Op, OrderId, RopeSpec, Rows, RowsOf, WeightId,
+};
 
 use super::choice::{Chosen, KernelCandidate, any_rows, candidate_launches};
 use super::{LANES, Lowering, Operand, attends_fast, c_type, dtype_code};
@@ -24,6 +26,8 @@ pub(crate) struct PagedAttention {
     pub tables: Address,
     /// The step's work list, if the fast kernels take the shape.
     pub list: Option<ListAt>,
+    /// Whether no node before it attends.
+    pub first: bool,
 }
 
 /// The order of the fast kernels, as kernels/attention/attention_order.cuh has it.
@@ -31,6 +35,11 @@ const CHUNK256: OrderId = OrderId("attention.chunk256");
 
 /// That of the fused op: the norms' (kernels/qk_norm_rope_append/), then attention's.
 pub(super) const FUSED: OrderId = OrderId("norm.half_warp, attention.chunk256");
+
+/// Whether an op reads a cache.
+const fn attends(op: &Op) -> bool {
+    matches!(op, Op::Attention { .. } | Op::PagedAttention { .. })
+}
 
 /// Best first.
 static TABLE: [KernelCandidate<PagedAttention>; 2] = [
@@ -106,8 +115,12 @@ fn tensor_core(lowering: &Lowering<'_>, a: &PagedAttention) -> Result<Vec<Launch
         let seqs = Rows { of: RowsOf::Seqs, times: 1 };
         let blocks = Dim::Tiles { rows: seqs, cols: 1, per: 1, each, most: at_once * facts.multiprocessors };
         let args = operands(list.decode).ptr(list.partial[0]).ptr(list.partial[1]).int(list.part_rows);
-        let args = args.ptr(k_scales).ptr(v_scales);
-        launches.push(Launch::new(&function, blocks, 128, args).with_shared(shared[0]).early());
+        // What earlier steps wrote is read ahead of the kernels before this one, by work list and
+        // block tables. So these must be there: the first attention of a step starts behind all
+        // that came before it, and every later one behind the first.
+        let args = args.ptr(k_scales).ptr(v_scales).int(usize::from(!a.first));
+        let decode = Launch::new(&function, blocks, 128, args).with_shared(shared[0]);
+        launches.push(if a.first { decode } else { decode.early() });
         let args = Args::new()
             .ptr(list.partial[0])
             .ptr(list.partial[1])
@@ -191,8 +204,10 @@ impl Lowering<'_> {
         Ok(Launch::new(&self.function("kv_append_general")?, Dim::each(k.rows), 256, args))
     }
 
+    /// Node `at` as attention of queries q.
     pub(super) fn paged_attention(
         &self,
+        at: usize,
         q: Operand,
         spec: &AttentionSpec,
         kv: KvLayer,
@@ -207,6 +222,7 @@ impl Lowering<'_> {
             scales: self.kv.scales(kv),
             tables: self.inputs.at(self.inputs.layout.tables[kv.group]),
             list: self.lists.list(spec, self.limits).filter(|_| attends_fast(spec, self.limits)),
+            first: !self.program.nodes[..at].iter().any(|node| attends(&node.op)),
         };
         candidate_launches(self, &TABLE, &shape)
     }
@@ -215,6 +231,7 @@ impl Lowering<'_> {
     /// row's output is written by what has read its queries.
     pub(super) fn attention(
         &self,
+        at: usize,
         qkv: Operand,
         (norm, rope): (Option<&QkNorm>, &RopeSpec),
         spec: &AttentionSpec,
@@ -251,7 +268,7 @@ impl Lowering<'_> {
             let blocks = Dim::Tiles { rows: qkv.rows, cols, per: 16, each: 1, most: usize::MAX };
             Launch::new(&function, blocks, 256, args).early()
         };
-        let attention = self.paged_attention(y, spec, kv, y)?;
+        let attention = self.paged_attention(at, y, spec, kv, y)?;
         let launches = |span| {
             let rest = attention.iter().flat_map(|chosen| chosen.launches.iter().cloned());
             std::iter::once(fused(span)).chain(rest).collect::<Vec<_>>()

@@ -71,7 +71,7 @@ impl Lowering<'_> {
             Op::Rope(spec) => one(self.rope(self.value(ins[0]), spec, self.value(outs[0]))?),
             Op::KvAppend { kv } => one(self.kv_append(self.value(ins[0]), self.value(ins[1]), *kv)?),
             Op::PagedAttention { spec, kv } => {
-                self.paged_attention(self.value(ins[0]), spec, *kv, self.value(outs[0]))
+                self.paged_attention(at, self.value(ins[0]), spec, *kv, self.value(outs[0]))
             }
             Op::GatherRows => one(self.gather_rows(self.value(ins[0]), self.value(outs[0]))?),
             Op::TopK { k, renormalize } => {
@@ -89,7 +89,7 @@ impl Lowering<'_> {
             }
             Op::Attention { norm, rope, spec, kv } => {
                 let (qkv, y) = (self.value(ins[0]), self.value(outs[0]));
-                self.attention(qkv, (norm.as_ref(), rope), spec, *kv, y)
+                self.attention(at, qkv, (norm.as_ref(), rope), spec, *kv, y)
             }
         }
     }

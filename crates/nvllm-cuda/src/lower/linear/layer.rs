@@ -1,18 +1,20 @@
 //! A linear layer as its kernels see it.
 
-use nvllm_core::{DType, Op, OrderId, WeightId};
+use nvllm_core::{DType, Limits, Op, OrderId, WeightId};
 
 use crate::compile::Target;
+use crate::error::Result;
 use crate::launch::Args;
 use crate::lower::{Lowering, Operand};
 use crate::memory::Address;
-use crate::tensor_map::TensorMap;
+use crate::tensor_map::{CopyBox, TensorMap};
 use crate::weights::{Matrix, Vector};
 
 /// The order of every fast kernel, as kernels/linear/linear_order.cuh has it.
 pub(in crate::lower) const SPLIT8: OrderId = OrderId("linear.split8");
 
 /// A linear layer on a device.
+#[derive(Clone, Copy)]
 pub(crate) struct Linear {
     pub x: Operand,
     pub y: Operand,
@@ -22,8 +24,6 @@ pub(crate) struct Linear {
     pub epilogue: Epilogue,
     pub dtype: DType,
     pub bias: Option<Vector>,
-    /// Of W and of x, where the device's copy engine takes them.
-    pub maps: Option<[TensorMap; 2]>,
     pub device: DeviceLimits,
 }
 
@@ -97,16 +97,26 @@ impl Linear {
             && self.bias.is_none_or(|bias| bias.narrow != 0)
     }
 
-    /// Whether `wgmma.cu` takes it.
-    pub(in crate::lower) fn mapped(&self) -> bool {
-        self.fast() && self.maps.is_some()
+    /// Whether the kernels for Hopper take it: its copy engine brings 64 columns at a time.
+    pub(in crate::lower) fn hopper(&self) -> bool {
+        self.device.wgmma && self.fast() && self.k().is_multiple_of(64)
     }
 
-    /// Tensor maps of its operands: x as far as `most_rows`. None where no kernel would use them.
-    pub(in crate::lower) fn maps(&self, most_rows: usize) -> Option<[TensorMap; 2]> {
-        let wanted = self.device.wgmma && self.fast();
-        let map = |at, rows| TensorMap::new(at, rows, self.k());
-        if wanted { Some([map(self.weight, self.n)?, map(self.x.at, most_rows)?]) } else { None }
+    /// Tensor maps of W, `cols` rows of it a copy, half of them of gate and half of up where those
+    /// belong together, and of x, `tokens` rows a copy of as many as a step may have.
+    pub(in crate::lower) fn maps(
+        &self,
+        limits: &Limits,
+        [cols, tokens]: [usize; 2],
+        steps: usize,
+    ) -> Result<[TensorMap; 2]> {
+        let halves = if self.epilogue == Epilogue::SiluMul { 2 } else { 1 };
+        let (w, x) =
+            (CopyBox { halves, rows: cols / halves, steps }, CopyBox { halves: 1, rows: tokens, steps });
+        Ok([
+            TensorMap::new(self.weight, self.n, self.k(), w)?,
+            TensorMap::new(self.x.at, self.x.rows.max(limits), self.k(), x)?,
+        ])
     }
 
     /// Address of the bias as the fast kernels read it.
@@ -135,13 +145,13 @@ impl Linear {
 }
 
 impl Lowering<'_> {
-    /// The linear layer with which node `at` begins, without its maps; None if it is another op or
-    /// its weight is coded.
+    /// The linear layer with which node `at` begins; None if it is another op or its weight is
+    /// coded.
     pub(in crate::lower) fn layer(&self, at: usize) -> Option<Linear> {
         let Parts { x, y, weight, bias, epilogue } = self.parts(at)?;
         let n = self.program.weights[weight.index()].num_rows();
         let Matrix::Dense(weight, dtype) = self.weights.get(weight) else { return None };
-        Some(Linear { x, y, weight, n, epilogue, dtype, bias, maps: None, device: self.device_limits() })
+        Some(Linear { x, y, weight, n, epilogue, dtype, bias, device: self.device_limits() })
     }
 
     /// What belongs to the linear layer with which node `at` begins; None if it is another op.

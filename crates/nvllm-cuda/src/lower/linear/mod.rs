@@ -11,14 +11,17 @@ pub(crate) use coded::{input_bytes, runs_gated};
 pub(super) use few::NORM_ROWS;
 use few::{mid_m, mid_m_split, small, small_m};
 use general::general;
+use hopper::{C1_N32, C1_N64, C1_N128, C2_N64, C2_N128, C3_N128};
+use hopper::{cluster_split, double_rows, narrow, single_rows, splits};
 pub(super) use layer::SPLIT8;
 use layer::{DeviceLimits, Parts, operands};
 pub(crate) use layer::{Epilogue, Linear};
-use many::{double_rows, single_rows, tensor_core, wgmma};
+use many::tensor_core;
 
 mod coded;
 mod few;
 mod general;
+mod hopper;
 mod layer;
 mod many;
 mod norm_inside;
@@ -26,11 +29,14 @@ mod norm_inside;
 /// Rows at most of `mid_m.cu`.
 const MID_ROWS: usize = 128;
 
+/// Rows at most of `cluster_split.cu`: more of them would not run at once.
+const SPLIT_ROWS: usize = 64;
+
 /// Rows of W from which `mid_m.cu` has tiles enough without cutting K.
 const WHOLE_ROWS: usize = 4096;
 
 /// Best first.
-static TABLE: [KernelCandidate<Linear>; 11] = [
+static TABLE: [KernelCandidate<Linear>; 15] = [
     KernelCandidate {
         order: SPLIT8,
         takes: |l| l.fast() && small(l, 8).is_some(),
@@ -49,6 +55,25 @@ static TABLE: [KernelCandidate<Linear>; 11] = [
         most_rows: |_| 32,
         launch: |lowering, l| small_m(lowering, l, 32),
     },
+    KernelCandidate { order: SPLIT8, takes: splits, most_rows: |_| SPLIT_ROWS, launch: cluster_split },
+    KernelCandidate {
+        order: SPLIT8,
+        takes: narrow,
+        most_rows: |l| C1_N32.one_turn_rows(l),
+        launch: |lowering, l| C1_N32.launch(lowering, l),
+    },
+    KernelCandidate {
+        order: SPLIT8,
+        takes: narrow,
+        most_rows: |l| C1_N64.one_turn_rows(l),
+        launch: |lowering, l| C1_N64.launch(lowering, l),
+    },
+    KernelCandidate {
+        order: SPLIT8,
+        takes: narrow,
+        most_rows: |l| C2_N64.one_turn_rows(l),
+        launch: |lowering, l| C2_N64.launch(lowering, l),
+    },
     KernelCandidate {
         order: SPLIT8,
         takes: |l| l.fast() && l.y.cols.is_multiple_of(8) && l.n < WHOLE_ROWS,
@@ -57,21 +82,21 @@ static TABLE: [KernelCandidate<Linear>; 11] = [
     },
     KernelCandidate {
         order: SPLIT8,
-        takes: Linear::mapped,
+        takes: Linear::hopper,
         most_rows: single_rows,
-        launch: |lowering, l| wgmma(lowering, l, 1),
+        launch: |lowering, l| C1_N128.launch(lowering, l),
     },
     KernelCandidate {
         order: SPLIT8,
-        takes: Linear::mapped,
+        takes: Linear::hopper,
         most_rows: double_rows,
-        launch: |lowering, l| wgmma(lowering, l, 2),
+        launch: |lowering, l| C2_N128.launch(lowering, l),
     },
     KernelCandidate {
         order: SPLIT8,
-        takes: Linear::mapped,
+        takes: Linear::hopper,
         most_rows: any_rows,
-        launch: |lowering, l| wgmma(lowering, l, 3),
+        launch: |lowering, l| C3_N128.launch(lowering, l),
     },
     KernelCandidate {
         order: SPLIT8,
@@ -115,8 +140,7 @@ impl Lowering<'_> {
         if let Some(layer) = self.coded_layer(at) {
             return layer.chosen(self);
         }
-        let Some(mut shape) = self.layer(at) else { return Ok(Vec::new()) };
-        shape.maps = shape.maps(shape.x.rows.max(self.limits));
+        let Some(shape) = self.layer(at) else { return Ok(Vec::new()) };
         candidate_launches(self, &TABLE, &shape)
     }
 }
@@ -128,7 +152,6 @@ mod tests {
     use few::Small;
 
     use crate::lower::choice::choose;
-    use crate::tensor_map::TensorMap;
     use crate::weights::Vector;
 
     use super::*;
@@ -147,8 +170,7 @@ mod tests {
             epilogue: Epilogue::Plain,
             dtype,
             bias: None,
-            maps: None,
-            device: HOPPER,
+            device: DeviceLimits { wgmma: false, ..HOPPER },
         }
     }
 
@@ -175,16 +197,16 @@ mod tests {
 
     #[test]
     fn hopper_takes_the_tile_that_fills_it() {
-        let mapped = |k, n| {
-            let map = TensorMap::unset();
-            Linear { maps: Some([map.clone(), map]), ..layer(k, n, DType::Bf16) }
-        };
-        let most = |k, n| rows(&mapped(k, n)).into_iter().map(|(_, most)| most).collect::<Vec<_>>();
+        let hopper = |k, n| Linear { device: HOPPER, ..layer(k, n, DType::Bf16) };
+        let most = |k, n| rows(&hopper(k, n)).into_iter().map(|(_, most)| most).collect::<Vec<_>>();
         let any = usize::MAX;
-        assert_eq!(most(1024, 4096), [8, 16, 32, 256, 1024, any]);
-        assert_eq!(most(1024, 6144), [8, 16, 32, 128, 1024, any]);
-        assert_eq!(most(2048, 1024), [8, 16, 32, 128, 1024, any]);
-        assert_eq!(most(3072, 1024), [8, 16, 128, 1024, any]);
+        assert_eq!(most(1024, 4096), [8, 16, 32, 64, 128, 256, 1024, any]);
+        assert_eq!(most(1024, 6144), [8, 16, 32, 64, 128, 1024, any]);
+        assert_eq!(most(2048, 1024), [8, 16, 32, 64, 256, 512, 1024, any]);
+        assert_eq!(most(3072, 1024), [8, 16, 64, 256, 512, 1024, any]);
+        // Too long a K for narrow tiles; ranges of 5 steps of 64 columns.
+        assert_eq!(most(4096, 4096), [8, 256, any]);
+        assert_eq!(most(2560, 4096), [8, 16, 256, any]);
         assert_eq!(most(1024, 151_936), [8, 16, 64, 1024, any]);
     }
 

@@ -1,0 +1,119 @@
+//! Kernels for Hopper's copy engine and matrix instructions, from some tens of rows on: `wgmma.cu`
+//! and `cluster_split.cu`.
+
+use super::{Linear, operands};
+use crate::error::Result;
+use crate::launch::{Args, Dim, Launch};
+use crate::lower::Lowering;
+
+/// A tile of `wgmma.cu`, and what a copy brings of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tile {
+    /// Consumer warpgroups, of 64 tokens each.
+    groups: usize,
+    /// Rows of W.
+    cols: usize,
+    /// Most steps of 64 columns a copy. A copy costs the thread that asks for it the same whatever
+    /// its size, which short products feel.
+    most_steps: usize,
+}
+
+pub(super) const C1_N32: Tile = Tile { groups: 1, cols: 32, most_steps: 2 };
+pub(super) const C1_N64: Tile = Tile { groups: 1, cols: 64, most_steps: 2 };
+pub(super) const C1_N128: Tile = Tile { groups: 1, cols: 128, most_steps: 2 };
+pub(super) const C2_N64: Tile = Tile { groups: 2, cols: 64, most_steps: 2 };
+pub(super) const C2_N128: Tile = Tile { groups: 2, cols: 128, most_steps: 1 };
+pub(super) const C3_N128: Tile = Tile { groups: 3, cols: 128, most_steps: 1 };
+
+/// Columns of the longest K for which tiles of fewer than 128 rows of W were measured.
+const NARROW_COLS: usize = 3072;
+
+/// Whether tiles of fewer than 128 rows of W pay: each reads all of x from L2. They copy two steps
+/// at once.
+pub(super) fn narrow(l: &Linear) -> bool {
+    l.hopper() && l.k() <= NARROW_COLS && steps(l, 2) == 2
+}
+
+/// The most steps of 64 columns a copy, one or two, that divide those of a range.
+const fn steps(l: &Linear, most: usize) -> usize {
+    if (l.range() / 64).is_multiple_of(most) { most } else { 1 }
+}
+
+impl Tile {
+    const fn tokens(self) -> usize {
+        64 * self.groups
+    }
+
+    /// Rows at most for which there is a multiprocessor for each tile: a decode step is short, and
+    /// one that takes two turns takes twice as long.
+    pub(super) fn one_turn_rows(self, l: &Linear) -> usize {
+        self.tokens() * (l.device.blocks / l.tiles(self.cols))
+    }
+
+    /// Its launch; bytes of shared memory as the kernel's header has them.
+    pub(super) fn launch(self, lowering: &Lowering<'_>, l: &Linear) -> Result<Vec<Launch>> {
+        let (Self { groups, cols, .. }, steps) = (self, steps(l, self.most_steps));
+        let part = (if l.form().is_empty() { cols } else { cols / 2 }).min(64);
+        let stage = steps * (self.tokens() + cols) * 128 + 16;
+        let staging = 256 * groups * (part + 4);
+        let stages = (l.device.shared - staging) / stage;
+        let shared = (stages * stage + staging) as u32;
+        let name = format!("linear_wgmma{}_c{groups}_n{cols}_s{steps}", l.form());
+        let function = lowering.modules.function_with(&name, shared)?;
+        let [w, x] = l.maps(lowering.limits, [cols, self.tokens()], steps)?;
+        let args = operands(l, Args::new().map(&w).map(&x), 0).int(stages);
+        let tiles = Dim::Tiles {
+            rows: l.y.rows,
+            cols: 1,
+            per: self.tokens(),
+            each: l.tiles(cols),
+            most: l.device.blocks,
+        };
+        let block = 128 * (groups as u32 + 1);
+        Ok(vec![Launch::new(&function, tiles, block, args).with_shared(shared).early()])
+    }
+}
+
+/// Rows at most for which tiles with 64 tokens are best: one for each multiprocessor, or one layer
+/// of them.
+///
+/// A tile of 64 tokens takes some 0.7 of the time of one of 128 (bench/records/kernels/cuda.jsonl,
+/// run 2026-11-22T20:58Z), so it wins until it takes another turn of all multiprocessors.
+pub(super) fn single_rows(l: &Linear) -> usize {
+    C1_N128.one_turn_rows(l).max(64)
+}
+
+/// Rows at most for which tiles with 128 tokens are best: with a short K those of 192 are better
+/// where they are many (same run).
+pub(super) const fn double_rows(l: &Linear) -> usize {
+    if l.k() <= 1024 { 1024 } else { usize::MAX }
+}
+
+/// Rows of W, and tokens, of a tile of `cluster_split.cu`.
+const SPLIT_TILE: usize = 64;
+
+/// Shared memory of a block of `cluster_split.cu`: all of its range of W and x, then sums.
+fn split_shared(l: &Linear) -> usize {
+    let steps = l.range() / 64;
+    steps * 2 * SPLIT_TILE * 128 + 256 * SPLIT_TILE + 8 * steps
+}
+
+/// Whether the ranges of K of all tiles run at once, 8 blocks a tile.
+pub(super) fn splits(l: &Linear) -> bool {
+    let at_once = 8 * l.n.div_ceil(SPLIT_TILE) <= l.device.blocks;
+    l.hopper()
+        && l.form().is_empty()
+        && at_once
+        && l.n.is_multiple_of(4)
+        && split_shared(l) <= l.device.shared
+}
+
+pub(super) fn cluster_split(lowering: &Lowering<'_>, l: &Linear) -> Result<Vec<Launch>> {
+    let (steps, shared) = (steps(l, 2), split_shared(l) as u32);
+    let function = lowering.modules.function_with("linear_cluster_split", shared)?;
+    let [w, x] = l.maps(lowering.limits, [SPLIT_TILE; 2], steps)?;
+    let args = operands(l, Args::new().map(&w).map(&x), 0).int(steps);
+    let blocks = Dim::Fixed(8 * l.n.div_ceil(SPLIT_TILE));
+    let launch = Launch::new(&function, blocks, 160, args).by(Dim::Rows { rows: l.y.rows, per: SPLIT_TILE });
+    Ok(vec![launch.with_shared(shared).early()])
+}
