@@ -1,5 +1,5 @@
 """Times all kernels of one Qwen3-0.6B step (28 layers and the head, no sampler) in one graph, weights and KV of their own in each
-layer. Decode: python3 step.py. The tokens/s printed are of the kernels alone, not of an engine."""
+layer. python3 step.py [SEQUENCES:ROWS:CONTEXT..], of all that are listed below if none is named. The tokens/s printed are of the kernels alone, not of an engine."""
 import sys
 import torch
 from device import *
@@ -38,7 +38,8 @@ def main():
     weights = sum(w.numel() * 2 for l in layers for w in l.values()) + head.numel() * 2
     rotation = torch.randn(40960, DIM // 2, 2, device="cuda")
     # (sequences, new rows each, context before)
-    for batch, new, context in [(1, 1, 127), (1, 1, 1023), (1, 1, 8191), (2, 1, 1023), (4, 1, 1023), (8, 1, 127), (8, 1, 1023), (16, 1, 1023), (32, 1, 127), (64, 1, 127), (64, 1, 1023), (256, 1, 127),
+    named = [tuple(map(int, case.split(":"))) for case in sys.argv[1:]]
+    for batch, new, context in named or [(1, 1, 127), (1, 1, 1023), (1, 1, 8191), (2, 1, 1023), (4, 1, 1023), (8, 1, 127), (8, 1, 1023), (16, 1, 1023), (32, 1, 127), (64, 1, 127), (64, 1, 1023), (256, 1, 127),
                                 (256, 1, 1023), (1, 512, 0), (16, 1024, 0)]:
         m, length = batch * new, context + new
         a = at.Attention(HEADS, KV_HEADS, DIM, 16)

@@ -6,7 +6,7 @@
 //   of 64; pointers 16-byte aligned; any M, N (N/2 with SILU). residual may be y.
 // A tile is 64C tokens by COLS rows of W (SILU: COLS/2 of gate and the COLS/2 of up that belong to
 //   them). A copy brings STEPS times 64 columns of them, STEPS a divisor of ceil(K / 512), the
-//   steps of a range: each costs the thread that asks for it some 50 ns, whatever its size.
+//   steps of a range: each costs the thread that asks for it the same, whatever its size.
 // Tensor maps (kernel parameters by value, 64-byte aligned) of four dimensions, 128-byte swizzle,
 //   out of bounds 0: 64 columns; rows (of a half); halves; steps of 64 columns. `w_map` over W:
 //   dims {64, N, 1, K/64}, box {64, COLS, 1, STEPS}, SILU: dims {64, N/2, 2, K/64}, box {64,
