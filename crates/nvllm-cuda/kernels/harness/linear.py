@@ -70,7 +70,7 @@ def wgmma(w, x, y, bias=None, residual=None, silu=False, c=2, pdl=False, cols=12
     (m, k), n = x.shape, w.shape[0]
     tiles, part = cdiv(m, 64 * c) * cdiv(n, cols), min(64, cols // 2 if silu else cols)
     stage, staging = steps * (64 * c + cols) * 128 + 16, 256 * c * (part + 4)
-    stages = (SHARED_LIMIT - staging) // stage
+    stages = (min(SHARED_LIMIT, 150 << 10 if c == 1 and cols < 128 else SHARED_LIMIT) - staging) // stage
     maps = [tensor_map(w, cols // 2, steps, 2) if silu else tensor_map(w, cols, steps), tensor_map(x, 64 * c, steps)]
     WGMMA.launch(f"linear_wgmma_{'silu_' if silu else ''}c{c}_n{cols}_s{steps}", min(tiles, SMS), 128 * (c + 1), stages * stage + staging,
                  [*maps, bias, residual, y, m, n, k, int(y.dtype == torch.float32), stages], pdl)

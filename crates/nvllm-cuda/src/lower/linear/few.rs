@@ -44,7 +44,8 @@ pub(super) fn small(l: &Linear, tokens: usize) -> Option<Small> {
 }
 
 /// The flag that lets the next kernel start when x is here, so that its weights do not queue before
-/// x.
+/// x. Kernels with a norm are faster with it; the others let attention ask for old keys the sooner
+/// (bench/records/decode-step, 6).
 const LATE: usize = 2;
 
 /// A norm of x that every block makes for itself.
@@ -85,9 +86,10 @@ pub(super) fn small_m_with(
         Small::Resident(_) => tiles,
         Small::Stream => tiles.min(lowering.modules.blocks_at_once(&name, 256, shared)? * l.device.blocks),
     };
-    let Norm { weight, eps } = norm.unwrap_or(Norm::NONE);
     // y's type is the other flag.
-    let args = operands(l, l.factors(), LATE).ptr(weight).f32(eps);
+    let flags = if norm.is_some() { LATE } else { 0 };
+    let Norm { weight, eps } = norm.unwrap_or(Norm::NONE);
+    let args = operands(l, l.factors(), flags).ptr(weight).f32(eps);
     let function = lowering.modules.function_with(&name, shared)?;
     Ok(vec![Launch::new(&function, Dim::Fixed(grid), 256, args).with_shared(shared).early()])
 }

@@ -25,6 +25,10 @@ pub(super) const C2_N64: Tile = Tile { groups: 2, cols: 64, most_steps: 2 };
 pub(super) const C2_N128: Tile = Tile { groups: 2, cols: 128, most_steps: 1 };
 pub(super) const C3_N128: Tile = Tile { groups: 3, cols: 128, most_steps: 1 };
 
+/// Shared memory of a block with 64 tokens and less than 128 rows of W: blocks of the next kernel
+/// then begin beside it and ask for their weights (bench/records/decode-step, 6).
+const NARROW_SHARED: usize = 150 << 10;
+
 /// Columns of the longest K for which tiles of fewer than 128 rows of W were measured.
 const NARROW_COLS: usize = 3072;
 
@@ -56,7 +60,9 @@ impl Tile {
         let part = (if l.form().is_empty() { cols } else { cols / 2 }).min(64);
         let stage = steps * (self.tokens() + cols) * 128 + 16;
         let staging = 256 * groups * (part + 4);
-        let stages = (l.device.shared - staging) / stage;
+        let narrow = groups == 1 && cols < C1_N128.cols;
+        let most = if narrow { NARROW_SHARED.min(l.device.shared) } else { l.device.shared };
+        let stages = (most - staging) / stage;
         let shared = (stages * stage + staging) as u32;
         let name = format!("linear_wgmma{}_c{groups}_n{cols}_s{steps}", l.form());
         let function = lowering.modules.function_with(&name, shared)?;
