@@ -1,38 +1,28 @@
 //! A whole decode step in one launch: every node behind the embedding as phases of a persistent
 //! kernel (kernels/decode_pass/).
 
+mod check;
+mod limits;
 mod packets;
 mod phase;
 mod record;
+mod schedule;
+#[cfg(test)]
+mod tests;
 
-use std::collections::HashMap;
+use nvllm_core::{KvFormat, Limits, Op, Program, Rows, RowsOf};
 
-use nvllm_core::{KvFormat, Limits, Op, Program, Rows, RowsOf, ValueId};
-
-use self::phase::{LINEAR, NO_TAG, Phase, Weight, spread};
-use self::record::{Pass, Recorded};
+use self::check::Machine;
+use self::limits::{MOST_ROWS, NORM_COLS, SHARED, SIDE_BYTES, STATE_BYTES, STATIC_SHARED};
+use self::packets::packet_bytes;
+use self::phase::{LINEAR, Phase, Weight};
+use self::record::Pass;
+use self::schedule::Schedule;
 use super::stage::Stage;
 use super::{Lowering, attends_fast};
 use crate::compile::Target;
 use crate::error::Result;
 use crate::launch::{Args, Dim, Extents, Launch};
-use crate::memory::Address;
-
-/// Rows at most.
-const MOST_ROWS: usize = 2;
-
-/// Shared memory for rows of x, and in all but for the list of weights, as decode_pass.cu has it.
-const SIDE_BYTES: usize = 65_536;
-const SHARED: usize = 206_848;
-
-/// Static shared memory, and to spare.
-const STATIC_SHARED: usize = 2048;
-
-/// Bytes of what lives from launch to launch, and of a counter: `PassState` and `Counter`.
-const STATE_BYTES: usize = 128;
-
-/// Columns of the widest row that a block makes the norm of.
-const NORM_COLS: usize = 4096;
 
 /// Bytes of device memory of the pass over `program`, at most.
 pub(crate) fn pass_bytes(program: &Program, limits: &Limits) -> usize {
@@ -45,11 +35,6 @@ pub(crate) fn pass_bytes(program: &Program, limits: &Limits) -> usize {
     phases * (size_of::<Phase>() + size_of::<Weight>() + STATE_BYTES)
         + STATE_BYTES
         + cols.map(packet_bytes).sum::<usize>()
-}
-
-/// Bytes of a value of so many columns as packets: two elements and a tag in 8 bytes.
-const fn packet_bytes(cols: usize) -> usize {
-    (MOST_ROWS * cols * 4).next_multiple_of(128)
 }
 
 /// Whether a step is one of decoding: a new row of each sequence.
@@ -75,18 +60,25 @@ impl Lowering<'_> {
             return Ok(None);
         };
 
-        let Some(at_of) = self.upload(&mut pass, facts.multiprocessors)? else { return Ok(None) };
+        let spec = &attention.spec;
+        let machine = Machine {
+            blocks: facts.multiprocessors,
+            multiprocessors: facts.multiprocessors,
+            rows: most_rows,
+            attention: [spec.num_heads + 2 * spec.num_kv_heads, spec.num_heads].map(|n| n * spec.head_dim),
+        };
+        let Some(schedule) = self.upload(&mut pass, &machine)? else { return Ok(None) };
         let runs = if pass.widest_norm <= 1024 { 1 } else { 4 };
         let name = format!("decode_pass_d{}_norm{runs}", attention.spec.head_dim);
         let rows = |of| Rows { of, times: 1 };
-        let (layout, list, spec) = (&self.inputs.layout, &attention.list, &attention.spec);
+        let (layout, list) = (&self.inputs.layout, &attention.list);
         let args = Args::new()
-            .ptr(at_of.phases)
-            .ptr(at_of.weights)
+            .ptr(self.pass.at(0))
+            .ptr(self.pass.at(schedule.parts.weights))
             .int(weights)
-            .ptr(at_of.state)
-            .ptr(at_of.counters)
-            .int(pass.phases.len())
+            .ptr(self.pass.at(schedule.parts.state))
+            .ptr(self.pass.at(schedule.parts.counters))
+            .int(schedule.phases.len())
             .rows(rows(RowsOf::Tokens))
             .rows(rows(RowsOf::Outputs))
             .ptr(self.inputs.at(layout.outputs))
@@ -118,50 +110,23 @@ impl Lowering<'_> {
         }))
     }
 
-    /// Writes the pass to its memory; None if there is too little.
-    fn upload(&self, pass: &mut Pass, blocks: usize) -> Result<Option<DataAt>> {
-        let lives = pass.tag(|id| packet_bytes(self.program.value(id).cols));
-        let (values, lives): (Vec<_>, Vec<_>) = lives.into_iter().unzip();
-        let (offsets, packet_bytes) = packets::places(&lives);
-
-        let mut phases: Vec<Phase> = pass.phases.iter().map(|recorded| recorded.phase).collect();
-        spread(&mut phases, blocks);
-        let weight = |(Recorded { weight, .. }, phase): (&Recorded, &Phase)| {
-            let Phase { k, outputs, flags, first_block, tiles, .. } = *phase;
-            Weight { w: *weight, k, outputs, flags, first_block, tiles, padding: 0 }
-        };
-        let linear = pass.phases.iter().zip(&phases).filter(|(_, phase)| phase.kind == LINEAR);
-        let weights: Vec<Weight> = linear.map(weight).collect();
-
-        let [of_phases, of_weights] = [size_of_val(&*phases), size_of_val(&*weights).next_multiple_of(128)];
-        let before = of_phases + of_weights + (1 + phases.len()) * STATE_BYTES;
+    /// Writes the pass to its memory; None if there is too little, or if the schedule has a fault.
+    fn upload(&self, pass: &mut Pass, machine: &Machine) -> Result<Option<Schedule>> {
         let data = self.pass;
-        if before + packet_bytes > data.len() {
+        let room = data.at(0)..data.at(data.len());
+        let value = |id| {
+            let value = self.value(id);
+            (value.at, value.cols)
+        };
+        let Some(schedule) = Schedule::new(pass, machine.blocks, room, value) else { return Ok(None) };
+        if let Err(fault) = schedule.check(machine) {
+            debug_assert!(false, "{fault}");
+            tracing::error!(%fault, "decode steps run kernel by kernel: their schedule has a fault");
             return Ok(None);
         }
-        let packets: HashMap<ValueId, Address> =
-            values.iter().zip(offsets).map(|(&id, offset)| (id, data.at(before + offset))).collect();
-        let place = |id: ValueId, tag: i32| if tag == NO_TAG { self.value(id).at } else { packets[&id] };
-        for (phase, recorded) in phases.iter_mut().zip(&pass.phases) {
-            phase.x = place(recorded.x, phase.x_tag);
-            phase.y = place(recorded.y, phase.y_tag);
-            phase.residual = recorded.residual.map_or(0, |id| place(id, phase.residual_tag));
-        }
-        data.write_all([(0, bytemuck::cast_slice(&phases)), (of_phases, bytemuck::cast_slice(&weights))])?;
-        let at = DataAt {
-            phases: data.at(0),
-            weights: data.at(of_phases),
-            state: data.at(of_phases + of_weights),
-            counters: data.at(of_phases + of_weights + STATE_BYTES),
-        };
-        Ok(Some(at))
+        let (phases, weights) =
+            (bytemuck::cast_slice(&schedule.phases), bytemuck::cast_slice(&schedule.weights));
+        data.write_all([(0, phases), (schedule.parts.weights, weights)])?;
+        Ok(Some(schedule))
     }
-}
-
-/// Where the parts of a pass lie.
-struct DataAt {
-    phases: Address,
-    weights: Address,
-    state: Address,
-    counters: Address,
 }
