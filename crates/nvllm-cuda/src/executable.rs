@@ -16,7 +16,7 @@ use nvllm_core::{
 };
 
 use crate::device::Device;
-use crate::graphs::{GraphKey, Graphs, capture};
+use crate::graphs::{GraphKey, Graphs, Part, capture};
 use crate::inputs::Inputs;
 use crate::kv::CudaKv;
 use crate::launch::{Extents, Launch};
@@ -472,8 +472,10 @@ impl Executable for CudaExecutable {
         let Some(key) = self.graphs.next(idle) else { return Ok(false) };
         self.alive()?;
         self.device.bind().map_err(CoreError::from)?;
-        let extents = key.extents();
-        let captured = capture(&self.device, extents, |at| self.launch_all(key.entry, at));
+        let captured = capture(&self.device, key.extents(), |at| match key.part {
+            Part::Step => self.launch_all(key.entry, at),
+            Part::MaskedSampler => self.launch_masked(key.entry, at),
+        });
         if captured.is_err() {
             // It may be the device that has failed, and not this one capture.
             let alive = self.device.synchronize();
@@ -535,17 +537,23 @@ impl CudaExecutable {
         self.entries.iter().map(|entry| entry.schedule.vendor_nodes()).sum()
     }
 
-    /// Steps that were replayed as graphs so far.
+    /// Graphs that were replayed so far.
     pub fn num_replays(&self) -> usize {
         self.graphs.num_replays
+    }
+
+    /// The sampler of rows whose masks have come.
+    fn launch_masked(&self, entry: usize, at: Extents) -> crate::Result<()> {
+        let sampling = self.entries[entry].sampling.iter().flat_map(|sampling| &sampling.masked);
+        sampling.into_iter().try_for_each(|launch| launch.run(&self.device, at))
     }
 
     fn sample_masked(&mut self, flight: &Flight, masks: &TokenMasks) -> crate::Result<()> {
         self.device.bind()?;
         self.state.sampler.upload_masks(&self.device, masks, &flight.batch)?;
-        if let Some(sampling) = &self.entries[flight.entry].sampling {
-            let extents = self.extents(&flight.batch);
-            sampling.masked.iter().try_for_each(|launch| launch.run(&self.device, extents))?;
+        match self.graphs.find_masked_sampler(flight.entry, flight.batch.outputs.len()) {
+            Some(graph) => self.graphs.replay(graph)?,
+            None => self.launch_masked(flight.entry, self.extents(&flight.batch))?,
         }
         self.state.sampler.masks_are_read(&self.device)?;
         self.finish(flight.entry, &flight.batch, flight.buffers)

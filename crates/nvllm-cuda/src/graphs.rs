@@ -1,6 +1,7 @@
-//! Whole steps as CUDA graphs: captured between steps, when no one waits or when the last step
-//! lacked its own, and replayed from then on. Loading does not wait for them: a step without a
-//! graph is launched kernel by kernel, with the same bits.
+//! Whole steps as CUDA graphs, and apart from them the sampler of rows that awaited their masks:
+//! captured between steps, when no one waits or when the last step lacked its own, and replayed
+//! from then on. Loading does not wait for them: a step without a graph is launched kernel by
+//! kernel, with the same bits.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -13,14 +14,24 @@ use crate::launch::Extents;
 /// Rows of the largest graph: above, launches cost little beside the work.
 const MOST_ROWS: usize = 512;
 
-/// A graph: rows first, so that small ones come first; then the flags of [`Extents`] and the entry
-/// program.
+/// What a graph holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Part {
+    /// A step, with the sampler of rows that await no mask.
+    Step,
+    /// The sampler of rows whose masks came after the step began.
+    MaskedSampler,
+}
+
+/// A graph: rows first, so that small ones come first; then the flags of [`Extents`], the entry
+/// program, and what it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct GraphKey {
     rows: usize,
     chunks: bool,
     prefill: bool,
     pub entry: usize,
+    pub part: Part,
 }
 
 impl GraphKey {
@@ -76,12 +87,15 @@ impl Graphs {
             chunks,
             prefill: limits.prefill,
             entry,
+            part: Part::Step,
         };
         let chunks = [false, true].into_iter().filter(|&chunks| !chunks || limits.chunks);
         let keys = chunks.flat_map(|chunks| (1..=most).map(move |rows| (rows, chunks)));
-        let todo = keys
-            .flat_map(|(rows, chunks)| (0..limits.num_entries).map(move |entry| key(rows, chunks, entry)))
-            .collect();
+        let steps = keys
+            .flat_map(|(rows, chunks)| (0..limits.num_entries).map(move |entry| key(rows, chunks, entry)));
+        let sampler =
+            |key: GraphKey| GraphKey { chunks: false, prefill: false, part: Part::MaskedSampler, ..key };
+        let todo = steps.flat_map(|key| [key, sampler(key)]).collect();
         Self { captured: HashMap::new(), todo, most, lacked: None, num_replays: 0 }
     }
 
@@ -97,7 +111,26 @@ impl Graphs {
         if tokens == 0 || tokens != outputs || tokens != seqs || tokens > self.most {
             return None;
         }
-        let key = GraphKey { rows: bucket(tokens).min(self.most), chunks, prefill, entry };
+        self.find_key(GraphKey {
+            rows: bucket(tokens).min(self.most),
+            chunks,
+            prefill,
+            entry,
+            part: Part::Step,
+        })
+    }
+
+    /// The graph of the sampler of so many outputs whose masks have come, likewise. It is captured
+    /// once a step has lacked it: most models never see a mask.
+    pub(crate) fn find_masked_sampler(&mut self, entry: usize, outputs: usize) -> Option<GraphKey> {
+        if outputs == 0 || outputs > self.most {
+            return None;
+        }
+        let (rows, part) = (bucket(outputs).min(self.most), Part::MaskedSampler);
+        self.find_key(GraphKey { rows, chunks: false, prefill: false, entry, part })
+    }
+
+    fn find_key(&mut self, key: GraphKey) -> Option<GraphKey> {
         if self.captured.contains_key(&key) {
             return Some(key);
         }
@@ -111,10 +144,11 @@ impl Graphs {
         self.captured[&key].launch().doing("launching a graph")
     }
 
-    /// The graph to capture next: the one that the last step lacked, or the smallest if nothing
-    /// waits for a step.
+    /// The graph to capture next: the one that the last step lacked, or the smallest of a step if
+    /// nothing waits for one.
     pub(crate) fn next(&self, idle: bool) -> Option<GraphKey> {
-        self.lacked.or_else(|| self.todo.first().copied().filter(|_| idle))
+        let smallest = || self.todo.iter().copied().find(|key| key.part == Part::Step);
+        self.lacked.or_else(|| idle.then(smallest).flatten())
     }
 
     /// Takes what capturing `key` came to. A failure costs this one graph.
@@ -176,7 +210,7 @@ mod tests {
     #[test]
     fn small_graphs_come_first_and_a_failed_one_costs_itself() {
         let mut graphs = Graphs::new(&limits());
-        let all = graphs.todo.len();
+        let all = graphs.todo.iter().filter(|key| key.part == Part::Step).count();
         let failed = || Err(CudaError::Driver { what: "capturing a graph", cause: "of a test".into() });
         let mut rows = Vec::new();
         while let Some(key) = graphs.next(true) {
@@ -192,5 +226,21 @@ mod tests {
         graphs.find(0, decode(40));
         assert_eq!((graphs.next(false), graphs.next(true).map(|key| key.rows)), (None, Some(1)));
         assert_eq!(Graphs::none().next(true), None);
+    }
+
+    #[test]
+    fn the_sampler_behind_masks_is_captured_once_a_step_has_lacked_it() {
+        let mut graphs = Graphs::new(&limits());
+        assert_eq!(graphs.next(true).map(|key| key.part), Some(Part::Step), "not while nobody asks");
+        assert_eq!(graphs.find_masked_sampler(1, 13), None, "none is captured");
+        let lacked = graphs.next(false).unwrap();
+        assert_eq!((lacked.part, lacked.rows, lacked.entry), (Part::MaskedSampler, 16, 1));
+        let failed = Err(CudaError::Driver { what: "capturing a graph", cause: "of a test".into() });
+        graphs.insert(lacked, failed);
+        graphs.find_masked_sampler(1, 13);
+        assert_eq!(graphs.next(false), None, "a failed capture costs this one graph");
+        for outputs in [0, 201] {
+            assert_eq!((graphs.find_masked_sampler(0, outputs), graphs.next(false)), (None, None));
+        }
     }
 }
