@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use nvllm_core::{
-    Activations, Backend, BlockId, EntryId, Executable, InlineVec, Limits, ModelSpec, Numerics, OutputRow,
-    PagedKv, SamplingParams, SeqStep, SlotId, SlotReset, Source, Step, StepId, TokenId, WeightSource,
+    Activations, Backend, BlockId, EntryId, Executable, InlineVec, Limits, ModelSpec, OutputRow, PagedKv,
+    SamplingParams, SeqStep, SlotId, SlotReset, Source, Step, StepId, TokenId, WeightSource,
 };
 
 /// Where a sequence's KV positions lie, and how its prompt is cut.
@@ -37,15 +37,9 @@ pub fn limits(spec: &ModelSpec, activations: Activations, layout: &Layout) -> Li
     Limits {
         step_tokens: 512,
         step_outputs: 512,
-        seqs: SLOTS,
-        context: BLOCKS / SLOTS * layout.block_len,
         block_len: layout.block_len,
         kv_bytes: (BLOCKS + 1) * layout.block_len * token,
-        kv_format: activations.kv_format(),
-        activations,
-        numerics: Numerics::Invariant,
-        max_in_flight: 1,
-        exact_head: false,
+        ..Limits::new(activations, SLOTS, BLOCKS / SLOTS * layout.block_len)
     }
 }
 

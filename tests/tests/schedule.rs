@@ -2,9 +2,7 @@
 
 use nvllm_core::program::Counts;
 use nvllm_core::weight::SyntheticSource;
-use nvllm_core::{
-    Activations, Backend, DType, EntryId, HfConfig, KvFormat, Limits, ModelSpec, Numerics, schedule_text,
-};
+use nvllm_core::{Activations, Backend, DType, EntryId, HfConfig, Limits, ModelSpec, schedule_text};
 use nvllm_engine::registry;
 
 /// Two layers of Qwen3-0.6B's shapes.
@@ -25,19 +23,8 @@ fn steps_of_qwen3_on_hopper() {
             return;
         }
         let spec = spec();
-        let limits = Limits {
-            step_tokens: 2048,
-            step_outputs: 64,
-            seqs: 64,
-            context: 4096,
-            block_len: 16,
-            kv_bytes: 64 << 20,
-            kv_format: KvFormat::Bf16,
-            activations: Activations::Bf16,
-            numerics: Numerics::Invariant,
-            max_in_flight: 1,
-            exact_head: false,
-        };
+        let limits =
+            Limits { step_tokens: 2048, kv_bytes: 64 << 20, ..Limits::new(Activations::Bf16, 64, 4096) };
         let source = SyntheticSource::new(&spec.weights, DType::Bf16, 0);
         let exe = cuda.plan_and_load(&spec, &source, &limits).unwrap();
         let entry = EntryId::default();

@@ -74,16 +74,11 @@ impl Context {
     ) -> Result<Limits> {
         let mut limits = Limits {
             step_tokens,
-            step_outputs: seqs,
-            seqs,
-            context,
-            block_len: 16,
-            kv_bytes: 0,
             kv_format: self.settings.kv_format,
-            activations: self.settings.activations,
             numerics: self.settings.numerics,
             max_in_flight: 2,
             exact_head: self.settings.exact_head,
+            ..Limits::new(self.settings.activations, seqs, context)
         };
         limits.kv_bytes = stepper::kv_bytes(model, &limits, seqs, context)?;
         Ok(limits)

@@ -7,8 +7,8 @@
 use nvllm_core::program::Recorder;
 use nvllm_core::weight::WeightPart;
 use nvllm_core::{
-    Activations, AxisRole, Backend, DType, EntryId, KvFormat, KvGeometry, KvLayer, Limits, ModelSpec,
-    Numerics, Op, OpQuery, PagedKv, Program, SpecBuilder, Step, WeightDecl, WeightId,
+    Activations, AxisRole, Backend, DType, EntryId, KvFormat, KvGeometry, KvLayer, Limits, ModelSpec, Op,
+    OpQuery, PagedKv, Program, SpecBuilder, Step, WeightDecl, WeightId,
 };
 use proptest::prelude::*;
 
@@ -133,15 +133,10 @@ pub(crate) fn limits(
     let mut limits = Limits {
         step_tokens: needs.step_tokens,
         step_outputs: needs.step_outputs,
-        seqs: needs.slots,
-        context: needs.context,
         block_len: layout.block_len,
         kv_bytes: usize::MAX,
         kv_format,
-        activations,
-        numerics: Numerics::Invariant,
-        max_in_flight: 1,
-        exact_head: false,
+        ..Limits::new(activations, needs.slots, needs.context)
     };
     let block_bytes = KvGeometry::bytes_of_block(kv, &limits).expect("the suite's blocks are small");
     limits.kv_bytes = needs.num_blocks * block_bytes;

@@ -86,6 +86,29 @@ pub const MAX_EXTENT: usize = i32::MAX as usize;
 pub const MAX_BYTES: usize = isize::MAX as usize;
 
 impl Limits {
+    /// KV positions in one block where nobody asks for another number: vLLM's default.
+    pub const BLOCK_LEN: usize = 16;
+
+    /// Limits for `seqs` sequences of up to `context` tokens each: a step takes the tokens of one
+    /// whole sequence, and an output row of each. Keys and values are stored as `activations`, sums
+    /// are invariant, one step is in flight, and there is no KV cache: what has one sets
+    /// `kv_bytes`.
+    pub const fn new(activations: Activations, seqs: usize, context: usize) -> Self {
+        Self {
+            step_tokens: context,
+            step_outputs: seqs,
+            seqs,
+            context,
+            block_len: Self::BLOCK_LEN,
+            kv_bytes: 0,
+            kv_format: activations.kv_format(),
+            activations,
+            numerics: Numerics::Invariant,
+            max_in_flight: 1,
+            exact_head: false,
+        }
+    }
+
     /// Rejects extents of 0 or above [`MAX_EXTENT`].
     pub fn check(&self) -> Result<()> {
         let extents = [

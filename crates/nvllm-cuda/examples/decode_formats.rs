@@ -10,8 +10,8 @@ use std::time::Instant;
 
 use nvllm_core::weight::{Offset, PUBLIC, ScaleType, WHOLE};
 use nvllm_core::{
-    Activations, Backend, Code, DType, Executable, KvFormat, KvGeometry, Limits, ModelSpec, Numerics,
-    OutputRow, Result, SeqStep, SlotId, SlotReset, Source, Step, StepId, Ticket, TokenId, WeightFormat,
+    Activations, Backend, Code, DType, Executable, KvGeometry, Limits, ModelSpec, OutputRow, Result, SeqStep,
+    SlotId, SlotReset, Source, Step, StepId, Ticket, TokenId, WeightFormat,
 };
 use nvllm_cuda::{CudaBackend, CudaOptions};
 
@@ -85,16 +85,9 @@ impl Decoding {
 fn measure(backend: &CudaBackend, spec: &ModelSpec, formats: [WeightFormat; 2]) -> Result<([f64; 2], usize)> {
     let mut limits = Limits {
         step_tokens: 8,
-        step_outputs: 8,
-        seqs: 8,
-        context: 512,
         block_len: BLOCK_LEN,
-        kv_bytes: 0,
-        kv_format: KvFormat::Bf16,
-        activations: Activations::Bf16,
-        numerics: Numerics::Invariant,
         max_in_flight: 2,
-        exact_head: false,
+        ..Limits::new(Activations::Bf16, 8, 512)
     };
     let seq_blocks = limits.context / BLOCK_LEN;
     limits.kv_bytes = KvGeometry::bytes_of_block(&spec.kv, &limits)? * (1 + 8 * seq_blocks);

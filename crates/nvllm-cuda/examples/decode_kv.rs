@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use nvllm_core::{
-    Activations, Backend, BlockId, DType, Executable, KvFormat, KvGeometry, Limits, ModelSpec, Numerics,
-    OutputRow, Result, SeqStep, SlotId, SlotReset, Source, Step, StepId, Ticket, TokenId, WeightFormat,
+    Activations, Backend, BlockId, DType, Executable, KvFormat, KvGeometry, Limits, ModelSpec, OutputRow,
+    Result, SeqStep, SlotId, SlotReset, Source, Step, StepId, Ticket, TokenId, WeightFormat,
 };
 use nvllm_cuda::{CudaBackend, CudaOptions};
 
@@ -101,16 +101,10 @@ fn measure(
 ) -> Result<(f64, usize)> {
     let mut limits = Limits {
         step_tokens: STEPS[0].max(batch),
-        step_outputs: batch,
-        seqs: batch,
-        context: 2048,
         block_len: BLOCK_LEN,
-        kv_bytes: 0,
         kv_format,
-        activations: Activations::Bf16,
-        numerics: Numerics::Invariant,
         max_in_flight: 2,
-        exact_head: false,
+        ..Limits::new(Activations::Bf16, batch, 2048)
     };
     let seq_blocks = STEPS.iter().sum::<usize>().div_ceil(BLOCK_LEN) + 1;
     let block = KvGeometry::bytes_of_block(&spec.kv, &limits)?;

@@ -134,26 +134,14 @@ mod tests {
     use nvllm_core::program::QkNorm;
     use nvllm_core::weight::{AxisRole, SyntheticSource};
     use nvllm_core::{
-        Activations, AttentionSpec, DType, KvFormat, Numerics, PagedKv, RopeScaling, RopeSpec, SpecBuilder,
+        Activations, AttentionSpec, DType, KvFormat, PagedKv, RopeScaling, RopeSpec, SpecBuilder,
     };
 
     use super::*;
     use crate::DeviceProfile;
 
     fn limits() -> Limits {
-        Limits {
-            step_tokens: 8,
-            step_outputs: 1,
-            seqs: 1,
-            context: 32,
-            block_len: 16,
-            kv_bytes: 1 << 20,
-            kv_format: KvFormat::F32,
-            activations: Activations::F32,
-            numerics: Numerics::Invariant,
-            max_in_flight: 1,
-            exact_head: false,
-        }
+        Limits { step_tokens: 8, kv_bytes: 1 << 20, ..Limits::new(Activations::F32, 1, 32) }
     }
 
     /// One layer of attention with norms, its weights in `vectors`.

@@ -85,19 +85,7 @@ fn two_layers() -> ModelSpec {
 }
 
 fn limits(numerics: Numerics, activations: Activations) -> Limits {
-    Limits {
-        step_tokens: 48,
-        step_outputs: 3,
-        seqs: 3,
-        context: 48,
-        block_len: 16,
-        kv_bytes: 0,
-        kv_format: KvFormat::Bf16,
-        activations,
-        numerics,
-        max_in_flight: 1,
-        exact_head: false,
-    }
+    Limits { kv_format: KvFormat::Bf16, numerics, ..Limits::new(activations, 3, 48) }
 }
 
 fn load(backend: &CudaBackend, limits: &Limits) -> CudaExecutable {

@@ -85,7 +85,7 @@ impl Default for LoadOptions {
             max_model_len: None,
             kv_cache_bytes: None,
             gpu_memory_utilization: None,
-            block_size: 16,
+            block_size: Limits::BLOCK_LEN,
             activations: None,
             kv_cache_dtype: None,
             numerics: Numerics::Invariant,
@@ -122,15 +122,12 @@ impl LoadOptions {
         let limits = Limits {
             step_tokens,
             step_outputs: self.step_outputs(step_tokens, seqs),
-            seqs,
-            context,
             block_len: self.block_size,
-            kv_bytes: 0,
             kv_format: self.kv_cache_dtype.unwrap_or(activations.kv_format()),
-            activations,
             numerics: self.numerics,
             max_in_flight: self.max_in_flight.unwrap_or(info.max_in_flight),
             exact_head: self.exact_head,
+            ..Limits::new(activations, seqs, context)
         };
         limits.check().map_err(|e| self.named(e))?;
         let limits = Limits {

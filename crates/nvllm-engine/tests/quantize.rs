@@ -259,22 +259,14 @@ fn states(
     tokens: &[TokenId],
     label: &str,
 ) -> Vec<f32> {
-    use nvllm_core::{Backend as _, BlockId, InlineVec, Limits, Numerics, SlotId, SlotReset, Source, Step};
+    use nvllm_core::{Backend as _, BlockId, InlineVec, Limits, SlotId, SlotReset, Source, Step};
     let (len, columns) =
         (tokens.len(), 2 * spec.kv.iter().map(|kv| kv.num_heads * kv.head_dim).sum::<usize>());
     let activations = model.activations();
     let limits = Limits {
-        step_tokens: len,
-        step_outputs: 1,
-        seqs: 1,
-        context: len,
         block_len: len,
         kv_bytes: 2 * len * columns * activations.dtype().size(),
-        kv_format: activations.kv_format(),
-        activations,
-        numerics: Numerics::Invariant,
-        max_in_flight: 1,
-        exact_head: false,
+        ..Limits::new(activations, 1, len)
     };
     let mut spec = spec.clone();
     // Nothing else of the checkpoint is looked for.

@@ -1,10 +1,7 @@
 //! The tape of Qwen3-0.6B as text, its plan and its cost, and what a bad config says.
 
 use nvllm_core::program::{Counts, MemoryPlan};
-use nvllm_core::{
-    Activations, DType, HfConfig, KvFormat, Limits, ModelSpec, Numerics, Op, PlanRules, WeightFormat,
-    WeightInfo,
-};
+use nvllm_core::{Activations, DType, HfConfig, Limits, ModelSpec, Op, PlanRules, WeightFormat, WeightInfo};
 use nvllm_model_qwen3::build;
 use serde_json::{Value, json};
 
@@ -15,19 +12,7 @@ fn spec() -> ModelSpec {
 }
 
 fn limits() -> Limits {
-    Limits {
-        step_tokens: 512,
-        step_outputs: 8,
-        seqs: 8,
-        context: 4096,
-        block_len: 16,
-        kv_bytes: 1 << 30,
-        kv_format: KvFormat::Bf16,
-        activations: Activations::Bf16,
-        numerics: Numerics::Invariant,
-        max_in_flight: 1,
-        exact_head: false,
-    }
+    Limits { step_tokens: 512, kv_bytes: 1 << 30, ..Limits::new(Activations::Bf16, 8, 4096) }
 }
 
 #[test]

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use nvllm_core::weight::{AxisRole, SyntheticSource};
 use nvllm_core::{
-    Activations, Backend, BackendInfo, CoreError, DType, Executable, InlineVec, Limits, ModelSpec, Numerics,
-    Result, SamplingParams, SeqStep, SlotId, SlotReset, Source, SpecBuilder, Step, TokenId,
+    Activations, Backend, BackendInfo, CoreError, DType, Executable, InlineVec, Limits, ModelSpec, Result,
+    SamplingParams, SeqStep, SlotId, SlotReset, Source, SpecBuilder, Step, TokenId,
 };
 
 /// Rows of the table that x is looked up in.
@@ -102,19 +102,7 @@ impl Product {
         shape: Shape,
     ) -> Result<Option<Self>> {
         let spec = spec(shape)?;
-        let limits = Limits {
-            step_tokens: shape.m,
-            step_outputs: 1,
-            seqs: 1,
-            context: shape.m,
-            block_len: 16,
-            kv_bytes: 0,
-            kv_format: activations.kv_format(),
-            activations,
-            numerics: Numerics::Invariant,
-            max_in_flight: 1,
-            exact_head: false,
-        };
+        let limits = Limits::new(activations, 1, shape.m);
         let source = SyntheticSource::new(&spec.weights, weights, 0);
         let mut exe = backend.plan_and_load(&spec, &source, &limits)?;
         match exe.set_profiling(true) {

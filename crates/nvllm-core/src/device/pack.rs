@@ -178,8 +178,8 @@ mod tests {
     use super::*;
     use crate::host::Slots;
     use crate::{
-        Activations, BlockId, KvFormat, KvGeometry, Limits, Numerics, OutputRow, RequestLimits,
-        SamplingParams, SeqStep, StepId, TokenId,
+        Activations, BlockId, KvFormat, KvGeometry, Limits, OutputRow, RequestLimits, SamplingParams,
+        SeqStep, StepId, TokenId,
     };
 
     const LISTS: RequestLimits = RequestLimits { stop_tokens: 3, logit_biases: 5 };
@@ -189,19 +189,7 @@ mod tests {
     }
 
     fn limits() -> Limits {
-        Limits {
-            step_tokens: 8,
-            step_outputs: 4,
-            seqs: 4,
-            context: 10,
-            block_len: 4,
-            kv_bytes: 1 << 20,
-            kv_format: KvFormat::F32,
-            activations: Activations::F32,
-            numerics: Numerics::Invariant,
-            max_in_flight: 1,
-            exact_head: false,
-        }
+        Limits { step_tokens: 8, block_len: 4, kv_bytes: 1 << 20, ..Limits::new(Activations::F32, 4, 10) }
     }
 
     const GEOMETRY: KvGeometry = KvGeometry {

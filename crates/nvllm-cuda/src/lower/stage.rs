@@ -116,9 +116,7 @@ fn only_next_reads(program: &Program, at: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use nvllm_core::program::{MemoryPlan, Recorder};
-    use nvllm_core::{
-        Activations, AxisRole, KvFormat, Limits, Numerics, PlanRules, RowsOf, SpecBuilder, ValueId,
-    };
+    use nvllm_core::{Activations, AxisRole, Limits, PlanRules, RowsOf, SpecBuilder, ValueId};
 
     use super::*;
     use crate::plan::RULES;
@@ -179,19 +177,7 @@ mod tests {
     #[test]
     fn what_a_stage_reads_lies_apart_from_what_it_writes() {
         let program = program(false, |_, _| {});
-        let limits = Limits {
-            step_tokens: 4,
-            step_outputs: 1,
-            seqs: 1,
-            context: 32,
-            block_len: 16,
-            kv_bytes: 1 << 20,
-            kv_format: KvFormat::Bf16,
-            activations: Activations::Bf16,
-            numerics: Numerics::Invariant,
-            max_in_flight: 1,
-            exact_head: false,
-        };
+        let limits = Limits { step_tokens: 4, kv_bytes: 1 << 20, ..Limits::new(Activations::Bf16, 1, 32) };
         let apart = |rules: &PlanRules| {
             let plan = MemoryPlan::new(&program, &limits, rules).unwrap();
             let [x, y] = [program.nodes[1].inputs[0], program.nodes[2].outputs[0]].map(|id| plan.place(id));

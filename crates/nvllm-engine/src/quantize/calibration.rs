@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use nvllm_core::{
     AxisRole, Backend, BlockId, CanonicalTensor, CoreError, EntryId, Executable, InlineVec, Limits,
-    ModelSpec, Numerics, Op, SamplingParams, SeqStep, SlotId, SlotReset, Source, Step, StepId, TensorInfo,
-    TokenId, ValueId, WeightDecl, WeightPart, WeightSource,
+    ModelSpec, Op, SamplingParams, SeqStep, SlotId, SlotReset, Source, Step, StepId, TensorInfo, TokenId,
+    ValueId, WeightDecl, WeightPart, WeightSource,
 };
 use nvllm_quant::make::Hessian;
 
@@ -19,8 +19,6 @@ use crate::{EngineError, Model, Result};
 
 /// Tokens of a text that are run as one sequence, at most.
 const SEQ_LEN: usize = 512;
-/// Positions of a block of the KV cache.
-const BLOCK_LEN: usize = 16;
 /// What the hidden states are called as a tensor.
 const STATES: &str = "calibration";
 
@@ -149,17 +147,11 @@ impl<'a> Calibration<'a> {
         let len = self.seq_lens.iter().copied().max().unwrap_or(1);
         let columns = spec.kv.iter().map(|kv| 2 * kv.num_layers * kv.num_heads * kv.head_dim).sum::<usize>();
         let limits = Limits {
-            step_tokens: len,
-            step_outputs: 1,
-            seqs: 1,
-            context: len,
-            block_len: BLOCK_LEN,
-            kv_bytes: (len.div_ceil(BLOCK_LEN) + 1) * BLOCK_LEN * columns * activations.dtype().size(),
-            kv_format: activations.kv_format(),
-            activations,
-            numerics: Numerics::Invariant,
-            max_in_flight: 1,
-            exact_head: false,
+            kv_bytes: (len.div_ceil(Limits::BLOCK_LEN) + 1)
+                * Limits::BLOCK_LEN
+                * columns
+                * activations.dtype().size(),
+            ..Limits::new(activations, 1, len)
         };
         let parts = spec.weights.iter().flat_map(|decl| &decl.parts);
         let source = WithStates {
@@ -185,7 +177,7 @@ fn step(at: usize, first: usize, len: usize) -> Step {
         output: [].into(),
         sampling: SamplingParams::default().into(),
     };
-    let blocks = (0..len.div_ceil(BLOCK_LEN)).map(|block| BlockId(1 + block as u32)).collect();
+    let blocks = (0..len.div_ceil(Limits::BLOCK_LEN)).map(|block| BlockId(1 + block as u32)).collect();
     let seq = SeqStep {
         slot: SlotId(0),
         tokens: (first..first + len).map(|token| Source::Host(TokenId(token as u32))).collect(),

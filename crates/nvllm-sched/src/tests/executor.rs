@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use nvllm_core::host::{Batch, BatchSeq, Slots};
 use nvllm_core::{
-    Activations, BlockId, DType, EntryId, HostTensor, KvFormat, KvGeometry, Limits, Numerics, RowOutput,
-    SlotId, Step, StepId, StepOutput, Tensor, TokenId,
+    Activations, BlockId, DType, EntryId, HostTensor, KvFormat, KvGeometry, Limits, RowOutput, SlotId, Step,
+    StepId, StepOutput, Tensor, TokenId,
 };
 
 use super::model::{Hash, VOCAB};
@@ -63,15 +63,9 @@ impl Executor {
             limits: Limits {
                 step_tokens: config.step_tokens,
                 step_outputs: config.step_outputs,
-                seqs: config.seqs,
-                context: config.context,
                 block_len: config.block_len,
-                kv_bytes: 0,
-                kv_format: KvFormat::F32,
-                activations: Activations::F32,
-                numerics: Numerics::Invariant,
                 max_in_flight: config.max_in_flight,
-                exact_head: false,
+                ..Limits::new(Activations::F32, config.seqs, config.context)
             },
             kv: config.groups.iter().map(geometry).collect(),
             slots: Slots::new(config.seqs),

@@ -10,9 +10,7 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, Request as HttpRequest, StatusCode};
 use http_body_util::BodyExt as _;
-use nvllm_core::{
-    Activations, BackendInfo, KvFormat, Limits, MemoryReport, Numerics, RequestLimits, TokenId, TokenLogprobs,
-};
+use nvllm_core::{Activations, BackendInfo, Limits, MemoryReport, RequestLimits, TokenId, TokenLogprobs};
 use nvllm_engine::hub::ModelFiles;
 use nvllm_engine::{
     EngineError, EngineInfo, EngineStats, Event, EventSink, FinishReason, Finished, Health, Model, Request,
@@ -174,19 +172,7 @@ fn info() -> EngineInfo {
             driver: None,
             clocks_mhz: None,
         },
-        limits: Limits {
-            step_tokens: 512,
-            step_outputs: 8,
-            seqs: 8,
-            context: 4096,
-            block_len: 16,
-            kv_bytes: 1 << 20,
-            kv_format: KvFormat::F32,
-            activations: Activations::F32,
-            numerics: Numerics::Invariant,
-            max_in_flight: 1,
-            exact_head: false,
-        },
+        limits: Limits { step_tokens: 512, kv_bytes: 1 << 20, ..Limits::new(Activations::F32, 8, 4096) },
         weights: Vec::new(),
         request_limits: RequestLimits::default(),
         memory: MemoryReport { weights: 0, kv: 1 << 20, arena: 0, scratch: 0 },
