@@ -89,13 +89,13 @@ impl Backend for WgpuBackend {
         gpu.check()?;
         check_fits(plan.memory, gpu.facts.memory_bytes, &plan.limits, &plan.kv)?;
         let weights = Weights::load(gpu, &plan.spec, source)?;
-        let Plan { spec, limits, kv, values, .. } = plan;
+        let Plan { spec, weights: infos, limits, kv, values, .. } = plan;
         let arena = plan::arena(&values).into_iter().map(|bytes| gpu.storage(bytes, "values between ops"));
         let state = DeviceState {
             arena: arena.collect::<Result<_>>()?,
             weights,
             kv: WgpuKv::new(gpu, &kv)?,
-            inputs: Inputs::new(gpu, &spec.programs, &limits, &kv)?,
+            inputs: Inputs::new(gpu, &spec.programs, &infos, &limits, &kv)?,
             slots: DeviceSlots::new(gpu, &limits, spec.vocab_size)?,
             sampler: Sampler::new(gpu, &limits, spec.vocab_size)?,
             kv_scratch: crate::kv::scratch_bytes(&kv),

@@ -3,11 +3,12 @@
 
 use nvllm_core::device::StepLayout;
 use nvllm_core::host::Batch;
-use nvllm_core::{KvGeometry, Limits, Op, Program, RequestLimits, RopeSpec, Step};
+use nvllm_core::{KvGeometry, Limits, Op, Program, RequestLimits, RopeSpec, Step, WeightInfo};
 use wgpu::Buffer;
 
 use crate::error::Result;
 use crate::gpu::{Gpu, padded};
+use crate::storage::input_bytes;
 
 /// Most biased logits and stop tokens of one sequence.
 pub(crate) const REQUEST_LIMITS: RequestLimits = RequestLimits { stop_tokens: 64, logit_biases: 512 };
@@ -28,6 +29,8 @@ pub(crate) struct Inputs {
     /// Tokens of all rows, those from slots resolved.
     pub tokens: Buffer,
     pub ropes: Vec<Rope>,
+    /// The input of a linear layer whose weight wants it changed.
+    pub changed: Buffer,
     /// Where the host packs a step.
     staging: Vec<u128>,
 }
@@ -57,15 +60,31 @@ fn table_bytes(spec: &RopeSpec, limits: &Limits) -> usize {
 }
 
 /// Bytes of all buffers.
-pub(crate) fn bytes_for(programs: &[Program], limits: &Limits, kv: &[KvGeometry]) -> usize {
+pub(crate) fn bytes_for(
+    programs: &[Program],
+    weights: &[WeightInfo],
+    limits: &Limits,
+    kv: &[KvGeometry],
+) -> usize {
     let layout = layout(limits, kv);
     let tables = ropes(programs.iter()).into_iter().map(|spec| padded(table_bytes(spec, limits)));
-    let fixed = [layout.packed_len.saturating_add(HEAD), layout.len, limits.step_tokens.saturating_mul(4)];
+    let fixed = [
+        layout.packed_len.saturating_add(HEAD),
+        layout.len,
+        limits.step_tokens.saturating_mul(4),
+        input_bytes(programs, weights, limits),
+    ];
     fixed.map(padded).into_iter().chain(tables).fold(0, usize::saturating_add)
 }
 
 impl Inputs {
-    pub(crate) fn new(gpu: &Gpu, programs: &[Program], limits: &Limits, kv: &[KvGeometry]) -> Result<Self> {
+    pub(crate) fn new(
+        gpu: &Gpu,
+        programs: &[Program],
+        weights: &[WeightInfo],
+        limits: &Limits,
+        kv: &[KvGeometry],
+    ) -> Result<Self> {
         let layout = layout(limits, kv);
         let rope = |spec: &RopeSpec| {
             let table = gpu.storage(table_bytes(spec, limits), "rotations")?;
@@ -77,6 +96,7 @@ impl Inputs {
             buffer: gpu.storage(layout.len, "inputs of a step")?,
             tokens: gpu.storage(limits.step_tokens * 4, "tokens of a step")?,
             ropes: ropes(programs.iter()).into_iter().map(rope).collect::<Result<_>>()?,
+            changed: gpu.storage(input_bytes(programs, weights, limits), "inputs of coded layers")?,
             staging: vec![0; staging.div_ceil(16)],
             layout,
         })
@@ -84,7 +104,7 @@ impl Inputs {
 
     pub(crate) fn bytes(&self) -> usize {
         let tables = self.ropes.iter().map(|rope| &rope.table);
-        [&self.packed, &self.buffer, &self.tokens].into_iter().chain(tables).map(|b| b.size() as usize).sum()
+        [&self.packed, &self.buffer, &self.tokens, &self.changed].into_iter().chain(tables).map(|b| b.size() as usize).sum()
     }
 
     /// The rotations of one kind; there are those of every rotation of the model.

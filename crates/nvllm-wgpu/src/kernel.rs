@@ -18,6 +18,7 @@ pub(crate) enum Bind {
 }
 
 /// A shader.
+#[derive(Clone)]
 pub(crate) struct Kernel {
     /// Of the folder and of the file.
     pub name: &'static str,

@@ -24,6 +24,7 @@
 mod adapter;
 mod backend;
 mod begin;
+mod coded;
 mod error;
 mod executable;
 mod gpu;
@@ -38,6 +39,7 @@ mod sampler;
 mod shaders;
 mod slots;
 mod state;
+mod storage;
 mod weights;
 
 pub use adapter::{AdapterFacts, adapters};

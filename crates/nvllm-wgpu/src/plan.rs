@@ -10,7 +10,7 @@ use crate::adapter::AdapterFacts;
 use crate::gpu::ALIGN;
 use crate::lower::MOST_HEAD_DIM;
 use crate::shaders::QK_BINDINGS;
-use crate::{inputs, kv, sampler, slots, weights};
+use crate::{inputs, kv, sampler, slots, storage, weights};
 
 /// Workgroups in one direction on every adapter.
 const MOST_WORKGROUPS: usize = 65_535;
@@ -29,7 +29,9 @@ pub(crate) fn rules(facts: &AdapterFacts) -> PlanRules {
 
 /// Whether a shader runs an op.
 pub(crate) fn supports(facts: &AdapterFacts, query: &OpQuery<'_>) -> Result<(), Reason> {
-    query.plain_weights()?;
+    for id in query.op.weights() {
+        storage::extents(query.weight(id))?;
+    }
     query.kv_format_among(&KvFormat::PLAIN)?;
     match query.op {
         Op::Attention { rope, spec, .. } if rope.head_dim != spec.head_dim => {
@@ -40,7 +42,7 @@ pub(crate) fn supports(facts: &AdapterFacts, query: &OpQuery<'_>) -> Result<(), 
             Err(Reason(format!("a shader sees {most} buffers; {QK_BINDINGS} are needed to fuse attention")))
         }
         Op::LinearSiluMul { weight, .. } if !weights::is_whole(query.weight(*weight), facts.piece_bytes) => {
-            Err(Reason("a weight in several pieces is gated apart".into()))
+            Err(Reason("a weight in several pieces or forms is gated apart".into()))
         }
         Op::PagedAttention { spec, .. } | Op::Attention { spec, .. }
             if !spec.head_dim.is_multiple_of(8) || spec.head_dim > MOST_HEAD_DIM =>
@@ -83,9 +85,9 @@ pub(crate) fn arena(plans: &[MemoryPlan]) -> Vec<usize> {
 
 /// Bytes of all that is neither weight, cache nor value.
 fn scratch_bytes(plan: &Plan) -> usize {
-    let Plan { spec, limits, kv, .. } = plan;
+    let Plan { spec, weights, limits, kv, .. } = plan;
     [
-        inputs::bytes_for(&spec.programs, limits, kv),
+        inputs::bytes_for(&spec.programs, weights, limits, kv),
         slots::bytes_for(limits, spec.vocab_size),
         sampler::bytes_for(limits, spec.vocab_size),
         kv::scratch_bytes(kv),
@@ -96,7 +98,7 @@ fn scratch_bytes(plan: &Plan) -> usize {
 
 /// Refuses limits for which a launch or a binding would be too large.
 fn check_extents(facts: &AdapterFacts, plan: &Plan) -> nvllm_core::Result<()> {
-    let Plan { spec, limits, kv, .. } = plan;
+    let Plan { spec, weights, limits, kv, .. } = plan;
     let values = spec.programs.iter().flat_map(|program| &program.values);
     let times = values.map(|value| value.rows.times).max().unwrap_or(1);
     let bad = |field, problem| Err(CoreError::BadLimits { field, problem });
@@ -107,6 +109,7 @@ fn check_extents(facts: &AdapterFacts, plan: &Plan) -> nvllm_core::Result<()> {
         }
     }
     let parts = [
+        ("step_tokens", limits.step_tokens, storage::input_bytes(&spec.programs, weights, limits)),
         ("seqs", limits.seqs, slots::seen_bytes(limits, spec.vocab_size)),
         ("step_outputs", limits.step_outputs, sampler::mask_bytes(limits, spec.vocab_size)),
         ("context", limits.context, inputs::layout(limits, kv).len),

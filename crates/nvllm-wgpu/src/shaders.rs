@@ -1,6 +1,5 @@
-//! All shaders, and the constants that they are compiled with.
+//! All shaders: their files, entry points and bindings.
 
-use nvllm_core::{DType, KvFormat};
 
 use crate::kernel::Bind::{Params, Read, Write};
 use crate::kernel::{Bind, Kernel};
@@ -8,6 +7,10 @@ use crate::kernel::{Bind, Kernel};
 const VALUES: &str = include_str!("../shaders/common/values.wgsl");
 const HALVES: &str = include_str!("../shaders/common/halves.wgsl");
 const WEIGHTS: &str = include_str!("../shaders/common/weights.wgsl");
+const CHUNKS: &str = include_str!("../shaders/common/chunks.wgsl");
+const CODED: &str = include_str!("../shaders/common/coded.wgsl");
+const DIVISION: &str = include_str!("../shaders/common/division.wgsl");
+const E4M3: &str = include_str!("../shaders/common/e4m3.wgsl");
 const SILU: &str = include_str!("../shaders/common/silu.wgsl");
 const BEGIN: &str = include_str!("../shaders/step/begin.wgsl");
 const BEGIN_BINDINGS: &[Bind] = &[Params, Read, Write, Write, Write];
@@ -30,39 +33,106 @@ pub(crate) const SPREAD: Kernel = begin("step_spread", "spread");
 pub(crate) const TAKE_SLOTS: Kernel = begin("step_take_slots", "take_slots");
 pub(crate) const TAKE_TOKENS: Kernel = begin("step_take_tokens", "take_tokens");
 
-pub(crate) const EMBED: Kernel = of_values(
-    "embed",
-    &[VALUES, HALVES, WEIGHTS],
-    include_str!("../shaders/embed/general.wgsl"),
-    &[Params, Read, Read, Write],
-);
+const EMBED_SOURCE: &str = include_str!("../shaders/embed/general.wgsl");
+pub(crate) const EMBED: Kernel =
+    of_values("embed", &[VALUES, HALVES, WEIGHTS], EMBED_SOURCE, &[Params, Read, Read, Read, Write]);
+pub(crate) const EMBED_CODED: Kernel =
+    of_values("embed coded", &[VALUES, CODED], EMBED_SOURCE, &[Params, Read, Read, Read, Write, Read]);
 pub(crate) const RMS_NORM: Kernel = of_values(
     "rms_norm",
     &[VALUES],
     include_str!("../shaders/rms_norm/general.wgsl"),
     &[Params, Read, Read, Write],
 );
-const LINEAR_BINDINGS: &[Bind] = &[Params, Read, Read, Read, Read, Read, Write];
 const LINEAR_SOURCE: &str = include_str!("../shaders/linear/general.wgsl");
-/// Linear layers of rows of any length.
-pub(crate) const LINEAR: Kernel = of_values(
-    "linear",
-    &[VALUES, HALVES, WEIGHTS, SILU, include_str!("../shaders/linear/elements.wgsl")],
-    LINEAR_SOURCE,
-    LINEAR_BINDINGS,
-);
-/// Linear layers of rows of whole 16 bytes.
-pub(crate) const LINEAR_WIDE: Kernel = of_values(
-    "linear_wide",
-    &[VALUES, HALVES, SILU, include_str!("../shaders/linear/wide.wgsl")],
-    LINEAR_SOURCE,
-    LINEAR_BINDINGS,
-);
-pub(crate) const EXPERT_LINEAR: Kernel = of_values(
-    "expert_linear",
-    &[VALUES, HALVES, WEIGHTS],
-    include_str!("../shaders/expert_linear/general.wgsl"),
-    &[Params, Read, Read, Read, Write],
+const EXPERT_SOURCE: &str = include_str!("../shaders/expert_linear/general.wgsl");
+const ELEMENTS: &str = include_str!("../shaders/linear/elements.wgsl");
+const WIDE: &str = include_str!("../shaders/linear/wide.wgsl");
+const ROWS: &str = include_str!("../shaders/linear/rows.wgsl");
+const SUMS: &str = include_str!("../shaders/linear/sums.wgsl");
+
+/// A linear layer by how its weight is read.
+pub(crate) struct Readers {
+    /// Dense rows of any length.
+    dense: Kernel,
+    /// Dense rows of whole chunks.
+    dense_wide: Kernel,
+    /// Codes of any rows.
+    coded: Kernel,
+    /// Codes of rows of whole chunks.
+    coded_wide: Kernel,
+}
+
+impl Readers {
+    /// The kernel for rows that are stored so, and whether it reads chunks.
+    pub(crate) const fn of(&self, is_coded: bool, is_wide: bool) -> &Kernel {
+        match (is_coded, is_wide) {
+            (false, false) => &self.dense,
+            (false, true) => &self.dense_wide,
+            (true, false) => &self.coded,
+            (true, true) => &self.coded_wide,
+        }
+    }
+}
+
+const LINEAR_DENSE: &[Bind] = &[Params, Read, Read, Read, Read, Read, Write];
+const LINEAR_CODED: &[Bind] = &[Params, Read, Read, Read, Read, Read, Write, Read];
+pub(crate) const LINEAR: Readers = Readers {
+    dense: of_values(
+        "linear",
+        &[VALUES, HALVES, WEIGHTS, SILU, SUMS, ELEMENTS],
+        LINEAR_SOURCE,
+        LINEAR_DENSE,
+    ),
+    dense_wide: of_values(
+        "linear wide",
+        &[VALUES, HALVES, CHUNKS, SILU, SUMS, ROWS, WIDE],
+        LINEAR_SOURCE,
+        LINEAR_DENSE,
+    ),
+    coded: of_values("linear coded", &[VALUES, CODED, SILU, SUMS, ELEMENTS], LINEAR_SOURCE, LINEAR_CODED),
+    coded_wide: of_values(
+        "linear coded wide",
+        &[VALUES, CODED, SILU, SUMS, ROWS, WIDE],
+        LINEAR_SOURCE,
+        LINEAR_CODED,
+    ),
+};
+/// Where the scales of a linear layer's weight are bound.
+pub(crate) const LINEAR_SCALES: usize = LINEAR_DENSE.len();
+
+const EXPERT_DENSE: &[Bind] = &[Params, Read, Read, Read, Write];
+const EXPERT_CODED: &[Bind] = &[Params, Read, Read, Read, Write, Read];
+pub(crate) const EXPERT_LINEAR: Readers = Readers {
+    dense: of_values(
+        "expert_linear",
+        &[VALUES, HALVES, WEIGHTS, SUMS, ELEMENTS],
+        EXPERT_SOURCE,
+        EXPERT_DENSE,
+    ),
+    dense_wide: of_values(
+        "expert_linear wide",
+        &[VALUES, HALVES, CHUNKS, SUMS, ROWS, WIDE],
+        EXPERT_SOURCE,
+        EXPERT_DENSE,
+    ),
+    coded: of_values("expert_linear coded", &[VALUES, CODED, SUMS, ELEMENTS], EXPERT_SOURCE, EXPERT_CODED),
+    coded_wide: of_values(
+        "expert_linear coded wide",
+        &[VALUES, CODED, SUMS, ROWS, WIDE],
+        EXPERT_SOURCE,
+        EXPERT_CODED,
+    ),
+};
+/// Where the scales of experts, or of a table of rows, are bound.
+pub(crate) const TABLE_SCALES: usize = EXPERT_DENSE.len();
+
+/// The input of a linear layer as its weight sees it.
+pub(crate) const LINEAR_INPUT: Kernel = of_values(
+    "linear_input",
+    &[DIVISION, E4M3],
+    include_str!("../shaders/linear/input.wgsl"),
+    &[Params, Read, Read, Write],
 );
 pub(crate) const ADD: Kernel =
     of_values("add", &[VALUES], include_str!("../shaders/add/general.wgsl"), &[Params, Read, Read, Write]);
@@ -176,100 +246,8 @@ pub(crate) const LOGPROBS: Kernel = of_values(
 pub(crate) const SAMPLE_COUNT: Kernel =
     of_values("sample_count", &[], include_str!("../shaders/sample/count.wgsl"), &[Read, Write]);
 
-/// Whether stored values are rounded to bf16.
-pub(crate) fn round(round: bool) -> String {
-    format!("const ROUND = {round};")
-}
-
-/// The dtype of a dense weight.
-pub(crate) fn weight(dtype: DType) -> String {
-    let number = match dtype {
-        DType::Bf16 => 1,
-        DType::F16 => 2,
-        DType::F32 | DType::I32 | DType::U8 => 0,
-    };
-    format!("const WEIGHT = {number}u;")
-}
-
-/// The format of the KV cache.
-pub(crate) fn kv(format: KvFormat) -> String {
-    format!("const KV = {}u;", u32::from(format == KvFormat::Bf16))
-}
-
-/// What a linear layer adds to its products.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Epilogue {
-    pub bias: bool,
-    pub residual: bool,
-    /// Whether one half of the columns is gated by the other.
-    pub gated: bool,
-}
-
-/// Rows and columns of a linear layer that one workgroup makes, and what it does with its sums.
-pub(crate) fn tile(rows: usize, cols: usize, epilogue: Epilogue) -> String {
-    let Epilogue { bias, residual, gated } = epilogue;
-    let parts = 1 + usize::from(gated);
-    format!(
-        "const ROWS = {rows}u; const COLS = {cols}u; const PARTS = {parts}u; const HAS_BIAS = {bias}; \
-         const HAS_RESIDUAL = {residual};"
-    )
-}
-
-/// Whether heads are normed.
-pub(crate) fn norm(norm: bool) -> String {
-    format!("const NORM = {norm};")
-}
-
-/// Whether rows are sampled that await masks.
-pub(crate) fn masked(masked: bool) -> String {
-    format!("const MASKED = {masked};")
-}
-
-/// The bindings of a cache in `num` segments from binding 3 on, the reads of it, and the read of
-/// the queries: from the binding after those, or from where the output goes.
-pub(crate) fn cache_read(num: usize, in_place: bool) -> String {
-    let mut text = String::new();
-    for at in 0..num {
-        text += &format!("@group(0) @binding({}) var<storage, read> cache{at}: array<vec4<u32>>;\n", 3 + at);
-    }
-    if in_place {
-        text += "fn query_at(i: u32) -> f32 { return bitcast<f32>(out[i]); }\n";
-    } else {
-        text += &format!("@group(0) @binding({}) var<storage, read> q: array<f32>;\n", 3 + num);
-        text += "fn query_at(i: u32) -> f32 { return q[i]; }\n";
-    }
-    let words = "block % p.segment_blocks * 2u * p.num_kv_heads * p.block_len * head_words()";
-    let reads = [
-        ("cached", "vec4<u32>", format!("{words} / 4u + i"), "[at]"),
-        ("cached_word", "u32", format!("{words} + i"), "[at / 4u][at % 4u]"),
-    ];
-    for (name, kind, at, index) in reads {
-        text += &format!("fn {name}(block: u32, i: u32) -> {kind} {{\n    let at = {at};\n");
-        for segment in 1..num {
-            text += &format!(
-                "    if (block / p.segment_blocks == {segment}u) {{ return cache{segment}{index}; }}\n"
-            );
-        }
-        text += &format!("    return cache0{index};\n}}\n");
-    }
-    text
-}
-
-/// The bindings of a cache in `num` segments from binding 7 on, and the write of one of its words.
-pub(crate) fn cache_write(num: usize) -> String {
-    let mut text = String::new();
-    for at in 0..num {
-        text += &format!("@group(0) @binding({}) var<storage, read_write> cache{at}: array<u32>;\n", 7 + at);
-    }
-    text += "fn append(block: u32, i: u32, word: u32) {\n";
-    text += "    let words = select(p.d / 2u, p.d, KV == 0u);\n";
-    text += "    let at = block % p.segment_blocks * 2u * p.num_kv_heads * p.block_len * words + i;\n";
-    text += "    switch block / p.segment_blocks {\n";
-    for segment in 1..num {
-        text += &format!("        case {segment}u: {{ cache{segment}[at] = word; }}\n");
-    }
-    text + "        default: { cache0[at] = word; }\n    }\n}\n"
-}
+mod constants;
+pub(crate) use constants::*;
 
 #[cfg(test)]
 mod tests;

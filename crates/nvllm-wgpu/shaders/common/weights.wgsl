@@ -1,8 +1,9 @@
-// Elements of a dense weight `w`, which lies as the checkpoint has it.
+// Elements of a dense weight `w`, which lies as the checkpoint has it: rows of `p.pitch` elements.
 //
 // WEIGHT: 0 f32, 1 bf16, 2 f16. There is no 16-bit storage: two elements share a word.
 
-fn weight_bits(i: u32) -> u32 {
+fn weight_bits(row: u32, col: u32) -> u32 {
+    let i = row * p.pitch + col;
     if (WEIGHT == 0u) {
         return w[i];
     }
@@ -13,6 +14,5 @@ fn weight_bits(i: u32) -> u32 {
     return f16_bits(half);
 }
 
-fn weight(i: u32) -> f32 {
-    return bitcast<f32>(weight_bits(i));
-}
+// Nothing is looked up.
+fn prepare_weights(lane: u32) {}

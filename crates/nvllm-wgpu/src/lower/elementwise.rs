@@ -9,6 +9,7 @@ use crate::error::Result;
 use crate::gpu::Part;
 use crate::kernel::Kernel;
 use crate::shaders;
+use crate::storage::Store;
 
 /// Workgroups of 64 for so many columns.
 pub(super) const fn columns(num: usize) -> Dim {
@@ -35,15 +36,33 @@ impl Lowering<'_> {
 
     pub(super) fn embed(&self, node: &Node, table: WeightId) -> Result<Stage> {
         let out = node.outputs[0];
-        let (cols, weight) = (self.cols(out), self.weights.get(table));
-        let constants = [shaders::round(self.rounds(out)), shaders::weight(weight.dtype)].join("\n");
-        let launch = |segment: &crate::weights::Segment| {
-            let params = [cols, segment.first, segment.num_rows].map(|word| word as u32);
-            let parts = [Part::whole(&self.inputs.tokens), Part::whole(&segment.buffer), self.value(out)];
-            let grid = [columns(cols), Dim::rows(self.rows(out))];
-            self.launch(&shaders::EMBED, &constants, &params, &parts, grid)
-        };
-        Ok(Stage { order: ANY, launches: weight.segments.iter().map(launch).collect::<Result<_>>()? })
+        let cols = self.cols(out);
+        let mut launches = Vec::new();
+        for run in &self.weights.get(table).runs {
+            let kernel = match run.of.store {
+                Store::Dense(_) => &shaders::EMBED,
+                Store::Coded(_) => &shaders::EMBED_CODED,
+            };
+            // Element by element, whatever the length of rows.
+            let reader = run.of.by_elements();
+            let constants = [
+                shaders::round(self.rounds(out)),
+                shaders::weight(&run.of.store, false, shaders::TABLE_SCALES),
+                shaders::ordered(run.order.is_some()),
+            ]
+            .join("\n");
+            for segment in &run.segments {
+                let params = [cols, segment.first, segment.num_rows].into_iter().chain(reader);
+                let params: Vec<_> = params.map(|word| word as u32).collect();
+                let tokens = Part::whole(&self.inputs.tokens);
+                let order = run.order.as_ref().map_or(tokens, Part::whole);
+                let fixed = [tokens, order, Part::whole(&segment.buffer), self.value(out)];
+                let parts: Vec<_> = fixed.into_iter().chain(segment.scales.as_ref().map(Part::whole)).collect();
+                let grid = [columns(cols), Dim::rows(self.rows(out))];
+                launches.push(self.launch(kernel, &constants, &params, &parts, grid)?);
+            }
+        }
+        Ok(Stage { order: ANY, launches })
     }
 
     pub(super) fn rms_norm(&self, node: &Node, weight: WeightId, eps: f32) -> Result<Stage> {

@@ -4,11 +4,12 @@ use nvllm_core::program::Node;
 use nvllm_core::{OrderId, WeightId};
 
 use super::elementwise::columns;
-use super::linear::{COLS, ELEMENTS};
+use super::linear::{COLS, order_of};
 use super::{Dim, Lowering, Stage};
 use crate::error::Result;
 use crate::gpu::Part;
 use crate::shaders;
+use crate::storage::Store;
 
 /// Sums of few terms.
 const ASCENDING: OrderId = OrderId("ascending");
@@ -29,15 +30,28 @@ impl Lowering<'_> {
         let (x, ids, out) = (node.inputs[0], node.inputs[1], node.outputs[0]);
         let times = self.rows(ids).times / self.rows(x).times;
         let weight = self.weights.get(weight);
-        let constants = [shaders::round(self.rounds(out)), shaders::weight(weight.dtype)].join("\n");
-        let launch = |segment: &crate::weights::Segment| {
-            let params = [self.cols(x), self.cols(out), segment.first, segment.num_rows, times];
-            let params = params.map(|word| word as u32);
-            let parts = [self.value(x), self.value(ids), Part::whole(&segment.buffer), self.value(out)];
-            let grid = [Dim::Fixed(self.cols(out).div_ceil(COLS)), Dim::rows(self.rows(out))];
-            self.launch(&shaders::EXPERT_LINEAR, &constants, &params, &parts, grid)
-        };
-        Ok(Stage { order: ELEMENTS, launches: weight.segments.iter().map(launch).collect::<Result<_>>()? })
+        let mut launches = Vec::new();
+        for run in &weight.runs {
+            let (before, x) = self.input(x, run)?;
+            launches.extend(before);
+            let of = &run.of;
+            let kernel = shaders::EXPERT_LINEAR.of(matches!(of.store, Store::Coded(_)), of.is_wide());
+            let constants = [
+                shaders::round(self.rounds(out)),
+                shaders::weight(&of.store, of.is_wide(), shaders::TABLE_SCALES),
+            ]
+            .join("\n");
+            for segment in &run.segments {
+                let fixed = [x.cols, self.cols(out), segment.first, segment.num_rows, times];
+                let params = fixed.into_iter().chain(of.reader_params()).map(|word| word as u32);
+                let fixed = [self.value(ids), x.part, Part::whole(&segment.buffer), self.value(out)];
+                let parts: Vec<_> = fixed.into_iter().chain(segment.scales.as_ref().map(Part::whole)).collect();
+                let grid = [Dim::Fixed(self.cols(out).div_ceil(COLS)), Dim::rows(self.rows(out))];
+                let params: Vec<_> = params.collect();
+                launches.push(self.launch(kernel, &constants, &params, &parts, grid)?);
+            }
+        }
+        Ok(Stage { order: order_of(weight), launches })
     }
 
     pub(super) fn weighted_sum(&self, node: &Node) -> Result<Stage> {

@@ -1,12 +1,15 @@
 //! Linear layers, by themselves or with what is fused to them.
 
 use nvllm_core::program::Node;
-use nvllm_core::{OrderId, WeightId};
+use nvllm_core::{OrderId, ValueId, WeightId};
 
-use super::{Dim, Lowering, Stage};
+use super::lowering::Input;
+use super::{Dim, Dispatch, Lowering, Stage};
 use crate::error::Result;
 use crate::gpu::Part;
 use crate::shaders::{self, Epilogue};
+use crate::storage::{Extent, Store};
+use crate::weights::{Run, Segment, Weight};
 
 /// Columns that a workgroup makes.
 pub(super) const COLS: usize = 4;
@@ -16,11 +19,34 @@ pub(super) const COLS: usize = 4;
 const ROWS: [(usize, usize); 3] = [(1, 1), (4, 4), (8, usize::MAX)];
 
 /// Of products over k columns, one after another.
-pub(super) const ELEMENTS: OrderId = OrderId("64 strided");
+const ELEMENTS: OrderId = OrderId("64 strided");
 /// Of products over chunks of 16 bytes.
 const CHUNKS: OrderId = OrderId("64 strided chunks");
+/// Of rows of both kinds.
+const BOTH: OrderId = OrderId("64 strided, or chunks of them");
 
-impl Lowering<'_> {
+/// The order of sums over rows of a weight.
+pub(super) fn order_of(weight: &Weight) -> OrderId {
+    let mut runs = weight.runs.iter().map(|run| run.of.is_wide());
+    let first = runs.next().unwrap_or(false);
+    match (first, runs.all(|wide| wide == first)) {
+        (true, true) => CHUNKS,
+        (false, true) => ELEMENTS,
+        (_, false) => BOTH,
+    }
+}
+
+/// A linear layer: its weight, and what it does beside the product.
+#[derive(Clone, Copy)]
+struct Layer<'a> {
+    x: Input<'a>,
+    bias: Option<WeightId>,
+    residual: Option<ValueId>,
+    out: ValueId,
+    gated: bool,
+}
+
+impl<'a> Lowering<'a> {
     /// `residual` is added to the product, which is `gated` if the weight has two halves.
     pub(super) fn linear(
         &self,
@@ -30,40 +56,91 @@ impl Lowering<'_> {
         gated: bool,
     ) -> Result<Stage> {
         let (x, out) = (node.inputs[0], node.outputs[0]);
-        let residual = node.inputs.get(1);
-        let (rows, weight) = (self.rows(out), self.weights.get(weight));
-        let wide = (self.cols(x) * weight.dtype.size()).is_multiple_of(16);
-        let (kernel, order) =
-            if wide { (&shaders::LINEAR_WIDE, CHUNKS) } else { (&shaders::LINEAR, ELEMENTS) };
-        let epilogue = Epilogue { bias: bias.is_some(), residual: residual.is_some(), gated };
+        let weight = self.weights.get(weight);
         let mut launches = Vec::new();
-        for segment in &weight.segments {
-            let num_cols = if gated { self.cols(out) } else { segment.num_rows };
-            let params =
-                [self.cols(x), self.cols(out), segment.first, num_cols, rows.times, Self::count_word(rows)];
-            let weight_part = Part::whole(&segment.buffer);
-            let parts = [
-                Part::whole(&self.inputs.buffer),
-                self.value(x),
-                weight_part,
-                bias.map_or(weight_part, |bias| Part::whole(self.weights.get(bias).vector())),
-                residual.map_or(weight_part, |&residual| self.value(residual)),
-                self.value(out),
-            ];
-            let mut least = 1;
-            for (per, most) in ROWS {
-                let constants = [
-                    shaders::round(self.rounds(out)),
-                    shaders::weight(weight.dtype),
-                    shaders::tile(per, COLS, epilogue),
-                ];
-                let grid = [Dim::Fixed(num_cols.div_ceil(COLS)), Dim::Rows { rows, per }];
-                let params = params.map(|word| word as u32);
-                let launch = self.launch(kernel, &constants.join("\n"), &params, &parts, grid)?;
-                launches.push(launch.only(rows, least..=most));
-                least = most.saturating_add(1);
+        for run in &weight.runs {
+            let (before, x) = self.input(x, run)?;
+            launches.extend(before);
+            let layer = Layer { x, bias, residual: node.inputs.get(1).copied(), out, gated };
+            for segment in &run.segments {
+                self.products(&layer, &run.of, segment, &mut launches)?;
             }
         }
-        Ok(Stage { order, launches })
+        Ok(Stage { order: order_of(weight), launches })
     }
+
+    /// The input of a run: `x` itself, or what a launch makes of it.
+    pub(super) fn input(&self, x: ValueId, run: &Run) -> Result<(Option<Dispatch>, Input<'a>)> {
+        let input = Input { part: self.value(x), cols: self.cols(x), rows: self.rows(x) };
+        if !run.of.changes_input() {
+            return Ok((None, input));
+        }
+        let (of, changed) = (&run.of, Part::whole(&self.inputs.changed));
+        let params = [input.cols as u32, of.input_group() as u32, run.input_scale.to_bits()];
+        let order = run.order.as_ref().map_or(input.part, Part::whole);
+        let parts = [input.part, order, changed];
+        let grid = [Dim::Fixed(input.cols.div_ceil(of.input_group())), Dim::rows(input.rows)];
+        let constants = [shaders::act(of.act), shaders::ordered(of.permuted)].join("\n");
+        let launch = self.launch(&shaders::LINEAR_INPUT, &constants, &params, &parts, grid)?;
+        Ok((Some(launch), Input { part: changed, ..input }))
+    }
+
+    /// The launches of one segment, for each number of rows.
+    fn products(
+        &self,
+        layer: &Layer<'_>,
+        of: &Extent,
+        segment: &Segment,
+        launches: &mut Vec<Dispatch>,
+    ) -> Result<()> {
+        let Layer { x, bias, residual, out, gated } = *layer;
+        let (rows, cols) = (self.rows(out), self.cols(out));
+        let num_cols = if gated { cols } else { segment.num_rows };
+        let fixed = [x.cols, cols, segment.first, num_cols, rows.times, Self::count_word(rows)];
+        let params: Vec<_> = fixed.into_iter().chain(of.reader_params()).map(|word| word as u32).collect();
+        let weight_part = Part::whole(&segment.buffer);
+        let fixed = [
+            Part::whole(&self.inputs.buffer),
+            x.part,
+            weight_part,
+            bias.map_or(weight_part, |bias| Part::whole(self.weights.get(bias).vector())),
+            residual.map_or(weight_part, |residual| self.value(residual)),
+            self.value(out),
+        ];
+        let parts: Vec<_> = fixed.into_iter().chain(segment.scales.as_ref().map(Part::whole)).collect();
+        let epilogue = Epilogue { bias: bias.is_some(), residual: residual.is_some(), gated };
+        let kernel = shaders::LINEAR.of(matches!(of.store, Store::Coded(_)), of.is_wide());
+        let mut least = 1;
+        for (per, most) in ROWS {
+            let (steps, tile_cols) = if per == 1 { held(of, num_cols, gated) } else { (0, COLS) };
+            let constants = [
+                shaders::round(self.rounds(out)),
+                shaders::weight(&of.store, of.is_wide(), shaders::LINEAR_SCALES),
+                shaders::tile(per, tile_cols, epilogue),
+                shaders::steps(steps),
+            ];
+            let grid = [Dim::Fixed(num_cols.div_ceil(tile_cols)), Dim::Rows { rows, per }];
+            let launch = self.launch(kernel, &constants.join("\n"), &params, &parts, grid)?;
+            launches.push(launch.only(rows, least..=most));
+            least = most.saturating_add(1);
+        }
+        Ok(())
+    }
+}
+
+/// Chunks that an invocation can hold: 16 bytes each, of codes with their scales.
+const HELD_DENSE: usize = 24;
+const HELD_CODED: usize = 16;
+
+/// Chunks of a row of which an invocation holds all at once, and columns of a workgroup. Of long
+/// rows none are held: what a workgroup asks for at once is enough there.
+fn held(of: &Extent, num_cols: usize, gated: bool) -> (usize, usize) {
+    if !of.is_wide() {
+        return (0, COLS);
+    }
+    let most = if matches!(of.store, Store::Coded(_)) { HELD_CODED } else { HELD_DENSE };
+    let steps = (of.cols / of.per()).div_ceil(64);
+    let parts = 1 + usize::from(gated);
+    let fits = |cols: &usize| steps * cols * parts <= most && num_cols.div_ceil(*cols) <= 65_535;
+    [COLS, COLS / 2, 1].into_iter().find(fits).map_or((0, COLS), |cols| (steps, cols))
 }

@@ -16,6 +16,14 @@ use crate::weights::Weights;
 /// Of ops without sums.
 pub(super) const ANY: OrderId = OrderId("any");
 
+/// What a linear layer reads: a value, or what was made of one.
+#[derive(Clone, Copy)]
+pub(super) struct Input<'a> {
+    pub part: Part<'a>,
+    pub cols: usize,
+    pub rows: Rows,
+}
+
 pub(crate) struct Lowering<'a> {
     pub gpu: &'a Gpu,
     pub program: &'a Program,

@@ -4,7 +4,48 @@
 use naga::back::{hlsl, msl};
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 
+use nvllm_core::weight::{ActQuant, PUBLIC};
+use nvllm_core::{DType, KvFormat};
+
 use super::*;
+use crate::coded::Form;
+use crate::storage::Store;
+
+/// Every way in which rows are stored.
+fn stores() -> Vec<Store> {
+    let mut all = [DType::F32, DType::Bf16, DType::F16].map(Store::Dense).to_vec();
+    for (_, format) in PUBLIC {
+        let store = Store::Coded(Form::new(format, 512).expect("public formats have codes"));
+        if !all.contains(&store) {
+            all.push(store);
+        }
+    }
+    all
+}
+
+/// Linear layers and tables over rows that are stored so.
+fn of_store(store: Store, rounds: bool, push: &mut impl FnMut(Kernel, &[String])) {
+    let is_coded = matches!(store, Store::Coded(_));
+    let rounds = round(rounds);
+    let table = weight(&store, false, TABLE_SCALES);
+    for in_order in [false, true] {
+        let embed = if is_coded { EMBED_CODED } else { EMBED };
+        push(embed, &[rounds.clone(), table.clone(), ordered(in_order)]);
+    }
+    for wide in [false, true] {
+        let expert = weight(&store, wide, TABLE_SCALES);
+        push(EXPERT_LINEAR.of(is_coded, wide).clone(), &[rounds.clone(), expert]);
+        let epilogues = [(true, false, false), (false, true, false), (true, false, true)];
+        for (bias, residual, gated) in epilogues {
+            for (rows, cols, num) in [(1, 4, 0), (1, 2, 3), (1, 4, 1), (4, 4, 0), (8, 4, 0)] {
+                let tile = tile(rows, cols, Epilogue { bias, residual, gated });
+                let weight = weight(&store, wide, LINEAR_SCALES);
+                let kernel = LINEAR.of(is_coded, wide).clone();
+                push(kernel, &[rounds.clone(), weight, tile, steps(num)]);
+            }
+        }
+    }
+}
 
 /// Each shader with each text of constants.
 fn all() -> Vec<(Kernel, String)> {
@@ -13,22 +54,14 @@ fn all() -> Vec<(Kernel, String)> {
     for kernel in [SPREAD, TAKE_SLOTS, TAKE_TOKENS, SLICE_COLS, GATHER_ROWS, TOP_K, SAMPLE_COUNT, BANDWIDTH] {
         push(kernel, &[]);
     }
+    for act in [None, Some(ActQuant::DynTokenI8), Some(ActQuant::DynTokenE4M3)] {
+        push(LINEAR_INPUT, &[super::act(act), ordered(act.is_none())]);
+    }
     for rounds in [false, true] {
         for kernel in [RMS_NORM, ADD, SILU_MUL, ROPE, WEIGHTED_SUM] {
             push(kernel, &[round(rounds)]);
         }
-        for dtype in [DType::F32, DType::Bf16, DType::F16] {
-            push(EMBED, &[round(rounds), weight(dtype)]);
-            push(EXPERT_LINEAR, &[round(rounds), weight(dtype)]);
-            let epilogues = [(true, false, false), (false, true, false), (true, false, true)];
-            for (bias, residual, gated) in epilogues {
-                for rows in [1, 4, 8] {
-                    let tile = tile(rows, 4, Epilogue { bias, residual, gated });
-                    push(LINEAR, &[round(rounds), weight(dtype), tile.clone()]);
-                    push(LINEAR_WIDE, &[round(rounds), weight(dtype), tile]);
-                }
-            }
-        }
+        stores().into_iter().for_each(|store| of_store(store, rounds, &mut push));
         for format in KvFormat::PLAIN {
             push(KV_APPEND, &[round(rounds), kv(format)]);
             for num in 1..=MOST_SEGMENTS {

@@ -1,0 +1,171 @@
+//! The constants that shaders are compiled with, and what of their text depends on formats and on
+//! numbers of bindings.
+
+use nvllm_core::weight::ActQuant;
+use nvllm_core::{DType, KvFormat};
+
+use crate::coded::{self, Code, Form};
+use crate::storage::Store;
+
+/// Whether stored values are rounded to bf16.
+pub(crate) fn round(round: bool) -> String {
+    format!("const ROUND = {round};")
+}
+
+/// How a weight is read: its bindings, `w` at 3 and its scales at `scales_at`, and its constants.
+pub(crate) fn weight(store: &Store, is_wide: bool, scales_at: usize) -> String {
+    let chunked = "@group(0) @binding(3) var<storage, read> w: array<vec4<u32>>;\n";
+    match store {
+        Store::Dense(dtype) => {
+            let number = match dtype {
+                DType::Bf16 => 1,
+                DType::F16 => 2,
+                DType::F32 | DType::I32 | DType::U8 => 0,
+            };
+            let per = coded::CHUNK_BYTES / dtype.size();
+            let elements = "@group(0) @binding(3) var<storage, read> w: array<u32>;\n";
+            let binding = if is_wide { chunked } else { elements };
+            format!("{binding}const WEIGHT = {number}u; const PER = {per}u;")
+        }
+        Store::Coded(form) => format!("{chunked}{}", codes(form, scales_at)),
+    }
+}
+
+/// The constants of common/coded.wgsl and what of it is generated.
+fn codes(form: &Form, scales_at: usize) -> String {
+    let code = match form.code {
+        Code::I8 => 0,
+        Code::E4M3 => 1,
+        Code::U4 => 2,
+        Code::Table(_) => 3,
+    };
+    let (offset, middle) = match form.offset {
+        coded::Offset::None => (0, "0.0"),
+        coded::Offset::Midpoint => (0, "8.0"),
+        coded::Offset::Int => (1, "0.0"),
+        coded::Offset::Float => (2, "0.0"),
+    };
+    let (per, split) = (form.per(), form.is_split());
+    let mut text = format!(
+        "const CODE = {code}u; const OFFSET = {offset}u; const MIDDLE = {middle}; const PER = {per}u; \
+         const SPLIT = {split};\n"
+    );
+    text += if form.has_offsets() {
+        "alias Block = vec2<f32>;\nfn scale_of(block: Block) -> f32 { return block.x; }\n\
+         fn offset_of(block: Block) -> f32 { return block.y; }\n"
+    } else {
+        "alias Block = f32;\nfn scale_of(block: Block) -> f32 { return block; }\n\
+         fn offset_of(block: Block) -> f32 { return 0.0; }\n"
+    };
+    text += &format!("@group(0) @binding({scales_at}) var<storage, read> scales: array<Block>;\n");
+    text += "fn table_bits(i: u32) -> u32 {\n    switch i {\n";
+    if let Code::Table(table) = form.code {
+        for (i, value) in table.values().iter().enumerate().skip(1) {
+            text += &format!("        case {i}u: {{ return {:#x}u; }}\n", value.to_bits());
+        }
+        text += &format!("        default: {{ return {:#x}u; }}\n    }}\n}}\n", table.values()[0].to_bits());
+    } else {
+        text += "        default: { return 0u; }\n    }\n}\n";
+    }
+    text
+}
+
+/// How many chunks of a row an invocation holds at once; 0 where there are too many.
+pub(crate) fn steps(num: usize) -> String {
+    format!("const STEPS = {num}u;")
+}
+
+/// Whether columns are in another order.
+pub(crate) fn ordered(ordered: bool) -> String {
+    format!("const ORDERED = {ordered};")
+}
+
+/// What a linear layer's input is quantised to.
+pub(crate) fn act(act: Option<ActQuant>) -> String {
+    let kind = match act {
+        None => 0,
+        Some(ActQuant::DynTokenI8 | ActQuant::StaticI8) => 1,
+        Some(ActQuant::DynTokenE4M3 | ActQuant::DynGroupE4M3(_) | ActQuant::StaticE4M3) => 2,
+    };
+    format!("const ACT = {kind}u;")
+}
+
+/// The format of the KV cache.
+pub(crate) fn kv(format: KvFormat) -> String {
+    format!("const KV = {}u;", u32::from(format == KvFormat::Bf16))
+}
+
+/// What a linear layer adds to its products.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Epilogue {
+    pub bias: bool,
+    pub residual: bool,
+    /// Whether one half of the columns is gated by the other.
+    pub gated: bool,
+}
+
+/// Rows and columns of a linear layer that one workgroup makes, and what it does with its sums.
+pub(crate) fn tile(rows: usize, cols: usize, epilogue: Epilogue) -> String {
+    let Epilogue { bias, residual, gated } = epilogue;
+    let parts = 1 + usize::from(gated);
+    format!(
+        "const ROWS = {rows}u; const COLS = {cols}u; const PARTS = {parts}u; const HAS_BIAS = {bias}; \
+         const HAS_RESIDUAL = {residual};"
+    )
+}
+
+/// Whether heads are normed.
+pub(crate) fn norm(norm: bool) -> String {
+    format!("const NORM = {norm};")
+}
+
+/// Whether rows are sampled that await masks.
+pub(crate) fn masked(masked: bool) -> String {
+    format!("const MASKED = {masked};")
+}
+
+/// The bindings of a cache in `num` segments from binding 3 on, the reads of it, and the read of
+/// the queries: from the binding after those, or from where the output goes.
+pub(crate) fn cache_read(num: usize, in_place: bool) -> String {
+    let mut text = String::new();
+    for at in 0..num {
+        text += &format!("@group(0) @binding({}) var<storage, read> cache{at}: array<vec4<u32>>;\n", 3 + at);
+    }
+    if in_place {
+        text += "fn query_at(i: u32) -> f32 { return bitcast<f32>(out[i]); }\n";
+    } else {
+        text += &format!("@group(0) @binding({}) var<storage, read> q: array<f32>;\n", 3 + num);
+        text += "fn query_at(i: u32) -> f32 { return q[i]; }\n";
+    }
+    let words = "block % p.segment_blocks * 2u * p.num_kv_heads * p.block_len * head_words()";
+    let reads = [
+        ("cached", "vec4<u32>", format!("{words} / 4u + i"), "[at]"),
+        ("cached_word", "u32", format!("{words} + i"), "[at / 4u][at % 4u]"),
+    ];
+    for (name, kind, at, index) in reads {
+        text += &format!("fn {name}(block: u32, i: u32) -> {kind} {{\n    let at = {at};\n");
+        for segment in 1..num {
+            text += &format!(
+                "    if (block / p.segment_blocks == {segment}u) {{ return cache{segment}{index}; }}\n"
+            );
+        }
+        text += &format!("    return cache0{index};\n}}\n");
+    }
+    text
+}
+
+/// The bindings of a cache in `num` segments from binding 7 on, and the write of one of its words.
+pub(crate) fn cache_write(num: usize) -> String {
+    let mut text = String::new();
+    for at in 0..num {
+        text += &format!("@group(0) @binding({}) var<storage, read_write> cache{at}: array<u32>;\n", 7 + at);
+    }
+    text += "fn append(block: u32, i: u32, word: u32) {\n";
+    text += "    let words = select(p.d / 2u, p.d, KV == 0u);\n";
+    text += "    let at = block % p.segment_blocks * 2u * p.num_kv_heads * p.block_len * words + i;\n";
+    text += "    switch block / p.segment_blocks {\n";
+    for segment in 1..num {
+        text += &format!("        case {segment}u: {{ cache{segment}[at] = word; }}\n");
+    }
+    text + "        default: { cache0[at] = word; }\n    }\n}\n"
+}
