@@ -104,7 +104,11 @@ impl Inputs {
 
     pub(crate) fn bytes(&self) -> usize {
         let tables = self.ropes.iter().map(|rope| &rope.table);
-        [&self.packed, &self.buffer, &self.tokens, &self.changed].into_iter().chain(tables).map(|b| b.size() as usize).sum()
+        [&self.packed, &self.buffer, &self.tokens, &self.changed]
+            .into_iter()
+            .chain(tables)
+            .map(|b| b.size() as usize)
+            .sum()
     }
 
     /// The rotations of one kind; there are those of every rotation of the model.

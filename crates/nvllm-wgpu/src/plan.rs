@@ -2,8 +2,8 @@
 
 use nvllm_core::program::MemoryPlan;
 use nvllm_core::{
-    Activations, Backend, ByteCount, CoreError, KvFormat, KvGeometry, Limits, MemoryReport, ModelSpec, Op,
-    OpQuery, Plan, PlanRules, Reason, WeightSource,
+    Activations, Backend, ByteCount, CoreError, KvGeometry, Limits, MemoryReport, ModelSpec, Op, OpQuery,
+    Plan, PlanRules, Reason, WeightSource,
 };
 
 use crate::adapter::AdapterFacts;
@@ -32,7 +32,6 @@ pub(crate) fn supports(facts: &AdapterFacts, query: &OpQuery<'_>) -> Result<(), 
     for id in query.op.weights() {
         storage::extents(query.weight(id))?;
     }
-    query.kv_format_among(&KvFormat::PLAIN)?;
     match query.op {
         Op::Attention { rope, spec, .. } if rope.head_dim != spec.head_dim => {
             Err(Reason("attention is fused for rope over whole heads".into()))

@@ -1,6 +1,5 @@
 //! All shaders: their files, entry points and bindings.
 
-
 use crate::kernel::Bind::{Params, Read, Write};
 use crate::kernel::{Bind, Kernel};
 
@@ -78,12 +77,7 @@ impl Readers {
 const LINEAR_DENSE: &[Bind] = &[Params, Read, Read, Read, Read, Read, Write];
 const LINEAR_CODED: &[Bind] = &[Params, Read, Read, Read, Read, Read, Write, Read];
 pub(crate) const LINEAR: Readers = Readers {
-    dense: of_values(
-        "linear",
-        &[VALUES, HALVES, WEIGHTS, SILU, SUMS, ELEMENTS],
-        LINEAR_SOURCE,
-        LINEAR_DENSE,
-    ),
+    dense: of_values("linear", &[VALUES, HALVES, WEIGHTS, SILU, SUMS, ELEMENTS], LINEAR_SOURCE, LINEAR_DENSE),
     dense_wide: of_values(
         "linear wide",
         &[VALUES, HALVES, CHUNKS, SILU, SUMS, ROWS, WIDE],
@@ -152,12 +146,6 @@ pub(crate) const GATHER_ROWS: Kernel = of_values(
 );
 pub(crate) const ROPE: Kernel =
     of_values("rope", &[VALUES], include_str!("../shaders/rope/general.wgsl"), &[Params, Read, Read, Write]);
-pub(crate) const KV_APPEND: Kernel = of_values(
-    "kv_append",
-    &[VALUES],
-    include_str!("../shaders/kv_append/general.wgsl"),
-    &[Params, Read, Read, Read, Write],
-);
 pub(crate) const TOP_K: Kernel =
     of_values("top_k", &[], include_str!("../shaders/top_k/general.wgsl"), &[Params, Read, Write, Write]);
 pub(crate) const WEIGHTED_SUM: Kernel = of_values(
@@ -176,41 +164,57 @@ pub(crate) const MOST_SEGMENTS: usize = 4;
 const ATTENTION: &str = include_str!("../shaders/paged_attention/general.wgsl");
 const QK: &str = include_str!("../shaders/qk_norm_rope_append/fused.wgsl");
 
-const fn of_cache(name: &'static str, source: &'static str, bindings: &'static [Bind]) -> Kernel {
-    of_values(name, &[VALUES], source, bindings)
+const CACHE: &str = include_str!("../shaders/common/cache.wgsl");
+const APPEND: &str = include_str!("../shaders/common/append.wgsl");
+
+const fn reads_cache(name: &'static str, bindings: &'static [Bind]) -> Kernel {
+    of_values(name, &[VALUES, CACHE], ATTENTION, bindings)
 }
 
 /// Attention over a cache in so many segments, up to [`MOST_SEGMENTS`], and its queries.
 pub(crate) const PAGED_ATTENTION: [Kernel; MOST_SEGMENTS] = [
-    of_cache("paged_attention", ATTENTION, &[Params, Read, Write, Read, Read]),
-    of_cache("paged_attention 2", ATTENTION, &[Params, Read, Write, Read, Read, Read]),
-    of_cache("paged_attention 3", ATTENTION, &[Params, Read, Write, Read, Read, Read, Read]),
-    of_cache("paged_attention 4", ATTENTION, &[Params, Read, Write, Read, Read, Read, Read, Read]),
+    reads_cache("paged_attention", &[Params, Read, Write, Read, Read]),
+    reads_cache("paged_attention 2", &[Params, Read, Write, Read, Read, Read]),
+    reads_cache("paged_attention 3", &[Params, Read, Write, Read, Read, Read, Read]),
+    reads_cache("paged_attention 4", &[Params, Read, Write, Read, Read, Read, Read, Read]),
 ];
 
 /// The same with the queries where its output goes.
 pub(crate) const ATTENTION_IN_PLACE: [Kernel; MOST_SEGMENTS] = [
-    of_cache("attention", ATTENTION, &[Params, Read, Write, Read]),
-    of_cache("attention 2", ATTENTION, &[Params, Read, Write, Read, Read]),
-    of_cache("attention 3", ATTENTION, &[Params, Read, Write, Read, Read, Read]),
-    of_cache("attention 4", ATTENTION, &[Params, Read, Write, Read, Read, Read, Read]),
+    reads_cache("attention", &[Params, Read, Write, Read]),
+    reads_cache("attention 2", &[Params, Read, Write, Read, Read]),
+    reads_cache("attention 3", &[Params, Read, Write, Read, Read, Read]),
+    reads_cache("attention 4", &[Params, Read, Write, Read, Read, Read, Read]),
 ];
+
+const fn writes_cache(name: &'static str, source: &'static str, bindings: &'static [Bind]) -> Kernel {
+    of_values(name, &[VALUES, DIVISION, E4M3, APPEND], source, bindings)
+}
+
+const KV_SOURCE: &str = include_str!("../shaders/kv_append/general.wgsl");
+
+/// Keys and values on their way to a cache in so many segments.
+pub(crate) const KV_APPEND: [Kernel; MOST_SEGMENTS] = [
+    writes_cache("kv_append", KV_SOURCE, &[Params, Read, Read, Read, Write]),
+    writes_cache("kv_append 2", KV_SOURCE, &[Params, Read, Read, Read, Write, Write]),
+    writes_cache("kv_append 3", KV_SOURCE, &[Params, Read, Read, Read, Write, Write, Write]),
+    writes_cache("kv_append 4", KV_SOURCE, &[Params, Read, Read, Read, Write, Write, Write, Write]),
+];
+/// Where a cache is bound there.
+pub(crate) const KV_CACHE: usize = 4;
+
+const QK_NAME: [&str; MOST_SEGMENTS] =
+    ["qk_norm_rope_append", "qk_norm_rope_append 2", "qk_norm_rope_append 3", "qk_norm_rope_append 4"];
 
 /// What comes before it in `attention`.
 pub(crate) const QK_NORM_ROPE_APPEND: [Kernel; MOST_SEGMENTS] = [
-    of_cache("qk_norm_rope_append", QK, &[Params, Read, Read, Read, Read, Read, Write, Write]),
-    of_cache("qk_norm_rope_append 2", QK, &[Params, Read, Read, Read, Read, Read, Write, Write, Write]),
-    of_cache(
-        "qk_norm_rope_append 3",
-        QK,
-        &[Params, Read, Read, Read, Read, Read, Write, Write, Write, Write],
-    ),
-    of_cache(
-        "qk_norm_rope_append 4",
-        QK,
-        &[Params, Read, Read, Read, Read, Read, Write, Write, Write, Write, Write],
-    ),
+    writes_cache(QK_NAME[0], QK, &[Params, Read, Read, Read, Read, Read, Write, Write]),
+    writes_cache(QK_NAME[1], QK, &[Params, Read, Read, Read, Read, Read, Write, Write, Write]),
+    writes_cache(QK_NAME[2], QK, &[Params, Read, Read, Read, Read, Read, Write, Write, Write, Write]),
+    writes_cache(QK_NAME[3], QK, &[Params, Read, Read, Read, Read, Read, Write, Write, Write, Write, Write]),
 ];
+/// Where a cache is bound there.
+pub(crate) const QK_CACHE: usize = 7;
 
 /// Storage buffers that the largest of them sees.
 pub(crate) const QK_BINDINGS: usize = 6 + MOST_SEGMENTS;

@@ -55,7 +55,8 @@ fn segments(num_rows: usize, bytes: [usize; 2], most: usize) -> impl Iterator<It
 /// Bytes of one run where a shader sees `most` bytes of a buffer.
 fn run_bytes(of: &Extent, most: usize) -> usize {
     let row_bytes = of.store.row_bytes(of.cols);
-    let one = |rows: Range<usize>| row_bytes.map(|bytes| buffer_bytes(rows.len() * bytes)).iter().sum::<usize>();
+    let one =
+        |rows: Range<usize>| row_bytes.map(|bytes| buffer_bytes(rows.len() * bytes)).iter().sum::<usize>();
     let order = if of.permuted { buffer_bytes(of.cols * size_of::<u32>()) } else { 0 };
     segments(of.rows.len(), row_bytes, most).map(one).sum::<usize>() + order
 }
@@ -147,9 +148,8 @@ impl Run {
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        let buffers = |segment: &Segment| {
-            segment.buffer.size() + segment.scales.as_ref().map_or(0, wgpu::Buffer::size)
-        };
+        let buffers =
+            |segment: &Segment| segment.buffer.size() + segment.scales.as_ref().map_or(0, wgpu::Buffer::size);
         let order = self.order.as_ref().map_or(0, Buffer::size);
         (self.segments.iter().map(buffers).sum::<u64>() + order) as usize
     }

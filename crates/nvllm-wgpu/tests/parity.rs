@@ -20,8 +20,18 @@ fn num_trials(backend: &WgpuBackend) -> u32 {
 nvllm_conformance::conformance_where_found!(parity, backend, num_trials);
 
 /// Parts of the suite that read weights by rows, or the cache by blocks.
-const IN_PIECES: [&str; 7] =
-    ["embed", "linear", "linear_silu_mul", "expert_linear", "attention", "paged_attention", "shared_blocks"];
+const IN_PIECES: [&str; 10] = [
+    "embed",
+    "linear",
+    "linear_silu_mul",
+    "expert_linear",
+    "embed_formats",
+    "linear_formats",
+    "expert_linear_formats",
+    "attention",
+    "paged_attention",
+    "shared_blocks",
+];
 
 /// What is larger than a shader sees of a buffer lies in pieces, and means the same.
 #[test]

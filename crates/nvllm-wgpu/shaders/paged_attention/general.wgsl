@@ -1,20 +1,18 @@
 // paged_attention: o = sum_j p_j v_j, p = softmax(scale q . k), over a row's own sequence.
 //
 // A workgroup of 256 a query head of a row. Order: positions in chunks of 256 that begin at
-// multiples of 256, ascending, each brought to the running maximum. Within a chunk an invocation
-// has the score of a position, and of four groups of 64 each adds the values of 64 positions,
-// ascending; the groups are added at the end. So it is a function of the absolute position only.
+// multiples of 256, ascending, each brought to the running maximum. A score is four sums of every
+// fourth column, ascending, then added. Of the values of a chunk a lane adds eight columns of every
+// TEAMS-th position, ascending; the teams are added at the end. So it is a function of D and of the
+// absolute position only. Bound by latency, for long sequences by reading keys and values.
 //
-// KV: 0 f32, 1 bf16. `cached(block, i)` is 16 bytes, the i-th, of a block of this layer, [k|v,
-// head, offset, d], from the segment of the cache that has the block, `cached_word(block, i)` its
-// i-th word, and `query_at(i)` element i of the queries; their text and their bindings are
-// generated.
+// The cache is read as common/cache.wgsl says, in which D is the width of a head. `query_at(i)` is
+// element i of the queries; its text is generated.
 struct Params {
     num_heads: u32,
     // Query heads of a KV head.
     group: u32,
     num_kv_heads: u32,
-    d: u32,
     scale: f32,
     // Positions that a query sees; 0: all.
     window: u32,
@@ -33,61 +31,29 @@ struct Params {
 @group(0) @binding(2) var<storage, read_write> out: array<u32>;
 
 const CHUNK = 256u;
-const GROUP = 64u;
-const MOST_D = 256u;
 const LOWEST = -3.4028234e38;
+const OCTETS = D / 8u;
+// Positions whose values are read at once, an octet a lane.
+const TEAMS = CHUNK / OCTETS;
+// Of these, how many a lane asks for before it uses the first.
+const AHEAD = 4u;
 
-var<workgroup> query: array<vec4<f32>, MOST_D / 4u>;
+var<workgroup> query: array<vec4<f32>, D / 4u>;
 var<workgroup> scores: array<f32, CHUNK>;
-// Block of each position of the chunk, and the word of it at which the value begins.
+// Of each position of the chunk: its block, and the row of its value there.
 var<workgroup> blocks: array<u32, CHUNK>;
-var<workgroup> values: array<u32, CHUNK>;
+var<workgroup> value_rows: array<u32, CHUNK>;
 // Maxima, or sums, of 16 positions each.
 var<workgroup> joined: array<f32, 16>;
-var<workgroup> ends: array<f32, CHUNK>;
+var<workgroup> ends: array<vec4<f32>, 2u * TEAMS * OCTETS>;
 
-// Words of a head.
-fn head_words() -> u32 {
-    if (KV == 0u) {
-        return p.d;
+fn score(block: u32, row: u32) -> f32 {
+    var sum = vec4(0.0);
+    for (var i = 0u; i < OCTETS; i++) {
+        let k = octet_values(load_octet(block, row, i));
+        sum = fma(query[2u * i + 1u], k.b, fma(query[2u * i], k.a, sum));
     }
-    return p.d / 2u;
-}
-
-// Word at which the key (0) or value (1) at an offset of a block begins.
-fn row_at(is_value: u32, head: u32, offset: u32) -> u32 {
-    return ((is_value * p.num_kv_heads + head) * p.block_len + offset) * head_words();
-}
-
-fn score(block: u32, head: u32, offset: u32) -> f32 {
-    let at = row_at(0u, head, offset) / 4u;
-    var sum = 0.0;
-    if (KV == 0u) {
-        for (var i = 0u; i < p.d / 4u; i++) {
-            let k = bitcast<vec4<f32>>(cached(block, at + i));
-            let q = query[i];
-            sum = fma(q.w, k.w, fma(q.z, k.z, fma(q.y, k.y, fma(q.x, k.x, sum))));
-        }
-    } else {
-        for (var i = 0u; i < p.d / 8u; i++) {
-            let pairs = cached(block, at + i);
-            let low = bitcast<vec4<f32>>(pairs << vec4(16u));
-            let high = bitcast<vec4<f32>>(pairs & vec4(0xffff0000u));
-            let q = query[2u * i];
-            let r = query[2u * i + 1u];
-            sum = fma(q.w, high.y, fma(q.z, low.y, fma(q.y, high.x, fma(q.x, low.x, sum))));
-            sum = fma(r.w, high.w, fma(r.z, low.w, fma(r.y, high.z, fma(r.x, low.z, sum))));
-        }
-    }
-    return sum * p.scale;
-}
-
-fn value(block: u32, at: u32, column: u32) -> f32 {
-    if (KV == 0u) {
-        return bitcast<f32>(cached_word(block, at + column));
-    }
-    let pair = cached_word(block, at + column / 2u);
-    return bitcast<f32>(select(pair << 16u, pair & 0xffff0000u, (column & 1u) == 1u));
+    return ((sum.x + sum.y) + (sum.z + sum.w)) * (p.scale * row_scale(block, row));
 }
 
 @compute @workgroup_size(256)
@@ -100,16 +66,17 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
         first = last + 1u - p.window;
     }
     let table = p.tables + inputs[p.row_seq + row] * p.max_blocks;
-    let at = (row * p.num_heads + id.x) * p.d;
-    if (lane < p.d / 4u) {
+    let at = (row * p.num_heads + id.x) * D;
+    if (lane < D / 4u) {
         let q = at + 4u * lane;
         query[lane] = vec4(query_at(q), query_at(q + 1u), query_at(q + 2u), query_at(q + 3u));
     }
-    let column = lane % GROUP;
-    let group = lane / GROUP;
+    let octet = lane % OCTETS;
+    let team = lane / OCTETS;
     var highest = LOWEST;
     var total = 0.0;
-    var acc: array<f32, MOST_D / GROUP>;
+    var low = vec4(0.0);
+    var high = vec4(0.0);
     for (var chunk = first / CHUNK * CHUNK; chunk <= last; chunk += CHUNK) {
         // Behind it `query` is complete and nobody reads the last chunk's scores any more.
         workgroupBarrier();
@@ -118,9 +85,10 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
         var s = LOWEST;
         if (seen) {
             let block = inputs[table + j / p.block_len];
+            let offset = j % p.block_len;
             blocks[lane] = block;
-            values[lane] = row_at(1u, head, j % p.block_len);
-            s = score(block, head, j % p.block_len);
+            value_rows[lane] = (p.num_kv_heads + head) * p.block_len + offset;
+            s = score(block, head * p.block_len + offset);
         }
         scores[lane] = s;
         workgroupBarrier();
@@ -149,15 +117,31 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
             }
             joined[lane] = sum;
         }
-        let begin = max(max(first, chunk) - chunk, group * GROUP);
-        let end = min(min(last - chunk + 1u, CHUNK), (group + 1u) * GROUP);
-        for (var c = 0u; c < MOST_D / GROUP; c++) {
-            if (c * GROUP + column < p.d) {
-                var o = acc[c] * kept;
-                for (var i = begin; i < end; i++) {
-                    o = fma(scores[i], value(blocks[i], values[i], c * GROUP + column), o);
+        low *= kept;
+        high *= kept;
+        if (team < TEAMS) {
+            let begin = max(first, chunk) - chunk;
+            let end = min(last - chunk + 1u, CHUNK);
+            // The first position of the team that is seen.
+            let start = begin + (team + TEAMS - begin % TEAMS) % TEAMS;
+            for (var i = start; i < end; i += AHEAD * TEAMS) {
+                var held: array<Octet, AHEAD>;
+                var weights: array<f32, AHEAD>;
+                for (var a = 0u; a < AHEAD; a++) {
+                    let at = i + a * TEAMS;
+                    weights[a] = 0.0;
+                    if (at < end) {
+                        held[a] = load_octet(blocks[at], value_rows[at], octet);
+                        weights[a] = scores[at] * row_scale(blocks[at], value_rows[at]);
+                    }
                 }
-                acc[c] = o;
+                for (var a = 0u; a < AHEAD; a++) {
+                    if (i + a * TEAMS < end) {
+                        let v = octet_values(held[a]);
+                        low = fma(vec4(weights[a]), v.a, low);
+                        high = fma(vec4(weights[a]), v.b, high);
+                    }
+                }
             }
         }
         workgroupBarrier();
@@ -165,15 +149,21 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
         for (var i = 0u; i < 16u; i++) {
             sum += joined[i];
         }
-        total = total * kept + sum;
+        total = fma(total, kept, sum);
     }
-    for (var c = 0u; c < MOST_D / GROUP; c++) {
-        ends[lane] = acc[c];
-        workgroupBarrier();
-        if (group == 0u && c * GROUP + column < p.d) {
-            let o = ((ends[lane] + ends[lane + 64u]) + ends[lane + 128u]) + ends[lane + 192u];
-            out[at + c * GROUP + column] = stored(o / total);
+    if (team < TEAMS) {
+        ends[2u * lane] = low;
+        ends[2u * lane + 1u] = high;
+    }
+    workgroupBarrier();
+    if (lane < D / 4u) {
+        var o = ends[lane];
+        for (var i = 1u; i < TEAMS; i++) {
+            o += ends[i * 2u * OCTETS + lane];
         }
-        workgroupBarrier();
+        o /= vec4(total);
+        for (var c = 0u; c < 4u; c++) {
+            out[at + 4u * lane + c] = stored(o[c]);
+        }
     }
 }

@@ -2,12 +2,11 @@
 // and keys), turned by its row's rotation (queries and keys), and goes to `out` (queries) or to the
 // cache (keys and values). It rounds where the ops that it stands for round, and sums as rms_norm.
 //
-// A workgroup a head of a row: query heads, then keys, then values. KV: 0 f32, 1 bf16.
-// `append(block, i, word)` stores word i of a block; its text and its bindings are generated.
+// A workgroup a head of a row: query heads, then keys, then values. What is appended is stored as
+// common/append.wgsl says.
 struct Params {
     num_heads: u32,
     num_kv_heads: u32,
-    d: u32,
     eps: f32,
     block_len: u32,
     // Words at which the places of rows begin in the inputs.
@@ -24,9 +23,6 @@ struct Params {
 @group(0) @binding(5) var<storage, read> k_norm: array<f32>;
 @group(0) @binding(6) var<storage, read_write> out: array<u32>;
 
-const MOST_D = 256u;
-
-var<workgroup> head: array<f32, MOST_D>;
 var<workgroup> sums: array<f32, 64>;
 
 @compute @workgroup_size(64)
@@ -34,13 +30,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let row = group.y;
     let is_query = group.x < p.num_heads;
     let is_value = group.x >= p.num_heads + p.num_kv_heads;
-    let base = (row * (p.num_heads + 2u * p.num_kv_heads) + group.x) * p.d;
-    for (var i = lane; i < p.d; i += 64u) {
+    let base = (row * (p.num_heads + 2u * p.num_kv_heads) + group.x) * D;
+    for (var i = lane; i < D; i += 64u) {
         head[i] = qkv[base + i];
     }
     if (NORM) {
         var sum = 0.0;
-        for (var i = lane; i < p.d; i += 64u) {
+        for (var i = lane; i < D; i += 64u) {
             sum = fma(head[i], head[i], sum);
         }
         sums[lane] = sum;
@@ -56,15 +52,15 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             for (var i = 0u; i < 8u; i++) {
                 sum += sums[i];
             }
-            let scale = 1.0 / sqrt(sum / f32(p.d) + p.eps);
-            for (var i = lane; i < p.d; i += 64u) {
+            let scale = 1.0 / sqrt(sum / f32(D) + p.eps);
+            for (var i = lane; i < D; i += 64u) {
                 let weight = select(k_norm[i], q_norm[i], is_query);
                 head[i] = bitcast<f32>(stored(head[i] * scale * weight));
             }
         }
     }
     workgroupBarrier();
-    let half = p.d / 2u;
+    let half = D / 2u;
     if (!is_value) {
         for (var i = lane; i < half; i += 64u) {
             let turn = rotations[row * half + i];
@@ -76,23 +72,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     workgroupBarrier();
     if (is_query) {
-        for (var i = lane; i < p.d; i += 64u) {
-            out[(row * p.num_heads + group.x) * p.d + i] = bitcast<u32>(head[i]);
+        for (var i = lane; i < D; i += 64u) {
+            out[(row * p.num_heads + group.x) * D + i] = bitcast<u32>(head[i]);
         }
         return;
     }
     let place = inputs[p.places + row];
     // Keys of all heads, then values.
     let in_block = (group.x - p.num_heads) * p.block_len + place % p.block_len;
-    if (KV == 0u) {
-        for (var i = lane; i < p.d; i += 64u) {
-            append(place / p.block_len, in_block * p.d + i, bitcast<u32>(head[i]));
-        }
-    } else {
-        for (var i = lane; i < half; i += 64u) {
-            let low = rounded_to_bf16(bitcast<u32>(head[2u * i])) >> 16u;
-            let pair = low | rounded_to_bf16(bitcast<u32>(head[2u * i + 1u]));
-            append(place / p.block_len, in_block * half + i, pair);
-        }
-    }
+    append_row(place / p.block_len, in_block, lane);
 }

@@ -1,48 +1,37 @@
 //! The KV cache: storing keys and values, and attention over them.
 
 use nvllm_core::program::{Node, QkNorm};
-use nvllm_core::{AttentionSpec, KvFormat, KvLayer, OrderId, RopeSpec, ValueId, WeightId};
+use nvllm_core::{AttentionSpec, KvLayer, OrderId, RopeSpec, ValueId, WeightId};
 
-use super::elementwise::columns;
 use super::lowering::ANY;
 use super::{Dim, Dispatch, Lowering, Stage};
 use crate::error::Result;
 use crate::gpu::Part;
 use crate::shaders;
 
-/// Most columns of a head, as `MOST_D` in paged_attention/general.wgsl.
-pub(crate) const MOST_HEAD_DIM: usize = 256;
+/// Most columns of a head.
+pub(crate) const MOST_HEAD_DIM: usize = 512;
 
 const ORDER: OrderId = OrderId("chunks of 256 positions");
-
-/// Words of one head's row.
-const fn head_words(head_dim: usize, format: KvFormat) -> usize {
-    match format {
-        KvFormat::F32 => head_dim,
-        _ => head_dim / 2,
-    }
-}
 
 impl Lowering<'_> {
     pub(super) fn kv_append(&self, node: &Node, layer: KvLayer) -> Result<Stage> {
         let (k, v) = (node.inputs[0], node.inputs[1]);
         let g = self.kv.geometry_of(layer);
         let (segments, segment_blocks) = self.kv.layer(layer);
-        let head_words = head_words(g.head_dim, g.format);
-        let words = g.num_heads * head_words;
         let places = self.inputs.layout.row_place[layer.group] / 4;
-        let launch = |(at, segment): (usize, &wgpu::Buffer)| {
-            let first = at * segment_blocks;
-            let params = [words, head_words, g.block_len, places, first, segment_blocks];
-            let params = params.map(|word| word as u32);
-            let parts =
-                [Part::whole(&self.inputs.buffer), self.value(k), self.value(v), Part::whole(segment)];
-            let grid = [columns(2 * words), Dim::rows(self.rows(k))];
-            let constants = [shaders::round(false), shaders::kv(g.format)].join("\n");
-            self.launch(&shaders::KV_APPEND, &constants, &params, &parts, grid)
-        };
-        let launches = segments.iter().enumerate().map(launch).collect::<Result<_>>()?;
-        Ok(Stage { order: ANY, launches })
+        let params = [g.num_heads, g.block_len, places, segment_blocks].map(|word| word as u32);
+        let fixed = [Part::whole(&self.inputs.buffer), self.value(k), self.value(v)];
+        let parts: Vec<_> = fixed.into_iter().chain(segments.iter().map(Part::whole)).collect();
+        let constants = [
+            shaders::round(false),
+            shaders::kv(g.format, g.head_dim),
+            shaders::cache_write(segments.len(), shaders::KV_CACHE),
+        ];
+        let grid = [Dim::Fixed(2 * g.num_heads), Dim::rows(self.rows(k))];
+        let kernel = &shaders::KV_APPEND[segments.len() - 1];
+        let launch = self.launch(kernel, &constants.join("\n"), &params, &parts, grid)?;
+        Ok(Stage { order: ANY, launches: vec![launch] })
     }
 
     pub(super) fn paged_attention(&self, node: &Node, spec: &AttentionSpec, layer: KvLayer) -> Result<Stage> {
@@ -65,7 +54,6 @@ impl Lowering<'_> {
             spec.num_heads,
             spec.num_heads / spec.num_kv_heads,
             spec.num_kv_heads,
-            spec.head_dim,
             spec.scale.to_bits() as usize,
             spec.window.map_or(0, |window| window.clamp(1, i32::MAX as usize)),
             g.block_len,
@@ -78,8 +66,8 @@ impl Lowering<'_> {
         let params = params.map(|word| word as u32);
         let constants = [
             shaders::round(self.rounds(out)),
-            shaders::kv(g.format),
-            shaders::cache_read(segments.len(), q.is_none()),
+            shaders::kv(g.format, g.head_dim),
+            shaders::cache_read(g.format, segments.len(), q.is_none()),
         ];
         let fixed = [Part::whole(&self.inputs.buffer), self.value(out)];
         let queries = q.map(|q| self.value(q));
@@ -106,7 +94,6 @@ impl Lowering<'_> {
         let params = [
             spec.num_heads,
             spec.num_kv_heads,
-            spec.head_dim,
             norm.map_or(0, |norm| norm.eps.to_bits() as usize),
             g.block_len,
             self.inputs.layout.row_place[layer.group] / 4,
@@ -114,9 +101,9 @@ impl Lowering<'_> {
         ];
         let constants = [
             shaders::round(self.rounds(out)),
-            shaders::kv(g.format),
+            shaders::kv(g.format, g.head_dim),
             shaders::norm(norm.is_some()),
-            shaders::cache_write(segments.len()),
+            shaders::cache_write(segments.len(), shaders::QK_CACHE),
         ];
         let table = Part::whole(self.inputs.rotations(rope));
         let weight = |of: fn(QkNorm) -> WeightId| {

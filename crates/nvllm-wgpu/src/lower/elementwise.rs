@@ -57,7 +57,8 @@ impl Lowering<'_> {
                 let tokens = Part::whole(&self.inputs.tokens);
                 let order = run.order.as_ref().map_or(tokens, Part::whole);
                 let fixed = [tokens, order, Part::whole(&segment.buffer), self.value(out)];
-                let parts: Vec<_> = fixed.into_iter().chain(segment.scales.as_ref().map(Part::whole)).collect();
+                let parts: Vec<_> =
+                    fixed.into_iter().chain(segment.scales.as_ref().map(Part::whole)).collect();
                 let grid = [columns(cols), Dim::rows(self.rows(out))];
                 launches.push(self.launch(kernel, &constants, &params, &parts, grid)?);
             }

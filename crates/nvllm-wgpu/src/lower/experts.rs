@@ -45,7 +45,8 @@ impl Lowering<'_> {
                 let fixed = [x.cols, self.cols(out), segment.first, segment.num_rows, times];
                 let params = fixed.into_iter().chain(of.reader_params()).map(|word| word as u32);
                 let fixed = [self.value(ids), x.part, Part::whole(&segment.buffer), self.value(out)];
-                let parts: Vec<_> = fixed.into_iter().chain(segment.scales.as_ref().map(Part::whole)).collect();
+                let parts: Vec<_> =
+                    fixed.into_iter().chain(segment.scales.as_ref().map(Part::whole)).collect();
                 let grid = [Dim::Fixed(self.cols(out).div_ceil(COLS)), Dim::rows(self.rows(out))];
                 let params: Vec<_> = params.collect();
                 launches.push(self.launch(kernel, &constants, &params, &parts, grid)?);

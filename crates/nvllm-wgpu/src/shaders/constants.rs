@@ -90,9 +90,21 @@ pub(crate) fn act(act: Option<ActQuant>) -> String {
     format!("const ACT = {kind}u;")
 }
 
-/// The format of the KV cache.
-pub(crate) fn kv(format: KvFormat) -> String {
-    format!("const KV = {}u;", u32::from(format == KvFormat::Bf16))
+/// The format of the KV cache and the width of its heads.
+pub(crate) fn kv(format: KvFormat, head_dim: usize) -> String {
+    let number = match format {
+        KvFormat::F32 => 0,
+        KvFormat::Bf16 => 1,
+        KvFormat::Fp8 => 2,
+        KvFormat::Int8 => 3,
+    };
+    let words = head_dim * format.element_bytes() / 4;
+    // Of a block: what each of its rows takes.
+    let with_scale = format.row_bytes(head_dim) / 4;
+    format!(
+        "const KV = {number}u; const D = {head_dim}u; const ROW_WORDS = {words}u;\n\
+         fn block_words() -> u32 {{ return 2u * p.num_kv_heads * p.block_len * {with_scale}u; }}"
+    )
 }
 
 /// What a linear layer adds to its products.
@@ -126,10 +138,13 @@ pub(crate) fn masked(masked: bool) -> String {
 
 /// The bindings of a cache in `num` segments from binding 3 on, the reads of it, and the read of
 /// the queries: from the binding after those, or from where the output goes.
-pub(crate) fn cache_read(num: usize, in_place: bool) -> String {
+pub(crate) fn cache_read(format: KvFormat, num: usize, in_place: bool) -> String {
     let mut text = String::new();
+    // Rows of codes begin at words.
+    let in_words = format.plain().is_none();
+    let kind = if in_words { "u32" } else { "vec4<u32>" };
     for at in 0..num {
-        text += &format!("@group(0) @binding({}) var<storage, read> cache{at}: array<vec4<u32>>;\n", 3 + at);
+        text += &format!("@group(0) @binding({}) var<storage, read> cache{at}: array<{kind}>;\n", 3 + at);
     }
     if in_place {
         text += "fn query_at(i: u32) -> f32 { return bitcast<f32>(out[i]); }\n";
@@ -137,32 +152,32 @@ pub(crate) fn cache_read(num: usize, in_place: bool) -> String {
         text += &format!("@group(0) @binding({}) var<storage, read> q: array<f32>;\n", 3 + num);
         text += "fn query_at(i: u32) -> f32 { return q[i]; }\n";
     }
-    let words = "block % p.segment_blocks * 2u * p.num_kv_heads * p.block_len * head_words()";
-    let reads = [
-        ("cached", "vec4<u32>", format!("{words} / 4u + i"), "[at]"),
-        ("cached_word", "u32", format!("{words} + i"), "[at / 4u][at % 4u]"),
-    ];
-    for (name, kind, at, index) in reads {
-        text += &format!("fn {name}(block: u32, i: u32) -> {kind} {{\n    let at = {at};\n");
-        for segment in 1..num {
-            text += &format!(
-                "    if (block / p.segment_blocks == {segment}u) {{ return cache{segment}{index}; }}\n"
-            );
-        }
-        text += &format!("    return cache0{index};\n}}\n");
+    let (read, other) = if in_words {
+        (("cached_word", "u32", "at"), "cached_words(block: u32, i: u32) -> vec4<u32> { return vec4(0u); }")
+    } else {
+        (("cached_words", "vec4<u32>", "at / 4u"), "cached_word(block: u32, i: u32) -> u32 { return 0u; }")
+    };
+    let (name, kind, index) = read;
+    text += &format!("fn {name}(block: u32, i: u32) -> {kind} {{\n");
+    text += "    let at = block % p.segment_blocks * block_words() + i;\n";
+    for segment in 1..num {
+        text += &format!(
+            "    if (block / p.segment_blocks == {segment}u) {{ return cache{segment}[{index}]; }}\n"
+        );
     }
-    text
+    text + &format!("    return cache0[{index}];\n}}\nfn {other}\n")
 }
 
-/// The bindings of a cache in `num` segments from binding 7 on, and the write of one of its words.
-pub(crate) fn cache_write(num: usize) -> String {
+/// The bindings of a cache in `num` segments from binding `first` on, and the write of one of its
+/// words.
+pub(crate) fn cache_write(num: usize, first: usize) -> String {
     let mut text = String::new();
     for at in 0..num {
-        text += &format!("@group(0) @binding({}) var<storage, read_write> cache{at}: array<u32>;\n", 7 + at);
+        let binding = first + at;
+        text += &format!("@group(0) @binding({binding}) var<storage, read_write> cache{at}: array<u32>;\n");
     }
     text += "fn append(block: u32, i: u32, word: u32) {\n";
-    text += "    let words = select(p.d / 2u, p.d, KV == 0u);\n";
-    text += "    let at = block % p.segment_blocks * 2u * p.num_kv_heads * p.block_len * words + i;\n";
+    text += "    let at = block % p.segment_blocks * block_words() + i;\n";
     text += "    switch block / p.segment_blocks {\n";
     for segment in 1..num {
         text += &format!("        case {segment}u: {{ cache{segment}[at] = word; }}\n");

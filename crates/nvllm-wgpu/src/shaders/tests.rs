@@ -62,15 +62,16 @@ fn all() -> Vec<(Kernel, String)> {
             push(kernel, &[round(rounds)]);
         }
         stores().into_iter().for_each(|store| of_store(store, rounds, &mut push));
-        for format in KvFormat::PLAIN {
-            push(KV_APPEND, &[round(rounds), kv(format)]);
+        for (format, head_dim) in KvFormat::ALL.into_iter().zip([64, 24, 128, 80]) {
             for num in 1..=MOST_SEGMENTS {
-                let constants = |text: String| [round(rounds), kv(format), norm(rounds), text];
-                let [plain, in_place, front] = [PAGED_ATTENTION, ATTENTION_IN_PLACE, QK_NORM_ROPE_APPEND]
-                    .map(|all| all.into_iter().nth(num - 1).expect("there are as many"));
-                push(plain, &constants(cache_read(num, false)));
-                push(in_place, &constants(cache_read(num, true)));
-                push(front, &constants(cache_write(num)));
+                let constants = |text| [round(rounds), kv(format, head_dim), norm(rounds), text];
+                let [plain, in_place, append, front] =
+                    [PAGED_ATTENTION, ATTENTION_IN_PLACE, KV_APPEND, QK_NORM_ROPE_APPEND]
+                        .map(|all| all.into_iter().nth(num - 1).expect("there are as many"));
+                push(plain, &constants(cache_read(format, num, false)));
+                push(in_place, &constants(cache_read(format, num, true)));
+                push(append, &constants(cache_write(num, KV_CACHE)));
+                push(front, &constants(cache_write(num, QK_CACHE)));
             }
         }
         for kernel in [SAMPLE_SCAN, SAMPLE_FILTER, SAMPLE_DRAW, SAMPLE_FINISH, LOGPROBS] {
