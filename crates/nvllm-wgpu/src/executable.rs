@@ -282,7 +282,7 @@ impl WgpuExecutable {
                 if at == 0 {
                     self.begin.run(&mut pass, num_copies, step.resets.len(), extents);
                 }
-                stage.launches.iter().for_each(|launch| launch.run(&mut pass, extents));
+                stage.checked().iter().for_each(|launch| launch.run(&mut pass, extents));
             }
             self.gpu.submit(encoder)?;
             for id in entry.program.number_outputs(at) {

@@ -8,7 +8,7 @@ use nvllm_core::{
 
 use crate::adapter::AdapterFacts;
 use crate::gpu::ALIGN;
-use crate::lower::MOST_HEAD_DIM;
+use crate::lower::{self, MOST_HEAD_DIM};
 use crate::shaders::QK_BINDINGS;
 use crate::{inputs, kv, sampler, slots, storage, weights};
 
@@ -23,7 +23,7 @@ pub(crate) fn rules(facts: &AdapterFacts) -> PlanRules {
         max_segment: facts.max_buffer / ALIGN * ALIGN,
         max_binding: facts.max_binding / ALIGN * ALIGN,
         read_write_share: false,
-        stages: |_| Vec::new(),
+        stages: lower::ranges,
     }
 }
 

@@ -37,10 +37,18 @@ pub(crate) const EMBED: Kernel =
     of_values("embed", &[VALUES, HALVES, WEIGHTS], EMBED_SOURCE, &[Params, Read, Read, Read, Write]);
 pub(crate) const EMBED_CODED: Kernel =
     of_values("embed coded", &[VALUES, CODED], EMBED_SOURCE, &[Params, Read, Read, Read, Write, Read]);
+const NORM_ORDER: &str = include_str!("../shaders/rms_norm/order.wgsl");
 pub(crate) const RMS_NORM: Kernel = of_values(
     "rms_norm",
-    &[VALUES],
+    &[VALUES, NORM_ORDER],
     include_str!("../shaders/rms_norm/general.wgsl"),
+    &[Params, Read, Read, Write],
+);
+/// Of runs of whole fours.
+pub(crate) const RMS_NORM_WIDE: Kernel = of_values(
+    "rms_norm wide",
+    &[VALUES, NORM_ORDER],
+    include_str!("../shaders/rms_norm/wide.wgsl"),
     &[Params, Read, Read, Write],
 );
 const LINEAR_SOURCE: &str = include_str!("../shaders/linear/general.wgsl");
@@ -94,6 +102,24 @@ pub(crate) const LINEAR: Readers = Readers {
 };
 /// Where the scales of a linear layer's weight are bound.
 pub(crate) const LINEAR_SCALES: usize = LINEAR_DENSE.len();
+
+const NORMED: &str = include_str!("../shaders/linear/normed.wgsl");
+
+/// Linear layers over rows of whole chunks, with the norm of their one row inside: dense, coded.
+pub(crate) const LINEAR_NORMED: [Kernel; 2] = [
+    of_values(
+        "linear normed",
+        &[VALUES, HALVES, CHUNKS, SILU, SUMS, NORM_ORDER, NORMED, WIDE],
+        LINEAR_SOURCE,
+        &[Params, Read, Read, Read, Read, Read, Write, Read],
+    ),
+    of_values(
+        "linear coded normed",
+        &[VALUES, CODED, SILU, SUMS, NORM_ORDER, NORMED, WIDE],
+        LINEAR_SOURCE,
+        &[Params, Read, Read, Read, Read, Read, Write, Read, Read],
+    ),
+];
 
 const EXPERT_DENSE: &[Bind] = &[Params, Read, Read, Read, Write];
 const EXPERT_CODED: &[Bind] = &[Params, Read, Read, Read, Write, Read];
@@ -188,7 +214,7 @@ pub(crate) const ATTENTION_IN_PLACE: [Kernel; MOST_SEGMENTS] = [
 ];
 
 const fn writes_cache(name: &'static str, source: &'static str, bindings: &'static [Bind]) -> Kernel {
-    of_values(name, &[VALUES, DIVISION, E4M3, APPEND], source, bindings)
+    of_values(name, &[VALUES, NORM_ORDER, DIVISION, E4M3, APPEND], source, bindings)
 }
 
 const KV_SOURCE: &str = include_str!("../shaders/kv_append/general.wgsl");

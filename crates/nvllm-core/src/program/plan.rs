@@ -59,7 +59,8 @@ impl MemoryPlan {
     /// Source: Pisarchyk and Lee 2020, "Efficient Memory Management for Deep Neural Net Inference"
     /// (greedy by size).
     pub fn new(program: &Program, limits: &Limits, rules: &PlanRules) -> Result<Self> {
-        let lifetimes = lifetimes(program, &(rules.stages)(program));
+        let stages = (rules.stages)(program);
+        let lifetimes = lifetimes(program, &stages);
         let largest = rules.max_segment.min(rules.max_binding).min(MAX_BYTES);
         let size = |value: &Value| {
             let bytes = value.max_bytes(limits).and_then(|bytes| bytes.checked_next_multiple_of(rules.align));
@@ -71,7 +72,8 @@ impl MemoryPlan {
         let mut planner = Planner {
             rules,
             lifetimes,
-            partners: partners(program),
+            // Of no use where they may share an allocation.
+            partners: if rules.read_write_share { Vec::new() } else { partners(program, &stages) },
             placed: Vec::new(),
             segments: Vec::new(),
         };
@@ -127,12 +129,13 @@ fn lifetimes(program: &Program, stages: &[Range<usize>]) -> Vec<(usize, usize)> 
 }
 
 /// For each value the values on the other side of an op: inputs of the op that writes it, outputs
-/// of those that read it.
-fn partners(program: &Program) -> Vec<Vec<usize>> {
+/// of those that read it. The nodes of a stage are one op.
+fn partners(program: &Program, stages: &[Range<usize>]) -> Vec<Vec<usize>> {
     let mut partners = vec![Vec::new(); program.values.len()];
-    for node in &program.nodes {
-        for input in &node.inputs {
-            for output in &node.outputs {
+    let nodes = (0..program.nodes.len()).map(|at| at..at + 1);
+    for nodes in nodes.chain(stages.iter().cloned()).map(|range| &program.nodes[range]) {
+        for input in nodes.iter().flat_map(|node| &node.inputs) {
+            for output in nodes.iter().flat_map(|node| &node.outputs).filter(|output| *output != input) {
                 partners[input.index()].push(output.index());
                 partners[output.index()].push(input.index());
             }

@@ -23,8 +23,6 @@ struct Params {
 @group(0) @binding(5) var<storage, read> k_norm: array<f32>;
 @group(0) @binding(6) var<storage, read_write> out: array<u32>;
 
-var<workgroup> sums: array<f32, 64>;
-
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let row = group.y;
@@ -35,27 +33,16 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         head[i] = qkv[base + i];
     }
     if (NORM) {
+        workgroupBarrier();
         var sum = 0.0;
-        for (var i = lane; i < D; i += 64u) {
-            sum = fma(head[i], head[i], sum);
+        for (var i = lane; i < D / 4u; i += 64u) {
+            sum = add_squares(sum, vec4(head[4u * i], head[4u * i + 1u], head[4u * i + 2u], head[4u * i + 3u]));
         }
-        sums[lane] = sum;
-        workgroupBarrier();
-        if (lane < 8u) {
-            for (var i = 1u; i < 8u; i++) {
-                sums[lane] += sums[lane + 8u * i];
-            }
-        }
-        workgroupBarrier();
+        let factor = norm_factor(sum, D, p.eps, lane);
         if (!is_value) {
-            sum = 0.0;
-            for (var i = 0u; i < 8u; i++) {
-                sum += sums[i];
-            }
-            let scale = 1.0 / sqrt(sum / f32(D) + p.eps);
             for (var i = lane; i < D; i += 64u) {
                 let weight = select(k_norm[i], q_norm[i], is_query);
-                head[i] = bitcast<f32>(stored(head[i] * scale * weight));
+                head[i] = bitcast<f32>(stored(head[i] * factor * weight));
             }
         }
     }

@@ -1,7 +1,6 @@
 // rms_norm: y = x / sqrt(mean(x^2) + eps) * w over each run of n columns.
 //
-// A workgroup a run. Order of the sum: invocation i adds elements i, i + 64, .. and then 64 sums
-// become 8, and 1: a function of n only.
+// A workgroup a run. Runs of any length.
 struct Params {
     n: u32,
     eps: f32,
@@ -12,8 +11,6 @@ struct Params {
 @group(0) @binding(2) var<storage, read> w: array<f32>;
 @group(0) @binding(3) var<storage, read_write> out: array<u32>;
 
-var<workgroup> sums: array<f32, 64>;
-
 @compute @workgroup_size(64)
 fn main(
     @builtin(workgroup_id) group: vec3<u32>,
@@ -22,23 +19,13 @@ fn main(
 ) {
     let base = (group.y * groups.x + group.x) * p.n;
     var sum = 0.0;
-    for (var i = lane; i < p.n; i += 64u) {
-        sum = fma(x[base + i], x[base + i], sum);
-    }
-    sums[lane] = sum;
-    workgroupBarrier();
-    if (lane < 8u) {
-        for (var i = 1u; i < 8u; i++) {
-            sums[lane] += sums[lane + 8u * i];
+    for (var first = 4u * lane; first < p.n; first += 256u) {
+        for (var i = first; i < min(first + 4u, p.n); i++) {
+            sum = fma(x[base + i], x[base + i], sum);
         }
     }
-    workgroupBarrier();
-    sum = 0.0;
-    for (var i = 0u; i < 8u; i++) {
-        sum += sums[i];
-    }
-    let scale = 1.0 / sqrt(sum / f32(p.n) + p.eps);
+    let factor = norm_factor(sum, p.n, p.eps, lane);
     for (var i = lane; i < p.n; i += 64u) {
-        out[base + i] = stored(x[base + i] * scale * w[i]);
+        out[base + i] = stored(x[base + i] * factor * w[i]);
     }
 }

@@ -31,12 +31,12 @@ impl Lowering<'_> {
         let grid = [Dim::Fixed(2 * g.num_heads), Dim::rows(self.rows(k))];
         let kernel = &shaders::KV_APPEND[segments.len() - 1];
         let launch = self.launch(kernel, &constants.join("\n"), &params, &parts, grid)?;
-        Ok(Stage { order: ANY, launches: vec![launch] })
+        Ok(Stage::new(ANY, vec![launch]))
     }
 
     pub(super) fn paged_attention(&self, node: &Node, spec: &AttentionSpec, layer: KvLayer) -> Result<Stage> {
         let launches = vec![self.over_cache(spec, layer, Some(node.inputs[0]), node.outputs[0])?];
-        Ok(Stage { order: ORDER, launches })
+        Ok(Stage::new(ORDER, launches))
     }
 
     /// Attention of the queries `q`, or of those that lie where its output goes.
@@ -122,6 +122,6 @@ impl Lowering<'_> {
         let params = params.map(|word| word as u32);
         let kernel = &shaders::QK_NORM_ROPE_APPEND[segments.len() - 1];
         let front = self.launch(kernel, &constants.join("\n"), &params, &parts, grid)?;
-        Ok(Stage { order: ORDER, launches: vec![front, self.over_cache(spec, layer, None, out)?] })
+        Ok(Stage::new(ORDER, vec![front, self.over_cache(spec, layer, None, out)?]))
     }
 }

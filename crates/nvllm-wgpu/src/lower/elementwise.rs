@@ -31,7 +31,7 @@ impl Lowering<'_> {
         let params: Vec<_> = params.iter().map(|&word| word as u32).collect();
         let parts: Vec<_> = reads.iter().copied().chain([self.value(out)]).collect();
         let grid = [columns(cols), Dim::rows(self.rows(out))];
-        Ok(Stage { order: ANY, launches: vec![self.launch(kernel, constants, &params, &parts, grid)?] })
+        Ok(Stage::new(ANY, vec![self.launch(kernel, constants, &params, &parts, grid)?]))
     }
 
     pub(super) fn embed(&self, node: &Node, table: WeightId) -> Result<Stage> {
@@ -63,18 +63,26 @@ impl Lowering<'_> {
                 launches.push(self.launch(kernel, &constants, &params, &parts, grid)?);
             }
         }
-        Ok(Stage { order: ANY, launches })
+        Ok(Stage::new(ANY, launches))
     }
 
-    pub(super) fn rms_norm(&self, node: &Node, weight: WeightId, eps: f32) -> Result<Stage> {
+    pub(super) fn rms_norm(&self, at: usize, weight: WeightId, eps: f32) -> Result<Stage> {
+        let node = &self.program.nodes[at];
         let (x, out) = (node.inputs[0], node.outputs[0]);
         let n = self.program.weights[weight.index()].num_elements();
         let parts = [self.value(x), Part::whole(self.weights.get(weight).vector()), self.value(out)];
         let grid = [Dim::Fixed(self.cols(out) / n), Dim::rows(self.rows(out))];
         let params = [n as u32, eps.to_bits()];
         let constants = shaders::round(self.rounds(out));
-        let launch = self.launch(&shaders::RMS_NORM, &constants, &params, &parts, grid)?;
-        Ok(Stage { order: OrderId("64 strided"), launches: vec![launch] })
+        let kernel = if n.is_multiple_of(4) { &shaders::RMS_NORM_WIDE } else { &shaders::RMS_NORM };
+        let launch = self.launch(kernel, &constants, &params, &parts, grid)?;
+        let order = OrderId("64 strided fours");
+        if self.is_inside_next(at) {
+            // The next node has it for one row.
+            let launches = vec![launch.clone().only(self.rows(out), 2..=usize::MAX)];
+            return Ok(Stage { order, launches, checked: Some(vec![launch]) });
+        }
+        Ok(Stage::new(order, vec![launch]))
     }
 
     pub(super) fn add(&self, node: &Node) -> Result<Stage> {

@@ -20,10 +20,7 @@ impl Lowering<'_> {
         let params = [self.cols(x) as u32, k as u32, u32::from(renormalize)];
         let parts = [x, node.outputs[0], node.outputs[1]].map(|id| self.value(id));
         let grid = [Dim::Fixed(1), Dim::rows(self.rows(x))];
-        Ok(Stage {
-            order: ASCENDING,
-            launches: vec![self.launch(&shaders::TOP_K, "", &params, &parts, grid)?],
-        })
+        Ok(Stage::new(ASCENDING, vec![self.launch(&shaders::TOP_K, "", &params, &parts, grid)?]))
     }
 
     pub(super) fn expert_linear(&self, node: &Node, weight: WeightId) -> Result<Stage> {
@@ -52,7 +49,7 @@ impl Lowering<'_> {
                 launches.push(self.launch(kernel, &constants, &params, &parts, grid)?);
             }
         }
-        Ok(Stage { order: order_of(weight), launches })
+        Ok(Stage::new(order_of(weight), launches))
     }
 
     pub(super) fn weighted_sum(&self, node: &Node) -> Result<Stage> {
@@ -62,6 +59,6 @@ impl Lowering<'_> {
         let grid = [columns(self.cols(out)), Dim::rows(self.rows(out))];
         let constants = shaders::round(self.rounds(out));
         let launch = self.launch(&shaders::WEIGHTED_SUM, &constants, &params, &parts, grid)?;
-        Ok(Stage { order: ASCENDING, launches: vec![launch] })
+        Ok(Stage::new(ASCENDING, vec![launch]))
     }
 }

@@ -1,9 +1,9 @@
 //! Linear layers, by themselves or with what is fused to them.
 
-use nvllm_core::program::Node;
 use nvllm_core::{OrderId, ValueId, WeightId};
 
 use super::lowering::Input;
+use super::norm_inside::Inside;
 use super::{Dim, Dispatch, Lowering, Stage};
 use crate::error::Result;
 use crate::gpu::Part;
@@ -44,29 +44,37 @@ struct Layer<'a> {
     residual: Option<ValueId>,
     out: ValueId,
     gated: bool,
+    /// For one row, what is normed to be `x`.
+    norm: Option<Inside<'a>>,
 }
 
 impl<'a> Lowering<'a> {
     /// `residual` is added to the product, which is `gated` if the weight has two halves.
     pub(super) fn linear(
         &self,
-        node: &Node,
+        at: usize,
         weight: WeightId,
         bias: Option<WeightId>,
         gated: bool,
     ) -> Result<Stage> {
-        let (x, out) = (node.inputs[0], node.outputs[0]);
+        let node = &self.program.nodes[at];
+        let residual = node.inputs.get(1).copied();
+        let norm = self.norm_inside(at);
         let weight = self.weights.get(weight);
-        let mut launches = Vec::new();
+        let (mut launches, mut checked) = (Vec::new(), Vec::new());
         for run in &weight.runs {
-            let (before, x) = self.input(x, run)?;
-            launches.extend(before);
-            let layer = Layer { x, bias, residual: node.inputs.get(1).copied(), out, gated };
+            let (before, x) = self.input(node.inputs[0], run)?;
+            launches.extend(before.clone());
+            checked.extend(before);
+            let layer = Layer { x, bias, residual, out: node.outputs[0], gated, norm };
             for segment in &run.segments {
                 self.products(&layer, &run.of, segment, &mut launches)?;
+                if norm.is_some() {
+                    self.products(&Layer { norm: None, ..layer }, &run.of, segment, &mut checked)?;
+                }
             }
         }
-        Ok(Stage { order: order_of(weight), launches })
+        Ok(Stage { order: order_of(weight), launches, checked: norm.is_some().then_some(checked) })
     }
 
     /// The input of a run: `x` itself, or what a launch makes of it.
@@ -93,33 +101,45 @@ impl<'a> Lowering<'a> {
         segment: &Segment,
         launches: &mut Vec<Dispatch>,
     ) -> Result<()> {
-        let Layer { x, bias, residual, out, gated } = *layer;
+        let Layer { x, bias, residual, out, gated, norm } = *layer;
         let (rows, cols) = (self.rows(out), self.cols(out));
         let num_cols = if gated { cols } else { segment.num_rows };
+        let eps = norm.map_or(0.0, |norm| norm.eps).to_bits() as usize;
         let fixed = [x.cols, cols, segment.first, num_cols, rows.times, Self::count_word(rows)];
-        let params: Vec<_> = fixed.into_iter().chain(of.reader_params()).map(|word| word as u32).collect();
+        let params = fixed.into_iter().chain(of.reader_params()).chain([eps]);
+        let params: Vec<_> = params.map(|word| word as u32).collect();
         let weight_part = Part::whole(&segment.buffer);
-        let fixed = [
-            Part::whole(&self.inputs.buffer),
-            x.part,
-            weight_part,
-            bias.map_or(weight_part, |bias| Part::whole(self.weights.get(bias).vector())),
-            residual.map_or(weight_part, |residual| self.value(residual)),
-            self.value(out),
-        ];
-        let parts: Vec<_> = fixed.into_iter().chain(segment.scales.as_ref().map(Part::whole)).collect();
         let epilogue = Epilogue { bias: bias.is_some(), residual: residual.is_some(), gated };
-        let kernel = shaders::LINEAR.of(matches!(of.store, Store::Coded(_)), of.is_wide());
+        let is_coded = matches!(of.store, Store::Coded(_));
         let mut least = 1;
         for (per, most) in ROWS {
             let (steps, tile_cols) = if per == 1 { held(of, num_cols, gated) } else { (0, COLS) };
-            let constants = [
+            let mut constants = vec![
                 shaders::round(self.rounds(out)),
                 shaders::weight(&of.store, of.is_wide(), shaders::LINEAR_SCALES),
                 shaders::tile(per, tile_cols, epilogue),
                 shaders::steps(steps),
             ];
             let grid = [Dim::Fixed(num_cols.div_ceil(tile_cols)), Dim::Rows { rows, per }];
+            let inside = norm.filter(|_| per == 1);
+            let fixed = [
+                Part::whole(&self.inputs.buffer),
+                inside.map_or(x.part, |norm| norm.x),
+                weight_part,
+                bias.map_or(weight_part, |bias| Part::whole(self.weights.get(bias).vector())),
+                residual.map_or(weight_part, |residual| self.value(residual)),
+                self.value(out),
+            ];
+            let scales = segment.scales.as_ref().map(Part::whole);
+            let parts = fixed.into_iter().chain(scales).chain(inside.map(|norm| norm.weight));
+            let parts: Vec<_> = parts.collect();
+            let kernel = match inside {
+                Some(norm) => {
+                    constants.push(shaders::normed(x.cols, is_coded, norm.rounds));
+                    &shaders::LINEAR_NORMED[usize::from(is_coded)]
+                }
+                None => shaders::LINEAR.of(is_coded, of.is_wide()),
+            };
             let launch = self.launch(kernel, &constants.join("\n"), &params, &parts, grid)?;
             launches.push(launch.only(rows, least..=most));
             least = most.saturating_add(1);

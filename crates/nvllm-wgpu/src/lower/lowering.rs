@@ -1,7 +1,7 @@
 //! What lowering a program needs, and each node's room.
 
 use nvllm_core::device::StepLayout;
-use nvllm_core::program::{MemoryPlan, Node};
+use nvllm_core::program::MemoryPlan;
 use nvllm_core::{Activations, Limits, Op, OrderId, Program, Rows, ValueId, ValueKind};
 use wgpu::Buffer;
 
@@ -38,15 +38,16 @@ pub(crate) struct Lowering<'a> {
 impl<'a> Lowering<'a> {
     /// The launches of every node, in order.
     pub(crate) fn stages(&self) -> Result<Vec<Stage>> {
-        self.program.nodes.iter().map(|node| self.node(node)).collect()
+        (0..self.program.nodes.len()).map(|at| self.node(at)).collect()
     }
 
-    fn node(&self, node: &Node) -> Result<Stage> {
+    fn node(&self, at: usize) -> Result<Stage> {
+        let node = &self.program.nodes[at];
         match &node.op {
             Op::Embed { table } => self.embed(node, *table),
-            Op::RmsNorm { weight, eps } => self.rms_norm(node, *weight, *eps),
+            Op::RmsNorm { weight, eps } => self.rms_norm(at, *weight, *eps),
             Op::Linear { weight, bias } | Op::LinearAdd { weight, bias } => {
-                self.linear(node, *weight, *bias, false)
+                self.linear(at, *weight, *bias, false)
             }
             Op::Add => self.add(node),
             Op::SiluMul => self.silu_mul(node),
@@ -60,7 +61,7 @@ impl<'a> Lowering<'a> {
             Op::WeightedSum => self.weighted_sum(node),
             // In a world of one rank.
             Op::AllReduce | Op::AllGather => self.slice_cols(node, 0, self.cols(node.inputs[0])),
-            Op::LinearSiluMul { weight, bias } => self.linear(node, *weight, *bias, true),
+            Op::LinearSiluMul { weight, bias } => self.linear(at, *weight, *bias, true),
             Op::Attention { norm, rope, spec, kv } => self.attention(node, *norm, rope, spec, *kv),
         }
     }

@@ -5,6 +5,7 @@ mod elementwise;
 mod experts;
 mod linear;
 mod lowering;
+mod norm_inside;
 
 use std::ops::RangeInclusive;
 
@@ -15,6 +16,7 @@ use crate::kernel::Pipeline;
 
 pub(crate) use attention::MOST_HEAD_DIM;
 pub(crate) use lowering::Lowering;
+pub(crate) use norm_inside::ranges;
 
 /// The extents of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +56,8 @@ impl Dim {
     }
 }
 
-/// A launch.
+/// A launch. Clones are the same launch.
+#[derive(Clone)]
 pub(crate) struct Dispatch {
     pipeline: Pipeline,
     group: BindGroup,
@@ -105,4 +108,17 @@ impl Dispatch {
 pub(crate) struct Stage {
     pub order: OrderId,
     pub launches: Vec<Dispatch>,
+    /// Launches that leave each value in its place, where `launches` leave some to other nodes.
+    pub checked: Option<Vec<Dispatch>>,
+}
+
+impl Stage {
+    pub(crate) const fn new(order: OrderId, launches: Vec<Dispatch>) -> Self {
+        Self { order, launches, checked: None }
+    }
+
+    /// What runs where every value is looked at.
+    pub(crate) fn checked(&self) -> &[Dispatch] {
+        self.checked.as_deref().unwrap_or(&self.launches)
+    }
 }

@@ -4,6 +4,7 @@
 use nvllm_core::weight::ActQuant;
 use nvllm_core::{DType, KvFormat};
 
+use super::LINEAR_SCALES;
 use crate::coded::{self, Code, Form};
 use crate::storage::Store;
 
@@ -73,6 +74,15 @@ fn codes(form: &Form, scales_at: usize) -> String {
 /// How many chunks of a row an invocation holds at once; 0 where there are too many.
 pub(crate) fn steps(num: usize) -> String {
     format!("const STEPS = {num}u;")
+}
+
+/// The norm of a layer's one row of `k` columns, its weight bound behind all else.
+pub(crate) fn normed(k: usize, is_coded: bool, rounds: bool) -> String {
+    let at = LINEAR_SCALES + usize::from(is_coded);
+    format!(
+        "const K = {k}u; const NORM_ROUND = {rounds};\n\
+         @group(0) @binding({at}) var<storage, read> norm_weight: array<vec4<f32>>;"
+    )
 }
 
 /// Whether columns are in another order.

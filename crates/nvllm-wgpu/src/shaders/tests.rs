@@ -41,7 +41,12 @@ fn of_store(store: Store, rounds: bool, push: &mut impl FnMut(Kernel, &[String])
                 let tile = tile(rows, cols, Epilogue { bias, residual, gated });
                 let weight = weight(&store, wide, LINEAR_SCALES);
                 let kernel = LINEAR.of(is_coded, wide).clone();
-                push(kernel, &[rounds.clone(), weight, tile, steps(num)]);
+                push(kernel, &[rounds.clone(), weight.clone(), tile.clone(), steps(num)]);
+                if wide && rows == 1 {
+                    let normed = normed(512, is_coded, bias);
+                    let kernel = LINEAR_NORMED[usize::from(is_coded)].clone();
+                    push(kernel, &[rounds.clone(), weight, tile, steps(num), normed]);
+                }
             }
         }
     }
@@ -58,7 +63,7 @@ fn all() -> Vec<(Kernel, String)> {
         push(LINEAR_INPUT, &[super::act(act), ordered(act.is_none())]);
     }
     for rounds in [false, true] {
-        for kernel in [RMS_NORM, ADD, SILU_MUL, ROPE, WEIGHTED_SUM] {
+        for kernel in [RMS_NORM, RMS_NORM_WIDE, ADD, SILU_MUL, ROPE, WEIGHTED_SUM] {
             push(kernel, &[round(rounds)]);
         }
         stores().into_iter().for_each(|store| of_store(store, rounds, &mut push));

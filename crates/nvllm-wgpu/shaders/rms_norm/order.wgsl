@@ -1,0 +1,26 @@
+// The factor of a norm, 1 / sqrt(mean(x^2) + eps), by a workgroup of 64.
+//
+// Order of the sum: invocation i adds the squares of runs of 4 elements i, i + 64, .., ascending,
+// and then 64 sums become 8, and 1: a function of n only.
+var<workgroup> squares: array<f32, 64>;
+
+fn add_squares(sum: f32, v: vec4<f32>) -> f32 {
+    return fma(v.w, v.w, fma(v.z, v.z, fma(v.y, v.y, fma(v.x, v.x, sum))));
+}
+
+// Of the sums of all invocations.
+fn norm_factor(sum: f32, n: u32, eps: f32, lane: u32) -> f32 {
+    squares[lane] = sum;
+    workgroupBarrier();
+    if (lane < 8u) {
+        for (var i = 1u; i < 8u; i++) {
+            squares[lane] += squares[lane + 8u * i];
+        }
+    }
+    workgroupBarrier();
+    var all = 0.0;
+    for (var i = 0u; i < 8u; i++) {
+        all += squares[i];
+    }
+    return 1.0 / sqrt(all / f32(n) + eps);
+}
