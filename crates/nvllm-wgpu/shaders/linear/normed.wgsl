@@ -13,18 +13,51 @@ fn norm_stored(y: f32) -> f32 {
     return y;
 }
 
+// Runs of four elements that an invocation has; few are held with their weights, so that all is
+// asked for at once.
+const RUNS = (K / 4u + 63u) / 64u;
+const HOLDS = RUNS <= 8u;
+const HELD_RUNS = select(1u, RUNS, HOLDS);
+
+fn keep_normed(i: u32, v: vec4<f32>, weight: vec4<f32>, factor: f32) {
+    let y = v * factor * weight;
+    normed[i] = vec4(norm_stored(y.x), norm_stored(y.y), norm_stored(y.z), norm_stored(y.w));
+}
+
 fn prepare_row(row: u32, lane: u32) {
     let base = row * (K / 4u);
     var sum = 0.0;
-    for (var i = lane; i < K / 4u; i += 64u) {
-        let v = x[base + i];
-        normed[i] = v;
-        sum = add_squares(sum, v);
-    }
-    let factor = norm_factor(sum, p.k, p.eps, lane);
-    for (var i = lane; i < K / 4u; i += 64u) {
-        let y = normed[i] * factor * norm_weight[i];
-        normed[i] = vec4(norm_stored(y.x), norm_stored(y.y), norm_stored(y.z), norm_stored(y.w));
+    if (HOLDS) {
+        var v: array<vec4<f32>, HELD_RUNS>;
+        var weight: array<vec4<f32>, HELD_RUNS>;
+        for (var run = 0u; run < HELD_RUNS; run++) {
+            let i = lane + 64u * run;
+            if (i < K / 4u) {
+                v[run] = x[base + i];
+                weight[run] = norm_weight[i];
+            }
+        }
+        for (var run = 0u; run < HELD_RUNS; run++) {
+            if (lane + 64u * run < K / 4u) {
+                sum = add_squares(sum, v[run]);
+            }
+        }
+        let factor = norm_factor(sum, p.k, p.eps, lane);
+        for (var run = 0u; run < HELD_RUNS; run++) {
+            if (lane + 64u * run < K / 4u) {
+                keep_normed(lane + 64u * run, v[run], weight[run], factor);
+            }
+        }
+    } else {
+        for (var i = lane; i < K / 4u; i += 64u) {
+            let v = x[base + i];
+            normed[i] = v;
+            sum = add_squares(sum, v);
+        }
+        let factor = norm_factor(sum, p.k, p.eps, lane);
+        for (var i = lane; i < K / 4u; i += 64u) {
+            keep_normed(i, normed[i], norm_weight[i], factor);
+        }
     }
     workgroupBarrier();
 }
