@@ -365,8 +365,10 @@ impl Executable for WgpuExecutable {
     }
 
     fn schedule(&self, entry: EntryId, counts: &Counts) -> Vec<CoreStage> {
-        let Counts { tokens, outputs, seqs, .. } = *counts;
-        let extents = Extents { tokens, outputs, seqs };
+        let Counts { tokens, outputs, seqs, kv_positions, .. } = *counts;
+        // As if they were equally long.
+        let longest = kv_positions.checked_div(seqs).unwrap_or(0);
+        let extents = Extents { tokens, outputs, seqs, longest };
         let Some(entry) = self.entries.get(entry.index()) else { return Vec::new() };
         let stage = |(at, stage): (usize, &Stage)| CoreStage {
             nodes: at..at + 1,
@@ -419,7 +421,8 @@ impl Executable for WgpuExecutable {
 
 /// What launches of a step are sized for.
 fn extents(batch: &Batch) -> Extents {
-    Extents { tokens: batch.tokens.len(), outputs: batch.outputs.len(), seqs: batch.seqs.len() }
+    let longest = batch.seqs.iter().map(|seq| seq.kv_start + seq.num_rows).max().unwrap_or(0);
+    Extents { tokens: batch.tokens.len(), outputs: batch.outputs.len(), seqs: batch.seqs.len(), longest }
 }
 
 /// Whether log-probabilities of some row are wanted.

@@ -8,6 +8,7 @@ use wgpu::Buffer;
 
 use crate::error::Result;
 use crate::gpu::{Gpu, padded};
+use crate::split;
 use crate::storage::input_bytes;
 
 /// Most biased logits and stop tokens of one sequence.
@@ -31,6 +32,8 @@ pub(crate) struct Inputs {
     pub ropes: Vec<Rope>,
     /// The input of a linear layer whose weight wants it changed.
     pub changed: Buffer,
+    /// What chunks of sequences make for attention.
+    pub parts: Buffer,
     /// Where the host packs a step.
     staging: Vec<u128>,
 }
@@ -73,6 +76,7 @@ pub(crate) fn bytes_for(
         layout.len,
         limits.step_tokens.saturating_mul(4),
         input_bytes(programs, weights, limits),
+        split::bytes(programs, limits),
     ];
     fixed.map(padded).into_iter().chain(tables).fold(0, usize::saturating_add)
 }
@@ -97,6 +101,7 @@ impl Inputs {
             tokens: gpu.storage(limits.step_tokens * 4, "tokens of a step")?,
             ropes: ropes(programs.iter()).into_iter().map(rope).collect::<Result<_>>()?,
             changed: gpu.storage(input_bytes(programs, weights, limits), "inputs of coded layers")?,
+            parts: gpu.storage(split::bytes(programs, limits), "parts of attention")?,
             staging: vec![0; staging.div_ceil(16)],
             layout,
         })
@@ -104,7 +109,7 @@ impl Inputs {
 
     pub(crate) fn bytes(&self) -> usize {
         let tables = self.ropes.iter().map(|rope| &rope.table);
-        [&self.packed, &self.buffer, &self.tokens, &self.changed]
+        [&self.packed, &self.buffer, &self.tokens, &self.changed, &self.parts]
             .into_iter()
             .chain(tables)
             .map(|b| b.size() as usize)

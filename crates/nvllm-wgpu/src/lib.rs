@@ -38,6 +38,7 @@ mod rates;
 mod sampler;
 mod shaders;
 mod slots;
+mod split;
 mod state;
 mod storage;
 mod weights;

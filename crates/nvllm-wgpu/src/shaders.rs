@@ -191,10 +191,13 @@ const ATTENTION: &str = include_str!("../shaders/paged_attention/general.wgsl");
 const QK: &str = include_str!("../shaders/qk_norm_rope_append/fused.wgsl");
 
 const CACHE: &str = include_str!("../shaders/common/cache.wgsl");
+const PART: &str = include_str!("../shaders/paged_attention/part.wgsl");
+const CHUNK: &str = include_str!("../shaders/paged_attention/chunk.wgsl");
+const CACHED: &str = include_str!("../shaders/paged_attention/cached.wgsl");
 const APPEND: &str = include_str!("../shaders/common/append.wgsl");
 
 const fn reads_cache(name: &'static str, bindings: &'static [Bind]) -> Kernel {
-    of_values(name, &[VALUES, CACHE], ATTENTION, bindings)
+    of_values(name, &[VALUES, CACHE, PART, CHUNK, CACHED], ATTENTION, bindings)
 }
 
 /// Attention over a cache in so many segments, up to [`MOST_SEGMENTS`], and its queries.
@@ -213,8 +216,32 @@ pub(crate) const ATTENTION_IN_PLACE: [Kernel; MOST_SEGMENTS] = [
     reads_cache("attention 4", &[Params, Read, Write, Read, Read, Read, Read]),
 ];
 
+const HEAD: &str = include_str!("../shaders/qk_norm_rope_append/head.wgsl");
+const DECODE: &str = include_str!("../shaders/paged_attention/decode.wgsl");
+
+const fn decodes(name: &'static str, bindings: &'static [Bind]) -> Kernel {
+    const INCLUDES: &[&str] = &[VALUES, NORM_ORDER, DIVISION, E4M3, APPEND, HEAD, CACHE, PART, CHUNK, DECODE];
+    of_values(name, INCLUDES, ATTENTION, bindings)
+}
+
+/// Attention of one token with its front inside.
+pub(crate) const ATTENTION_DECODE: [Kernel; MOST_SEGMENTS] = [
+    decodes("attention decode", &[Params, Read, Write, Write, Read, Read, Read, Read]),
+    decodes("attention decode 2", &[Params, Read, Write, Write, Write, Read, Read, Read, Read]),
+    decodes("attention decode 3", &[Params, Read, Write, Write, Write, Write, Read, Read, Read, Read]),
+    decodes("attention decode 4", &[Params, Read, Write, Write, Write, Write, Write, Read, Read, Read, Read]),
+];
+
+/// Puts the chunks of sequences together.
+pub(crate) const ATTENTION_FOLD: Kernel = of_values(
+    "attention fold",
+    &[VALUES, PART],
+    include_str!("../shaders/paged_attention/fold.wgsl"),
+    &[Params, Read, Read, Write],
+);
+
 const fn writes_cache(name: &'static str, source: &'static str, bindings: &'static [Bind]) -> Kernel {
-    of_values(name, &[VALUES, NORM_ORDER, DIVISION, E4M3, APPEND], source, bindings)
+    of_values(name, &[VALUES, DIVISION, E4M3, APPEND], source, bindings)
 }
 
 const KV_SOURCE: &str = include_str!("../shaders/kv_append/general.wgsl");
@@ -232,12 +259,16 @@ pub(crate) const KV_CACHE: usize = 4;
 const QK_NAME: [&str; MOST_SEGMENTS] =
     ["qk_norm_rope_append", "qk_norm_rope_append 2", "qk_norm_rope_append 3", "qk_norm_rope_append 4"];
 
+const fn front(at: usize, bindings: &'static [Bind]) -> Kernel {
+    of_values(QK_NAME[at], &[VALUES, NORM_ORDER, DIVISION, E4M3, APPEND, HEAD], QK, bindings)
+}
+
 /// What comes before it in `attention`.
 pub(crate) const QK_NORM_ROPE_APPEND: [Kernel; MOST_SEGMENTS] = [
-    writes_cache(QK_NAME[0], QK, &[Params, Read, Read, Read, Read, Read, Write, Write]),
-    writes_cache(QK_NAME[1], QK, &[Params, Read, Read, Read, Read, Read, Write, Write, Write]),
-    writes_cache(QK_NAME[2], QK, &[Params, Read, Read, Read, Read, Read, Write, Write, Write, Write]),
-    writes_cache(QK_NAME[3], QK, &[Params, Read, Read, Read, Read, Read, Write, Write, Write, Write, Write]),
+    front(0, &[Params, Read, Read, Read, Read, Read, Write, Write]),
+    front(1, &[Params, Read, Read, Read, Read, Read, Write, Write, Write]),
+    front(2, &[Params, Read, Read, Read, Read, Read, Write, Write, Write, Write]),
+    front(3, &[Params, Read, Read, Read, Read, Read, Write, Write, Write, Write, Write]),
 ];
 /// Where a cache is bound there.
 pub(crate) const QK_CACHE: usize = 7;

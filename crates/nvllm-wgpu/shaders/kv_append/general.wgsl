@@ -15,17 +15,20 @@ struct Params {
 @group(0) @binding(2) var<storage, read> k: array<f32>;
 @group(0) @binding(3) var<storage, read> v: array<f32>;
 
+const NORM_TEAMS = 1u;
+
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let place = inputs[p.places + id.y];
     let base = (id.y * p.num_kv_heads + id.x % p.num_kv_heads) * D;
     for (var i = lane; i < D; i += 64u) {
         if (id.x < p.num_kv_heads) {
-            head[i] = k[base + i];
+            heads[i] = k[base + i];
         } else {
-            head[i] = v[base + i];
+            heads[i] = v[base + i];
         }
     }
     workgroupBarrier();
-    append_row(place / p.block_len, id.x * p.block_len + place % p.block_len, lane);
+    let scale = row_scale_bits(lane);
+    append_row(place / p.block_len, id.x * p.block_len + place % p.block_len, lane, scale);
 }

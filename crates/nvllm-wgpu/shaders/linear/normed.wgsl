@@ -4,6 +4,8 @@
 // K: columns, a multiple of 4. NORM_ROUND: whether the norm's result is rounded. `norm_weight` is
 // generated.
 
+const NORM_TEAMS = 1u;
+
 var<workgroup> normed: array<vec4<f32>, K / 4u>;
 
 fn norm_stored(y: f32) -> f32 {

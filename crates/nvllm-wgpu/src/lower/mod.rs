@@ -7,12 +7,13 @@ mod linear;
 mod lowering;
 mod norm_inside;
 
-use std::ops::RangeInclusive;
+use std::ops::{Bound, RangeBounds, RangeInclusive};
 
 use nvllm_core::{OrderId, Rows};
 use wgpu::{BindGroup, ComputePass};
 
 use crate::kernel::Pipeline;
+use crate::split::CHUNK;
 
 pub(crate) use attention::MOST_HEAD_DIM;
 pub(crate) use lowering::Lowering;
@@ -24,6 +25,8 @@ pub(crate) struct Extents {
     pub tokens: usize,
     pub outputs: usize,
     pub seqs: usize,
+    /// Positions of the longest sequence.
+    pub longest: usize,
 }
 
 impl Extents {
@@ -41,6 +44,8 @@ pub(crate) enum Dim {
         rows: Rows,
         per: usize,
     },
+    /// So many for each chunk of the longest sequence.
+    Chunks(usize),
 }
 
 impl Dim {
@@ -52,6 +57,7 @@ impl Dim {
         match self {
             Self::Fixed(num) => num as u32,
             Self::Rows { rows, per } => extents.rows(rows).div_ceil(per) as u32,
+            Self::Chunks(num) => (num * extents.longest.div_ceil(CHUNK)) as u32,
         }
     }
 }
@@ -65,11 +71,13 @@ pub(crate) struct Dispatch {
     y: Dim,
     /// The numbers of rows for which it runs; all if there is none.
     only: Option<(Rows, RangeInclusive<usize>)>,
+    /// The positions of the longest sequence for which it runs.
+    at: (Bound<usize>, Bound<usize>),
 }
 
 impl Dispatch {
     pub(crate) const fn new(pipeline: Pipeline, group: BindGroup, x: Dim, y: Dim) -> Self {
-        Self { pipeline, group, x, y, only: None }
+        Self { pipeline, group, x, y, only: None, at: (Bound::Unbounded, Bound::Unbounded) }
     }
 
     /// The launch for so many rows only.
@@ -77,8 +85,14 @@ impl Dispatch {
         Self { only: Some((rows, range)), ..self }
     }
 
+    /// The launch for longest sequences of so many positions only.
+    pub(crate) fn at(self, positions: impl RangeBounds<usize>) -> Self {
+        Self { at: (positions.start_bound().cloned(), positions.end_bound().cloned()), ..self }
+    }
+
     fn workgroups(&self, extents: Extents) -> Option<[u32; 2]> {
         let runs = self.only.as_ref().is_none_or(|(rows, range)| range.contains(&extents.rows(*rows)));
+        let runs = runs && self.at.contains(&extents.longest);
         let num = [self.x.at(extents), self.y.at(extents)];
         (runs && num.iter().all(|&num| num > 0)).then_some(num)
     }

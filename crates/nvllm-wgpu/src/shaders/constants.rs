@@ -117,6 +117,11 @@ pub(crate) fn kv(format: KvFormat, head_dim: usize) -> String {
     )
 }
 
+/// The width of a head where no cache is read.
+pub(crate) fn kv_width(head_dim: usize) -> String {
+    format!("const D = {head_dim}u;")
+}
+
 /// What a linear layer adds to its products.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Epilogue {
@@ -146,51 +151,84 @@ pub(crate) fn masked(masked: bool) -> String {
     format!("const MASKED = {masked};")
 }
 
-/// The bindings of a cache in `num` segments from binding 3 on, the reads of it, and the read of
-/// the queries: from the binding after those, or from where the output goes.
-pub(crate) fn cache_read(format: KvFormat, num: usize, in_place: bool) -> String {
-    let mut text = String::new();
+/// Of the words of a cache: how it is declared, and the 16 bytes or the word at word `at`.
+const fn words_of(format: KvFormat) -> (&'static str, &'static str) {
     // Rows of codes begin at words.
-    let in_words = format.plain().is_none();
-    let kind = if in_words { "u32" } else { "vec4<u32>" };
+    if format.plain().is_none() { ("array<u32>", "at") } else { ("array<vec4<u32>>", "at / 4u") }
+}
+
+/// The bindings of a cache in `num` segments from binding 3 on, and the reads of it.
+fn cache(format: KvFormat, num: usize, access: &str) -> String {
+    let (kind, index) = words_of(format);
+    let mut text = String::new();
     for at in 0..num {
-        text += &format!("@group(0) @binding({}) var<storage, read> cache{at}: array<{kind}>;\n", 3 + at);
+        text += &format!("@group(0) @binding({}) var<storage, {access}> cache{at}: {kind};\n", 3 + at);
     }
-    if in_place {
-        text += "fn query_at(i: u32) -> f32 { return bitcast<f32>(out[i]); }\n";
+    let (read, other) = if format.plain().is_none() {
+        ("cached_word(block: u32, i: u32) -> u32", "cached_words(block: u32, i: u32) -> vec4<u32>")
     } else {
-        text += &format!("@group(0) @binding({}) var<storage, read> q: array<f32>;\n", 3 + num);
-        text += "fn query_at(i: u32) -> f32 { return q[i]; }\n";
-    }
-    let (read, other) = if in_words {
-        (("cached_word", "u32", "at"), "cached_words(block: u32, i: u32) -> vec4<u32> { return vec4(0u); }")
-    } else {
-        (("cached_words", "vec4<u32>", "at / 4u"), "cached_word(block: u32, i: u32) -> u32 { return 0u; }")
+        ("cached_words(block: u32, i: u32) -> vec4<u32>", "cached_word(block: u32, i: u32) -> u32")
     };
-    let (name, kind, index) = read;
-    text += &format!("fn {name}(block: u32, i: u32) -> {kind} {{\n");
-    text += "    let at = block % p.segment_blocks * block_words() + i;\n";
+    let none = if format.plain().is_none() { "vec4(0u)" } else { "0u" };
+    text += &format!("fn {read} {{\n    let at = block % p.segment_blocks * block_words() + i;\n");
     for segment in 1..num {
         text += &format!(
             "    if (block / p.segment_blocks == {segment}u) {{ return cache{segment}[{index}]; }}\n"
         );
     }
-    text + &format!("    return cache0[{index}];\n}}\nfn {other}\n")
+    text + &format!("    return cache0[{index}];\n}}\nfn {other} {{ return {none}; }}\n")
 }
 
-/// The bindings of a cache in `num` segments from binding `first` on, and the write of one of its
-/// words.
+/// The write of one word of a cache, its segment's word `at` being `word_at`.
+fn append(num: usize, word_at: &str) -> String {
+    let mut text = String::from("fn append(block: u32, i: u32, word: u32) {\n");
+    text += "    let at = block % p.segment_blocks * block_words() + i;\n";
+    text += "    switch block / p.segment_blocks {\n";
+    for segment in 1..num {
+        text += &format!("        case {segment}u: {{ cache{segment}{word_at} = word; }}\n");
+    }
+    text + &format!("        default: {{ cache0{word_at} = word; }}\n    }}\n}}\n")
+}
+
+/// A cache in `num` segments from binding 3 on that is read, and the read of the queries: from the
+/// binding after those, or from where the output goes.
+pub(crate) fn cache_read(format: KvFormat, num: usize, in_place: bool) -> String {
+    let queries = if in_place {
+        "fn query_at(i: u32) -> f32 { return bitcast<f32>(out[i]); }\n".into()
+    } else {
+        let at = 3 + num;
+        format!(
+            "@group(0) @binding({at}) var<storage, read> q: array<f32>;\n\
+             fn query_at(i: u32) -> f32 {{ return q[i]; }}\n"
+        )
+    };
+    cache(format, num, "read") + &queries
+}
+
+/// A cache in `num` segments from binding 3 on that is read and written, and behind it what a token
+/// is made of.
+pub(crate) fn cache_decode(format: KvFormat, num: usize) -> String {
+    let mut text = cache(format, num, "read_write");
+    text += &append(num, if format.plain().is_none() { "[at]" } else { "[at / 4u][at % 4u]" });
+    let values =
+        [("qkv", "f32"), ("rotations", "vec2<f32>"), ("q_norm", "f32"), ("k_norm", "f32")].into_iter();
+    for ((name, kind), at) in values.zip(3 + num..) {
+        text += &format!("@group(0) @binding({at}) var<storage, read> {name}: array<{kind}>;\n");
+    }
+    text
+}
+
+/// A cache in `num` segments from binding `first` on that is written.
 pub(crate) fn cache_write(num: usize, first: usize) -> String {
     let mut text = String::new();
     for at in 0..num {
         let binding = first + at;
         text += &format!("@group(0) @binding({binding}) var<storage, read_write> cache{at}: array<u32>;\n");
     }
-    text += "fn append(block: u32, i: u32, word: u32) {\n";
-    text += "    let at = block % p.segment_blocks * block_words() + i;\n";
-    text += "    switch block / p.segment_blocks {\n";
-    for segment in 1..num {
-        text += &format!("        case {segment}u: {{ cache{segment}[at] = word; }}\n");
-    }
-    text + "        default: { cache0[at] = word; }\n    }\n}\n"
+    text + &append(num, "[at]")
+}
+
+/// Whether a workgroup attends to a chunk of a sequence and not to all of it.
+pub(crate) fn split(split: bool) -> String {
+    format!("const SPLIT = {split};")
 }

@@ -52,6 +52,22 @@ fn of_store(store: Store, rounds: bool, push: &mut impl FnMut(Kernel, &[String])
     }
 }
 
+/// What reads or writes a KV cache in this format.
+fn of_cache(format: KvFormat, head_dim: usize, flag: bool, push: &mut impl FnMut(Kernel, &[String])) {
+    for num in 1..=MOST_SEGMENTS {
+        let constants = |text| [round(flag), kv(format, head_dim), norm(flag), split(flag), text];
+        let kernels = [PAGED_ATTENTION, ATTENTION_IN_PLACE, ATTENTION_DECODE, KV_APPEND, QK_NORM_ROPE_APPEND];
+        let [plain, in_place, decode, append, front] =
+            kernels.map(|all| all.into_iter().nth(num - 1).expect("there are as many"));
+        push(plain, &constants(cache_read(format, num, false)));
+        push(in_place, &constants(cache_read(format, num, true)));
+        push(decode, &constants(cache_decode(format, num)));
+        push(append, &constants(cache_write(num, KV_CACHE)));
+        push(front, &constants(cache_write(num, QK_CACHE)));
+    }
+    push(ATTENTION_FOLD, &[round(flag), kv_width(head_dim)]);
+}
+
 /// Each shader with each text of constants.
 fn all() -> Vec<(Kernel, String)> {
     let mut all = Vec::new();
@@ -68,16 +84,7 @@ fn all() -> Vec<(Kernel, String)> {
         }
         stores().into_iter().for_each(|store| of_store(store, rounds, &mut push));
         for (format, head_dim) in KvFormat::ALL.into_iter().zip([64, 24, 128, 80]) {
-            for num in 1..=MOST_SEGMENTS {
-                let constants = |text| [round(rounds), kv(format, head_dim), norm(rounds), text];
-                let [plain, in_place, append, front] =
-                    [PAGED_ATTENTION, ATTENTION_IN_PLACE, KV_APPEND, QK_NORM_ROPE_APPEND]
-                        .map(|all| all.into_iter().nth(num - 1).expect("there are as many"));
-                push(plain, &constants(cache_read(format, num, false)));
-                push(in_place, &constants(cache_read(format, num, true)));
-                push(append, &constants(cache_write(num, KV_CACHE)));
-                push(front, &constants(cache_write(num, QK_CACHE)));
-            }
+            of_cache(format, head_dim, rounds, &mut push);
         }
         for kernel in [SAMPLE_SCAN, SAMPLE_FILTER, SAMPLE_DRAW, SAMPLE_FINISH, LOGPROBS] {
             push(kernel, &[masked(rounds)]);
