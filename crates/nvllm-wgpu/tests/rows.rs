@@ -1,0 +1,271 @@
+//! A row has the same bits whatever the number of rows in its step, where conformance does not look:
+//! over every coded format with the norm of the row inside, and over long sequences in every format
+//! of the KV cache. Skips, and says why, where there is no adapter.
+
+use std::sync::{Arc, OnceLock};
+
+use nvllm_conformance::MemorySource;
+use nvllm_core::program::{Projection, QkNorm};
+use nvllm_core::weight::{AxisRole, Offset, PUBLIC, ScaleType};
+use nvllm_core::{
+    Activations, AttentionSpec, Backend, BlockId, CanonicalTensor, DType, Executable, InlineVec, KvFormat,
+    Limits, ModelSpec, Numerics, PagedKv, RopeScaling, RopeSpec, SeqStep, SlotId, SlotReset, Source,
+    SpecBuilder, Step, StepId, TensorInfo, TokenId, WeightFormat, WeightSource,
+};
+use nvllm_wgpu::{WgpuBackend, WgpuOptions};
+
+fn backend() -> Result<WgpuBackend, String> {
+    static BACKEND: OnceLock<Result<WgpuBackend, String>> = OnceLock::new();
+    let open = || WgpuBackend::new(&WgpuOptions::default()).map_err(|error| error.to_string());
+    BACKEND.get_or_init(open).clone()
+}
+
+const TOKENS: usize = 32;
+
+/// Numbers within 1, in a long cycle.
+fn numbers(seed: u32) -> impl FnMut() -> f32 {
+    let mut state = seed;
+    move || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+    }
+}
+
+/// A model of matrices and vectors in bf16, which `record` uses.
+struct Weights {
+    source: MemorySource,
+    builder: SpecBuilder,
+}
+
+impl Weights {
+    fn new() -> Self {
+        Self { source: MemorySource::new(), builder: SpecBuilder::new() }
+    }
+
+    fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> nvllm_core::WeightId {
+        let mut next = numbers(rows as u32);
+        let values = (0..rows * cols).map(|_| next()).collect::<Vec<_>>();
+        self.source.insert(name, DType::Bf16, &[rows, cols], values);
+        self.builder.matrix(name, cols, AxisRole::Replicated, [(name.to_owned(), rows, AxisRole::Replicated)])
+    }
+
+    fn vector(&mut self, name: &str, len: usize) -> nvllm_core::WeightId {
+        let mut next = numbers(len as u32 + 1);
+        let values = (0..len).map(|_| 1.0 + 0.5 * next()).collect::<Vec<_>>();
+        self.source.insert(name, DType::Bf16, &[len], values);
+        self.builder.vector(name, name, len)
+    }
+}
+
+fn limits(kv_format: KvFormat, context: usize, step_tokens: usize) -> Limits {
+    Limits {
+        step_tokens,
+        step_outputs: 1,
+        seqs: 1,
+        context,
+        block_len: 16,
+        kv_bytes: 16 << 20,
+        kv_format,
+        activations: Activations::Bf16,
+        numerics: Numerics::Invariant,
+        max_in_flight: 1,
+        exact_head: false,
+    }
+}
+
+/// Steps of one sequence, and the bits of each row of the kept value `y`.
+struct Rows {
+    exe: Box<dyn Executable>,
+    at: u32,
+    steps: u64,
+    tables: InlineVec<Arc<[BlockId]>>,
+}
+
+impl Rows {
+    fn new(backend: &WgpuBackend, spec: &ModelSpec, source: &dyn WeightSource, limits: &Limits) -> Self {
+        let exe = backend.plan_and_load(spec, source, limits).expect("it loads");
+        let blocks = limits.context.div_ceil(limits.block_len) as u32;
+        // Block 0 is nobody's.
+        let table: Arc<[BlockId]> = (1..=blocks).rev().map(BlockId).collect();
+        let tables = spec.kv.iter().map(|_| Arc::clone(&table)).collect();
+        Self { exe, at: 0, steps: 0, tables }
+    }
+
+    fn step(&mut self, num_rows: u32) -> Vec<Vec<u32>> {
+        let places = self.at..self.at + num_rows;
+        let seq = SeqStep {
+            slot: SlotId(0),
+            tokens: places.clone().map(|i| Source::Host(TokenId(i * 7 % TOKENS as u32))).collect(),
+            positions: places.map(Source::Host).collect(),
+            kv_start: Source::Host(self.at),
+            block_tables: self.tables.clone(),
+            outputs: InlineVec::new(),
+        };
+        let reset =
+            SlotReset { slot: SlotId(0), prompt: [].into(), output: [].into(), sampling: Arc::default() };
+        let resets = if self.at == 0 { vec![reset] } else { Vec::new() };
+        self.steps += 1;
+        self.at += num_rows;
+        let step = Step { id: StepId(self.steps), resets, seqs: vec![seq], ..Step::default() };
+        let ticket = self.exe.submit(&step).expect("it fits");
+        self.exe.collect(ticket).expect("it runs");
+        let kept = self.exe.kept("y").expect("it can be read").expect("it is kept").to_f32();
+        let odd = kept.iter().position(|x| !x.is_finite());
+        assert!(odd.is_none() && kept.iter().any(|&x| x != 0.0), "element {odd:?} of {}", kept.len());
+        let rows = kept.chunks(kept.len() / num_rows as usize);
+        rows.map(|row| row.iter().map(|x| x.to_bits()).collect()).collect()
+    }
+
+    /// The rows of steps of these lengths from the first token on.
+    fn all(&mut self, lens: &[u32]) -> Vec<Vec<u32>> {
+        self.at = 0;
+        lens.iter().flat_map(|&len| self.step(len)).collect()
+    }
+}
+
+/// A source in which the tensor `w` is another.
+struct With {
+    source: MemorySource,
+    tensor: CanonicalTensor,
+}
+
+impl WeightSource for With {
+    fn describe(&self) -> String {
+        self.source.describe()
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.source.names()
+    }
+
+    fn info(&self, name: &str) -> nvllm_core::Result<TensorInfo> {
+        if name == "w" { Ok(self.tensor.info()) } else { self.source.info(name) }
+    }
+
+    fn tensor(&self, name: &str) -> nvllm_core::Result<CanonicalTensor> {
+        if name == "w" { Ok(self.tensor.clone()) } else { self.source.tensor(name) }
+    }
+}
+
+/// Codes and offsets of noise under scales of 1 on every level.
+fn noise(format: WeightFormat, [rows, cols]: [usize; 2]) -> CanonicalTensor {
+    let mut next = numbers(5);
+    let mut noise = |len: usize| -> bytes::Bytes {
+        // No FP8 NaN.
+        (0..len).map(|_| (next().to_bits() >> 8) as u8 & 0xf7).collect::<Vec<_>>().into()
+    };
+    let Some(scales) = format.scales else { unreachable!("it is coded") };
+    let ones = |kind: ScaleType, block: [usize; 2]| -> bytes::Bytes {
+        let one: &[u8] = match kind {
+            ScaleType::F32 => &[0, 0, 0x80, 0x3f],
+            ScaleType::F16 => &[0, 0x3c],
+            ScaleType::Bf16 => &[0x80, 0x3f],
+            ScaleType::E4M3 => &[0x38],
+            ScaleType::E8M0 => &[127],
+            ScaleType::I8 | ScaleType::U6 => &[1],
+        };
+        let [n, k] = [rows.div_ceil(block[0]), cols.div_ceil(block[1])];
+        // Of 6 bits each as many bytes as there are; what they say is of no matter.
+        if kind == ScaleType::U6 {
+            vec![0x41; n * (6 * k).div_ceil(8)].into()
+        } else {
+            one.repeat(n * k).into()
+        }
+    };
+    let bits = format.code.bits();
+    let [n, k] = [rows.div_ceil(scales.block[0]), cols.div_ceil(scales.block[1])];
+    let second = scales.second.map(|second| ones(second.kind, second.block)).unwrap_or_default();
+    let is_float = format.offset == Offset::Float;
+    CanonicalTensor {
+        format,
+        codes: noise(rows * (cols * bits).div_ceil(8)),
+        scales: ones(scales.kind, scales.block),
+        offsets: match format.offset {
+            Offset::None | Offset::Midpoint => bytes::Bytes::new(),
+            Offset::Int => noise(n * (k * bits).div_ceil(8)),
+            Offset::Float => ones(scales.kind, scales.block),
+        },
+        second_offsets: if is_float { second.clone() } else { bytes::Bytes::new() },
+        second_scales: second,
+        k_perm: format.permuted.then(|| (0..cols as u32).rev().collect()),
+        act_scale: format.act.filter(|act| act.is_static()).map(|_| 0.5),
+        ..CanonicalTensor::dense(DType::F32, [rows, cols], bytes::Bytes::new())
+    }
+}
+
+#[test]
+fn rows_over_coded_weights_do_not_depend_on_their_number() {
+    let backend = match backend() {
+        Ok(backend) => backend,
+        Err(reason) => return println!("skipped: {reason}"),
+    };
+    const ROWS: usize = 22;
+    // Of whole chunks, and not.
+    for cols in [1024, 500] {
+        let mut weights = Weights::new();
+        let (table, norm, w) = (
+            weights.matrix("table", TOKENS, cols),
+            weights.vector("norm", cols),
+            weights.matrix("w", ROWS, cols),
+        );
+        let mut program = weights.builder.program("product");
+        let x = program.embed(table);
+        let x = program.rms_norm(x, norm, 1e-6);
+        let y = program.linear_f32(x, Projection { weight: w, bias: None });
+        program.label(y, "y");
+        let mut program = program.finish().expect("shapes agree");
+        program.keep("y");
+        let spec = weights.builder.finish("a coded layer", vec![program], TOKENS, 64);
+        for (name, format) in PUBLIC {
+            let tensor = noise(format, [ROWS, cols]);
+            tensor.check(name).expect("it is a tensor");
+            let source = With { source: weights.source.clone(), tensor };
+            let mut rows = Rows::new(&backend, &spec, &source, &limits(KvFormat::Bf16, 64, 16));
+            let want = rows.all(&[4, 4, 4, 4]);
+            for lens in [&[1; 6][..], &[2, 3, 1, 10], &[16]] {
+                let got = rows.all(lens);
+                assert!(got == want[..got.len()], "{name}, {cols} columns: steps of {lens:?} rows");
+            }
+        }
+    }
+}
+
+/// Attention behind its projection, over heads of 64 columns.
+fn attention(window: Option<usize>) -> (ModelSpec, MemorySource) {
+    const D: usize = 64;
+    let mut weights = Weights::new();
+    let (table, qkv) = (weights.matrix("table", TOKENS, 32), weights.matrix("qkv", 4 * D, 32));
+    let norm = QkNorm { q: weights.vector("q_norm", D), k: weights.vector("k_norm", D), eps: 1e-6 };
+    let spec = AttentionSpec { num_heads: 2, num_kv_heads: 1, head_dim: D, scale: 0.125, window };
+    let kv = weights.builder.paged_kv(PagedKv { num_layers: 1, num_heads: 1, head_dim: D, window })(0);
+    let rope = RopeSpec { theta: 1e4, head_dim: D, scaling: RopeScaling::None };
+    let mut program = weights.builder.program("attention");
+    let x = program.embed(table);
+    let x = program.linear(x, qkv);
+    let y = program.attention(x, Some(norm), &rope, &spec, kv);
+    program.label(y, "y");
+    let mut program = program.finish().expect("shapes agree");
+    program.keep("y");
+    (weights.builder.finish("attention", vec![program], TOKENS, 1024), weights.source)
+}
+
+/// One token alone, whose launch has everything inside; few rows, whose sequences are split; and
+/// many rows.
+#[test]
+fn attention_over_long_sequences_does_not_depend_on_the_rows_of_a_step() {
+    let backend = match backend() {
+        Ok(backend) => backend,
+        Err(reason) => return println!("skipped: {reason}"),
+    };
+    let formats = KvFormat::ALL.map(|format| (format, None));
+    for (format, window) in formats.into_iter().chain([(KvFormat::Bf16, Some(100))]) {
+        let (spec, source) = attention(window);
+        let mut rows = Rows::new(&backend, &spec, &source, &limits(format, 800, 256));
+        let want = rows.all(&[256, 256, 40]);
+        for lens in [&[250, 1, 3, 1, 1, 1, 1, 4][..], &[256, 256, 3, 1, 8, 1, 1]] {
+            let got = rows.all(lens);
+            let differs = got.iter().zip(&want).position(|(got, want)| got != want);
+            assert_eq!(differs, None, "row of {format}, window {window:?}, steps of {lens:?}");
+        }
+    }
+}
