@@ -11,6 +11,9 @@ use nvllm_core::{CanonicalTensor, Reason, WeightFormat};
 /// Bytes of a chunk.
 pub(crate) const CHUNK_BYTES: usize = 16;
 
+/// Rows that one thread packs at once.
+const BATCH: usize = 256;
+
 /// How an element is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Code {
@@ -120,8 +123,6 @@ impl Form {
         for part in parts {
             ends.push(ends.last().unwrap_or(&0) + part.num_rows());
         }
-        /// Rows that one thread packs at once.
-        const BATCH: usize = 256;
         let [codes, scales] = self.row_bytes();
         let [code_out, scale_out] = &mut out;
         let batches = code_out.chunks_mut(codes * BATCH).zip(scale_out.chunks_mut(scales * BATCH));

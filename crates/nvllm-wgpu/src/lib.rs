@@ -8,18 +8,17 @@
 //!
 //! - **Values** are f32 in memory and, under bf16 activations, rounded to bf16 where they are
 //!   stored. WGSL has no 16-bit storage, and values are small beside weights.
-//! - **Weights** lie as the checkpoint has them, as 32-bit words; shaders unpack them. A weight is
-//!   split by rows, and a layer's cache by blocks, where a shader sees less of a buffer.
+//! - **Weights** lie as the checkpoint has them, or as codes of 4 and 8 bits with f32 scales
+//!   (`coded.rs`); shaders unpack them. A weight is split by rows, and a layer's cache by blocks,
+//!   where a shader sees less of a buffer. What a format wants done to its input is a launch.
 //! - **Order of sums**: a function of the number of columns, or of the absolute KV position. Each
 //!   kernel says its own.
 //! - **No f64**: what that means for log-probabilities and draws is said in `nvllm_core::sampling`.
+//! - **Launches** bound a small step: what a linear layer feeds is in it, and for a step of one row
+//!   the norm before it too, and all of attention is one launch. A layer is five.
 //!
-//! - **Launches** bound a small step: attention and its norms, rotation and append are two, and
-//!   what a linear layer feeds is in it.
-//!
-//! Deliberately absent: coded weights and caches of codes (they are refused by name, or come
-//! dequantised), cooperative matrices, and subgroups: their size may differ between the pipelines
-//! of one adapter, and with it the order of a sum.
+//! Deliberately absent: cooperative matrices, and subgroups: their size may differ between the
+//! pipelines of one adapter, and with it the order of a sum.
 
 mod adapter;
 mod backend;

@@ -22,6 +22,9 @@ fn backend() -> Result<WgpuBackend, String> {
 
 const TOKENS: usize = 32;
 
+/// Rows of a coded weight.
+const ROWS: usize = 22;
+
 /// Numbers within 1, in a long cycle.
 fn numbers(seed: u32) -> impl FnMut() -> f32 {
     let mut state = seed;
@@ -199,7 +202,6 @@ fn rows_over_coded_weights_do_not_depend_on_their_number() {
         Ok(backend) => backend,
         Err(reason) => return println!("skipped: {reason}"),
     };
-    const ROWS: usize = 22;
     // Of whole chunks, and not.
     for cols in [1024, 500] {
         let mut weights = Weights::new();
