@@ -23,7 +23,6 @@ struct Params {
 @group(0) @binding(4) var<storage, read_write> out: array<u32>;
 
 const ROWS = 1u;
-const STEPS = 0u;
 const NUM_COLS = 4u;
 const NUM_SUMS = 4u;
 

@@ -2,10 +2,14 @@
 // chunks i, i + 64, .., in each of them ascending.
 //
 // `rows` are the rows of x, `cols` those of W. STEPS: the chunks of a row that an invocation has,
-// where they are so few that all are asked for before the first is used; 0 where they are more.
+// where they are so few that all are asked for before the first is used; 0 where they are more. For
+// those `add_held` is generated, without loops: what a compiler leaves in one waits for each load.
 @group(0) @binding(2) var<storage, read> x: array<vec4<f32>>;
 
-const HELD = max(STEPS, 1u) * NUM_COLS;
+// `sum` and four products, ascending.
+fn add_four(a: vec4<f32>, v: vec4<f32>, sum: f32) -> f32 {
+    return fma(a.w, v.w, fma(a.z, v.z, fma(a.y, v.y, fma(a.x, v.x, sum))));
+}
 
 fn add_chunk(
     sums: ptr<function, array<f32, NUM_SUMS>>,
@@ -21,9 +25,7 @@ fn add_chunk(
         for (var r = 0u; r < ROWS; r++) {
             let a = row_values((*rows)[r], i * (PER / 4u) + j);
             for (var c = 0u; c < NUM_COLS; c++) {
-                let v = b[c];
-                let s = (*sums)[r * NUM_COLS + c];
-                (*sums)[r * NUM_COLS + c] = fma(a.w, v.w, fma(a.z, v.z, fma(a.y, v.y, fma(a.x, v.x, s))));
+                (*sums)[r * NUM_COLS + c] = add_four(a, b[c], (*sums)[r * NUM_COLS + c]);
             }
         }
     }
@@ -35,35 +37,17 @@ fn add_products(
     cols: ptr<function, array<u32, NUM_COLS>>,
     lane: u32,
 ) {
-    let num = p.k / PER;
-    var chunks: array<Chunk, NUM_COLS>;
-    if (STEPS == 0u) {
-        prepare_weights(lane);
-        prepare_row((*rows)[0], lane);
-        for (var i = lane; i < num; i += 64u) {
-            for (var c = 0u; c < NUM_COLS; c++) {
-                chunks[c] = load_chunk((*cols)[c], i);
-            }
-            add_chunk(sums, rows, &chunks, i);
-        }
+    if (STEPS > 0u) {
+        add_held(sums, (*rows)[0], cols, lane);
         return;
-    }
-    var held: array<Chunk, HELD>;
-    for (var step = 0u; step < STEPS; step++) {
-        if (lane + 64u * step < num) {
-            for (var c = 0u; c < NUM_COLS; c++) {
-                held[step * NUM_COLS + c] = load_chunk((*cols)[c], lane + 64u * step);
-            }
-        }
     }
     prepare_weights(lane);
     prepare_row((*rows)[0], lane);
-    for (var step = 0u; step < STEPS; step++) {
-        if (lane + 64u * step < num) {
-            for (var c = 0u; c < NUM_COLS; c++) {
-                chunks[c] = held[step * NUM_COLS + c];
-            }
-            add_chunk(sums, rows, &chunks, lane + 64u * step);
+    var chunks: array<Chunk, NUM_COLS>;
+    for (var i = lane; i < p.k / PER; i += 64u) {
+        for (var c = 0u; c < NUM_COLS; c++) {
+            chunks[c] = load_chunk((*cols)[c], i);
         }
+        add_chunk(sums, rows, &chunks, i);
     }
 }

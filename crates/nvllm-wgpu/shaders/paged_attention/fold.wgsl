@@ -16,8 +16,14 @@ struct Params {
 @group(0) @binding(2) var<storage, read> parts: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read_write> out: array<u32>;
 
-// Chunks that are asked for at once.
-const AHEAD = 8u;
+// What chunk number `chunk` of a row made; nothing from `end` on.
+fn part_of(row: u32, chunk: u32, end: u32, lane: u32) -> Part {
+    if (chunk < end) {
+        let at = (row * p.max_chunks + chunk) * (D / 4u + 1u);
+        return Part(parts[at].x, parts[at].y, parts[at + 1u + lane]);
+    }
+    return Part(LOWEST, 0.0, vec4(0.0));
+}
 
 @compute @workgroup_size(128)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -32,19 +38,21 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
     let row = id.y * p.num_heads + id.x;
     var all = Part(LOWEST, 0.0, vec4(0.0));
     let end = last / CHUNK + 1u;
-    for (var chunk = first / CHUNK; chunk < end; chunk += AHEAD) {
-        var held: array<Part, AHEAD>;
-        for (var a = 0u; a < AHEAD; a++) {
-            if (chunk + a < end) {
-                let at = (row * p.max_chunks + chunk + a) * (D / 4u + 1u);
-                let sums = parts[at];
-                held[a] = Part(sums.x, sums.y, parts[at + 1u + lane]);
-            }
+    // Four are asked for at once.
+    for (var chunk = first / CHUNK; chunk < end; chunk += 4u) {
+        let a = part_of(row, chunk, end, lane);
+        let b = part_of(row, chunk + 1u, end, lane);
+        let c = part_of(row, chunk + 2u, end, lane);
+        let d = part_of(row, chunk + 3u, end, lane);
+        all = together(all, a);
+        if (chunk + 1u < end) {
+            all = together(all, b);
         }
-        for (var a = 0u; a < AHEAD; a++) {
-            if (chunk + a < end) {
-                all = together(all, held[a]);
-            }
+        if (chunk + 2u < end) {
+            all = together(all, c);
+        }
+        if (chunk + 3u < end) {
+            all = together(all, d);
         }
     }
     let o = all.o / vec4(all.total);

@@ -36,6 +36,7 @@ impl Lowering<'_> {
             let constants = [
                 shaders::round(self.rounds(out)),
                 shaders::weight(&of.store, of.is_wide(), shaders::TABLE_SCALES),
+                shaders::held(0, 0, of.per()),
             ]
             .join("\n");
             for segment in &run.segments {

@@ -11,6 +11,9 @@ use crate::shaders::{self, Epilogue};
 use crate::storage::{Extent, Store};
 use crate::weights::{Run, Segment, Weight};
 
+/// Workgroups in one direction on every adapter.
+const MOST_WORKGROUPS: usize = 65_535;
+
 /// Columns that a workgroup makes.
 pub(super) const COLS: usize = 4;
 
@@ -113,12 +116,12 @@ impl<'a> Lowering<'a> {
         let is_coded = matches!(of.store, Store::Coded(_));
         let mut least = 1;
         for (per, most) in ROWS {
-            let (steps, tile_cols) = if per == 1 { held(of, num_cols, gated) } else { (0, COLS) };
+            let (chunks, tile_cols) = if per == 1 { held(of, num_cols, gated) } else { (0, COLS) };
             let mut constants = vec![
                 shaders::round(self.rounds(out)),
                 shaders::weight(&of.store, of.is_wide(), shaders::LINEAR_SCALES),
                 shaders::tile(per, tile_cols, epilogue),
-                shaders::steps(steps),
+                shaders::held(chunks, tile_cols * (1 + usize::from(gated)), of.per()),
             ];
             let grid = [Dim::Fixed(num_cols.div_ceil(tile_cols)), Dim::Rows { rows, per }];
             let inside = norm.filter(|_| per == 1);
@@ -152,15 +155,17 @@ impl<'a> Lowering<'a> {
 const HELD_DENSE: usize = 24;
 const HELD_CODED: usize = 16;
 
-/// Chunks of a row of which an invocation holds all at once, and columns of a workgroup. Of long
-/// rows none are held: what a workgroup asks for at once is enough there.
+/// Chunks of a row of which an invocation holds all of its own at once, and columns of a workgroup.
+/// Of long rows none are held: what a workgroup asks for at once is enough there.
 fn held(of: &Extent, num_cols: usize, gated: bool) -> (usize, usize) {
     if !of.is_wide() {
         return (0, COLS);
     }
     let most = if matches!(of.store, Store::Coded(_)) { HELD_CODED } else { HELD_DENSE };
-    let steps = (of.cols / of.per()).div_ceil(64);
+    let chunks = of.cols / of.per();
     let parts = 1 + usize::from(gated);
-    let fits = |cols: &usize| steps * cols * parts <= most && num_cols.div_ceil(*cols) <= 65_535;
-    [COLS, COLS / 2, 1].into_iter().find(fits).map_or((0, COLS), |cols| (steps, cols))
+    let fits = |cols: &usize| {
+        chunks.div_ceil(64) * cols * parts <= most && num_cols.div_ceil(*cols) <= MOST_WORKGROUPS
+    };
+    [COLS, COLS / 2, 1].into_iter().find(fits).map_or((0, COLS), |cols| (chunks, cols))
 }

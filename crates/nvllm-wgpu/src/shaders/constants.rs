@@ -71,9 +71,77 @@ fn codes(form: &Form, scales_at: usize) -> String {
     text
 }
 
-/// How many chunks of a row an invocation holds at once; 0 where there are too many.
-pub(crate) fn steps(num: usize) -> String {
-    format!("const STEPS = {num}u;")
+/// Runs of 64 among `num`, and whether the last is whole.
+const fn runs(num: usize) -> (usize, bool) {
+    (num.div_ceil(64), num.is_multiple_of(64))
+}
+
+/// Rows of `chunks` chunks of `per` elements of which an invocation holds all of its own, of
+/// `num_cols` rows of the weight; none are held if there are no chunks.
+pub(crate) fn held(chunks: usize, num_cols: usize, per: usize) -> String {
+    let (steps, whole) = runs(chunks);
+    let mut text = format!(
+        "const STEPS = {steps}u;\n\
+         fn add_held(sums: ptr<function, array<f32, NUM_SUMS>>, row: u32, \
+         cols: ptr<function, array<u32, NUM_COLS>>, lane: u32) {{\n"
+    );
+    if steps == 0 {
+        return text + "}\n";
+    }
+    let mut each = |step: usize, body: String| {
+        // Only the last run may end before its last invocation.
+        let guard = step + 1 == steps && !whole;
+        text += &if guard { format!("if (lane + {}u < p.k / PER) {{\n{body}}}\n", 64 * step) } else { body };
+    };
+    let names = (0..steps).flat_map(|step| (0..num_cols).map(move |c| format!("var h{step}_{c}: Chunk;\n")));
+    each(steps, names.collect());
+    for step in 0..steps {
+        let load = |c| format!("h{step}_{c} = load_chunk((*cols)[{c}], lane + {}u);\n", 64 * step);
+        each(step, (0..num_cols).map(load).collect());
+    }
+    let sums = (0..num_cols).map(|c| format!("var s{c} = 0.0;\n")).collect::<String>();
+    each(steps, format!("prepare_weights(lane);\nprepare_row(row, lane);\n{sums}"));
+    for step in 0..steps {
+        let four = |j: usize| {
+            let at = format!("(lane + {}u) * {}u + {j}u", 64 * step, per / 4);
+            let add = |c| format!("s{c} = add_four(a{j}, chunk_values(h{step}_{c}, {j}u), s{c});\n");
+            let adds = (0..num_cols).map(add).collect::<String>();
+            format!("let a{j} = row_values(row, {at});\n{adds}")
+        };
+        let body = (0..per / 4).map(four).collect::<String>();
+        each(step, format!("{{\n{body}}}\n"));
+    }
+    let stores = (0..num_cols).map(|c| format!("(*sums)[{c}] = s{c};\n")).collect::<String>();
+    each(steps, stores);
+    text + "}\n"
+}
+
+/// Runs of four elements that an invocation holds of a row that it norms, at most.
+const MOST_RUNS: usize = 8;
+
+/// `prepare_row` of linear/normed.wgsl.
+fn prepare_row(k: usize) -> String {
+    let (num, whole) = runs(k / 4);
+    let mut text = String::from("fn prepare_row(row: u32, lane: u32) {\n");
+    if num > MOST_RUNS {
+        return text + "prepare_long_row(row, lane);\n}\n";
+    }
+    let guarded = |run: usize, body: String| {
+        let guard = run + 1 == num && !whole;
+        if guard { format!("if (lane + {}u < K / 4u) {{ {body} }}\n", 64 * run) } else { body + "\n" }
+    };
+    let each = |body: &dyn Fn(usize, usize) -> String| {
+        (0..num).map(|run| guarded(run, body(run, 64 * run))).collect::<String>()
+    };
+    text += "let base = row * (K / 4u);\nvar sum = 0.0;\n";
+    for run in 0..num {
+        text += &format!("var v{run}: vec4<f32>;\nvar w{run}: vec4<f32>;\n");
+    }
+    text += &each(&|run, at| format!("v{run} = x[base + lane + {at}u]; w{run} = norm_weight[lane + {at}u];"));
+    text += &each(&|run, _| format!("sum = add_squares(sum, v{run});"));
+    text += "let factor = norm_factor(sum, p.k, p.eps, lane);\n";
+    text += &each(&|run, at| format!("keep_normed(lane + {at}u, v{run}, w{run}, factor);"));
+    text + "workgroupBarrier();\n}\n"
 }
 
 /// The norm of a layer's one row of `k` columns, its weight bound behind all else.
@@ -81,7 +149,8 @@ pub(crate) fn normed(k: usize, is_coded: bool, rounds: bool) -> String {
     let at = LINEAR_SCALES + usize::from(is_coded);
     format!(
         "const K = {k}u; const NORM_ROUND = {rounds};\n\
-         @group(0) @binding({at}) var<storage, read> norm_weight: array<vec4<f32>>;"
+         @group(0) @binding({at}) var<storage, read> norm_weight: array<vec4<f32>>;\n{}",
+        prepare_row(k)
     )
 }
 

@@ -9,7 +9,7 @@ use nvllm_core::{DType, KvFormat};
 
 use super::*;
 use crate::coded::Form;
-use crate::storage::Store;
+use crate::storage::{Extent, Store};
 
 /// Every way in which rows are stored.
 fn stores() -> Vec<Store> {
@@ -23,6 +23,11 @@ fn stores() -> Vec<Store> {
     all
 }
 
+fn per(store: Store) -> usize {
+    let parts = 0..1;
+    Extent { store, cols: 512, act: None, permuted: false, rows: parts.clone(), parts }.per()
+}
+
 /// Linear layers and tables over rows that are stored so.
 fn of_store(store: Store, rounds: bool, push: &mut impl FnMut(Kernel, &[String])) {
     let is_coded = matches!(store, Store::Coded(_));
@@ -34,18 +39,20 @@ fn of_store(store: Store, rounds: bool, push: &mut impl FnMut(Kernel, &[String])
     }
     for wide in [false, true] {
         let expert = weight(&store, wide, TABLE_SCALES);
-        push(EXPERT_LINEAR.of(is_coded, wide).clone(), &[rounds.clone(), expert]);
+        push(EXPERT_LINEAR.of(is_coded, wide).clone(), &[rounds.clone(), expert, held(0, 0, 16)]);
         let epilogues = [(true, false, false), (false, true, false), (true, false, true)];
         for (bias, residual, gated) in epilogues {
-            for (rows, cols, num) in [(1, 4, 0), (1, 2, 3), (1, 4, 1), (4, 4, 0), (8, 4, 0)] {
+            for (rows, cols, chunks) in [(1, 4, 0), (1, 2, 150), (1, 4, 64), (4, 4, 0), (8, 4, 0)] {
                 let tile = tile(rows, cols, Epilogue { bias, residual, gated });
                 let weight = weight(&store, wide, LINEAR_SCALES);
+                let chunks = if wide { chunks } else { 0 };
+                let held = held(chunks, cols * (1 + usize::from(gated)), per(store));
                 let kernel = LINEAR.of(is_coded, wide).clone();
-                push(kernel, &[rounds.clone(), weight.clone(), tile.clone(), steps(num)]);
+                push(kernel, &[rounds.clone(), weight.clone(), tile.clone(), held.clone()]);
                 if wide && rows == 1 {
-                    let normed = normed(512, is_coded, bias);
+                    let normed = normed(if residual { 4096 } else { 576 }, is_coded, bias);
                     let kernel = LINEAR_NORMED[usize::from(is_coded)].clone();
-                    push(kernel, &[rounds.clone(), weight, tile, steps(num), normed]);
+                    push(kernel, &[rounds.clone(), weight, tile, held, normed]);
                 }
             }
         }
