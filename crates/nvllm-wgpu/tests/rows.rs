@@ -5,12 +5,12 @@
 use std::sync::{Arc, OnceLock};
 
 use nvllm_conformance::MemorySource;
-use nvllm_core::program::{Projection, QkNorm};
+use nvllm_core::program::{Counts, Projection, QkNorm};
 use nvllm_core::weight::{AxisRole, Offset, PUBLIC, ScaleType};
 use nvllm_core::{
-    Activations, AttentionSpec, Backend, BlockId, CanonicalTensor, DType, Executable, InlineVec, KvFormat,
-    Limits, ModelSpec, Numerics, PagedKv, RopeScaling, RopeSpec, SeqStep, SlotId, SlotReset, Source,
-    SpecBuilder, Step, StepId, TensorInfo, TokenId, WeightFormat, WeightSource,
+    Activations, AttentionSpec, Backend, BlockId, CanonicalTensor, DType, EntryId, Executable, InlineVec,
+    KvFormat, Limits, ModelSpec, Numerics, PagedKv, RopeScaling, RopeSpec, SeqStep, SlotId, SlotReset,
+    Source, SpecBuilder, Step, StepId, TensorInfo, TokenId, WeightFormat, WeightSource,
 };
 use nvllm_wgpu::{WgpuBackend, WgpuOptions};
 
@@ -270,4 +270,48 @@ fn attention_over_long_sequences_does_not_depend_on_the_rows_of_a_step() {
             assert_eq!(differs, None, "row of {format}, window {window:?}, steps of {lens:?}");
         }
     }
+}
+
+/// Launches bound a step of one token: there are five a layer, and one more where its
+/// sequence is long.
+#[test]
+fn a_layer_of_one_row_is_five_launches() {
+    const WIDTH: usize = 128;
+    const D: usize = 64;
+    let backend = match backend() {
+        Ok(backend) => backend,
+        Err(reason) => return println!("skipped: {reason}"),
+    };
+    let mut weights = Weights::new();
+    let (table, norm) = (weights.matrix("table", TOKENS, WIDTH), weights.vector("norm", WIDTH));
+    let (qkv, out) = (weights.matrix("qkv", 4 * D, WIDTH), weights.matrix("out", WIDTH, 2 * D));
+    let (up, down) = (weights.matrix("up", 2 * 192, WIDTH), weights.matrix("down", WIDTH, 192));
+    let attention = AttentionSpec { num_heads: 2, num_kv_heads: 1, head_dim: D, scale: 0.125, window: None };
+    let cache = PagedKv { num_layers: 1, num_heads: 1, head_dim: D, window: None };
+    let kv = weights.builder.paged_kv(cache)(0);
+    let rope = RopeSpec { theta: 1e4, head_dim: D, scaling: RopeScaling::None };
+    let mut p = weights.builder.program("layer");
+    let x = p.embed(table);
+    let h = p.rms_norm(x, norm, 1e-6);
+    let h = p.linear(h, qkv);
+    let h = p.attention(h, None, &rope, &attention, kv);
+    let h = p.linear(h, out);
+    let x = p.add(x, h);
+    let h = p.rms_norm(x, norm, 1e-6);
+    let h = p.linear(h, up);
+    let h = p.silu_mul(h);
+    let h = p.linear(h, down);
+    let x = p.add(x, h);
+    p.label(x, "y");
+    let mut program = p.finish().expect("shapes agree");
+    program.keep("y");
+    let spec = weights.builder.finish("a layer", vec![program], TOKENS, 1024);
+    let limits = limits(KvFormat::Bf16, 1024, 16);
+    let rows = Rows::new(&backend, &spec, &weights.source, &limits);
+    let launches = |context: usize| -> Vec<String> {
+        let stages = rows.exe.schedule(EntryId::default(), &Counts::decode(1, context));
+        stages.into_iter().flat_map(|stage| stage.launches).collect()
+    };
+    assert_eq!(launches(100).len(), 1 + 5, "{:?}", launches(100));
+    assert_eq!(launches(700).len(), 1 + 6, "{:?}", launches(700));
 }
