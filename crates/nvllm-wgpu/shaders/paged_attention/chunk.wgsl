@@ -69,16 +69,21 @@ fn add_weighted(sum: Eight, v: Weighted) -> Eight {
     return Eight(fma(vec4(v.weight), x.a, sum.a), fma(vec4(v.weight), x.b, sum.b));
 }
 
-// Of positions `first` to `last` those of the chunk that begins at `chunk`. `table`: where the
-// sequence's blocks begin in the inputs; `head`: of the keys.
-fn attend(chunk: u32, first: u32, last: u32, table: u32, head: u32, lane: u32) -> Part {
+// The block of an invocation's position of a chunk: asked for before anything waits. `table`: where
+// the sequence's blocks begin in the inputs.
+fn block_of(chunk: u32, last: u32, table: u32, lane: u32) -> u32 {
+    return inputs[table + min(chunk + lane, last) / p.block_len];
+}
+
+// Of positions `first` to `last` those of the chunk that begins at `chunk`, an invocation's own in
+// `block`. `head`: of the keys.
+fn attend(chunk: u32, first: u32, last: u32, block: u32, head: u32, lane: u32) -> Part {
     // Behind it `query` is complete and nobody reads the last chunk's numbers any more.
     workgroupBarrier();
     let j = chunk + lane;
     let seen = j >= first && j <= last;
     var s = LOWEST;
     if (seen) {
-        let block = inputs[table + j / p.block_len];
         let offset = j % p.block_len;
         blocks[lane] = block;
         value_rows[lane] = (p.num_kv_heads + head) * p.block_len + offset;

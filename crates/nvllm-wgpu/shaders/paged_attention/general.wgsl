@@ -46,8 +46,9 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
         if (chunk > last || chunk + CHUNK <= first) {
             return;
         }
+        let block = block_of(chunk, last, table, lane);
         prepare_query(row, q_head, last, table, chunk, lane);
-        let part = attend(chunk, first, last, table, q_head / p.group, lane);
+        let part = attend(chunk, first, last, block, q_head / p.group, lane);
         let at = ((row * p.num_heads + q_head) * p.max_chunks + number) * (D + 4u);
         if (lane == 0u) {
             out[at] = bitcast<u32>(part.highest);
@@ -60,11 +61,14 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) l
         }
         return;
     }
+    var block = block_of(first / CHUNK * CHUNK, last, table, lane);
     // The new key and value are stored once, whichever chunk they are of.
     prepare_query(row, q_head, last, table, last / CHUNK * CHUNK, lane);
     var all = Part(LOWEST, 0.0, vec4(0.0));
     for (var chunk = first / CHUNK * CHUNK; chunk <= last; chunk += CHUNK) {
-        all = together(all, attend(chunk, first, last, table, q_head / p.group, lane));
+        let next = block_of(chunk + CHUNK, last, table, lane);
+        all = together(all, attend(chunk, first, last, block, q_head / p.group, lane));
+        block = next;
     }
     if (lane < D / 4u) {
         let o = all.o / vec4(all.total);

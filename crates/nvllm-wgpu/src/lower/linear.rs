@@ -14,12 +14,22 @@ use crate::weights::{Run, Segment, Weight};
 /// Workgroups in one direction on every adapter.
 const MOST_WORKGROUPS: usize = 65_535;
 
+/// Columns that fill a GPU in workgroups of twice as many as usual.
+const MANY_COLS: usize = 2048;
+
 /// Columns that a workgroup makes.
 pub(super) const COLS: usize = 4;
 
 /// Rows that a workgroup makes, with the most rows for which a launch of so many is made: all kinds
 /// sum in one order.
 const ROWS: [(usize, usize); 3] = [(1, 1), (4, 4), (8, usize::MAX)];
+
+/// Those where a workgroup has so much memory for sums of `parts` times its columns.
+fn tiles(parts: usize, memory: usize) -> &'static [(usize, usize)] {
+    // 64 parts of each sum, and the table of a coded weight.
+    let fits = 64 * 4 * 8 * COLS * parts + 64 <= memory;
+    if fits { &ROWS } else { &[(1, 1), (4, usize::MAX)] }
+}
 
 /// Of products over k columns, one after another.
 const ELEMENTS: OrderId = OrderId("64 strided");
@@ -115,13 +125,15 @@ impl<'a> Lowering<'a> {
         let epilogue = Epilogue { bias: bias.is_some(), residual: residual.is_some(), gated };
         let is_coded = matches!(of.store, Store::Coded(_));
         let mut least = 1;
-        for (per, most) in ROWS {
-            let (chunks, tile_cols) = if per == 1 { held(of, num_cols, gated) } else { (0, COLS) };
+        let parts = 1 + usize::from(gated);
+        for &(per, most) in tiles(parts, self.gpu.facts.workgroup_bytes) {
+            let (chunks, tile_cols) =
+                if per == 1 { held(of, num_cols, gated, norm.is_some()) } else { (0, COLS) };
             let mut constants = vec![
                 shaders::round(self.rounds(out)),
                 shaders::weight(&of.store, of.is_wide(), shaders::LINEAR_SCALES),
                 shaders::tile(per, tile_cols, epilogue),
-                shaders::held(chunks, tile_cols * (1 + usize::from(gated)), of.per()),
+                shaders::held(chunks, tile_cols * parts, of.per()),
             ];
             let grid = [Dim::Fixed(num_cols.div_ceil(tile_cols)), Dim::Rows { rows, per }];
             let inside = norm.filter(|_| per == 1);
@@ -134,8 +146,8 @@ impl<'a> Lowering<'a> {
                 self.value(out),
             ];
             let scales = segment.scales.as_ref().map(Part::whole);
-            let parts = fixed.into_iter().chain(scales).chain(inside.map(|norm| norm.weight));
-            let parts: Vec<_> = parts.collect();
+            let bound = fixed.into_iter().chain(scales).chain(inside.map(|norm| norm.weight));
+            let bound: Vec<_> = bound.collect();
             let kernel = match inside {
                 Some(norm) => {
                     constants.push(shaders::normed(x.cols, is_coded, norm.rounds));
@@ -143,7 +155,7 @@ impl<'a> Lowering<'a> {
                 }
                 None => shaders::LINEAR.of(is_coded, of.is_wide()),
             };
-            let launch = self.launch(kernel, &constants.join("\n"), &params, &parts, grid)?;
+            let launch = self.launch(kernel, &constants.join("\n"), &params, &bound, grid)?;
             launches.push(launch.only(rows, least..=most));
             least = most.saturating_add(1);
         }
@@ -157,7 +169,7 @@ const HELD_CODED: usize = 16;
 
 /// Chunks of a row of which an invocation holds all of its own at once, and columns of a workgroup.
 /// Of long rows none are held: what a workgroup asks for at once is enough there.
-fn held(of: &Extent, num_cols: usize, gated: bool) -> (usize, usize) {
+fn held(of: &Extent, num_cols: usize, gated: bool, normed: bool) -> (usize, usize) {
     if !of.is_wide() {
         return (0, COLS);
     }
@@ -167,5 +179,7 @@ fn held(of: &Extent, num_cols: usize, gated: bool) -> (usize, usize) {
     let fits = |cols: &usize| {
         chunks.div_ceil(64) * cols * parts <= most && num_cols.div_ceil(*cols) <= MOST_WORKGROUPS
     };
-    [COLS, COLS / 2, 1].into_iter().find(fits).map_or((0, COLS), |cols| (chunks, cols))
+    // Each workgroup norms the row: where there are many columns, rather fewer of them.
+    let wide = if normed && num_cols >= MANY_COLS { 2 * COLS } else { COLS };
+    [wide, COLS, COLS / 2, 1].into_iter().find(fits).map_or((0, COLS), |cols| (chunks, cols))
 }

@@ -76,6 +76,11 @@ const fn runs(num: usize) -> (usize, bool) {
     (num.div_ceil(64), num.is_multiple_of(64))
 }
 
+/// `line` of each number below `num`.
+fn lines(num: usize, line: impl Fn(usize) -> String) -> String {
+    (0..num).map(line).collect()
+}
+
 /// Rows of `chunks` chunks of `per` elements of which an invocation holds all of its own, of
 /// `num_cols` rows of the weight; none are held if there are no chunks.
 pub(crate) fn held(chunks: usize, num_cols: usize, per: usize) -> String {
@@ -97,21 +102,21 @@ pub(crate) fn held(chunks: usize, num_cols: usize, per: usize) -> String {
     each(steps, names.collect());
     for step in 0..steps {
         let load = |c| format!("h{step}_{c} = load_chunk((*cols)[{c}], lane + {}u);\n", 64 * step);
-        each(step, (0..num_cols).map(load).collect());
+        each(step, lines(num_cols, load));
     }
-    let sums = (0..num_cols).map(|c| format!("var s{c} = 0.0;\n")).collect::<String>();
+    let sums = lines(num_cols, |c| format!("var s{c} = 0.0;\n"));
     each(steps, format!("prepare_weights(lane);\nprepare_row(row, lane);\n{sums}"));
     for step in 0..steps {
         let four = |j: usize| {
             let at = format!("(lane + {}u) * {}u + {j}u", 64 * step, per / 4);
             let add = |c| format!("s{c} = add_four(a{j}, chunk_values(h{step}_{c}, {j}u), s{c});\n");
-            let adds = (0..num_cols).map(add).collect::<String>();
+            let adds = lines(num_cols, add);
             format!("let a{j} = row_values(row, {at});\n{adds}")
         };
-        let body = (0..per / 4).map(four).collect::<String>();
+        let body = lines(per / 4, four);
         each(step, format!("{{\n{body}}}\n"));
     }
-    let stores = (0..num_cols).map(|c| format!("(*sums)[{c}] = s{c};\n")).collect::<String>();
+    let stores = lines(num_cols, |c| format!("(*sums)[{c}] = s{c};\n"));
     each(steps, stores);
     text + "}\n"
 }
