@@ -1,5 +1,5 @@
-//! Weights in device memory: matrices `[n, k]` row-major, dense as the checkpoint has them or coded,
-//! in segments of rows that a shader can see; vectors as f32.
+//! Weights in device memory: matrices `[n, k]` row-major, dense as the checkpoint has them or
+//! coded, in segments of rows that a shader can see; vectors as f32.
 
 use std::ops::Range;
 

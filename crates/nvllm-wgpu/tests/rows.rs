@@ -1,6 +1,6 @@
-//! A row has the same bits whatever the number of rows in its step, where conformance does not look:
-//! over every coded format with the norm of the row inside, and over long sequences in every format
-//! of the KV cache. Skips, and says why, where there is no adapter.
+//! A row has the same bits whatever the number of rows in its step, where conformance does not
+//! look: over every coded format with the norm of the row inside, and over long sequences in every
+//! format of the KV cache. Skips, and says why, where there is no adapter.
 
 use std::sync::{Arc, OnceLock};
 

@@ -1,5 +1,5 @@
-// Keys and values of heads on their way to the KV cache, by 64 invocations each: NORM_TEAMS heads of
-// D elements in `heads`, of which a team has its own.
+// Keys and values of heads on their way to the KV cache, by 64 invocations each: NORM_TEAMS heads
+// of D elements in `heads`, of which a team has its own.
 //
 // KV: 0 f32, 1 bf16, 2 FP8 E4M3, 3 int8 (nvllm-core's kv_format.rs). `append(block, i, word)`
 // stores word i of a block; its text and its bindings are generated. ROW_WORDS: words of a row

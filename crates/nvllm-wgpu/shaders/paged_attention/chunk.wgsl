@@ -2,8 +2,8 @@
 //
 // Order: a score is four sums of every fourth column, ascending, then added. Of the values of a
 // chunk an invocation adds eight columns of every TEAMS-th position, ascending; then the teams are
-// added. Chunks begin at multiples of 256 and come together ascending, as part.wgsl says. So it is a
-// function of D and of the absolute position only.
+// added. Chunks begin at multiples of 256 and come together ascending, as part.wgsl says. So it is
+// a function of D and of the absolute position only.
 //
 // The cache is read as common/cache.wgsl says, in which D is the width of a head. `read_octet` and
 // `read_scale` read it, or what is not there yet.
