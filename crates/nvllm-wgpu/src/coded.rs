@@ -189,3 +189,63 @@ impl Form {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use nvllm_core::DType;
+    use nvllm_core::weight::PUBLIC;
+    use nvllm_core::weight::pack::pack;
+
+    use super::*;
+
+    /// Rows of codes that count up under scales of 1 in f32 or f16.
+    fn tensor(name: &str, rows: usize, cols: usize) -> CanonicalTensor {
+        let (_, format) = *PUBLIC.iter().find(|(public, _)| *public == name).expect("it is public");
+        let scales = format.scales.expect("it has scales");
+        let bits = format.code.bits();
+        let num = rows.div_ceil(scales.block[0]) * cols.div_ceil(scales.block[1]);
+        let one: &[u8] = if scales.kind.bits() == 32 { &[0, 0, 0x80, 0x3f] } else { &[0, 0x3c] };
+        let dense = CanonicalTensor::dense(DType::F32, [rows, cols], Vec::new().into());
+        let codes = pack((0..(rows * cols) as u32).map(|i| i % 64), bits, cols);
+        CanonicalTensor { format, codes, scales: one.repeat(num).into(), ..dense }
+    }
+
+    #[test]
+    fn a_nan_among_codes_of_fp8_is_its_blocks_scale() {
+        let mut part = tensor("fp8 128x128", 3, 256);
+        let mut codes = part.codes.to_vec();
+        codes[256 + 130] = 0xff;
+        part.codes = codes.into();
+        let form = Form::new(part.format, 256).unwrap();
+        let [_, scales] = form.pack(&[part], 0..3);
+        let nans = (0..6).filter(|&i| DType::F32.read(&scales, i).is_nan());
+        assert_eq!(nans.collect::<Vec<_>>(), [3]);
+    }
+
+    #[test]
+    fn five_bits_become_bytes_around_zero_across_parts() {
+        let parts = [tensor("q5_0", 2, 37), tensor("q5_0", 3, 37)];
+        let form = Form::new(parts[0].format, 37).unwrap();
+        assert_eq!((form.code, form.pitch(), form.shift()), (Code::I8, 3, None));
+        // The last row of the first part and the first of the second.
+        let [codes, scales] = form.pack(&parts, 1..3);
+        let row =
+            |first: usize| (0..37).map(move |i| ((first + i) % 64 % 32) as u8).map(|x| x.wrapping_sub(16));
+        assert!(codes[..37].iter().copied().eq(row(37)) && codes[48..85].iter().copied().eq(row(0)));
+        assert!(codes[37..48].iter().all(|&byte| byte == 0));
+        assert_eq!(scales.len(), 2 * 2 * 4);
+    }
+
+    #[test]
+    fn rows_are_read_by_chunks_where_blocks_do_not_end_inside_them() {
+        let shift = |name: &str, cols| {
+            let (_, format) = *PUBLIC.iter().find(|(public, _)| *public == name).unwrap();
+            Form::new(format, cols).unwrap().shift()
+        };
+        assert_eq!(shift("q4_0", 1024), Some(5));
+        assert_eq!(shift("nvfp4", 1024), Some(4), "two blocks a chunk");
+        assert_eq!(shift("q6_k", 1024), Some(4));
+        assert_eq!(shift("int8 channel", 1024), Some(31));
+        assert_eq!(shift("w4a16", 1040), None, "a row ends inside a chunk");
+    }
+}
