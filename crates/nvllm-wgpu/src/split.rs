@@ -44,7 +44,7 @@ pub(crate) fn bytes(programs: &[Program], limits: &Limits) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use nvllm_core::{Activations, KvFormat, Numerics};
+    use nvllm_core::Activations;
 
     use super::*;
 
@@ -53,17 +53,9 @@ mod tests {
         let spec =
             |num_heads| AttentionSpec { num_heads, num_kv_heads: 8, head_dim: 128, scale: 1.0, window: None };
         let limits = |context| Limits {
-            step_tokens: 64,
-            step_outputs: 64,
-            seqs: 64,
-            context,
-            block_len: 16,
             kv_bytes: 1 << 30,
-            kv_format: KvFormat::Bf16,
-            activations: Activations::Bf16,
-            numerics: Numerics::Invariant,
-            max_in_flight: 1,
-            exact_head: false,
+            step_tokens: 64,
+            ..Limits::new(Activations::Bf16, 64, context)
         };
         assert_eq!(rows(&spec(16), &limits(256)), 0);
         assert_eq!(rows(&spec(16), &limits(8192)), 8);

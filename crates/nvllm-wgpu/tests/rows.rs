@@ -9,8 +9,8 @@ use nvllm_core::program::{Counts, Projection, QkNorm};
 use nvllm_core::weight::{AxisRole, Offset, PUBLIC, ScaleType};
 use nvllm_core::{
     Activations, AttentionSpec, Backend, BlockId, CanonicalTensor, DType, EntryId, Executable, InlineVec,
-    KvFormat, Limits, ModelSpec, Numerics, PagedKv, RopeScaling, RopeSpec, SeqStep, SlotId, SlotReset,
-    Source, SpecBuilder, Step, StepId, TensorInfo, TokenId, WeightFormat, WeightSource,
+    KvFormat, Limits, ModelSpec, PagedKv, RopeScaling, RopeSpec, SeqStep, SlotId, SlotReset, Source,
+    SpecBuilder, Step, StepId, TensorInfo, TokenId, WeightFormat, WeightSource,
 };
 use nvllm_wgpu::{WgpuBackend, WgpuOptions};
 
@@ -61,19 +61,7 @@ impl Weights {
 }
 
 fn limits(kv_format: KvFormat, context: usize, step_tokens: usize) -> Limits {
-    Limits {
-        step_tokens,
-        step_outputs: 1,
-        seqs: 1,
-        context,
-        block_len: 16,
-        kv_bytes: 16 << 20,
-        kv_format,
-        activations: Activations::Bf16,
-        numerics: Numerics::Invariant,
-        max_in_flight: 1,
-        exact_head: false,
-    }
+    Limits { step_tokens, kv_bytes: 16 << 20, kv_format, ..Limits::new(Activations::Bf16, 1, context) }
 }
 
 /// Steps of one sequence, and the bits of each row of the kept value `y`.

@@ -67,7 +67,7 @@ impl<'a> Lowering<'a> {
 #[cfg(test)]
 mod tests {
     use nvllm_core::program::MemoryPlan;
-    use nvllm_core::{Activations, AxisRole, KvFormat, Limits, Numerics, PlanRules, Program, SpecBuilder};
+    use nvllm_core::{Activations, AxisRole, Limits, PlanRules, Program, SpecBuilder};
 
     use super::*;
 
@@ -91,19 +91,7 @@ mod tests {
     fn what_is_normed_and_what_is_made_of_it_lie_in_buffers_apart() {
         let program = program(false);
         assert_eq!(ranges(&program).first(), Some(&(1..3)));
-        let limits = Limits {
-            step_tokens: 4,
-            step_outputs: 1,
-            seqs: 1,
-            context: 32,
-            block_len: 16,
-            kv_bytes: 1 << 20,
-            kv_format: KvFormat::Bf16,
-            activations: Activations::Bf16,
-            numerics: Numerics::Invariant,
-            max_in_flight: 1,
-            exact_head: false,
-        };
+        let limits = Limits { step_tokens: 4, kv_bytes: 1 << 20, ..Limits::new(Activations::Bf16, 1, 32) };
         let rules = PlanRules { read_write_share: false, ..PlanRules::HOST };
         let segments = |rules: &PlanRules| {
             let plan = MemoryPlan::new(&program, &limits, rules).unwrap();
