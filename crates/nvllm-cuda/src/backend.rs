@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use nvllm_core::device::check_fits;
 use nvllm_core::program::MemoryPlan;
 use nvllm_core::{
     Backend, BackendInfo, Executable, Limits, ModelSpec, OpQuery, Plan, PlanRules, Program, Reason, Rows,
@@ -24,7 +25,7 @@ use crate::lower::{self, Lowering, Tuning, Vendor};
 use crate::measured::Measured;
 use crate::memory::Buffer;
 use crate::modules::Modules;
-use crate::plan::{self, RULES, check_fits, partial_bytes};
+use crate::plan::{self, RULES, partial_bytes};
 use crate::rope::RopeTables;
 use crate::sampler::{Sampler, result_bytes};
 use crate::slots::DeviceSlots;

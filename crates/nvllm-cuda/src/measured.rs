@@ -5,9 +5,10 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use nvllm_core::device::kept::write_whole;
 use serde::{Deserialize, Serialize};
 
-use crate::compile::{name_of, write_whole};
+use crate::compile::name_of;
 
 /// What is faster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,14 +6,20 @@
 //! the words that the step uses, one part after another, and a list of copies that says where each
 //! belongs. So the bytes of a step grow with the step, and not with the context or the number of
 //! sequences that the model was loaded for.
+//!
+//! Device backends also share what they keep on disk ([`kept`]), and how a model that is too large
+//! is refused ([`check_fits`]).
 
 mod check;
+mod fits;
+pub mod kept;
 mod layout;
 mod pack;
 mod slot;
 mod word_copy;
 
 pub use check::StepCheck;
+pub use fits::check_fits;
 pub use layout::StepLayout;
 pub use pack::{CountedTokens, PackedStep};
 pub use slot::{DeviceReset, DeviceSlot};

@@ -14,8 +14,9 @@ use std::io::{Read as _, Write as _};
 use flate2::Compression;
 use flate2::read::ZlibDecoder;
 use flate2::write::ZlibEncoder;
+use nvllm_core::device::kept::{Hash, seal, unseal};
 
-use super::content::{Hash, key, seal, unseal};
+use super::content::key;
 use super::{Nvrtc, Source, Target, sources};
 
 /// The kind of file and its version.

@@ -4,7 +4,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 
-use super::content::{key, name, seal, unseal};
+use nvllm_core::device::kept::{name, seal, unseal, write_whole};
+
+use super::content::key;
 use super::{Nvrtc, Source, Target};
 use crate::error::Result;
 
@@ -67,15 +69,6 @@ fn read(path: &Path) -> Option<Vec<u8>> {
 
 fn write(path: &Path, image: &[u8]) -> std::io::Result<()> {
     write_whole(path, &seal(image))
-}
-
-/// Writes beside and renames, so that another process sees a whole file or none.
-pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
-    let unique = format!("{}.{:?}.part", std::process::id(), std::thread::current().id());
-    let part = path.with_extension(unique.replace(['(', ')'], ""));
-    std::fs::write(&part, bytes)?;
-    std::fs::rename(&part, path)
 }
 
 #[cfg(test)]

@@ -1,16 +1,11 @@
-//! What machine code is known by, and how damage to it is noticed: the same for the folder and for
-//! the archive.
+//! What machine code is known by: the same for the folder and for the archive.
 
-use std::fmt::Write as _;
 use std::sync::LazyLock;
 
-use sha2::{Digest as _, Sha256};
+use nvllm_core::device::kept::{Hash, hash, name};
 
 use super::sources::{HEADERS, sources};
 use super::{Nvrtc, Source, Target};
-
-/// A SHA-256.
-pub(super) type Hash = [u8; 32];
 
 /// The hash of everything that the machine code of `source` depends on, made by NVRTC `version` for
 /// `target`.
@@ -33,54 +28,12 @@ pub(crate) fn sources_name() -> String {
 
 /// A text for some bytes, as files are named.
 pub(crate) fn name_of(bytes: &[u8]) -> String {
-    name(Sha256::digest(bytes).into())
-}
-
-/// A hash as files are named.
-pub(super) fn name(hash: Hash) -> String {
-    hash.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-/// The hash of parts that do not run into each other.
-fn hash<'a>(parts: impl Iterator<Item = &'a [u8]>) -> Hash {
-    let mut hash = Sha256::new();
-    for part in parts {
-        hash.update((part.len() as u64).to_le_bytes());
-        hash.update(part);
-    }
-    hash.finalize().into()
-}
-
-/// An image behind its hash.
-pub(super) fn seal(image: &[u8]) -> Vec<u8> {
-    [Sha256::digest(image).as_slice(), image].concat()
-}
-
-/// The image of [`seal`], if the hash at its head is that of the rest.
-pub(super) fn unseal(bytes: &[u8]) -> Option<&[u8]> {
-    let (hash, image) = bytes.split_at_checked(size_of::<Hash>())?;
-    (Sha256::digest(image).as_slice() == hash).then_some(image)
+    name(hash([bytes]))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_is_damaged_is_not_unsealed() {
-        let sealed = seal(b"machine code");
-        assert_eq!(unseal(&sealed), Some(&b"machine code"[..]));
-        for (at, len) in [(0, 44), (40, 44), (99, 43), (99, 10), (99, 0)] {
-            let mut bytes = sealed[..len].to_vec();
-            if let Some(byte) = bytes.get_mut(at) {
-                *byte ^= 1;
-            }
-            assert_eq!(unseal(&bytes), None, "byte {at}, {len} bytes");
-        }
-    }
 
     #[test]
     fn parts_do_not_run_into_each_other() {

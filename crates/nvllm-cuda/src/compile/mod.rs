@@ -11,7 +11,6 @@ mod target;
 
 pub use archive::{Archive, archive};
 pub use cache::KernelCache;
-pub(crate) use cache::write_whole;
 pub(crate) use content::{name_of, sources_name};
 pub(crate) use images::{Images, load_or_anew};
 pub use nvrtc::{Compiled, Nvrtc};
