@@ -3,6 +3,7 @@
 use wgpu::{Adapter, Backend, DeviceType, Features, Limits};
 
 use crate::error::{Result, WgpuError};
+use crate::options::WgpuOptions;
 
 /// What is known of an adapter before it is opened.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,10 +42,11 @@ pub struct AdapterFacts {
 }
 
 /// Features that are asked for where they are present, by the name that is shown.
-const FEATURES: [(&str, Features); 3] = [
+const FEATURES: [(&str, Features); 4] = [
     ("subgroups", Features::SUBGROUP),
     ("f16", Features::SHADER_F16),
     ("timestamps", Features::TIMESTAMP_QUERY),
+    ("pipeline cache", Features::PIPELINE_CACHE),
 ];
 
 /// Those features of [`FEATURES`] that the adapter has.
@@ -126,21 +128,23 @@ fn own_memory(adapter: &Adapter) -> Option<usize> {
     own.max().and_then(|bytes| usize::try_from(bytes).ok())
 }
 
-/// The adapter that `asked` names by its index or a part of its name, whatever the case of its
-/// letters. If it is `None`, the first discrete GPU, else the first other GPU, else the first.
+/// The adapter that is asked for.
 ///
 /// Errors if there is none, or none of that name.
-pub(crate) fn choose(asked: Option<&str>) -> Result<(AdapterFacts, Adapter)> {
+pub(crate) fn choose(options: &WgpuOptions) -> Result<(AdapterFacts, Adapter)> {
     let mut all = found();
-    if all.is_empty() {
-        return Err(WgpuError::NoAdapter);
-    }
     let facts: Vec<_> = all.iter().map(|(facts, _)| facts).collect();
-    let at = index_of(&facts, asked)?;
+    let at = index_of(&facts, options.adapter.as_deref())?;
     Ok(all.swap_remove(at))
 }
 
+/// Index of the adapter that `asked` names by its index or a part of its name, whatever the case
+/// of its letters. If it is `None`, the first discrete GPU, else the first other GPU, else the
+/// first.
 fn index_of(all: &[&AdapterFacts], asked: Option<&str>) -> Result<usize> {
+    if all.is_empty() {
+        return Err(WgpuError::NoAdapter);
+    }
     let Some(asked) = asked else {
         let rank = |facts: &&AdapterFacts| match facts.kind {
             "discrete GPU" => 0,
@@ -196,6 +200,13 @@ mod tests {
             (Ok(2), Ok(0), Ok(1), Ok(2))
         );
         assert_eq!(index_of(&all[..2], None).unwrap(), 1);
+        for asked in [None, Some("0")] {
+            let problem = index_of(&[], asked).unwrap_err().to_string();
+            assert!(
+                problem.contains("install a Vulkan driver") && problem.contains("--backend cpu"),
+                "{problem}"
+            );
+        }
         let problem = at(Some("3")).unwrap_err();
         assert!(problem.contains("there are: 0 llvmpipe, 1 Iris Xe, 2 Radeon 7900"), "{problem}");
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use nvllm_core::device::check_fits;
 use nvllm_core::{
     Backend, BackendInfo, Executable, Limits, ModelSpec, OpQuery, Plan, PlanRules, Reason, WeightSource,
 };
@@ -14,7 +15,7 @@ use crate::inputs::Inputs;
 use crate::kv::WgpuKv;
 use crate::lower::Lowering;
 use crate::options::WgpuOptions;
-use crate::plan::{self, check_fits};
+use crate::plan;
 use crate::rates;
 use crate::sampler::Sampler;
 use crate::slots::DeviceSlots;
@@ -44,28 +45,37 @@ impl WgpuBackend {
         rates::launch_seconds(&self.gpu)
     }
 
+    /// Loses the device, as the driver does that resets it: for tests.
+    pub fn destroy(&self) {
+        self.gpu.destroy();
+    }
+
     /// What the adapter says of itself.
     pub fn facts(&self) -> &AdapterFacts {
         &self.gpu.facts
     }
 }
 
+/// What the rest of the program is told of an adapter.
+pub(crate) fn info(facts: &AdapterFacts) -> BackendInfo {
+    // Others share memory with the host, and with all that runs there.
+    let own_memory = facts.kind == "discrete GPU";
+    BackendInfo {
+        name: "wgpu".into(),
+        device: format!("adapter {}, {}, {}, {}", facts.index, facts.name, facts.api, facts.kind),
+        memory_bytes: facts.memory_bytes,
+        memory_share: if own_memory { 0.9 } else { BackendInfo::HOST_MEMORY_SHARE },
+        seqs: if facts.is_cpu { BackendInfo::HOST_SEQS } else { 64 },
+        step_tokens: if facts.is_cpu { 64 } else { 512 },
+        max_in_flight: 2,
+        driver: Some(facts.driver.clone()),
+        clocks_mhz: None,
+    }
+}
+
 impl Backend for WgpuBackend {
     fn info(&self) -> BackendInfo {
-        let facts = &self.gpu.facts;
-        // Others share memory with the host, and with all that runs there.
-        let own_memory = facts.kind == "discrete GPU";
-        BackendInfo {
-            name: "wgpu".into(),
-            device: format!("adapter {}, {}, {}, {}", facts.index, facts.name, facts.api, facts.kind),
-            memory_bytes: facts.memory_bytes,
-            memory_share: if own_memory { 0.9 } else { BackendInfo::HOST_MEMORY_SHARE },
-            seqs: if facts.is_cpu { BackendInfo::HOST_SEQS } else { 64 },
-            step_tokens: if facts.is_cpu { 64 } else { 512 },
-            max_in_flight: 2,
-            driver: Some(facts.driver.clone()),
-            clocks_mhz: None,
-        }
+        info(&self.gpu.facts)
     }
 
     fn supports(&self, query: &OpQuery<'_>) -> Result<(), Reason> {

@@ -10,19 +10,20 @@ use std::sync::Arc;
 use nvllm_core::device::StepCheck;
 use nvllm_core::host::{Batch, BatchOutput, Slots};
 use nvllm_core::program::{Counts, MemoryPlan};
-use nvllm_core::sampling::top_logprobs;
 use nvllm_core::{
     CoreError, DType, EntryId, Executable, HostTensor, KvCache, KvGeometry, Limits, MemoryReport, Program,
-    RequestLimits, Result, RowOutput, Stage as CoreStage, Step, StepOutput, Tensor, Ticket, TokenId,
-    TokenMasks, ValueId, ValueKind,
+    RequestLimits, Result, RowOutput, Stage as CoreStage, Step, StepOutput, StepProfile, Ticket, TokenMasks,
+    ValueId, ValueKind,
 };
-use wgpu::{Buffer, CommandEncoder, ComputePassDescriptor, SubmissionIndex};
+use wgpu::{Buffer, CommandEncoder, ComputePass, ComputePassDescriptor, SubmissionIndex};
 
 use crate::begin::Begin;
 use crate::gpu::Gpu;
 use crate::inputs::REQUEST_LIMITS;
-use crate::lower::{Extents, Stage};
-use crate::sampler::{MAX_TOP, NO_TOKEN, Results, Sampling, result_bytes};
+use crate::lower::{Dispatch, Extents, Stage};
+use crate::profile::Timed;
+use crate::rows::{row_of, row_output};
+use crate::sampler::{MAX_TOP, Results, Sampling, result_bytes};
 use crate::state::DeviceState;
 
 /// One entry program, lowered.
@@ -67,6 +68,9 @@ pub(crate) struct WgpuExecutable {
     input_bytes: usize,
     /// Entry and extents of the last step, for kept values.
     last: Option<(usize, Extents)>,
+    /// Whether the steps that come are timed op by op, and those that were and nobody asked for.
+    profiling: bool,
+    timed: Vec<Timed>,
     /// Set by the first error of the device; every later call returns it.
     failed: Option<String>,
 }
@@ -101,6 +105,8 @@ impl WgpuExecutable {
             next_buffer: 0,
             input_bytes: 0,
             last: None,
+            profiling: false,
+            timed: Vec::new(),
             failed: None,
         })
     }
@@ -158,13 +164,30 @@ impl WgpuExecutable {
         self.state.kv.copies(&mut encoder, &step.copies);
         let counts = self.state.slots.count(&self.gpu, &mut encoder, step)?;
         let Entry { program, plan, stages, sampling } = &self.entries[step.entry.index()];
-        {
+        let begin = |pass: &mut ComputePass<'_>| {
+            self.begin.run(pass, num_copies, step.resets.len(), extents);
+            counts.iter().for_each(|count| count.run(pass, extents));
+        };
+        let all = |pass: &mut ComputePass<'_>, launches: &[Dispatch]| {
+            launches.iter().for_each(|launch| launch.run(pass, extents));
+        };
+        let plain = sampling.as_ref().map_or(&[][..], |sampling| &sampling.plain);
+        let mut timed = None;
+        if self.profiling {
+            let timed = timed.insert(Timed::new(&self.gpu, (step.id, step.entry), stages.len() + 2)?);
+            timed.pass(&mut encoder, None, begin);
+            for (at, stage) in stages.iter().enumerate() {
+                timed.pass(&mut encoder, Some(at..at + 1), |pass| all(pass, &stage.launches));
+            }
+            if !plain.is_empty() {
+                timed.pass(&mut encoder, None, |pass| all(pass, plain));
+            }
+            timed.finish(&mut encoder);
+        } else {
             let mut pass = encoder.begin_compute_pass(&ComputePassDescriptor::default());
-            self.begin.run(&mut pass, num_copies, step.resets.len(), extents);
-            counts.iter().for_each(|count| count.run(&mut pass, extents));
-            stages.iter().flat_map(|stage| &stage.launches).for_each(|launch| launch.run(&mut pass, extents));
-            let plain = sampling.iter().flat_map(|sampling| &sampling.plain);
-            plain.for_each(|launch| launch.run(&mut pass, extents));
+            begin(&mut pass);
+            stages.iter().for_each(|stage| all(&mut pass, &stage.launches));
+            all(&mut pass, plain);
         }
         if let (Some(rows), Some(output)) = (rows, program.output) {
             let place = plan.place(output.value());
@@ -175,7 +198,9 @@ impl WgpuExecutable {
         if !step.awaits_masks() {
             self.finish(&mut encoder, step.entry.index(), batch, self.next_buffer);
         }
-        self.gpu.submit(encoder)
+        let index = self.gpu.submit(encoder)?;
+        self.timed.extend(timed.map(|timed| timed.submitted(index.clone())));
+        Ok(index)
     }
 
     /// Scores rows and copies the results to where the next step does not write them.
@@ -400,6 +425,22 @@ impl Executable for WgpuExecutable {
         self.guard(found)
     }
 
+    fn set_profiling(&mut self, on: bool) -> Result<()> {
+        if on {
+            self.gpu.check_timing()?;
+        }
+        self.profiling = on;
+        Ok(())
+    }
+
+    fn take_profiles(&mut self) -> Vec<StepProfile> {
+        let timed = std::mem::take(&mut self.timed);
+        // A failure is remembered and said by the next call that can fail.
+        let gpu = Arc::clone(&self.gpu);
+        let profile = |step: Timed| self.guard(step.profile(&gpu)).ok();
+        timed.into_iter().map_while(profile).collect()
+    }
+
     fn failure(&self) -> Option<String> {
         self.failed.clone()
     }
@@ -428,35 +469,4 @@ fn extents(batch: &Batch) -> Extents {
 /// Whether log-probabilities of some row are wanted.
 fn scores(batch: &Batch) -> bool {
     batch.outputs.iter().any(|output| output.want.scored())
-}
-
-/// Row `at` of a matrix.
-fn row_of(rows: &HostTensor, at: usize) -> Box<dyn Tensor> {
-    let (cols, dtype) = (rows.shape()[1], rows.dtype());
-    let len = cols * dtype.size();
-    Box::new(HostTensor::from_bytes([cols], dtype, rows.bytes()[at * len..][..len].to_vec()))
-}
-
-/// What a step made of output row `at`.
-fn row_output(
-    results: &Results<'_>,
-    at: usize,
-    output: &BatchOutput,
-    values: Option<&HostTensor>,
-) -> RowOutput {
-    let want = &output.want;
-    let unusable =
-        (want.sample && results.token(at) == NO_TOKEN) || (want.scored() && !results.scored(at).is_usable());
-    let token = (want.sample && !unusable).then(|| TokenId(results.token(at)));
-    let target = want.target.or(token).filter(|_| want.scored() && !unusable);
-    let num_top = usize::from(want.top_logprobs.unwrap_or(0));
-    let logprobs = target.map(|target| match values {
-        Some(values) if num_top > MAX_TOP => {
-            let cols = values.shape()[1];
-            top_logprobs(&values.to_f32()[at * cols..][..cols], target, num_top)
-        }
-        _ => results.scored(at).logprobs(),
-    });
-    let values = values.filter(|_| want.values).map(|rows| row_of(rows, at));
-    RowOutput { token, logprobs, values, unusable }
 }

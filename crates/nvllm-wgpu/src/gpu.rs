@@ -1,30 +1,42 @@
 //! One opened device: buffers, pipelines, and what has gone wrong with it.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use nvllm_core::CoreError;
 use wgpu::{
-    Buffer, BufferUsages, CommandEncoder, ComputePipelineDescriptor, ErrorFilter, PollType,
-    ShaderModuleDescriptor, ShaderSource, SubmissionIndex,
+    Buffer, BufferUsages, CommandEncoder, ErrorFilter, Features, PollType, QuerySet, QuerySetDescriptor,
+    QueryType, SubmissionIndex,
 };
 
 use crate::adapter::{AdapterFacts, choose, wanted_features};
 use crate::error::{Result, WgpuError};
 use crate::kernel::{Kernel, Pipeline};
 use crate::options::WgpuOptions;
+use crate::pipelines::Pipelines;
 
 /// Bytes to which offsets of bindings are aligned on every adapter that is opened.
 pub(crate) const ALIGN: usize = 256;
+
+/// How long what still runs on a failed device is waited for.
+const LAST_WORK: Duration = Duration::from_secs(10);
 
 /// The device. Shared by everything that is made on it.
 pub(crate) struct Gpu {
     pub facts: AdapterFacts,
     device: wgpu::Device,
     queue: wgpu::Queue,
-    /// The first failure that no scope has caught, or the loss of the device.
-    failure: Arc<Mutex<Option<String>>>,
-    /// By kernel and constants.
-    pipelines: Mutex<HashMap<(&'static str, String), Pipeline>>,
+    failure: Arc<Mutex<Failure>>,
+    pipelines: Pipelines,
+}
+
+/// What has gone wrong with a device.
+#[derive(Default)]
+struct Failure {
+    /// The loss of the device: what is said of it first, because it explains the rest.
+    lost: Option<String>,
+    /// The first failure that no scope has caught.
+    uncaught: Option<String>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -34,7 +46,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Gpu {
     /// Opens the adapter that is asked for by name or index.
     pub(crate) fn open(options: &WgpuOptions) -> Result<Self> {
-        let (mut facts, adapter) = choose(options.adapter.as_deref())?;
+        let (mut facts, adapter) = choose(options)?;
         facts.piece_bytes = options.piece_bytes.unwrap_or(facts.max_binding).min(facts.max_binding);
         let limits = adapter.limits();
         let unsuitable = |problem: String| WgpuError::Unsuitable { name: facts.name.clone(), problem };
@@ -60,30 +72,32 @@ impl Gpu {
         let opened = pollster::block_on(adapter.request_device(&descriptor));
         let (device, queue) = opened
             .map_err(|error| WgpuError::NoDevice { name: facts.name.clone(), problem: error.to_string() })?;
-        let failure = Arc::new(Mutex::new(None::<String>));
-        let note = |failure: &Arc<Mutex<Option<String>>>| {
-            let failure = Arc::clone(failure);
-            move |problem: String| {
-                lock(&failure).get_or_insert(problem);
-            }
-        };
-        let (uncaught, lost) = (note(&failure), note(&failure));
-        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| uncaught(error.to_string())));
+        let failure = Arc::new(Mutex::new(Failure::default()));
+        let (uncaught, lost) = (Arc::clone(&failure), Arc::clone(&failure));
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            lock(&uncaught).uncaught.get_or_insert_with(|| error.to_string());
+        }));
         device.set_device_lost_callback(move |reason, message| {
-            // Dropping the device is no failure.
-            if reason != wgpu::DeviceLostReason::Destroyed {
-                lost(format!("the device is lost: {message}"));
-            }
+            let why = if reason == wgpu::DeviceLostReason::Destroyed { "it was destroyed" } else { &message };
+            lock(&lost).lost.get_or_insert_with(|| format!("the device is lost: {why}"));
         });
-        Ok(Self { facts, device, queue, failure, pipelines: Mutex::default() })
+        let words = format!("{}, {}, {}", facts.name, facts.api, facts.driver);
+        let pipelines = Pipelines::new(&device, options.cache_dir.clone(), words);
+        Ok(Self { facts, device, queue, failure, pipelines })
     }
 
     /// Errors once the device has failed.
     pub(crate) fn check(&self) -> Result<()> {
-        match lock(&self.failure).clone() {
+        let Failure { lost, uncaught } = &*lock(&self.failure);
+        match lost.as_ref().or(uncaught.as_ref()).cloned() {
             None => Ok(()),
             Some(problem) => Err(WgpuError::Failed { problem }),
         }
+    }
+
+    /// Loses the device, as the driver does that resets it.
+    pub(crate) fn destroy(&self) {
+        self.device.destroy();
     }
 
     /// Zeroed device memory of at least `bytes`, for what shaders read and write.
@@ -117,6 +131,35 @@ impl Gpu {
         }
     }
 
+    /// Errors if the device cannot say when a pass has ended.
+    pub(crate) fn check_timing(&self) -> nvllm_core::Result<()> {
+        if self.device.features().contains(Features::TIMESTAMP_QUERY) {
+            return Ok(());
+        }
+        Err(CoreError::Unsupported {
+            backend: "wgpu".into(),
+            op: "a profile by op".into(),
+            reason: format!("adapter {} has no timestamps", self.facts.name),
+        })
+    }
+
+    /// Memory of so many timestamps.
+    pub(crate) fn query_set(&self, num: u32) -> QuerySet {
+        let descriptor =
+            QuerySetDescriptor { label: Some("a profile"), ty: QueryType::Timestamp, count: num };
+        self.device.create_query_set(&descriptor)
+    }
+
+    /// Device memory that timestamps are copied to.
+    pub(crate) fn query_buffer(&self, bytes: usize) -> Result<Buffer> {
+        self.buffer(padded(bytes), BufferUsages::QUERY_RESOLVE | BufferUsages::COPY_SRC, "a profile")
+    }
+
+    /// What one tick of a timestamp is.
+    pub(crate) fn seconds_per_tick(&self) -> f64 {
+        f64::from(self.queue.get_timestamp_period()) * 1e-9
+    }
+
     /// Parameters of one dispatch: up to 16 words that never change.
     pub(crate) fn params(&self, words: &[u32]) -> Result<Buffer> {
         let mut all = [0_u32; 16];
@@ -145,6 +188,8 @@ impl Gpu {
 
     pub(crate) fn submit(&self, encoder: CommandEncoder) -> Result<SubmissionIndex> {
         let index = self.queue.submit([encoder.finish()]);
+        // A lost device takes everything until it is polled.
+        self.device.poll(PollType::Poll).map_err(|error| self.failed(error.to_string()))?;
         self.check()?;
         Ok(index)
     }
@@ -153,7 +198,15 @@ impl Gpu {
     pub(crate) fn wait(&self, index: SubmissionIndex) -> Result<()> {
         let waited = self.device.poll(PollType::Wait { submission_index: Some(index), timeout: None });
         self.check()?;
-        waited.map(drop).map_err(|error| WgpuError::Failed { problem: error.to_string() })
+        waited.map(drop).map_err(|error| self.failed(error.to_string()))
+    }
+
+    /// What has gone wrong, of which `problem` may be a consequence. A lost device says that it is
+    /// lost when it is polled and nothing runs on it any more.
+    fn failed(&self, problem: String) -> WgpuError {
+        let polled = self.device.poll(PollType::Wait { submission_index: None, timeout: Some(LAST_WORK) });
+        let problem = polled.err().map_or(problem, |error| error.to_string());
+        self.check().err().unwrap_or(WgpuError::Failed { problem })
     }
 
     /// Bytes of a [`readback`](Self::readback) buffer, once the submission that fills it has run.
@@ -169,18 +222,17 @@ impl Gpu {
         let mapped = Arc::clone(&state);
         slice.map_async(wgpu::MapMode::Read, move |result| *lock(&mapped) = Some(result));
         self.wait(index)?;
-        let failed = |problem: String| WgpuError::Failed { problem };
         // Another thread that waits for the device may be the one that says so, a little later.
         loop {
             match lock(&state).take() {
                 Some(Ok(())) => break,
-                Some(Err(error)) => return Err(failed(error.to_string())),
+                Some(Err(error)) => return Err(self.failed(error.to_string())),
                 None => std::thread::yield_now(),
             }
             self.check()?;
-            self.device.poll(PollType::Poll).map_err(|error| failed(error.to_string()))?;
+            self.device.poll(PollType::Poll).map_err(|error| self.failed(error.to_string()))?;
         }
-        let view = slice.get_mapped_range().map_err(|error| failed(error.to_string()))?;
+        let view = slice.get_mapped_range().map_err(|error| self.failed(error.to_string()))?;
         let taken = take(&view[..len]);
         drop(view);
         buffer.unmap();
@@ -203,41 +255,7 @@ impl Gpu {
 
     /// The pipeline of a kernel with these constants, made when it is first wanted.
     pub(crate) fn pipeline(&self, kernel: &Kernel, constants: &str) -> Result<Pipeline> {
-        let key = (kernel.name, constants.to_owned());
-        if let Some(pipeline) = lock(&self.pipelines).get(&key) {
-            return Ok(pipeline.clone());
-        }
-        let scope = self.device.push_error_scope(ErrorFilter::Validation);
-        let source = ShaderSource::Wgsl(kernel.text(constants));
-        let descriptor = ShaderModuleDescriptor { label: Some(kernel.name), source };
-        // SAFETY: shaders index buffers by the extents for which these were made, which a step has
-        // been checked against, and each of their loops ends.
-        let module = unsafe {
-            self.device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked())
-        };
-        let layout = kernel.layout(&self.device);
-        let pipeline_layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-            label: Some(kernel.name),
-            bind_group_layouts: &[Some(&layout)],
-            immediate_size: 0,
-        });
-        let compiled = self.device.create_compute_pipeline(&ComputePipelineDescriptor {
-            label: Some(kernel.name),
-            layout: Some(&pipeline_layout),
-            module: &module,
-            entry_point: Some(kernel.entry),
-            compilation_options: wgpu::PipelineCompilationOptions {
-                constants: &[],
-                zero_initialize_workgroup_memory: false,
-            },
-            cache: None,
-        });
-        if let Some(error) = pollster::block_on(scope.pop()) {
-            return Err(WgpuError::Shader { name: kernel.name.into(), problem: error.to_string() });
-        }
-        let pipeline = Pipeline { name: kernel.name, compiled, layout };
-        lock(&self.pipelines).insert(key, pipeline.clone());
-        Ok(pipeline)
+        self.pipelines.get(kernel, constants)
     }
 
     pub(crate) fn bind_group(&self, pipeline: &Pipeline, parts: &[Part<'_>]) -> wgpu::BindGroup {

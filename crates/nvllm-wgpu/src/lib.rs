@@ -14,6 +14,7 @@
 //! - **Order of sums**: a function of the number of columns, or of the absolute KV position. Each
 //!   kernel says its own.
 //! - **No f64**: what that means for log-probabilities and draws is said in `nvllm_core::sampling`.
+//! - **A lost device** ends the steps in flight, and all later ones, with its one error.
 //! - **Launches** bound a small step: what a linear layer feeds is in it, and for a step of one row
 //!   the norm before it too, and all of attention is one launch. A layer is five.
 //!
@@ -21,6 +22,7 @@
 //! pipelines of one adapter, and with it the order of a sum.
 
 mod adapter;
+mod adapter_profile;
 mod backend;
 mod begin;
 mod coded;
@@ -32,8 +34,11 @@ mod kernel;
 mod kv;
 mod lower;
 mod options;
+mod pipelines;
 mod plan;
+mod profile;
 mod rates;
+mod rows;
 mod sampler;
 mod shaders;
 mod slots;
@@ -43,6 +48,7 @@ mod storage;
 mod weights;
 
 pub use adapter::{AdapterFacts, adapters};
+pub use adapter_profile::AdapterProfile;
 pub use backend::WgpuBackend;
 pub use error::WgpuError;
 pub use options::WgpuOptions;

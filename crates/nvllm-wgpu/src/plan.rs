@@ -2,8 +2,8 @@
 
 use nvllm_core::program::MemoryPlan;
 use nvllm_core::{
-    Activations, Backend, ByteCount, CoreError, KvGeometry, Limits, MemoryReport, ModelSpec, Op, OpQuery,
-    Plan, PlanRules, Reason, WeightSource,
+    Activations, Backend, ByteCount, CoreError, Limits, ModelSpec, Op, OpQuery, Plan, PlanRules, Reason,
+    WeightSource,
 };
 
 use crate::adapter::AdapterFacts;
@@ -124,26 +124,4 @@ fn check_extents(facts: &AdapterFacts, plan: &Plan) -> nvllm_core::Result<()> {
         }
     }
     Ok(())
-}
-
-/// Refuses what the adapter's memory does not hold, and says what it would.
-pub(crate) fn check_fits(
-    need: MemoryReport,
-    available: usize,
-    limits: &Limits,
-    geometries: &[KvGeometry],
-) -> nvllm_core::Result<()> {
-    if need.total() <= available {
-        return Ok(());
-    }
-    let rest = MemoryReport { kv: 0, ..need }.total();
-    let block = geometries.iter().map(KvGeometry::block_bytes).fold(0, usize::saturating_add);
-    let blocks = available.saturating_sub(rest).checked_div(block).unwrap_or(0);
-    let tokens = blocks.saturating_sub(1) * limits.block_len;
-    let advice = if tokens == 0 {
-        "there is no room for a KV cache: use fewer tokens in a step, or a larger GPU".into()
-    } else {
-        format!("a KV cache of {} bytes would fit, {tokens} tokens", blocks * block)
-    };
-    Err(CoreError::DoesNotFit { need, available, place: "the GPU".into(), advice })
 }
