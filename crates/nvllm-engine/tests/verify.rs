@@ -158,6 +158,15 @@ fn what_did_not_happen_proves_nothing() {
 }
 
 #[test]
+fn steps_that_the_baseline_takes_itself_are_no_variation() {
+    let load = LoadOptions { max_num_batched_tokens: Some(5), ..options().load };
+    let report = report_with(Plain, &VerifyOptions { load, ..options() }).unwrap();
+    let varied: Vec<_> = report.rows.iter().map(|row| row.varied.as_str()).collect();
+    assert!(varied.contains(&"blocks of 3"), "{report}");
+    assert!(!varied.iter().any(|varied| varied.starts_with("steps of")), "{report}");
+}
+
+#[test]
 fn a_variation_that_cannot_run_is_a_row() {
     #[derive(Clone)]
     struct Refusing;

@@ -33,7 +33,7 @@ pub use self::options::VerifyOptions;
 use self::proof::Evidence;
 pub use self::report::{Outcome, Row, VerifyReport};
 use self::run::{Baseline, Runner};
-use self::variation::Variation;
+use self::variation::{Setup, Variation};
 use crate::{Engine, EngineError, LoadOptions, Model, Result};
 
 /// How far a verification has come.
@@ -73,11 +73,13 @@ where
     };
     let cases = Cases::draw(model, options)?;
     let alone = variation::alone(&cases, options);
-    let setups = variation::all(&alone, options);
-    let total = 1 + setups.iter().map(|setup| setup.variations.len()).sum::<usize>();
-    progress(Progress { done: 0, total, running: "each request alone" });
+    let mut setups = variation::all(&alone, options);
+    let num = |setups: &[Setup]| 1 + setups.iter().map(|setup| setup.variations.len()).sum::<usize>();
+    progress(Progress { done: 0, total: num(&setups), running: "each request alone" });
     let engine = start(&alone)?;
     let info = engine.info()?.clone();
+    setups.retain(|setup| setup.differs(&info.limits));
+    let total = num(&setups);
     let baseline = Baseline::make(&engine, &cases)?;
     let mut engine = Some(engine);
     let mut rows = Vec::with_capacity(total);

@@ -99,6 +99,13 @@ pub(super) fn all(alone: &LoadOptions, options: &VerifyOptions) -> Vec<Setup> {
 }
 
 impl Setup {
+    /// Whether prompts are cut otherwise than in a baseline of these limits, where that is what is
+    /// varied: a device that only small steps suit cuts them itself.
+    pub(super) fn differs(&self, baseline: &Limits) -> bool {
+        let chunked = self.variations.iter().any(|variation| matches!(variation.proof, Proof::Chunked));
+        !chunked || self.load.max_num_batched_tokens.is_none_or(|chunk| chunk < baseline.step_tokens)
+    }
+
     /// How the model is loaded, given the limits of the baseline.
     pub(super) fn load(&self, model: &Model, limits: &Limits) -> Result<LoadOptions> {
         let options = self.load.clone();
