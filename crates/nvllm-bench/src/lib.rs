@@ -42,7 +42,7 @@ pub use context::Context;
 pub use display::Display;
 pub use error::{BenchError, Result};
 pub use gate::{Gate, GateReport, Perplexity};
-pub use measure::MatmulRates;
+pub use measure::{MatmulRates, PROBE_BYTES, decode_seconds};
 pub use peer::{Installation, Peer, installations};
 pub use record::{Record, Series};
 pub use session::Session;

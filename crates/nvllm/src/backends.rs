@@ -6,15 +6,15 @@ use nvllm_core::{Activations, Backend, Reference};
 use nvllm_cpu::{CpuBackend, PoolConfig};
 use nvllm_engine::{EngineError, LoadOptions};
 
+use crate::auto::{self, Choice};
 use crate::flags::{BackendName, DeviceArgs, Dtype, LoadArgs};
 use crate::output::note;
 use crate::{built_in, human};
 
 /// What makes the backend, on the thread that will own it.
 ///
-/// `auto` is CUDA if a GPU answers, else the CPU; a GPU that was asked for by number must answer,
-/// and so must an adapter of wgpu. Nothing else makes `auto` take wgpu: whether an adapter is
-/// faster than the CPU is not measured.
+/// `auto` is CUDA if a GPU answers, else what [`auto::choice`] takes; a GPU that was asked for by
+/// number must answer, and so must an adapter of wgpu.
 pub(crate) fn factory(
     args: &DeviceArgs,
 ) -> impl Fn() -> nvllm_engine::Result<Box<dyn Backend>> + Send + Sync + 'static {
@@ -30,15 +30,27 @@ pub(crate) fn factory(
             Ok(cuda) => Ok(cuda),
             Err(reason) => {
                 if built_in::gpu_answers() {
-                    note!("note: a GPU is there and cannot be used: {reason}; using the CPU");
+                    note!("note: a GPU is there and CUDA cannot use it: {reason}");
                 }
-                cpu(&args)
+                without_cuda(&args)
             }
         },
     }
 }
 
-fn cpu(args: &DeviceArgs) -> nvllm_engine::Result<Box<dyn Backend>> {
+/// The adapter that is faster than the CPU, or the CPU.
+fn without_cuda(args: &DeviceArgs) -> nvllm_engine::Result<Box<dyn Backend>> {
+    let Choice { adapter, reason } = auto::choice(args, || cpu(args), false)?;
+    tracing::info!("--backend auto takes {}: {reason}", adapter.map_or("the CPU", |_| "wgpu"));
+    let Some(adapter) = adapter else { return cpu(args) };
+    let asked = DeviceArgs { adapter: Some(adapter.to_string()), ..args.clone() };
+    wgpu(&asked).or_else(|reason| {
+        note!("note: adapter {adapter} was faster and cannot be used: {reason}; using the CPU");
+        cpu(args)
+    })
+}
+
+pub(crate) fn cpu(args: &DeviceArgs) -> nvllm_engine::Result<Box<dyn Backend>> {
     // The bench makes the backend more than once.
     static SAID: Once = Once::new();
     let processors = nvllm_cpu::default_threads();

@@ -222,7 +222,12 @@ pub(crate) fn cuda(_: &DeviceArgs) -> Result<Box<dyn Backend>> {
 #[cfg(feature = "wgpu")]
 pub(crate) fn wgpu(args: &DeviceArgs) -> Result<Box<dyn Backend>> {
     use nvllm_wgpu::{WgpuBackend, WgpuOptions};
-    Ok(Box::new(WgpuBackend::new(&WgpuOptions { adapter: args.adapter.clone(), ..WgpuOptions::default() })?))
+    let options = WgpuOptions {
+        adapter: args.adapter.clone(),
+        cache_dir: crate::environment::cache_dir().map(|dir| dir.join("shaders")),
+        ..WgpuOptions::default()
+    };
+    Ok(Box::new(WgpuBackend::new(&options)?))
 }
 
 /// The wgpu backend, if this build has one.
@@ -240,6 +245,8 @@ pub(crate) struct Adapter {
     /// Vulkan, Metal or DX12.
     pub api: &'static str,
     pub kind: &'static str,
+    /// Whether it computes on the host's processor.
+    pub is_cpu: bool,
     pub driver: String,
     pub memory_bytes: usize,
     /// Of one buffer as a shader sees it: larger weights are split.
@@ -257,6 +264,7 @@ pub(crate) fn adapters() -> Vec<Adapter> {
         name: facts.name,
         api: facts.api,
         kind: facts.kind,
+        is_cpu: facts.is_cpu,
         driver: facts.driver,
         memory_bytes: facts.memory_bytes,
         binding_bytes: facts.max_binding,

@@ -12,6 +12,7 @@
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+mod auto;
 mod backends;
 mod built_in;
 mod commands;

@@ -3,16 +3,11 @@
 //!
 //! It bounds what a prefill can reach with these kernels, not what the device could.
 
-use std::sync::Arc;
+use nvllm_core::weight::SyntheticSource;
+use nvllm_core::{Activations, Backend, BackendInfo, CoreError, DType, Executable, Result, Step};
 
-use nvllm_core::weight::{AxisRole, SyntheticSource};
-use nvllm_core::{
-    Activations, Backend, BackendInfo, CoreError, DType, Executable, InlineVec, Limits, ModelSpec, Result,
-    SamplingParams, SeqStep, SlotId, SlotReset, Source, SpecBuilder, Step, TokenId,
-};
+use super::layers;
 
-/// Rows of the table that x is looked up in.
-const TABLE_ROWS: usize = 64;
 /// Products of a measurement, of which the fastest counts.
 const PRODUCTS: usize = 5;
 /// Seconds of products after which there are no more.
@@ -27,13 +22,13 @@ struct Shape {
 }
 
 impl Shape {
-    /// A shape that suits the device. On one with memory of its own, many times what a tile covers,
-    /// with fewer rows where operands are `wide` and do not go to tensor cores; on the host's
-    /// processor a layer's projection in a small model.
+    /// A shape that suits the device. On a GPU as many rows as a step has that suits it, many times
+    /// what a tile covers, but fewer where operands are `wide` and do not go to tensor cores; on
+    /// the host's processor, a driver's too, a layer's projection in a small model.
     fn of(info: &BackendInfo, wide: bool) -> Self {
-        match (&info.driver, wide) {
-            (Some(_), false) => Self { m: 8192, n: 4096, k: 4096 },
-            (Some(_), true) => Self { m: 256, n: 4096, k: 4096 },
+        match (&info.driver, info.step_tokens) {
+            (Some(_), m @ 0..256) => Self { m, n: 1024, k: 1024 },
+            (Some(_), m) => Self { m: if wide { 256 } else { m }, n: 4096, k: 4096 },
             (None, _) => Self { m: 480, n: 2048, k: 1024 },
         }
     }
@@ -101,8 +96,8 @@ impl Product {
         (weights, activations): (DType, Activations),
         shape: Shape,
     ) -> Result<Option<Self>> {
-        let spec = spec(shape)?;
-        let limits = Limits::new(activations, 1, shape.m);
+        let spec = layers::spec(shape.k, &[shape.n], shape.m)?;
+        let limits = layers::limits(shape.m, activations);
         let source = SyntheticSource::new(&spec.weights, weights, 0);
         let mut exe = backend.plan_and_load(&spec, &source, &limits)?;
         match exe.set_profiling(true) {
@@ -110,7 +105,7 @@ impl Product {
             other => other?,
         }
         let (of, backend) = ((weights, activations), backend.info().name);
-        Ok(Some(Self { of, shape, backend, exe, step: step(shape.m) }))
+        Ok(Some(Self { of, shape, backend, exe, step: layers::step(shape.m) }))
     }
 
     /// Multiplications and additions a second, now.
@@ -130,41 +125,6 @@ impl Product {
     }
 }
 
-fn spec(shape: Shape) -> Result<ModelSpec> {
-    let mut builder = SpecBuilder::new();
-    let mut matrix = |name: &str, rows| {
-        let part = (name.to_owned(), rows, AxisRole::Replicated);
-        builder.matrix(name, shape.k, AxisRole::Replicated, [part])
-    };
-    let (table, weight) = (matrix("table", TABLE_ROWS), matrix("weight", shape.n));
-    let mut program = builder.program("product");
-    let x = program.embed(table);
-    program.linear(x, weight);
-    let programs = vec![program.finish()?];
-    Ok(builder.finish("a matrix product", programs, TABLE_ROWS, shape.m))
-}
-
-/// One sequence of `rows` tokens, from nothing.
-fn step(rows: usize) -> Step {
-    let slot = SlotId(0);
-    let none: Arc<[TokenId]> = Arc::from([]);
-    let reset = SlotReset {
-        slot,
-        prompt: Arc::clone(&none),
-        output: none,
-        sampling: Arc::new(SamplingParams::default()),
-    };
-    let seq = SeqStep {
-        slot,
-        tokens: (0..rows).map(|i| Source::Host(TokenId((i % TABLE_ROWS) as u32))).collect(),
-        positions: (0..rows as u32).map(Source::Host).collect(),
-        kv_start: Source::Host(0),
-        block_tables: InlineVec::new(),
-        outputs: InlineVec::new(),
-    };
-    Step { resets: vec![reset], seqs: vec![seq], ..Step::default() }
-}
-
 #[cfg(test)]
 mod tests {
     use nvllm_core::Reference;
@@ -176,7 +136,7 @@ mod tests {
     #[test]
     fn the_layer_is_timed_and_no_other_op() {
         let shape = Shape { m: 3, n: 64, k: 32 };
-        let program = &spec(shape).unwrap().programs[0];
+        let program = &layers::spec(shape.k, &[shape.n], shape.m).unwrap().programs[0];
         assert_eq!(program.nodes.last().map(|node| node.op.stem()), Some("linear"));
         let mut product = Product::load(&Reference::default(), OF, shape).unwrap().unwrap();
         let rate = product.rate().unwrap();

@@ -2,6 +2,8 @@
 //!
 //! It knows models and backends, and neither peers nor workloads.
 
+mod decode_probe;
+mod layers;
 mod matmul;
 mod measured_backend;
 mod measurement;
@@ -11,6 +13,7 @@ mod set_times;
 pub(crate) mod stepper;
 mod turns;
 
+pub use decode_probe::{PROBE_BYTES, decode_seconds};
 pub use matmul::MatmulRates;
 pub(crate) use measured_backend::MeasuredBackend;
 pub(crate) use measurement::Measurement;

@@ -9,11 +9,12 @@ use nvllm_core::{Backend, BackendInfo};
 use nvllm_cpu::{CpuBackend, Isa, PoolConfig};
 use serde::Serialize;
 
+use crate::auto::{self, Choice};
 use crate::built_in::{Adapter, CudaFindings};
 use crate::flags::{BackendName, DeviceArgs};
 use crate::output::{note, outln};
 use crate::rates::{self, Rates};
-use crate::{built_in, environment, human};
+use crate::{backends, built_in, environment, human};
 
 #[derive(Args)]
 #[command(after_help = "Examples:
@@ -29,8 +30,9 @@ pub(crate) struct Doctor {
 #[derive(Serialize)]
 struct Findings {
     version: &'static str,
-    /// The name of the backend that `--backend auto` takes.
+    /// The name of the backend that `--backend auto` takes, and why.
     backend: String,
+    reason: String,
     /// That can compute here, the one that `auto` takes first.
     devices: Vec<Device>,
     /// The CPU's memory that can be had now.
@@ -127,19 +129,31 @@ pub(super) fn run(args: &Doctor) -> Result<()> {
 fn find() -> Result<Findings> {
     let cpu = CpuBackend::new(&PoolConfig::default())?;
     let cuda = built_in::cuda_findings();
-    let auto = DeviceArgs { backend: BackendName::Auto, gpu: None, adapter: None, threads: None, pin: false };
+    let auto_args =
+        DeviceArgs { backend: BackendName::Auto, gpu: None, adapter: None, threads: None, pin: false };
     let (mut devices, mut unusable_gpu) = (Vec::new(), None);
     if !cuda.gpus.is_empty() {
-        match built_in::cuda(&auto) {
+        match built_in::cuda(&auto_args) {
             Ok(gpu) => devices.push(Device::measure(gpu.as_ref())),
             Err(reason) => unusable_gpu = Some(format!("{reason:#}")),
         }
     }
+    let reason = if devices.is_empty() {
+        let Choice { adapter, reason } = auto::choice(&auto_args, || backends::cpu(&auto_args), true)?;
+        if let Some(adapter) = adapter {
+            let asked = DeviceArgs { adapter: Some(adapter.to_string()), ..auto_args };
+            devices.push(Device::measure(&*built_in::wgpu(&asked)?));
+        }
+        reason
+    } else {
+        "CUDA has a GPU".into()
+    };
     devices.push(Device::measure(&cpu));
     let missing = |isa: Isa| Some(format!("{isa} (for want of {})", isa.missing()?));
     Ok(Findings {
         version: env!("CARGO_PKG_VERSION"),
         backend: devices[0].backend.clone(),
+        reason,
         devices,
         available_bytes: machine::available_bytes(),
         missing_isas: Isa::ALL.iter().copied().filter_map(missing).collect(),
@@ -158,7 +172,7 @@ fn print(findings: &Findings) -> Result<()> {
     let place = if findings.backend == "cpu" { "the CPU" } else { "the GPU" };
     outln!("This machine runs models on {place}: {device}, with {} of memory.", human::bytes(*memory_bytes))?;
     if let Some(reason) = &findings.unusable_gpu {
-        outln!("A GPU is there and cannot be used: {reason}.")?;
+        outln!("A GPU is there and CUDA cannot use it: {reason}.")?;
     }
     outln!("")?;
     for device in &findings.devices {
@@ -171,6 +185,7 @@ fn print(findings: &Findings) -> Result<()> {
     for isa in &findings.missing_isas {
         outln!("{:9} without {isa}", "")?;
     }
+    outln!("auto      takes {}: {}", findings.backend, findings.reason)?;
     print_cuda(&findings.cuda)?;
     print_adapters(&findings.adapters)?;
     match findings.embedded_model {

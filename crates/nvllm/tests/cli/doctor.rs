@@ -27,7 +27,7 @@ fn doctor_begins_with_a_verdict_and_says_what_is_there() {
         lines[1].starts_with("This machine runs models on the ") && lines[1].contains("iB of memory"),
         "{report}"
     );
-    for start in ["cpu ", "gpu ", "model ", "hub cache ", "cache "] {
+    for start in ["cpu ", "gpu ", "auto ", "model ", "hub cache ", "cache "] {
         assert!(lines.iter().any(|line| line.starts_with(start)), "{start}: {report}");
     }
     assert!(report.contains("GB/s, ") && report.contains("FLOP/s in bf16 products"), "{report}");
