@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Tests and measures the CUDA backend with a bundle (`cargo xtask bundle`), from a checkout on a machine that has a GPU and no Rust.
+# Tests and measures the CUDA backend with a bundle (`cargo xtask bundle`), from a checkout on a machine that has a GPU and no Rust. With `wgpu`
+# also the portable backend, which needs a Vulkan loader and the GPU's driver for it.
 #
-#     xtask/gpu-suite.sh [program] [test] [ops] [logits] [sanitize] [bench]      all of them if none is named
+#     xtask/gpu-suite.sh [program] [test] [wgpu] [ops] [logits] [sanitize] [bench]      all but wgpu if none is named
 #
 # The bundle's executables are in $BUNDLE (.bundle/gpu if it is not set; .bundle/gpu.tar.xz is unpacked if that is all there is). What they
 # read is the checkout's. `logits` needs a python3 with torch, transformers and safetensors.
@@ -92,6 +93,15 @@ if [[ $wanted == *" test "* ]]; then
     step golden "$bundle/xtask" golden --backend cuda
     cat "$logs/golden.log"
     ran parity golden_fixtures golden_text metamorphic schedule
+fi
+
+if [[ $wanted == *" wgpu "* ]]; then
+    # The bundle has none of its test programs: `ops` runs the parity suite's cases, then the ops of models, with the time of each.
+    # shellcheck disable=SC2086 # Several arguments, several words.
+    step wgpu_ops "$bundle/xtask" ops --backend wgpu --perf --records "$out/wgpu-ops.jsonl" --commit "$commit" ${OPS_ARGS:-}
+    step wgpu_golden "$bundle/xtask" golden --backend wgpu
+    step wgpu_verify "$bundle/nvllm" verify --model models/nvllm-tiny --backend wgpu
+    cat "$logs/wgpu_ops.log" "$logs/wgpu_golden.log" "$logs/wgpu_verify.log"
 fi
 
 if [[ $wanted == *" ops "* ]]; then

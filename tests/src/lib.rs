@@ -1,6 +1,10 @@
-//! What end-to-end tests share: golden fixtures, and a session that drives a backend step by step
-//! without a scheduler, so that a failing test points at a backend or a model and at nothing else.
+//! What end-to-end tests share: golden fixtures, what every backend is held to ([`checks`]), and a
+//! session that drives a backend step by step without a scheduler, so that a failing test points at
+//! a backend or a model and at nothing else.
 
+use std::sync::OnceLock;
+
+pub mod checks;
 mod fixture;
 mod golden;
 mod session;
@@ -19,6 +23,23 @@ pub fn cpu() -> nvllm_cpu::CpuBackend {
 pub fn cuda(graphs: bool) -> nvllm_cuda::Result<nvllm_cuda::CudaBackend> {
     let cache_dir = Some(std::env::temp_dir().join("nvllm-cuda-test-kernels"));
     nvllm_cuda::CudaBackend::new(&nvllm_cuda::CudaOptions { graphs, cache_dir, ..Default::default() })
+}
+
+/// The wgpu backend on the first GPU, or on the software adapter where that is all; where there is
+/// none, why. All tests of a program share the device, because a software adapter takes long to
+/// compile a shader.
+pub fn wgpu() -> Result<nvllm_wgpu::WgpuBackend, String> {
+    static BACKEND: OnceLock<Result<nvllm_wgpu::WgpuBackend, String>> = OnceLock::new();
+    let open = || nvllm_wgpu::WgpuBackend::new(&nvllm_wgpu::WgpuOptions::default());
+    BACKEND.get_or_init(|| open().map_err(|error| error.to_string())).clone()
+}
+
+/// Runs `test` on the wgpu backend, or prints why it is skipped.
+pub fn on_wgpu(test: impl FnOnce(&nvllm_wgpu::WgpuBackend)) {
+    match wgpu() {
+        Ok(backend) => test(&backend),
+        Err(reason) => println!("skipped: {reason}"),
+    }
 }
 
 /// Runs `test` on the CUDA backend, or prints why it is skipped.

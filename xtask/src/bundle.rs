@@ -7,7 +7,8 @@
 //!
 //! Checkout and packed bundle together have to be small enough to travel: [`MOST_MIB`]. Kernels for
 //! all architectures are not, so the program has those of the GPU that is meant; tests compile
-//! theirs there.
+//! theirs there. The wgpu backend is in the two programs and in no test: its test programs would be
+//! too much.
 
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};

@@ -4,7 +4,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Error, Result};
 use clap::ValueEnum;
 use nvllm_core::{Activations, Backend, Reference};
 use nvllm_tests::{FIXTURES, Fixture, Rounded};
@@ -22,6 +22,7 @@ enum Name {
     Reference,
     Cpu,
     Cuda,
+    Wgpu,
 }
 
 impl Name {
@@ -30,6 +31,7 @@ impl Name {
             Self::Reference => "reference",
             Self::Cpu => "cpu",
             Self::Cuda => "cuda",
+            Self::Wgpu => "wgpu",
         }
     }
 
@@ -38,6 +40,7 @@ impl Name {
             Self::Reference => Box::new(Reference::default()),
             Self::Cpu => Box::new(nvllm_tests::cpu()),
             Self::Cuda => Box::new(nvllm_tests::cuda(true).context("--backend cuda")?),
+            Self::Wgpu => Box::new(nvllm_tests::wgpu().map_err(Error::msg).context("--backend wgpu")?),
         })
     }
 }

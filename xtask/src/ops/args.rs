@@ -9,6 +9,7 @@ use nvllm_core::weight::PUBLIC;
 use nvllm_core::{Activations, Backend, DType, KvFormat, Numerics, Op, Reference, WeightFormat};
 use nvllm_cpu::{CpuBackend, PoolConfig};
 use nvllm_cuda::{CudaBackend, CudaOptions};
+use nvllm_wgpu::{WgpuBackend, WgpuOptions};
 
 /// What to run.
 #[derive(clap::Args)]
@@ -26,6 +27,10 @@ pub(crate) struct Args {
     /// Which GPU of the CUDA backend
     #[arg(long, default_value_t = 0)]
     gpu: usize,
+    /// Which adapter of the wgpu backend, by its number or a part of its name; the first GPU if not
+    /// given
+    #[arg(long, value_name = "NAME")]
+    adapter: Option<String>,
     /// Threads of the CPU backend; all that affinity and cgroup quota allow if not given
     #[arg(long)]
     threads: Option<usize>,
@@ -82,6 +87,7 @@ enum Name {
     Reference,
     Cpu,
     Cuda,
+    Wgpu,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -107,6 +113,10 @@ impl Args {
                 let cache_dir = Some(std::env::temp_dir().join("nvllm-cuda-kernels"));
                 let options = CudaOptions { gpu: self.gpu, cache_dir, ..CudaOptions::default() };
                 Box::new(CudaBackend::new(&options).context("--backend cuda")?)
+            }
+            Name::Wgpu => {
+                let options = WgpuOptions { adapter: self.adapter.clone(), ..WgpuOptions::default() };
+                Box::new(WgpuBackend::new(&options).context("--backend wgpu")?)
             }
         })
     }
@@ -135,7 +145,7 @@ impl Args {
     pub(super) fn num_threads(&self) -> usize {
         match self.backend {
             Name::Cpu => self.threads.unwrap_or_else(nvllm_cpu::default_threads),
-            Name::Reference | Name::Cuda => 1,
+            Name::Reference | Name::Cuda | Name::Wgpu => 1,
         }
     }
 

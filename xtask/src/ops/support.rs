@@ -1,17 +1,19 @@
 //! What each backend runs, as tables: of the docs, and of `--support`. No GPU is needed: the CUDA
-//! backend answers through the profile of one.
+//! and the wgpu backend answer through the profile of one.
 
 use anyhow::Result;
 use nvllm_conformance::{Named, Support, SupportTable, support_tables};
 use nvllm_core::Reference;
 use nvllm_cpu::{CpuBackend, PoolConfig};
 use nvllm_cuda::DeviceProfile;
+use nvllm_wgpu::AdapterProfile;
 
 /// The tables in Markdown, each with the reasons under it.
 pub(crate) fn block() -> Result<String> {
     let cpu = CpuBackend::new(&PoolConfig { threads: Some(1), ..PoolConfig::default() })?;
     let reference = Reference::default();
-    let backends: [Named<'_>; 2] = [("cpu", &cpu), ("cuda", &DeviceProfile::H200)];
+    let wgpu = AdapterProfile::desktop();
+    let backends: [Named<'_>; 3] = [("cpu", &cpu), ("cuda", &DeviceProfile::H200), ("wgpu", &wgpu)];
     let tables = support_tables(("reference", &reference), &backends)?;
     Ok(tables.iter().map(markdown).collect::<Vec<_>>().join("\n"))
 }

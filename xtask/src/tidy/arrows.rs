@@ -44,6 +44,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "nvllm-cuda",
             "nvllm-engine",
             "nvllm-tests",
+            "nvllm-wgpu",
         ],
     ),
 ];
