@@ -174,7 +174,8 @@ impl WgpuExecutable {
         let plain = sampling.as_ref().map_or(&[][..], |sampling| &sampling.plain);
         let mut timed = None;
         if self.profiling {
-            let timed = timed.insert(Timed::new(&self.gpu, (step.id, step.entry), stages.len() + 2)?);
+            let num_passes = 1 + stages.len() + usize::from(!plain.is_empty());
+            let timed = timed.insert(Timed::new(&self.gpu, (step.id, step.entry), num_passes)?);
             timed.pass(&mut encoder, None, begin);
             for (at, stage) in stages.iter().enumerate() {
                 timed.pass(&mut encoder, Some(at..at + 1), |pass| all(pass, &stage.launches));

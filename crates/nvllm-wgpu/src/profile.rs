@@ -31,7 +31,7 @@ pub(crate) struct Timed {
 }
 
 impl Timed {
-    /// For a step of at most so many passes.
+    /// For a step of so many passes.
     pub(crate) fn new(gpu: &Gpu, (step, entry): (StepId, EntryId), num_passes: usize) -> Result<Self> {
         let num = num_passes + 1;
         let set = |first: usize| gpu.query_set(QUERY_SET_MAX_QUERIES.min((num - first) as u32));

@@ -144,6 +144,21 @@ mod tests {
     }
 
     #[test]
+    fn a_shape_has_the_rows_of_a_step_that_suits_the_device() {
+        let of = |driver: Option<&str>, step_tokens, wide| {
+            let driver = driver.map(str::to_owned);
+            let info = BackendInfo { driver, step_tokens, ..Reference::default().info() };
+            let Shape { m, n, k } = Shape::of(&info, wide);
+            [m, n, k]
+        };
+        assert_eq!(of(Some("CUDA 13.0"), 8192, false), [8192, 4096, 4096]);
+        assert_eq!(of(Some("CUDA 13.0"), 8192, true), [256, 4096, 4096]);
+        assert_eq!(of(Some("Vulkan"), 512, false), [512, 4096, 4096]);
+        assert_eq!(of(Some("llvmpipe"), 64, false), [64, 1024, 1024]);
+        assert_eq!(of(None, 512, false), [480, 2048, 1024]);
+    }
+
+    #[test]
     fn what_is_no_number_has_no_rate() {
         let mut rates = MatmulRates::default();
         let rate = rates.measure(&Reference::default(), DType::U8, Activations::F32).unwrap();
