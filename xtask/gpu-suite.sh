@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Tests and measures the CUDA backend with a bundle (`cargo xtask bundle`), from a checkout on a machine that has a GPU and no Rust. With `wgpu`
-# also the portable backend, which needs a Vulkan loader and the GPU's driver for it.
+# Tests and measures the CUDA backend with a bundle (`cargo xtask bundle`), from a checkout on a machine that has a GPU and no Rust. `wgpu`
+# tests the portable backend on any GPU, with a bundle of its own (`cargo xtask bundle --wgpu`), a Vulkan loader and the GPU's driver for it.
 #
 #     xtask/gpu-suite.sh [program] [test] [wgpu] [ops] [logits] [sanitize] [bench]      all but wgpu if none is named
 #
@@ -70,7 +70,7 @@ same_bits() {
     done
 }
 
-nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader || exit 1
+[ "$wanted" = " wgpu " ] || nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader || exit 1
 
 if [[ $wanted == *" program "* ]]; then
     # As a user has it for the first time: nothing kept, and nothing to compile.
@@ -96,12 +96,13 @@ if [[ $wanted == *" test "* ]]; then
 fi
 
 if [[ $wanted == *" wgpu "* ]]; then
-    # The bundle has none of its test programs: `ops` runs the parity suite's cases, then the ops of models, with the time of each.
+    # `ops` runs the parity suite's cases, then the ops of models, with the time of each.
     # shellcheck disable=SC2086 # Several arguments, several words.
     step wgpu_ops "$bundle/xtask" ops --backend wgpu --perf --records "$out/wgpu-ops.jsonl" --commit "$commit" ${OPS_ARGS:-}
     step wgpu_golden "$bundle/xtask" golden --backend wgpu
+    step wgpu_doctor "$bundle/nvllm" doctor
     step wgpu_verify "$bundle/nvllm" verify --model models/nvllm-tiny --backend wgpu
-    cat "$logs/wgpu_ops.log" "$logs/wgpu_golden.log" "$logs/wgpu_verify.log"
+    cat "$logs/wgpu_doctor.log" "$logs/wgpu_ops.log" "$logs/wgpu_golden.log" "$logs/wgpu_verify.log"
 fi
 
 if [[ $wanted == *" ops "* ]]; then

@@ -7,8 +7,8 @@
 //!
 //! Checkout and packed bundle together have to be small enough to travel: [`MOST_MIB`]. Kernels for
 //! all architectures are not, so the program has those of the GPU that is meant; tests compile
-//! theirs there. The wgpu backend is in the two programs and in no test: its test programs would be
-//! too much.
+//! theirs there. Nor is there room for the wgpu backend: a bundle for that holds the two programs
+//! with it, and neither kernels nor tests.
 
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
@@ -27,6 +27,10 @@ use crate::process::run;
 const BUILD: &str = "build --release --package nvllm --package xtask --no-default-features \
                      --features nvllm/embedded-kernels";
 const PROGRAMS: [&str; 2] = ["nvllm", "xtask"];
+
+/// How they are built for the wgpu backend.
+const BUILD_WGPU: &str = "build --release --package nvllm --package xtask --no-default-features \
+                          --features nvllm/wgpu,xtask/wgpu";
 
 /// How the tests are built.
 const BUILD_TESTS: &str = "test --no-run --package nvllm-cuda --package nvllm-tests";
@@ -47,6 +51,9 @@ pub(crate) struct Args {
         value_parser = kernels::target
     )]
     target: Vec<Target>,
+    /// The programs with the wgpu backend, in place of what CUDA needs
+    #[arg(long, conflicts_with = "target")]
+    wgpu: bool,
 }
 
 /// Builds and copies everything into `.bundle/gpu`, and packs that.
@@ -58,11 +65,15 @@ pub(crate) fn command(root: &Path, args: &Args) -> Result<ExitCode> {
         std::fs::remove_dir_all(&bundle).with_context(|| format!("cannot clear {}", bundle.display()))?;
     }
     std::fs::create_dir_all(&bundle).with_context(|| format!("cannot make {}", bundle.display()))?;
-    kernels::ensure_archive(root, &args.target)?;
-    let args: Vec<&str> = BUILD.split_whitespace().collect();
     let tests = TESTS.iter().flat_map(|test| ["--test", test]);
-    let test_args: Vec<&str> = BUILD_TESTS.split_whitespace().chain(tests).collect();
-    for (args, names) in [(args, &PROGRAMS[..]), (test_args, &TESTS[..])] {
+    let tests = BUILD_TESTS.split_whitespace().chain(tests).collect();
+    let builds: Vec<(Vec<&str>, &[&str])> = if args.wgpu {
+        vec![(BUILD_WGPU.split_whitespace().collect(), &PROGRAMS)]
+    } else {
+        kernels::ensure_archive(root, &args.target)?;
+        vec![(BUILD.split_whitespace().collect(), &PROGRAMS), (tests, &TESTS)]
+    };
+    for (args, names) in builds {
         for (from, name) in build_all(root, &args, names)?.iter().zip(names) {
             strip(Path::new(from), &bundle.join(name))?;
         }

@@ -4,10 +4,12 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Error, Result};
+use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 use nvllm_core::{Activations, Backend, Reference};
 use nvllm_tests::{FIXTURES, Fixture, Rounded};
+
+use crate::wgpu;
 
 /// What to show.
 #[derive(clap::Args)]
@@ -40,7 +42,7 @@ impl Name {
             Self::Reference => Box::new(Reference::default()),
             Self::Cpu => Box::new(nvllm_tests::cpu()),
             Self::Cuda => Box::new(nvllm_tests::cuda(true).context("--backend cuda")?),
-            Self::Wgpu => Box::new(nvllm_tests::wgpu().map_err(Error::msg).context("--backend wgpu")?),
+            Self::Wgpu => wgpu::open(None)?,
         })
     }
 }

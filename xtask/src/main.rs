@@ -20,6 +20,7 @@ mod process;
 mod report;
 mod synth;
 mod tidy;
+mod wgpu;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

@@ -6,11 +6,10 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result, bail, ensure};
 use nvllm_bench::{files, source};
 use nvllm_core::Backend;
-use nvllm_wgpu::{WgpuBackend, WgpuOptions};
 
 use super::args::Args;
 use super::gate;
-use crate::{bundle, synth};
+use crate::{bundle, synth, wgpu};
 
 /// Seed of random weights.
 const SEED: u64 = 0;
@@ -75,11 +74,7 @@ fn backend(args: &Args) -> Result<Box<dyn Backend>> {
     match args.backend() {
         "cpu" => Ok(Box::new(nvllm_tests::cpu())),
         "cuda" => Ok(Box::new(nvllm_tests::cuda(true).context("--backend cuda")?)),
-        "wgpu" => {
-            let adapter = args.value("--adapter").map(str::to_owned);
-            let options = WgpuOptions { adapter, ..WgpuOptions::default() };
-            Ok(Box::new(WgpuBackend::new(&options).context("--backend wgpu")?))
-        }
+        "wgpu" => wgpu::open(args.value("--adapter")),
         other => bail!("--backend {other}: golden fixtures are checked on cpu, cuda and wgpu"),
     }
 }

@@ -9,7 +9,8 @@ use nvllm_core::weight::PUBLIC;
 use nvllm_core::{Activations, Backend, DType, KvFormat, Numerics, Op, Reference, WeightFormat};
 use nvllm_cpu::{CpuBackend, PoolConfig};
 use nvllm_cuda::{CudaBackend, CudaOptions};
-use nvllm_wgpu::{WgpuBackend, WgpuOptions};
+
+use crate::wgpu;
 
 /// What to run.
 #[derive(clap::Args)]
@@ -114,10 +115,7 @@ impl Args {
                 let options = CudaOptions { gpu: self.gpu, cache_dir, ..CudaOptions::default() };
                 Box::new(CudaBackend::new(&options).context("--backend cuda")?)
             }
-            Name::Wgpu => {
-                let options = WgpuOptions { adapter: self.adapter.clone(), ..WgpuOptions::default() };
-                Box::new(WgpuBackend::new(&options).context("--backend wgpu")?)
-            }
+            Name::Wgpu => wgpu::open(self.adapter.as_deref())?,
         })
     }
 
