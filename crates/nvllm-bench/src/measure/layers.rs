@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use nvllm_core::weight::AxisRole;
 use nvllm_core::{
-    Activations, InlineVec, Limits, ModelSpec, Result, SamplingParams, SeqStep, SlotId, SlotReset,
-    Source, SpecBuilder, Step, TokenId,
+    Activations, InlineVec, Limits, ModelSpec, Result, SamplingParams, SeqStep, SlotId, SlotReset, Source,
+    SpecBuilder, Step, TokenId,
 };
 
 /// Rows of the table that x is looked up in.

@@ -35,23 +35,11 @@ pub fn check_fits(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Activations, KvFormat, Numerics};
+    use crate::{Activations, KvFormat};
 
     #[test]
     fn what_does_not_fit_is_refused_with_what_would() {
-        let limits = Limits {
-            step_tokens: 8,
-            step_outputs: 1,
-            seqs: 1,
-            context: 32,
-            block_len: 16,
-            kv_bytes: 1 << 20,
-            kv_format: KvFormat::F32,
-            activations: Activations::F32,
-            numerics: Numerics::Invariant,
-            max_in_flight: 1,
-            exact_head: false,
-        };
+        let limits = Limits { step_tokens: 8, kv_bytes: 1 << 20, ..Limits::new(Activations::F32, 1, 32) };
         let geometry = KvGeometry {
             num_layers: 1,
             num_heads: 1,

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use nvllm_core::weight::{AxisRole, SyntheticSource};
 use nvllm_core::{
-    Activations, Backend, DType, Executable, InlineVec, KvFormat, Limits, ModelSpec, Numerics, OutputRow,
-    PagedKv, Result, SeqStep, SlotId, SlotReset, Source, SpecBuilder, Step, StepId, TokenId,
+    Activations, Backend, DType, Executable, InlineVec, Limits, ModelSpec, OutputRow, PagedKv, Result,
+    SeqStep, SlotId, SlotReset, Source, SpecBuilder, Step, StepId, TokenId,
 };
 use nvllm_wgpu::WgpuBackend;
 
@@ -33,19 +33,8 @@ fn model(kv_layers: usize) -> ModelSpec {
 
 pub(crate) fn load(backend: &WgpuBackend, kv_layers: usize, kv_bytes: usize) -> Result<Box<dyn Executable>> {
     let spec = model(kv_layers);
-    let limits = Limits {
-        step_tokens: 4,
-        step_outputs: 4,
-        seqs: 4,
-        context: 1024,
-        block_len: 16,
-        kv_bytes,
-        kv_format: KvFormat::F32,
-        activations: Activations::F32,
-        numerics: Numerics::Invariant,
-        max_in_flight: 2,
-        exact_head: false,
-    };
+    let limits =
+        Limits { step_tokens: 4, kv_bytes, max_in_flight: 2, ..Limits::new(Activations::F32, 4, 1024) };
     backend.plan_and_load(&spec, &SyntheticSource::new(&spec.weights, DType::F32, 0), &limits)
 }
 
