@@ -4,10 +4,10 @@
 //   w: codes in the order of columns, rows of `p.pitch` chunks, the last one filled up;
 //   scales: for each row `p.blocks` blocks of `p.group` columns, each a scale s or (s, offset).
 // CODE: 0 int8, 1 FP8 E4M3, 2 unsigned 4 bits, 3 four bits that select an entry of a table, whose
-// bits are `table_bits`. OFFSET: an element is 0 s (code - MIDDLE), 1 s (code - offset), 2 s code +
-// offset. PER: elements of a chunk. SPLIT: blocks are half a chunk; else no block of rows that are
-// read by chunks ends inside one, and 2^`p.shift` columns share one. `w`, `scales`, `Block` with
-// `scale_of` and `offset_of`, and `table_bits` are generated.
+// bits are `table_bits`. OFFSET: an element is `s (code - MIDDLE)` for 0, `s (code - offset)` for
+// 1, `s code + offset` for 2. PER: elements of a chunk. SPLIT: blocks are half a chunk; else no
+// block of rows that are read by chunks ends inside one, and 2^`p.shift` columns share one. `w`,
+// `scales`, `Block` with `scale_of` and `offset_of`, and `table_bits` are generated.
 //
 // A value is exact: `code - offset` is, and so is `s code` with the scales that come with values
 // for offsets (16 bits, or the product of 16 and 6), so that it is rounded once.
