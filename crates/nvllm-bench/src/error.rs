@@ -57,7 +57,7 @@ pub enum BenchError {
         /// What was compared.
         detail: String,
     },
-    /// Data that the crate embeds cannot be used.
+    /// Data that the crate embeds, or records that a block names, cannot be used.
     #[error("{file}: {problem}")]
     Data {
         /// The file.

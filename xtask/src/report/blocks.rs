@@ -1,6 +1,6 @@
 //! Marked blocks: where they are, what belongs in them, and what differs.
 
-use nvllm_bench::report::Report;
+use nvllm_bench::report::{Chart, Report};
 
 use crate::ops;
 use crate::tidy::Violation;
@@ -53,6 +53,16 @@ pub(super) fn check(file: &File, report: &Report) -> Vec<Violation> {
     found.map_or_else(|violation| vec![violation], |found| found.concat())
 }
 
+/// The charts that only blocks of this file show; errors with the first that cannot be drawn.
+pub(super) fn charts(file: &File, report: &Report) -> Result<Vec<Chart>, Violation> {
+    let mut charts = Vec::new();
+    for block in blocks(file)? {
+        let chart = report.chart(block.name);
+        charts.extend(chart.map_err(|error| violation(file, &block, error.to_string()))?);
+    }
+    Ok(charts)
+}
+
 /// The blocks of a file; errors with the first marker that is wrong.
 fn blocks(file: &File) -> Result<Vec<Block<'_>>, Violation> {
     let wrong = |at: usize, problem: String| Violation::new(&file.path, at + 1, problem);
@@ -88,7 +98,12 @@ fn wanted(file: &File, block: &Block, report: &Report) -> Result<String, Violati
     } else {
         report.block(block.name, &charts_from(&file.path)).map_err(|error| error.to_string())
     };
-    text.map_err(|problem| Violation::new(&file.path, block.lines.start, problem))
+    text.map_err(|problem| violation(file, block, problem))
+}
+
+/// What is wrong with a block, at the line of its marker.
+fn violation(file: &File, block: &Block, problem: String) -> Violation {
+    Violation::new(&file.path, block.lines.start, problem)
 }
 
 /// Path of the charts as seen from the file at `path`.

@@ -8,9 +8,11 @@
 //! <!-- /report -->
 //! ```
 //!
-//! which this command rewrites together with the charts. With `--check` it changes nothing and
-//! fails if a block or a chart is not what the records give ([`blocks`]), or if a figure stands
-//! outside of a block ([`figures`]). The tests check so.
+//! which this command rewrites together with the charts. Where the name begins with `decode`, it
+//! also says which records are the lines of a chart: `decode h200; LABEL = FILE; LABEL = FILE,
+//! ENGINE`. With `--check` it changes nothing and fails if a block or a chart is not what the
+//! records give ([`blocks`]), or if a figure stands outside of a block ([`figures`]). The tests
+//! check so.
 //!
 //! Deliberately absent: a way to type a figure, and charts or tables of its own. Those are
 //! `nvllm_bench::report`'s.
@@ -61,6 +63,15 @@ fn texts(tree: &Tree) -> impl Iterator<Item = &File> {
     tree.files.iter().filter(|file| has_extension(&file.path, "md") && file.path != LOG)
 }
 
+/// Every chart: those of the files of records, and those that blocks name the records of.
+fn charts(tree: &Tree, report: &Report) -> Result<Vec<Chart>, Violation> {
+    let mut charts = report.charts();
+    for file in texts(tree) {
+        charts.extend(blocks::charts(file, report)?);
+    }
+    Ok(charts)
+}
+
 /// Brings blocks and charts to what the records give; what stands in the way of that.
 fn write(root: &Path, report: &Report) -> Result<Vec<Violation>> {
     let put = |path: &str, text: &str| {
@@ -75,7 +86,8 @@ fn write(root: &Path, report: &Report) -> Result<Vec<Violation>> {
             Err(violation) => found.push(violation),
         }
     }
-    let charts = report.charts();
+    // A block that cannot be drawn is found by `violations`; until it can, its chart stays.
+    let Ok(charts) = charts(&tree, report) else { return Ok(found) };
     for path in strays(&tree, &charts) {
         std::fs::remove_file(root.join(path)).with_context(|| format!("cannot remove {path}"))?;
     }
@@ -92,7 +104,8 @@ fn write(root: &Path, report: &Report) -> Result<Vec<Violation>> {
 fn violations(tree: &Tree, report: &Report) -> Vec<Violation> {
     let mut found: Vec<Violation> =
         texts(tree).flat_map(|file| blocks::check(file, report)).chain(figures::check(tree)).collect();
-    let charts = report.charts();
+    // The check of its block has said why.
+    let Ok(charts) = charts(tree, report) else { return found };
     for chart in &charts {
         let path = format!("{CHARTS}/{}", chart.name);
         let problem = match tree.files.iter().find(|file| file.path == path) {

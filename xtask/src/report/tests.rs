@@ -142,6 +142,60 @@ fn a_chart_that_was_touched_added_or_lost_is_found() {
     assert!(repository.found()[0].message.contains("missing"));
 }
 
+/// Of a file that only its marker names.
+const DECODE: &str = "# a\n<!-- report:decode x; ours = a/b -->\n<!-- /report -->\n";
+
+fn with_decode() -> Repository {
+    let repository = Repository::new(DECODE);
+    std::fs::create_dir(repository.0.path().join("bench/records/a")).unwrap();
+    repository.put("bench/records/a/b.jsonl", &format!("{RECORD}\n"));
+    repository
+}
+
+#[test]
+fn a_chart_of_records_that_a_marker_names_is_written_and_held() {
+    let repository = with_decode();
+    assert_eq!(repository.run(true), ExitCode::FAILURE);
+    assert_eq!(repository.run(false), ExitCode::SUCCESS, "{:?}", repository.found());
+    let text = repository.get("README.md");
+    assert!(text.contains("](docs/charts/decode-x.svg)") && text.contains("| 1 | 20 | 22 |"), "{text}");
+    let path = "docs/charts/decode-x.svg";
+    let svg = repository.get(path);
+    repository.run(false);
+    assert_eq!(repository.get(path), svg, "a second time changes nothing");
+    repository.put(path, &(svg.clone() + " "));
+    assert_eq!(
+        repository.found(),
+        [Violation::new(path, 1, format!("is not what the records give; {}", blocks::REMEDY))]
+    );
+    repository.put(path, &svg);
+    repository.put("README.md", "# a\n");
+    assert!(repository.found()[0].message.contains("no record gives this chart"));
+}
+
+#[test]
+fn a_marker_that_names_no_such_records_is_refused_and_its_chart_stays() {
+    let repository = with_decode();
+    repository.run(false);
+    repository.put("bench/records/a/b.jsonl", &format!("{}\n", RECORD.replace("128", "1024")));
+    for (from, to, word) in [
+        ("a/b", "a/b", "a/b: no record of decode at context 128"),
+        ("a/b", "a/c", "a/c.jsonl"),
+        ("ours = a/c", "ours", "`ours` is not `LABEL = FILE`"),
+    ] {
+        repository.edit("README.md", from, to);
+        let text = repository.get("README.md");
+        assert_eq!(repository.run(false), ExitCode::FAILURE, "{word}");
+        let found = repository.found();
+        assert!(
+            found[0].to_string().starts_with("README.md:2: ") && found[0].message.contains(word),
+            "{found:?}"
+        );
+        assert_eq!(repository.get("README.md"), text);
+        assert!(repository.get("docs/charts/decode-x.svg").starts_with("<svg "));
+    }
+}
+
 #[test]
 fn a_record_without_its_correctness_check_is_refused() {
     let repository = Repository::shown(TEXT);

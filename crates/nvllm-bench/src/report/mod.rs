@@ -8,6 +8,7 @@
 //! Deliberately absent: anything that a record does not hold, and any figure that is typed.
 
 mod chart;
+mod decode;
 mod formats;
 mod logits;
 mod quality;
@@ -31,6 +32,8 @@ pub const EVERYTHING: &str = "everything";
 /// What all files of records show.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
+    /// The folder of records.
+    dir: PathBuf,
     files: Vec<(String, Vec<Section>)>,
     formats: Vec<formats::File>,
     logits: Vec<Vec<logits::Row>>,
@@ -45,7 +48,7 @@ impl Report {
     /// Errors if a file cannot be read, or a line is no record or one that must be refused: without
     /// its correctness check, for one.
     pub fn read(dir: &Path) -> Result<Self> {
-        let mut report = Self::default();
+        let mut report = Self { dir: dir.into(), ..Self::default() };
         for path in files(dir)? {
             report.add(&stem(&path), &record::read(&path)?)?;
         }
@@ -81,9 +84,9 @@ impl Report {
     }
 
     /// The Markdown of block `name`, for a text from which the charts are found at `charts`
-    /// (`docs/charts`).
+    /// (`docs/charts`). A name that begins with `decode` also says which records are drawn.
     ///
-    /// Errors if there is no such block.
+    /// Errors if there is no such block, or the records that it names cannot be drawn.
     pub fn block(&self, name: &str, charts: &str) -> Result<String> {
         match name {
             EVERYTHING => Ok(text::everything(self.sections(), charts)),
@@ -91,6 +94,7 @@ impl Report {
             logits::NAME => Ok(logits::block(&self.logits)),
             quality::NAME => Ok(quality::block(&self.quality)),
             server::NAME => Ok(server::block(&self.servers)),
+            _ if decode::is_named(name) => decode::block(&self.dir, name, charts),
             _ => match self.files.iter().find(|(stem, _)| stem == name) {
                 Some((_, sections)) => Ok(text::summary(sections.first(), charts)),
                 None => Err(BenchError::Option {
@@ -101,7 +105,14 @@ impl Report {
         }
     }
 
-    /// Every chart that the blocks show.
+    /// The chart that block `name` shows beyond [`charts`](Self::charts), if it is of that kind.
+    ///
+    /// Errors as [`block`](Self::block).
+    pub fn chart(&self, name: &str) -> Result<Option<Chart>> {
+        if decode::is_named(name) { decode::chart(&self.dir, name) } else { Ok(None) }
+    }
+
+    /// Every chart of the files of records, whatever blocks there are.
     pub fn charts(&self) -> Vec<Chart> {
         self.sections().flat_map(Section::charts).collect()
     }

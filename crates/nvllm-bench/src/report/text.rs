@@ -111,7 +111,7 @@ fn engines(section: &Section) -> String {
     text
 }
 
-fn image(chart: &Chart, charts: &str) -> String {
+pub(super) fn image(chart: &Chart, charts: &str) -> String {
     format!("![{}]({charts}/{})\n\n", chart.title, chart.name)
 }
 
