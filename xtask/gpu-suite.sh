@@ -89,10 +89,11 @@ if [[ $wanted == *" test "* ]]; then
     step golden_fixtures "$bundle/golden_fixtures" cuda --nocapture --test-threads 2
     step golden_text "$bundle/golden_text" cuda --nocapture --test-threads 2
     step metamorphic "$bundle/metamorphic" cuda --nocapture --test-threads 2
+    step decode_pass "$bundle/decode_pass" --nocapture
     step schedule "$bundle/schedule" --nocapture
     step golden "$bundle/xtask" golden --backend cuda
     cat "$logs/golden.log"
-    ran parity golden_fixtures golden_text metamorphic schedule
+    ran parity golden_fixtures golden_text metamorphic decode_pass schedule
 fi
 
 if [[ $wanted == *" wgpu "* ]]; then

@@ -34,7 +34,8 @@ const BUILD_WGPU: &str = "build --release --package nvllm --package xtask --no-d
 
 /// How the tests are built.
 const BUILD_TESTS: &str = "test --no-run --package nvllm-cuda --package nvllm-tests";
-const TESTS: [&str; 5] = ["parity", "golden_fixtures", "golden_text", "metamorphic", "schedule"];
+const TESTS: [&str; 6] =
+    ["parity", "golden_fixtures", "golden_text", "metamorphic", "decode_pass", "schedule"];
 
 /// MiB that the checkout's tracked files and the packed bundle take at most.
 const MOST_MIB: f64 = 60.0;
