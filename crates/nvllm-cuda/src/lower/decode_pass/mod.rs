@@ -64,7 +64,7 @@ impl Lowering<'_> {
         let machine = Machine {
             blocks: facts.multiprocessors,
             multiprocessors: facts.multiprocessors,
-            rows: most_rows,
+            rows: most_rows.min(self.limits.seqs),
             attention: [spec.num_heads + 2 * spec.num_kv_heads, spec.num_heads].map(|n| n * spec.head_dim),
         };
         let Some(schedule) = self.upload(&mut pass, &machine)? else { return Ok(None) };

@@ -216,6 +216,15 @@ fn the_shapes_of_qwen3_on_a_hopper_have_no_fault() {
     assert_eq!(model.schedule(132).check(&model.machine(132)), Ok(()));
 }
 
+/// The plan of memory lets the logits lie where the embedding was.
+#[test]
+fn what_nobody_reads_any_more_may_be_written() {
+    let (mut schedule, machine) = (SMALL.schedule(8), SMALL.machine(8));
+    let last = schedule.phases.len() - 1;
+    schedule.phases[last].y = schedule.phases[0].x;
+    assert_eq!(schedule.check(&machine), Ok(()));
+}
+
 /// Asserts that the check of `SMALL`'s schedule with a fault says `words`.
 #[track_caller]
 fn planted(words: &str, fault: impl FnOnce(&mut Schedule, &mut Machine)) {
