@@ -1,25 +1,37 @@
-// a / b as IEEE 754 rounds it: a driver's quotient may be off by some units in the last place.
-//
-// What the quotient leaves of `a` corrects it. It is found by products of halves of 12 bits, which
-// are exact: a driver may or may not fuse a multiply-add. Where they could overflow or be
-// subnormal, the driver's quotient stays.
+// a / b as IEEE 754 rounds it: a driver's quotient may be off by some units in the last place, and
+// what a product of it leaves of `a` depends on whether the driver fuses or reorders. So the
+// mantissas are divided as integers. Where a number could be subnormal or overflow, the driver's
+// quotient stays.
 fn is_usual(x: f32) -> bool {
     return abs(x) > 1e-25 && abs(x) < 1e25;
 }
 
-fn upper_half(x: f32) -> f32 {
-    return bitcast<f32>(bitcast<u32>(x) & 0xfffff000u);
-}
-
 fn divided(a: f32, b: f32) -> f32 {
     let q = a / b;
-    if (is_usual(a) && is_usual(b) && is_usual(q)) {
-        let q0 = upper_half(q);
-        let b0 = upper_half(b);
-        let q1 = q - q0;
-        let b1 = b - b0;
-        let left = (((a - q0 * b0) - q0 * b1) - q1 * b0) - q1 * b1;
-        return q + left / b;
+    if (!(is_usual(a) && is_usual(b) && is_usual(q))) {
+        return q;
     }
-    return q;
+    let a_bits = bitcast<u32>(a);
+    let b_bits = bitcast<u32>(b);
+    var left = (a_bits & 0x7fffffu) | 0x800000u;
+    let divisor = (b_bits & 0x7fffffu) | 0x800000u;
+    var exponent = 127u + ((a_bits >> 23u) & 0xffu) - ((b_bits >> 23u) & 0xffu);
+    if (left < divisor) {
+        left <<= 1u;
+        exponent -= 1u;
+    }
+    // The quotient is at least 1 and under 2: a mantissa, and a bit more for rounding.
+    var quotient = 0u;
+    for (var i = 0u; i < 25u; i++) {
+        quotient <<= 1u;
+        if (left >= divisor) {
+            left -= divisor;
+            quotient |= 1u;
+        }
+        left <<= 1u;
+    }
+    // To the nearest, to the even one of two; a carry goes into the exponent.
+    let up = (quotient & 1u) == 1u && (left != 0u || (quotient & 2u) == 2u);
+    let bits = (exponent << 23u) + (quotient >> 1u) - 0x800000u + select(0u, 1u, up);
+    return bitcast<f32>(bits | ((a_bits ^ b_bits) & 0x80000000u));
 }
