@@ -13,7 +13,7 @@ mod tests;
 use nvllm_core::{KvFormat, Limits, Op, Program, Rows, RowsOf};
 
 use self::check::Machine;
-use self::limits::{MOST_ROWS, NORM_COLS, SHARED, SIDE_BYTES, STATE_BYTES, STATIC_SHARED};
+use self::limits::{FASTER_ROWS, MOST_ROWS, NORM_COLS, SHARED, SIDE_BYTES, STATE_BYTES, STATIC_SHARED};
 use self::packets::packet_bytes;
 use self::phase::{LINEAR, Phase, Weight};
 use self::record::Pass;
@@ -103,7 +103,7 @@ impl Lowering<'_> {
         Ok(Some(Stage {
             nodes: at..self.program.nodes.len(),
             rows: Rows::TOKENS,
-            most_rows,
+            most_rows: most_rows.min(FASTER_ROWS),
             only: decodes,
             orders: pass.orders,
             launches: vec![launch],
