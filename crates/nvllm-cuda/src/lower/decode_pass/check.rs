@@ -144,8 +144,8 @@ impl Schedule {
         for read in machine.reads(&self.phases[at]) {
             let earlier = |by: &usize| overlap(&machine.writes(&self.phases[*by]), &read.at);
             let Ok(by) = usize::try_from(read.tag) else {
-                // What later phases write there is `check_writes`' business: a value that is dead lends
-                // its memory to others.
+                // What later phases write there is `check_writes`' business: a value that is dead
+                // lends its memory to others.
                 match (0..at).find(earlier) {
                     Some(by) => return Err(format!("phase {at} reads plain rows where phase {by} writes")),
                     None => continue,

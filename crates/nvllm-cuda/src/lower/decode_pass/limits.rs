@@ -1,7 +1,7 @@
 //! What kernels/decode_pass/ limits a pass to.
 
-/// Rows at most, of those that the kernel has room for, and of those for which it is faster than its
-/// kernels one by one (bench/records/decode-step).
+/// Rows at most: of those that the kernel has room for, and of those for which it is faster than
+/// its kernels one by one (bench/records/decode-step).
 pub(super) const MOST_ROWS: usize = 2;
 pub(super) const FASTER_ROWS: usize = 1;
 
