@@ -48,9 +48,9 @@ impl Tile {
         64 * self.groups
     }
 
-    /// Rows at most for which there is a multiprocessor for each tile: a decode step is short, and
-    /// one that takes two turns takes twice as long.
-    pub(super) fn one_turn_rows(self, l: &Linear) -> usize {
+    /// Rows at most for which all tiles run in one wave, each on a multiprocessor of its own: a
+    /// decode step is short, and a second wave takes as long again.
+    pub(super) fn one_wave_rows(self, l: &Linear) -> usize {
         self.tokens() * (l.device.blocks / l.tiles(self.cols))
     }
 
@@ -84,9 +84,9 @@ impl Tile {
 /// of them.
 ///
 /// A tile of 64 tokens takes some 0.7 of the time of one of 128 (bench/records/kernels/cuda.jsonl,
-/// run 2026-11-22T20:58Z), so it wins until it takes another turn of all multiprocessors.
+/// run 2026-11-22T20:58Z), so it wins until it takes another wave.
 pub(super) fn single_rows(l: &Linear) -> usize {
-    C1_N128.one_turn_rows(l).max(64)
+    C1_N128.one_wave_rows(l).max(64)
 }
 
 /// Rows at most for which tiles with 128 tokens are best: with a short K those of 192 are better

@@ -59,19 +59,19 @@ static TABLE: [KernelCandidate<Linear>; 15] = [
     KernelCandidate {
         order: SPLIT8,
         takes: narrow,
-        most_rows: |l| C1_N32.one_turn_rows(l),
+        most_rows: |l| C1_N32.one_wave_rows(l),
         launch: |lowering, l| C1_N32.launch(lowering, l),
     },
     KernelCandidate {
         order: SPLIT8,
         takes: narrow,
-        most_rows: |l| C1_N64.one_turn_rows(l),
+        most_rows: |l| C1_N64.one_wave_rows(l),
         launch: |lowering, l| C1_N64.launch(lowering, l),
     },
     KernelCandidate {
         order: SPLIT8,
         takes: narrow,
-        most_rows: |l| C2_N64.one_turn_rows(l),
+        most_rows: |l| C2_N64.one_wave_rows(l),
         launch: |lowering, l| C2_N64.launch(lowering, l),
     },
     KernelCandidate {
