@@ -171,7 +171,7 @@ impl WgpuExecutable {
         let all = |pass: &mut ComputePass<'_>, launches: &[Dispatch]| {
             launches.iter().for_each(|launch| launch.run(pass, extents));
         };
-        let plain = sampling.as_ref().map_or(&[][..], |sampling| &sampling.plain);
+        let plain = sampling.as_ref().map_or(&[][..], |sampling| sampling.of(batch));
         let mut timed = None;
         if self.profiling {
             let num_passes = 1 + stages.len() + usize::from(!plain.is_empty());

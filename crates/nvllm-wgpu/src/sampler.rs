@@ -71,9 +71,18 @@ pub(crate) struct Sampler {
 
 /// The launches that sample one program's logits.
 pub(crate) struct Sampling {
-    pub plain: Vec<Dispatch>,
+    plain: Vec<Dispatch>,
+    /// Where of every row the largest logit is taken as it is: nothing is filtered or drawn.
+    largest: Vec<Dispatch>,
     pub masked: Vec<Dispatch>,
     pub logprobs: Dispatch,
+}
+
+impl Sampling {
+    /// The launches that sample the rows of a step that await no masks.
+    pub(crate) fn of(&self, batch: &Batch) -> &[Dispatch] {
+        if batch.outputs.iter().all(|output| output.largest_only) { &self.largest } else { &self.plain }
+    }
 }
 
 /// Word at which scored rows begin in the results.
@@ -173,16 +182,19 @@ impl Sampler {
             Ok(Dispatch::new(pipeline, group, Dim::Fixed(splits), Dim::rows(Rows::OUTPUTS)))
         };
         let all = |masked| {
-            Ok(vec![
+            Ok([
                 launch(&shaders::SAMPLE_SCAN, masked, splits)?,
                 launch(&shaders::SAMPLE_FILTER, masked, 1)?,
                 launch(&shaders::SAMPLE_DRAW, masked, splits)?,
                 launch(&shaders::SAMPLE_FINISH, masked, 1)?,
             ])
         };
+        let plain = all(false)?;
+        let [scan, .., finish] = &plain;
         Ok(Sampling {
-            plain: all(false)?,
-            masked: all(true)?,
+            largest: vec![scan.clone(), finish.clone()],
+            plain: plain.to_vec(),
+            masked: all(true)?.to_vec(),
             logprobs: launch(&shaders::LOGPROBS, false, 1)?,
         })
     }
