@@ -52,6 +52,7 @@ pub(crate) const RMS_NORM_WIDE: Kernel = of_values(
     &[Params, Read, Read, Write],
 );
 const LINEAR_SOURCE: &str = include_str!("../shaders/linear/general.wgsl");
+const LAYER: &str = include_str!("../shaders/linear/layer.wgsl");
 const EXPERT_SOURCE: &str = include_str!("../shaders/expert_linear/general.wgsl");
 const ELEMENTS: &str = include_str!("../shaders/linear/elements.wgsl");
 const WIDE: &str = include_str!("../shaders/linear/wide.wgsl");
@@ -85,21 +86,40 @@ impl Readers {
 const LINEAR_DENSE: &[Bind] = &[Params, Read, Read, Read, Read, Read, Write];
 const LINEAR_CODED: &[Bind] = &[Params, Read, Read, Read, Read, Read, Write, Read];
 pub(crate) const LINEAR: Readers = Readers {
-    dense: of_values("linear", &[VALUES, HALVES, WEIGHTS, SILU, SUMS, ELEMENTS], LINEAR_SOURCE, LINEAR_DENSE),
-    dense_wide: of_values(
-        "linear wide",
-        &[VALUES, HALVES, CHUNKS, SILU, SUMS, ROWS, WIDE],
+    dense: of_values(
+        "linear",
+        &[VALUES, HALVES, WEIGHTS, SILU, LAYER, SUMS, ELEMENTS],
         LINEAR_SOURCE,
         LINEAR_DENSE,
     ),
-    coded: of_values("linear coded", &[VALUES, CODED, SILU, SUMS, ELEMENTS], LINEAR_SOURCE, LINEAR_CODED),
+    dense_wide: of_values(
+        "linear wide",
+        &[VALUES, HALVES, CHUNKS, SILU, LAYER, SUMS, ROWS, WIDE],
+        LINEAR_SOURCE,
+        LINEAR_DENSE,
+    ),
+    coded: of_values(
+        "linear coded",
+        &[VALUES, CODED, SILU, LAYER, SUMS, ELEMENTS],
+        LINEAR_SOURCE,
+        LINEAR_CODED,
+    ),
     coded_wide: of_values(
         "linear coded wide",
-        &[VALUES, CODED, SILU, SUMS, ROWS, WIDE],
+        &[VALUES, CODED, SILU, LAYER, SUMS, ROWS, WIDE],
         LINEAR_SOURCE,
         LINEAR_CODED,
     ),
 };
+
+const EPILOGUE: &str = include_str!("../shaders/linear/epilogue.wgsl");
+const TILED: &str = include_str!("../shaders/linear/tiled.wgsl");
+
+/// Linear layers over rows of whole chunks, for many rows: dense, coded.
+pub(crate) const LINEAR_TILED: [Kernel; 2] = [
+    of_values("linear tiled", &[VALUES, HALVES, CHUNKS, SILU, LAYER, EPILOGUE], TILED, LINEAR_DENSE),
+    of_values("linear coded tiled", &[VALUES, CODED, SILU, LAYER, EPILOGUE], TILED, LINEAR_CODED),
+];
 /// Where the scales of a linear layer's weight are bound.
 pub(crate) const LINEAR_SCALES: usize = LINEAR_DENSE.len();
 
@@ -109,13 +129,13 @@ const NORMED: &str = include_str!("../shaders/linear/normed.wgsl");
 pub(crate) const LINEAR_NORMED: [Kernel; 2] = [
     of_values(
         "linear normed",
-        &[VALUES, HALVES, CHUNKS, SILU, SUMS, NORM_ORDER, NORMED, WIDE],
+        &[VALUES, HALVES, CHUNKS, SILU, LAYER, SUMS, NORM_ORDER, NORMED, WIDE],
         LINEAR_SOURCE,
         &[Params, Read, Read, Read, Read, Read, Write, Read],
     ),
     of_values(
         "linear coded normed",
-        &[VALUES, CODED, SILU, SUMS, NORM_ORDER, NORMED, WIDE],
+        &[VALUES, CODED, SILU, LAYER, SUMS, NORM_ORDER, NORMED, WIDE],
         LINEAR_SOURCE,
         &[Params, Read, Read, Read, Read, Read, Write, Read, Read],
     ),

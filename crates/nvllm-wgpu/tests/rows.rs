@@ -2,6 +2,7 @@
 //! look: over every coded format with the norm of the row inside, and over long sequences in every
 //! format of the KV cache. Skips, and says why, where there is no adapter.
 
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use nvllm_conformance::MemorySource;
@@ -60,16 +61,21 @@ impl Weights {
     }
 }
 
+/// Sequences of a step at most.
+const SEQS: u32 = 3;
+
 fn limits(kv_format: KvFormat, context: usize, step_tokens: usize) -> Limits {
-    Limits { step_tokens, kv_bytes: 16 << 20, kv_format, ..Limits::new(Activations::Bf16, 1, context) }
+    let limits = Limits::new(Activations::Bf16, SEQS as usize, context);
+    Limits { step_tokens, kv_bytes: 16 << 20, kv_format, ..limits }
 }
 
-/// Steps of one sequence, and the bits of each row of the kept value `y`.
+/// Steps of sequences with the same tokens, and the bits of each row of the kept value `y`.
 struct Rows {
     exe: Box<dyn Executable>,
     at: u32,
     steps: u64,
-    tables: InlineVec<Arc<[BlockId]>>,
+    /// By sequence.
+    tables: Vec<InlineVec<Arc<[BlockId]>>>,
 }
 
 impl Rows {
@@ -77,40 +83,50 @@ impl Rows {
         let exe = backend.plan_and_load(spec, source, limits).expect("it loads");
         let blocks = limits.context.div_ceil(limits.block_len) as u32;
         // Block 0 is nobody's.
-        let table: Arc<[BlockId]> = (1..=blocks).rev().map(BlockId).collect();
-        let tables = spec.kv.iter().map(|_| Arc::clone(&table)).collect();
+        let table = |seq| (1..=blocks).rev().map(|i| BlockId(seq * blocks + i)).collect::<Arc<[_]>>();
+        let tables = (0..SEQS).map(|seq| spec.kv.iter().map(|_| table(seq)).collect()).collect();
         Self { exe, at: 0, steps: 0, tables }
     }
 
-    fn step(&mut self, num_rows: u32) -> Vec<Vec<u32>> {
-        let places = self.at..self.at + num_rows;
-        let seq = SeqStep {
-            slot: SlotId(0),
+    /// A step that has these positions of the first, the second and further sequences.
+    fn step(&mut self, all: &[Range<u32>]) -> Vec<Vec<u32>> {
+        let seq = |(seq, places): (usize, &Range<u32>)| SeqStep {
+            slot: SlotId(seq as u32),
             tokens: places.clone().map(|i| Source::Host(TokenId(i * 7 % TOKENS as u32))).collect(),
-            positions: places.map(Source::Host).collect(),
-            kv_start: Source::Host(self.at),
-            block_tables: self.tables.clone(),
+            positions: places.clone().map(Source::Host).collect(),
+            kv_start: Source::Host(places.start),
+            block_tables: self.tables[seq].clone(),
             outputs: InlineVec::new(),
         };
-        let reset =
-            SlotReset { slot: SlotId(0), prompt: [].into(), output: [].into(), sampling: Arc::default() };
-        let resets = if self.at == 0 { vec![reset] } else { Vec::new() };
+        let reset = |(seq, _)| SlotReset {
+            slot: SlotId(seq as u32),
+            prompt: [].into(),
+            output: [].into(),
+            sampling: Arc::default(),
+        };
+        let resets = all.iter().enumerate().filter(|(_, places)| places.start == 0).map(reset).collect();
+        let seqs = all.iter().enumerate().map(seq).collect();
         self.steps += 1;
-        self.at += num_rows;
-        let step = Step { id: StepId(self.steps), resets, seqs: vec![seq], ..Step::default() };
+        let step = Step { id: StepId(self.steps), resets, seqs, ..Step::default() };
         let ticket = self.exe.submit(&step).expect("it fits");
         self.exe.collect(ticket).expect("it runs");
         let kept = self.exe.kept("y").expect("it can be read").expect("it is kept").to_f32();
         let odd = kept.iter().position(|x| !x.is_finite());
         assert!(odd.is_none() && kept.iter().any(|&x| x != 0.0), "element {odd:?} of {}", kept.len());
-        let rows = kept.chunks(kept.len() / num_rows as usize);
+        let num_rows: usize = all.iter().map(Range::len).sum();
+        let rows = kept.chunks(kept.len() / num_rows);
         rows.map(|row| row.iter().map(|x| x.to_bits()).collect()).collect()
     }
 
-    /// The rows of steps of these lengths from the first token on.
+    /// The rows of steps of one sequence, of these lengths from the first token on.
     fn all(&mut self, lens: &[u32]) -> Vec<Vec<u32>> {
         self.at = 0;
-        lens.iter().flat_map(|&len| self.step(len)).collect()
+        let step = |&len: &u32| {
+            let places = self.at..self.at + len;
+            self.at += len;
+            self.step(&[places])
+        };
+        lens.iter().flat_map(step).collect()
     }
 }
 
@@ -184,6 +200,37 @@ fn noise(format: WeightFormat, [rows, cols]: [usize; 2]) -> CanonicalTensor {
     }
 }
 
+/// A linear layer over `w`, which has `rows` rows of `cols` columns.
+fn product([rows, cols]: [usize; 2]) -> (ModelSpec, MemorySource) {
+    let mut weights = Weights::new();
+    let (table, norm, w) = (
+        weights.matrix("table", TOKENS, cols),
+        weights.vector("norm", cols),
+        weights.matrix("w", rows, cols),
+    );
+    let mut program = weights.builder.program("product");
+    let x = program.embed(table);
+    let x = program.rms_norm(x, norm, 1e-6);
+    let y = program.linear_f32(x, Projection { weight: w, bias: None });
+    program.label(y, "y");
+    let mut program = program.finish().expect("shapes agree");
+    program.keep("y");
+    (weights.builder.finish("a layer", vec![program], TOKENS, 512), weights.source)
+}
+
+/// One row, a few, and so many that a workgroup makes a tile of them, if `tiled`.
+fn check_rows(backend: &WgpuBackend, spec: &ModelSpec, source: &dyn WeightSource, what: &str, tiled: bool) {
+    let mut rows = Rows::new(backend, spec, source, &limits(KvFormat::Bf16, 512, 496));
+    let schedule = rows.exe.schedule(EntryId::default(), &Counts::decode(496, 496));
+    let launches: Vec<_> = schedule.into_iter().flat_map(|stage| stage.launches).collect();
+    assert_eq!(launches.iter().any(|launch| launch.contains("tiled")), tiled, "{what}: {launches:?}");
+    let want = rows.all(&[248, 248]);
+    for lens in [&[1; 6][..], &[2, 3, 1, 10], &[16], &[496]] {
+        let got = rows.all(lens);
+        assert!(got == want[..got.len()], "{what}: steps of {lens:?} rows");
+    }
+}
+
 #[test]
 fn rows_over_coded_weights_do_not_depend_on_their_number() {
     let backend = match backend() {
@@ -192,31 +239,27 @@ fn rows_over_coded_weights_do_not_depend_on_their_number() {
     };
     // Of whole chunks, and not.
     for cols in [1024, 500] {
-        let mut weights = Weights::new();
-        let (table, norm, w) = (
-            weights.matrix("table", TOKENS, cols),
-            weights.vector("norm", cols),
-            weights.matrix("w", ROWS, cols),
-        );
-        let mut program = weights.builder.program("product");
-        let x = program.embed(table);
-        let x = program.rms_norm(x, norm, 1e-6);
-        let y = program.linear_f32(x, Projection { weight: w, bias: None });
-        program.label(y, "y");
-        let mut program = program.finish().expect("shapes agree");
-        program.keep("y");
-        let spec = weights.builder.finish("a coded layer", vec![program], TOKENS, 64);
+        let (spec, weights) = product([ROWS, cols]);
         for (name, format) in PUBLIC {
             let tensor = noise(format, [ROWS, cols]);
             tensor.check(name).expect("it is a tensor");
-            let source = With { source: weights.source.clone(), tensor };
-            let mut rows = Rows::new(&backend, &spec, &source, &limits(KvFormat::Bf16, 64, 16));
-            let want = rows.all(&[4, 4, 4, 4]);
-            for lens in [&[1; 6][..], &[2, 3, 1, 10], &[16]] {
-                let got = rows.all(lens);
-                assert!(got == want[..got.len()], "{name}, {cols} columns: steps of {lens:?} rows");
-            }
+            let source = With { source: weights.clone(), tensor };
+            check_rows(&backend, &spec, &source, &format!("{name}, {cols} columns"), cols == 1024);
         }
+    }
+}
+
+/// Rows of bf16 in which the last chunks of the last eighths are missing, so long that no
+/// invocation holds its part at once, and shorter than one chunk for each.
+#[test]
+fn rows_over_bf16_do_not_depend_on_their_number() {
+    let backend = match backend() {
+        Ok(backend) => backend,
+        Err(reason) => return println!("skipped: {reason}"),
+    };
+    for shape in [[70, 1096], [33, 3640], [40, 24]] {
+        let (spec, weights) = product(shape);
+        check_rows(&backend, &spec, &weights, &format!("{shape:?}"), true);
     }
 }
 
@@ -257,19 +300,21 @@ fn attention_over_long_sequences_does_not_depend_on_the_rows_of_a_step() {
             let differs = got.iter().zip(&want).position(|(got, want)| got != want);
             assert_eq!(differs, None, "row of {format}, window {window:?}, steps of {lens:?}");
         }
+        // Sequences of which some tiles of rows have two and three, one at its first tokens and
+        // one in its second chunk.
+        rows.all(&[256]);
+        let places = [256..269, 0..3, 0..60];
+        let wanted = places.iter().flat_map(|places| want[places.start as usize..places.end as usize].iter());
+        let got = rows.step(&places);
+        let differs = got.iter().zip(wanted).position(|(got, want)| got != want);
+        assert_eq!(differs, None, "row of {format}, window {window:?}, of several sequences");
     }
 }
 
-/// Launches bound a step of one token: there are five a layer, and one more where its
-/// sequence is long.
-#[test]
-fn a_layer_of_one_row_is_five_launches() {
+/// A layer of a transformer.
+fn layer() -> (ModelSpec, MemorySource) {
     const WIDTH: usize = 128;
     const D: usize = 64;
-    let backend = match backend() {
-        Ok(backend) => backend,
-        Err(reason) => return println!("skipped: {reason}"),
-    };
     let mut weights = Weights::new();
     let (table, norm) = (weights.matrix("table", TOKENS, WIDTH), weights.vector("norm", WIDTH));
     let (qkv, out) = (weights.matrix("qkv", 4 * D, WIDTH), weights.matrix("out", WIDTH, 2 * D));
@@ -293,9 +338,31 @@ fn a_layer_of_one_row_is_five_launches() {
     p.label(x, "y");
     let mut program = p.finish().expect("shapes agree");
     program.keep("y");
-    let spec = weights.builder.finish("a layer", vec![program], TOKENS, 1024);
+    (weights.builder.finish("a layer", vec![program], TOKENS, 1024), weights.source)
+}
+
+/// With what is fused to its linear layers.
+#[test]
+fn rows_of_a_layer_do_not_depend_on_their_number() {
+    let backend = match backend() {
+        Ok(backend) => backend,
+        Err(reason) => return println!("skipped: {reason}"),
+    };
+    let (spec, weights) = layer();
+    check_rows(&backend, &spec, &weights, "a layer", true);
+}
+
+/// Launches bound a step of one token: there are five a layer, and one more where its
+/// sequence is long.
+#[test]
+fn a_layer_of_one_row_is_five_launches() {
+    let backend = match backend() {
+        Ok(backend) => backend,
+        Err(reason) => return println!("skipped: {reason}"),
+    };
+    let (spec, weights) = layer();
     let limits = limits(KvFormat::Bf16, 1024, 16);
-    let rows = Rows::new(&backend, &spec, &weights.source, &limits);
+    let rows = Rows::new(&backend, &spec, &weights, &limits);
     let launches = |context: usize| -> Vec<String> {
         let stages = rows.exe.schedule(EntryId::default(), &Counts::decode(1, context));
         stages.into_iter().flat_map(|stage| stage.launches).collect()

@@ -7,6 +7,7 @@ use super::norm_inside::Inside;
 use super::{Dim, Dispatch, Lowering, Stage};
 use crate::error::Result;
 use crate::gpu::Part;
+use crate::kernel::Kernel;
 use crate::shaders::{self, Epilogue};
 use crate::storage::{Extent, Store};
 use crate::weights::{Run, Segment, Weight};
@@ -29,6 +30,24 @@ fn tiles(parts: usize, memory: usize) -> &'static [(usize, usize)] {
     // 64 parts of each sum, and the table of a coded weight.
     let fits = 64 * 4 * 8 * COLS * parts + 64 <= memory;
     if fits { &ROWS } else { &[(1, 1), (4, usize::MAX)] }
+}
+
+/// Rows of x, and of the weight, of which a workgroup of linear/tiled.wgsl makes the products.
+const TILE: usize = 32;
+
+/// Bytes of its memory: two tiles, and the table of a coded weight.
+const TILE_BYTES: usize = (16 << 10) + 64;
+
+/// Tiles that fill a GPU, and the rows for which tiles are made at all and, however few, always.
+const MANY_TILES: usize = 512;
+const LEAST_ROWS: usize = 128;
+const MANY_ROWS: usize = 480;
+
+/// The rows from which tiles are faster than a few rows a workgroup, if they can be made.
+fn tiled_from(of: &Extent, num_cols: usize, parts: usize, memory: usize) -> Option<usize> {
+    let tiles = MANY_TILES.div_ceil(num_cols.div_ceil(TILE / parts));
+    let rows = ((tiles - 1) * TILE).clamp(LEAST_ROWS, MANY_ROWS);
+    (of.is_wide() && TILE_BYTES <= memory).then_some(rows + 1)
 }
 
 /// Of products over k columns, one after another.
@@ -114,6 +133,61 @@ impl<'a> Lowering<'a> {
         segment: &Segment,
         launches: &mut Vec<Dispatch>,
     ) -> Result<()> {
+        let Layer { bias, residual, out, gated, norm, .. } = *layer;
+        let (rows, cols) = (self.rows(out), self.cols(out));
+        let num_cols = if gated { cols } else { segment.num_rows };
+        let epilogue = Epilogue { bias: bias.is_some(), residual: residual.is_some(), gated };
+        let is_coded = matches!(of.store, Store::Coded(_));
+        let weight = shaders::weight(&of.store, of.is_wide(), shaders::LINEAR_SCALES);
+        let round = shaders::round(self.rounds(out));
+        let memory = self.gpu.facts.workgroup_bytes;
+        let parts = 1 + usize::from(gated);
+        let tiled = tiled_from(of, num_cols, parts, memory);
+        let last = tiled.map_or(usize::MAX, |least| least - 1);
+        let mut least = 1;
+        for &(per, most) in tiles(parts, memory) {
+            let (chunks, tile_cols) =
+                if per == 1 { held(of, num_cols, gated, norm.is_some()) } else { (0, COLS) };
+            let mut constants = vec![
+                round.clone(),
+                weight.clone(),
+                shaders::tile(per, tile_cols, epilogue),
+                shaders::held(chunks, tile_cols * parts, of.per()),
+            ];
+            let grid = [Dim::Fixed(num_cols.div_ceil(tile_cols)), Dim::Rows { rows, per }];
+            let inside = norm.filter(|_| per == 1);
+            let kernel = match inside {
+                Some(norm) => {
+                    constants.push(shaders::normed(layer.x.cols, is_coded, norm.rounds));
+                    &shaders::LINEAR_NORMED[usize::from(is_coded)]
+                }
+                None => shaders::LINEAR.of(is_coded, of.is_wide()),
+            };
+            let constants = constants.join("\n");
+            let launch = self.over_segment(layer, of, segment, inside, (kernel, &constants, grid))?;
+            launches.push(launch.only(rows, least..=most.min(last)));
+            least = most.saturating_add(1);
+        }
+        if let Some(least) = tiled {
+            let constants = [round, weight, shaders::epilogue(epilogue)].join("\n");
+            let grid = [Dim::Fixed(num_cols.div_ceil(TILE / parts)), Dim::Rows { rows, per: TILE }];
+            let kernel = &shaders::LINEAR_TILED[usize::from(is_coded)];
+            let launch = self.over_segment(layer, of, segment, None, (kernel, &constants, grid))?;
+            launches.push(launch.only(rows, least..=usize::MAX));
+        }
+        Ok(())
+    }
+
+    /// One launch over a segment: all kinds have the same parameters and bindings, but for a norm
+    /// inside.
+    fn over_segment(
+        &self,
+        layer: &Layer<'_>,
+        of: &Extent,
+        segment: &Segment,
+        inside: Option<Inside<'_>>,
+        (kernel, constants, grid): (&Kernel, &str, [Dim; 2]),
+    ) -> Result<Dispatch> {
         let Layer { x, bias, residual, out, gated, norm } = *layer;
         let (rows, cols) = (self.rows(out), self.cols(out));
         let num_cols = if gated { cols } else { segment.num_rows };
@@ -122,44 +196,17 @@ impl<'a> Lowering<'a> {
         let params = fixed.into_iter().chain(of.reader_params()).chain([eps]);
         let params: Vec<_> = params.map(|word| word as u32).collect();
         let weight_part = Part::whole(&segment.buffer);
-        let epilogue = Epilogue { bias: bias.is_some(), residual: residual.is_some(), gated };
-        let is_coded = matches!(of.store, Store::Coded(_));
-        let mut least = 1;
-        let parts = 1 + usize::from(gated);
-        for &(per, most) in tiles(parts, self.gpu.facts.workgroup_bytes) {
-            let (chunks, tile_cols) =
-                if per == 1 { held(of, num_cols, gated, norm.is_some()) } else { (0, COLS) };
-            let mut constants = vec![
-                shaders::round(self.rounds(out)),
-                shaders::weight(&of.store, of.is_wide(), shaders::LINEAR_SCALES),
-                shaders::tile(per, tile_cols, epilogue),
-                shaders::held(chunks, tile_cols * parts, of.per()),
-            ];
-            let grid = [Dim::Fixed(num_cols.div_ceil(tile_cols)), Dim::Rows { rows, per }];
-            let inside = norm.filter(|_| per == 1);
-            let fixed = [
-                Part::whole(&self.inputs.buffer),
-                inside.map_or(x.part, |norm| norm.x),
-                weight_part,
-                bias.map_or(weight_part, |bias| Part::whole(self.weights.get(bias).vector())),
-                residual.map_or(weight_part, |residual| self.value(residual)),
-                self.value(out),
-            ];
-            let scales = segment.scales.as_ref().map(Part::whole);
-            let bound = fixed.into_iter().chain(scales).chain(inside.map(|norm| norm.weight));
-            let bound: Vec<_> = bound.collect();
-            let kernel = match inside {
-                Some(norm) => {
-                    constants.push(shaders::normed(x.cols, is_coded, norm.rounds));
-                    &shaders::LINEAR_NORMED[usize::from(is_coded)]
-                }
-                None => shaders::LINEAR.of(is_coded, of.is_wide()),
-            };
-            let launch = self.launch(kernel, &constants.join("\n"), &params, &bound, grid)?;
-            launches.push(launch.only(rows, least..=most));
-            least = most.saturating_add(1);
-        }
-        Ok(())
+        let fixed = [
+            Part::whole(&self.inputs.buffer),
+            inside.map_or(x.part, |norm| norm.x),
+            weight_part,
+            bias.map_or(weight_part, |bias| Part::whole(self.weights.get(bias).vector())),
+            residual.map_or(weight_part, |residual| self.value(residual)),
+            self.value(out),
+        ];
+        let scales = segment.scales.as_ref().map(Part::whole);
+        let bound = fixed.into_iter().chain(scales).chain(inside.map(|norm| norm.weight));
+        self.launch(kernel, constants, &params, &bound.collect::<Vec<_>>(), grid)
     }
 }
 

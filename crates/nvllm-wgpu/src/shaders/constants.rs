@@ -205,14 +205,16 @@ pub(crate) struct Epilogue {
     pub gated: bool,
 }
 
+/// What a linear layer does with its sums.
+pub(crate) fn epilogue(of: Epilogue) -> String {
+    let Epilogue { bias, residual, gated } = of;
+    let parts = 1 + usize::from(gated);
+    format!("const PARTS = {parts}u; const HAS_BIAS = {bias}; const HAS_RESIDUAL = {residual};")
+}
+
 /// Rows and columns of a linear layer that one workgroup makes, and what it does with its sums.
 pub(crate) fn tile(rows: usize, cols: usize, epilogue: Epilogue) -> String {
-    let Epilogue { bias, residual, gated } = epilogue;
-    let parts = 1 + usize::from(gated);
-    format!(
-        "const ROWS = {rows}u; const COLS = {cols}u; const PARTS = {parts}u; const HAS_BIAS = {bias}; \
-         const HAS_RESIDUAL = {residual};"
-    )
+    format!("const ROWS = {rows}u; const COLS = {cols}u; {}", self::epilogue(epilogue))
 }
 
 /// Whether heads are normed.

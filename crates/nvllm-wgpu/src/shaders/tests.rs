@@ -42,8 +42,13 @@ fn of_store(store: Store, rounds: bool, push: &mut impl FnMut(Kernel, &[String])
         push(EXPERT_LINEAR.of(is_coded, wide).clone(), &[rounds.clone(), expert, held(0, 0, 16)]);
         let epilogues = [(true, false, false), (false, true, false), (true, false, true)];
         for (bias, residual, gated) in epilogues {
+            let epilogue = Epilogue { bias, residual, gated };
+            if wide {
+                let constants = [&rounds, &weight(&store, true, LINEAR_SCALES), &super::epilogue(epilogue)];
+                push(LINEAR_TILED[usize::from(is_coded)].clone(), &constants.map(String::clone));
+            }
             for (rows, cols, chunks) in [(1, 4, 0), (1, 2, 150), (1, 4, 64), (4, 4, 0), (8, 4, 0)] {
-                let tile = tile(rows, cols, Epilogue { bias, residual, gated });
+                let tile = tile(rows, cols, epilogue);
                 let weight = weight(&store, wide, LINEAR_SCALES);
                 let chunks = if wide { chunks } else { 0 };
                 let held = held(chunks, cols * (1 + usize::from(gated)), per(store));
