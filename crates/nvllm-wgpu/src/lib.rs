@@ -17,8 +17,8 @@
 //! - **A lost device** ends the steps in flight, and all later ones, with its one error.
 //! - **Launches** bound a small step: what a linear layer feeds is in it, and for a step of one row
 //!   the norm before it too, and all of attention is one launch. A layer is five.
-//! - **Many rows** share what a linear layer reads: it is made in tiles, with the bits of the kernels
-//!   for few rows.
+//! - **Many rows** share what a linear layer reads: it is made in tiles, with the bits of the
+//!   kernels for few rows.
 //!
 //! Deliberately absent: cooperative matrices and subgroups (ARCHITECTURE.md says why).
 

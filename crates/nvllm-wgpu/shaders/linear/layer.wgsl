@@ -1,6 +1,6 @@
 // What a linear layer is beside its products: y = x W^T + b, W [n, k]. Also linear_add:
-// y = x W^T + b + r, and linear_silu_mul: silu(x Wg^T + bg) * (x Wu^T + bu), where W has the rows of
-// Wg, then those of Wu.
+// y = x W^T + b + r, and linear_silu_mul: silu(x Wg^T + bg) * (x Wu^T + bu), where W has the rows
+// of Wg, then those of Wu.
 //
 // HAS_BIAS, HAS_RESIDUAL: whether b and r are added. PARTS: 2 if gated, else 1. W is one segment of
 // the rows: dense or coded, as common/weights.wgsl, chunks.wgsl or coded.wgsl reads it.

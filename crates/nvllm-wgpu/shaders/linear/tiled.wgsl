@@ -1,12 +1,12 @@
 // linear, linear_add and linear_silu_mul, as layer.wgsl defines them, for many rows.
 //
 // A workgroup of 256 makes 32 rows by 32 / PARTS columns of y; of W its tile has 32 rows, those of
-// Wg before those of Wu. The order of a sum is that of general.wgsl over whole chunks, with the same
-// bits. There invocation a + 8 b of 64 has the chunks a + 8 b, a + 8 b + 64, .. and the sums come
-// together over b, then over a, ascending. Here a is a team of 32 invocations: it goes through the
-// chunks of one b after the other, with one sum for the b at hand and one for all before it, and at
-// the end the eight teams' sums are added. So each value of x and of W is asked for and unpacked
-// once a tile, and read from the workgroup's memory by what makes its rows or columns.
+// Wg before those of Wu. The order of a sum is that of general.wgsl over whole chunks, with the
+// same bits. There invocation a + 8 b of 64 has the chunks a + 8 b, a + 8 b + 64, .. and the sums
+// come together over b, then over a, ascending. Here a is a team of 32 invocations: it goes through
+// the chunks of one b after the other, with one sum for the b at hand and one for all before it,
+// and at the end the eight teams' sums are added. So each value of x and of W is asked for and
+// unpacked once a tile, and read from the workgroup's memory by what makes its rows or columns.
 //
 // An invocation has 8 rows of x, its place `tr` of 4 in the team and every fourth from there, and 4
 // rows of W, `tc` of 8 and every eighth. Of a chunk STRIP fours are worked on at once. A
