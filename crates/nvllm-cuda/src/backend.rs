@@ -156,7 +156,7 @@ impl CudaBackend {
         let data = Buffer::zeroed(&self.device, BANDWIDTH_BYTES)?;
         let out = Buffer::zeroed(&self.device, 256)?;
         let args = Args::new().ptr(data.at(0)).int(BANDWIDTH_BYTES / 16).ptr(out.at(0));
-        let launch = Launch::new(&modules.function("bandwidth_read")?, Dim::Fixed(2048), 512, args);
+        let launch = Launch::new(&modules.function("bandwidth_read")?, Dim::Fixed(2048), args);
         let mut best = f64::INFINITY;
         for _ in 0..6 {
             best = best.min(self.device.seconds(|| launch.run(&self.device, Extents::NONE))?);
@@ -319,11 +319,12 @@ fn begin(state: &DeviceState, limits: &Limits) -> Result<Vec<Launch>> {
         .ptr(slots.states.at(0))
         .ptr(inputs.tokens.at(0));
     // A reset need not belong to a sequence of the step.
-    let all_slots = Dim::Fixed(limits.seqs.div_ceil(128));
-    let rows = Dim::Rows { rows: Rows { of: RowsOf::Tokens, times: 1 }, per: 128 };
+    let threads = 128;
+    let all_slots = Dim::Fixed(limits.seqs.div_ceil(threads));
+    let rows = Dim::Rows { rows: Rows { of: RowsOf::Tokens, times: 1 }, per: threads };
     let mut launches = vec![
-        Launch::new(&modules.function("step_begin_resets")?, all_slots, 128, resets),
-        Launch::new(&modules.function("step_begin_tokens")?, rows, 128, tokens).early(),
+        Launch::new(&modules.function("step_begin_resets")?, all_slots, resets).of_threads(threads as u32),
+        Launch::new(&modules.function("step_begin_tokens")?, rows, tokens).of_threads(threads as u32).early(),
     ];
     launches.extend(ropes.launches(modules, inputs)?);
     launches.extend(lists.launches(modules, inputs)?);

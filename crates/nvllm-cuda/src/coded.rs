@@ -18,30 +18,30 @@ use nvllm_core::{CanonicalTensor, Reason, TensorInfo, WeightFormat, WeightInfo};
 
 use crate::device::Device;
 use crate::error::Result;
+use crate::kernels::common::coded::{CODE_E4M3, CODE_I8, CODE_TABLE, CODE_U4};
+use crate::kernels::common::coded::{OFFSET_FLOAT, OFFSET_INT, OFFSET_MIDPOINT, OFFSET_NONE};
+use crate::kernels::linear::coded_input::MOST_GROUPS;
 use crate::memory::{Address, Buffer};
 
-/// Groups of a quantised input's row at most: as linear/coded_input.cu has it.
-const MOST_GROUPS: usize = 1024;
-
-/// How an element is stored. The numbers are those of `CodeKind` in coded.cuh.
+/// How an element is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Code {
-    I8 = 0,
-    E4M3 = 1,
-    U4 = 2,
-    Table = 3,
+    I8 = CODE_I8 as isize,
+    E4M3 = CODE_E4M3 as isize,
+    U4 = CODE_U4 as isize,
+    Table = CODE_TABLE as isize,
 }
 
-/// What moves a code. The numbers are those of `OffsetKind` in coded.cuh.
+/// What moves a code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Offset {
-    None = 0,
+    None = OFFSET_NONE as isize,
     /// 4-bit codes around 8.
-    Midpoint = 1,
+    Midpoint = OFFSET_MIDPOINT as isize,
     /// Zero points.
-    Int = 2,
+    Int = OFFSET_INT as isize,
     /// Values.
-    Float = 3,
+    Float = OFFSET_FLOAT as isize,
 }
 
 /// How a run of rows is stored.

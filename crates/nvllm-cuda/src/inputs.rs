@@ -76,6 +76,6 @@ impl Inputs {
     /// Copies a step's parts from `packed` to their places, in stream order.
     pub(crate) fn spread(&self, device: &Device, step: &PackedStep, packed: &Buffer) -> Result<()> {
         let args = Args::new().ptr(packed.at(0)).ptr(packed.at(step.copies_at)).ptr(self.buffer.at(0));
-        Launch::new(&self.spread, Dim::Fixed(step.num_copies), 256, args).run(device, Extents::NONE)
+        Launch::new(&self.spread, Dim::Fixed(step.num_copies), args).run(device, Extents::NONE)
     }
 }

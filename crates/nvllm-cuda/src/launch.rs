@@ -99,9 +99,9 @@ pub(crate) struct Launch {
 }
 
 impl Launch {
-    /// A grid of one dimension.
-    pub(crate) fn new(function: &Function, rows: Dim, block: u32, args: Args) -> Self {
-        Self::of(Work::Kernel(function.clone()), rows, block, args)
+    /// A grid of one dimension, of the kernel's own blocks.
+    pub(crate) fn new(function: &Function, rows: Dim, args: Args) -> Self {
+        Self::of(Work::Kernel(function.clone()), rows, function.threads, args)
     }
 
     /// A product of `rows` rows.
@@ -112,6 +112,14 @@ impl Launch {
     fn of(work: Work, rows: Dim, block: u32, args: Args) -> Self {
         let grid = [rows, Dim::Fixed(1), Dim::Fixed(1)];
         Self { work, grid, block, shared: 0, args, early: false, wanted: |_| true }
+    }
+
+    /// Blocks of so many threads, no more than the kernel's own, which must take any number.
+    pub(crate) const fn of_threads(mut self, threads: u32) -> Self {
+        if threads < self.block {
+            self.block = threads;
+        }
+        self
     }
 
     /// The second dimension of the grid.

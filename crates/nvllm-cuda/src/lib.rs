@@ -30,6 +30,7 @@ mod error;
 mod executable;
 mod graphs;
 mod inputs;
+mod kernels;
 mod kv;
 mod launch;
 mod lower;

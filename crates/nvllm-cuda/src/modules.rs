@@ -7,11 +7,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use cudarc::driver::{result, sys};
-use object::LittleEndian;
-use object::elf::STT_FUNC;
-use object::read::elf::{ElfFile64, Sym as _};
 
-use crate::compile::{Images, Target, load_or_anew};
+use crate::compile::{Entry, Images, Target, entries, load_or_anew};
 use crate::device::{Device, DeviceFacts};
 use crate::error::{CudaError, Doing, Result};
 
@@ -20,18 +17,23 @@ pub(crate) struct Modules {
     device: Arc<Device>,
     target: Target,
     loaded: Vec<sys::CUmodule>,
-    /// The module of each kernel, by place in `loaded`.
-    names: HashMap<String, usize>,
+    /// Of each kernel its module, by place in `loaded`, and its threads.
+    names: HashMap<String, (usize, Option<u32>)>,
     found: RefCell<HashMap<String, Function>>,
     /// Dynamic shared memory that kernels were allowed, in bytes.
     allowed: RefCell<HashMap<String, u32>>,
 }
+
+/// Threads of a block of a kernel without `__launch_bounds__`, which takes any number.
+const USUAL_THREADS: u32 = 256;
 
 /// One kernel: valid as long as its [`Modules`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Function {
     pub name: Rc<str>,
     pub handle: sys::CUfunction,
+    /// Threads of a block: those of its `__launch_bounds__`, or [`USUAL_THREADS`].
+    pub threads: u32,
     /// Whether it may be launched before the kernel before it has ended, if its launch says so.
     pub starts_early: bool,
 }
@@ -68,8 +70,12 @@ impl Modules {
                 unsafe { result::module::load_data(image.as_ptr().cast()) }.doing("loading a kernel")
             };
             let module = load_or_anew(&image, load, || images.anew(source, target))?;
-            for name in names(&image, target)? {
-                modules.names.entry(name).or_insert(modules.loaded.len());
+            let found = entries(&image, target).map_err(|cause| CudaError::Driver {
+                what: "reading the symbols of a kernel image",
+                cause,
+            })?;
+            for Entry { name, threads } in found {
+                modules.names.entry(name).or_insert((modules.loaded.len(), threads));
             }
             modules.loaded.push(module);
         }
@@ -85,11 +91,16 @@ impl Modules {
             what: "finding a kernel",
             cause: format!("there is none called `{name}`"),
         };
-        let module = self.loaded[*self.names.get(name).ok_or_else(missing)?];
+        let (module, threads) = *self.names.get(name).ok_or_else(missing)?;
+        let name_of_driver = CString::new(name).unwrap_or_default();
         // SAFETY: the module is loaded.
-        let found = unsafe { result::module::get_function(module, CString::new(name).unwrap_or_default()) };
-        let starts_early = self.target.waits() && self.facts().starts_early();
-        let function = Function { name: name.into(), handle: found.doing("finding a kernel")?, starts_early };
+        let found = unsafe { result::module::get_function(self.loaded[module], name_of_driver) };
+        let function = Function {
+            name: name.into(),
+            handle: found.doing("finding a kernel")?,
+            threads: threads.unwrap_or(USUAL_THREADS),
+            starts_early: self.target.waits() && self.facts().starts_early(),
+        };
         self.found.borrow_mut().insert(name.into(), function.clone());
         Ok(function)
     }
@@ -122,7 +133,7 @@ impl Modules {
     }
 
     /// Blocks of a kernel that one multiprocessor holds at once, at least 1.
-    pub(crate) fn blocks_at_once(&self, name: &str, block: u32, shared: u32) -> Result<usize> {
+    pub(crate) fn blocks_at_once(&self, name: &str, shared: u32) -> Result<usize> {
         let function = self.function_with(name, shared)?;
         let mut num = 0;
         // SAFETY: the module is loaded; writes one int.
@@ -130,7 +141,7 @@ impl Modules {
             sys::cuOccupancyMaxActiveBlocksPerMultiprocessor(
                 &raw mut num,
                 function.handle,
-                block as i32,
+                function.threads as i32,
                 shared as usize,
             )
         }
@@ -138,42 +149,6 @@ impl Modules {
         .doing("asking how many blocks fit")?;
         Ok(num.max(1) as usize)
     }
-}
-
-/// Names of the kernels in an image: those that the symbol table of machine code marks as entries,
-/// or the entries of PTX. The driver is not asked, because a sanitizer counts a wrong guess as an
-/// error.
-fn names(image: &[u8], target: Target) -> Result<Vec<String>> {
-    match target {
-        Target::Cubin(_) => entries(image)
-            .map_err(|cause| CudaError::Driver { what: "reading the symbols of a kernel image", cause }),
-        Target::Ptx(_) => {
-            let text = String::from_utf8_lossy(image);
-            let entries = text.split(".entry ").skip(1);
-            Ok(entries.filter_map(|entry| Some(entry.split_once('(')?.0.trim().to_owned())).collect())
-        }
-    }
-}
-
-/// `STO_CUDA_ENTRY`: the bit of a symbol's `st_other` that marks a `__global__` function.
-const CUDA_ENTRY: u8 = 0x10;
-
-/// The entries in the symbol table of an ELF file.
-///
-/// Errors if the file is damaged or has no such table.
-fn entries(image: &[u8]) -> Result<Vec<String>, String> {
-    let file = ElfFile64::<LittleEndian>::parse(image).map_err(|error| error.to_string())?;
-    let symbols = file.elf_symbol_table();
-    if symbols.is_empty() {
-        return Err("it has no symbol table".into());
-    }
-    let kernels = symbols.iter().filter(|s| s.st_type() == STT_FUNC && s.st_other().0 & CUDA_ENTRY != 0);
-    kernels
-        .map(|symbol| {
-            let name = symbol.name(LittleEndian, symbols.strings()).map_err(|error| error.to_string())?;
-            Ok(String::from_utf8_lossy(name).into_owned())
-        })
-        .collect()
 }
 
 impl Drop for Modules {
@@ -184,67 +159,5 @@ impl Drop for Modules {
             // executable's drop.
             let _ = unsafe { result::module::unload(*module) };
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// An ELF file with these symbols: name and `st_other`. Its sections are a symbol table, if
-    /// there is a symbol, and the names of symbols and sections.
-    fn elf(symbols: &[(&str, u8)]) -> Vec<u8> {
-        const HEADER: usize = 64;
-        let mut strings = b"\0.symtab\0.strtab\0".to_vec();
-        let mut table = vec![0; 24];
-        for (name, other) in symbols {
-            table.extend((strings.len() as u32).to_le_bytes());
-            // STB_GLOBAL and STT_FUNC, section 1, no address, no size.
-            table.extend([0x12, *other, 1, 0]);
-            table.extend([0; 16]);
-            strings.extend(name.bytes().chain([0]));
-        }
-        let strings_at = HEADER + table.len();
-        let sections_at = strings_at + strings.len();
-        // Name, type, offset, size, link, entry size.
-        let section = |name: u32, kind: u32, at: usize, len: usize, link: u32, entry: u64| {
-            let mut section = [name, kind].map(u32::to_le_bytes).concat();
-            section.extend([0, 0, at as u64, len as u64].map(u64::to_le_bytes).concat());
-            section.extend([link, 1].map(u32::to_le_bytes).concat());
-            section.extend([1, entry].map(u64::to_le_bytes).concat());
-            section
-        };
-        let kind = if symbols.is_empty() { 1 } else { 2 };
-        let sections = [
-            vec![0; 64],
-            section(1, kind, HEADER, table.len(), 2, 24),
-            section(9, 3, strings_at, strings.len(), 0, 0),
-        ];
-        let mut image = b"\x7fELF\x02\x01\x01".to_vec();
-        image.resize(16, 0);
-        image.extend([2, 190].map(u16::to_le_bytes).concat());
-        image.extend(1_u32.to_le_bytes());
-        image.extend([0, 0, sections_at as u64].map(u64::to_le_bytes).concat());
-        image.extend(0_u32.to_le_bytes());
-        image.extend([64, 56, 0, 64, 3, 2_u16].map(u16::to_le_bytes).concat());
-        [image, table, strings, sections.concat()].concat()
-    }
-
-    #[test]
-    fn kernels_are_the_entries_of_an_image() {
-        let cubin = elf(&[("embed", CUDA_ENTRY), ("helper", 0), ("rms_norm_f32", CUDA_ENTRY | 3)]);
-        assert_eq!(names(&cubin, Target::Cubin(90)).unwrap(), ["embed", "rms_norm_f32"]);
-        let ptx = b".version 9.0\n.visible .entry embed(\n.param .u64 a)\n{ }\n.visible .entry add (\n)\0";
-        assert_eq!(names(ptx, Target::Ptx(80)).unwrap(), ["embed", "add"]);
-    }
-
-    #[test]
-    fn a_damaged_image_or_one_without_symbols_is_an_error() {
-        let whole = elf(&[("embed", CUDA_ENTRY)]);
-        for len in 0..whole.len() {
-            assert!(names(&whole[..len], Target::Cubin(90)).is_err(), "{len} bytes");
-        }
-        let error = names(&elf(&[]), Target::Cubin(90)).unwrap_err().to_string();
-        assert!(error.contains("no symbol table"), "{error}");
     }
 }

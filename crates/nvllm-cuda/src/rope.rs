@@ -72,7 +72,7 @@ impl RopeTables {
                 .f64(f64::from(table.spec.attention_factor()))
                 .ptr(table.table.at(0))
                 .int(half);
-            Launch::new(&function, Dim::each(Rows::TOKENS), 64, args).early()
+            Launch::new(&function, Dim::each(Rows::TOKENS), args).of_threads(64).early()
         };
         Ok(self.0.iter().map(one).collect())
     }

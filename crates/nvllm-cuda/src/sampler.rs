@@ -10,19 +10,17 @@ use nvllm_core::{Limits, Rows, TokenId, TokenLogprobs, TokenMasks};
 use crate::device::Device;
 use crate::error::{Doing, Result};
 use crate::inputs::Inputs;
+use crate::kernels::sample::filter::{MIN_SPLITS, SPLITS, WORK_BYTES};
 use crate::launch::{Args, Dim, Launch};
 use crate::memory::{Address, Buffer, Pinned};
 use crate::modules::Modules;
 use crate::slots::DeviceSlots;
 
-/// Blocks that share a row, as in sample/filter.cuh, and of all rows together: what fills a large
-/// device once.
-const SPLITS: [usize; 2] = [4, 32];
+/// Most likely tokens that the device finds; more are found on the host.
+pub(crate) use crate::kernels::sample::logprobs::MAX_TOP;
+
+/// Blocks of all rows together: what fills a large device once.
 const ALL_BLOCKS: usize = 1024;
-/// Bytes of `struct Work`.
-const WORK_BYTES: usize = 43_056;
-/// Most likely tokens that the device finds, as `MAX_TOP`; more are found on the host.
-pub(crate) const MAX_TOP: usize = 32;
 
 /// What stands for a token in a row whose logits are NaN or infinite.
 pub(crate) const NO_TOKEN: u32 = u32::MAX;
@@ -144,13 +142,12 @@ impl Sampler {
                 .int(vocab)
         };
         let rows = Dim::each(Rows::OUTPUTS);
-        let splits = Dim::Shares { rows: Rows::OUTPUTS, all: ALL_BLOCKS, range: SPLITS };
+        let splits = Dim::Shares { rows: Rows::OUTPUTS, all: ALL_BLOCKS, range: [MIN_SPLITS, SPLITS] };
         let (work, tokens) = (self.work.at(0), self.results.at(0));
         let launches = |masked| {
-            let shares =
-                |function| Launch::new(function, splits, 256, params(masked).ptr(work)).by(rows).early();
+            let shares = |function| Launch::new(function, splits, params(masked).ptr(work)).by(rows).early();
             let mut launches: Vec<_> = shared.iter().map(shares).collect();
-            launches.push(Launch::new(&finish, rows, 256, params(masked).ptr(work).ptr(tokens)).early());
+            launches.push(Launch::new(&finish, rows, params(masked).ptr(work).ptr(tokens)).early());
             launches
         };
         let args = Args::new()
@@ -160,7 +157,7 @@ impl Sampler {
             .int(vocab)
             .ptr(tokens)
             .ptr(self.results.at(scored_at(self.num_outputs)));
-        let logprobs = Launch::new(&modules.function("logprobs")?, rows, 512, args);
+        let logprobs = Launch::new(&modules.function("logprobs")?, rows, args);
         Ok(Sampling { plain: launches(false), masked: launches(true), logprobs })
     }
 

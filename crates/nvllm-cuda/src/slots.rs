@@ -16,11 +16,9 @@ use crate::launch::{Args, Dim, Extents, Launch};
 use crate::memory::{Address, Buffer};
 use crate::modules::{Function, Modules};
 
-/// Most biased logits of one sequence, as `MAX_BIASES` in step.cuh.
-pub(crate) const MAX_BIASES: usize = 512;
-/// Most stop tokens of one sequence, as `MAX_STOPS` in step.cuh.
-pub(crate) const MAX_STOPS: usize = 64;
-/// The same, for those who take requests in.
+pub(crate) use crate::kernels::common::step::{MAX_BIASES, MAX_STOPS};
+
+/// Most biased logits and stop tokens of one sequence, for those who take requests in.
 pub(crate) const REQUEST_LIMITS: RequestLimits =
     RequestLimits { stop_tokens: MAX_STOPS, logit_biases: MAX_BIASES };
 
@@ -131,15 +129,15 @@ impl DeviceSlots {
             .ptr(stops)
             .int(num_stops)
             .ptr(self.touched_row(reset.slot));
-        let blocks = Dim::Fixed((num_biases + num_stops).div_ceil(256));
-        Launch::new(&self.mark, blocks, 256, args).run(&self.device, Extents::NONE)
+        let blocks = Dim::Fixed((num_biases + num_stops).div_ceil(self.mark.threads as usize));
+        Launch::new(&self.mark, blocks, args).run(&self.device, Extents::NONE)
     }
 
     fn count_list(&self, list: &CountedTokens, tokens: Address) -> Result<()> {
         let row = self.seen.at(self.row(list.slot));
         let args = Args::new().ptr(tokens).int(list.num).ptr(row).ptr(self.touched_row(list.slot));
         let args = args.int(usize::from(list.in_prompt));
-        let blocks = Dim::Fixed(list.num.div_ceil(256));
-        Launch::new(&self.count, blocks, 256, args).run(&self.device, Extents::NONE)
+        let blocks = Dim::Fixed(list.num.div_ceil(self.count.threads as usize));
+        Launch::new(&self.count, blocks, args).run(&self.device, Extents::NONE)
     }
 }

@@ -9,19 +9,15 @@ use nvllm_core::{AttentionSpec, KvGeometry, Limits, Op, Program, Rows, RowsOf};
 use crate::device::Device;
 use crate::error::Result;
 use crate::inputs::Inputs;
+use crate::kernels::attention::attention_order::ITEM_BYTES;
+use crate::kernels::attention::prefill::TILE_ROWS;
 use crate::launch::{Args, Dim, Launch};
 use crate::lower;
 use crate::memory::{Address, Buffer};
 use crate::modules::Modules;
 
-/// Positions of a chunk: `KV_CHUNK` of attention_order.cuh.
-pub(crate) const CHUNK: usize = 256;
-
-/// Packed rows of a tile of prefill.
-const TILE_ROWS: usize = 128;
-
-/// Bytes of one entry: `WorkItem` of attention_order.cuh.
-const ENTRY_BYTES: usize = 32;
+/// Positions of a chunk.
+pub(crate) use crate::kernels::attention::attention_order::KV_CHUNK as CHUNK;
 
 /// What a list depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +88,7 @@ impl Plan {
 
     fn list_bytes(&self, key: Key, limits: &Limits) -> [usize; 4] {
         let tiles = limits.step_tokens / key.tile_tokens() + limits.seqs;
-        [self.entries * ENTRY_BYTES, tiles * ENTRY_BYTES, 16, limits.seqs * 4]
+        [self.entries * ITEM_BYTES, tiles * ITEM_BYTES, 16, limits.seqs * 4]
     }
 }
 
@@ -187,7 +183,7 @@ impl WorkLists {
                 .ptr(prefill.at(0))
                 .ptr(counts.at(0))
                 .ptr(first_entry.at(0));
-            Ok(Launch::new(&modules.function("attention_work_list")?, Dim::Fixed(1), 256, args).early())
+            Ok(Launch::new(&modules.function("attention_work_list")?, Dim::Fixed(1), args).early())
         };
         self.plan.keys.iter().zip(&self.lists).map(one).collect()
     }

@@ -10,6 +10,9 @@ use super::tree::Tree;
 /// The crate that may.
 const BINARY: &str = "crates/nvllm/";
 
+/// Cargo tells it by the environment where it writes what; it is part of no library.
+const BUILD_SCRIPT: &str = "/build.rs";
+
 /// `cfg(feature ..)` and reads of environment variables: in one file each, of the binary.
 pub(super) fn check(tree: &Tree) -> Vec<Violation> {
     let mut found = one_file(tree, "cfg(feature ..)", features);
@@ -21,7 +24,8 @@ pub(super) fn check(tree: &Tree) -> Vec<Violation> {
 fn one_file(tree: &Tree, what: &str, uses: fn(&[Token]) -> Vec<usize>) -> Vec<Violation> {
     let mut home: Option<&str> = None;
     let mut found = Vec::new();
-    for file in tree.rust().filter(|file| file.crate_dir() != "xtask") {
+    let part_of_program = |path: &str| !path.starts_with("xtask/") && !path.ends_with(BUILD_SCRIPT);
+    for file in tree.rust().filter(|file| part_of_program(&file.path)) {
         for line in uses(&file.tokens) {
             let problem = if !file.path.starts_with(BINARY) {
                 format!("{what} belongs to the binary; take it as a parameter here")
@@ -96,6 +100,13 @@ mod tests {
             let found = check(&Tree::of(&two));
             assert!(found.len() == 1 && found[0].path.ends_with("b.rs"), "{found:?}");
         }
+    }
+
+    #[test]
+    fn a_build_script_is_told_by_the_environment() {
+        let text = "fn main() { std::env::var_os(\"OUT_DIR\"); }\n";
+        assert_eq!(check(&Tree::of(&[("crates/nvllm-engine/build.rs", text)])), []);
+        assert_eq!(check(&Tree::of(&[("crates/nvllm-engine/src/build.rs.rs", text)])).len(), 1);
     }
 
     #[test]

@@ -36,6 +36,8 @@ struct WorkItem {
   int kv_index;     // KV index of the first query
   int first_kv;     // first KV index that any of the queries sees
 };
+constexpr int ITEM_BYTES = 32;
+static_assert(sizeof(WorkItem) == ITEM_BYTES);
 
 // -inf stands for "no position yet" and counts as 0 in differences.
 DEVICE float scaled_max(float m, float c) { return m == NEG_INF ? 0.0f : __fmul_rn(m, c); }

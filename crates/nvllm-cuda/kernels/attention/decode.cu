@@ -8,10 +8,9 @@
 //   block_len] of each (kv_codes.cuh); block_tables i32 [seqs, max_blocks]. D 64 or 128, block_len
 //   a multiple of 16 (prefill.cu takes any), rows of a sequence times group = num_heads / kv_heads
 //   at most part_rows <= 16.
-// Launch: attention_decode_d64 / _d128, _fp8_.., _int8_..: block (128), grid (g), any g; best 2
-//   blocks a multiprocessor, of codes 3. Dynamic shared memory: 3 * (256 + 32) * D + 2,560 bytes
-//   (d128: 113,152; d64: 57,856); FP8 3 * (128 + 32) * D + 2,560; int8 3 * ((128 + 32) * D + 512)
-//   + 4,608; 2 instead of 3 stages where TIGHT (prelude.cuh). Parameters: q, k, v, out;
+// Launch: attention_decode_d64 / _d128, _fp8_.., _int8_..: grid (g), any g; best at_once blocks a
+//   multiprocessor. Dynamic shared memory: shared_bytes(D, bytes of a row of keys with its scale,
+//   whether it has one, TIGHT). Parameters: q, k, v, out;
 //   block_tables, max_blocks; items, counts (work_list.cu); num_heads, kv_heads, block_len; scale;
 //   window (0: none); partial f32 [entries, kv_heads, part_rows, D], partial_ml f32 [entries,
 //   kv_heads, part_rows, 2], part_rows; scales of k, of v (int8); ahead: whether the work list and
@@ -19,7 +18,7 @@
 //   positions before kv_index, which earlier steps wrote, may be read before the wait.
 //   Then attention_fold_d64 / _d128, which writes the rows of sequences with several chunks (it may
 //   be left out where none has):
-//   block (128), grid (num_seqs, kv_heads), no dynamic shared memory. Parameters: partial,
+//   grid (num_seqs, kv_heads), no dynamic shared memory. Parameters: partial,
 //   partial_ml, part_rows; out; items, first_entry (work_list.cu); num_heads, kv_heads; scale.
 // Bytes: KV once: positions * kv_heads * D * 4 (of codes half), and where a sequence has several
 //   chunks (D + 2) * 4 a row, head and chunk written and read. Bound: memory bandwidth; at batch 1
@@ -30,7 +29,18 @@
 #include "attention_fold.cuh"
 #include "kv_codes.cuh"
 
-constexpr int STAGES = TIGHT ? 2 : 3;
+constexpr int stages(bool tight) { return tight ? 2 : 3; }
+constexpr int STAGES = stages(TIGHT);
+constexpr int at_once(bool codes) { return codes ? 3 : 2; }    // blocks a multiprocessor
+
+// Shared memory: stages of 64 keys and values with their scales, and of queries; weights, and where
+// values have scales those without; maxima of 4 warps; the entries of 8 units.
+constexpr int query_bytes(int d) { return 16 * d * 2; }
+constexpr int stage_bytes(int d, int row_bytes) { return 2 * TILE * row_bytes + query_bytes(d); }
+constexpr int weight_bytes(bool scales) { return scales ? 4096 : 2048; }
+constexpr int shared_bytes(int d, int row_bytes, bool scales, bool tight) {
+  return stages(tight) * stage_bytes(d, row_bytes) + weight_bytes(scales) + 256 + 8 * ITEM_BYTES;
+}
 
 // The tiles of one (entry, KV head), and where it stands among them.
 struct Work {
@@ -60,8 +70,8 @@ DEVICE void attention_decode(const elem* q, const char* k, const char* v, elem* 
                              int window, float* partial, float* partial_ml, int part_rows, const float* k_scales,
                              const float* v_scales, int ahead) {
   constexpr int ROW = D * KV_BYTES<KV>, PIECES = ROW / 16, ROWS_AT_ONCE = 128 / PIECES, TILE_BYTES = TILE * ROW;
-  constexpr int Q_PIECES = D / 8, Q_ROWS = 128 / Q_PIECES, Q_BYTES = 16 * D * 2, NT = D / 32, KC = D / 16;
-  constexpr int STAGE = 2 * TILE_BYTES + Q_BYTES + SCALE_BYTES<KV>, P_BYTES = KV == KV_INT8 ? 4096 : 2048;
+  constexpr int Q_PIECES = D / 8, Q_ROWS = 128 / Q_PIECES, Q_BYTES = query_bytes(D), NT = D / 32, KC = D / 16;
+  constexpr int STAGE = stage_bytes(D, ROW + SCALE_BYTES<KV>), P_BYTES = weight_bytes(KV == KV_INT8);
   extern __shared__ __align__(1024) char shared[];
   const int tid = threadIdx.x, lane = tid & 31, warp = tid >> 5;
   const u32 ring = shared_address(shared), ps = ring + STAGES * STAGE;

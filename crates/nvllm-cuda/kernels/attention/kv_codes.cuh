@@ -14,8 +14,8 @@
 #include "kv_kind.cuh"
 
 template <KvKind KV> constexpr int KV_BYTES = KV == KV_ELEMS ? 2 : 1;
-// Bytes of a tile's scales: of 64 keys, then of 64 values.
-template <KvKind KV> constexpr int SCALE_BYTES = KV == KV_INT8 ? 2 * TILE * 4 : 0;
+// Bytes of a row's scale; those of a tile lie behind it: of 64 keys, then of 64 values.
+template <KvKind KV> constexpr int SCALE_BYTES = KV == KV_INT8 ? 4 : 0;
 
 // Byte offset of 16-byte piece `piece` of row `row` in a tile of rows of D codes.
 template <int D> DEVICE u32 codes_at(int row, int piece) {

@@ -4,12 +4,12 @@
 // Formula and order id attention.chunk256: attention_order.cuh; the same bits as decode.cu for the
 //   same row. Layout: as in decode.cu; any number of rows a sequence, group = num_heads / kv_heads
 //   at most 64.
-// Launch: attention_prefill_d64 / _d128, _fp8_.., _int8_..: block (256), grid (entries, kv_heads)
-//   where entries is any bound on counts[1] (blocks beyond it end at once). Dynamic shared memory:
-//   (256 + 256 * stages) * D bytes, of codes (512 + 128 * stages) * D, int8 512 * stages more;
-//   stages 3, where TIGHT (prelude.cuh) 2. Parameters: q, k, v, out; block_tables, max_blocks;
-//   items, counts (work_list.cu, tile_tokens = 128 / group); num_heads, kv_heads, block_len;
-//   scale; window (0: none); scales of k, of v (int8).
+// Launch: attention_prefill_d64 / _d128, _fp8_.., _int8_..: grid (entries, kv_heads) where entries
+//   is any bound on counts[1] (blocks beyond it end at once). Dynamic shared memory:
+//   shared_bytes(D, bytes of a row of keys with its scale, whether it is of codes, TIGHT).
+//   Parameters: q, k, v, out; block_tables, max_blocks; items, counts (work_list.cu, tile_tokens =
+//   TILE_ROWS / group); num_heads, kv_heads, block_len; scale; window (0: none); scales of k, of v
+//   (int8).
 // Work: 4 * D operations a visible (query, position) pair, tiles of 128 packed rows (query heads of
 //   one KV head side by side) by 64 positions. Bytes: K and V of all earlier positions once a tile,
 //   from L2. Bound: tensor cores, then the special-function unit (one exponential a pair).
@@ -23,7 +23,18 @@
 #include "attention_order.cuh"
 #include "kv_codes.cuh"
 
-constexpr int STAGES = TIGHT ? 2 : 3, WARPS = 8;
+constexpr int WARPS = 8, TILE_ROWS = WARPS * 16;               // packed rows of a tile
+constexpr int stages(bool tight) { return tight ? 2 : 3; }
+constexpr int STAGES = stages(TIGHT);
+
+// Shared memory: of codes, 64 keys and values widened; queries; stages of 64 keys and values with
+// their scales.
+constexpr int wide_bytes(int d, bool codes) { return codes ? 2 * TILE * d * 2 : 0; }
+constexpr int query_bytes(int d) { return TILE_ROWS * d * 2; }
+constexpr int stage_bytes(int row_bytes) { return 2 * TILE * row_bytes; }
+constexpr int shared_bytes(int d, int row_bytes, bool codes, bool tight) {
+  return wide_bytes(d, codes) + query_bytes(d) + stages(tight) * stage_bytes(row_bytes);
+}
 
 // Codes of a stage, K and V, to tiles of 16-bit elements: 16 columns of codes become two pieces,
 // of their words' first pairs and of their second.
@@ -51,11 +62,11 @@ DEVICE void attention_prefill(const elem* q, const char* k, const char* v, elem*
                               const WorkItem* items, const int* counts, int num_heads, int kv_heads, int block_len, float scale,
                               int window, const float* k_scales, const float* v_scales) {
   constexpr int ROW = D * KV_BYTES<KV>, PIECES = ROW / 16, ROWS_AT_ONCE = WARPS * 32 / PIECES, TILE_BYTES = TILE * ROW;
-  constexpr int STAGE = 2 * TILE_BYTES + SCALE_BYTES<KV>, WIDE = KV == KV_ELEMS ? 0 : 2 * TILE * D * 2, NT = D / 8, KC = D / 16;
+  constexpr int STAGE = stage_bytes(ROW + SCALE_BYTES<KV>), WIDE = wide_bytes(D, KV != KV_ELEMS), NT = D / 8, KC = D / 16;
   constexpr int Q_PIECES = D / 8, Q_ROWS = WARPS * 32 / Q_PIECES;
   extern __shared__ __align__(1024) char shared[];
   const int tid = threadIdx.x, lane = tid & 31, warp = tid >> 5, head = blockIdx.y;
-  const u32 wide = shared_address(shared), qs = wide + WIDE, ring = qs + WARPS * 16 * D * 2;
+  const u32 wide = shared_address(shared), qs = wide + WIDE, ring = qs + query_bytes(D);
   const int group = num_heads / kv_heads;
   const float c = __fmul_rn(scale, 1.4426950408889634f);
   let_next_start();

@@ -9,9 +9,9 @@
 // counts[0], counts[1]: entries of each. first_entry[s]: the first entry of s in `decode`, -1 for
 // none. Sequences with no rows have no entries.
 //
-// Launch: grid (1), block (256), no dynamic shared memory. Parameters: first_row, num_rows,
+// Launch: grid (1), no dynamic shared memory. Parameters: first_row, num_rows,
 //   kv_start [num_seqs] i32; num_seqs; group (query heads a KV head); decode_rows (at most 16);
-//   tile_tokens (128 / group); window (0: none); most_entries; decode, prefill:
+//   tile_tokens (TILE_ROWS of prefill.cu / group); window (0: none); most_entries; decode, prefill:
 //   WorkItem arrays (8 i32 an entry) of most_entries, and of rows / tile_tokens + num_seqs; counts
 //   [2], first_entry [num_seqs] i32.
 // Bytes: a few KB; bound by latency. No floating point, no order id.

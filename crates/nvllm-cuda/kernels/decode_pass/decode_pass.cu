@@ -5,13 +5,13 @@
 // Layout: as the phases' own kernels have it: linear/small_m.cu, rms_norm/fused.cu,
 //   qk_norm_rope_append/fused.cu, attention/decode.cu (16-bit pages).
 // Launch: decode_pass_d64 / _d128, with _norm1 for normed rows of up to 1,024 columns, _norm4 up to
-//   4,096: block (256), one block a multiprocessor and all of them at once; dynamic shared memory
-//   206,848 + 32 * num_weights bytes. Parameters: phases; weights,
+//   4,096: one block a multiprocessor and all of them at once; dynamic shared memory WEIGHTS_AT +
+//   sizeof(PassWeight) * num_weights bytes. Parameters: phases; weights,
 //   num_weights; state (zero at first), counters of num_phases (zero); tokens, num_outputs (1 or 2
 //   each); outputs (step.cuh); folds: whether some sequence's KV is cut into chunks; block_tables,
 //   max_blocks, block_len; items, counts, first_entry (work_list.cu); places i32 [tokens]; rotation
 //   f32 [tokens, D/2, 2]; num_heads, kv_heads, window, scale; partial, partial_ml. rows * 8 *
-//   range_len(K) * 2 is at most 65,536 for every K.
+//   range_len(K) * 2 is at most SIDE_BYTES for every K.
 // Bytes: all weights and KV once. Bound: memory bandwidth, and the way of activations through L2
 //   (five times a layer).
 // Order ids: those of the kernels above, bit for bit.
@@ -19,13 +19,14 @@
 #include "linear_phase.cuh"
 #include "pass_state.cuh"
 
-constexpr int SIDE_BYTES = 65536;
+// Shared memory: x, or a tile of keys and values; sums; the rings of 8 warps; the list of weights.
+constexpr int SIDE_BYTES = 65536, RING_AT = SIDE_BYTES + 2 * SUMS_BYTES, WEIGHTS_AT = RING_AT + 8 * RING * RING_STAGE;
+constexpr int STATIC_SHARED = 2048;                            // and to spare
 
 template <int D, int RUNS>
 DEVICE void decode_pass(const Phase* phases, const PassWeight* weights, int num_weights, PassState* state, Counter* counters,
                         int num_phases, int tokens, int num_outputs, const int* outputs, int folds, const Attention& of) {
   extern __shared__ __align__(1024) char shared[];
-  constexpr int RING_AT = SIDE_BYTES + 2 * SUMS_BYTES, WEIGHTS_AT = RING_AT + 8 * RING * RING_STAGE;
   static_assert(ATTENTION_BYTES<D> <= 2 * SUMS_BYTES, "they share a place");
   const u32 side = shared_address(shared);
   char* const more = shared + SIDE_BYTES;

@@ -5,7 +5,7 @@
 
 #include "packet.cuh"
 
-// 128 bytes each, as in src/lower/decode_pass.
+constexpr int STATE_BYTES = 128;
 struct PassState {
   u32 left;                    // blocks that have left this launch
   u32 launches;
@@ -15,6 +15,7 @@ struct Counter {
   u32 arrivals;
   u32 padding[31];
 };
+static_assert(sizeof(PassState) == STATE_BYTES && sizeof(Counter) == STATE_BYTES);
 
 DEVICE u32 load_acquire(const u32* from) {
   u32 v;

@@ -6,7 +6,7 @@
 #include "phase.cuh"
 #include "linear_order.cuh"
 
-constexpr int RING = 8, RING_STAGE = 16 * 128;
+constexpr int TILE_ROWS = 16, RING = 8, RING_STAGE = TILE_ROWS * 128;
 
 struct WeightRing {
   u32 at;                         // of this warp, in shared memory

@@ -1,14 +1,16 @@
 // expert_linear: y[r, :] = x[r / share, :] W[ids[r]]^T. x [R / share, k], W [E, n, k], ids [R], y
 // [R, n]. Any k, n.
 //
-// A warp makes one element of y, in the order of dot.cuh. Grid: (R, ceil(n / 8)), 256 threads.
+// A warp makes one element of y, in the order of dot.cuh. Grid: (R, ceil(n / BLOCK_COLS)).
 // Bound by weight bytes, which are read once for each row that chose the expert.
 #include "dot.cuh"
+
+constexpr int BLOCK_COLS = 8;
 
 template <typename X, typename W, typename Y>
 __device__ __forceinline__ void expert_linear_general(const int* count, int times, int share, const X* x,
                                                       const int* ids, const W* w, Y* y, int k, int n) {
-    int row = blockIdx.x, col = blockIdx.y * 8 + threadIdx.x / 32;
+    int row = blockIdx.x, col = blockIdx.y * BLOCK_COLS + threadIdx.x / 32;
     if (row >= *count * times || col >= n) return;
     float sum[1];
     lane_dots<1>(x + (i64)(row / share) * k, w + ((i64)ids[row] * n + col) * k, k, 1, sum);

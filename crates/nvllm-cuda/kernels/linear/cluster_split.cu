@@ -9,22 +9,24 @@
 //   of 64, N of 4; pointers 16-byte aligned; any M. residual may be y.
 // Tensor maps as wgmma.cu has them, for 64 rows of W, 64 tokens and `box_steps` steps of 64 columns
 //   a copy; box_steps divides ceil(K / 512), the steps of a range.
-// Launch: block (160), grid (8 * ceil(N / 64), ceil(M / 64)), dynamic shared memory 16,384 * (steps
-//   + 1) + 8 * steps, steps those of a range.
+// Launch: grid (8 * ceil(N / TILE), ceil(M / TILE)), dynamic shared memory shared_bytes(steps),
+//   steps those of a range.
 // Bytes: W once from device memory for each 64 tokens, x from L2 for every 64 rows of W, 16 KB a
 //   block through distributed shared memory. Bound: latency.
 // Order id: linear.split8 (linear_order.cuh), as wgmma.cu.
 #include "hopper.cuh"
 #include "linear_order.cuh"
 
-constexpr int STEP = 8192;                                     // bytes of 64 columns of 64 rows
+constexpr int TILE = 64, STEP = TILE * 128;                    // rows of W, and tokens; bytes of 64 columns of them
+// Shared memory: the whole range of W and x; sums; a barrier a box.
+constexpr int shared_bytes(int steps) { return steps * 2 * STEP + 2 * STEP + 8 * steps; }
 
 extern "C" __global__ void __cluster_dims__(8, 1, 1) __launch_bounds__(160)
     linear_cluster_split(const __grid_constant__ TensorMap w_map, const __grid_constant__ TensorMap x_map, const elem* bias,
                          const elem* residual, void* y, int m, int n, int k, int out_f32, int box_steps) {
   extern __shared__ __align__(1024) char shared[];
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, range = cluster_rank();
-  const int out0 = (blockIdx.x >> 3) * 64, token0 = blockIdx.y * 64;
+  const int out0 = (blockIdx.x >> 3) * TILE, token0 = blockIdx.y * TILE;
   const int range_steps = range_len(k) / 64, box_bytes = 2 * box_steps * STEP, all = range_steps / box_steps;
   const int left = k / 64 - range * range_steps, steps = left < 0 ? 0 : left < range_steps ? left : range_steps;
   const int boxes = (steps + box_steps - 1) / box_steps;

@@ -10,14 +10,11 @@
 //   makes for itself what else coded_rows.cu makes: with norm [K] (M to 2, K to 4,096) the RMS
 //   norm of x, with flag TO_I8 or TO_E4M3 the codes (`fixed` their scale, 0: that of the row; no
 //   x_scale).
-// Launch: block 256, grid (g, ceil(M / rows)), 1 <= g <= tiles = ceil(N / 16 R), best all that fit
-//   the device at once. A block makes up to `rows` (at most .._t8, .._t16, .._t32) rows of y, from
-//   tiles of 16 R rows of W (.._r1_.., .._r2_..). Dynamic shared memory: 8 * slots * stage + 2
-//   * PARTIAL + 128 + X + F + T, where slots, 2 to 4, are the stages of a warp's ring;
-//   stage = R * (256 * bits + 64 * 128 / period, twice that with
-//   offsets); PARTIAL = 32 * (16 R + 4) * tokens; X = 8 * rows * L * 2; F = 32 * L / 128 * tokens
-//   if GROUPED; T = 2,048 with a table (LUT4, NF4); period = min(block, 128); L = 128 * ceil(K /
-//   1024).
+// Launch: grid (g, ceil(M / rows)), 1 <= g <= tiles = ceil(N / 16 R), best all that fit the device
+//   at once. A block makes up to `rows` (at most .._t8, .._t16, .._t32) rows of y, from tiles of
+//   16 R rows of W (.._r1_.., .._r2_..). Dynamic shared memory: shared_bytes(R, tokens, rows,
+//   slots, stage, L, GROUPED, with a table (LUT4, NF4)), where slots, 2 to 4, are the stages of a
+//   warp's ring; stage is stage_bytes (coded_stage.cuh) and L range_len(K).
 // Bytes: W once for each `rows` rows of x from device memory or L2, M*K*2 a block from L2. Bound:
 //   memory bandwidth, at 4 bits the instructions that unpack; under some 10 MB the latency of a
 //   dependent launch.
@@ -26,12 +23,24 @@
 #include "coded_stage.cuh"
 #include "input_row.cuh"
 
+// Shared memory: rings of 8 warps; two buffers of sums of 8 ranges, padded against bank conflicts;
+// from the next 128 bytes on x, its scales and the table.
+constexpr int sums_pitch(int r) { return 16 * r + 4; }
+constexpr int sums_bytes(int r, int tokens) { return 2 * 8 * (sums_pitch(r) * tokens) * 4; }
+constexpr int x_bytes(int rows, int len) { return 8 * rows * len * 2; }
+constexpr int scale_bytes(int tokens, int steps) { return 8 * steps * tokens * 4; }
+constexpr int shared_bytes(int r, int tokens, int rows, int slots, int stage, int len, bool grouped, bool table) {
+  return 8 * slots * stage + sums_bytes(r, tokens) + 128 + x_bytes(rows, len) + (grouped ? scale_bytes(tokens, len / COLS) : 0) +
+         (table ? TABLE_BYTES : 0);
+}
+constexpr int STATIC_SHARED = 384;
+
 template <Code CODE, Mode MODE, int R, int TOKENS>
 DEVICE void linear_coded_few(const char* __restrict__ w, const char* __restrict__ scales, const float* __restrict__ table,
                              const elem* x, const float* x_scale, const float* __restrict__ bias, const elem* residual, void* y,
                              int m, int n, int k, int shift, int blocks, int flags, int rows, int slots, int first, int stride,
                              const elem* __restrict__ norm, float eps, float fixed) {
-  constexpr int ROWS = 16 * R, NT = TOKENS / 8, PAD = ROWS + 4, PARTIAL = PAD * TOKENS;
+  constexpr int ROWS = 16 * R, NT = TOKENS / 8, PAD = sums_pitch(R), PARTIAL = PAD * TOKENS;
   extern __shared__ __align__(128) char shared[];
   const int lane = threadIdx.x & 31, range = threadIdx.x >> 5, g = lane >> 2, q = lane & 3;
   const int len = range_len(k), steps = len / COLS, k0 = range * len;
@@ -42,10 +51,10 @@ DEVICE void linear_coded_few(const char* __restrict__ w, const char* __restrict_
   const int stage = tiles.bytes(), octet_bytes = tiles.octet_bytes(), out_n = tiles.out_n, out_rows = tiles.out_rows;
   float* partial = (float*)(shared + 8 * slots * stage);
   const u32 ring = shared_address(shared) + range * slots * stage, ring_end = ring + slots * stage;
-  const u32 all_x = (shared_address(partial) + 2 * 8 * PARTIAL * 4 + 127) & ~127u, xs = all_x + range * rows * len * 2;
-  const u32 all_f = all_x + 8 * rows * len * 2, fs = all_f + range * steps * TOKENS * 4;
+  const u32 all_x = (shared_address(partial) + sums_bytes(R, TOKENS) + 127) & ~127u, xs = all_x + range * rows * len * 2;
+  const u32 all_f = all_x + x_bytes(rows, len), fs = all_f + range * steps * TOKENS * 4;
   __shared__ float found[8];                                   // scales of rows whose codes are made here
-  const u32 entries = all_f + (MODE == SCALED ? 8 * steps * TOKENS * 4 : 0);
+  const u32 entries = all_f + (MODE == SCALED ? scale_bytes(TOKENS, steps) : 0);
   const int log_rows = (R == 1 ? 4 : 5) - gated, num_tiles = (out_n + out_rows - 1) >> log_rows;
   if (!late) let_next_start();
 

@@ -3,18 +3,19 @@
 // columns first.. are made. Any k, n, R, any dtypes.
 //
 // A warp makes one column of y for up to 4 rows. Lane l takes elements l, l + 32, .. by fused
-// multiply-adds and a butterfly joins the lanes: the order of dot.cuh. Grid: (ceil(n / 8), ceil(R /
-// 4)), 256 threads. Bound by the instructions that decode an element: for formats and shapes that
+// multiply-adds and a butterfly joins the lanes: the order of dot.cuh. Grid: (ceil(n / BLOCK_COLS),
+// ceil(R / ROWS)). Bound by the instructions that decode an element: for formats and shapes that
 // no other kernel takes.
 #include "coded.cuh"
 #include "reduce.cuh"
 
+constexpr int BLOCK_COLS = 8, ROWS = 4;
+
 extern "C" __global__ void __launch_bounds__(256)
     linear_coded_general(const int* count, int times, const void* x, int x_dtype, CODED_PARAMS, const float* bias,
                          const void* residual, void* y, int y_dtype, int k, int n, int first, int stride) {
-    const int ROWS = 4;
     const Coded w = CODED;
-    int row = blockIdx.y * ROWS, col = blockIdx.x * 8 + threadIdx.x / 32;
+    int row = blockIdx.y * ROWS, col = blockIdx.x * BLOCK_COLS + threadIdx.x / 32;
     int rows = min(*count * times - row, ROWS);
     if (rows <= 0 || col >= n) return;
     float sum[ROWS] = {};

@@ -6,16 +6,18 @@
 // `group` columns of it (in x's order), have a scale, or `fixed` is that of all.
 //   as_codes = 0: y [R, k] f32, scale * code;
 //   as_codes = 1: y [R, k] bf16, the code itself, which is exact; scales [R, ceil(k / group)] f32.
-// Launch: grid (R), 256 threads; at most 1,024 groups a row. Bound by latency.
+// Launch: grid (R); at most MOST_GROUPS groups a row. Bound by latency.
 #include "dtype.cuh"
 #include "reduce.cuh"
 #include "input_quant.cuh"
+
+constexpr int MOST_GROUPS = 1024;
 
 extern "C" __global__ void __launch_bounds__(256)
     linear_coded_input(const int* count, int times, const void* x, int x_dtype, const int* perm, int kind, float fixed, int group,
                        void* y, int as_codes, float* scales, int k) {
     take_turn();
-    __shared__ float found[1024], warps[8];
+    __shared__ float found[MOST_GROUPS], warps[8];
     const int row = blockIdx.x, thread = threadIdx.x, groups = (k + group - 1) / group;
     if (row >= *count * times) return;
     const i64 from = (i64)row * k;

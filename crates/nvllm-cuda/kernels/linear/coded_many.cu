@@ -1,17 +1,23 @@
 // linear over a coded weight for many rows: the formula, layout and order of coded_few.cu, in tiles
 // of 128 rows of W by 64 tokens.
 //
-// Launch: block 256, grid (ceil(N / 128), ceil(M / 64)). A warp holds 16 rows of W for all tokens
-//   of the tile: it unpacks a code once for 64 products. Dynamic shared memory: 3 * (8 * stage +
-//   16,384) + F + T + 128, where stage = 256 * bits + 64 * 128 / period, twice that with offsets;
-//   F = 256 * ceil(K / 128) if GROUPED; T = 2,048 with a table (LUT4, NF4). Parameters are those of
-//   coded_few.cu to `stride`; `rows` and `slots` are not read.
+// Launch: grid (ceil(N / TILE_ROWS), ceil(M / TOKENS)). A warp holds 16 rows of W for all tokens of
+//   the tile: it unpacks a code once for 64 products. Dynamic shared memory: shared_bytes(stage,
+//   ceil(K / 128), GROUPED, with a table (LUT4, NF4)), stage as stage_bytes of coded_stage.cuh.
+//   Parameters are those of coded_few.cu to `stride`; `rows` and `slots` are not read.
 // Bytes: W once for each 64 tokens, x once for each 128 rows of W, mostly from L2. Bound: reading x
 //   from shared memory for mma.sync.
 // Order id: linear.coded8 (coded_order.cuh).
 #include "coded_stage.cuh"
 
-constexpr int STAGES = 3, TOKENS = 64, X_STAGE = TOKENS * 256;
+constexpr int TILE_ROWS = 8 * 16, STAGES = 3, TOKENS = 64, X_STAGE = TOKENS * 256;
+
+// Shared memory, from the next 128 bytes on: rings of x and of 8 warps' W; x's scales; the table.
+constexpr int ring_bytes(int stage) { return STAGES * (8 * stage + X_STAGE); }
+constexpr int scale_bytes(int steps) { return steps * TOKENS * 4; }
+constexpr int shared_bytes(int stage, int steps, bool grouped, bool table) {
+  return 128 + ring_bytes(stage) + (grouped ? scale_bytes(steps) : 0) + (table ? TABLE_BYTES : 0);
+}
 
 template <Code CODE, Mode MODE>
 DEVICE void linear_coded_many(const char* __restrict__ w, const char* __restrict__ scales, const float* __restrict__ table,
@@ -25,8 +31,8 @@ DEVICE void linear_coded_many(const char* __restrict__ w, const char* __restrict
   m = m - row0 < TOKENS ? m - row0 : TOKENS;
   Tile<CODE, MODE, 1> tiles(w, scales, n, k, shift, blocks, 0, gated);
   const int stage = tiles.bytes(), octet_bytes = tiles.octet_bytes(), out_n = tiles.out_n, out_rows = tiles.out_rows;
-  const u32 base = (shared_address(shared) + 127) & ~127u, fs = base + STAGES * (8 * stage + X_STAGE);
-  const u32 entries = fs + (MODE == SCALED ? steps * TOKENS * 4 : 0), w_ring = base + STAGES * X_STAGE + warp * STAGES * stage;
+  const u32 base = (shared_address(shared) + 127) & ~127u, fs = base + ring_bytes(stage);
+  const u32 entries = fs + (MODE == SCALED ? scale_bytes(steps) : 0), w_ring = base + STAGES * X_STAGE + warp * STAGES * stage;
   const int tile = blockIdx.x * 8 + warp;
   const bool works = tile * out_rows < out_n;
   tiles.aim(tile);

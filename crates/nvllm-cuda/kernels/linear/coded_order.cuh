@@ -11,9 +11,9 @@
 // depends on the width of codes.
 #pragma once
 
-#define COLS 128                                               // columns of a stage
+constexpr int COLS = 128;                                      // columns of a stage
 
-DEVICE int range_len(int k) { return (k + 1023) / 1024 * COLS; }
+constexpr int range_len(int k) { return (k + 1023) / 1024 * COLS; }
 DEVICE int num_ranges(int k) { int len = range_len(k); return (k + len - 1) / len; }
 
 // Flags of a launch; as src/lower/linear/coded.rs has them.

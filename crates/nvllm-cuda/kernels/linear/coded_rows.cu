@@ -5,8 +5,8 @@
 // Layout: x, y [rows, k], norm [k] or null, 16-bit elements, 16-byte aligned; k a multiple of 8, at
 //   most 16,384. y: codes, exact in bf16; scales f32 [rows], or [rows, ceil(k / 128)] where
 //   `grouped`: 128 columns share one.
-// Launch: linear_coded_rows_1024, _4096, _16384 (the largest k each takes): block (128), grid
-//   (rows), no dynamic shared memory. kind: InputKind; fixed: the scale, 0 for that of the row.
+// Launch: linear_coded_rows_1024, _4096, _16384 (the largest k each takes): grid (rows), no dynamic
+//   shared memory. kind: InputKind; fixed: the scale, 0 for that of the row.
 // Bytes: 4 k a row. Bound: memory bandwidth; for few rows the latency of a launch.
 // Order id: norm.block128 (norm_order.cuh).
 #include "prelude.cuh"

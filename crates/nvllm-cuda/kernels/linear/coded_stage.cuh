@@ -8,13 +8,20 @@
 
 // What a block's end needs beside its scale: nothing, the sums of x for offsets, x's own scales.
 enum Mode { PLAIN, SUMS, SCALED };
-template <Mode MODE> constexpr int BLOCK_BYTES = MODE == SUMS ? 64 : 32;   // an octet's scales, and offsets, of a block
+// Bytes of an octet's scales, and offsets, of a block; of the codes of 16 r rows; of a stage, in
+// which an octet has so many blocks.
+constexpr int block_bytes(bool offsets) { return offsets ? 64 : 32; }
+constexpr int code_bytes(int r, int bits) { return 16 * r * COLS * bits / 8; }
+constexpr int stage_bytes(int r, int bits, int blocks, bool offsets) {
+  return code_bytes(r, bits) + 2 * r * (blocks * block_bytes(offsets));
+}
+template <Mode MODE> constexpr int BLOCK_BYTES = block_bytes(MODE == SUMS);
 
 // 16 R rows of W, whose stages a warp copies to shared memory: 128 columns of codes in swizzled
 // pieces of 16 bytes, so that ldmatrix meets no bank conflict; then the scales of its octets of
 // rows. Gated, each octet of gate is followed by the matching one of up.
 template <Code CODE, Mode MODE, int R> struct Tile {
-  static constexpr int WIDTH = BITS<CODE>, ROWS = 16 * R, CODES = ROWS * COLS * WIDTH / 8, STEP = 32 / WIDTH;
+  static constexpr int WIDTH = BITS<CODE>, ROWS = 16 * R, CODES = code_bytes(R, WIDTH), STEP = 32 / WIDTH;
   const char *w, *scales, *from, *scales_from[R];
   u64 pitch, up;
   u32 place, place4;                                           // of pieces of rows my_row and, of 8-bit codes, my_row + 4
@@ -35,7 +42,7 @@ template <Code CODE, Mode MODE, int R> struct Tile {
   }
   DEVICE_MEMBER int in_stage() const { return shift < 7 ? COLS >> shift : 1; }   // blocks
   DEVICE_MEMBER int octet_bytes() const { return in_stage() * BLOCK_BYTES<MODE>; }
-  DEVICE_MEMBER int bytes() const { return CODES + 2 * R * octet_bytes(); }
+  DEVICE_MEMBER int bytes() const { return stage_bytes(R, WIDTH, in_stage(), MODE == SUMS); }
   DEVICE_MEMBER int shift_octet() const { return (MODE == SUMS ? 2 : 1) + (shift < 7 ? 7 - shift : 0); }   // log2 of its pieces
 
   DEVICE_MEMBER void aim(int tile) {
@@ -78,7 +85,7 @@ template <Code CODE, Mode MODE, int R> struct Tile {
 
 // A warp's sums for 16 R rows of W and 8 NT tokens: of a block, of a range, and of x.
 template <Code CODE, Mode MODE, int R, int NT> struct Sums {
-  static constexpr int WIDTH = BITS<CODE>, CODES = 16 * R * COLS * WIDTH / 8;
+  static constexpr int WIDTH = BITS<CODE>, CODES = code_bytes(R, WIDTH);
   float acc[R][NT][4], part[R][NT][4], ones[NT][4];
 
   DEVICE_MEMBER void clear() {

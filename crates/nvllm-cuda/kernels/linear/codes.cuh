@@ -50,7 +50,9 @@ DEVICE void pairs_table(u32 w, int half, u32 table, u32 (&p)[2], u32 (&rest)[2])
     rest[i] = __byte_perm(e[0], e[1], 0x7632);
   }
 }
-// The table in shared memory, 2,048 bytes: entry [code][lane], so that lanes meet no bank conflict.
+constexpr int TABLE_BYTES = 2048;
+// The table in shared memory, of TABLE_BYTES: entry [code][lane], so that lanes meet no bank
+// conflict.
 DEVICE void fill_table(u32* table, const float* values) {
   for (int i = threadIdx.x; i < 512; i += blockDim.x) {
     const float value = values[i >> 5];

@@ -3,16 +3,16 @@
 // [2n] alike. Any k, n, R. One rounding at the end.
 //
 // A warp makes one column of y for up to 4 rows, so a weight is read once for 4 rows; an element's
-// order is that of dot.cuh. Grid:
-// (ceil(n / 8), ceil(R / 4)), 256 threads. Bound by weight bytes at few rows, by load instructions
-// at many.
+// order is that of dot.cuh. Grid: (ceil(n / BLOCK_COLS), ceil(R / ROWS)). Bound by weight
+// bytes at few rows, by load instructions at many.
 #include "dot.cuh"
+
+constexpr int BLOCK_COLS = 8, ROWS = 4;
 
 template <bool SILU, typename X, typename W, typename Y>
 __device__ __forceinline__ void linear_general(const int* count, int times, const X* x, const W* w, const float* bias,
                                                const Y* residual, Y* y, int k, int n) {
-    const int ROWS = 4;
-    int row = blockIdx.y * ROWS, col = blockIdx.x * 8 + threadIdx.x / 32;
+    int row = blockIdx.y * ROWS, col = blockIdx.x * BLOCK_COLS + threadIdx.x / 32;
     int rows = min(*count * times - row, ROWS);
     if (rows <= 0 || col >= n) return;
     float sum[ROWS], up[ROWS];

@@ -9,7 +9,8 @@
 // end.
 #pragma once
 
-DEVICE int range_len(int k) { return (k + 511) / 512 * 64; }
+constexpr int RANGES = 8;
+constexpr int range_len(int k) { return (k + 511) / 512 * 64; }
 DEVICE int num_ranges(int k) { int len = range_len(k); return (k + len - 1) / len; }
 
 // y = sum + bias[n] + residual[m, n], each where given.

@@ -5,13 +5,13 @@
 // Layout: x, W, bias, residual row-major 16-bit elements; y 16-bit or f32 (out_f32). K and N
 //   multiples of 8 (SILU: N of 16); pointers 16-byte aligned. residual may be y.
 // Two ways:
-//   whole: linear_mid_m / linear_mid_m_silu, one block a tile: block (128), grid (ceil(N / 64),
-//     ceil(M / 64)), dynamic shared memory 65,536. For N of some 4,096 and more.
-//   split: linear_mid_m_split, one block a tile and range of K: block (128), grid (8 * ceil(N /
-//     64), ceil(M / 64)), dynamic shared memory 65,536, parameters (w, x, partial f32 [8, M, N], m,
-//     n, k); then linear_merge or linear_merge_silu: block (256), grid (ceil(M * outputs / 1,024)),
-//     outputs = N (SILU: N/2), no dynamic shared memory, parameters (partial, bias, residual, y, m,
-//     n, k, out_f32). For small N and long K (o, down).
+//   whole: linear_mid_m / linear_mid_m_silu, one block a tile: grid (ceil(N / TILE), ceil(M /
+//     TILE)), dynamic shared memory SHARED. For N of some 4,096 and more.
+//   split: linear_mid_m_split, one block a tile and range of K: grid (8 * ceil(N / TILE), ceil(M /
+//     TILE)), dynamic shared memory SHARED, parameters (w, x, partial f32 [8, M, N], m, n, k); then
+//     linear_merge or linear_merge_silu: grid (ceil(M * outputs / MERGED)), outputs = N (SILU:
+//     N/2), no dynamic shared memory, parameters (partial, bias, residual, y, m, n, k, out_f32).
+//     For small N and long K (o, down).
 // Works with programmatic dependent launch: the first weights are on their way before the wait.
 // Bytes: N*K*2 a token tile (once from device memory), M*K*2 a tile of W from L2; split: 64*M*N
 //   more through L2. Bound: latency and L2.
@@ -21,14 +21,16 @@
 #include "linear_order.cuh"
 #include "linear_store.cuh"
 
-constexpr int STAGES = 4, STAGE = 128 * 128, PITCH = 68;
+// A tile's rows of W, and its tokens; shared memory is a ring of stages of 64 columns of both.
+constexpr int TILE = 64, STAGES = 4, STAGE = 2 * TILE * 128, SHARED = STAGES * STAGE, PITCH = 68;
+constexpr int MERGED = 4 * 256;                                // outputs of a block of linear_merge
 
 template <bool SILU, bool SPLIT>
 DEVICE void linear_mid_m(const elem* __restrict__ w, const elem* x, const elem* __restrict__ bias, const elem* residual, void* y,
                          float* partial, int m, int n, int k, int out_f32) {
   extern __shared__ __align__(1024) char shared[];
   const int tid = threadIdx.x, lane = tid & 31, warp = tid >> 5, warp_n = warp & 1, warp_m = warp >> 1;
-  const int tile_n = SPLIT ? blockIdx.x >> 3 : blockIdx.x, token0 = blockIdx.y * 64, range = SPLIT ? blockIdx.x & 7 : 0;
+  const int tile_n = SPLIT ? blockIdx.x >> 3 : blockIdx.x, token0 = blockIdx.y * TILE, range = SPLIT ? blockIdx.x & 7 : 0;
   const int k0 = range * range_len(k), out_n = SILU ? n / 2 : n, range_steps = range_len(k) / 64;
   const int left = k > k0 ? (k - k0 + 63) / 64 : 0, steps = SPLIT && left > range_steps ? range_steps : left;
   const u32 ring = shared_address(shared);
@@ -40,7 +42,7 @@ DEVICE void linear_mid_m(const elem* __restrict__ w, const elem* x, const elem* 
 #pragma unroll
   for (int i = 0; i < 4; i++) {
     const int row = i * 16 + load_row, token = token0 + row;
-    int out = SILU ? tile_n * 32 + (row >> 4) * 8 + (row & 7) : tile_n * 64 + row;
+    int out = SILU ? tile_n * 32 + (row >> 4) * 8 + (row & 7) : tile_n * TILE + row;
     out = out < out_n ? out : out_n - 1;
     w_row[i] = SILU && (row & 8) ? out_n + out : out;
     x_row[i] = token < m ? token : m - 1;

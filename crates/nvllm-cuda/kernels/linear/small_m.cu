@@ -15,13 +15,13 @@
 //     (programmatic dependent launch);
 //   stream (.._stream_..): R = 16, a ring of 6 stages of 64 columns a warp (4 where TIGHT), a block
 //     takes every gridDim-th tile.
-// Launch: block (256). resident: grid (tiles), dynamic shared memory 8 * steps * R * 128 + PARTIAL
-//   + X bytes; stream: grid (g), 1 <= g <= tiles, best all that fit the device at once, 8 * 6 * 16
-//   * 128 + 2 * PARTIAL + X. There tiles = ceil(N / R), SILU ceil(N / R) of N/2 outputs by R/2; L =
-//   64 * ceil(K / 512), steps = L / 64; PARTIAL = 32 * (R + 4) * tokens (8, 16 or 32); X = 8 * M *
-//   L * 2. The device's limit bounds M * K. Parameters: w, x, bias, residual, y, m, n, k, flags,
-//   norm [K], eps (the last two are read by the norm kernels alone); flags: 1 = y is f32, 2 = the
-//   next kernel may start only when x is here, so that its weights do not queue before x.
+// Launch: resident: grid (tiles), dynamic shared memory shared_bytes(R, tokens, steps, 1, M, L),
+//   tokens 8, 16 or 32; stream: grid (g), 1 <= g <= tiles, best all that fit the device at once,
+//   shared_bytes(16, tokens, RING, 2, M, L). There tiles = ceil(N / R), SILU ceil(N / R) of N/2
+//   outputs by R/2; L = range_len(K), steps = L / 64. The device's limit bounds M * K. Parameters:
+//   w, x, bias, residual, y, m, n, k, flags, norm [K], eps (the last two are read by the norm
+//   kernels alone); flags: 1 = y is f32, 2 = the next kernel may start only when x is here, so that
+//   its weights do not queue before x.
 // Bytes: N*K*2 once from device memory, M*K*2 a block from L2, M*N out. Bound: memory bandwidth;
 //   under some 10 MB by the latency of a dependent launch (wait, x from L2, 4 to 24 dependent mma,
 //   merge).
@@ -32,23 +32,34 @@
 #include "linear_order.cuh"
 #include "norm_order.cuh"
 
-constexpr int RING = TIGHT ? 4 : 6;
+constexpr int ring(bool tight) { return tight ? 4 : 6; }
+constexpr int RING = ring(TIGHT);
+
+// Shared memory: W of all warps, `slots` stages of 64 columns each; sums of 8 ranges (two buffers
+// where tiles follow each other), padded against bank conflicts; x of all ranges.
+constexpr int stage_bytes(int rows) { return rows * 128; }
+constexpr int sums_pitch(int rows) { return rows + 4; }
+constexpr int x_at(int rows, int tokens, int slots, int buffers) {
+  return 8 * slots * stage_bytes(rows) + buffers * 8 * (sums_pitch(rows) * tokens) * 4;
+}
+constexpr int shared_bytes(int rows, int tokens, int slots, int buffers, int m, int len) {
+  return x_at(rows, tokens, slots, buffers) + 8 * m * len * 2;
+}
+constexpr int STATIC_SHARED = 1024;                            // of the kernels with a norm, and to spare
 
 // Tiles of ROWS rows of W, TOKENS (a multiple of 8) columns of the product, NORM runs of 8 columns
 // a thread in the norm (0: none).
 template <int ROWS, int TOKENS, bool SILU, bool STREAM, int NORM>
 DEVICE void linear_small_m(const elem* __restrict__ w, const elem* x, const elem* __restrict__ bias, const elem* residual, void* y,
                            int m, int n, int k, int flags, const elem* __restrict__ norm, float eps) {
-  constexpr int STAGE = ROWS * 128, NT = TOKENS / 8, RT = ROWS / 16, PAD = ROWS + 4, PARTIAL = PAD * TOKENS;
+  constexpr int STAGE = stage_bytes(ROWS), NT = TOKENS / 8, RT = ROWS / 16, PAD = sums_pitch(ROWS), PARTIAL = PAD * TOKENS;
   constexpr int OUT_ROWS = SILU ? ROWS / 2 : ROWS;
   extern __shared__ __align__(128) char shared[];
   const int lane = threadIdx.x & 31, range = threadIdx.x >> 5;
   const int len = range_len(k), ranges = num_ranges(k), steps = len / 64, slots = STREAM ? RING : steps;
-  // Shared memory: W of all warps, partial sums of 8 ranges (two buffers where tiles follow each
-  //   other), x of all ranges.
   float* partial = (float*)(shared + 8 * slots * STAGE);
   const u32 ring = shared_address(shared) + range * slots * STAGE;
-  const u32 xs = shared_address(shared) + 8 * slots * STAGE + (STREAM ? 2 : 1) * 8 * PARTIAL * 4 + range * m * len * 2;
+  const u32 xs = shared_address(shared) + x_at(ROWS, TOKENS, slots, STREAM ? 2 : 1) + range * m * len * 2;
   const int out_n = SILU ? n / 2 : n, num_tiles = (out_n + OUT_ROWS - 1) / OUT_ROWS;
   const bool works = range < ranges;
   const int k0 = range * len;

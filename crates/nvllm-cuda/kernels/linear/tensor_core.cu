@@ -5,12 +5,9 @@
 // Layout: x, W, bias, residual row-major 16-bit elements; y 16-bit or f32 (out_f32). K a multiple
 //   of 8; pointers 16-byte aligned; M and N any (N even with SILU; N a multiple of 8 for 16-byte
 //   stores). residual may be y.
-// Launch: block (256), grid (g), 1 <= g <= tiles = ceil(M / tokens) * ceil(N / 128), best the
-//   number of multiprocessors (SILU:
-//   ceil(N / 128) counts gate and up rows together); .._t128 takes 128 tokens a tile, .._t64 64.
-//   Dynamic shared memory:
-//   4 * (128 + tokens) * 128 + 8 * 16 * 68 * 4 bytes (t128: 165,888; t64: 133,120);
-//   where TIGHT (prelude.cuh) 2 stages instead of 4 (t128: 100,352; t64: 83,968).
+// Launch: grid (g), 1 <= g <= tiles = ceil(M / tokens) * ceil(N / TILE_ROWS), best the number of
+//   multiprocessors (SILU: ceil(N / TILE_ROWS) counts gate and up rows together); .._t128 takes 128
+//   tokens a tile, .._t64 64. Dynamic shared memory: shared_bytes(tokens, TIGHT).
 // Bytes: each block reads 128 rows of W and `tokens` rows of x a tile from L2. Bound: tensor cores
 //   (mma.sync), then L2.
 // Order id: linear.split8 (linear_order.cuh). Weights are operand A, tokens B, as in small_m.cu; a
@@ -19,17 +16,23 @@
 #include "linear_order.cuh"
 #include "linear_store.cuh"
 
-constexpr int STAGES = TIGHT ? 2 : 4, PITCH = 68;
+constexpr int TILE_ROWS = 128, PITCH = 68;
+constexpr int stages(bool tight) { return tight ? 2 : 4; }
+constexpr int STAGES = stages(TIGHT);
+
+// Shared memory: stages of 64 columns of W and x, then staging rows of 8 warps.
+constexpr int stage_bytes(int tokens) { return (TILE_ROWS + tokens) * 128; }
+constexpr int shared_bytes(int tokens, bool tight) { return stages(tight) * stage_bytes(tokens) + 8 * 16 * PITCH * 4; }
 
 template <int TOKENS, bool SILU>
 DEVICE void linear_tensor_core(const elem* __restrict__ w, const elem* x, const elem* __restrict__ bias, const elem* residual,
                                void* y, int m, int n, int k, int out_f32) {
-  constexpr int STAGE = (128 + TOKENS) * 128, WARP_TOKENS = TOKENS / 4, NT = WARP_TOKENS / 8;
+  constexpr int STAGE = stage_bytes(TOKENS), WARP_TOKENS = TOKENS / 4, NT = WARP_TOKENS / 8;
   extern __shared__ __align__(1024) char shared[];
   const int tid = threadIdx.x, lane = tid & 31, warp = tid >> 5, warp_n = warp & 1, warp_m = warp >> 1;
   const u32 ring = shared_address(shared);
   float* staging = (float*)(shared + STAGES * STAGE) + warp * 16 * PITCH;
-  const int out_n = SILU ? n / 2 : n, tile_n = SILU ? 64 : 128;
+  const int out_n = SILU ? n / 2 : n, tile_n = SILU ? TILE_ROWS / 2 : TILE_ROWS;
   const int tiles_n = (out_n + tile_n - 1) / tile_n, tiles_m = (m + TOKENS - 1) / TOKENS, num_tiles = tiles_n * tiles_m;
   const int steps = (k + 63) / 64, range_steps = range_len(k) / 64;
   let_next_start();

@@ -12,10 +12,9 @@
 //   dims {64, N, 1, K/64}, box {64, COLS, 1, STEPS}, SILU: dims {64, N/2, 2, K/64}, box {64,
 //   COLS/2, 2, STEPS}; `x_map` over x: dims {64, rows that may be read, at least M, 1, K/64}, box
 //   {64, 64C, 1, STEPS}.
-// Launch: .._cC_nCOLS_sSTEPS: block (128 * (C + 1)), grid (g), 1 <= g <= tiles = ceil(M / 64C) *
-//   ceil(N / COLS) (SILU: N counts gate and up together), best the number of multiprocessors.
-//   Dynamic shared memory: stages * (STEPS * (64C + COLS) * 128 + 16) + 256 C * (PART + 4), PART
-//   the columns of y in a tile, at most 64; stages at least 2.
+// Launch: .._cC_nCOLS_sSTEPS: grid (g), 1 <= g <= tiles = ceil(M / 64C) * ceil(N / COLS) (SILU: N
+//   counts gate and up together), best the number of multiprocessors. Dynamic shared memory: stages
+//   * stage_bytes(C, COLS, STEPS) + staging_bytes(C, columns of y in a tile); stages at least 2.
 // Bytes: each block reads COLS rows of W and 64C rows of x a tile from L2. Bound: tensor cores; in
 //   a decode step what L2 gives, and latency.
 // Order id: linear.split8 (linear_order.cuh). Tokens are operand A here and weights operand B; that
@@ -25,13 +24,21 @@
 #include "linear_order.cuh"
 #include "linear_store.cuh"
 
+// Shared memory: stages of W and x; rows of y on their way out, `outputs` of them in a tile; two
+// barriers a stage.
+constexpr int tile_tokens(int groups) { return 64 * groups; }
+constexpr int operand_bytes(int groups, int cols, int steps) { return steps * (cols + tile_tokens(groups)) * 128; }
+constexpr int stage_bytes(int groups, int cols, int steps) { return operand_bytes(groups, cols, steps) + 2 * 8; }
+constexpr int staged(int outputs) { return outputs < 64 ? outputs : 64; }
+constexpr int staging_bytes(int groups, int outputs) { return groups * 64 * (staged(outputs) + 4) * 4; }
+
 template <int C, int COLS, int STEPS, bool SILU>
 DEVICE void linear_wgmma(const TensorMap& w_map, const TensorMap& x_map, const elem* bias, const elem* residual, void* y, int m,
                          int n, int k, int out_f32, int stages) {
-  constexpr int TOKENS = 64 * C, J = COLS / 8, OUT = SILU ? COLS / 2 : COLS, PART = OUT < 64 ? OUT : 64, PITCH = PART + 4;
-  constexpr int W_BYTES = STEPS * COLS * 128, STAGE = W_BYTES + STEPS * TOKENS * 128;
+  constexpr int TOKENS = tile_tokens(C), J = COLS / 8, OUT = SILU ? COLS / 2 : COLS, PART = staged(OUT), PITCH = PART + 4;
+  constexpr int W_BYTES = STEPS * COLS * 128, STAGE = operand_bytes(C, COLS, STEPS);
   extern __shared__ __align__(1024) char shared[];
-  const u32 ring = shared_address(shared), full = ring + stages * STAGE + C * 256 * PITCH, empty = full + 8 * stages;
+  const u32 ring = shared_address(shared), full = ring + stages * STAGE + staging_bytes(C, OUT), empty = full + 8 * stages;
   const int group = threadIdx.x >> 7;
   const int out_n = SILU ? n / 2 : n;
   const int tiles_n = (out_n + OUT - 1) / OUT, tiles_m = (m + TOKENS - 1) / TOKENS, num_tiles = tiles_n * tiles_m;

@@ -12,13 +12,15 @@
 //   int8 with scales f32 [num_blocks, kv_heads, block_len] of each; slots
 //   i32 [rows]: block * block_len + offset of the row's KV index, negative for none (a padding row:
 //   nothing is appended). 16-bit elements, pages of .._fp8_.. and .._int8_.. of codes. D 64 or 128.
-// Launch: qk_norm_rope_append_d64 / _d128, _fp8_.., _int8_..: block (256), no dynamic
-//   shared memory, grid (ceil(rows * ceil(heads / span) / 16)) where heads = num_heads + 2
-//   kv_heads: 16 lanes take `span` (1 to 4) heads of one row. span 1 for few rows, 4 for many.
+// Launch: qk_norm_rope_append_d64 / _d128, _fp8_.., _int8_..: no dynamic shared memory, grid
+//   (ceil(rows * ceil(heads / span) / UNITS)) where heads = num_heads + 2 kv_heads: 16 lanes take
+//   `span` (1 to 4) heads of one row. span 1 for few rows, 4 for many.
 // Bytes: (2 num_heads + 4 kv_heads) * D * 2 a row and 4 D of rotation. Bound: memory bandwidth; for
 //   few rows the latency of a launch.
 // Order id: norm.half_warp (head.cuh).
 #include "head.cuh"
+
+constexpr int UNITS = 256 / 16;                                // of a block
 
 template <int D, KvKind KV>
 DEVICE void qk_norm_rope_append(const elem* qkv, const elem* __restrict__ q_norm, const elem* __restrict__ k_norm, const int* positions,
@@ -26,7 +28,7 @@ DEVICE void qk_norm_rope_append(const elem* qkv, const elem* __restrict__ q_norm
                                 int rows, int num_heads, int kv_heads, int block_len, float eps, int span, float* k_scales,
                                 float* v_scales) {
   const int heads = num_heads + 2 * kv_heads, spans = (heads + span - 1) / span;
-  const int unit = blockIdx.x * 16 + (threadIdx.x >> 4), row = unit / spans, head0 = unit % spans * span;
+  const int unit = blockIdx.x * UNITS + (threadIdx.x >> 4), row = unit / spans, head0 = unit % spans * span;
   const int col = (threadIdx.x & 15) * HeadPart<D>::PAIRS;
   const bool works = row < rows;
   let_next_start();

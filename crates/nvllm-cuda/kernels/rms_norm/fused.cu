@@ -3,8 +3,8 @@
 //
 // Layout: x, r, h, y [rows, n], w [n], 16-bit elements, 16-byte aligned; n a multiple of 8, at most
 //   16,384. r and h null: no add. h may be x or r.
-// Launch: rms_norm_1024, _4096, _16384 (the largest n each takes; all one order): block (128), grid
-//   (rows), no dynamic shared memory. One block a row, read once, kept in registers.
+// Launch: rms_norm_1024, _4096, _16384 (the largest n each takes; all one order): grid (rows), no
+//   dynamic shared memory. One block a row, read once, kept in registers.
 // Bytes: 4 n a row (with the add 8 n) and w. Bound: memory bandwidth; for few rows the latency of a
 //   launch.
 // Order id: norm.block128 (norm_order.cuh).

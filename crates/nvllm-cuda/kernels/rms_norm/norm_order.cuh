@@ -4,6 +4,9 @@
 // order.
 #pragma once
 
+// Columns of the widest row that 128 threads hold, each in so many runs of 8.
+constexpr int norm_cols(int runs) { return runs * 1024; }
+
 DEVICE float add_squares(float sum, uint4 run) {
   const u32 part[4] = {run.x, run.y, run.z, run.w};
 #pragma unroll

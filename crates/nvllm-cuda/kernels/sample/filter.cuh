@@ -36,7 +36,8 @@ struct Work {
     u32 padding;
     Border border;
 };
-static_assert(sizeof(Work) == 43056, "as in src/sampler.rs");
+constexpr int WORK_BYTES = 43056;
+static_assert(sizeof(Work) == WORK_BYTES);
 
 // How a row is filtered. ALL: by min-p at most. BY_PEAKS: the k-th largest of the groups' peaks is
 // a bound for top-k, and hardly more than k tokens reach it. BY_BINS: by a histogram of the row.

@@ -8,6 +8,10 @@ use nvllm_core::{
 use super::choice::{Chosen, KernelCandidate, any_rows, candidate_launches};
 use super::{LANES, Lowering, Operand, attends_fast, c_type, dtype_code};
 use crate::error::Result;
+use crate::kernels::attention::{decode, prefill};
+use crate::kernels::common::dtype;
+use crate::kernels::kv_append::general::{CACHE_FP8, CACHE_INT8};
+use crate::kernels::qk_norm_rope_append::fused::UNITS;
 use crate::launch::{Args, Dim, Launch};
 use crate::memory::Address;
 use crate::work_lists::{CHUNK, ListAt};
@@ -71,25 +75,20 @@ const fn general_name(format: KvFormat) -> &'static str {
     }
 }
 
-/// As `dtype_code` and, of codes, `CacheCode` in kv_append/general.cu.
+/// Its number in the general kernels: as `dtype_code`, or of codes.
 const fn cache_code(format: KvFormat) -> usize {
     match format {
-        KvFormat::F32 => 0,
-        KvFormat::Bf16 => 1,
-        KvFormat::Fp8 => 3,
-        KvFormat::Int8 => 4,
+        KvFormat::F32 => dtype::F32,
+        KvFormat::Bf16 => dtype::BF16,
+        KvFormat::Fp8 => CACHE_FP8,
+        KvFormat::Int8 => CACHE_INT8,
     }
 }
 
-/// Dynamic shared memory of the decode and of the prefill kernel for heads of `d` columns, as their
-/// headers have it.
+/// Dynamic shared memory of the decode and of the prefill kernel for heads of `d` columns.
 fn shared_bytes(format: KvFormat, d: usize, tight: bool) -> [usize; 2] {
-    let (stages, coded) = (if tight { 2 } else { 3 }, format.plain().is_none());
-    // 64 keys and values, with their scales; queries; weights with and without scales.
-    let stage = 2 * 64 * format.row_bytes(d);
-    let (weights, wide) =
-        (if format.scale_bytes() > 0 { 4096 } else { 2048 }, if coded { 256 * d } else { 0 });
-    [stages * (stage + 32 * d) + weights + 512, stages * stage + 256 * d + wide]
+    let (row, scales, codes) = (format.row_bytes(d), format.scale_bytes() > 0, format.plain().is_none());
+    [decode::shared_bytes(d, row, scales, tight), prefill::shared_bytes(d, row, codes, tight)]
 }
 
 /// Rows with few new tokens by the decode kernel and the fold of its chunks, the others by the
@@ -110,7 +109,7 @@ fn tensor_core(lowering: &Lowering<'_>, a: &PagedAttention) -> Result<Vec<Launch
     let mut launches = Vec::new();
     if list.decodes {
         let function = lowering.modules.function_with(&format!("attention_decode{name}_d{d}"), shared[0])?;
-        let at_once = if format.plain().is_some() { 2 } else { 3 };
+        let at_once = decode::at_once(format.plain().is_none());
         let each = lowering.limits.context.div_ceil(CHUNK) * kv_heads;
         let seqs = Rows { of: RowsOf::Seqs, times: 1 };
         let blocks = Dim::Tiles { rows: seqs, cols: 1, per: 1, each, most: at_once * facts.multiprocessors };
@@ -119,7 +118,7 @@ fn tensor_core(lowering: &Lowering<'_>, a: &PagedAttention) -> Result<Vec<Launch
         // block tables. So these must be there: the first attention of a step starts behind all
         // that came before it, and every later one behind the first.
         let args = args.ptr(k_scales).ptr(v_scales).int(usize::from(!a.first));
-        let decode = Launch::new(&function, blocks, 128, args).with_shared(shared[0]);
+        let decode = Launch::new(&function, blocks, args).with_shared(shared[0]);
         launches.push(if a.first { decode } else { decode.early() });
         let args = Args::new()
             .ptr(list.partial[0])
@@ -132,13 +131,13 @@ fn tensor_core(lowering: &Lowering<'_>, a: &PagedAttention) -> Result<Vec<Launch
             .int(kv_heads)
             .f32(spec.scale);
         let function = lowering.function(&format!("attention_fold_d{d}"))?;
-        let fold = Launch::new(&function, Dim::each(seqs), 128, args).by(Dim::Fixed(kv_heads));
+        let fold = Launch::new(&function, Dim::each(seqs), args).by(Dim::Fixed(kv_heads));
         launches.push(fold.early().only(|step| step.chunks));
     }
     let function = lowering.modules.function_with(&format!("attention_prefill{name}_d{d}"), shared[1])?;
     let blocks = Dim::SeqTiles { per: list.tile_tokens };
     let args = operands(list.prefill).ptr(k_scales).ptr(v_scales);
-    let prefill = Launch::new(&function, blocks, 256, args).by(Dim::Fixed(kv_heads));
+    let prefill = Launch::new(&function, blocks, args).by(Dim::Fixed(kv_heads));
     launches.push(prefill.with_shared(shared[1]).early().only(|step| step.prefill));
     Ok(launches)
 }
@@ -165,7 +164,7 @@ fn general(lowering: &Lowering<'_>, a: &PagedAttention) -> Result<Vec<Launch>> {
         .ptr(a.scales[0])
         .ptr(a.scales[1]);
     let heads = Dim::Fixed(a.spec.num_heads);
-    Ok(vec![Launch::new(&lowering.function(&name)?, Dim::each(a.q.rows), 128, args).by(heads)])
+    Ok(vec![Launch::new(&lowering.function(&name)?, Dim::each(a.q.rows), args).by(heads)])
 }
 
 impl Lowering<'_> {
@@ -178,7 +177,7 @@ impl Lowering<'_> {
             .typed(y)?
             .int(x.cols / spec.head_dim)
             .int(half);
-        Ok(Launch::new(&self.function("rope_general")?, Dim::each(x.rows), 256, args))
+        Ok(Launch::new(&self.function("rope_general")?, Dim::each(x.rows), args))
     }
 
     pub(super) fn kv_append(&self, k: Operand, v: Operand, kv: KvLayer) -> Result<Launch> {
@@ -201,7 +200,7 @@ impl Lowering<'_> {
             .int(g.block_len)
             .ptr(k_scales)
             .ptr(v_scales);
-        Ok(Launch::new(&self.function("kv_append_general")?, Dim::each(k.rows), 256, args))
+        Ok(Launch::new(&self.function("kv_append_general")?, Dim::each(k.rows), args))
     }
 
     /// Node `at` as attention of queries q.
@@ -265,8 +264,8 @@ impl Lowering<'_> {
                 .ptr(k_scales)
                 .ptr(v_scales);
             let cols = heads.div_ceil(span);
-            let blocks = Dim::Tiles { rows: qkv.rows, cols, per: 16, each: 1, most: usize::MAX };
-            Launch::new(&function, blocks, 256, args).early()
+            let blocks = Dim::Tiles { rows: qkv.rows, cols, per: UNITS, each: 1, most: usize::MAX };
+            Launch::new(&function, blocks, args).early()
         };
         let attention = self.paged_attention(at, y, spec, kv, y)?;
         let launches = |span| {
@@ -274,7 +273,7 @@ impl Lowering<'_> {
             std::iter::once(fused(span)).chain(rest).collect::<Vec<_>>()
         };
         // One head at a time while that does not fill the device.
-        let few = 16 * 8 * self.modules.facts().multiprocessors / heads;
+        let few = UNITS * 8 * self.modules.facts().multiprocessors / heads;
         let one = Chosen { most_rows: few, order: FUSED, launches: launches(1) };
         Ok(vec![one, Chosen::any(FUSED, launches(4))])
     }

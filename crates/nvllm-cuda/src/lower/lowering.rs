@@ -5,6 +5,7 @@ use nvllm_core::{DType, Limits, OrderId, Program, Rows, ValueId};
 
 use crate::error::{CudaError, Result};
 use crate::inputs::Inputs;
+use crate::kernels::common::dtype as codes;
 use crate::kv::CudaKv;
 use crate::launch::Args;
 use crate::memory::{Address, Buffer};
@@ -43,13 +44,12 @@ pub(crate) struct Operand {
     pub cols: usize,
 }
 
-/// As `enum DTypeCode` in dtype.cuh. Errors for integers and bytes, which no kernel may take for
-/// numbers.
+/// Its number in kernels. Errors for integers and bytes, which no kernel may take for numbers.
 pub(crate) fn dtype_code(dtype: DType) -> Result<usize> {
     match dtype {
-        DType::F32 => Ok(0),
-        DType::Bf16 => Ok(1),
-        DType::F16 => Ok(2),
+        DType::F32 => Ok(codes::F32),
+        DType::Bf16 => Ok(codes::BF16),
+        DType::F16 => Ok(codes::F16),
         DType::I32 | DType::U8 => Err(CudaError::NoFloat { dtype }),
     }
 }

@@ -7,13 +7,13 @@ use super::linear::any_format;
 use super::{LANES, Lowering, Operand, dtype_code};
 use crate::coded::Run;
 use crate::error::Result;
+use crate::kernels::rms_norm::norm_order::norm_cols;
 use crate::launch::{Args, Dim, Launch};
 use crate::weights::{Matrix, Vector};
 
-/// Threads for a row of so many columns.
+/// Threads for a row of so many columns, of a kernel that takes any number.
 const fn threads(cols: usize) -> u32 {
-    let wide = cols.next_multiple_of(32);
-    if wide > 256 { 256 } else { wide as u32 }
+    cols.next_multiple_of(32) as u32
 }
 
 /// RMS norm of each run of `n` columns.
@@ -38,21 +38,18 @@ impl RmsNorm {
     /// Whether the fast kernels take it: whole rows of 16-bit elements.
     fn fast(&self) -> bool {
         let bf16 = |operand: &Operand| operand.dtype == DType::Bf16;
-        let whole = self.n == self.x.cols && self.n.is_multiple_of(8) && self.n <= 16_384;
+        let whole = self.n == self.x.cols && self.n.is_multiple_of(8) && self.n <= norm_cols(16);
         whole && bf16(&self.x) && bf16(&self.y) && self.weight.narrow != 0
     }
 }
 
 fn fast_norm(lowering: &Lowering<'_>, norm: &RmsNorm) -> Result<Vec<Launch>> {
-    let name = match norm.n {
-        0..=1024 => "rms_norm_1024",
-        1025..=4096 => "rms_norm_4096",
-        _ => "rms_norm_16384",
-    };
+    let most = [1, 4, 16].map(norm_cols).into_iter().find(|&cols| norm.n <= cols);
+    let name = format!("rms_norm_{}", most.unwrap_or(norm_cols(16)));
     // No add before it.
     let args = Args::new().ptr(norm.x.at).ptr(0).ptr(0).ptr(norm.weight.narrow).ptr(norm.y.at);
     let args = args.int(norm.n).f32(norm.eps);
-    Ok(vec![Launch::new(&lowering.function(name)?, Dim::each(norm.x.rows), 128, args).early()])
+    Ok(vec![Launch::new(&lowering.function(&name)?, Dim::each(norm.x.rows), args).early()])
 }
 
 fn general_norm(lowering: &Lowering<'_>, norm: &RmsNorm) -> Result<Vec<Launch>> {
@@ -61,9 +58,9 @@ fn general_norm(lowering: &Lowering<'_>, norm: &RmsNorm) -> Result<Vec<Launch>> 
     let args =
         lowering.extent(x.rows).typed(x)?.ptr(norm.weight.wide).f32(norm.eps).typed(y)?.int(n).int(groups);
     // A function of n alone: so is the order of the sum.
-    let block = if n <= 256 { 32 } else { 256 };
-    let launch = Launch::new(&lowering.function("rms_norm_general")?, Dim::each(x.rows), block, args);
-    Ok(vec![launch.by(Dim::Fixed(groups))])
+    let threads = if n <= 256 { 32 } else { 256 };
+    let launch = Launch::new(&lowering.function("rms_norm_general")?, Dim::each(x.rows), args);
+    Ok(vec![launch.of_threads(threads).by(Dim::Fixed(groups))])
 }
 
 impl Lowering<'_> {
@@ -80,7 +77,7 @@ impl Lowering<'_> {
             .typed(y)?
             .int(y.cols);
         let function = self.function("embed_general")?;
-        Ok(vec![Launch::new(&function, Dim::each(y.rows), threads(y.cols), args).early()])
+        Ok(vec![Launch::new(&function, Dim::each(y.rows), args).of_threads(threads(y.cols)).early()])
     }
 
     /// The tokens whose rows are in `run`.
@@ -89,13 +86,16 @@ impl Lowering<'_> {
         let args =
             Args::new().ptr(self.counts()).ptr(self.inputs.tokens.at(0)).int(rows.start).int(rows.len());
         let args = any_format(args, run).ptr(run.order()).typed(y)?.int(y.cols);
-        Ok(Launch::new(&self.function("embed_coded")?, Dim::each(y.rows), threads(y.cols), args).early())
+        Ok(Launch::new(&self.function("embed_coded")?, Dim::each(y.rows), args)
+            .of_threads(threads(y.cols))
+            .early())
     }
 
     pub(super) fn gather_rows(&self, x: Operand, y: Operand) -> Result<Launch> {
         let outputs = self.inputs.at(self.inputs.layout.outputs);
         let args = Args::new().ptr(self.counts()).ptr(outputs).typed(x)?.typed(y)?.int(y.cols);
-        Ok(Launch::new(&self.function("gather_rows_general")?, Dim::each(y.rows), threads(y.cols), args)
+        Ok(Launch::new(&self.function("gather_rows_general")?, Dim::each(y.rows), args)
+            .of_threads(threads(y.cols))
             .early())
     }
 
@@ -107,20 +107,21 @@ impl Lowering<'_> {
     pub(super) fn add(&self, a: Operand, b: Operand, y: Operand) -> Result<Launch> {
         let args = self.extent(y.rows).typed(a)?.typed(b)?.typed(y)?.int(y.cols);
         let function = self.function("add_general")?;
-        let columns = Dim::Fixed(y.cols.div_ceil(256));
-        Ok(Launch::new(&function, Dim::each(y.rows), threads(y.cols), args).by(columns).early())
+        let columns = Dim::Fixed(y.cols.div_ceil(function.threads as usize));
+        Ok(Launch::new(&function, Dim::each(y.rows), args).of_threads(threads(y.cols)).by(columns).early())
     }
 
     pub(super) fn silu_mul(&self, x: Operand, y: Operand) -> Result<Launch> {
         let args = self.extent(y.rows).typed(x)?.typed(y)?.int(y.cols);
         let function = self.function("silu_mul_general")?;
-        let columns = Dim::Fixed(y.cols.div_ceil(256));
-        Ok(Launch::new(&function, Dim::each(y.rows), threads(y.cols), args).by(columns).early())
+        let columns = Dim::Fixed(y.cols.div_ceil(function.threads as usize));
+        Ok(Launch::new(&function, Dim::each(y.rows), args).of_threads(threads(y.cols)).by(columns).early())
     }
 
     pub(super) fn slice_cols(&self, x: Operand, start: usize, y: Operand) -> Result<Launch> {
         let args = self.extent(y.rows).typed(x)?.int(x.cols).int(start).typed(y)?.int(y.cols);
-        Ok(Launch::new(&self.function("slice_cols_general")?, Dim::each(y.rows), threads(y.cols), args))
+        Ok(Launch::new(&self.function("slice_cols_general")?, Dim::each(y.rows), args)
+            .of_threads(threads(y.cols)))
     }
 
     pub(super) fn top_k(
@@ -138,7 +139,7 @@ impl Lowering<'_> {
             .int(usize::from(renormalize))
             .ptr(ids.at)
             .ptr(weights.at);
-        Ok(Launch::new(&self.function("top_k_general")?, Dim::each(logits.rows), 32, args))
+        Ok(Launch::new(&self.function("top_k_general")?, Dim::each(logits.rows), args))
     }
 
     pub(super) fn weighted_sum(&self, x: Operand, weights: Operand, y: Operand) -> Result<Launch> {
@@ -149,6 +150,7 @@ impl Lowering<'_> {
             .ptr(weights.at)
             .typed(y)?
             .int(y.cols);
-        Ok(Launch::new(&self.function("weighted_sum_general")?, Dim::each(y.rows), threads(y.cols), args))
+        Ok(Launch::new(&self.function("weighted_sum_general")?, Dim::each(y.rows), args)
+            .of_threads(threads(y.cols)))
     }
 }

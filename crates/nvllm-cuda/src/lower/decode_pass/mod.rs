@@ -22,6 +22,7 @@ use super::stage::Stage;
 use super::{Lowering, attends_fast};
 use crate::compile::Target;
 use crate::error::Result;
+use crate::kernels::rms_norm::norm_order::norm_cols;
 use crate::launch::{Args, Dim, Extents, Launch};
 
 /// Bytes of device memory of the pass over `program`, at most.
@@ -68,7 +69,7 @@ impl Lowering<'_> {
             attention: [spec.num_heads + 2 * spec.num_kv_heads, spec.num_heads].map(|n| n * spec.head_dim),
         };
         let Some(schedule) = self.upload(&mut pass, &machine)? else { return Ok(None) };
-        let runs = if pass.widest_norm <= 1024 { 1 } else { 4 };
+        let runs = if pass.widest_norm <= norm_cols(1) { 1 } else { 4 };
         let name = format!("decode_pass_d{}_norm{runs}", attention.spec.head_dim);
         let rows = |of| Rows { of, times: 1 };
         let (layout, list) = (&self.inputs.layout, &attention.list);
@@ -99,7 +100,7 @@ impl Lowering<'_> {
             .ptr(list.partial[1]);
         let function = self.modules.function_with(&name, shared as u32)?;
         let blocks = Dim::Fixed(facts.multiprocessors);
-        let launch = Launch::new(&function, blocks, 256, args).with_shared(shared as u32).early();
+        let launch = Launch::new(&function, blocks, args).with_shared(shared as u32).early();
         Ok(Some(Stage {
             nodes: at..self.program.nodes.len(),
             rows: Rows::TOKENS,

@@ -2,10 +2,10 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::kernels::decode_pass::phase as numbers;
+use crate::kernels::decode_pass::weight_ring::TILE_ROWS;
+use crate::kernels::linear::linear_order::range_len;
 use crate::memory::Address;
-
-/// Rows of W that a block multiplies at once.
-const TILE_ROWS: usize = 16;
 
 /// A phase.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
@@ -53,15 +53,13 @@ pub(super) struct Weight {
 
 const _: () = assert!(size_of::<Weight>() == 32, "as in phase.cuh");
 
-/// As `enum PhaseKind`.
-pub(super) const LINEAR: u32 = 0;
-pub(super) const ATTENTION: u32 = 1;
-pub(super) const FOLD: u32 = 2;
+pub(super) const LINEAR: u32 = numbers::PHASE_LINEAR as u32;
+pub(super) const ATTENTION: u32 = numbers::PHASE_ATTENTION as u32;
+pub(super) const FOLD: u32 = numbers::PHASE_FOLD as u32;
 
-/// As `enum PhaseFlags`.
-pub(super) const SILU: u32 = 1;
-pub(super) const OUT_F32: u32 = 2;
-pub(super) const GATHER: u32 = 4;
+pub(super) const SILU: u32 = numbers::PHASE_SILU as u32;
+pub(super) const OUT_F32: u32 = numbers::PHASE_OUT_F32 as u32;
+pub(super) const GATHER: u32 = numbers::PHASE_GATHER as u32;
 
 /// Of plain rows.
 pub(super) const NO_TAG: i32 = -1;
@@ -70,8 +68,7 @@ impl Phase {
     /// A linear layer of `k` columns of x and `outputs` of y.
     pub(super) fn linear(k: usize, outputs: usize, flags: u32) -> Self {
         let tile = if flags & SILU != 0 { TILE_ROWS / 2 } else { TILE_ROWS };
-        // As linear_order.cuh has it.
-        let len = k.div_ceil(512) * 64;
+        let len = range_len(k);
         let (ranges, tiles) = (k.div_ceil(len) as u32, outputs.div_ceil(tile) as u32);
         let per_step = (65_536 / (len / 64) + 1) as u32;
         let (k, outputs, len) = (k as u32, outputs as u32, len as u32);

@@ -12,6 +12,13 @@ use super::few::{NORM_COLS, NORM_ROWS, Norm};
 use super::{DeviceLimits, Epilogue, LANES, Lowering, Operand, Parts};
 use crate::coded::{self, Code, Form, Offset, Run};
 use crate::error::Result;
+use crate::kernels::expert_linear::coded as experts;
+use crate::kernels::linear::coded_general as general;
+use crate::kernels::linear::coded_order::{self as flags, COLS, range_len};
+use crate::kernels::linear::coded_stage::stage_bytes;
+use crate::kernels::linear::input_quant::{INPUT_AS_IS, INPUT_E4M3, INPUT_I8};
+use crate::kernels::linear::{coded_few as few, coded_many as many};
+use crate::kernels::rms_norm::norm_order::norm_cols;
 use crate::launch::{Args, Dim, Launch};
 use crate::lower::choice::Chosen;
 use crate::lower::dtype_code;
@@ -24,25 +31,6 @@ const CODED8: OrderId = OrderId("linear.coded8");
 /// Numbers of rows up to which a step has launches of its own: the fewer rows of x a block holds,
 /// the more blocks run at once.
 const BOUNDS: [usize; 7] = [1, 2, 4, 8, 16, 32, usize::MAX];
-
-/// Tokens and rows of W of a tile of `coded_many.cu`.
-const MANY: [usize; 2] = [64, 128];
-
-/// Columns of a stage, as `COLS` in coded_order.cuh.
-const STAGE_COLS: usize = 128;
-
-/// As `Flags` in coded_order.cuh.
-mod flags {
-    pub(super) const OUT_F32: usize = 1;
-    pub(super) const LATE: usize = 2;
-    pub(super) const GATED: usize = 4;
-    pub(super) const MIDPOINT: usize = 8;
-    pub(super) const ZEROS: usize = 16;
-    pub(super) const VALUES: usize = 32;
-    pub(super) const GROUPED: usize = 64;
-    pub(super) const TO_I8: usize = 128;
-    pub(super) const TO_E4M3: usize = 256;
-}
 
 /// A linear layer over a coded weight.
 pub(super) struct Layer<'a> {
@@ -68,12 +56,11 @@ impl Input {
     }
 }
 
-/// As in kernels/linear/input_quant.cuh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum InputKind {
-    AsIs = 0,
-    I8 = 1,
-    E4M3 = 2,
+    AsIs = INPUT_AS_IS as isize,
+    I8 = INPUT_I8 as isize,
+    E4M3 = INPUT_E4M3 as isize,
 }
 
 impl InputKind {
@@ -87,10 +74,7 @@ impl InputKind {
 }
 
 /// Columns of the widest row that `coded_rows.cu` takes.
-const ROW_COLS: usize = 16_384;
-
-/// Static shared memory of `coded_few.cu`.
-const STATIC_SHARED: usize = 384;
+const ROW_COLS: usize = norm_cols(16);
 
 /// A block of `coded_few.cu`: 16 or 32 rows of W in a tile, `rows` of x of which there is room for
 /// `tokens`.
@@ -114,7 +98,7 @@ fn fast(form: &Form) -> bool {
     // A stage copies the scales of at most 8 blocks, or of 4 if they have offsets.
     let least = if form.offset == Offset::None { unit } else { 32 };
     let blocks = form.group >= form.cols || form.group.is_power_of_two() && form.group >= least;
-    let scaled = form.code == Code::E4M3 && form.input_group() == STAGE_COLS && form.offset == Offset::None;
+    let scaled = form.code == Code::E4M3 && form.input_group() == COLS && form.offset == Offset::None;
     // Two numbers have 16 bits of such a value: as a sum grows longer, what that costs it falls
     // below what its additions do.
     let exact = !is_split(form) || form.cols >= 128;
@@ -129,7 +113,7 @@ fn is_split(form: &Form) -> bool {
 
 /// Columns that share a scale in a stage.
 fn period(form: &Form) -> usize {
-    if form.group >= form.cols { STAGE_COLS } else { form.group.min(STAGE_COLS) }
+    if form.group >= form.cols { COLS } else { form.group.min(COLS) }
 }
 
 /// Most stages in a warp's ring of coded_few.cu.
@@ -137,23 +121,21 @@ const fn ring(tight: bool) -> usize {
     if tight { 3 } else { 4 }
 }
 
-/// Shared memory of a block with so many stages in a warp's ring, as coded_few.cu has it.
+/// Bytes of a stage of 16 r rows of W.
+fn stage(form: &Form, r: usize) -> usize {
+    stage_bytes(r, form.bits(), COLS / period(form), form.has_offsets())
+}
+
+/// Shared memory of a block with so many stages in a warp's ring.
 fn shared(form: &Form, [r, tokens, rows]: [usize; 3], slots: usize) -> usize {
-    let block = if form.has_offsets() { 64 } else { 32 };
-    let stage = r * (256 * form.bits() + 2 * STAGE_COLS / period(form) * block);
-    let range = form.cols.div_ceil(1024) * STAGE_COLS;
-    let scales = if form.input_groups() > 1 { range / 4 * tokens } else { 0 };
-    let table = if form.code == Code::Table { 2048 } else { 0 };
-    8 * slots * stage + 64 * (16 * r + 4) * tokens + 128 + 16 * rows * range + scales + table
+    let (grouped, table) = (form.input_groups() > 1, form.code == Code::Table);
+    few::shared_bytes(r, tokens, rows, slots, stage(form, r), range_len(form.cols), grouped, table)
 }
 
 /// Shared memory of a block of coded_many.cu.
 fn many_shared(form: &Form) -> usize {
-    let block = if form.has_offsets() { 64 } else { 32 };
-    let stage = 256 * form.bits() + 2 * STAGE_COLS / period(form) * block;
-    let scales = if form.input_groups() > 1 { 256 * form.cols.div_ceil(STAGE_COLS) } else { 0 };
-    let table = if form.code == Code::Table { 2048 } else { 0 };
-    128 + 3 * (8 * stage + 16_384) + scales + table
+    let (grouped, table) = (form.input_groups() > 1, form.code == Code::Table);
+    many::shared_bytes(stage(form, 1), form.cols.div_ceil(COLS), grouped, table)
 }
 
 /// The block for steps of up to `most` rows and so many rows of W, in tiles of 32 where these fill
@@ -168,7 +150,7 @@ fn block(form: &Form, most: usize, n: usize, gated: bool, device: &DeviceLimits)
     choices
         .filter(|&(r, tokens, _)| r == 1 || wide && tokens < 32)
         .map(|(r, tokens, rows)| Block { r, tokens, rows })
-        .find(|block| block.shared(form, ring(device.tight)) + STATIC_SHARED <= device.shared)
+        .find(|block| block.shared(form, ring(device.tight)) + few::STATIC_SHARED <= device.shared)
 }
 
 /// The forms of a coded weight; none if it is dense.
@@ -237,7 +219,7 @@ impl<'a> Lowering<'a> {
         let args = self.extent(x.rows).typed(x)?.ptr(run.order()).int(kind as usize).f32(run.input_scale);
         let args = args.int(form.input_group()).ptr(self.partial).int(usize::from(as_codes));
         let function = self.function("linear_coded_input")?;
-        let launch = Launch::new(&function, Dim::each(x.rows), 256, args.ptr(scales).int(form.cols)).early();
+        let launch = Launch::new(&function, Dim::each(x.rows), args.ptr(scales).int(form.cols)).early();
         let dtype = if as_codes { DType::Bf16 } else { DType::F32 };
         Ok((Some(launch), Input { dtype, scales, ..Input::of(Operand { at: self.partial, ..x }) }))
     }
@@ -246,15 +228,12 @@ impl<'a> Lowering<'a> {
     fn coded_rows(&self, x: Operand, run: &Run, norm: Norm) -> Result<(Option<Launch>, Input)> {
         let form = &run.of.form;
         let scales = self.input_scales(x, form);
-        let name = match form.cols {
-            0..=1024 => "linear_coded_rows_1024",
-            1025..=4096 => "linear_coded_rows_4096",
-            _ => "linear_coded_rows_16384",
-        };
+        let most = [1, 4, 16].map(norm_cols).into_iter().find(|&cols| form.cols <= cols);
+        let name = format!("linear_coded_rows_{}", most.unwrap_or(ROW_COLS));
         let args = Args::new().ptr(x.at).ptr(norm.weight).f32(norm.eps).int(InputKind::new(form) as usize);
         let args = args.f32(run.input_scale).int(usize::from(form.input_groups() > 1));
         let args = args.ptr(self.partial).ptr(scales).int(form.cols);
-        let launch = Launch::new(&self.function(name)?, Dim::each(x.rows), 128, args).early();
+        let launch = Launch::new(&self.function(&name)?, Dim::each(x.rows), args).early();
         Ok((Some(launch), Input { scales, ..Input::of(Operand { at: self.partial, ..x }) }))
     }
 
@@ -275,8 +254,8 @@ impl<'a> Lowering<'a> {
             let args = any_format(args.int(run.of.rows.start).int(run.of.rows.len()), run);
             let args = args.typed(y)?.int(x.cols).int(y.cols);
             launches.extend(before);
-            let columns = Dim::Fixed(y.cols.div_ceil(8));
-            launches.push(Launch::new(&function, Dim::each(y.rows), 256, args).by(columns));
+            let columns = Dim::Fixed(y.cols.div_ceil(experts::BLOCK_COLS));
+            launches.push(Launch::new(&function, Dim::each(y.rows), args).by(columns));
         }
         Ok(launches)
     }
@@ -389,7 +368,7 @@ impl Layer<'_> {
         let tiles = run.of.rows.len().div_ceil(16 * block.r);
         let at_once = |slots: usize| -> Result<(u32, usize)> {
             let shared = block.shared(form, slots) as u32;
-            Ok((shared, lowering.modules.blocks_at_once(&name, 256, shared)? * device.blocks))
+            Ok((shared, lowering.modules.blocks_at_once(&name, shared)? * device.blocks))
         };
         // Where all tiles run at once, rings no longer than W leave room for the next kernel's
         // blocks: faster for a row or two, slower for more (bench/LOG.md).
@@ -405,7 +384,7 @@ impl Layer<'_> {
         let args = self.tensor_core_args(run, input, (block.rows, slots));
         let args = args.ptr(input.norm.weight).f32(input.norm.eps).f32(run.input_scale);
         let chunks = Dim::Rows { rows: self.of.y.rows, per: block.rows };
-        let launch = Launch::new(&function, Dim::Fixed(tiles.min(blocks)), 256, args).by(chunks);
+        let launch = Launch::new(&function, Dim::Fixed(tiles.min(blocks)), args).by(chunks);
         Ok(launch.with_shared(shared).early())
     }
 
@@ -420,10 +399,9 @@ impl Layer<'_> {
         let (name, shared) =
             (format!("linear_coded_many_{}{}", code_name(form), mode(form)), many_shared(form) as u32);
         let function = lowering.modules.function_with(&name, shared)?;
-        let [tokens, rows] = MANY;
-        let tiles = Dim::Fixed(run.of.rows.len().div_ceil(rows));
-        let launch = Launch::new(&function, tiles, 256, self.tensor_core_args(run, input, (tokens, 0)));
-        let chunks = Dim::Rows { rows: self.of.y.rows, per: tokens };
+        let tiles = Dim::Fixed(run.of.rows.len().div_ceil(many::TILE_ROWS));
+        let launch = Launch::new(&function, tiles, self.tensor_core_args(run, input, (many::TOKENS, 0)));
+        let chunks = Dim::Rows { rows: self.of.y.rows, per: many::TOKENS };
         Ok(launch.by(chunks).with_shared(shared).early())
     }
 
@@ -460,11 +438,10 @@ impl Layer<'_> {
         let args = args.typed(*y)?.int(run.of.form.cols).int(rows.len()).int(rows.start).int(y.cols);
         let launch = Launch::new(
             &lowering.function("linear_coded_general")?,
-            Dim::Fixed(rows.len().div_ceil(8)),
-            256,
+            Dim::Fixed(rows.len().div_ceil(general::BLOCK_COLS)),
             args,
         );
-        Ok(launch.by(Dim::Rows { rows: y.rows, per: 4 }))
+        Ok(launch.by(Dim::Rows { rows: y.rows, per: general::ROWS }))
     }
 }
 

@@ -2,6 +2,10 @@
 
 use super::{Linear, operands};
 use crate::error::Result;
+use crate::kernels::linear::linear_order::RANGES;
+use crate::kernels::linear::mid_m::{MERGED, SHARED, TILE};
+use crate::kernels::linear::small_m::{ring, shared_bytes};
+use crate::kernels::rms_norm::norm_order::norm_cols;
 use crate::launch::{Args, Dim, Launch};
 use crate::lower::Lowering;
 use crate::memory::Address;
@@ -22,15 +26,13 @@ impl Small {
         }
     }
 
-    /// Dynamic shared memory of a block, as small_m.cu has it.
+    /// Dynamic shared memory of a block.
     fn shared(self, l: &Linear, tokens: usize) -> usize {
-        let (range, rows) = (l.range(), self.tile_rows());
-        let partial = 32 * (rows + 4) * tokens;
-        let x = 8 * tokens * range * 2;
-        match self {
-            Self::Resident(_) => 8 * (range / 64) * rows * 128 + partial + x,
-            Self::Stream => 8 * (if l.device.tight { 4 } else { 6 }) * rows * 128 + 2 * partial + x,
-        }
+        let (slots, buffers) = match self {
+            Self::Resident(_) => (l.range() / 64, 1),
+            Self::Stream => (ring(l.device.tight), 2),
+        };
+        shared_bytes(self.tile_rows(), tokens, slots, buffers, tokens, l.range())
     }
 }
 
@@ -78,47 +80,46 @@ pub(super) fn small_m_with(
     };
     let normed = match norm {
         None => "",
-        Some(_) if l.k() <= 1024 => "_norm1",
+        Some(_) if l.k() <= norm_cols(1) => "_norm1",
         Some(_) => "_norm4",
     };
     let name = format!("linear_small_m{}_{suffix}{normed}_t{tokens}", l.form());
     let grid = match traversal {
         Small::Resident(_) => tiles,
-        Small::Stream => tiles.min(lowering.modules.blocks_at_once(&name, 256, shared)? * l.device.blocks),
+        Small::Stream => tiles.min(lowering.modules.blocks_at_once(&name, shared)? * l.device.blocks),
     };
     // y's type is the other flag.
     let flags = if norm.is_some() { LATE } else { 0 };
     let Norm { weight, eps } = norm.unwrap_or(Norm::NONE);
     let args = operands(l, l.factors(), flags).ptr(weight).f32(eps);
     let function = lowering.modules.function_with(&name, shared)?;
-    Ok(vec![Launch::new(&function, Dim::Fixed(grid), 256, args).with_shared(shared).early()])
+    Ok(vec![Launch::new(&function, Dim::Fixed(grid), args).with_shared(shared).early()])
 }
 
 /// Rows at most for which the norm in every block costs less than a launch of its own.
 pub(in crate::lower) const NORM_ROWS: usize = 2;
 
 /// Columns of the widest row that a block makes the norm of.
-pub(super) const NORM_COLS: usize = 4096;
+pub(super) const NORM_COLS: usize = norm_cols(4);
 
-/// Shared memory of `mid_m.cu`: a ring of 4 stages.
-const MID_SHARED: u32 = 65_536;
+const MID_SHARED: u32 = SHARED as u32;
 
 pub(super) fn mid_m(lowering: &Lowering<'_>, l: &Linear) -> Result<Vec<Launch>> {
     let function = lowering.modules.function_with(&format!("linear_mid_m{}", l.form()), MID_SHARED)?;
-    let launch = Launch::new(&function, Dim::Fixed(l.tiles(64)), 128, operands(l, l.factors(), 0));
-    Ok(vec![launch.by(Dim::Rows { rows: l.y.rows, per: 64 }).with_shared(MID_SHARED).early()])
+    let launch = Launch::new(&function, Dim::Fixed(l.tiles(TILE)), operands(l, l.factors(), 0));
+    Ok(vec![launch.by(Dim::Rows { rows: l.y.rows, per: TILE }).with_shared(MID_SHARED).early()])
 }
 
 pub(super) fn mid_m_split(lowering: &Lowering<'_>, l: &Linear) -> Result<Vec<Launch>> {
     let partial = lowering.partial;
     let function = lowering.modules.function_with("linear_mid_m_split", MID_SHARED)?;
     let args = l.factors().ptr(partial).rows(l.y.rows).int(l.n).int(l.k());
-    let split = Launch::new(&function, Dim::Fixed(8 * l.n.div_ceil(64)), 128, args)
-        .by(Dim::Rows { rows: l.y.rows, per: 64 })
+    let split = Launch::new(&function, Dim::Fixed(RANGES * l.n.div_ceil(TILE)), args)
+        .by(Dim::Rows { rows: l.y.rows, per: TILE })
         .with_shared(MID_SHARED);
     let args = operands(l, Args::new().ptr(partial), 0);
-    let blocks = Dim::Tiles { rows: l.y.rows, cols: l.y.cols, per: 1024, each: 1, most: usize::MAX };
+    let blocks = Dim::Tiles { rows: l.y.rows, cols: l.y.cols, per: MERGED, each: 1, most: usize::MAX };
     let function = lowering.function(&format!("linear_merge{}", l.form()))?;
-    let merge = Launch::new(&function, blocks, 256, args);
+    let merge = Launch::new(&function, blocks, args);
     Ok(vec![split.early(), merge.early()])
 }

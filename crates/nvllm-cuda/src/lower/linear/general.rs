@@ -4,6 +4,8 @@ use nvllm_core::WeightId;
 
 use super::Linear;
 use crate::error::Result;
+use crate::kernels::expert_linear::general as experts;
+use crate::kernels::linear::general::{BLOCK_COLS, ROWS};
 use crate::launch::{Args, Dim, Launch};
 use crate::lower::{Lowering, Operand, c_type};
 use crate::weights::Matrix;
@@ -13,9 +15,9 @@ pub(super) fn general(lowering: &Lowering<'_>, l: &Linear) -> Result<Vec<Launch>
     let name = format!("linear{}_general_{types}", l.form());
     let args = lowering.extent(l.y.rows).ptr(l.x.at).ptr(l.weight).ptr(l.bias.map_or(0, |bias| bias.wide));
     let args = args.ptr(l.residual()).ptr(l.y.at).int(l.k()).int(l.y.cols);
-    let columns = Dim::Fixed(l.y.cols.div_ceil(8));
-    let rows = Dim::Rows { rows: l.y.rows, per: 4 };
-    Ok(vec![Launch::new(&lowering.function(&name)?, columns, 256, args).by(rows)])
+    let columns = Dim::Fixed(l.y.cols.div_ceil(BLOCK_COLS));
+    let rows = Dim::Rows { rows: l.y.rows, per: ROWS };
+    Ok(vec![Launch::new(&lowering.function(&name)?, columns, args).by(rows)])
 }
 
 impl Lowering<'_> {
@@ -36,7 +38,7 @@ impl Lowering<'_> {
         let share = y.rows.times / x.rows.times;
         let args: Args =
             self.extent(y.rows).int(share).ptr(x.at).ptr(ids.at).ptr(at).ptr(y.at).int(x.cols).int(y.cols);
-        let columns = Dim::Fixed(y.cols.div_ceil(8));
-        Ok(vec![Launch::new(&self.function(&name)?, Dim::each(y.rows), 256, args).by(columns)])
+        let columns = Dim::Fixed(y.cols.div_ceil(experts::BLOCK_COLS));
+        Ok(vec![Launch::new(&self.function(&name)?, Dim::each(y.rows), args).by(columns)])
     }
 }

@@ -3,6 +3,8 @@
 
 use super::{Linear, operands};
 use crate::error::Result;
+use crate::kernels::linear::linear_order::RANGES;
+use crate::kernels::linear::{cluster_split as split, wgmma};
 use crate::launch::{Args, Dim, Launch};
 use crate::lower::Lowering;
 
@@ -45,7 +47,7 @@ const fn steps(l: &Linear, most: usize) -> usize {
 
 impl Tile {
     const fn tokens(self) -> usize {
-        64 * self.groups
+        wgmma::tile_tokens(self.groups)
     }
 
     /// Rows at most for which all tiles run in one wave, each on a multiprocessor of its own: a
@@ -54,12 +56,12 @@ impl Tile {
         self.tokens() * (l.device.blocks / l.tiles(self.cols))
     }
 
-    /// Its launch; bytes of shared memory as the kernel's header has them.
+    /// Its launch.
     pub(super) fn launch(self, lowering: &Lowering<'_>, l: &Linear) -> Result<Vec<Launch>> {
         let (Self { groups, cols, .. }, steps) = (self, steps(l, self.most_steps));
-        let part = (if l.form().is_empty() { cols } else { cols / 2 }).min(64);
-        let stage = steps * (self.tokens() + cols) * 128 + 16;
-        let staging = 256 * groups * (part + 4);
+        let outputs = if l.form().is_empty() { cols } else { cols / 2 };
+        let stage = wgmma::stage_bytes(groups, cols, steps);
+        let staging = wgmma::staging_bytes(groups, outputs);
         let narrow = groups == 1 && cols < C1_N128.cols;
         let most = if narrow { NARROW_SHARED.min(l.device.shared) } else { l.device.shared };
         let stages = (most - staging) / stage;
@@ -75,8 +77,7 @@ impl Tile {
             each: l.tiles(cols),
             most: l.device.blocks,
         };
-        let block = 128 * (groups as u32 + 1);
-        Ok(vec![Launch::new(&function, tiles, block, args).with_shared(shared).early()])
+        Ok(vec![Launch::new(&function, tiles, args).with_shared(shared).early()])
     }
 }
 
@@ -95,21 +96,21 @@ pub(super) const fn double_rows(l: &Linear) -> usize {
     if l.k() <= 1024 { 1024 } else { usize::MAX }
 }
 
-/// Rows of W, and tokens, of a tile of `cluster_split.cu`.
-const SPLIT_TILE: usize = 64;
-
-/// Shared memory of a block of `cluster_split.cu`: all of its range of W and x, then sums.
-fn split_shared(l: &Linear) -> usize {
-    let steps = l.range() / 64;
-    steps * 2 * SPLIT_TILE * 128 + 256 * SPLIT_TILE + 8 * steps
+/// Shared memory of a block of `cluster_split.cu`.
+const fn split_shared(l: &Linear) -> usize {
+    split::shared_bytes(l.range() / 64)
 }
 
-/// Whether the ranges of K of all tiles run at once, 8 blocks a tile.
+/// Blocks of `cluster_split.cu` for a tile of tokens: one for each tile of W and range of K.
+const fn split_blocks(l: &Linear) -> usize {
+    RANGES * l.n.div_ceil(split::TILE)
+}
+
+/// Whether the ranges of K of all tiles run at once.
 pub(super) fn splits(l: &Linear) -> bool {
-    let at_once = 8 * l.n.div_ceil(SPLIT_TILE) <= l.device.blocks;
     l.hopper()
         && l.form().is_empty()
-        && at_once
+        && split_blocks(l) <= l.device.blocks
         && l.n.is_multiple_of(4)
         && split_shared(l) <= l.device.shared
 }
@@ -117,9 +118,9 @@ pub(super) fn splits(l: &Linear) -> bool {
 pub(super) fn cluster_split(lowering: &Lowering<'_>, l: &Linear) -> Result<Vec<Launch>> {
     let (steps, shared) = (steps(l, 2), split_shared(l) as u32);
     let function = lowering.modules.function_with("linear_cluster_split", shared)?;
-    let [w, x] = l.maps(lowering.limits, [SPLIT_TILE; 2], steps)?;
+    let [w, x] = l.maps(lowering.limits, [split::TILE; 2], steps)?;
     let args = operands(l, Args::new().map(&w).map(&x), 0).int(steps);
-    let blocks = Dim::Fixed(8 * l.n.div_ceil(SPLIT_TILE));
-    let launch = Launch::new(&function, blocks, 160, args).by(Dim::Rows { rows: l.y.rows, per: SPLIT_TILE });
+    let blocks = Dim::Fixed(split_blocks(l));
+    let launch = Launch::new(&function, blocks, args).by(Dim::Rows { rows: l.y.rows, per: split::TILE });
     Ok(vec![launch.with_shared(shared).early()])
 }

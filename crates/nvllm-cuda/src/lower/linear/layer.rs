@@ -4,6 +4,7 @@ use nvllm_core::{DType, Limits, Op, OrderId, WeightId};
 
 use crate::compile::Target;
 use crate::error::Result;
+use crate::kernels::linear::linear_order::range_len;
 use crate::launch::Args;
 use crate::lower::{Lowering, Operand};
 use crate::memory::Address;
@@ -126,7 +127,7 @@ impl Linear {
 
     /// Columns of one of the 8 ranges into which the order cuts K.
     pub(in crate::lower) const fn range(&self) -> usize {
-        self.k().div_ceil(512) * 64
+        range_len(self.k())
     }
 }
 

@@ -2,19 +2,16 @@
 
 use super::{Linear, operands};
 use crate::error::Result;
+use crate::kernels::linear::tensor_core::{TILE_ROWS, shared_bytes};
 use crate::launch::{Dim, Launch};
 use crate::lower::Lowering;
 
-/// Rows of W in a tile.
-const TILE_ROWS: usize = 128;
-
 pub(super) fn tensor_core(lowering: &Lowering<'_>, l: &Linear, tokens: usize) -> Result<Vec<Launch>> {
-    let stages = if l.device.tight { 2 } else { 4 };
-    let shared = (stages * (TILE_ROWS + tokens) * 128 + 8 * 16 * 68 * 4) as u32;
+    let shared = shared_bytes(tokens, l.device.tight) as u32;
     let name = format!("linear_tensor_core{}_t{tokens}", l.form());
     let function = lowering.modules.function_with(&name, shared)?;
     let args = operands(l, l.factors(), 0);
-    Ok(vec![Launch::new(&function, blocks(l, tokens), 256, args).with_shared(shared).early()])
+    Ok(vec![Launch::new(&function, blocks(l, tokens), args).with_shared(shared).early()])
 }
 
 /// A block for each tile, no more than there are multiprocessors.

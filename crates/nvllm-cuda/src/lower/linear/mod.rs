@@ -6,6 +6,7 @@ use nvllm_core::{Limits, Op, Program};
 use super::choice::{Chosen, KernelCandidate, any_rows, candidate_launches};
 use super::{LANES, Lowering, Operand};
 use crate::error::Result;
+use crate::kernels::linear::linear_order::RANGES;
 pub(super) use coded::any_format;
 pub(crate) use coded::{input_bytes, runs_gated};
 pub(super) use few::NORM_ROWS;
@@ -129,7 +130,7 @@ pub(crate) fn partial_bytes(program: &Program, limits: &Limits) -> usize {
         };
         let n = program.weights[weight.index()].num_rows();
         let rows = program.value(node.outputs[0]).rows.max(limits).min(MID_ROWS);
-        if n < WHOLE_ROWS { 8 * rows * n * size_of::<f32>() } else { 0 }
+        if n < WHOLE_ROWS { RANGES * rows * n * size_of::<f32>() } else { 0 }
     };
     program.nodes.iter().map(bytes).max().unwrap_or(0)
 }

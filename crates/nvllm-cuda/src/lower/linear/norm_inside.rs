@@ -5,13 +5,11 @@ use nvllm_core::Op;
 use super::few::{NORM_COLS, NORM_ROWS, Norm, small, small_m_with};
 use super::layer::{DeviceLimits, Linear, Parts, SPLIT8};
 use crate::error::Result;
+use crate::kernels::linear::small_m::STATIC_SHARED;
 use crate::lower::Lowering;
 use crate::lower::choice::Chosen;
 use crate::lower::rows::BLOCK128;
 use crate::lower::stage::{Stage, is_norm_of_next};
-
-/// Static shared memory of the kernels with a norm, and to spare.
-const NORM_SHARED: usize = 1024;
 
 impl Lowering<'_> {
     /// The stages of node `at` and the linear layer after it, if that is a norm which the layer
@@ -44,7 +42,7 @@ impl Lowering<'_> {
 
     /// A dense layer with the norm of x in every block; none if its kernel cannot.
     fn normed(&self, layer: Linear, norm: Norm) -> Result<Vec<Chosen>> {
-        let shared = layer.device.shared.saturating_sub(NORM_SHARED);
+        let shared = layer.device.shared.saturating_sub(STATIC_SHARED);
         let layer = Linear { device: DeviceLimits { shared, ..layer.device }, ..layer };
         if !(layer.fast() && layer.k() <= NORM_COLS && small(&layer, 8).is_some()) {
             return Ok(Vec::new());
