@@ -56,4 +56,4 @@ pub use device::{DeviceFacts, count_devices, device_facts};
 pub use device_profile::DeviceProfile;
 pub use error::{CudaError, Result};
 pub use executable::CudaExecutable;
-pub use lower::Vendor;
+pub use lower::{LISTED_COLS, Vendor, dynamic_shared};

@@ -38,6 +38,19 @@ pub(crate) struct Function {
     pub starts_early: bool,
 }
 
+/// A kernel by its name, and the dynamic shared memory of its blocks, in bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SharedKernel {
+    pub name: String,
+    pub shared: u32,
+}
+
+impl SharedKernel {
+    pub(crate) const fn new(name: String, shared: usize) -> Self {
+        Self { name, shared: shared as u32 }
+    }
+}
+
 impl Modules {
     /// Loads the device's own machine code, or, where there is none to be had, PTX that the driver
     /// translates.
@@ -115,6 +128,11 @@ impl Modules {
         self.target
     }
 
+    /// A kernel, allowed the shared memory of its blocks.
+    pub(crate) fn shared_function(&self, kernel: &SharedKernel) -> Result<Function> {
+        self.function_with(&kernel.name, kernel.shared)
+    }
+
     /// The kernel called `name`, allowed blocks with `shared` bytes of dynamic shared memory.
     pub(crate) fn function_with(&self, name: &str, shared: u32) -> Result<Function> {
         let function = self.function(name)?;
@@ -133,8 +151,8 @@ impl Modules {
     }
 
     /// Blocks of a kernel that one multiprocessor holds at once, at least 1.
-    pub(crate) fn blocks_at_once(&self, name: &str, shared: u32) -> Result<usize> {
-        let function = self.function_with(name, shared)?;
+    pub(crate) fn blocks_at_once(&self, kernel: &SharedKernel) -> Result<usize> {
+        let function = self.shared_function(kernel)?;
         let mut num = 0;
         // SAFETY: the module is loaded; writes one int.
         unsafe {
@@ -142,7 +160,7 @@ impl Modules {
                 &raw mut num,
                 function.handle,
                 function.threads as i32,
-                shared as usize,
+                kernel.shared as usize,
             )
         }
         .result()

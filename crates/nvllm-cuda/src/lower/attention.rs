@@ -14,6 +14,7 @@ use crate::kernels::kv_append::general::{CACHE_FP8, CACHE_INT8};
 use crate::kernels::qk_norm_rope_append::fused::UNITS;
 use crate::launch::{Args, Dim, Launch};
 use crate::memory::Address;
+use crate::modules::SharedKernel;
 use crate::work_lists::{CHUNK, ListAt};
 
 /// Attention over one layer's cache.
@@ -91,6 +92,22 @@ fn shared_bytes(format: KvFormat, d: usize, tight: bool) -> [usize; 2] {
     [decode::shared_bytes(d, row, scales, tight), prefill::shared_bytes(d, row, codes, tight)]
 }
 
+/// The decode and the prefill kernel for heads of `d` columns.
+fn kernels(format: KvFormat, d: usize, tight: bool) -> [SharedKernel; 2] {
+    let ([decode, prefill], name) = (shared_bytes(format, d, tight), fast_name(format));
+    [
+        SharedKernel::new(format!("attention_decode{name}_d{d}"), decode),
+        SharedKernel::new(format!("attention_prefill{name}_d{d}"), prefill),
+    ]
+}
+
+/// The kernels with dynamic shared memory.
+pub(super) fn shared_kernels(tight: bool) -> Vec<SharedKernel> {
+    let shapes =
+        [KvFormat::Bf16, KvFormat::Fp8, KvFormat::Int8].into_iter().flat_map(|f| [(f, 64), (f, 128)]);
+    shapes.flat_map(|(format, d)| kernels(format, d, tight)).collect()
+}
+
 /// Rows with few new tokens by the decode kernel and the fold of its chunks, the others by the
 /// prefill kernel: which, the work list says.
 fn tensor_core(lowering: &Lowering<'_>, a: &PagedAttention) -> Result<Vec<Launch>> {
@@ -104,11 +121,10 @@ fn tensor_core(lowering: &Lowering<'_>, a: &PagedAttention) -> Result<Vec<Launch
         args.f32(spec.scale).int(spec.window.unwrap_or(0))
     };
     let (format, [k_scales, v_scales]) = (a.geometry.format, a.scales);
-    let name = fast_name(format);
-    let shared = shared_bytes(format, d, lowering.modules.target().tight()).map(|bytes| bytes as u32);
+    let [decode, prefill] = kernels(format, d, lowering.modules.target().tight());
     let mut launches = Vec::new();
     if list.decodes {
-        let function = lowering.modules.function_with(&format!("attention_decode{name}_d{d}"), shared[0])?;
+        let function = lowering.modules.shared_function(&decode)?;
         let at_once = decode::at_once(format.plain().is_none());
         let each = lowering.limits.context.div_ceil(CHUNK) * kv_heads;
         let seqs = Rows { of: RowsOf::Seqs, times: 1 };
@@ -118,8 +134,8 @@ fn tensor_core(lowering: &Lowering<'_>, a: &PagedAttention) -> Result<Vec<Launch
         // block tables. So these must be there: the first attention of a step starts behind all
         // that came before it, and every later one behind the first.
         let args = args.ptr(k_scales).ptr(v_scales).int(usize::from(!a.first));
-        let decode = Launch::new(&function, blocks, args).with_shared(shared[0]);
-        launches.push(if a.first { decode } else { decode.early() });
+        let launch = Launch::new(&function, blocks, args).with_shared(decode.shared);
+        launches.push(if a.first { launch } else { launch.early() });
         let args = Args::new()
             .ptr(list.partial[0])
             .ptr(list.partial[1])
@@ -134,11 +150,11 @@ fn tensor_core(lowering: &Lowering<'_>, a: &PagedAttention) -> Result<Vec<Launch
         let fold = Launch::new(&function, Dim::each(seqs), args).by(Dim::Fixed(kv_heads));
         launches.push(fold.early().only(|step| step.chunks));
     }
-    let function = lowering.modules.function_with(&format!("attention_prefill{name}_d{d}"), shared[1])?;
+    let function = lowering.modules.shared_function(&prefill)?;
     let blocks = Dim::SeqTiles { per: list.tile_tokens };
     let args = operands(list.prefill).ptr(k_scales).ptr(v_scales);
-    let prefill = Launch::new(&function, blocks, args).by(Dim::Fixed(kv_heads));
-    launches.push(prefill.with_shared(shared[1]).early().only(|step| step.prefill));
+    let launch = Launch::new(&function, blocks, args).by(Dim::Fixed(kv_heads));
+    launches.push(launch.with_shared(prefill.shared).early().only(|step| step.prefill));
     Ok(launches)
 }
 

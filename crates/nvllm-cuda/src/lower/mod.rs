@@ -8,6 +8,7 @@ mod attention;
 mod attention_shape;
 mod choice;
 mod decode_pass;
+mod dynamic_shared;
 mod linear;
 mod lowering;
 mod rows;
@@ -24,6 +25,7 @@ use crate::weights;
 
 pub(crate) use attention_shape::{MAX_HEAD_DIM, attends_fast, fast_shape};
 pub(crate) use decode_pass::pass_bytes;
+pub use dynamic_shared::{LISTED_COLS, dynamic_shared};
 pub(crate) use linear::{input_bytes, partial_bytes, runs_gated};
 pub(crate) use lowering::{LANES, Lowering, Operand, c_type, dtype_code};
 pub(crate) use stage::{Schedule, Stage, ranges};

@@ -13,7 +13,10 @@ mod tests;
 use nvllm_core::{KvFormat, Limits, Op, Program, Rows, RowsOf};
 
 use self::check::Machine;
-use self::limits::{FASTER_ROWS, MOST_ROWS, NORM_COLS, SHARED, SIDE_BYTES, STATE_BYTES, STATIC_SHARED};
+pub(super) use self::limits::shared_kernels;
+use self::limits::{
+    FASTER_ROWS, MOST_ROWS, NORM_COLS, SHARED, SIDE_BYTES, STATE_BYTES, STATIC_SHARED, kernel,
+};
 use self::packets::packet_bytes;
 use self::phase::{LINEAR, Phase, Weight};
 use self::record::Pass;
@@ -70,7 +73,7 @@ impl Lowering<'_> {
         };
         let Some(schedule) = self.upload(&mut pass, &machine)? else { return Ok(None) };
         let runs = if pass.widest_norm <= norm_cols(1) { 1 } else { 4 };
-        let name = format!("decode_pass_d{}_norm{runs}", attention.spec.head_dim);
+        let name = kernel(attention.spec.head_dim, runs);
         let rows = |of| Rows { of, times: 1 };
         let (layout, list) = (&self.inputs.layout, &attention.list);
         let args = Args::new()

@@ -5,8 +5,8 @@
 //!
 //! A weight has a launch for each of its runs of rows, which makes their columns of y.
 
-use nvllm_core::weight::ActQuant;
-use nvllm_core::{Activations, DType, Limits, Op, OrderId, Program, WeightInfo};
+use nvllm_core::weight::{ActQuant, PUBLIC};
+use nvllm_core::{Activations, DType, Limits, Op, OrderId, Program, TensorInfo, WeightInfo};
 
 use super::few::{NORM_COLS, NORM_ROWS, Norm};
 use super::{DeviceLimits, Epilogue, LANES, Lowering, Operand, Parts};
@@ -23,6 +23,7 @@ use crate::launch::{Args, Dim, Launch};
 use crate::lower::choice::Chosen;
 use crate::lower::dtype_code;
 use crate::memory::Address;
+use crate::modules::SharedKernel;
 use crate::weights::Matrix;
 
 /// The order of `coded_few.cu` and `coded_many.cu`, as kernels/linear/coded_order.cuh has it.
@@ -90,6 +91,12 @@ impl Block {
     fn shared(self, form: &Form, slots: usize) -> usize {
         shared(form, [self.r, self.tokens, self.rows], slots)
     }
+
+    /// Its kernel, with so many stages in a warp's ring.
+    fn kernel(self, form: &Form, slots: usize) -> SharedKernel {
+        let name = format!("linear_coded_few_{}{}_r{}_t{}", code_name(form), mode(form), self.r, self.tokens);
+        SharedKernel::new(name, self.shared(form, slots))
+    }
 }
 
 /// Whether `coded_few.cu` takes the form.
@@ -136,6 +143,28 @@ fn shared(form: &Form, [r, tokens, rows]: [usize; 3], slots: usize) -> usize {
 fn many_shared(form: &Form) -> usize {
     let (grouped, table) = (form.input_groups() > 1, form.code == Code::Table);
     many::shared_bytes(stage(form, 1), form.cols.div_ceil(COLS), grouped, table)
+}
+
+fn many_kernel(form: &Form) -> SharedKernel {
+    let name = format!("linear_coded_many_{}{}", code_name(form), mode(form));
+    SharedKernel::new(name, many_shared(form))
+}
+
+/// Every kernel of `coded_few.cu` and `coded_many.cu`, as weights of public formats with `cols`
+/// columns would be launched by it, most shared memory first.
+pub(super) fn kernels(cols: usize, tight: bool) -> Vec<SharedKernel> {
+    let tiles =
+        [(1, 8), (1, 16), (1, 32), (2, 8), (2, 16)].map(|(r, tokens)| Block { r, tokens, rows: tokens });
+    let of = |form: &Form| {
+        let few = tiles.map(|block| block.kernel(form, ring(tight)));
+        few.into_iter().chain([many_kernel(form)]).collect::<Vec<_>>()
+    };
+    let formats =
+        PUBLIC.map(|(_, format)| WeightInfo { parts: vec![TensorInfo { shape: vec![64, cols], format }] });
+    let forms = formats.iter().flat_map(|info| forms(info).unwrap_or_default()).filter(fast);
+    let mut all: Vec<_> = forms.flat_map(|form| of(&form)).collect();
+    all.sort_by_key(|kernel| std::cmp::Reverse(kernel.shared));
+    all
 }
 
 /// The block for steps of up to `most` rows and so many rows of W, in tiles of 32 where these fill
@@ -363,29 +392,28 @@ impl Layer<'_> {
 
     fn few(&self, lowering: &Lowering<'_>, run: &Run, input: &Input, block: Block) -> Result<Launch> {
         let (form, device) = (&run.of.form, lowering.device_limits());
-        let name =
-            format!("linear_coded_few_{}{}_r{}_t{}", code_name(form), mode(form), block.r, block.tokens);
         let tiles = run.of.rows.len().div_ceil(16 * block.r);
-        let at_once = |slots: usize| -> Result<(u32, usize)> {
-            let shared = block.shared(form, slots) as u32;
-            Ok((shared, lowering.modules.blocks_at_once(&name, shared)? * device.blocks))
+        let at_once = |slots: usize| -> Result<(SharedKernel, usize)> {
+            let kernel = block.kernel(form, slots);
+            let blocks = lowering.modules.blocks_at_once(&kernel)? * device.blocks;
+            Ok((kernel, blocks))
         };
         // Where all tiles run at once, rings no longer than W leave room for the next kernel's
         // blocks: faster for a row or two, slower for more (bench/LOG.md).
         let mut slots = ring(device.tight);
         let short = if block.rows <= NORM_ROWS { slots.min(1 + form.cols.div_ceil(1024)) } else { slots };
-        let (mut shared, mut blocks) = at_once(short)?;
+        let (mut kernel, mut blocks) = at_once(short)?;
         if blocks >= tiles {
             slots = short;
         } else {
-            (shared, blocks) = at_once(slots)?;
+            (kernel, blocks) = at_once(slots)?;
         }
-        let function = lowering.modules.function_with(&name, shared)?;
+        let function = lowering.modules.shared_function(&kernel)?;
         let args = self.tensor_core_args(run, input, (block.rows, slots));
         let args = args.ptr(input.norm.weight).f32(input.norm.eps).f32(run.input_scale);
         let chunks = Dim::Rows { rows: self.of.y.rows, per: block.rows };
         let launch = Launch::new(&function, Dim::Fixed(tiles.min(blocks)), args).by(chunks);
-        Ok(launch.with_shared(shared).early())
+        Ok(launch.with_shared(kernel.shared).early())
     }
 
     /// Whether the tensor-core kernels take a run in this form.
@@ -395,14 +423,12 @@ impl Layer<'_> {
     }
 
     fn many(&self, lowering: &Lowering<'_>, run: &Run, input: &Input) -> Result<Launch> {
-        let form = &run.of.form;
-        let (name, shared) =
-            (format!("linear_coded_many_{}{}", code_name(form), mode(form)), many_shared(form) as u32);
-        let function = lowering.modules.function_with(&name, shared)?;
+        let kernel = many_kernel(&run.of.form);
+        let function = lowering.modules.shared_function(&kernel)?;
         let tiles = Dim::Fixed(run.of.rows.len().div_ceil(many::TILE_ROWS));
         let launch = Launch::new(&function, tiles, self.tensor_core_args(run, input, (many::TOKENS, 0)));
         let chunks = Dim::Rows { rows: self.of.y.rows, per: many::TOKENS };
-        Ok(launch.by(chunks).with_shared(shared).early())
+        Ok(launch.by(chunks).with_shared(kernel.shared).early())
     }
 
     /// What the tensor-core kernels are given, for blocks of so many rows of x and stages in
@@ -467,12 +493,9 @@ fn mode(form: &Form) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use nvllm_core::TensorInfo;
-    use nvllm_core::weight::PUBLIC;
-
     use super::*;
+    use crate::lower::linear::layer::HOPPER;
 
-    const HOPPER: DeviceLimits = DeviceLimits { blocks: 132, shared: 232_448, tight: false, wgmma: true };
     const TIGHT: DeviceLimits = DeviceLimits { blocks: 128, shared: 101_376, tight: true, wgmma: false };
 
     fn form(name: &str, cols: usize) -> Form {

@@ -9,6 +9,7 @@ use crate::kernels::rms_norm::norm_order::norm_cols;
 use crate::launch::{Args, Dim, Launch};
 use crate::lower::Lowering;
 use crate::memory::Address;
+use crate::modules::SharedKernel;
 
 /// How `small_m.cu` goes through W.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +35,29 @@ impl Small {
         };
         shared_bytes(self.tile_rows(), tokens, slots, buffers, tokens, l.range())
     }
+
+    /// The kernel for up to `tokens` rows, with a norm in front or not.
+    fn kernel(self, l: &Linear, tokens: usize, normed: bool) -> SharedKernel {
+        let traversal = match self {
+            Self::Resident(rows) => format!("r{rows}"),
+            Self::Stream => "stream".into(),
+        };
+        let norm = match normed {
+            false => "",
+            true if l.k() <= norm_cols(1) => "_norm1",
+            true => "_norm4",
+        };
+        let name = format!("linear_small_m{}_{traversal}{norm}_t{tokens}", l.form());
+        SharedKernel::new(name, self.shared(l, tokens))
+    }
+}
+
+/// Every kernel of `small_m.cu` and `mid_m.cu` with shared memory, as `l` would be launched by it.
+pub(super) fn kernels(l: &Linear) -> Vec<SharedKernel> {
+    let traversals = [16, 32, 48].map(Small::Resident).into_iter().chain([Small::Stream]);
+    let takes = [(8, false), (16, false), (32, false), (8, true)];
+    let small = |traversal: Small| takes.map(|(tokens, normed)| traversal.kernel(l, tokens, normed));
+    traversals.flat_map(small).chain([mid(l), mid_split()]).collect()
 }
 
 /// The fewest rows with which one tile a multiprocessor covers W; otherwise W streams. None if not
@@ -72,28 +96,18 @@ pub(super) fn small_m_with(
     norm: Option<Norm>,
 ) -> Result<Vec<Launch>> {
     let traversal = small(l, tokens).unwrap_or(Small::Stream);
-    let shared = traversal.shared(l, tokens) as u32;
+    let kernel = traversal.kernel(l, tokens, norm.is_some());
     let tiles = l.tiles(traversal.tile_rows());
-    let suffix = match traversal {
-        Small::Resident(rows) => format!("r{rows}"),
-        Small::Stream => "stream".into(),
-    };
-    let normed = match norm {
-        None => "",
-        Some(_) if l.k() <= norm_cols(1) => "_norm1",
-        Some(_) => "_norm4",
-    };
-    let name = format!("linear_small_m{}_{suffix}{normed}_t{tokens}", l.form());
     let grid = match traversal {
         Small::Resident(_) => tiles,
-        Small::Stream => tiles.min(lowering.modules.blocks_at_once(&name, shared)? * l.device.blocks),
+        Small::Stream => tiles.min(lowering.modules.blocks_at_once(&kernel)? * l.device.blocks),
     };
     // y's type is the other flag.
     let flags = if norm.is_some() { LATE } else { 0 };
     let Norm { weight, eps } = norm.unwrap_or(Norm::NONE);
     let args = operands(l, l.factors(), flags).ptr(weight).f32(eps);
-    let function = lowering.modules.function_with(&name, shared)?;
-    Ok(vec![Launch::new(&function, Dim::Fixed(grid), args).with_shared(shared).early()])
+    let function = lowering.modules.shared_function(&kernel)?;
+    Ok(vec![Launch::new(&function, Dim::Fixed(grid), args).with_shared(kernel.shared).early()])
 }
 
 /// Rows at most for which the norm in every block costs less than a launch of its own.
@@ -102,21 +116,28 @@ pub(in crate::lower) const NORM_ROWS: usize = 2;
 /// Columns of the widest row that a block makes the norm of.
 pub(super) const NORM_COLS: usize = norm_cols(4);
 
-const MID_SHARED: u32 = SHARED as u32;
+fn mid(l: &Linear) -> SharedKernel {
+    SharedKernel::new(format!("linear_mid_m{}", l.form()), SHARED)
+}
+
+fn mid_split() -> SharedKernel {
+    SharedKernel::new("linear_mid_m_split".into(), SHARED)
+}
 
 pub(super) fn mid_m(lowering: &Lowering<'_>, l: &Linear) -> Result<Vec<Launch>> {
-    let function = lowering.modules.function_with(&format!("linear_mid_m{}", l.form()), MID_SHARED)?;
+    let kernel = mid(l);
+    let function = lowering.modules.shared_function(&kernel)?;
     let launch = Launch::new(&function, Dim::Fixed(l.tiles(TILE)), operands(l, l.factors(), 0));
-    Ok(vec![launch.by(Dim::Rows { rows: l.y.rows, per: TILE }).with_shared(MID_SHARED).early()])
+    Ok(vec![launch.by(Dim::Rows { rows: l.y.rows, per: TILE }).with_shared(kernel.shared).early()])
 }
 
 pub(super) fn mid_m_split(lowering: &Lowering<'_>, l: &Linear) -> Result<Vec<Launch>> {
-    let partial = lowering.partial;
-    let function = lowering.modules.function_with("linear_mid_m_split", MID_SHARED)?;
+    let (partial, kernel) = (lowering.partial, mid_split());
+    let function = lowering.modules.shared_function(&kernel)?;
     let args = l.factors().ptr(partial).rows(l.y.rows).int(l.n).int(l.k());
     let split = Launch::new(&function, Dim::Fixed(RANGES * l.n.div_ceil(TILE)), args)
         .by(Dim::Rows { rows: l.y.rows, per: TILE })
-        .with_shared(MID_SHARED);
+        .with_shared(kernel.shared);
     let args = operands(l, Args::new().ptr(partial), 0);
     let blocks = Dim::Tiles { rows: l.y.rows, cols: l.y.cols, per: MERGED, each: 1, most: usize::MAX };
     let function = lowering.function(&format!("linear_merge{}", l.form()))?;

@@ -7,6 +7,7 @@ use crate::kernels::linear::linear_order::RANGES;
 use crate::kernels::linear::{cluster_split as split, wgmma};
 use crate::launch::{Args, Dim, Launch};
 use crate::lower::Lowering;
+use crate::modules::SharedKernel;
 
 /// A tile of `wgmma.cu`, and what a copy brings of it.
 #[derive(Clone, Copy, Debug)]
@@ -56,8 +57,8 @@ impl Tile {
         self.tokens() * (l.device.blocks / l.tiles(self.cols))
     }
 
-    /// Its launch.
-    pub(super) fn launch(self, lowering: &Lowering<'_>, l: &Linear) -> Result<Vec<Launch>> {
+    /// Its kernel and that one's stages.
+    fn kernel(self, l: &Linear) -> (SharedKernel, usize) {
         let (Self { groups, cols, .. }, steps) = (self, steps(l, self.most_steps));
         let outputs = if l.form().is_empty() { cols } else { cols / 2 };
         let stage = wgmma::stage_bytes(groups, cols, steps);
@@ -65,10 +66,15 @@ impl Tile {
         let narrow = groups == 1 && cols < C1_N128.cols;
         let most = if narrow { NARROW_SHARED.min(l.device.shared) } else { l.device.shared };
         let stages = (most - staging) / stage;
-        let shared = (stages * stage + staging) as u32;
         let name = format!("linear_wgmma{}_c{groups}_n{cols}_s{steps}", l.form());
-        let function = lowering.modules.function_with(&name, shared)?;
-        let [w, x] = l.maps(lowering.limits, [cols, self.tokens()], steps)?;
+        (SharedKernel::new(name, stages * stage + staging), stages)
+    }
+
+    /// Its launch.
+    pub(super) fn launch(self, lowering: &Lowering<'_>, l: &Linear) -> Result<Vec<Launch>> {
+        let ((kernel, stages), cols) = (self.kernel(l), self.cols);
+        let function = lowering.modules.shared_function(&kernel)?;
+        let [w, x] = l.maps(lowering.limits, [cols, self.tokens()], steps(l, self.most_steps))?;
         let args = operands(l, Args::new().map(&w).map(&x), 0).int(stages);
         let tiles = Dim::Tiles {
             rows: l.y.rows,
@@ -77,7 +83,7 @@ impl Tile {
             each: l.tiles(cols),
             most: l.device.blocks,
         };
-        Ok(vec![Launch::new(&function, tiles, args).with_shared(shared).early()])
+        Ok(vec![Launch::new(&function, tiles, args).with_shared(kernel.shared).early()])
     }
 }
 
@@ -101,6 +107,16 @@ const fn split_shared(l: &Linear) -> usize {
     split::shared_bytes(l.range() / 64)
 }
 
+fn split_kernel(l: &Linear) -> SharedKernel {
+    SharedKernel::new("linear_cluster_split".into(), split_shared(l))
+}
+
+/// Every kernel of `wgmma.cu` and `cluster_split.cu`, as `l` would be launched by it.
+pub(super) fn kernels(l: &Linear) -> Vec<SharedKernel> {
+    let tiles = [C1_N32, C1_N64, C1_N128, C2_N64, C2_N128, C3_N128];
+    tiles.map(|tile| tile.kernel(l).0).into_iter().chain([split_kernel(l)]).collect()
+}
+
 /// Blocks of `cluster_split.cu` for a tile of tokens: one for each tile of W and range of K.
 const fn split_blocks(l: &Linear) -> usize {
     RANGES * l.n.div_ceil(split::TILE)
@@ -116,11 +132,11 @@ pub(super) fn splits(l: &Linear) -> bool {
 }
 
 pub(super) fn cluster_split(lowering: &Lowering<'_>, l: &Linear) -> Result<Vec<Launch>> {
-    let (steps, shared) = (steps(l, 2), split_shared(l) as u32);
-    let function = lowering.modules.function_with("linear_cluster_split", shared)?;
+    let (steps, kernel) = (steps(l, 2), split_kernel(l));
+    let function = lowering.modules.shared_function(&kernel)?;
     let [w, x] = l.maps(lowering.limits, [split::TILE; 2], steps)?;
     let args = operands(l, Args::new().map(&w).map(&x), 0).int(steps);
     let blocks = Dim::Fixed(split_blocks(l));
     let launch = Launch::new(&function, blocks, args).by(Dim::Rows { rows: l.y.rows, per: split::TILE });
-    Ok(vec![launch.with_shared(shared).early()])
+    Ok(vec![launch.with_shared(kernel.shared).early()])
 }

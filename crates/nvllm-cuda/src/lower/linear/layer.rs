@@ -1,6 +1,6 @@
 //! A linear layer as its kernels see it.
 
-use nvllm_core::{DType, Limits, Op, OrderId, WeightId};
+use nvllm_core::{DType, Limits, Op, OrderId, Rows, WeightId};
 
 use crate::compile::Target;
 use crate::error::Result;
@@ -52,6 +52,10 @@ pub(crate) struct DeviceLimits {
     pub wgmma: bool,
 }
 
+/// An H100 or H200.
+pub(super) const HOPPER: DeviceLimits =
+    DeviceLimits { blocks: 132, shared: 232_448, tight: false, wgmma: true };
+
 /// A linear layer as the program has it.
 pub(in crate::lower) struct Parts {
     pub x: Operand,
@@ -62,6 +66,13 @@ pub(in crate::lower) struct Parts {
 }
 
 impl Linear {
+    /// A layer of 16-bit operands without a bias, of `n` rows of W and `k` columns.
+    pub(super) const fn plain(n: usize, k: usize, device: DeviceLimits) -> Self {
+        let x = Operand { at: 0, dtype: DType::Bf16, rows: Rows::TOKENS, cols: k };
+        let y = Operand { cols: n, ..x };
+        Self { x, y, weight: 0, n, epilogue: Epilogue::Plain, dtype: DType::Bf16, bias: None, device }
+    }
+
     pub(in crate::lower) const fn k(&self) -> usize {
         self.x.cols
     }

@@ -7,6 +7,7 @@ use super::choice::{Chosen, KernelCandidate, any_rows, candidate_launches};
 use super::{LANES, Lowering, Operand};
 use crate::error::Result;
 use crate::kernels::linear::linear_order::RANGES;
+use crate::modules::SharedKernel;
 pub(super) use coded::any_format;
 pub(crate) use coded::{input_bytes, runs_gated};
 pub(super) use few::NORM_ROWS;
@@ -15,7 +16,7 @@ use general::general;
 use hopper::{C1_N32, C1_N64, C1_N128, C2_N64, C2_N128, C3_N128};
 use hopper::{cluster_split, double_rows, narrow, single_rows, splits};
 pub(super) use layer::SPLIT8;
-use layer::{DeviceLimits, Parts, operands};
+use layer::{DeviceLimits, HOPPER, Parts, operands};
 pub(crate) use layer::{Epilogue, Linear};
 use many::tensor_core;
 
@@ -120,6 +121,18 @@ static TABLE: [KernelCandidate<Linear>; 15] = [
     KernelCandidate { order: LANES, takes: |_| true, most_rows: any_rows, launch: general },
 ];
 
+/// The kernels with dynamic shared memory, as layers with `cols` columns would be launched on
+/// Hopper.
+pub(super) fn shared_kernels(cols: usize) -> Vec<SharedKernel> {
+    let plain = Linear::plain(4096, cols, HOPPER);
+    let dense = [plain, Linear { epilogue: Epilogue::SiluMul, ..plain }];
+    let of = |l: &Linear| {
+        let many = [64, 128].map(|tokens| many::kernel(l, tokens));
+        [few::kernels(l), many.into(), hopper::kernels(l)].concat()
+    };
+    dense.iter().flat_map(of).chain(coded::kernels(cols, HOPPER.tight)).collect()
+}
+
 /// Bytes of partial sums that the linear layers of `program` may need.
 pub(crate) fn partial_bytes(program: &Program, limits: &Limits) -> usize {
     let bytes = |node: &Node| {
@@ -148,7 +161,7 @@ impl Lowering<'_> {
 
 #[cfg(test)]
 mod tests {
-    use nvllm_core::{DType, Numerics, Rows};
+    use nvllm_core::{DType, Numerics};
 
     use few::Small;
 
@@ -157,22 +170,9 @@ mod tests {
 
     use super::*;
 
-    /// An H100 or H200.
-    const HOPPER: DeviceLimits = DeviceLimits { blocks: 132, shared: 232_448, tight: false, wgmma: true };
-
     fn layer(k: usize, n: usize, dtype: DType) -> Linear {
-        let x = Operand { at: 0, dtype, rows: Rows::TOKENS, cols: k };
-        let y = Operand { cols: n, ..x };
-        Linear {
-            x,
-            y,
-            weight: 0,
-            n,
-            epilogue: Epilogue::Plain,
-            dtype,
-            bias: None,
-            device: DeviceLimits { wgmma: false, ..HOPPER },
-        }
+        let l = Linear::plain(n, k, DeviceLimits { wgmma: false, ..HOPPER });
+        Linear { x: Operand { dtype, ..l.x }, y: Operand { dtype, ..l.y }, dtype, ..l }
     }
 
     fn rows(l: &Linear) -> Vec<(&'static str, usize)> {
