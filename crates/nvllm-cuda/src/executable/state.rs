@@ -1,0 +1,181 @@
+//! What a loaded model is on a device.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use nvllm_core::host::{Batch, Slots};
+use nvllm_core::program::MemoryPlan;
+use nvllm_core::{CoreError, DType, KvGeometry, Limits, Program, Result, ValueId};
+
+use crate::device::Device;
+use crate::graphs::Graphs;
+use crate::inputs::Inputs;
+use crate::kv::CudaKv;
+use crate::launch::{Extents, Launch};
+use crate::lower::Schedule;
+use crate::memory::Buffer;
+use crate::modules::Modules;
+use crate::profile::Timed;
+use crate::rope::RopeTables;
+use crate::sampler::{Sampler, Sampling};
+use crate::slots::DeviceSlots;
+use crate::step_buffers::StepBuffers;
+use crate::step_clock::StepClock;
+use crate::weights::Weights;
+use crate::work_lists::WorkLists;
+
+/// One entry program, lowered.
+pub(crate) struct Entry {
+    pub program: Program,
+    pub plan: MemoryPlan,
+    pub schedule: Schedule,
+    /// Memory of the stage that is a whole pass.
+    pub pass: Buffer,
+    /// What samples the program's logits, if it makes some.
+    pub sampling: Option<Sampling>,
+}
+
+/// What a loaded model has on the device, its launches, graphs and the buffers of steps in flight
+/// aside.
+pub(crate) struct DeviceState {
+    pub arena: Buffer,
+    pub weights: Weights,
+    pub kv: CudaKv,
+    pub inputs: Inputs,
+    pub slots: DeviceSlots,
+    pub sampler: Sampler,
+    pub ropes: RopeTables,
+    pub lists: WorkLists,
+    /// Partial sums of linear layers.
+    pub partial: Buffer,
+    /// Kernels stay loaded as long as something may launch them.
+    pub modules: Rc<Modules>,
+}
+
+/// A submitted step.
+pub(super) struct Flight {
+    pub(super) ticket: u64,
+    /// Index into `step_buffers`.
+    pub(super) buffers: usize,
+    pub(super) entry: usize,
+    pub(super) batch: Batch,
+    /// Copies of all rows of the program's output, if one is wanted on the host.
+    pub(super) rows: Option<Arc<Buffer>>,
+    pub(super) awaits_masks: bool,
+}
+
+/// An [`Executable`](nvllm_core::Executable) on a CUDA device.
+pub struct CudaExecutable {
+    pub(crate) device: Arc<Device>,
+    pub(super) limits: Limits,
+    pub(super) vocab_size: usize,
+    pub(super) geometries: Vec<KvGeometry>,
+    pub(crate) entries: Vec<Entry>,
+    /// What every step does first.
+    pub(super) begin: Vec<Launch>,
+    pub(super) graphs: Graphs,
+    pub(super) state: DeviceState,
+    pub(super) step_buffers: Vec<StepBuffers>,
+    /// What times steps, if the driver can.
+    pub(super) clock: Option<StepClock>,
+    /// Lengths and positions, which the host knows; tokens are the device's.
+    pub(super) slots: Slots,
+    pub(super) flights: VecDeque<Flight>,
+    pub(super) next_buffers: usize,
+    /// Bytes of inputs that the last step uploaded.
+    pub(super) input_bytes: usize,
+    /// Entry and extents of the last step, for kept values.
+    pub(crate) last: Option<(usize, Extents)>,
+    /// Set by the first error of the device; every later call returns it.
+    pub(super) failed: Option<String>,
+    pub(super) profiling: bool,
+    pub(super) timed: Vec<Timed>,
+}
+
+/// What [`CudaExecutable::new`] is made from.
+pub(crate) struct Parts {
+    pub device: Arc<Device>,
+    pub limits: Limits,
+    pub vocab_size: usize,
+    pub geometries: Vec<KvGeometry>,
+    pub entries: Vec<Entry>,
+    pub begin: Vec<Launch>,
+    pub graphs: Graphs,
+    pub state: DeviceState,
+    pub step_buffers: Vec<StepBuffers>,
+    pub clock: Option<StepClock>,
+}
+
+impl CudaExecutable {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts {
+            device,
+            limits,
+            vocab_size,
+            geometries,
+            entries,
+            begin,
+            graphs,
+            state,
+            step_buffers,
+            clock,
+        } = parts;
+        Self {
+            device,
+            slots: Slots::new(limits.seqs),
+            limits,
+            vocab_size,
+            geometries,
+            entries,
+            begin,
+            graphs,
+            state,
+            step_buffers,
+            clock,
+            flights: VecDeque::new(),
+            next_buffers: 0,
+            input_bytes: 0,
+            last: None,
+            failed: None,
+            profiling: false,
+            timed: Vec::new(),
+        }
+    }
+
+    /// Errors once the device has failed.
+    pub(super) fn alive(&self) -> Result<()> {
+        match &self.failed {
+            None => Ok(()),
+            Some(problem) => Err(CoreError::Device {
+                backend: "cuda".into(),
+                problem: format!("the device failed before: {problem}; load the model again"),
+            }),
+        }
+    }
+
+    /// Remembers a failure of the device: what is on it can no longer be relied on.
+    pub(super) fn guard<T>(&mut self, result: crate::Result<T>) -> Result<T> {
+        result.map_err(|error| {
+            self.failed.get_or_insert_with(|| error.to_string());
+            error.into()
+        })
+    }
+
+    /// What a step's launches are sized for.
+    pub(super) fn extents(&self, batch: &Batch) -> Extents {
+        Extents {
+            tokens: batch.tokens.len(),
+            outputs: batch.outputs.len(),
+            seqs: batch.seqs.len(),
+            prefill: self.state.lists.prefill(batch),
+            chunks: WorkLists::chunks(batch),
+        }
+    }
+
+    /// Columns and dtype of a value.
+    pub(super) fn row_shape(&self, entry: usize, value: ValueId) -> (usize, DType) {
+        let value = self.entries[entry].program.value(value);
+        (value.cols, value.kind.dtype(&self.limits))
+    }
+}
