@@ -16,6 +16,6 @@ pub(crate) use content::{name_of, sources_name};
 pub use entries::{Entry, entries};
 pub(crate) use images::{Images, load_or_anew};
 pub use nvrtc::{Compiled, Nvrtc};
-pub use resources::{Budget, Resources, budgets, resources};
+pub use resources::{Budget, Resources, budgets, resources, static_limit};
 pub use sources::{Source, sources};
 pub use target::Target;

@@ -1,6 +1,7 @@
 //! What the assembler says each kernel takes, and what its file's header allows.
 
 use super::Source;
+use crate::kernels::STATIC_SHARED;
 
 /// What one kernel takes of a multiprocessor.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,6 +35,12 @@ impl Budget {
     pub fn covers(&self, kernel: &str) -> bool {
         self.kernel.strip_suffix('*').map_or(self.kernel == kernel, |stem| kernel.starts_with(stem))
     }
+}
+
+/// Bytes of static shared memory that the host counts on for the kernels of a file, at most; `None`
+/// if it does not ask.
+pub fn static_limit(source: &Source) -> Option<usize> {
+    STATIC_SHARED.iter().find(|(path, _)| *path == source.path).map(|(_, bytes)| *bytes)
 }
 
 /// The resources of each kernel in a log of `ptxas -v`, whose lines say them in turn.

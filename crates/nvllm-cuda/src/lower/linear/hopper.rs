@@ -111,10 +111,12 @@ fn split_kernel(l: &Linear) -> SharedKernel {
     SharedKernel::new("linear_cluster_split".into(), split_shared(l))
 }
 
-/// Every kernel of `wgmma.cu` and `cluster_split.cu`, as `l` would be launched by it.
+/// The kernels of `wgmma.cu` that take `l`, and that of `cluster_split.cu`, as it would be launched
+/// by them.
 pub(super) fn kernels(l: &Linear) -> Vec<SharedKernel> {
     let tiles = [C1_N32, C1_N64, C1_N128, C2_N64, C2_N128, C3_N128];
-    tiles.map(|tile| tile.kernel(l).0).into_iter().chain([split_kernel(l)]).collect()
+    let taking = tiles.into_iter().filter(|tile| tile.cols == C1_N128.cols || narrow(l));
+    taking.map(|tile| tile.kernel(l).0).chain([split_kernel(l)]).collect()
 }
 
 /// Blocks of `cluster_split.cu` for a tile of tokens: one for each tile of W and range of K.

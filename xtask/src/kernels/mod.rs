@@ -3,8 +3,13 @@
 //!
 //! A kernel that does not compile fails, and so does one that spills registers beyond what its
 //! file's header allows and gives a reason for. What each kernel takes of a multiprocessor is
-//! printed, because it decides how many blocks run at once. `--embed` keeps the machine code for a
-//! release, which then compiles nothing.
+//! printed, because it decides how many blocks run at once; what it takes on Hopper is in
+//! docs/kernels.md, which `--write` writes. Nor may it take more static shared memory than the host
+//! counts on, and the host may launch none that is not there. `--embed` keeps the machine code for
+//! a release, which then compiles nothing.
+
+mod document;
+mod occupancy;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,17 +18,24 @@ use std::process::{Command, ExitCode};
 use crate::process::run;
 use anyhow::{Context, Result, ensure};
 use nvllm_cuda::compile::{
-    Archive, Budget, Nvrtc, Resources, Source, Target, archive, budgets, resources, sources,
+    Archive, Budget, Nvrtc, Resources, Source, Target, archive, budgets, entries, resources, sources,
+    static_limit,
 };
+
+use document::{LISTED, Line};
 
 /// The compiler's package on PyPI: the one way to have it without a toolkit and without root.
 const PACKAGE: &str = "nvidia-cuda-nvrtc==13.0.88";
+
+/// Its version: another one gives kernels other registers than docs/kernels.md has.
+const VERSION: (i32, i32) = (13, 0);
 
 /// What `--embed` writes, and the cargo feature `embedded-kernels` of `nvllm` puts into the binary.
 const ARCHIVE: &str = "target/kernels/archive";
 
 /// Arguments of `kernels`.
 #[derive(clap::Args, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(crate) struct Args {
     /// Folder of libnvrtc; the system's loader and target/nvrtc are asked if not given
     #[arg(long)]
@@ -41,6 +53,9 @@ pub(crate) struct Args {
     /// `embedded-kernels`
     #[arg(long)]
     embed: bool,
+    /// Write docs/kernels.md, to which the kernels are otherwise held
+    #[arg(long)]
+    write: bool,
 }
 
 impl Args {
@@ -77,16 +92,19 @@ pub(crate) fn ensure_archive(root: &Path, targets: &[Target]) -> Result<()> {
 pub(crate) fn command(root: &Path, args: &Args) -> Result<ExitCode> {
     let nvrtc = find(root, args)?;
     let (major, minor) = nvrtc.version();
-    let mut faults = Vec::new();
-    let mut rows = Vec::new();
-    let mut images = Vec::new();
+    let (mut faults, mut rows, mut images, mut lines) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let targets = if args.target.is_empty() { &Target::ALL[..] } else { &args.target[..] };
     for &target in targets {
         for source in sources().iter().filter(|source| (source.takes)(target)) {
             match nvrtc.compile(source, target) {
                 Ok(compiled) => {
+                    let threads = entries(&compiled.image, target).map_err(anyhow::Error::msg)?;
                     for kernel in resources(&compiled.log) {
                         faults.extend(fault(source, target, &kernel));
+                        faults.extend(beyond_limit(source, &kernel, static_limit(source)));
+                        if target == LISTED {
+                            lines.push(Line::new(source, &kernel, &threads));
+                        }
                         rows.push((source.path, target.name(), kernel));
                     }
                     images.push((*source, target, compiled.image));
@@ -101,6 +119,13 @@ pub(crate) fn command(root: &Path, args: &Args) -> Result<ExitCode> {
         sources().len(),
         targets.iter().map(|target| target.name()).collect::<Vec<_>>().join(", ")
     );
+    if faults.is_empty() && !lines.is_empty() {
+        faults.extend(document::missing(&lines));
+        match nvrtc.version() {
+            VERSION => faults.extend(document::hold(root, &lines, args.write)?),
+            _ => eprintln!("docs/kernels.md is of {PACKAGE}: it is neither written nor compared"),
+        }
+    }
     for fault in &faults {
         eprintln!("error: {fault}");
     }
@@ -134,6 +159,16 @@ fn fault(source: &Source, target: Target, kernel: &Resources) -> Option<String> 
             target.name(),
             kernel.kernel,
             kernel.spilled
+        )
+    })
+}
+
+/// What is wrong where a kernel takes more static shared memory than the host counts on.
+fn beyond_limit(source: &Source, kernel: &Resources, limit: Option<usize>) -> Option<String> {
+    let (path, Resources { kernel, shared, .. }) = (source.path, kernel);
+    limit.filter(|limit| *shared as usize > *limit).map(|limit| {
+        format!(
+            "{path}: {kernel} takes {shared} bytes of static shared memory; STATIC_SHARED there is {limit}"
         )
     })
 }
@@ -215,6 +250,15 @@ mod tests {
                 .unwrap()
                 .contains("a/b.cu: small spills 4 bytes on sm_90a")
         );
+    }
+
+    #[test]
+    fn static_shared_memory_beyond_what_the_host_counts_on_is_found() {
+        let kernel = Resources { shared: 320, ..kernel("big", 0) };
+        assert_eq!(beyond_limit(&SOURCE, &kernel, None), None);
+        assert_eq!(beyond_limit(&SOURCE, &kernel, Some(320)), None);
+        let fault = beyond_limit(&SOURCE, &kernel, Some(319)).unwrap();
+        assert!(fault.contains("a/b.cu: big takes 320 bytes") && fault.ends_with("there is 319"), "{fault}");
     }
 
     #[test]
