@@ -5,6 +5,7 @@ mod cost;
 mod display;
 mod expand;
 mod fuse;
+mod neighbours;
 mod op;
 mod part;
 mod plan;

@@ -81,42 +81,21 @@ impl Schedule {
 /// The ranges of nodes that kernels may run as one, known from the program alone so that the plan
 /// of its memory counts on them: a norm and the linear layer that alone reads it.
 pub(crate) fn ranges(program: &Program) -> Vec<Range<usize>> {
-    (0..program.nodes.len()).filter(|&at| is_norm_of_next(program, at)).map(|at| at..at + 2).collect()
-}
-
-/// Whether node `at` is a norm that only the linear layer after it reads.
-pub(super) fn is_norm_of_next(program: &Program, at: usize) -> bool {
-    is_norm(program, at) && is_linear(program, at + 1) && only_next_reads(program, at)
+    (0..program.nodes.len()).filter(|&at| program.is_norm_of_next(at)).map(|at| at..at + 2).collect()
 }
 
 /// Whether node `at` is a norm of which only the rows are read that the next node gathers for the
 /// linear layer after it, which alone reads those.
 pub(super) fn is_gathered_norm(program: &Program, at: usize) -> bool {
     let gathers = program.nodes.get(at + 1).is_some_and(|node| matches!(node.op, Op::GatherRows));
-    let alone = |at| only_next_reads(program, at);
-    gathers && is_norm(program, at) && is_linear(program, at + 2) && alone(at) && alone(at + 1)
-}
-
-fn is_norm(program: &Program, at: usize) -> bool {
-    program.nodes.get(at).is_some_and(|node| matches!(node.op, Op::RmsNorm { .. }))
-}
-
-fn is_linear(program: &Program, at: usize) -> bool {
-    let linear = |op: &Op| matches!(op, Op::Linear { .. } | Op::LinearAdd { .. } | Op::LinearSiluMul { .. });
-    program.nodes.get(at).is_some_and(|node| linear(&node.op))
-}
-
-/// Whether what node `at` makes is the first input of the next node and read by nothing else.
-fn only_next_reads(program: &Program, at: usize) -> bool {
-    let made = program.nodes[at].outputs[0];
-    let reads = program.nodes.iter().flat_map(|node| &node.inputs).filter(|&&id| id == made).count();
-    program.nodes[at + 1].inputs[0] == made && reads == 1 && !program.value(made).keep
+    let alone = |at| program.only_next_reads(at);
+    gathers && program.is_row_norm(at) && program.is_linear(at + 2) && alone(at) && alone(at + 1)
 }
 
 #[cfg(test)]
 mod tests {
-    use nvllm_core::program::{MemoryPlan, Recorder};
-    use nvllm_core::{Activations, AxisRole, Limits, PlanRules, RowsOf, SpecBuilder, ValueId};
+    use nvllm_core::program::MemoryPlan;
+    use nvllm_core::{Activations, AxisRole, Limits, PlanRules, RowsOf, SpecBuilder};
 
     use super::*;
     use crate::plan::RULES;
@@ -146,37 +125,21 @@ mod tests {
         assert_eq!(at(9), [(0..1, any), (1..2, any), (2..3, any)]);
     }
 
-    /// A norm and the linear layer after it, where `more` uses what the norm makes and `keep`
-    /// keeps it.
-    fn program(keep: bool, more: impl FnOnce(&mut Recorder, ValueId)) -> Program {
+    /// A norm and the linear layer after it.
+    fn program() -> Program {
         let mut builder = SpecBuilder::new();
         let table = builder.matrix("table", 8, AxisRole::Replicated, [("t".into(), 8, AxisRole::Replicated)]);
         let weight = builder.vector("norm", "n", 8);
         let mut p = builder.program("generate");
         let x = p.embed(table);
         let normed = p.rms_norm(x, weight, 1e-6);
-        p.label(normed, "normed");
         p.linear(normed, table);
-        more(&mut p, normed);
-        let mut program = p.finish().unwrap();
-        assert!(!keep || program.keep("normed"));
-        program
-    }
-
-    #[test]
-    fn a_norm_is_of_the_layer_after_it_only_where_nothing_else_reads_it() {
-        let alone = ranges(&program(false, |_, _| {}));
-        assert_eq!((alone.len(), &alone[0]), (1, &(1..3)));
-        assert_eq!(ranges(&program(true, |_, _| {})), []);
-        let twice = |p: &mut Recorder, normed| {
-            p.add(normed, normed);
-        };
-        assert_eq!(ranges(&program(false, twice)), []);
+        p.finish().unwrap()
     }
 
     #[test]
     fn what_a_stage_reads_lies_apart_from_what_it_writes() {
-        let program = program(false, |_, _| {});
+        let program = program();
         let limits = Limits { step_tokens: 4, kv_bytes: 1 << 20, ..Limits::new(Activations::Bf16, 1, 32) };
         let apart = |rules: &PlanRules| {
             let plan = MemoryPlan::new(&program, &limits, rules).unwrap();

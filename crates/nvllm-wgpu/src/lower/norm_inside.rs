@@ -23,21 +23,7 @@ pub(super) struct Inside<'a> {
 /// The ranges of nodes that may run as one, known from the program alone so that the plan of its
 /// memory counts on them: a norm and the linear layer that alone reads it.
 pub(crate) fn ranges(program: &Program) -> Vec<Range<usize>> {
-    (0..program.nodes.len()).filter(|&at| is_norm_of_next(program, at)).map(|at| at..at + 2).collect()
-}
-
-/// Whether node `at` is a norm of whole rows that only the linear layer after it reads, as its
-/// input.
-fn is_norm_of_next(program: &Program, at: usize) -> bool {
-    let [Some(norm), Some(next)] = [at, at + 1].map(|at| program.nodes.get(at)) else { return false };
-    let Op::RmsNorm { weight, .. } = norm.op else { return false };
-    let is_linear = matches!(next.op, Op::Linear { .. } | Op::LinearAdd { .. } | Op::LinearSiluMul { .. });
-    let id = norm.outputs[0];
-    let reads = program.nodes.iter().flat_map(|node| &node.inputs).filter(|&&input| input == id).count();
-    let is_output = program.output.is_some_and(|output| output.value() == id);
-    let value = program.value(id);
-    let is_whole = value.cols == program.weights[weight.index()].num_elements();
-    is_linear && next.inputs[0] == id && reads == 1 && !is_output && !value.keep && is_whole
+    (0..program.nodes.len()).filter(|&at| program.is_norm_of_next(at)).map(|at| at..at + 2).collect()
 }
 
 impl<'a> Lowering<'a> {
@@ -48,7 +34,7 @@ impl<'a> Lowering<'a> {
 
     /// The norm that node `at`, a linear layer, has inside for one row.
     pub(super) fn norm_inside(&self, at: usize) -> Option<Inside<'a>> {
-        let before = at.checked_sub(1).filter(|&before| is_norm_of_next(self.program, before))?;
+        let before = at.checked_sub(1).filter(|&before| self.program.is_norm_of_next(before))?;
         let (norm, layer) = (&self.program.nodes[before], &self.program.nodes[at]);
         let Op::RmsNorm { weight: norm_weight, eps } = norm.op else { return None };
         let weight = *layer.op.weights().first()?;

@@ -10,7 +10,7 @@ use super::phase::{ATTENTION, FOLD, GATHER, NO_TAG, OUT_F32, Phase, SILU};
 use crate::lower::attention::FUSED;
 use crate::lower::linear::{Epilogue, Linear, SPLIT8};
 use crate::lower::rows::BLOCK128;
-use crate::lower::stage::{is_gathered_norm, is_norm_of_next};
+use crate::lower::stage::is_gathered_norm;
 use crate::lower::{LANES, Lowering};
 use crate::memory::Address;
 use crate::work_lists::ListAt;
@@ -100,7 +100,7 @@ impl Lowering<'_> {
     fn record_linear(&self, pass: &mut Pass, at: usize) -> Option<usize> {
         let (before, gathers) = match () {
             () if is_gathered_norm(self.program, at) => (2, true),
-            () if is_norm_of_next(self.program, at) => (1, false),
+            () if self.program.is_norm_of_next(at) => (1, false),
             () => (0, false),
         };
         let (first, last) = (&self.program.nodes[at], &self.program.nodes[at + before]);

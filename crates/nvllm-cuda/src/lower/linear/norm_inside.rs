@@ -9,14 +9,14 @@ use crate::kernels::linear::small_m::STATIC_SHARED;
 use crate::lower::Lowering;
 use crate::lower::choice::Chosen;
 use crate::lower::rows::BLOCK128;
-use crate::lower::stage::{Stage, is_norm_of_next};
+use crate::lower::stage::Stage;
 
 impl Lowering<'_> {
     /// The stages of node `at` and the linear layer after it, if that is a norm which the layer
     /// makes for itself; none for more rows than it does so for. The bits are those of the two
     /// kernels one after the other.
     pub(in crate::lower) fn norm_inside(&self, at: usize) -> Result<Vec<Stage>> {
-        if !is_norm_of_next(self.program, at) {
+        if !self.program.is_norm_of_next(at) {
             return Ok(Vec::new());
         }
         let norm = &self.program.nodes[at];
