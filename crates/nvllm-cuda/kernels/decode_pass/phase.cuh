@@ -12,7 +12,7 @@ enum PhaseFlags {
 };
 constexpr int NO_TAG = -1;
 
-// 128 bytes. As `Phase` in src/lower/decode_pass/phase.rs. Activations are packets (packet.cuh) of
+// As `Phase` in src/lower/decode_pass/phase.rs. Activations are packets (packet.cuh) of
 // the phase whose number their tag names, or, with NO_TAG, plain rows that other launches share.
 struct Phase {
   int kind, flags;
@@ -31,15 +31,17 @@ struct Phase {
   char* values;
   int padding[4];
 };
-static_assert(sizeof(Phase) == 128, "as in phase.rs");
+constexpr int PHASE_BYTES = 128;
+static_assert(sizeof(Phase) == PHASE_BYTES);
 
-// A weight of the pass: [outputs, k], with SILU gate above up, and the blocks that read it. 32
-// bytes, as `Weight` there.
+// A weight of the pass: [outputs, k], with SILU gate above up, and the blocks that read it.
+// As `Weight` there.
 struct PassWeight {
   const elem* w;
   int k, outputs, flags, first_block, tiles, padding;
 };
-static_assert(sizeof(PassWeight) == 32, "as in phase.rs");
+constexpr int WEIGHT_BYTES = 32;
+static_assert(sizeof(PassWeight) == WEIGHT_BYTES);
 
 // Rows of the step's outputs: as `Output` in step.cuh, of which a pass reads the first word, the
 // row.

@@ -20,8 +20,8 @@
 //   shared_bytes(16, tokens, RING, 2, M, L). There tiles = ceil(N / R), SILU ceil(N / R) of N/2
 //   outputs by R/2; L = range_len(K), steps = L / 64. The device's limit bounds M * K. Parameters:
 //   w, x, bias, residual, y, m, n, k, flags, norm [K], eps (the last two are read by the norm
-//   kernels alone); flags: 1 = y is f32, 2 = the next kernel may start only when x is here, so that
-//   its weights do not queue before x.
+//   kernels alone); flags: y is f32 (OUT_F32); the next kernel may start only when x is
+//   here, so that its weights do not queue before x (LATE).
 // Bytes: N*K*2 once from device memory, M*K*2 a block from L2, M*N out. Bound: memory bandwidth;
 //   under some 10 MB by the latency of a dependent launch (wait, x from L2, 4 to 24 dependent mma,
 //   merge).
@@ -31,6 +31,8 @@
 #include "prelude.cuh"
 #include "linear_order.cuh"
 #include "norm_order.cuh"
+
+enum Flags { OUT_F32 = 1, LATE = 2 };
 
 constexpr int ring(bool tight) { return tight ? 4 : 6; }
 constexpr int RING = ring(TIGHT);
@@ -63,7 +65,7 @@ DEVICE void linear_small_m(const elem* __restrict__ w, const elem* x, const elem
   const int out_n = SILU ? n / 2 : n, num_tiles = (out_n + OUT_ROWS - 1) / OUT_ROWS;
   const bool works = range < ranges;
   const int k0 = range * len;
-  const bool out_f32 = flags & 1, late = flags & 2;
+  const bool out_f32 = flags & OUT_F32, late = flags & LATE;
   if (!late) let_next_start();
 
   // One stage: ROWS x 64 columns of this warp's range; 16-byte pieces, swizzled so that ldmatrix

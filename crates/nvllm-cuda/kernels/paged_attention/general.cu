@@ -2,8 +2,8 @@
 //
 // q, y [T, heads * d]; caches [num_blocks, kv_heads, block_len, d], for int8 with scales f32
 // [num_blocks, kv_heads, block_len] of each; tables [S, max_blocks]. A query
-// at KV index i sees keys j with i - window < j <= i (window 0: all up to i). Any d up to 512, any
-// group size, any block length.
+// at KV index i sees keys j with i - window < j <= i (window 0: all up to i). Any d up to
+// MAX_HEAD_DIM, any group size, any block length.
 //
 // One block of 128 threads a row and head. Keys come in chunks of 64 that begin at multiples of 64
 // of the KV index, merged in ascending order with a running maximum (Milakov and Gimelshein 2018):
@@ -15,6 +15,7 @@
 
 #define CHUNK 64
 #define MAX_COLS 4
+constexpr int MAX_HEAD_DIM = 128 * MAX_COLS;
 
 struct AttentionArgs {
     const int* counts;

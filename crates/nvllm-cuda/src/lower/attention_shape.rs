@@ -2,8 +2,8 @@
 
 use nvllm_core::{AttentionSpec, DType, KvFormat, Limits};
 
-/// Columns of the widest head, as the general kernel takes them.
-pub(crate) const MAX_HEAD_DIM: usize = 512;
+/// Columns of the widest head that the general kernel takes.
+pub(crate) use crate::kernels::paged_attention::general::MAX_HEAD_DIM;
 
 /// Whether the shape is one of the fast kernels'.
 pub(crate) fn fast_shape(spec: &AttentionSpec) -> bool {

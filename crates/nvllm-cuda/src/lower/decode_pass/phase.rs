@@ -36,7 +36,7 @@ pub(super) struct Phase {
     pub more_padding: [u32; 4],
 }
 
-const _: () = assert!(size_of::<Phase>() == 128, "as in phase.cuh");
+const _: () = assert!(size_of::<Phase>() == numbers::PHASE_BYTES);
 
 /// A weight of the pass: `PassWeight` there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
@@ -51,7 +51,7 @@ pub(super) struct Weight {
     pub padding: u32,
 }
 
-const _: () = assert!(size_of::<Weight>() == 32, "as in phase.cuh");
+const _: () = assert!(size_of::<Weight>() == numbers::WEIGHT_BYTES);
 
 pub(super) const LINEAR: u32 = numbers::PHASE_LINEAR as u32;
 pub(super) const ATTENTION: u32 = numbers::PHASE_ATTENTION as u32;

@@ -4,7 +4,7 @@ use super::{Linear, operands};
 use crate::error::Result;
 use crate::kernels::linear::linear_order::RANGES;
 use crate::kernels::linear::mid_m::{MERGED, SHARED, TILE};
-use crate::kernels::linear::small_m::{ring, shared_bytes};
+use crate::kernels::linear::small_m::{LATE, ring, shared_bytes};
 use crate::kernels::rms_norm::norm_order::norm_cols;
 use crate::launch::{Args, Dim, Launch};
 use crate::lower::Lowering;
@@ -69,11 +69,6 @@ pub(super) fn small(l: &Linear, tokens: usize) -> Option<Small> {
     resident.or_else(|| Some(Small::Stream).filter(fits))
 }
 
-/// The flag that lets the next kernel start when x is here, so that its weights do not queue before
-/// x. Kernels with a norm are faster with it; the others let attention ask for old keys the sooner
-/// (bench/records/decode-step, 6).
-const LATE: usize = 2;
-
 /// A norm of x that every block makes for itself.
 #[derive(Clone, Copy)]
 pub(super) struct Norm {
@@ -102,7 +97,9 @@ pub(super) fn small_m_with(
         Small::Resident(_) => tiles,
         Small::Stream => tiles.min(lowering.modules.blocks_at_once(&kernel)? * l.device.blocks),
     };
-    // y's type is the other flag.
+    // The next kernel then starts when x is here. Kernels with a norm are faster so; the others let
+    // attention ask for old keys the sooner (bench/records/decode-step, 6). y's type is the other
+    // flag.
     let flags = if norm.is_some() { LATE } else { 0 };
     let Norm { weight, eps } = norm.unwrap_or(Norm::NONE);
     let args = operands(l, l.factors(), flags).ptr(weight).f32(eps);
