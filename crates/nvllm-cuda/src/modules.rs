@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use cudarc::driver::{result, sys};
 
-use crate::compile::{Entry, Images, Target, entries, load_or_anew};
+use crate::compile::{Entry, Images, Target, USUAL_THREADS, entries, load_or_anew};
 use crate::device::{Device, DeviceFacts};
 use crate::error::{CudaError, Doing, Result};
 
@@ -23,9 +23,6 @@ pub(crate) struct Modules {
     /// Dynamic shared memory that kernels were allowed, in bytes.
     allowed: RefCell<HashMap<String, u32>>,
 }
-
-/// Threads of a block of a kernel without `__launch_bounds__`, which takes any number.
-const USUAL_THREADS: u32 = 256;
 
 /// One kernel: valid as long as its [`Modules`].
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,6 +4,8 @@
 mod constants;
 #[path = "../build/expr.rs"]
 mod expr;
+#[path = "../build/files.rs"]
+mod files;
 #[path = "../build/lexer.rs"]
 mod lexer;
 #[path = "../build/module.rs"]
@@ -99,18 +101,7 @@ fn what_a_file_includes_is_visible_in_it() {
 
 /// The kernels' files as they are.
 fn kernels() -> Vec<(String, String)> {
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
-    let mut files = Vec::new();
-    for folder in std::fs::read_dir(&root).unwrap().map(|folder| folder.unwrap().path()) {
-        for path in std::fs::read_dir(folder).into_iter().flatten().map(|file| file.unwrap().path()) {
-            if path.extension().is_some_and(|extension| extension == "cu" || extension == "cuh") {
-                let name = path.strip_prefix(&root).unwrap().to_str().unwrap().replace('\\', "/");
-                files.push((name, std::fs::read_to_string(&path).unwrap()));
-            }
-        }
-    }
-    files.sort();
-    files
+    files::files(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels")).unwrap()
 }
 
 /// A number that is changed in a kernel's file is another one in the host's launch, and nowhere

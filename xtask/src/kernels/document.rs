@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use nvllm_cuda::compile::{Entry, Resources, Source, Target};
+use nvllm_cuda::compile::{Entry, Resources, Source, Target, USUAL_THREADS};
 use nvllm_cuda::{LISTED_COLS, dynamic_shared};
 
 use super::occupancy::blocks;
@@ -12,9 +12,6 @@ const PATH: &str = "docs/kernels.md";
 
 /// The architecture that is listed.
 pub(super) const LISTED: Target = Target::Cubin(90);
-
-/// Threads of a block of a kernel that takes any number, for the number of blocks.
-const USUAL_THREADS: u32 = 256;
 
 /// A kernel as it was compiled.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -20,6 +20,9 @@ pub struct Entry {
     pub threads: Option<u32>,
 }
 
+/// Threads of a block where a kernel takes any number.
+pub const USUAL_THREADS: u32 = 256;
+
 /// The kernels in an image for `target`.
 ///
 /// # Errors

@@ -13,7 +13,7 @@ mod target;
 pub use archive::{Archive, archive};
 pub use cache::KernelCache;
 pub(crate) use content::{name_of, sources_name};
-pub use entries::{Entry, entries};
+pub use entries::{Entry, USUAL_THREADS, entries};
 pub(crate) use images::{Images, load_or_anew};
 pub use nvrtc::{Compiled, Nvrtc};
 pub use resources::{Budget, Resources, budgets, resources, static_limit};
