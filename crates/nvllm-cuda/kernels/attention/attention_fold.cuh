@@ -12,10 +12,11 @@ template <int D> DEVICE u64 out_at(const WorkItem& item, int head, int r, int to
 }
 
 // The rows of sequence `seq` and KV head `head` where its KV is cut into several chunks: their sums
-// folded in ascending order. `store(at, pair)` writes two elements of out. Whole blocks call it.
+// folded in ascending order. `store(at, pair)` writes two elements of out. So many threads call it,
+// the first of a block.
 template <int D, typename Store>
 DEVICE void fold_chunks(const float* partial, const float* partial_ml, int part_rows, const WorkItem* items, const int* first_entry,
-                        int seq, int head, int num_heads, int kv_heads, float scale, Store store) {
+                        int seq, int head, int num_heads, int kv_heads, float scale, int threads, Store store) {
   constexpr int BATCH = 16;                                    // chunks asked for at once
   const int group = num_heads / kv_heads;
   const float c = __fmul_rn(scale, 1.4426950408889634f);
@@ -24,7 +25,7 @@ DEVICE void fold_chunks(const float* partial, const float* partial_ml, int part_
   const uint4 x = load_l2(items + entry), y = load_l2((const char*)(items + entry) + 16);
   const WorkItem item = {(int)x.x, (int)x.y, (int)x.z, (int)x.w, (int)y.x, (int)y.y, (int)y.z, (int)y.w};
   if (item.num_chunks == 1) return;
-  for (int i = threadIdx.x; i < item.num_rows * group * (D / 2); i += blockDim.x) {
+  for (int i = threadIdx.x; i < item.num_rows * group * (D / 2); i += threads) {
     const int row = i / (D / 2), col = i % (D / 2) * 2;
     float m = NEG_INF, l = 0.0f, a0 = 0.0f, a1 = 0.0f;
     for (int chunk = 0; chunk < item.num_chunks; chunk += BATCH) {

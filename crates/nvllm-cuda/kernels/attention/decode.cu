@@ -382,7 +382,7 @@ DEVICE void attention_decode(const elem* q, const char* k, const char* v, elem* 
     let_next_start();                                                                                                          \
     wait_for_inputs();                                                                                                         \
     fold_chunks<d>(partial, partial_ml, part_rows, items, first_entry, blockIdx.x, blockIdx.y, num_heads, kv_heads, scale,     \
-                   [&](u64 at, u32 pair) { *(u32*)(out + at) = pair; });                                                       \
+                   blockDim.x, [&](u64 at, u32 pair) { *(u32*)(out + at) = pair; });                                                       \
   }
 #define ALL(d)                                                                                                                \
   ATTENTION_DECODE(d, , KV_ELEMS)                                                                                             \

@@ -1,5 +1,5 @@
-// A linear layer as a phase: y = x W^T with bias, residual or SILU as linear/small_m.cu has them,
-// of few rows, and in its order (linear.split8: warp s holds range s). Norms of x are made by every
+// A linear layer of one row as a phase: y = x W^T with bias, residual or SILU as linear/small_m.cu
+// has them, and in its order (linear.split8: warp s holds range s). Norms of x are made by every
 // block for itself (norm.block128).
 #pragma once
 
@@ -8,9 +8,9 @@
 #include "linear_order.cuh"
 #include "norm_order.cuh"
 
-// Partial sums of up to 4 tiles, in two buffers by turns: [tile][range][row of x][16, padded
-// against bank conflicts].
-constexpr int TILES = 4, SUMS_PITCH = 20, SUMS_BYTES = TILES * 8 * MOST_ROWS * SUMS_PITCH * 4;
+// Partial sums of up to 8 tiles, in two buffers by turns: [tile][range][16, padded against bank
+// conflicts].
+constexpr int TILES = 8, SUMS_PITCH = 20, SUMS_BYTES = TILES * RANGES * SUMS_PITCH * 4;
 
 // The tags of a launch: those of its phases follow each other.
 struct Tags {
@@ -18,14 +18,9 @@ struct Tags {
   DEVICE_MEMBER u32 of(int phase) const { return base + phase; }
 };
 
-// Row of x that row `row` of the phase reads.
-DEVICE int source_row(const Phase& in, const int* outputs, int row) {
-  return in.flags & PHASE_GATHER ? load_l2_i32(outputs + row * OUTPUT_WORDS) : row;
-}
-
 // A run of 8 columns of x from element `at` on: asked for, then waited for.
 struct Run {
-  ulonglong2 v[2];
+  ulonglong2 v[2] = {};
   DEVICE_MEMBER void ask(const Phase& in, int at) {
     if (in.x_tag == NO_TAG) {
       const uint4 plain = load_l2(in.x + (u64)(u32)at * 2);
@@ -47,96 +42,205 @@ struct Run {
   }
 };
 
-// x in shared memory: for every range and 64 columns m rows of 128 bytes, swizzled for ldmatrix.
-// Each warp takes its own range, at `xs`.
-DEVICE void load_rows(const Phase& in, const int* outputs, Tags tags, u32 xs, int m, int len) {
-  const int lane = threadIdx.x & 31, k0 = (threadIdx.x >> 5) * len, pieces = m * (len / 8);
-  for (int base = lane; base < pieces; base += 64) {
-    Run runs[2];
-    int at[2];
+// The first element of x: the row of the step's output begins where the phase gathers.
+DEVICE int first_element(const Phase& in, const int* outputs) { return in.flags & PHASE_GATHER ? load_l2_i32(outputs) * in.k : 0; }
+
+// x in shared memory at `xs`. Each warp takes its own range. One lane asks for its begin until that
+// is there, then all ask: questions that come too early are in the way of what they wait for.
+DEVICE void load_row(const Phase& in, const int* outputs, Tags tags, u32 xs) {
+  const int lane = threadIdx.x & 31, k0 = (threadIdx.x >> 5) * in.len, runs = in.len / 8, from = first_element(in, outputs);
+  if (in.x_tag != NO_TAG && lane == 0 && k0 < in.k) wait_pair(in.x + (u64)(u32)(from + k0) * 4, tags.of(in.x_tag));
+  __syncwarp();
+  for (int base = lane; base < runs; base += 64) {
+    Run asked[2];
 #pragma unroll
     for (int j = 0; j < 2; j++) {
-      const int i = base + j * 32, line = i >> 3, row = m == 2 ? line & 1 : 0, col = k0 + (line >> (m - 1)) * 64 + (i & 7) * 8;
-      at[j] = i < pieces && col < in.k ? source_row(in, outputs, row) * in.k + col : -1;
-      if (at[j] >= 0) runs[j].ask(in, at[j]);
+      const int col = k0 + (base + j * 32) * 8;
+      if (base + j * 32 < runs && col < in.k) asked[j].ask(in, from + col);
     }
 #pragma unroll
     for (int j = 0; j < 2; j++) {
-      const int i = base + j * 32, line = i >> 3, row = m == 2 ? line & 1 : 0;
-      const uint4 v = at[j] >= 0 ? runs[j].wait(in, tags, at[j]) : make_uint4(0, 0, 0, 0);
-      if (i < pieces) store_shared_16(xs + line * 128 + (((i & 7) ^ row) << 4), v);
+      const int run = base + j * 32, col = k0 + run * 8;
+      if (run < runs) store_shared_16(xs + col * 2, col < in.k ? asked[j].wait(in, tags, from + col) : make_uint4(0, 0, 0, 0));
     }
   }
   __syncwarp();
 }
 
-// The same of the rows' norms; `all`: x of range 0. Half a block takes a row, a thread RUNS runs of
-// 8 columns of it.
+// The same of the row's norm. Half of the workers take the row, a thread RUNS runs of 8 columns.
 template <int RUNS>
-DEVICE void norm_rows(const Phase& in, const int* outputs, Tags tags, u32 all, int m, int len) {
-  __shared__ float squares[MOST_ROWS][4];
-  const int row = threadIdx.x >> 7, thread = threadIdx.x & 127;
+DEVICE void norm_row(const Phase& in, const int* outputs, Tags tags, u32 xs) {
+  __shared__ float squares[4];
+  const int thread = threadIdx.x;
   uint4 v[RUNS], scale[RUNS];
-  Run runs[RUNS];
-  float sum = 0.0f;
-#pragma unroll
-  for (int i = 0; i < RUNS; i++) {
-    const int col = (i * 128 + thread) * 8;
-    scale[i] = col < in.k ? *(const uint4*)(in.norm + col) : make_uint4(0, 0, 0, 0);
-  }
-  if (row < m) {
-    const int at = source_row(in, outputs, row) * in.k + thread * 8;
-#pragma unroll
-    for (int i = 0; i < RUNS; i++)
-      if ((i * 128 + thread) * 8 < in.k) runs[i].ask(in, at + i * 1024);
+  if (thread < 128) {
+    Run asked[RUNS];
+    float sum = 0.0f;
+    const int from = first_element(in, outputs) + thread * 8;
+    if (in.x_tag != NO_TAG && (thread & 31) == 0 && thread * 8 < in.k) wait_pair(in.x + (u64)(u32)from * 4, tags.of(in.x_tag));
+    __syncwarp();
 #pragma unroll
     for (int i = 0; i < RUNS; i++) {
-      v[i] = (i * 128 + thread) * 8 < in.k ? runs[i].wait(in, tags, at + i * 1024) : make_uint4(0, 0, 0, 0);
+      const int col = (i * 128 + thread) * 8;
+      scale[i] = make_uint4(0, 0, 0, 0);
+      if (col < in.k) {
+        asked[i].ask(in, from + i * 1024);
+        scale[i] = *(const uint4*)(in.norm + col);
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < RUNS; i++) {
+      v[i] = (i * 128 + thread) * 8 < in.k ? asked[i].wait(in, tags, from + i * 1024) : make_uint4(0, 0, 0, 0);
       sum = add_squares(sum, v[i]);
     }
     sum = add_lanes(sum);
-    if ((thread & 31) == 0) squares[row][thread >> 5] = sum;
-  }
-  __syncthreads();
-  if (row < m) {
-    const float factor = norm_factor(squares[row], in.k, in.eps);
+    if ((thread & 31) == 0) squares[thread >> 5] = sum;
+    asm volatile("bar.sync 2, 128;" ::: "memory");
+    const float factor = norm_factor(squares, in.k, in.eps);
 #pragma unroll
     for (int i = 0; i < RUNS; i++) {
-      const int piece = i * 128 + thread, part = (piece >> 3) * in.per_step >> 16, step = (piece >> 3) - part * (len / 64);
-      if (part < 8)                                            // columns beyond K are zeros
-        store_shared_16(all + part * m * len * 2 + (step * m + row) * 128 + (((piece & 7) ^ row) << 4), norm_run(v[i], factor, scale[i]));
+      const int run = i * 128 + thread;
+      if (run < in.len) store_shared_16(xs + run * 16, norm_run(v[i], factor, scale[i]));   // columns beyond K are zeros
     }
   }
-  __syncthreads();
+  workers_sync();
 }
 
-// 16 rows of W and the rows of x over 64 columns, as the tensor core takes them.
-struct Factors {
-  u32 w[4][4], x[2][4];
-  DEVICE_MEMBER void load(u32 stage, u32 xs, int m) {
+// What a pair of stages holds of a warp's range of W as the tensor core takes it, and x to it: 16
+// rows of W over 128 columns as the first factor, or 8 rows over 256 as the second. All 8 rows of
+// the other factor are x; one of them counts.
+struct Wide {
+  static constexpr int ROWS = TILE_ROWS, STEPS = 1;
+  u32 w[2][4][4];
+  DEVICE_MEMBER void load(int second, u32 stage) {
     const int lane = threadIdx.x & 31;
-    int row = lane & 7;
-    row = row < m ? row : m - 1;                               // unused columns of the product repeat the last row
-    const u32 at = xs + row * 128;
 #pragma unroll
-    for (int c = 0; c < 4; c++) ldmatrix_x4(w[c], stage + (lane & 15) * 128 + (((2 * c + (lane >> 4)) ^ (lane & 7)) << 4));
-    ldmatrix_x4(x[0], at + (((lane >> 3) ^ (row & 7)) << 4));
-    ldmatrix_x4(x[1], at + (((4 + (lane >> 3)) ^ (row & 7)) << 4));
+    for (int c = 0; c < 4; c++) ldmatrix_x4(w[second][c], stage + (lane & 15) * 128 + (((2 * c + (lane >> 4)) ^ (lane & 7)) << 4));
   }
-  DEVICE_MEMBER void multiply(float (&acc)[4]) const {
+  DEVICE_MEMBER void multiply(int second, float (&acc)[4], const u32 (&x)[2 * STEPS][2][4]) const {
 #pragma unroll
-    for (int c = 0; c < 4; c++) mma(acc, w[c][0], w[c][1], w[c][2], w[c][3], x[c / 2][c % 2 * 2], x[c / 2][c % 2 * 2 + 1]);
+    for (int c = 0; c < 4; c++) {
+      const u32* of_x = x[second][c / 2] + c % 2 * 2;
+      mma(acc, w[second][c][0], w[second][c][1], w[second][c][2], w[second][c][3], of_x[0], of_x[1]);
+    }
+  }
+  DEVICE_MEMBER static void store(float* to, const float (&acc)[4]) {
+    const int lane = threadIdx.x & 31;
+    if ((lane & 3) == 0) { to[lane >> 2] = acc[0]; to[8 + (lane >> 2)] = acc[2]; }
+  }
+};
+struct Narrow {
+  static constexpr int ROWS = NARROW_ROWS, STEPS = 2;
+  u32 w[2][4][4];
+  DEVICE_MEMBER void load(int second, u32 stage) {
+    const int lane = threadIdx.x & 31;
+#pragma unroll
+    for (int c = 0; c < 4; c++)
+      ldmatrix_x4(w[second][c], stage + c / 2 * (STAGE_BYTES / 2) + (lane & 7) * 128 + (((4 * (c & 1) + (lane >> 3)) ^ (lane & 7)) << 4));
+  }
+  DEVICE_MEMBER void multiply(int second, float (&acc)[4], const u32 (&x)[2 * STEPS][2][4]) const {
+#pragma unroll
+    for (int c = 0; c < 4; c++) {
+      const u32* of_x = x[2 * second + c / 2][c % 2];
+      mma(acc, of_x[0], 0, of_x[1], 0, w[second][c][0], w[second][c][1]);
+      mma(acc, of_x[2], 0, of_x[3], 0, w[second][c][2], w[second][c][3]);
+    }
+  }
+  DEVICE_MEMBER static void store(float* to, const float (&acc)[4]) {
+    const int lane = threadIdx.x & 31;
+    if (lane < 4) *(float2*)(to + 2 * lane) = make_float2(acc[0], acc[1]);
   }
 };
 
-// Two elements of y, in columns out and out + 1, from element `to` on. The sums of a range are next
-// to each other at `from`, those of the next range `next` further. `residual`: what is added.
-DEVICE void finish(const Phase& in, Tags tags, const float* from, int next, int out, u64 to, u32 residual) {
+// Sums over this warp's range of `num` tiles, of `copies` stages each, to `to`.
+template <typename F> DEVICE void multiply_tiles(float* to, WeightRing& ring, u32 xs, int num, int copies) {
+  const u32 part = (threadIdx.x >> 5) * (F::ROWS * 128);
+  F a = {}, b = {};
+  u32 x[2 * F::STEPS][2][4] = {};
+  int done = 0, asked = 0;                                     // copies of the tile at hand
+  float acc[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+  auto load = [&](F& pair) {
+    pair.load(0, ring.wait(0) + part);
+    if (asked + 1 < copies) pair.load(1, ring.wait(1) + part);
+    ring.leave();
+    asked = asked + 2 < copies ? asked + 2 : 0;
+  };
+  auto load_x = [&]() {
+    const u32 at = xs + done * (F::STEPS * 128) + ((threadIdx.x & 31) >> 3) * 16;
+#pragma unroll
+    for (int step = 0; step < 2 * F::STEPS; step++) {
+      ldmatrix_x4(x[step][0], at + step * 128);
+      ldmatrix_x4(x[step][1], at + step * 128 + 64);
+    }
+  };
+  auto multiply = [&](const F& pair) {
+    pair.multiply(0, acc, x);
+    if (done + 1 < copies) pair.multiply(1, acc, x);
+    done += 2;
+    if (done < copies) return;
+    F::store(to, acc);
+    acc[0] = acc[1] = acc[2] = acc[3] = 0.0f;
+    to += RANGES * SUMS_PITCH;
+    done = 0;
+  };
+  if constexpr (F::STEPS > 1) {                                // few tiles a block
+#pragma unroll 1
+    for (int pairs = num * ((copies + 1) >> 1); pairs > 0; pairs--) {
+      load_x();
+      load(a);
+      multiply(a);
+    }
+    return;
+  }
+  load_x();
+  if (copies <= 2) {
+    // A tile is one pair, and x is the same for all: two tiles at once, whose chains of sums do not
+    // wait for each other.
+    int tile = 0;
+#pragma unroll 1
+    for (; tile + 1 < num; tile += 2) {
+      load(a);
+      load(b);
+      float sums[4] = {0.0f, 0.0f, 0.0f, 0.0f}, more[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+      a.multiply(0, sums, x);
+      b.multiply(0, more, x);
+      if (copies > 1) { a.multiply(1, sums, x); b.multiply(1, more, x); }
+      F::store(to, sums);
+      F::store(to + RANGES * SUMS_PITCH, more);
+      to += 2 * RANGES * SUMS_PITCH;
+    }
+    if (tile < num) { load(a); multiply(a); }
+    return;
+  }
+  // The factors of a pair are read while those of the one before are multiplied.
+  load(a);
+  const int pairs = num * ((copies + 1) >> 1);
+  int i = 1;
+#pragma unroll 1
+  for (; i + 1 < pairs; i += 2) {
+    load(b);
+    multiply(a);
+    load_x();
+    load(a);
+    multiply(b);
+    load_x();
+  }
+  if (i < pairs) load(b);
+  multiply(a);
+  if (i < pairs) {
+    load_x();
+    multiply(b);
+  }
+}
+
+// Two elements of y, in columns out and out + 1. The sums of a range are next to each other at
+// `from`. `residual`: what is added.
+DEVICE void finish(const Phase& in, Tags tags, const float* from, int out, u32 residual) {
   const int ranges = in.ranges;
   auto sum_at = [&](const float* at) {
     float2 v[8], sum = *(const float2*)at;
 #pragma unroll
-    for (int s = 1; s < 8; s++) v[s] = s < ranges ? *(const float2*)(at + s * next) : make_float2(-0.0f, -0.0f);   // x + -0 is x
+    for (int s = 1; s < 8; s++) v[s] = s < ranges ? *(const float2*)(at + s * SUMS_PITCH) : make_float2(-0.0f, -0.0f);   // x + -0 is x
 #pragma unroll
     for (int s = 1; s < 8; s++) { sum.x = __fadd_rn(sum.x, v[s].x); sum.y = __fadd_rn(sum.y, v[s].y); }
     return sum;
@@ -155,13 +259,13 @@ DEVICE void finish(const Phase& in, Tags tags, const float* from, int next, int 
     sum = make_float2(__fadd_rn(sum.x, low(residual)), __fadd_rn(sum.y, high(residual)));
   }
   if (in.y_tag != NO_TAG) {
-    store_packet(in.y + to * 4, pack2(sum.x, sum.y), tags.of(in.y_tag));
+    store_packet(in.y + (u64)(u32)out * 4, pack2(sum.x, sum.y), tags.of(in.y_tag));
   } else if (in.flags & PHASE_OUT_F32) {
-    ((float*)in.y)[to] = sum.x;
-    if (both) ((float*)in.y)[to + 1] = sum.y;
+    ((float*)in.y)[out] = sum.x;
+    if (both) ((float*)in.y)[out + 1] = sum.y;
   } else {
-    ((elem*)in.y)[to] = elem_from_f32(sum.x);
-    if (both) ((elem*)in.y)[to + 1] = elem_from_f32(sum.y);
+    ((elem*)in.y)[out] = elem_from_f32(sum.x);
+    if (both) ((elem*)in.y)[out + 1] = elem_from_f32(sum.y);
   }
 }
 
@@ -169,82 +273,54 @@ DEVICE void finish(const Phase& in, Tags tags, const float* from, int next, int 
 // earlier phase than the one that makes x made them, so that the first answer mostly has them.
 struct Residual {
   u64 asked;
-  DEVICE_MEMBER void ask(const Phase& in, u64 at) {
-    asked = in.residual_tag == NO_TAG ? load_l2_u32(in.residual + at * 2) : load_packet(in.residual + at * 4);
+  DEVICE_MEMBER void ask(const Phase& in, int at) {
+    asked = in.residual_tag == NO_TAG ? load_l2_u32(in.residual + (u64)(u32)at * 2) : load_packet(in.residual + (u64)(u32)at * 4);
   }
-  DEVICE_MEMBER u32 wait(const Phase& in, Tags tags, u64 at) const {
+  DEVICE_MEMBER u32 wait(const Phase& in, Tags tags, int at) const {
     if (in.residual_tag == NO_TAG || (u32)(asked >> 32) == tags.of(in.residual_tag)) return (u32)asked;
-    return wait_pair(in.residual + at * 4, tags.of(in.residual_tag));
+    return wait_pair(in.residual + (u64)(u32)at * 4, tags.of(in.residual_tag));
   }
 };
 
-// `side`: shared memory for x, m * 8 ranges * range_len * 2 bytes; `sums`: two buffers of partial
-// sums, of which `buffer` is the next.
+// `row`: shared memory for x, 8 ranges * range_len * 2 bytes; `sums`: two buffers of partial sums,
+// of which `buffer` is the next.
 template <int RUNS>
-DEVICE void linear_phase(const Phase& in, const int* outputs, Tags tags, int m, WeightRing& ring, u32 side, float* sums, int& buffer) {
-  const int lane = threadIdx.x & 31, range = threadIdx.x >> 5;
-  const int len = in.len, steps = len / 64;
-  const int pair_bits = in.flags & PHASE_SILU ? 2 : 3;         // pairs of outputs of a tile and row
-  const int first = first_of_block(in.first_block);
-  const u32 xs = side + range * m * len * 2;
-  // Which pair of outputs thread i finishes: tile, row, column in the tile, column.
-  auto place = [&](int i, int base) {
-    const int line = i >> pair_bits, tile = line >> (m - 1), pair = i & ((1 << pair_bits) - 1);
-    return make_int4(tile, line - tile * m, pair * 2, ((base + tile * (int)gridDim.x) << (pair_bits + 1)) + pair * 2);
+DEVICE void linear_phase(const Phase& phase, const int* outputs, Tags tags, WeightRing& ring, u32 row, float* sums, int& buffer) {
+  const Phase in = phase;
+  const int range = threadIdx.x >> 5, first = first_of_block(in.first_block);
+  const int pair_bits = in.flags & (PHASE_SILU | PHASE_NARROW) ? 2 : 3;   // pairs of outputs of a tile
+  // The first output of the pair that thread i finishes.
+  auto output = [&](int i, int base) {
+    return ((base + (i >> pair_bits) * (int)gridDim.x) << (pair_bits + 1)) + (i & ((1 << pair_bits) - 1)) * 2;
   };
-  const int pairs = m << pair_bits;
   // This thread's first pair: its residual would be the last latency of the chain.
-  const int4 mine = place(threadIdx.x, first);
-  const bool early = in.residual && mine.x < TILES && mine.w < in.outputs;
+  const int mine = output(threadIdx.x, first);
   Residual residual = {};
-  if (early) residual.ask(in, (u64)mine.y * in.outputs + mine.w);
-  if (in.norm) norm_rows<RUNS>(in, outputs, tags, side, m, len);
-  else load_rows(in, outputs, tags, xs, m, len);
+  if (in.residual && (int)threadIdx.x < TILES << pair_bits && mine < in.outputs) residual.ask(in, mine);
+  if (in.norm) norm_row<RUNS>(in, outputs, tags, row);
+  else load_row(in, outputs, tags, row);
   MARK(1);
 
+  const u32 xs = row + range * in.len * 2;
+  const int steps = in.len / 64;
   for (int tile = first; tile < in.tiles; buffer ^= 1) {
-    const int base = tile;
+    const int base = tile, left = (in.tiles - tile + (int)gridDim.x - 1) / (int)gridDim.x, num = left < TILES ? left : TILES;
     float* const group = sums + buffer * (SUMS_BYTES / 4);
-    int num = 0;
-#pragma unroll 1
-    for (; num < TILES && tile < in.tiles; num++, tile += gridDim.x) {
-      float acc[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-      // The factors of a stage are read while those of the one before are multiplied.
-      Factors one, two;
-      one.load(ring.use(), xs, m);
-      int step = 1;
-#pragma unroll 1
-      for (; step + 1 < steps; step += 2) {
-        two.load(ring.use(), xs + step * m * 128, m);
-        one.multiply(acc);
-        one.load(ring.use(), xs + (step + 1) * m * 128, m);
-        two.multiply(acc);
-      }
-      if (step < steps) {
-        two.load(ring.use(), xs + step * m * 128, m);
-        one.multiply(acc);
-        two.multiply(acc);
-      } else {
-        one.multiply(acc);
-      }
-      const int row = 2 * (lane & 3);
-      float* to = group + ((num * 8 + range) * m + row) * SUMS_PITCH + (lane >> 2);
-      if (row < m) { to[0] = acc[0]; to[8] = acc[2]; }
-      if (row + 1 < m) { to[SUMS_PITCH] = acc[1]; to[SUMS_PITCH + 8] = acc[3]; }
-    }
+    if (in.flags & PHASE_NARROW) multiply_tiles<Narrow>(group + range * SUMS_PITCH, ring, xs, num, steps / 2);
+    else multiply_tiles<Wide>(group + range * SUMS_PITCH, ring, xs, num, steps);
+    tile += num * gridDim.x;
     MARK(2);
-    __syncthreads();
+    workers_sync();
     MARK(3);
-    for (int i = threadIdx.x; i < num * pairs; i += 256) {
-      const int4 at = place(i, base);
-      if (at.w >= in.outputs) continue;
-      const u64 to = (u64)at.y * in.outputs + at.w;
+    for (int i = threadIdx.x; i < num << pair_bits; i += WORKERS) {
+      const int out = output(i, base);
+      if (out >= in.outputs) continue;
       u32 add = 0;
       if (in.residual) {
-        if (base != first || i >= 256) residual.ask(in, to);
-        add = residual.wait(in, tags, to);
+        if (base != first) residual.ask(in, out);
+        add = residual.wait(in, tags, out);
       }
-      finish(in, tags, group + (at.x * 8 * m + at.y) * SUMS_PITCH + at.z, m * SUMS_PITCH, at.w, to, add);
+      finish(in, tags, group + (i >> pair_bits) * (RANGES * SUMS_PITCH) + (i & ((1 << pair_bits) - 1)) * 2, out, add);
     }
   }
 }

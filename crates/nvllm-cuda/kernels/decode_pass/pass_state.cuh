@@ -4,6 +4,7 @@
 #pragma once
 
 #include "packet.cuh"
+#include "phase.cuh"
 
 constexpr int STATE_BYTES = 128;
 struct PassState {
@@ -23,31 +24,31 @@ DEVICE u32 load_acquire(const u32* from) {
   return v;
 }
 
-// Waits until so many blocks have arrived; what they wrote may then be read from L2. Whole blocks
+// Waits until so many blocks have arrived; what they wrote may then be read from L2. All workers
 // call it.
 DEVICE void wait_for_blocks(const Counter* counter, u32 arrivals) {
   if (threadIdx.x == 0) {
     const Watchdog watchdog;
     while (load_acquire(&counter->arrivals) < arrivals) watchdog.check();
   }
-  __syncthreads();
+  workers_sync();
 }
 DEVICE void arrive(Counter* counter) {
-  __syncthreads();
+  workers_sync();
   if (threadIdx.x == 0) asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(&counter->arrivals) : "memory");
 }
 
 // The last thing a block does.
 DEVICE void leave(PassState* state, Counter* counters, int num_counters) {
   __shared__ u32 left;
-  __syncthreads();
+  workers_sync();
   if (threadIdx.x == 0) {
     u32 before;
     asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], 1;" : "=r"(before) : "l"(&state->left) : "memory");
     left = before + 1;
   }
-  __syncthreads();
+  workers_sync();
   if (left != gridDim.x) return;
-  for (int i = threadIdx.x; i < num_counters; i += blockDim.x) counters[i].arrivals = 0;
+  for (int i = threadIdx.x; i < num_counters; i += WORKERS) counters[i].arrivals = 0;
   if (threadIdx.x == 0) { state->left = 0; state->launches++; }
 }

@@ -1,4 +1,4 @@
-"""Checks and times decode_pass.cu: a whole decode step of Qwen3-0.6B's shapes in one launch, beside its kernels one by one.
+"""Checks and times decode_pass.cu: a whole decode step of one sequence in Qwen3-0.6B's shapes in one launch, beside its kernels one by one.
 python3 decode_pass.py [check] [bench] [timeline]. VARIANTS: macros to compile it with, e.g. "|-DTIGHT=0"."""
 import os, struct, sys
 import torch
@@ -8,8 +8,10 @@ import linear as li
 import step as st
 
 HIDDEN, HEADS, KV_HEADS, DIM, FFN = st.HIDDEN, st.HEADS, st.KV_HEADS, st.DIM, st.FFN
-LINEAR, ATTENTION, FOLD, END, SILU, OUT_F32, GATHER = 0, 1, 2, 3, 1, 2, 4
-SHARED = 206848
+LINEAR, ATTENTION, FOLD, SILU, OUT_F32, GATHER, NARROW = 0, 1, 2, 1, 2, 4, 8
+WIDE = bool(os.environ.get("WIDE"))                                # no tiles of 8 rows
+PAIRS, ROW_BYTES = 4, 2 * FFN
+SHARED = 65536 + PAIRS * 32768 + 12800 + ROW_BYTES
 
 
 class Step:
@@ -67,22 +69,30 @@ class Step:
         window = lambda first, n: [read[(first + i) % SMS] for i in range(n)]
         least = lambda n: min(range(SMS), key=lambda first: (max(window(first, n), default=-1), sum(window(first, n))))
         length = lambda k: at.cdiv(k, 512) * 64
-        packets = lambda n: torch.zeros(2, n, 2, dtype=torch.int16, device="cuda")
+        packets = lambda n: torch.zeros(n, 2, dtype=torch.int16, device="cuda")
         self.keep = qkv, attn, h1, h2, act = [packets(n) for n in (4096, 2048, HIDDEN, HIDDEN, FFN)]
+        maps = []
+        most = lambda outputs, rows: at.cdiv(at.cdiv(outputs, rows), SMS) * rows
 
-        def phase(kind, w=None, k=0, outputs=0, flags=0, x=None, y=None, norm=None, bias=None, residual=None, keys=None, values=None,
+        def phase(kind, w=None, k=0, outputs=0, flags=0, x=None, y=None, norm=None, bias=None, residual=None, keys=None, values=None, 
                   tags=(-1, -1, -1)):
-            tiles = at.cdiv(outputs, 8 if flags & SILU else 16)
+            l = length(k)
+            if kind == LINEAR and not flags & SILU and l // 64 % 2 == 0 and k % l == 0 and most(outputs, 8) < most(outputs, 16) and not WIDE:
+                flags |= NARROW
+            rows = 8 if flags & (SILU | NARROW) else 16
+            tiles = at.cdiv(outputs, rows)
             if norm is not None and outputs == 4096:
-                read[:] = [0] * SMS                              # a layer begins
-            at_block = 0 if kind != LINEAR else least(tiles % SMS)   # attention: where o is not, 68 to 131
+                read[:] = [4096 if i < KV_HEADS else 0 for i in range(SMS)]   # a layer begins: keys and values of a chunk
+            at_block = 0 if kind != LINEAR else least(tiles % SMS)
             for tile in range(tiles if kind == LINEAR else 0):
-                read[(at_block + tile) % SMS] += k
-            phases.append(struct.pack("<iiiiiiIiiiiif4x QQQQQQQ 16x", kind, flags, k, outputs, length(k), at.cdiv(k, length(k)) if k else 0,
-                                      65536 // (length(k) // 64) + 1 if k else 0, at_block, tiles, *tags, 1e-6, p(x), p(y), p(residual),
-                                      p(norm), p(bias), p(keys), p(values)))
+                read[(at_block + tile) % SMS] += k * (1 if flags & NARROW else 2)
+            phases.append(struct.pack("<iiiiiiiiiiif QQQQQQQ 24x", kind, flags, k, outputs, l, at.cdiv(k, l) if k else 0, at_block, tiles, *tags,
+                                      1e-6, p(x), p(y), p(residual), p(norm), p(bias), p(keys), p(values)))
             if kind == LINEAR:
-                weights.append(struct.pack("<Qiiiiii", p(w), k, outputs, flags, at_block, tiles, 0))
+                steps = 2 if flags & NARROW else 1
+                whole = (k - (at.cdiv(k, l) - 1) * l) // 64 // steps
+                weights.append(struct.pack("<HHBBBB", at_block, tiles, l // 64 // steps, whole, rows, steps))
+                maps.extend(range_map(w, rows, steps, 2 if flags & SILU else 1, l, at.cdiv(k, l) - last) for last in range(2))
 
         for i, (l, (k, v)) in enumerate(zip(self.layers, self.kv)):
             n = len(phases)
@@ -98,37 +108,45 @@ class Step:
         self.num, self.num_weights = len(phases), len(weights)
         raw = b"".join(phases)
         assert len(raw) == 128 * self.num
-        self.phases, self.weights = (torch.frombuffer(bytearray(b), dtype=torch.uint8).cuda() for b in (raw, b"".join(weights)))
+        self.phases, self.weights, self.maps = (torch.frombuffer(bytearray(b), dtype=torch.uint8).cuda() for b in (raw, b"".join(weights), b"".join(maps)))
         self.state, self.counters = (torch.zeros(n * 32, dtype=torch.int32, device="cuda") for n in (1, self.num))
 
     def pass_(self, module):
         self.h.copy_(self.x)
         a = self.a
-        module.launch("decode_pass_d128_norm1", SMS, 256, SHARED + 32 * self.num_weights,
-                      [self.phases, self.weights, self.num_weights, self.state, self.counters, self.num, self.batch, self.batch, self.outputs,
+        module.launch("decode_pass_d128_norm1", SMS, 320, SHARED + 8 * self.num_weights,
+                      [self.phases, self.weights, self.num_weights, self.maps, self.state, self.counters, self.num, 1, len(self.layers), PAIRS, ROW_BYTES, self.outputs,
                        int(a.several), self.tables, self.tables.shape[1], 16, a.decode, a.counts, a.first_entry, self.slots, self.rotation, HEADS,
                        KV_HEADS, 0, a.scale, a.partial, a.ml], True)
 
 
 def timeline(module, step):
-    """Mean microseconds of each part of a phase, by kind of phase, and the longest way through a layer."""
-    step.pass_(module)
+    """Microseconds of a mean layer, phase by phase, from the last block that ends the phase before: until the first block has x, and the
+    last; until the last has its sums, and has ended. Of blocks that work in the phase."""
+    for _ in range(20):                                          # clocks up
+        step.pass_(module)
     torch.cuda.synchronize()
     address, size = ctypes.c_uint64(), ctypes.c_size_t()
     check(cu.cuModuleGetGlobal_v2(ctypes.byref(address), ctypes.byref(size), module.handle, b"timeline"), "timeline")
     host = torch.zeros(132 * 256 * 8, dtype=torch.int64)
     check(cu.cuMemcpyDtoH_v2(ctypes.c_void_p(host.data_ptr()), address, ctypes.c_size_t(host.numel() * 8)), "copy")
-    t = host.view(132, 256, 8).double() / 1980.0
+    t = host.view(132, 256, 8).double() / 1000
     names = ["qkv", "attention", "fold", "o", "gate_up", "down"]
+    begin = t[:, 0, 0].min()
+    ends = lambda phase: t[:, phase, 4].max()
     for i, name in enumerate(names):
         if name == "fold" and not step.a.several:
             continue
-        rows = [t[:, l * 6 + i] for l in range(2, len(step.layers) - 1)]
-        d = torch.stack(rows)                                    # [layer, block, mark]
-        worked = d[..., 4] > d[..., 0]
-        parts = [(d[..., j + 1] - d[..., j])[worked] for j in range(4)]
-        print(f"{name:10s} blocks {worked.double().sum(1).mean():6.1f}  x {parts[0].mean():6.2f} (least {parts[0].quantile(.05):5.2f})  compute {parts[1].mean():5.2f} "
-              f"most {parts[1].max():5.2f}  barrier {parts[2].mean():5.2f} most {parts[2].max():5.2f} rest {parts[3].mean():5.2f}")
+        rows = []
+        for l in range(2, len(step.layers) - 1):
+            at = l * 6 + i
+            before = at - 1 if i != 3 or step.a.several else at - 2
+            m = t[:, at][t[:, at, 4] > t[:, at, 0]] - ends(before)
+            rows.append([m[:, 1].min(), m[:, 1].median(), m[:, 1].max(), m[:, 2].max(), m[:, 3].max(), m[:, 4].max()])
+        r = torch.tensor(rows).mean(0)
+        print(f"{name:10s} blocks {len(m):3d}  mark 1 {r[0]:5.2f} {r[1]:5.2f} {r[2]:5.2f}  mark 2 {r[3]:5.2f}  mark 3 {r[4]:5.2f}  end {r[5]:5.2f}")
+    head = len(step.layers) * 6
+    print(f"layers {ends(head - 1) - begin:.1f}, head {ends(head) - ends(head - 1):.1f}, from the first mark to the last {ends(head) - begin:.1f}")
 
 
 def main():
@@ -136,7 +154,7 @@ def main():
     for variant in os.environ.get("VARIANTS", "").split("|"):
         module = Module("decode_pass/decode_pass.cu", variant.replace("-D", "").split())
         if "check" in sys.argv:
-            for batch, context in [(1, 0), (1, 127), (2, 300), (2, 700)]:
+            for batch, context in [(1, c) for c in (0, 1, 63, 127, 200, 255, 256, 700, 3000)]:
                 step = Step(batch, context, 3, 2000)
                 step.record()
                 step.one_by_one()
@@ -146,7 +164,7 @@ def main():
                 torch.cuda.synchronize()
                 records.expect(torch.equal(step.logits.view(torch.int32), want.view(torch.int32)), f"bits{variant}", batch=batch, context=context)
         if "bench" in sys.argv:
-            for batch, context in [(1, 127), (2, 127), (1, 1023), (2, 1023), (1, 8191)]:
+            for batch, context in [(1, int(c)) for c in os.environ.get("CONTEXTS", "127 200 1023 8191").split()]:
                 step = Step(batch, context, 28, 151936)
                 step.record()
                 us = time_graph(lambda: step.pass_(module), 1)[0]
@@ -156,7 +174,7 @@ def main():
                 del step
         if "timeline" in sys.argv:
             timed = Module("decode_pass/decode_pass.cu", variant.replace("-D", "").split() + ["TIMELINE"])
-            for batch, context in [(1, 127)]:
+            for batch, context in [(1, 200)]:
                 step = Step(batch, context, 28, 151936)
                 step.record()
                 print(f"timeline {variant} batch {batch} context {context}, us of a clock of 1,980 MHz")

@@ -34,17 +34,27 @@ class TensorMap(ctypes.Structure):
     _fields_ = [("opaque", ctypes.c_uint64 * 16)]
 
 
-def tensor_map(t, box_rows, box_steps, halves=1):
-    """Over a row-major [rows, k] matrix as [steps of 64 columns][halves][rows of a half][64 columns]: boxes of `box_rows` rows, all
-    halves and `box_steps` steps, 128-byte swizzle, zeros outside."""
-    raw = ctypes.create_string_buffer(128 + 64)
-    at = (ctypes.addressof(raw) + 63) & ~63
-    rows, k = t.shape
-    dims, pitch = (ctypes.c_uint64 * 4)(64, rows // halves, halves, k // 64), (ctypes.c_uint64 * 3)(2 * k, 2 * k * (rows // halves), 128)
-    box, one = (ctypes.c_uint32 * 4)(64, box_rows, halves, box_steps), (ctypes.c_uint32 * 4)(1, 1, 1, 1)
-    check(cu.cuTensorMapEncodeTiled(ctypes.c_void_p(at), 9, 4, ctypes.c_void_p(t.data_ptr()), dims, pitch, box, one, 0, 3, 3, 0),
+def encode(at, dims, pitches, box):
+    """A tensor map of 16-bit elements with 128-byte swizzle: extents, bytes from one to the next of all but the first, extents of a box."""
+    rank = len(dims)
+    buffer = ctypes.create_string_buffer(128 + 64)
+    place = (ctypes.addressof(buffer) + 63) // 64 * 64
+    check(cu.cuTensorMapEncodeTiled(ctypes.c_void_p(place), 9, rank, ctypes.c_void_p(at), (ctypes.c_uint64 * rank)(*dims),
+                                    (ctypes.c_uint64 * (rank - 1))(*pitches), (ctypes.c_uint32 * rank)(*box), (ctypes.c_uint32 * rank)(*[1] * rank), 0, 3, 3, 0),
           "cuTensorMapEncodeTiled")
-    return TensorMap.from_buffer_copy(ctypes.string_at(at, 128))
+    return ctypes.string_at(place, 128)
+
+
+def tensor_map(t, box_rows, box_steps, halves=1):
+    """As src/tensor_map.rs: boxes of a matrix as [steps of 64 columns][halves][rows][64 columns]."""
+    rows, cols = t.shape[0] // halves, t.shape[1]
+    return TensorMap.from_buffer_copy(encode(t.data_ptr(), [64, rows, halves, cols // 64], [2 * cols, 2 * cols * rows, 128], [64, box_rows, halves, box_steps]))
+
+
+def range_map(t, box_rows, box_steps, halves, length, ranges):
+    """Likewise: [steps of a range][ranges of `length` columns][halves][rows][64 columns], all of up to 8 ranges in a box."""
+    rows, cols = t.shape[0] // halves, t.shape[1]
+    return encode(t.data_ptr(), [64, rows, halves, ranges, length // 64], [2 * cols, 2 * cols * rows, 2 * length, 128], [64, box_rows, halves, 8, box_steps])
 
 
 class Module:

@@ -48,7 +48,9 @@ DEVICE void qk_norm_rope_append(const elem* qkv, const elem* __restrict__ q_norm
     const int head = head0 + h;
     if (h >= span) break;
     HeadNumbers<D> turned(part[h]);
-    norm_and_turn<D>(turned, head < num_heads ? q_norm : k_norm, turn, col, eps);
+    HeadPart<D> norm = {};
+    if (q_norm) norm.load(head < num_heads ? q_norm : k_norm, col);
+    norm_and_turn<D>(turned, q_norm != nullptr, norm, turn, eps);
     const bool inside = works && head < heads, is_query = head < num_heads, is_value = head >= num_heads + kv_heads;
     if (inside && is_query) HeadPart<D>(turned).store(q_out + ((u64)row * num_heads + head) * D, col);
     const u64 at = ((u64)(slot / block_len) * kv_heads + (head - num_heads) % kv_heads) * block_len + slot % block_len;

@@ -58,22 +58,22 @@ template <int D> struct Turn {
   }
 };
 
-// y = x / sqrt(mean(x^2) + eps) * norm (left out where norm is null), then rotated; fp32. Called by
-// whole warps.
+// y = x / sqrt(mean(x^2) + eps) * norm where `normed`, then rotated; fp32. Called by whole warps.
 template <int D>
-DEVICE void norm_and_turn(HeadNumbers<D>& numbers, const elem* norm, const Turn<D>& turn, int col, float eps) {
+DEVICE void norm_and_turn(HeadNumbers<D>& numbers, bool normed, const HeadPart<D>& norm, const Turn<D>& turn, float eps) {
   constexpr int PAIRS = HeadPart<D>::PAIRS;
   float(&x)[PAIRS] = numbers.a, (&y)[PAIRS] = numbers.b, sum = 0.0f;
 #pragma unroll
   for (int i = 0; i < PAIRS; i++) sum = __fmaf_rn(y[i], y[i], __fmaf_rn(x[i], x[i], sum));
 #pragma unroll
   for (int d = 8; d > 0; d >>= 1) sum = __fadd_rn(sum, __shfl_xor_sync(~0u, sum, d));
-  if (norm) {
+  if (normed) {
+    const HeadNumbers<D> scale(norm);
     const float factor = __frsqrt_rn(__fmaf_rn(sum, 1.0f / D, eps));
 #pragma unroll
     for (int i = 0; i < PAIRS; i++) {
-      x[i] = __fmul_rn(__fmul_rn(x[i], factor), elem_to_f32(norm[col + i]));
-      y[i] = __fmul_rn(__fmul_rn(y[i], factor), elem_to_f32(norm[col + i + D / 2]));
+      x[i] = __fmul_rn(__fmul_rn(x[i], factor), scale.a[i]);
+      y[i] = __fmul_rn(__fmul_rn(y[i], factor), scale.b[i]);
     }
   }
 #pragma unroll

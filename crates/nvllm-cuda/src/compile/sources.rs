@@ -100,6 +100,7 @@ pub(super) const HEADERS: &[(&str, &str)] = &[
     ("packet.cuh", file!("decode_pass/packet.cuh")),
     ("pass_state.cuh", file!("decode_pass/pass_state.cuh")),
     ("weight_ring.cuh", file!("decode_pass/weight_ring.cuh")),
+    ("chunks.cuh", file!("decode_pass/chunks.cuh")),
     ("linear_phase.cuh", file!("decode_pass/linear_phase.cuh")),
     ("attention_phase.cuh", file!("decode_pass/attention_phase.cuh")),
     ("kv_kind.cuh", file!("common/kv_kind.cuh")),

@@ -9,8 +9,7 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use super::limits::SIDE_BYTES;
-use super::phase::{ATTENTION, FOLD, LINEAR, NO_TAG, OUT_F32, Phase};
+use super::phase::{ATTENTION, FOLD, LINEAR, NO_TAG, OUT_F32, Phase, SILU};
 use super::schedule::Schedule;
 use crate::memory::Address;
 
@@ -21,8 +20,6 @@ pub(super) struct Machine {
     pub blocks: usize,
     /// Blocks that the device holds at once.
     pub multiprocessors: usize,
-    /// Rows of a step at most.
-    pub rows: usize,
     /// Columns that attention reads, and writes.
     pub attention: [usize; 2],
 }
@@ -42,14 +39,14 @@ struct Read {
 }
 
 impl Machine {
-    fn bytes(&self, at: Address, cols: u32, tag: i32, wide: bool) -> Bytes {
+    fn bytes(at: Address, cols: u32, tag: i32, wide: bool) -> Bytes {
         let of_element = if tag != NO_TAG || wide { 4 } else { 2 };
-        at..at + self.rows as Address * Address::from(cols) * of_element
+        at..at + Address::from(cols) * of_element
     }
 
     fn reads(&self, phase: &Phase) -> Vec<Read> {
         let [x_cols, _] = self.attention.map(|cols| cols as u32);
-        let read = |at, cols, tag, whole| Read { tag, at: self.bytes(at, cols, tag, false), whole };
+        let read = |at, cols, tag, whole| Read { tag, at: Self::bytes(at, cols, tag, false), whole };
         match phase.kind {
             LINEAR => {
                 let x = read(phase.x, phase.k, phase.x_tag, true);
@@ -63,7 +60,7 @@ impl Machine {
 
     fn writes(&self, phase: &Phase) -> Bytes {
         let cols = if phase.kind == LINEAR { phase.outputs } else { self.attention[1] as u32 };
-        self.bytes(phase.y, cols, phase.y_tag, phase.flags & OUT_F32 != 0)
+        Self::bytes(phase.y, cols, phase.y_tag, phase.flags & OUT_F32 != 0)
     }
 }
 
@@ -86,17 +83,35 @@ impl Schedule {
         Ok(())
     }
 
-    /// The ring asks for the weights of the linear phases, in their order.
+    /// The ring asks for the weights of the linear phases, in their order. That of the last phase
+    /// has a ring of its own, behind all attention, which is at the same blocks in every layer.
     fn check_weights(&self) -> Result<(), String> {
         let linear = self.phases.iter().enumerate().filter(|(_, phase)| phase.kind == LINEAR);
-        let of_phase = |p: &Phase| (p.k, p.outputs, p.flags, p.first_block, p.tiles);
-        let mut weights = self.weights.iter().map(|w| (w.k, w.outputs, w.flags, w.first_block, w.tiles));
+        let mut weights = self.weights.iter().zip(&self.maps);
         for (at, phase) in linear {
-            if weights.next() != Some(of_phase(phase)) {
-                return Err(format!("phase {at} multiplies another weight than comes next"));
+            let other = || format!("phase {at} multiplies another weight than comes next");
+            let (weight, maps) = weights.next().ok_or_else(other)?;
+            let halves = if phase.flags & SILU == 0 { 1 } else { 2 };
+            let rows = halves * phase.outputs as usize;
+            let same = (maps.rows, maps.cols, maps.boxes) == (rows, phase.k as usize, phase.boxes());
+            if Some(*weight) != phase.weight() || !same {
+                return Err(other());
             }
         }
-        if weights.next().is_some() { Err("a weight comes that no phase multiplies".into()) } else { Ok(()) }
+        let num = self.phases.iter().filter(|phase| phase.kind == LINEAR).count();
+        if (self.weights.len(), self.maps.len()) != (num, num) {
+            return Err("a weight comes that no phase multiplies".into());
+        }
+        if self.phases.last().is_none_or(|last| last.kind != LINEAR) {
+            return Err("the last phase multiplies no weight".into());
+        }
+        let mut first =
+            self.phases.iter().filter(|phase| phase.kind == ATTENTION).map(|phase| phase.first_block);
+        let same = first.next();
+        if first.any(|first| Some(first) != same) {
+            return Err("attention begins with other blocks in another layer".into());
+        }
+        Ok(())
     }
 
     fn check_extents(&self, machine: &Machine, at: usize) -> Result<(), String> {
@@ -111,9 +126,6 @@ impl Schedule {
         let whole = Phase::linear(phase.k as usize, phase.outputs as usize, phase.flags);
         if (phase.len, phase.ranges, phase.tiles) != (whole.len, whole.ranges, whole.tiles) {
             return Err(format!("phase {at} does not cover its weight"));
-        }
-        if machine.rows * 8 * phase.len as usize * 2 > SIDE_BYTES {
-            return Err(format!("phase {at} reads more columns than a block has room for"));
         }
         Ok(())
     }

@@ -10,15 +10,13 @@ mod schedule;
 #[cfg(test)]
 mod tests;
 
-use nvllm_core::{KvFormat, Limits, Op, Program, Rows, RowsOf};
+use nvllm_core::{KvFormat, Limits, Op, Program, Rows};
 
 use self::check::Machine;
 pub(super) use self::limits::shared_kernels;
-use self::limits::{
-    FASTER_ROWS, MOST_ROWS, NORM_COLS, SHARED, SIDE_BYTES, STATE_BYTES, STATIC_SHARED, kernel,
-};
+use self::limits::{MAPS, NORM_COLS, STATE_BYTES, Shared, kernel};
 use self::packets::packet_bytes;
-use self::phase::{LINEAR, Phase, Weight};
+use self::phase::{Phase, Weight};
 use self::record::Pass;
 use self::schedule::Schedule;
 use super::stage::Stage;
@@ -27,6 +25,8 @@ use crate::compile::Target;
 use crate::error::Result;
 use crate::kernels::rms_norm::norm_order::norm_cols;
 use crate::launch::{Args, Dim, Extents, Launch};
+use crate::tensor_map::{MAP_BYTES, TensorMap};
+use crate::work_lists::CHUNK;
 
 /// Bytes of device memory of the pass over `program`, at most.
 pub(crate) fn pass_bytes(program: &Program, limits: &Limits) -> usize {
@@ -36,14 +36,15 @@ pub(crate) fn pass_bytes(program: &Program, limits: &Limits) -> usize {
     }
     let cols = program.nodes.iter().flat_map(|node| &node.outputs).map(|&id| program.value(id).cols);
     let phases = 2 * program.nodes.len();
-    phases * (size_of::<Phase>() + size_of::<Weight>() + STATE_BYTES)
+    phases * (size_of::<Phase>() + size_of::<Weight>() + MAPS * MAP_BYTES + STATE_BYTES)
+        + MAP_BYTES
         + STATE_BYTES
         + cols.map(packet_bytes).sum::<usize>()
 }
 
-/// Whether a step is one of decoding: a new row of each sequence.
+/// Whether a step is one of decoding one sequence: it has one new row, which is an output.
 fn decodes(step: Extents) -> bool {
-    step.tokens == step.seqs && !step.prefill && (1..=step.tokens).contains(&step.outputs)
+    (step.tokens, step.seqs, step.outputs) == (1, 1, 1) && !step.prefill
 }
 
 impl Lowering<'_> {
@@ -54,37 +55,44 @@ impl Lowering<'_> {
             return Ok(None);
         }
         let Some(mut pass) = self.record(at) else { return Ok(None) };
-        let widest = pass.phases.iter().map(|recorded| recorded.phase.len as usize).max().unwrap_or(0);
-        let most_rows = (SIDE_BYTES / (8 * widest * 2)).min(MOST_ROWS);
-        let weights = pass.phases.iter().filter(|recorded| recorded.phase.kind == LINEAR).count();
-        let shared = SHARED + weights * size_of::<Weight>();
-        let facts = self.modules.facts();
-        let fits = shared + STATIC_SHARED <= facts.block_shared_bytes && pass.widest_norm <= NORM_COLS;
-        let Some(attention) = pass.attention.take().filter(|_| fits && most_rows > 0) else {
+        if pass.widest_norm > NORM_COLS {
             return Ok(None);
-        };
+        }
+        let Some(attention) = pass.attention.take() else { return Ok(None) };
 
+        let facts = self.modules.facts();
         let spec = &attention.spec;
+        let blocks = facts.multiprocessors;
+        let chunk_bytes = 2 * CHUNK * spec.head_dim * 2;
         let machine = Machine {
-            blocks: facts.multiprocessors,
+            blocks,
             multiprocessors: facts.multiprocessors,
-            rows: most_rows.min(self.limits.seqs),
             attention: [spec.num_heads + 2 * spec.num_kv_heads, spec.num_heads].map(|n| n * spec.head_dim),
         };
-        let Some(schedule) = self.upload(&mut pass, &machine)? else { return Ok(None) };
+        let units = [spec.num_kv_heads, chunk_bytes];
+        let Some(schedule) = self.scheduled(&mut pass, &machine, units) else { return Ok(None) };
+        let weights = schedule.weights.len();
+        let row_bytes = schedule.row_bytes();
+        let Some(shared) = Shared::new(facts.block_shared_bytes, row_bytes, weights) else {
+            return Ok(None);
+        };
+        self.upload(&schedule)?;
+        let (first_attention, num_attention) = schedule.attention();
         let runs = if pass.widest_norm <= norm_cols(1) { 1 } else { 4 };
         let name = kernel(attention.spec.head_dim, runs);
-        let rows = |of| Rows { of, times: 1 };
         let (layout, list) = (&self.inputs.layout, &attention.list);
         let args = Args::new()
             .ptr(self.pass.at(0))
             .ptr(self.pass.at(schedule.parts.weights))
             .int(weights)
+            .ptr(self.pass.at(schedule.parts.maps))
             .ptr(self.pass.at(schedule.parts.state))
             .ptr(self.pass.at(schedule.parts.counters))
             .int(schedule.phases.len())
-            .rows(rows(RowsOf::Tokens))
-            .rows(rows(RowsOf::Outputs))
+            .int(first_attention)
+            .int(num_attention)
+            .int(shared.pairs)
+            .int(row_bytes)
             .ptr(self.inputs.at(layout.outputs))
             .chunks()
             .ptr(self.inputs.at(layout.tables[attention.group]))
@@ -101,36 +109,46 @@ impl Lowering<'_> {
             .f32(spec.scale)
             .ptr(list.partial[0])
             .ptr(list.partial[1]);
-        let function = self.modules.function_with(&name, shared as u32)?;
-        let blocks = Dim::Fixed(facts.multiprocessors);
-        let launch = Launch::new(&function, blocks, args).with_shared(shared as u32).early();
+        let shared = shared.bytes as u32;
+        let function = self.modules.function_with(&name, shared)?;
+        let launch = Launch::new(&function, Dim::Fixed(blocks), args).with_shared(shared).early();
         Ok(Some(Stage {
             nodes: at..self.program.nodes.len(),
             rows: Rows::TOKENS,
-            most_rows: most_rows.min(FASTER_ROWS),
+            most_rows: 1,
             only: decodes,
             orders: pass.orders,
             launches: vec![launch],
         }))
     }
 
-    /// Writes the pass to its memory; None if there is too little, or if the schedule has a fault.
-    fn upload(&self, pass: &mut Pass, machine: &Machine) -> Result<Option<Schedule>> {
-        let data = self.pass;
-        let room = data.at(0)..data.at(data.len());
+    /// The schedule of the pass; None if its memory has too little room, or if it has a fault.
+    fn scheduled(&self, pass: &mut Pass, machine: &Machine, units: [usize; 2]) -> Option<Schedule> {
+        let room = self.pass.at(0)..self.pass.at(self.pass.len());
         let value = |id| {
             let value = self.value(id);
             (value.at, value.cols)
         };
-        let Some(schedule) = Schedule::new(pass, machine.blocks, room, value) else { return Ok(None) };
+        let schedule = Schedule::new(pass, machine.blocks, units, room, value)?;
         if let Err(fault) = schedule.check(machine) {
             debug_assert!(false, "{fault}");
             tracing::error!(%fault, "decode steps run kernel by kernel: their schedule has a fault");
-            return Ok(None);
+            return None;
+        }
+        Some(schedule)
+    }
+
+    /// Writes the pass to its memory.
+    fn upload(&self, schedule: &Schedule) -> Result<()> {
+        let mut maps = Vec::new();
+        for of in &schedule.maps {
+            for each in of.boxes {
+                maps.extend_from_slice(TensorMap::of_ranges(of.at, of.rows, of.cols, each)?.bytes());
+            }
         }
         let (phases, weights) =
             (bytemuck::cast_slice(&schedule.phases), bytemuck::cast_slice(&schedule.weights));
-        data.write_all([(0, phases), (schedule.parts.weights, weights)])?;
-        Ok(Some(schedule))
+        let parts = [(0, phases), (schedule.parts.weights, weights), (schedule.parts.maps, &maps)];
+        self.pass.write_all(parts)
     }
 }

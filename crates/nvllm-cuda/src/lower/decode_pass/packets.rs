@@ -2,11 +2,9 @@
 
 use std::ops::Range;
 
-use super::limits::MOST_ROWS;
-
 /// Bytes of a value of so many columns as packets: two elements and a tag in 8 bytes.
 pub(super) const fn packet_bytes(cols: usize) -> usize {
-    (MOST_ROWS * cols * 4).next_multiple_of(128)
+    (cols * 4).next_multiple_of(128)
 }
 
 /// A value of a pass: the phase that writes it, the last that reads it, and how large it is.

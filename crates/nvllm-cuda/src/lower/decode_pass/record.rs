@@ -129,7 +129,7 @@ impl Lowering<'_> {
 
 /// A dense layer as a phase, its norm aside; None if the kernel does not take it.
 fn linear(l: &Linear) -> Option<Phase> {
-    if !l.fast() {
+    if !l.hopper() {
         return None;
     }
     let silu = if l.epilogue == Epilogue::SiluMul { SILU } else { 0 };

@@ -34,7 +34,7 @@ impl Model {
     }
 
     fn machine(&self, blocks: usize) -> Machine {
-        Machine { blocks, multiprocessors: blocks, rows: 2, attention: self.attention() }
+        Machine { blocks, multiprocessors: blocks, attention: self.attention() }
     }
 
     /// Its schedule: as `record` makes phases of a program's nodes.
@@ -63,7 +63,7 @@ impl Model {
         let logits = value(self.vocab);
         add(Phase::linear(self.hidden, self.vocab, OUT_F32), h, logits, None);
         let plain = |id: ValueId| (ROOM.end + ((1 + id.index()) << 24) as Address, cols[id.index()]);
-        Schedule::new(&mut pass, blocks, ROOM, plain).unwrap()
+        Schedule::new(&mut pass, blocks, [self.kv_heads, 512 * self.dim * 2], ROOM, plain).unwrap()
     }
 }
 
@@ -87,7 +87,7 @@ fn actions(s: &Schedule, machine: &Machine, block: usize, base: u32, folds: bool
         (first..num).step_by(machine.blocks)
     };
     let part = |at: Address, cols: usize, i: usize, num: usize| {
-        let bytes = (machine.rows * cols * 4) as Address;
+        let bytes = (cols * 4) as Address;
         at + bytes * i as Address / num as Address..at + bytes * (i + 1) as Address / num as Address
     };
     let read = |all: &mut Vec<Action>, at, tag: i32| {
@@ -266,6 +266,15 @@ fn planted_faults_are_found() {
     planted("phase 3 multiplies another weight than comes next", |s, _| s.weights.swap(1, 2));
     planted("a weight comes that no phase multiplies", |s, _| s.weights.push(s.weights[0]));
     planted("phase 2 is of kind 7", |s, _| s.phases[2].kind = 7);
+    planted("phase 4 multiplies another weight than comes next", |s, _| s.weights[2].whole -= 1);
+    planted("phase 4 multiplies another weight than comes next", |s, _| s.maps[2].rows -= 1);
+    planted("phase 3 multiplies another weight than comes next", |s, _| s.maps[1].boxes[0].ranges = 1);
+    planted("attention begins with other blocks in another layer", |s, _| s.phases[7].first_block += 1);
+    planted("the last phase multiplies no weight", |s, _| {
+        s.phases.truncate(14);
+        s.weights.truncate(9);
+        s.maps.truncate(9);
+    });
 }
 
 /// A place that is written again in the phase after its last reader: attention reads a part of what
