@@ -1,5 +1,7 @@
 //! Which nodes hand their result to the next one and to nobody else, so that a kernel may run both.
 
+use std::ops::Range;
+
 use super::Program;
 use crate::Op;
 
@@ -12,6 +14,19 @@ impl Program {
         let reads = self.nodes.iter().flat_map(|node| &node.inputs).filter(|&&input| input == id).count();
         let is_output = self.output.is_some_and(|output| output.value() == id);
         next.inputs.first() == Some(&id) && reads == 1 && !is_output && !self.value(id).keep
+    }
+
+    /// Whether a kernel that writes what the last of `nodes` makes, and nothing else, may run all of
+    /// them: of what the others make nothing is kept, handed out or read by other nodes.
+    pub fn only_last_is_seen(&self, nodes: Range<usize>) -> bool {
+        let last = nodes.end.saturating_sub(1);
+        let inside = self.nodes[nodes.start..last].iter().flat_map(|node| &node.outputs);
+        let others = || self.nodes[..nodes.start].iter().chain(&self.nodes[nodes.end..]);
+        let mut seen = inside.filter(|&&id| {
+            let is_output = self.output.is_some_and(|output| output.value() == id);
+            is_output || self.value(id).keep || others().any(|node| node.inputs.contains(&id))
+        });
+        seen.next().is_none()
     }
 
     /// Whether node `at` is an RMS norm of whole rows.
@@ -37,7 +52,7 @@ impl Program {
 
 #[cfg(test)]
 mod tests {
-    use crate::program::{Program, Recorder};
+    use crate::program::{Program, ProgramOutput, Recorder};
     use crate::{AxisRole, SpecBuilder, ValueId};
 
     /// A norm of runs of `cols` columns of 8 and the linear layer after it, with `more`.
@@ -70,5 +85,26 @@ mod tests {
         assert!(norms(&program(8, twice)).is_empty());
         assert!(alone.keep("normed"));
         assert!(norms(&alone).is_empty());
+    }
+
+    #[test]
+    fn what_nodes_hand_to_each_other_is_seen_where_it_is_kept_handed_out_or_read_elsewhere() {
+        // An embedding, a norm, a linear layer, and the sum of the norm and itself.
+        let recorded = |labels: &[&str]| {
+            let mut program = program(8, |p, normed| {
+                let again = p.add(normed, normed);
+                p.label(again, "again");
+            });
+            labels.iter().for_each(|label| assert!(program.keep(label)));
+            program
+        };
+        let plain = recorded(&[]);
+        assert!((0..4).all(|at| plain.only_last_is_seen(at..at + 1)));
+        assert!(plain.only_last_is_seen(1..4) && plain.only_last_is_seen(0..4));
+        assert!(!plain.only_last_is_seen(1..3), "the sum reads the norm");
+        assert!(!recorded(&["normed"]).only_last_is_seen(1..4));
+        assert!(recorded(&["again"]).only_last_is_seen(1..4), "the last");
+        let hidden = Program { output: Some(ProgramOutput::Hidden(plain.nodes[1].outputs[0])), ..plain };
+        assert!(!hidden.only_last_is_seen(1..4) && hidden.only_last_is_seen(2..4));
     }
 }

@@ -36,7 +36,8 @@ impl Lowering<'_> {
     /// The program's stages, the vendor's aside.
     pub(crate) fn schedule(&self) -> Result<Schedule> {
         let nodes = 0..self.program.nodes.len();
-        nodes.map(|at| self.stages(at)).collect::<Result<_>>().map(Schedule::new)
+        let stages = nodes.map(|at| self.stages(at)).collect::<Result<_>>()?;
+        Ok(Schedule::new(self.program, stages))
     }
 
     /// The stages that may begin with node `at`.

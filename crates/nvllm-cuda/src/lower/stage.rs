@@ -48,7 +48,12 @@ impl Stage {
 pub(crate) struct Schedule(Vec<Vec<Stage>>);
 
 impl Schedule {
-    pub(crate) const fn new(by_first_node: Vec<Vec<Stage>>) -> Self {
+    /// Those of `by_first_node` that write to memory all that is read of it after them: what nodes of
+    /// a stage hand to each other is nowhere.
+    pub(crate) fn new(program: &Program, mut by_first_node: Vec<Vec<Stage>>) -> Self {
+        for stages in &mut by_first_node {
+            stages.retain(|stage| program.only_last_is_seen(stage.nodes.clone()));
+        }
         Self(by_first_node)
     }
 
@@ -110,22 +115,44 @@ mod tests {
     #[test]
     fn every_node_is_in_one_stage_the_best_that_takes_the_step() {
         let any = usize::MAX;
-        let schedule = Schedule::new(vec![
+        let schedule = schedule(&program());
+        assert_eq!(at(&schedule, 2), [(0..3, 2)]);
+        assert_eq!(at(&schedule, 3), [(0..2, 8), (2..3, 4)]);
+        assert_eq!(at(&schedule, 8), [(0..2, 8), (2..3, any)]);
+        assert_eq!(at(&schedule, 9), [(0..1, any), (1..2, any), (2..3, any)]);
+    }
+
+    #[test]
+    fn what_is_kept_is_in_memory_however_few_rows_a_step_has() {
+        let kept = |label: &str| {
+            let mut program = program();
+            assert!(program.keep(label));
+            schedule(&program)
+        };
+        let any = usize::MAX;
+        assert_eq!(at(&kept("logits"), 1), [(0..3, 2)], "what a stage ends with it writes");
+        assert_eq!(at(&kept("normed"), 1), [(0..2, 8), (2..3, 4)]);
+        assert_eq!(at(&kept("embedded"), 1), [(0..1, any), (1..2, any), (2..3, 4)]);
+    }
+
+    /// Stages of `program`, which has three nodes.
+    fn schedule(program: &Program) -> Schedule {
+        let any = usize::MAX;
+        let stages = vec![
             vec![stage(0..3, 2), stage(0..2, 8), stage(0..1, any)],
             vec![stage(1..2, any)],
             vec![stage(2..3, 4), stage(2..3, any)],
-        ]);
-        let at = |tokens: usize| -> Vec<(Range<usize>, usize)> {
-            let stages = schedule.stages(Extents { tokens, ..Extents::NONE });
-            stages.map(|stage| (stage.nodes.clone(), stage.most_rows)).collect()
-        };
-        assert_eq!(at(2), [(0..3, 2)]);
-        assert_eq!(at(3), [(0..2, 8), (2..3, 4)]);
-        assert_eq!(at(8), [(0..2, 8), (2..3, any)]);
-        assert_eq!(at(9), [(0..1, any), (1..2, any), (2..3, any)]);
+        ];
+        Schedule::new(program, stages)
     }
 
-    /// A norm and the linear layer after it.
+    /// What runs so many rows: nodes and rows at most.
+    fn at(schedule: &Schedule, tokens: usize) -> Vec<(Range<usize>, usize)> {
+        let stages = schedule.stages(Extents { tokens, ..Extents::NONE });
+        stages.map(|stage| (stage.nodes.clone(), stage.most_rows)).collect()
+    }
+
+    /// An embedding, a norm and the linear layer after it.
     fn program() -> Program {
         let mut builder = SpecBuilder::new();
         let table = builder.matrix("table", 8, AxisRole::Replicated, [("t".into(), 8, AxisRole::Replicated)]);
@@ -133,7 +160,10 @@ mod tests {
         let mut p = builder.program("generate");
         let x = p.embed(table);
         let normed = p.rms_norm(x, weight, 1e-6);
-        p.linear(normed, table);
+        let logits = p.linear(normed, table);
+        for (value, label) in [(x, "embedded"), (normed, "normed"), (logits, "logits")] {
+            p.label(value, label);
+        }
         p.finish().unwrap()
     }
 
