@@ -94,6 +94,9 @@ pub(crate) struct Launch {
     /// Whether it may start before the launch before it has ended: its kernel waits for what that
     /// wrote.
     pub early: bool,
+    /// Whether its blocks wait for each other: the driver then runs all of them at once, or refuses
+    /// the launch.
+    pub cooperative: bool,
     /// Which steps have work for it; the others leave it out.
     pub wanted: fn(Extents) -> bool,
 }
@@ -111,7 +114,7 @@ impl Launch {
 
     fn of(work: Work, rows: Dim, block: u32, args: Args) -> Self {
         let grid = [rows, Dim::Fixed(1), Dim::Fixed(1)];
-        Self { work, grid, block, shared: 0, args, early: false, wanted: |_| true }
+        Self { work, grid, block, shared: 0, args, early: false, cooperative: false, wanted: |_| true }
     }
 
     /// Blocks of so many threads, no more than the kernel's own, which must take any number.
@@ -140,6 +143,12 @@ impl Launch {
         self
     }
 
+    /// Has all of its blocks run at once.
+    pub(crate) const fn cooperative(mut self) -> Self {
+        self.cooperative = true;
+        self
+    }
+
     /// Leaves it out of steps that have no work for it.
     pub(crate) const fn only(mut self, wanted: fn(Extents) -> bool) -> Self {
         self.wanted = wanted;
@@ -152,8 +161,24 @@ impl Launch {
         (!grid.contains(&0) && (self.wanted)(extents)).then_some(grid)
     }
 
-    /// What runs in a step of these extents: the kernel, blocks, threads of one, and its dynamic
-    /// shared memory; `None` where the step has no work for it.
+    /// What the driver is told beside grid and arguments.
+    fn attributes(&self, function: &Function) -> Vec<sys::CUlaunchAttribute> {
+        use sys::CUlaunchAttributeID::{
+            CU_LAUNCH_ATTRIBUTE_COOPERATIVE, CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+        };
+        let early = (self.early && function.starts_early).then_some((
+            CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+            sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
+        ));
+        let cooperative = self
+            .cooperative
+            .then_some((CU_LAUNCH_ATTRIBUTE_COOPERATIVE, sys::CUlaunchAttributeValue { cooperative: 1 }));
+        let attribute = |(id, value)| sys::CUlaunchAttribute { id, pad: [0; 4], value };
+        early.into_iter().chain(cooperative).map(attribute).collect()
+    }
+
+    /// What runs in a step of these extents: the kernel, blocks, threads of one, its dynamic shared
+    /// memory, and how it is launched; `None` where the step has no work for it.
     pub(crate) fn text(&self, extents: Extents) -> Option<String> {
         let [x, y, z] = self.grid(extents)?;
         let Work::Kernel(function) = &self.work else { return Some("cuBLASLt product".into()) };
@@ -161,7 +186,8 @@ impl Launch {
         let blocks: Vec<_> = std::iter::once(x).chain(more).map(|dim| dim.to_string()).collect();
         let shared = if self.shared > 0 { format!(", {} B shared", self.shared) } else { String::new() };
         let early = if self.early && function.starts_early { ", early" } else { "" };
-        Some(format!("{} <{} x {}{shared}{early}>", function.name, blocks.join("x"), self.block))
+        let how = format!("{shared}{early}{}", if self.cooperative { ", cooperative" } else { "" });
+        Some(format!("{} <{} x {}{how}>", function.name, blocks.join("x"), self.block))
     }
 
     /// Puts it on the stream; nothing where there are no rows.
@@ -174,11 +200,7 @@ impl Launch {
         };
         let mut pointers: Vec<*mut c_void> =
             self.args.0.iter().zip(&words).map(|(arg, word)| arg.pointer(word).cast_mut()).collect();
-        let mut early = sys::CUlaunchAttribute {
-            id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
-            pad: [0; 4],
-            value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
-        };
+        let mut attributes = self.attributes(function);
         let config = sys::CUlaunchConfig {
             gridDimX: grid[0],
             gridDimY: grid[1],
@@ -188,8 +210,8 @@ impl Launch {
             blockDimZ: 1,
             sharedMemBytes: self.shared,
             hStream: device.stream.cu_stream(),
-            attrs: &raw mut early,
-            numAttrs: u32::from(self.early && function.starts_early),
+            attrs: attributes.as_mut_ptr(),
+            numAttrs: attributes.len() as u32,
         };
         // SAFETY: the arguments are those of the kernel's signature (see `Args`), their addresses
         // those of live buffers that hold the extents that the step was checked against.
@@ -283,5 +305,38 @@ impl Args {
 
     pub(crate) fn f64(self, value: f64) -> Self {
         self.push(value.to_bits())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sys::CUlaunchAttributeID::{
+        CU_LAUNCH_ATTRIBUTE_COOPERATIVE as COOPERATIVE,
+        CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION as EARLY,
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_launch_says_how_it_starts_to_the_driver_and_as_text() {
+        let function = |starts_early| Function {
+            name: "kernel".into(),
+            handle: std::ptr::null_mut(),
+            threads: 256,
+            starts_early,
+        };
+        let launch = |starts_early| Launch::new(&function(starts_early), Dim::Fixed(132), Args::new());
+        let said = |launch: &Launch| {
+            let Work::Kernel(function) = &launch.work else { panic!("it is a kernel of ours") };
+            let ids = launch.attributes(function).iter().map(|attribute| attribute.id).collect::<Vec<_>>();
+            (ids, launch.text(Extents::NONE).unwrap())
+        };
+        assert_eq!(said(&launch(true)), (vec![], "kernel <132 x 256>".into()));
+        assert_eq!(said(&launch(true).early()), (vec![EARLY], "kernel <132 x 256, early>".into()));
+        let both = launch(true).with_shared(64).early().cooperative();
+        let text = "kernel <132 x 256, 64 B shared, early, cooperative>";
+        assert_eq!(said(&both), (vec![EARLY, COOPERATIVE], text.into()));
+        let cooperative = (vec![COOPERATIVE], "kernel <132 x 256, cooperative>".into());
+        assert_eq!(said(&launch(false).early().cooperative()), cooperative);
     }
 }

@@ -111,7 +111,7 @@ impl Lowering<'_> {
             .ptr(list.partial[1]);
         let shared = shared.bytes as u32;
         let function = self.modules.function_with(&name, shared)?;
-        let launch = Launch::new(&function, Dim::Fixed(blocks), args).with_shared(shared).early();
+        let launch = Launch::new(&function, Dim::Fixed(blocks), args).with_shared(shared).early().cooperative();
         Ok(Some(Stage {
             nodes: at..self.program.nodes.len(),
             rows: Rows::TOKENS,
