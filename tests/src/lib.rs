@@ -2,6 +2,7 @@
 //! session that drives a backend step by step without a scheduler, so that a failing test points at
 //! a backend or a model and at nothing else.
 
+use std::path::PathBuf;
 use std::sync::OnceLock;
 
 pub mod checks;
@@ -19,10 +20,28 @@ pub fn cpu() -> nvllm_cpu::CpuBackend {
 }
 
 /// The CUDA backend on the first GPU; where there is none, why. Decode steps are replayed as graphs
-/// if `graphs`.
+/// if `graphs`, and run as a pass wherever there is one, however long it takes.
 pub fn cuda(graphs: bool) -> nvllm_cuda::Result<nvllm_cuda::CudaBackend> {
-    let cache_dir = Some(std::env::temp_dir().join("nvllm-cuda-test-kernels"));
-    nvllm_cuda::CudaBackend::new(&nvllm_cuda::CudaOptions { graphs, cache_dir, ..Default::default() })
+    cuda_with(graphs, nvllm_cuda::DecodePass::Always)
+}
+
+/// Where [`cuda`]'s kernels and measurements are kept.
+pub fn cuda_cache_dir() -> PathBuf {
+    std::env::temp_dir().join("nvllm-cuda-test-kernels")
+}
+
+/// As [`cuda`], with decode steps run as a pass when `decode_pass` says.
+pub fn cuda_with(
+    graphs: bool,
+    decode_pass: nvllm_cuda::DecodePass,
+) -> nvllm_cuda::Result<nvllm_cuda::CudaBackend> {
+    let cache_dir = Some(cuda_cache_dir());
+    nvllm_cuda::CudaBackend::new(&nvllm_cuda::CudaOptions {
+        graphs,
+        cache_dir,
+        decode_pass,
+        ..Default::default()
+    })
 }
 
 /// The wgpu backend on the first GPU, or on the software adapter where that is all; where there is

@@ -1,8 +1,12 @@
 //! A whole decode step in one launch gives the bits of the kernels one by one: rows decoded
 //! alone and beside others, against the same rows in the middle of a prompt.
 
+use nvllm_core::program::Counts;
 use nvllm_core::weight::SyntheticSource;
-use nvllm_core::{Activations, Backend, DType, HfConfig, ModelSpec, TokenId};
+use nvllm_core::{
+    Activations, Backend, BlockId, DType, EntryId, Executable, HfConfig, ModelSpec, Stage, TokenId,
+};
+use nvllm_cuda::DecodePass;
 use nvllm_engine::registry;
 use nvllm_tests::{Layout, Part, Session};
 
@@ -117,4 +121,62 @@ fn decode_steps_equal_prompts() {
         );
         check(cuda, "Llama", &llama());
     });
+}
+
+/// The stages of a step that decodes one token behind each of these contexts.
+fn stages(exe: &dyn Executable, contexts: &[usize]) -> Vec<Vec<Stage>> {
+    contexts.iter().map(|&len| exe.schedule(EntryId::GENERATE, &Counts::decode(1, len))).collect()
+}
+
+/// A prompt of 200 tokens and 100 more one by one, which makes two chunks of the keys.
+fn decoded(session: &mut Session) -> Vec<u32> {
+    let tokens: Vec<_> = (0..300_u32).map(|i| TokenId((i * 37 + 11) % 1003)).collect();
+    let positions: Vec<_> = (0..300).collect();
+    let mut all = bits(&session.logits(&tokens[..200], &positions[..200]));
+    for at in 200..300 {
+        all.extend(bits(&session.logits(&tokens[at..=at], &positions[at..=at])));
+    }
+    all
+}
+
+/// Loads under every option, first with nothing measured, then with what that has kept.
+#[test]
+fn what_is_timed_at_load_is_kept_and_leaves_no_trace() {
+    if let Err(reason) = nvllm_tests::cuda(true) {
+        return println!("skipped: {reason}");
+    }
+    let measured = || {
+        let files = std::fs::read_dir(nvllm_tests::cuda_cache_dir()).into_iter().flatten();
+        let paths = files.map(|file| file.unwrap().path());
+        let is_one = |name: &str| name.starts_with("measured-");
+        paths.filter(|path| is_one(&path.file_name().unwrap().to_string_lossy())).collect::<Vec<_>>()
+    };
+    measured().iter().for_each(|path| std::fs::remove_file(path).unwrap());
+    let spec = qwen3(|_| ());
+    let source = SyntheticSource::new(&spec.weights, DType::Bf16, 0);
+    let contexts = [10, 200, 300, 1000, 2000, 3900];
+    let mut seen = Vec::new();
+    for when in [DecodePass::Always, DecodePass::Never, DecodePass::IfFaster, DecodePass::IfFaster] {
+        let backend = nvllm_tests::cuda_with(true, when).unwrap();
+        let layout = Layout { block_len: 16, stride: 17, chunk: 512 };
+        let mut session = Session::new(&backend, &spec, &source, Activations::Bf16, layout);
+        let kv = session.exe.kv_cache();
+        for block in 0..kv.geometry(0).num_blocks as u32 {
+            let block = kv.read_block(0, BlockId(block)).unwrap();
+            assert!(block.bytes().iter().all(|byte| *byte == 0), "{when:?}: something is in the cache");
+        }
+        seen.push((stages(&*session.exe, &contexts), decoded(&mut session)));
+    }
+    let [(always, bits), (never, of_never), (first, of_first), (second, of_second)] = &seen[..] else {
+        unreachable!("four loads");
+    };
+    assert!(bits == of_never && bits == of_first && bits == of_second, "the choice changes results");
+    assert_eq!(first, second, "what was measured is kept");
+    let has_pass = always != never;
+    assert_eq!(!measured().is_empty(), has_pass, "what is measured is on disk");
+    // Up to some context the one, then the other.
+    let is_pass: Vec<_> = first.iter().zip(always).map(|(chosen, pass)| chosen == pass).collect();
+    assert!(is_pass.is_sorted_by(|a, b| a >= b), "{is_pass:?}");
+    assert!(first.iter().zip(always.iter().zip(never)).all(|(chosen, (a, b))| chosen == a || chosen == b));
+    println!("a decode step behind {contexts:?} tokens is a pass: {is_pass:?}");
 }

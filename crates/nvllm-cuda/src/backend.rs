@@ -13,11 +13,10 @@ use nvllm_core::{
 };
 
 use crate::compile::{Images, KernelCache, Target, sources_name};
-use crate::cublaslt::{CublasLt, cublaslt_version};
+use crate::cublaslt::CublasLt;
 use crate::device::{Device, DeviceFacts, version};
 use crate::error::Result;
-use crate::executable::{CudaExecutable, DeviceState, Entry, Parts};
-use crate::graphs::{GraphLimits, Graphs};
+use crate::executable::{CudaExecutable, DecodePass, DeviceState, Entry, Parts};
 use crate::inputs::Inputs;
 use crate::kv::CudaKv;
 use crate::launch::{Args, Dim, Extents, Launch};
@@ -32,7 +31,7 @@ use crate::slots::DeviceSlots;
 use crate::step_buffers::StepBuffers;
 use crate::step_clock::StepClock;
 use crate::weights::Weights;
-use crate::work_lists::{CHUNK, WorkLists};
+use crate::work_lists::WorkLists;
 
 /// Tokens of a step that fill the device's tensor cores many times over.
 pub(crate) const STEP_TOKENS: usize = 8192;
@@ -59,6 +58,8 @@ pub struct CudaOptions {
     pub graphs: bool,
     /// When the vendor's library runs a linear layer, where the order of sums is free.
     pub vendor: Vendor,
+    /// When a step that decodes one sequence runs in one launch.
+    pub decode_pass: DecodePass,
     /// Compiled kernels that the program has inside, as [`archive`](crate::compile::archive) makes
     /// them.
     pub kernels: Option<&'static [u8]>,
@@ -67,8 +68,8 @@ pub struct CudaOptions {
 impl Default for CudaOptions {
     /// The first GPU, with graphs, nothing kept on disk, no kernels inside.
     fn default() -> Self {
-        let vendor = Vendor::default();
-        Self { gpu: 0, cache_dir: None, nvrtc_dir: None, graphs: true, vendor, kernels: None }
+        let (vendor, decode_pass) = (Vendor::default(), DecodePass::default());
+        Self { gpu: 0, cache_dir: None, nvrtc_dir: None, graphs: true, vendor, decode_pass, kernels: None }
     }
 }
 
@@ -78,14 +79,14 @@ pub struct CudaBackend {
     images: Images,
     graphs: bool,
     vendor: Vendor,
+    decode_pass: DecodePass,
     free_bytes: usize,
     modules: OnceCell<Rc<Modules>>,
     /// The vendor's library, looked for when it is first wanted; none if it is not there.
     library: OnceCell<Option<Rc<CublasLt>>>,
     /// Where compiled kernels and measurements are kept.
     cache_dir: Option<PathBuf>,
-    /// Which kernels were measured to be faster, opened with the library: what times depend on
-    /// takes a while to ask.
+    /// Which kernels were measured to be faster, opened when that is first asked.
     measured: OnceCell<Measured>,
 }
 
@@ -98,7 +99,7 @@ impl CudaBackend {
     /// a compiler.
     pub fn new(options: &CudaOptions) -> Result<Self> {
         let device = Arc::new(Device::new(options.gpu)?);
-        let CudaOptions { cache_dir, nvrtc_dir, graphs, vendor, kernels, .. } = options.clone();
+        let CudaOptions { cache_dir, nvrtc_dir, graphs, vendor, decode_pass, kernels, .. } = options.clone();
         let cache = KernelCache::new(cache_dir.clone());
         let images = Images::new(kernels, cache, nvrtc_dir, device.facts.driver);
         images.check(&Target::for_device(device.facts.capability))?;
@@ -108,6 +109,7 @@ impl CudaBackend {
             images,
             graphs,
             vendor,
+            decode_pass,
             free_bytes,
             modules: OnceCell::new(),
             library: OnceCell::new(),
@@ -244,21 +246,22 @@ impl CudaBackend {
             .map(|entry| self.entry(&state, &limits, library.as_ref(), entry))
             .collect::<Result<Vec<_>>>()?;
         device.synchronize()?;
-        let rows = limits.step_tokens.min(limits.step_outputs).min(limits.seqs);
-        let (chunks, prefill) = (limits.context > CHUNK, !limits.block_len.is_multiple_of(16));
-        let graphs = GraphLimits { num_entries: entries.len(), rows, chunks, prefill };
-        Ok(CudaExecutable::new(Parts {
+        let mut exe = CudaExecutable::new(Parts {
             device: Arc::clone(device),
             vocab_size: spec.vocab_size,
             geometries: kv,
             limits,
             entries,
             begin,
-            graphs: if self.graphs { Graphs::new(&graphs) } else { Graphs::none() },
             state,
             step_buffers,
             clock: StepClock::new(device)?,
-        }))
+        });
+        exe.choose_passes(self.decode_pass, || self.measured())?;
+        if self.graphs {
+            exe.replay_graphs();
+        }
+        Ok(exe)
     }
 
     fn entry(
@@ -303,9 +306,8 @@ impl CudaBackend {
 /// What the time of a kernel depends on, its shape aside.
 fn conditions(facts: &DeviceFacts) -> String {
     let DeviceFacts { name, memory_bytes, multiprocessors, driver, .. } = facts;
-    let library = cublaslt_version().unwrap_or(0);
     let gpu = format!("{name}, {memory_bytes} bytes, {multiprocessors} multiprocessors");
-    format!("{gpu}, driver {driver}, cuBLASLt {library}, kernels {}", sources_name())
+    format!("{gpu}, driver {driver}, kernels {}", sources_name())
 }
 
 /// The launches that every step begins with.

@@ -9,6 +9,7 @@ use cudarc::driver::{CudaGraph, sys};
 
 use crate::device::Device;
 use crate::error::{CudaError, Doing, Result};
+use crate::kernels::attention::attention_order::KV_CHUNK;
 use crate::launch::Extents;
 
 /// Rows of the largest graph: above, launches cost little beside the work.
@@ -23,12 +24,12 @@ pub(crate) enum Part {
     MaskedSampler,
 }
 
-/// A graph: rows first, so that small ones come first; then the flags of [`Extents`], the entry
+/// A graph: rows first, so that small ones come first; then what else is in [`Extents`], the entry
 /// program, and what it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct GraphKey {
     rows: usize,
-    chunks: bool,
+    positions: usize,
     prefill: bool,
     pub entry: usize,
     pub part: Part,
@@ -37,8 +38,8 @@ pub(crate) struct GraphKey {
 impl GraphKey {
     /// What the graph's launches are sized for: a new token and an output for each sequence.
     pub(crate) const fn extents(self) -> Extents {
-        let Self { rows, chunks, prefill, .. } = self;
-        Extents { tokens: rows, outputs: rows, seqs: rows, prefill, chunks }
+        let Self { rows, positions, prefill, .. } = self;
+        Extents { tokens: rows, outputs: rows, seqs: rows, prefill, positions }
     }
 }
 
@@ -49,6 +50,7 @@ pub(crate) struct Graphs {
     todo: BTreeSet<GraphKey>,
     /// Rows of the largest.
     most: usize,
+    spans: Vec<Span>,
     /// A graph that a step has lacked since the last capture.
     lacked: Option<GraphKey>,
     pub num_replays: usize,
@@ -66,58 +68,84 @@ const fn bucket(rows: usize) -> usize {
     }
 }
 
+/// Contexts with which launches are alike: those longer than the next shorter span's, in steps of
+/// some sizes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Span {
+    /// KV positions of the longest sequence at most.
+    positions: usize,
+    /// Rows at most.
+    rows: usize,
+}
+
+/// The spans of `limits`: keys in one chunk or in several, decode passes and what is longer.
+fn spans(limits: &GraphLimits) -> Vec<Span> {
+    let any_rows = |positions| Span { positions, rows: usize::MAX };
+    let all = [any_rows(KV_CHUNK.min(limits.context)), any_rows(limits.context)];
+    let passes = limits.passes.iter().map(|&(rows, positions)| Span { positions, rows });
+    let mut all: Vec<_> = passes.filter(|pass| pass.positions < limits.context).chain(all).collect();
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+/// The positions for which a graph of `rows` rows is kept that serves so many.
+fn span_of(spans: &[Span], rows: usize, positions: usize) -> Option<usize> {
+    let serves = |span: &&Span| span.rows >= rows && span.positions >= positions;
+    spans.iter().find(serves).map(|span| span.positions)
+}
+
 /// What decides which graphs a model has.
 pub(crate) struct GraphLimits {
     pub num_entries: usize,
     /// Rows of a step that only decodes, at most.
     pub rows: usize,
-    /// Whether keys may be cut into several chunks.
-    pub chunks: bool,
+    /// KV positions of a sequence at most.
+    pub context: usize,
+    /// Rows and positions of each decode pass at most.
+    pub passes: Vec<(usize, usize)>,
     /// Whether attention's prefill kernels run every row.
     pub prefill: bool,
 }
 
 impl Graphs {
-    /// The graphs of a model: a bucket for every number of rows, for each entry program, with and
-    /// without chunks.
+    /// The graphs of a model: a bucket for every number of rows, for each entry program and every
+    /// span of contexts.
     pub(crate) fn new(limits: &GraphLimits) -> Self {
         let most = limits.rows.min(MOST_ROWS);
-        let key = |rows: usize, chunks, entry| GraphKey {
-            rows: bucket(rows).min(most),
-            chunks,
-            prefill: limits.prefill,
-            entry,
-            part: Part::Step,
+        let spans = spans(limits);
+        let sizes: BTreeSet<usize> = (1..=most).map(|rows| bucket(rows).min(most)).collect();
+        let of_size = |&rows: &usize| {
+            let spans = spans.iter().filter(move |span| span.rows >= rows);
+            spans.map(move |span| (rows, span.positions))
         };
-        let chunks = [false, true].into_iter().filter(|&chunks| !chunks || limits.chunks);
-        let keys = chunks.flat_map(|chunks| (1..=most).map(move |rows| (rows, chunks)));
-        let steps = keys
-            .flat_map(|(rows, chunks)| (0..limits.num_entries).map(move |entry| key(rows, chunks, entry)));
+        let entries = |(rows, positions)| {
+            let (prefill, part) = (limits.prefill, Part::Step);
+            (0..limits.num_entries).map(move |entry| GraphKey { rows, positions, prefill, entry, part })
+        };
+        let steps = sizes.iter().flat_map(of_size).flat_map(entries);
         let sampler =
-            |key: GraphKey| GraphKey { chunks: false, prefill: false, part: Part::MaskedSampler, ..key };
+            |key: GraphKey| GraphKey { positions: 0, prefill: false, part: Part::MaskedSampler, ..key };
         let todo = steps.flat_map(|key| [key, sampler(key)]).collect();
-        Self { captured: HashMap::new(), todo, most, lacked: None, num_replays: 0 }
+        Self { captured: HashMap::new(), todo, most, spans, lacked: None, num_replays: 0 }
     }
 
     /// No graphs.
     pub(crate) fn none() -> Self {
-        Self { captured: HashMap::new(), todo: BTreeSet::new(), most: 0, lacked: None, num_replays: 0 }
+        let (captured, todo) = (HashMap::new(), BTreeSet::new());
+        Self { captured, todo, most: 0, spans: Vec::new(), lacked: None, num_replays: 0 }
     }
 
     /// The graph that serves a step, if there is one; where one is still to be captured, that is
     /// remembered.
     pub(crate) fn find(&mut self, entry: usize, step: Extents) -> Option<GraphKey> {
-        let Extents { tokens, outputs, seqs, prefill, chunks } = step;
+        let Extents { tokens, outputs, seqs, prefill, positions } = step;
         if tokens == 0 || tokens != outputs || tokens != seqs || tokens > self.most {
             return None;
         }
-        self.find_key(GraphKey {
-            rows: bucket(tokens).min(self.most),
-            chunks,
-            prefill,
-            entry,
-            part: Part::Step,
-        })
+        let rows = bucket(tokens).min(self.most);
+        let positions = span_of(&self.spans, rows, positions)?;
+        self.find_key(GraphKey { rows, positions, prefill, entry, part: Part::Step })
     }
 
     /// The graph of the sampler of so many outputs whose masks have come, likewise. It is captured
@@ -127,7 +155,7 @@ impl Graphs {
             return None;
         }
         let (rows, part) = (bucket(outputs).min(self.most), Part::MaskedSampler);
-        self.find_key(GraphKey { rows, chunks: false, prefill: false, entry, part })
+        self.find_key(GraphKey { rows, positions: 0, prefill: false, entry, part })
     }
 
     fn find_key(&mut self, key: GraphKey) -> Option<GraphKey> {
@@ -185,11 +213,11 @@ mod tests {
     use super::*;
 
     fn limits() -> GraphLimits {
-        GraphLimits { num_entries: 2, rows: 200, chunks: true, prefill: false }
+        GraphLimits { num_entries: 2, rows: 200, context: 4096, passes: Vec::new(), prefill: false }
     }
 
     fn decode(rows: usize) -> Extents {
-        Extents { tokens: rows, outputs: rows, seqs: rows, prefill: false, chunks: true }
+        Extents { tokens: rows, outputs: rows, seqs: rows, prefill: false, positions: 300 }
     }
 
     #[test]
@@ -203,8 +231,24 @@ mod tests {
             assert!(key.is_none_or(|key| key.rows >= rows && key.rows < rows + 32 && key <= largest));
         }
         let mut graphs = Graphs::new(&limits());
-        let prefill = Extents { tokens: 5, outputs: 1, seqs: 1, prefill: true, chunks: true };
+        let prefill = Extents { tokens: 5, outputs: 1, seqs: 1, prefill: true, positions: 300 };
         assert_eq!((graphs.find(0, prefill), graphs.next(false)), (None, None));
+    }
+
+    #[test]
+    fn a_graph_is_of_one_chunk_or_several_and_of_a_pass_or_none() {
+        let passes = vec![(1, 2048), (1, usize::MAX), (1, 256)];
+        let mut graphs = Graphs::new(&GraphLimits { passes, ..limits() });
+        let mut found = |rows, positions| {
+            graphs.find(0, Extents { positions, ..decode(rows) });
+            graphs.lacked.take().map(|key| key.extents().positions)
+        };
+        let of_one: Vec<_> = [1, 256, 257, 2048, 2049, 4096].map(|positions| found(1, positions)).into();
+        assert_eq!(of_one, [256, 256, 2048, 2048, 4096, 4096].map(Some));
+        assert_eq!([256, 257, 2049].map(|positions| found(2, positions)), [256, 4096, 4096].map(Some));
+        assert_eq!(found(1, 4097), None, "no sequence is so long");
+        let short = Graphs::new(&GraphLimits { context: 100, ..limits() });
+        assert!(short.todo.iter().all(|key| key.part != Part::Step || key.positions == 100));
     }
 
     #[test]

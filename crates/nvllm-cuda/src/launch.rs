@@ -9,6 +9,7 @@ use nvllm_core::Rows;
 use crate::cublaslt::Product;
 use crate::device::Device;
 use crate::error::{Doing, Result};
+use crate::kernels::attention::attention_order::KV_CHUNK;
 use crate::memory::Address;
 use crate::modules::Function;
 use crate::tensor_map::TensorMap;
@@ -21,13 +22,18 @@ pub(crate) struct Extents {
     pub seqs: usize,
     /// Whether some sequence's rows are for attention's prefill kernels.
     pub prefill: bool,
-    /// Whether the keys of some sequence are cut into several chunks, whose sums are then folded.
-    pub chunks: bool,
+    /// KV positions of the longest sequence, the step's own included.
+    pub positions: usize,
 }
 
 impl Extents {
     /// For launches of a fixed size.
-    pub(crate) const NONE: Self = Self { tokens: 0, outputs: 0, seqs: 0, prefill: false, chunks: false };
+    pub(crate) const NONE: Self = Self { tokens: 0, outputs: 0, seqs: 0, prefill: false, positions: 0 };
+
+    /// Whether the keys of some sequence are cut into several chunks, whose sums are then folded.
+    pub(crate) const fn chunks(self) -> bool {
+        self.positions > KV_CHUNK
+    }
 
     pub(crate) fn rows(self, rows: Rows) -> usize {
         rows.resolve(self.tokens, self.outputs, self.seqs)
@@ -250,7 +256,7 @@ impl Arg {
         match self {
             Self::Word(word) => *word,
             Self::Rows(rows) => extents.rows(*rows) as u64,
-            Self::Chunks => u64::from(extents.chunks),
+            Self::Chunks => u64::from(extents.chunks()),
             Self::Map(_) => 0,
         }
     }

@@ -55,5 +55,5 @@ pub use cublaslt::cublaslt_version;
 pub use device::{DeviceFacts, count_devices, device_facts};
 pub use device_profile::DeviceProfile;
 pub use error::{CudaError, Result};
-pub use executable::CudaExecutable;
+pub use executable::{CudaExecutable, DecodePass};
 pub use lower::{LISTED_COLS, Vendor, dynamic_shared};

@@ -18,6 +18,8 @@ pub(crate) enum Faster {
     /// An algorithm of the vendor's library, in the words in which it may be kept for one version
     /// of it.
     Vendor([u64; 8]),
+    /// Our decode pass, up to so many positions of a sequence.
+    Pass(usize),
 }
 
 /// What is faster, by what it was measured for.

@@ -188,11 +188,6 @@ impl WorkLists {
         self.plan.keys.iter().zip(&self.lists).map(one).collect()
     }
 
-    /// Whether some sequence's keys may be cut into several chunks.
-    pub(crate) fn chunks(batch: &Batch) -> bool {
-        batch.seqs.iter().any(|seq| seq.kv_start + seq.num_rows > CHUNK)
-    }
-
     /// Whether some of a step's rows go to the prefill kernel.
     pub(crate) fn prefill(&self, batch: &Batch) -> bool {
         if self.plan.keys.is_empty() {

@@ -11,13 +11,14 @@ use nvllm_core::{
     Numerics, OutputRow, SeqStep, SlotId, SlotReset, Source, SpecBuilder, Step, StepId, TensorInfo, TokenId,
     WeightSource,
 };
-use nvllm_cuda::{CudaBackend, CudaError, CudaExecutable, CudaOptions, Vendor, cublaslt_version};
+use nvllm_cuda::{CudaBackend, CudaError, CudaExecutable, CudaOptions, DecodePass, Vendor, cublaslt_version};
 
 mod sum_order;
 
 fn backend_with(graphs: bool, vendor: Vendor) -> Result<CudaBackend, CudaError> {
     let cache_dir = Some(std::env::temp_dir().join("nvllm-cuda-test-kernels"));
-    CudaBackend::new(&CudaOptions { graphs, cache_dir, vendor, ..CudaOptions::default() })
+    let decode_pass = DecodePass::Always;
+    CudaBackend::new(&CudaOptions { graphs, cache_dir, vendor, decode_pass, ..CudaOptions::default() })
 }
 
 fn backend(graphs: bool) -> Result<CudaBackend, CudaError> {

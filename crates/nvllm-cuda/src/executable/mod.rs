@@ -13,12 +13,13 @@ use crate::launch::Extents;
 use crate::lower;
 use crate::slots;
 use crate::step_buffers::StepBuffers;
-use crate::work_lists::CHUNK;
 
+pub use pass_choice::DecodePass;
 pub use state::CudaExecutable;
 use state::Flight;
 pub(crate) use state::{DeviceState, Entry, Parts};
 
+mod pass_choice;
 mod results;
 mod run;
 mod state;
@@ -213,7 +214,7 @@ impl Drop for CudaExecutable {
 }
 
 /// What the launches of a step of these extents are sized for.
-const fn extents_of(counts: &Counts) -> Extents {
+fn extents_of(counts: &Counts) -> Extents {
     let Counts { tokens, outputs, seqs, kv_positions, .. } = *counts;
-    Extents { tokens, outputs, seqs, prefill: tokens > seqs, chunks: kv_positions > CHUNK * seqs }
+    Extents { tokens, outputs, seqs, prefill: tokens > seqs, positions: kv_positions.div_ceil(seqs.max(1)) }
 }

@@ -6,6 +6,7 @@ use nvllm_core::{HostTensor, Step, TokenMasks, ValueId};
 use super::state::{CudaExecutable, Entry, Flight};
 use crate::graphs::GraphKey;
 use crate::launch::Extents;
+use crate::lower::Stage;
 use crate::memory::Buffer;
 use crate::profile::Timed;
 
@@ -57,10 +58,17 @@ impl CudaExecutable {
 
     /// Every launch of a step of these extents.
     pub(super) fn launch_all(&self, entry: usize, at: Extents) -> crate::Result<()> {
-        let Entry { schedule, sampling, .. } = &self.entries[entry];
-        let stages = schedule.stages(at).flat_map(|stage| &stage.launches);
-        let sampling = sampling.iter().flat_map(|sampling| &sampling.plain);
-        let mut all = self.begin.iter().chain(stages).chain(sampling);
+        self.launch_stages(entry, at, true)?;
+        let mut sampling = self.entries[entry].sampling.iter().flat_map(|sampling| &sampling.plain);
+        sampling.try_for_each(|launch| launch.run(&self.device, at))
+    }
+
+    /// The forward pass, as a decode pass only if `pass` says so.
+    pub(super) fn launch_stages(&self, entry: usize, at: Extents, pass: bool) -> crate::Result<()> {
+        let schedule = &self.entries[entry].schedule;
+        let stages: &mut dyn Iterator<Item = &Stage> =
+            if pass { &mut schedule.stages(at) } else { &mut schedule.one_by_one(at) };
+        let mut all = self.begin.iter().chain(stages.flat_map(|stage| &stage.launches));
         all.try_for_each(|launch| launch.run(&self.device, at))
     }
 

@@ -9,7 +9,7 @@ use nvllm_core::program::MemoryPlan;
 use nvllm_core::{CoreError, DType, KvGeometry, Limits, Program, Result, ValueId};
 
 use crate::device::Device;
-use crate::graphs::Graphs;
+use crate::graphs::{GraphLimits, Graphs};
 use crate::inputs::Inputs;
 use crate::kv::CudaKv;
 use crate::launch::{Extents, Launch};
@@ -101,26 +101,16 @@ pub(crate) struct Parts {
     pub geometries: Vec<KvGeometry>,
     pub entries: Vec<Entry>,
     pub begin: Vec<Launch>,
-    pub graphs: Graphs,
     pub state: DeviceState,
     pub step_buffers: Vec<StepBuffers>,
     pub clock: Option<StepClock>,
 }
 
 impl CudaExecutable {
+    /// Without graphs.
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts {
-            device,
-            limits,
-            vocab_size,
-            geometries,
-            entries,
-            begin,
-            graphs,
-            state,
-            step_buffers,
-            clock,
-        } = parts;
+        let Parts { device, limits, vocab_size, geometries, entries, begin, state, step_buffers, clock } =
+            parts;
         Self {
             device,
             slots: Slots::new(limits.seqs),
@@ -129,7 +119,7 @@ impl CudaExecutable {
             geometries,
             entries,
             begin,
-            graphs,
+            graphs: Graphs::none(),
             state,
             step_buffers,
             clock,
@@ -141,6 +131,19 @@ impl CudaExecutable {
             profiling: false,
             timed: Vec::new(),
         }
+    }
+
+    /// Lets steps that decode be replayed as graphs.
+    pub(crate) fn replay_graphs(&mut self) {
+        let Limits { step_tokens, step_outputs, seqs, context, block_len, .. } = self.limits;
+        let passes = self.entries.iter().filter_map(|entry| entry.schedule.pass());
+        self.graphs = Graphs::new(&GraphLimits {
+            num_entries: self.entries.len(),
+            rows: step_tokens.min(step_outputs).min(seqs),
+            context,
+            passes: passes.map(|pass| (pass.most_rows, pass.most_positions)).collect(),
+            prefill: !block_len.is_multiple_of(16),
+        });
     }
 
     /// Errors once the device has failed.
@@ -169,7 +172,7 @@ impl CudaExecutable {
             outputs: batch.outputs.len(),
             seqs: batch.seqs.len(),
             prefill: self.state.lists.prefill(batch),
-            chunks: WorkLists::chunks(batch),
+            positions: batch.seqs.iter().map(|seq| seq.kv_start + seq.num_rows).max().unwrap_or(0),
         }
     }
 

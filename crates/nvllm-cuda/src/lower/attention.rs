@@ -12,7 +12,7 @@ use crate::kernels::attention::{decode, prefill};
 use crate::kernels::common::dtype;
 use crate::kernels::kv_append::general::{CACHE_FP8, CACHE_INT8};
 use crate::kernels::qk_norm_rope_append::fused::UNITS;
-use crate::launch::{Args, Dim, Launch};
+use crate::launch::{Args, Dim, Extents, Launch};
 use crate::memory::Address;
 use crate::modules::SharedKernel;
 use crate::work_lists::{CHUNK, ListAt};
@@ -148,7 +148,7 @@ fn tensor_core(lowering: &Lowering<'_>, a: &PagedAttention) -> Result<Vec<Launch
             .f32(spec.scale);
         let function = lowering.function(&format!("attention_fold_d{d}"))?;
         let fold = Launch::new(&function, Dim::each(seqs), args).by(Dim::Fixed(kv_heads));
-        launches.push(fold.early().only(|step| step.chunks));
+        launches.push(fold.early().only(Extents::chunks));
     }
     let function = lowering.modules.shared_function(&prefill)?;
     let blocks = Dim::SeqTiles { per: list.tile_tokens };

@@ -37,17 +37,17 @@ impl Lowering<'_> {
     pub(crate) fn schedule(&self) -> Result<Schedule> {
         let nodes = 0..self.program.nodes.len();
         let stages = nodes.map(|at| self.stages(at)).collect::<Result<_>>()?;
-        Ok(Schedule::new(self.program, stages))
+        Ok(Schedule::new(self.program, stages, self.decode_pass(1)?))
     }
 
-    /// The stages that may begin with node `at`.
+    /// The stages that may begin with node `at`, the decode pass aside.
     fn stages(&self, at: usize) -> Result<Vec<Stage>> {
         let node = &self.program.nodes[at];
         let anchor = node.outputs.first().or(node.inputs.first());
         let rows = anchor.map_or(Rows::TOKENS, |&id| self.program.value(id).rows);
         let chosen = self.node(at)?;
         let alone = chosen.into_iter().map(|chosen| Stage::node(at, rows, chosen));
-        Ok(self.decode_pass(at)?.into_iter().chain(self.norm_inside(at)?).chain(alone).collect())
+        Ok(self.norm_inside(at)?.into_iter().chain(alone).collect())
     }
 
     /// What runs node `at` alone, by the rows that it takes at most.

@@ -15,6 +15,8 @@ pub(crate) struct Stage {
     pub rows: Rows,
     /// Rows at most.
     pub most_rows: usize,
+    /// Positions of a sequence at most.
+    pub most_positions: usize,
     /// Whether it takes a step of so many rows.
     pub only: fn(Extents) -> bool,
     /// The order in which each node sums.
@@ -31,11 +33,14 @@ impl Stage {
     /// What was chosen for `nodes`, which sum in `orders`.
     pub(super) fn of(nodes: Range<usize>, rows: Rows, orders: Vec<OrderId>, chosen: Chosen) -> Self {
         let Chosen { most_rows, launches, .. } = chosen;
-        Self { nodes, rows, most_rows, only: |_| true, orders, launches }
+        let most_positions = usize::MAX;
+        Self { nodes, rows, most_rows, most_positions, only: |_| true, orders, launches }
     }
 
     pub(super) fn takes(&self, extents: Extents) -> bool {
-        extents.rows(self.rows) <= self.most_rows && (self.only)(extents)
+        extents.rows(self.rows) <= self.most_rows
+            && extents.positions <= self.most_positions
+            && (self.only)(extents)
     }
 
     fn uses_vendor(&self) -> bool {
@@ -43,43 +48,69 @@ impl Stage {
     }
 }
 
-/// The stages of a program: for each node those that begin with it, best first. Of those of the
-/// node alone, the last takes any number of rows.
-pub(crate) struct Schedule(Vec<Vec<Stage>>);
+/// The stages of a program.
+pub(crate) struct Schedule {
+    /// For each node those that begin with it, best first. Of those of the node alone, the last
+    /// takes any number of rows.
+    by_first_node: Vec<Vec<Stage>>,
+    /// The decode pass, which comes before what begins with its first node.
+    pass: Option<Stage>,
+}
 
 impl Schedule {
-    /// Those of `by_first_node` that write to memory all that is read of it after them: what nodes of
-    /// a stage hand to each other is nowhere.
-    pub(crate) fn new(program: &Program, mut by_first_node: Vec<Vec<Stage>>) -> Self {
-        for stages in &mut by_first_node {
-            stages.retain(|stage| program.only_last_is_seen(stage.nodes.clone()));
-        }
-        Self(by_first_node)
+    /// Of those given all that write to memory what is read of it after them: what nodes of a stage
+    /// hand to each other is nowhere.
+    pub(crate) fn new(program: &Program, mut by_first_node: Vec<Vec<Stage>>, pass: Option<Stage>) -> Self {
+        let writes_all = |stage: &Stage| program.only_last_is_seen(stage.nodes.clone());
+        by_first_node.iter_mut().for_each(|stages| stages.retain(writes_all));
+        Self { by_first_node, pass: pass.filter(writes_all) }
     }
 
     /// The stages of a step, in order: each node is in one of them.
     pub(crate) fn stages(&self, extents: Extents) -> impl Iterator<Item = &Stage> {
+        self.in_order(self.pass.as_ref(), extents)
+    }
+
+    /// The same without a decode pass.
+    pub(crate) fn one_by_one(&self, extents: Extents) -> impl Iterator<Item = &Stage> {
+        self.in_order(None, extents)
+    }
+
+    fn in_order<'a>(&'a self, pass: Option<&'a Stage>, extents: Extents) -> impl Iterator<Item = &'a Stage> {
         let mut at = 0;
         std::iter::from_fn(move || {
-            let stage = self.0.get(at)?.iter().find(|stage| stage.takes(extents))?;
+            let alone = self.by_first_node.get(at)?;
+            let pass = pass.filter(|pass| pass.nodes.start == at);
+            let stage = pass.into_iter().chain(alone).find(|stage| stage.takes(extents))?;
             at = stage.nodes.end;
             Some(stage)
         })
     }
 
-    /// Those that begin with node `at`.
+    /// The decode pass, if there is one.
+    pub(crate) const fn pass(&self) -> Option<&Stage> {
+        self.pass.as_ref()
+    }
+
+    /// Leaves the decode pass steps whose sequences have so many positions at most.
+    pub(crate) fn limit_pass(&mut self, positions: usize) {
+        let limited = |pass| Stage { most_positions: positions, ..pass };
+        self.pass = self.pass.take().filter(|_| positions > 0).map(limited);
+    }
+
+    /// Those that begin with node `at`, the decode pass aside.
     pub(super) fn of_node(&self, at: usize) -> &[Stage] {
-        &self.0[at]
+        &self.by_first_node[at]
     }
 
     /// Puts others in place of those that begin with node `at`.
     pub(super) fn replace_node(&mut self, at: usize, stages: Vec<Stage>) {
-        self.0[at] = stages;
+        self.by_first_node[at] = stages;
     }
 
     /// Nodes that the vendor's library runs for some number of rows.
     pub(crate) fn vendor_nodes(&self) -> usize {
-        self.0.iter().filter(|stages| stages.iter().any(Stage::uses_vendor)).count()
+        self.by_first_node.iter().filter(|stages| stages.iter().any(Stage::uses_vendor)).count()
     }
 }
 
@@ -135,6 +166,28 @@ mod tests {
         assert_eq!(at(&kept("embedded"), 1), [(0..1, any), (1..2, any), (2..3, 4)]);
     }
 
+    #[test]
+    fn a_pass_runs_what_it_may_and_no_longer_contexts_than_it_is_left() {
+        let of = |program: &Program| {
+            let alone = (0..3).map(|at| vec![stage(at..at + 1, usize::MAX)]).collect();
+            Schedule::new(program, alone, Some(stage(1..3, 1)))
+        };
+        let num = |schedule: &Schedule, tokens, positions| {
+            let at = Extents { tokens, positions, ..Extents::NONE };
+            assert_eq!(schedule.one_by_one(at).count(), 3);
+            schedule.stages(at).count()
+        };
+        let mut schedule = of(&program());
+        assert_eq!([1, 2].map(|tokens| num(&schedule, tokens, 5000)), [2, 3]);
+        schedule.limit_pass(1024);
+        assert_eq!([1, 1024, 1025].map(|positions| num(&schedule, 1, positions)), [2, 2, 3]);
+        schedule.limit_pass(0);
+        assert!(schedule.pass().is_none() && num(&schedule, 1, 1) == 3);
+        let mut kept = program();
+        assert!(kept.keep("normed"));
+        assert!(of(&kept).pass().is_none(), "the pass writes no norm");
+    }
+
     /// Stages of `program`, which has three nodes.
     fn schedule(program: &Program) -> Schedule {
         let any = usize::MAX;
@@ -143,7 +196,7 @@ mod tests {
             vec![stage(1..2, any)],
             vec![stage(2..3, 4), stage(2..3, any)],
         ];
-        Schedule::new(program, stages)
+        Schedule::new(program, stages, None)
     }
 
     /// What runs so many rows: nodes and rows at most.

@@ -17,7 +17,7 @@ use super::choice::Chosen;
 use super::linear::{Epilogue, Linear, NORM_ROWS};
 use super::stage::{Schedule, Stage};
 use super::{LANES, Lowering, Operand};
-use crate::cublaslt::{Algorithm, CublasLt, Layout, Product, Shape, WORKSPACE_BYTES};
+use crate::cublaslt::{Algorithm, CublasLt, Layout, Product, Shape, WORKSPACE_BYTES, cublaslt_version};
 use crate::device::Device;
 use crate::error::{Doing, Result};
 use crate::graphs::capture;
@@ -225,7 +225,10 @@ impl Tuning<'_> {
         (low, high): (usize, usize),
     ) -> Result<Option<Algorithm>> {
         let Form { shape: Shape { k, n, out }, adds, joins } = layers[0].form;
-        let form = format!("{k} x {n} to {out}, adds {adds}, joins {joins}");
+        let form = format!(
+            "cuBLASLt {}, {k} x {n} to {out}, adds {adds}, joins {joins}",
+            cublaslt_version().unwrap_or(0)
+        );
         let case = format!("{form}, {} layers, {low} to {high} rows", layers.len());
         match self.measured.get(&case) {
             Some(Faster::Ours) => return Ok(None),
@@ -236,7 +239,7 @@ impl Tuning<'_> {
                     return Ok(Some(algorithm));
                 }
             }
-            None => {}
+            Some(Faster::Pass(_)) | None => {}
         }
         let found = self.fastest(layout, layers, schedule, (low, high))?;
         let faster = found.map_or(Faster::Ours, |algorithm| Faster::Vendor(algorithm.data));
@@ -306,7 +309,7 @@ fn algorithms(layout: &Layout, (low, high): (usize, usize)) -> Result<Vec<Algori
 }
 
 const fn extents(rows: usize) -> Extents {
-    Extents { tokens: rows, outputs: rows, seqs: rows, prefill: true, chunks: true }
+    Extents { tokens: rows, outputs: rows, seqs: rows, prefill: true, positions: usize::MAX }
 }
 
 /// The stages to keep: in each range of rows, given by its end, what was chosen for it, or `ours`

@@ -116,6 +116,7 @@ impl Lowering<'_> {
             nodes: at..self.program.nodes.len(),
             rows: Rows::TOKENS,
             most_rows: 1,
+            most_positions: usize::MAX,
             only: decodes,
             orders: pass.orders,
             launches: vec![launch],
