@@ -3,6 +3,8 @@
 
 mod check;
 mod limits;
+#[cfg(test)]
+mod oracle;
 mod packets;
 mod phase;
 mod record;
@@ -17,7 +19,7 @@ pub(super) use self::limits::shared_kernels;
 use self::limits::{MAPS, NORM_COLS, STATE_BYTES, Shared, kernel};
 use self::packets::packet_bytes;
 use self::phase::{Phase, Weight};
-use self::record::Pass;
+use self::record::{Loaded as _, Pass};
 use self::schedule::Schedule;
 use super::stage::Stage;
 use super::{Lowering, attends_fast};
@@ -111,7 +113,8 @@ impl Lowering<'_> {
             .ptr(list.partial[1]);
         let shared = shared.bytes as u32;
         let function = self.modules.function_with(&name, shared)?;
-        let launch = Launch::new(&function, Dim::Fixed(blocks), args).with_shared(shared).early().cooperative();
+        let launch =
+            Launch::new(&function, Dim::Fixed(blocks), args).with_shared(shared).early().cooperative();
         Ok(Some(Stage {
             nodes: at..self.program.nodes.len(),
             rows: Rows::TOKENS,

@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 
 use nvllm_core::program::{Node, QkNorm};
-use nvllm_core::{AttentionSpec, DType, KvFormat, KvLayer, Op, OrderId, RopeSpec, ValueId, WeightId};
+use nvllm_core::{
+    AttentionSpec, DType, KvFormat, KvGeometry, KvLayer, Op, OrderId, Program, RopeSpec, ValueId, WeightId,
+};
 
 use super::packets::Life;
 use super::phase::{ATTENTION, FOLD, GATHER, NO_TAG, OUT_F32, Phase, SILU};
@@ -11,7 +13,7 @@ use crate::lower::attention::FUSED;
 use crate::lower::linear::{Epilogue, Linear, SPLIT8};
 use crate::lower::rows::BLOCK128;
 use crate::lower::stage::is_gathered_norm;
-use crate::lower::{LANES, Lowering};
+use crate::lower::{LANES, Lowering, Operand};
 use crate::memory::Address;
 use crate::work_lists::ListAt;
 
@@ -47,12 +49,25 @@ pub(super) struct Pass {
     pub widest_norm: usize,
 }
 
-impl Lowering<'_> {
+/// What phases are recorded from: a loaded model, or one that tests lay out themselves.
+pub(super) trait Loaded {
+    fn program(&self) -> &Program;
+    fn value(&self, id: ValueId) -> Operand;
+    /// As [`Lowering::layer`].
+    fn layer(&self, at: usize) -> Option<Linear>;
+    /// The address of a vector as bf16; 0 if it has none.
+    fn narrow(&self, id: WeightId) -> Address;
+    /// The work list of attention with `spec`, if there is one.
+    fn list(&self, spec: &AttentionSpec) -> Option<ListAt>;
+    fn geometry(&self, kv: KvLayer) -> KvGeometry;
+    /// Keys and values of a layer.
+    fn pages(&self, kv: KvLayer) -> [Address; 2];
+
     /// The phases of all nodes from `from` on; None if a node is nothing that a pass runs.
-    pub(super) fn record(&self, from: usize) -> Option<Pass> {
+    fn record(&self, from: usize) -> Option<Pass> {
         let mut pass = Pass::default();
         let mut at = from;
-        while let Some(node) = self.program.nodes.get(at) {
+        while let Some(node) = self.program().nodes.get(at) {
             at += match &node.op {
                 Op::Attention { norm, rope, spec, kv } => {
                     self.record_attention(&mut pass, node, (norm.as_ref(), rope), spec, *kv)?
@@ -74,8 +89,8 @@ impl Lowering<'_> {
         spec: &AttentionSpec,
         kv: KvLayer,
     ) -> Option<usize> {
-        let geometry = self.kv.geometry_of(kv);
-        let list = self.lists.list(spec, self.limits).filter(|list| list.decodes)?;
+        let geometry = self.geometry(kv);
+        let list = self.list(spec).filter(|list| list.decodes)?;
         let (group, block_len) = (kv.group, geometry.block_len);
         let of = Shared { spec: spec.clone(), rope: rope.clone(), list, group, block_len };
         let same = pass.attention.get_or_insert_with(|| of.clone());
@@ -83,9 +98,9 @@ impl Lowering<'_> {
         if !alike || geometry.format != KvFormat::Bf16 {
             return None;
         }
-        let weight = |id: WeightId| self.weights.vector(id).narrow;
+        let weight = |id: WeightId| self.narrow(id);
         let [norm_of_queries, bias] = norm.map_or([0; 2], |norm| [weight(norm.q), weight(norm.k)]);
-        let [keys, values] = self.kv.layer(kv);
+        let [keys, values] = self.pages(kv);
         let eps = norm.map_or(0.0, |norm| norm.eps).to_bits();
         let phase =
             Phase { kind: ATTENTION, norm: norm_of_queries, bias, keys, values, eps, ..Phase::default() };
@@ -99,15 +114,15 @@ impl Lowering<'_> {
     /// A linear layer, with its norm and the gathering of its rows if node `at` begins those.
     fn record_linear(&self, pass: &mut Pass, at: usize) -> Option<usize> {
         let (before, gathers) = match () {
-            () if is_gathered_norm(self.program, at) => (2, true),
-            () if self.program.is_norm_of_next(at) => (1, false),
+            () if is_gathered_norm(self.program(), at) => (2, true),
+            () if self.program().is_norm_of_next(at) => (1, false),
             () => (0, false),
         };
-        let (first, last) = (&self.program.nodes[at], &self.program.nodes[at + before]);
+        let (first, last) = (&self.program().nodes[at], &self.program().nodes[at + before]);
         let layer = self.layer(at + before)?;
         let mut phase = linear(&layer)?;
         if let Op::RmsNorm { weight, eps } = &first.op {
-            let (x, norm) = (self.value(first.inputs[0]), self.weights.vector(*weight).narrow);
+            let (x, norm) = (self.value(first.inputs[0]), self.narrow(*weight));
             if norm == 0 || x.cols != layer.k() || x.dtype != DType::Bf16 {
                 return None;
             }
@@ -124,6 +139,36 @@ impl Lowering<'_> {
         let (x, y) = (first.inputs[0], last.outputs[0]);
         pass.phases.push(Recorded { phase, weight: layer.weight, x, y, residual });
         Some(before + 1)
+    }
+}
+
+impl Loaded for Lowering<'_> {
+    fn program(&self) -> &Program {
+        self.program
+    }
+
+    fn value(&self, id: ValueId) -> Operand {
+        Lowering::value(self, id)
+    }
+
+    fn layer(&self, at: usize) -> Option<Linear> {
+        Lowering::layer(self, at)
+    }
+
+    fn narrow(&self, id: WeightId) -> Address {
+        self.weights.vector(id).narrow
+    }
+
+    fn list(&self, spec: &AttentionSpec) -> Option<ListAt> {
+        self.lists.list(spec, self.limits)
+    }
+
+    fn geometry(&self, kv: KvLayer) -> KvGeometry {
+        self.kv.geometry_of(kv)
+    }
+
+    fn pages(&self, kv: KvLayer) -> [Address; 2] {
+        self.kv.layer(kv)
     }
 }
 

@@ -53,7 +53,7 @@ pub(crate) struct DeviceLimits {
 }
 
 /// An H100 or H200.
-pub(super) const HOPPER: DeviceLimits =
+pub(in crate::lower) const HOPPER: DeviceLimits =
     DeviceLimits { blocks: 132, shared: 232_448, tight: false, wgmma: true };
 
 /// A linear layer as the program has it.

@@ -15,9 +15,9 @@ use few::{mid_m, mid_m_split, small, small_m};
 use general::general;
 use hopper::{C1_N32, C1_N64, C1_N128, C2_N64, C2_N128, C3_N128};
 use hopper::{cluster_split, double_rows, narrow, single_rows, splits};
-pub(super) use layer::SPLIT8;
-use layer::{DeviceLimits, HOPPER, Parts, operands};
+use layer::{DeviceLimits, Parts, operands};
 pub(crate) use layer::{Epilogue, Linear};
+pub(super) use layer::{HOPPER, SPLIT8};
 use many::tensor_core;
 
 mod coded;
