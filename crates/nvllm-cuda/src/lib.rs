@@ -34,6 +34,7 @@ mod kernels;
 mod kv;
 mod launch;
 mod lower;
+mod mapped;
 mod measured;
 mod memory;
 mod modules;

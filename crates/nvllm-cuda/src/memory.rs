@@ -185,7 +185,7 @@ impl Drop for Started<'_> {
     }
 }
 
-/// Page-locked host memory: copies from and to it run beside the host.
+/// Page-locked host memory: copies from it run beside the host.
 pub(crate) struct Pinned {
     device: Arc<Device>,
     bytes: *mut u8,
@@ -208,8 +208,7 @@ impl Pinned {
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
-        // SAFETY: allocated and initialised in `new`; `download`, which alone copies into it, has
-        // waited.
+        // SAFETY: allocated and initialised in `new`; nothing but the host writes it.
         unsafe { std::slice::from_raw_parts(self.bytes, self.len) }
     }
 
@@ -252,23 +251,6 @@ impl Pinned {
         self.uploaded.record(stream).doing("recording an event")?;
         std::mem::forget(copies);
         Ok(())
-    }
-
-    /// Copies `ranges` of `from` to the same places here in the order of `stream`, and waits for
-    /// it.
-    pub(crate) fn download(
-        &mut self,
-        stream: &CudaStream,
-        ranges: &[Range<usize>],
-        from: &Buffer,
-    ) -> Result<()> {
-        let bytes = self.bytes_mut()?;
-        let copies = Started(stream);
-        for range in ranges {
-            // SAFETY: `copies` waits before the borrow of `bytes` ends.
-            unsafe { from.start_read(stream, range.start, &mut bytes[range.clone()]) }?;
-        }
-        copies.wait()
     }
 }
 

@@ -7,7 +7,7 @@ use crate::coded;
 use crate::inputs::{self, Inputs};
 use crate::lower::{self, MAX_HEAD_DIM, fast_shape};
 use crate::rope::RopeTables;
-use crate::sampler::{Sampler, result_bytes};
+use crate::sampler::Sampler;
 use crate::slots::DeviceSlots;
 use crate::weights;
 use crate::work_lists::WorkLists;
@@ -77,7 +77,6 @@ fn scratch_bytes(plan: &Plan) -> usize {
     [
         Inputs::bytes_for(limits, kv),
         inputs::layout(limits, kv).packed_len.saturating_mul(in_flight),
-        result_bytes(limits.step_outputs).saturating_mul(in_flight),
         DeviceSlots::bytes_for(limits, spec.vocab_size),
         Sampler::bytes_for(limits, spec.vocab_size),
         RopeTables::bytes_for(&spec.programs, limits),

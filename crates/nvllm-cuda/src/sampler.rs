@@ -1,4 +1,5 @@
-//! The sampler's launches and what they leave for the host.
+//! The sampler's launches and what they leave for the host: in its own memory, at the address that
+//! the head of the step's inputs holds.
 
 use std::sync::Arc;
 
@@ -60,8 +61,6 @@ impl Scored {
 pub(crate) struct Sampler {
     /// `[step_outputs]`: what the kernels leave for each other.
     work: Buffer,
-    /// Tokens `[step_outputs]`, then scored rows.
-    pub results: Buffer,
     /// `[step_outputs, mask_words]`: what may be sampled in the rows of a step that awaited masks.
     masks: Buffer,
     staged_masks: Pinned,
@@ -78,7 +77,7 @@ pub(crate) struct Sampling {
     pub logprobs: Launch,
 }
 
-/// Offset of scored rows in the results.
+/// Offset of scored rows in a step's results, behind its tokens `[step_outputs]`.
 pub(crate) const fn scored_at(step_outputs: usize) -> usize {
     (step_outputs * 4).next_multiple_of(16)
 }
@@ -92,7 +91,7 @@ impl Sampler {
     /// Bytes that the buffers take.
     pub(crate) fn bytes_for(limits: &Limits, vocab_size: usize) -> usize {
         let row = WORK_BYTES + vocab_size.div_ceil(32) * 4;
-        limits.step_outputs * row + result_bytes(limits.step_outputs)
+        limits.step_outputs * row
     }
 
     pub(crate) fn new(device: &Arc<Device>, limits: &Limits, vocab_size: usize) -> Result<Self> {
@@ -100,7 +99,6 @@ impl Sampler {
         let mask_words = vocab_size.div_ceil(32);
         Ok(Self {
             work: Buffer::zeroed(device, rows * WORK_BYTES)?,
-            results: Buffer::zeroed(device, result_bytes(rows))?,
             masks: Buffer::zeroed(device, rows * mask_words * 4)?,
             staged_masks: Pinned::new(device, rows * mask_words * 4)?,
             masks_read: device.context.new_event(None).doing("making an event")?,
@@ -110,7 +108,7 @@ impl Sampler {
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        self.work.len() + self.results.len() + self.masks.len()
+        self.work.len() + self.masks.len()
     }
 
     /// The launches over `logits` `[Outputs, vocab]`.
@@ -143,20 +141,20 @@ impl Sampler {
         };
         let rows = Dim::each(Rows::OUTPUTS);
         let splits = Dim::Shares { rows: Rows::OUTPUTS, all: ALL_BLOCKS, range: [MIN_SPLITS, SPLITS] };
-        let (work, tokens) = (self.work.at(0), self.results.at(0));
+        let work = self.work.at(0);
         let launches = |masked| {
             let shares = |function| Launch::new(function, splits, params(masked).ptr(work)).by(rows).early();
             let mut launches: Vec<_> = shared.iter().map(shares).collect();
-            launches.push(Launch::new(&finish, rows, params(masked).ptr(work).ptr(tokens)).early());
+            launches.push(Launch::new(&finish, rows, params(masked).ptr(work)).early());
             launches
         };
         let args = Args::new()
             .ptr(inputs.at(0))
             .ptr(outputs)
+            .ptr(slots.states.at(0))
             .ptr(logits)
             .int(vocab)
-            .ptr(tokens)
-            .ptr(self.results.at(scored_at(self.num_outputs)));
+            .int(scored_at(self.num_outputs));
         let logprobs = Launch::new(&modules.function("logprobs")?, rows, args);
         Ok(Sampling { plain: launches(false), masked: launches(true), logprobs })
     }

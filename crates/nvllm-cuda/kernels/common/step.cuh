@@ -7,8 +7,12 @@
 
 #include "dtype.cuh"
 
-// Indices into the counts at the head of the step's inputs.
-enum Count { NUM_TOKENS = 0, NUM_OUTPUTS = 1, NUM_SEQS = 2, NUM_RESETS = 3 };
+// Indices into the counts at the head of the step's inputs. RESULTS: of two words, the address of
+// the host's memory to which the step's results go (src/sampler.rs).
+enum Count { NUM_TOKENS = 0, NUM_OUTPUTS = 1, NUM_SEQS = 2, NUM_RESETS = 3, RESULTS = 4 };
+
+__device__ __forceinline__ char*& results_of(int* counts) { return *(char**)(counts + RESULTS); }
+__device__ __forceinline__ char* results_of(const int* counts) { return *(char* const*)(counts + RESULTS); }
 
 // Most biased logits and most suppressed stop tokens of one sequence.
 #define MAX_BIASES 512

@@ -105,7 +105,7 @@ __device__ __forceinline__ Best best_of_row(const Row& row, const Scale& scale) 
     return best;
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) sample_finish(SAMPLING_PARAMS, const Work* work, int* tokens) {
+extern "C" __global__ void __launch_bounds__(THREADS) sample_finish(SAMPLING_PARAMS, const Work* work) {
     __shared__ u64 keys[LISTED];
     take_turn();
     Sampling s = SAMPLING_ARGS;
@@ -130,6 +130,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) sample_finish(SAMPLING_PAR
         }
     }
     if (threadIdx.x != 0) return;
+    int* tokens = (int*)results_of(counts);
     Slot* slot = slots + outputs[at].slot;
     if (!usable) {
         // No token: the sequence ends, and a step that is already in flight must find one that

@@ -1,5 +1,6 @@
 // logprobs: of [Outputs, vocab] logits as the model made them, log-sum-exp in f64, the logit of one
-// token, and the most likely tokens in no order; one block a row, for the rows that ask.
+// token, and the most likely tokens in no order; one block a row, for the rows that ask. The token
+// is the one asked for, or else what the step sampled for the row's slot.
 //
 // Reads the logits up to 12 times from cache. Order: a butterfly in each warp, warps in ascending
 // order.
@@ -30,14 +31,14 @@ __device__ __forceinline__ double block_sum(double x) {
 }
 
 extern "C" __global__ void __launch_bounds__(512)
-    logprobs(const int* counts, const Output* outputs, const float* logits, int vocab, const int* tokens,
-             Scored* scored) {
+    logprobs(const int* counts, const Output* outputs, const Slot* slots, const float* logits, int vocab, int scored_at) {
     __shared__ Histogram histogram;
     __shared__ Best shared_top;
     __shared__ u32 num_top;
     int at = blockIdx.x;
     if (at >= counts[NUM_OUTPUTS] || !(outputs[at].wants & WANTS_LOGPROB)) return;
     const float* x = logits + (i64)at * vocab;
+    Scored* scored = (Scored*)(results_of(counts) + scored_at);
     Best top = {NEG_INF, 0, 0};
     for (int t = threadIdx.x; t < vocab; t += blockDim.x) {
         if (x[t] > NEG_INF) top = better(top, {(double)x[t], t, HAS_BEST});
@@ -70,9 +71,8 @@ extern "C" __global__ void __launch_bounds__(512)
         __syncthreads();
     }
     if (threadIdx.x == 0) {
-        int token = outputs[at].target >= 0 ? outputs[at].target : tokens[at];
-        // An unusable row has no token.
-        if (token < 0) token = 0;
+        // Of an unusable row the slot's token is 0.
+        int token = outputs[at].target >= 0 ? outputs[at].target : slots[outputs[at].slot].last_token;
         scored[at].log_sum_exp = max + log(sum);
         scored[at].logit = x[token];
         scored[at].num_top = num_top;

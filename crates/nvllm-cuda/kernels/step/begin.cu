@@ -1,7 +1,8 @@
 // step: what every step does first. Spreads its packed inputs, takes slots anew, and resolves
 // tokens that only the device knows.
 //
-// step_spread: one block a copy, of the words of one part of the inputs.
+// step_spread: one block a copy, of the words of one part of the inputs. Notes where the step's
+// results go.
 // source [T]: a token id, or -1 - slot for the last token sampled in a slot.
 // step_begin: one thread a token or a reset.
 // A decode step uploads some hundred bytes to some tens of kilobytes: all three are bound by their
@@ -16,7 +17,8 @@ struct WordCopy {
 };
 static_assert(sizeof(WordCopy) == 16, "as in nvllm-core's device/pack.rs");
 
-extern "C" __global__ void __launch_bounds__(256) step_spread(const u32* packed, const WordCopy* copies, u32* inputs) {
+extern "C" __global__ void __launch_bounds__(256) step_spread(const u32* packed, const WordCopy* copies, u32* inputs, char* results) {
+    if (blockIdx.x == 0 && threadIdx.x == 0) results_of((int*)inputs) = results;
     WordCopy copy = copies[blockIdx.x];
     for (u32 i = threadIdx.x; i < copy.num_words; i += blockDim.x) inputs[copy.to + i] = packed[copy.from + i];
 }

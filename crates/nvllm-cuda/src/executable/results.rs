@@ -1,6 +1,5 @@
 //! What a step leaves for the host.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use nvllm_core::host::{Batch, BatchOutput};
@@ -30,32 +29,21 @@ impl CudaExecutable {
         Ok(Some(Arc::new(Buffer::new(&self.device, len)?)))
     }
 
-    /// Which bytes of the results a step leaves for the host: its tokens, then its scored rows if
-    /// there are any.
-    pub(super) fn results(&self, entry: usize, batch: &Batch) -> Vec<Range<usize>> {
-        let num = batch.outputs.len();
-        if num == 0 || self.entries[entry].sampling.is_none() {
-            return Vec::new();
-        }
-        let at = scored_at(self.limits.step_outputs);
-        let (tokens, rows) = (0..num * 4, at..at + num * size_of::<Scored>());
-        if scores(batch) { vec![tokens, rows] } else { vec![tokens] }
-    }
-
-    /// Scores rows and copies the results to where the next step does not write them.
+    /// Scores rows: the last launch of a step that has some.
     pub(super) fn finish(&self, entry: usize, batch: &Batch, buffers: usize) -> crate::Result<()> {
         if let Some(sampling) = self.entries[entry].sampling.as_ref().filter(|_| scores(batch)) {
             sampling.logprobs.run(&self.device, self.extents(batch))?;
         }
-        self.step_buffers[buffers].stage_results(
-            &self.device,
-            &self.results(entry, batch),
-            &self.state.sampler.results,
-        )
+        self.step_buffers[buffers].complete(&self.device)
     }
 
-    /// A finished step's output, from its buffers.
-    pub(super) fn output(&self, flight: &Flight, span: Option<StepSpan>) -> Result<StepOutput> {
+    /// A finished step's output; `results` is what it left for the host.
+    pub(super) fn output(
+        &self,
+        flight: &Flight,
+        results: &[u8],
+        span: Option<StepSpan>,
+    ) -> Result<StepOutput> {
         let Entry { program, sampling, .. } = &self.entries[flight.entry];
         let shape = program.output.map(|output| self.row_shape(flight.entry, output.value()));
         let values = |i: usize| {
@@ -78,7 +66,6 @@ impl CudaExecutable {
             let rows = flight.batch.outputs.iter().enumerate().map(row).collect();
             return Ok(StepOutput { rows, span });
         }
-        let results = self.step_buffers[flight.buffers].results_on_host();
         let num = flight.batch.outputs.len();
         let tokens: &[u32] = bytemuck::cast_slice(&results[..num * 4]);
         let at = scored_at(self.limits.step_outputs);

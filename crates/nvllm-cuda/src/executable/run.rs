@@ -25,11 +25,12 @@ impl CudaExecutable {
         let graph = if self.profiling { None } else { self.graphs.find(step.entry.index(), extents) };
         let Extents { tokens, seqs, .. } = graph.map_or(extents, GraphKey::extents);
         let (own, inputs) = (&mut self.step_buffers[buffers], &self.state.inputs);
+        let results = own.results_at();
         let packed = inputs.layout.pack(own.staging()?, step, batch, [tokens, seqs]);
         self.input_bytes = packed.len;
         let arrived = own.upload(&self.device, packed.len)?;
         self.state.kv.start_copies(&step.copies)?;
-        inputs.spread(&self.device, &packed, arrived)?;
+        inputs.spread(&self.device, &packed, arrived, results)?;
         self.state.slots.count(step, |slot| inputs.lists(slot), &packed.counted, arrived)?;
         match graph {
             Some(graph) => self.graphs.replay(graph)?,
@@ -97,9 +98,10 @@ impl CudaExecutable {
         self.last = Some((step.entry.index(), extents));
         // The next buffers are free: fewer steps are in flight than there are buffers.
         let (own, inputs) = (&mut self.step_buffers[self.next_buffers], &self.state.inputs);
+        let results = own.results_at();
         let packed = inputs.layout.pack(own.staging()?, step, batch, [extents.tokens, extents.seqs]);
         let arrived = own.upload(&self.device, packed.len)?;
-        inputs.spread(&self.device, &packed, arrived)?;
+        inputs.spread(&self.device, &packed, arrived, results)?;
         let entry = &self.entries[step.entry.index()];
         self.begin.iter().try_for_each(|launch| launch.run(&self.device, extents))?;
         for stage in entry.schedule.stages(extents) {
