@@ -8,8 +8,8 @@ use std::sync::Arc;
 use nvllm_core::device::check_fits;
 use nvllm_core::program::MemoryPlan;
 use nvllm_core::{
-    Backend, BackendInfo, Executable, Limits, ModelSpec, OpQuery, Plan, PlanRules, Program, Reason, Rows,
-    RowsOf, WeightSource,
+    Backend, BackendInfo, Executable, Limits, ModelSpec, OpQuery, Plan, PlanRules, Program, Reason,
+    WeightSource,
 };
 
 use crate::compile::{Images, KernelCache, Target, sources_name};
@@ -237,7 +237,7 @@ impl CudaBackend {
                 StepBuffers::new(device, state.inputs.layout.packed_len, result_bytes(limits.step_outputs))
             })
             .collect::<Result<Vec<_>>>()?;
-        let begin = begin(&state, &limits)?;
+        let begin = begin(&state)?;
         uploads.wait()?;
         let entries = spec
             .programs
@@ -310,25 +310,10 @@ fn conditions(facts: &DeviceFacts) -> String {
     format!("{gpu}, driver {driver}, kernels {}", sources_name())
 }
 
-/// The launches that every step begins with.
-fn begin(state: &DeviceState, limits: &Limits) -> Result<Vec<Launch>> {
-    let DeviceState { inputs, modules, slots, ropes, lists, .. } = state;
-    let layout = &inputs.layout;
-    let resets = Args::new().ptr(inputs.at(0)).ptr(inputs.at(layout.resets)).ptr(slots.states.at(0));
-    let tokens = Args::new()
-        .ptr(inputs.at(0))
-        .ptr(inputs.at(layout.source))
-        .ptr(slots.states.at(0))
-        .ptr(inputs.tokens.at(0));
-    // A reset need not belong to a sequence of the step.
-    let threads = 128;
-    let all_slots = Dim::Fixed(limits.seqs.div_ceil(threads));
-    let rows = Dim::Rows { rows: Rows { of: RowsOf::Tokens, times: 1 }, per: threads };
-    let mut launches = vec![
-        Launch::new(&modules.function("step_begin_resets")?, all_slots, resets).of_threads(threads as u32),
-        Launch::new(&modules.function("step_begin_tokens")?, rows, tokens).of_threads(threads as u32).early(),
-    ];
-    launches.extend(ropes.launches(modules, inputs)?);
+/// What every step computes of its inputs, before its program.
+fn begin(state: &DeviceState) -> Result<Vec<Launch>> {
+    let DeviceState { inputs, modules, ropes, lists, .. } = state;
+    let mut launches = ropes.launches(modules, inputs)?;
     launches.extend(lists.launches(modules, inputs)?);
     Ok(launches)
 }

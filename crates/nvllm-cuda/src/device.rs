@@ -21,7 +21,7 @@ pub(crate) struct Device {
     pub context: Arc<CudaContext>,
     /// Everything that steps compute, in order.
     pub stream: Arc<CudaStream>,
-    /// Uploads and downloads, which overlap with it (`step_buffers.rs`).
+    /// Uploads of masks and downloads of rows, which overlap with it (`step_buffers.rs`).
     pub copies: Arc<CudaStream>,
     pub facts: DeviceFacts,
 }

@@ -1,15 +1,16 @@
-//! The inputs of a step: uploaded as packed bytes, then spread to the fixed places from which
-//! kernels read.
+//! The inputs of a step: packed bytes in host memory, from which a kernel copies them to the fixed
+//! places where the others read.
 //!
 //! Kernels take their extents from the counts, or run the rows of padding up to the bucket as well.
 
 use std::sync::Arc;
 
-use nvllm_core::device::{PackedStep, StepLayout};
+use nvllm_core::device::{PackedStep, StepLayout, WordCopy};
 use nvllm_core::{KvGeometry, Limits, RowsOf, SlotId};
 
 use crate::device::Device;
 use crate::error::Result;
+use crate::kernels::step::begin::STAGED_BYTES;
 use crate::launch::{Args, Dim, Extents, Launch};
 use crate::memory::{Address, Buffer};
 use crate::modules::{Function, Modules};
@@ -26,7 +27,7 @@ pub(crate) struct Inputs {
     buffer: Buffer,
     /// Tokens of all rows, those from slots resolved.
     pub tokens: Buffer,
-    spread: Function,
+    begin: Function,
 }
 
 impl Inputs {
@@ -40,7 +41,7 @@ impl Inputs {
         Ok(Self {
             buffer: Buffer::zeroed(device, layout.len)?,
             tokens: Buffer::zeroed(device, limits.step_tokens * 4)?,
-            spread: modules.function("step_spread")?,
+            begin: modules.function("step_begin")?,
             layout,
         })
     }
@@ -73,24 +74,43 @@ impl Inputs {
         self.buffer.len() + self.tokens.len()
     }
 
-    /// Copies a step's parts from `packed` to their places, in stream order, and notes that its
-    /// results go to `results`.
-    pub(crate) fn spread(
+    /// Copies a step's parts from `packed`, which holds its packed bytes, to their places, in stream
+    /// order; takes its slots anew in `states`, and notes that its results go to `results`.
+    pub(crate) fn begin(
         &self,
         device: &Device,
         step: &PackedStep,
-        packed: &Buffer,
+        packed: Address,
+        states: &Buffer,
         results: Address,
     ) -> Result<()> {
-        let args =
-            Args::new().ptr(packed.at(0)).ptr(packed.at(step.copies_at)).ptr(self.buffer.at(0)).ptr(results);
-        Launch::new(&self.spread, Dim::Fixed(step.num_copies), args).run(device, Extents::NONE)
+        let args = Args::new()
+            .ptr(packed)
+            .int(read_len(step) / 4)
+            .int(step.copies_at / 4)
+            .int(step.num_copies)
+            .int(step.source_at / 4)
+            .int(step.resets_at / 4)
+            .ptr(self.buffer.at(0))
+            .ptr(states.at(0))
+            .ptr(self.tokens.at(0))
+            .ptr(results);
+        Launch::new(&self.begin, Dim::Fixed(begin_blocks(step)), args).run(device, Extents::NONE)
     }
+}
+
+/// Bytes of a packed step that [`Inputs::begin`] reads: without tokens to count.
+const fn read_len(step: &PackedStep) -> usize {
+    step.copies_at + step.num_copies * size_of::<WordCopy>()
+}
+
+/// Blocks of its kernel: one for what that block can hold, else one a copy and one more.
+const fn begin_blocks(step: &PackedStep) -> usize {
+    if read_len(step) <= STAGED_BYTES { 1 } else { step.num_copies + 1 }
 }
 
 #[cfg(test)]
 mod tests {
-    use nvllm_core::device::WordCopy;
     use nvllm_core::host::{Batch, Slots};
     use nvllm_core::{
         Activations, BlockId, KvFormat, OutputRow, SamplingParams, SeqStep, SlotReset, Source, Step, TokenId,
@@ -111,7 +131,14 @@ mod tests {
 
     /// The copies of a step of one sequence, new in its slot.
     fn copies() -> (StepLayout, Vec<WordCopy>) {
-        let limits = Limits { kv_bytes: 1 << 20, ..Limits::new(Activations::Bf16, 2, 64) };
+        let (layout, step, bytes) = packed(1);
+        let copies = step.copies(bytemuck::cast_slice(&bytes)).to_vec();
+        (layout, copies)
+    }
+
+    /// A step of so many tokens of one sequence, new in its slot.
+    fn packed(num_tokens: usize) -> (StepLayout, PackedStep, Vec<u128>) {
+        let limits = Limits { kv_bytes: 1 << 20, ..Limits::new(Activations::Bf16, 2, 4096) };
         let step = Step {
             resets: vec![SlotReset {
                 slot: SlotId(1),
@@ -121,10 +148,10 @@ mod tests {
             }],
             seqs: vec![SeqStep {
                 slot: SlotId(1),
-                tokens: [Source::Host(TokenId(5))].into(),
-                positions: [Source::Host(0)].into(),
+                tokens: vec![Source::Host(TokenId(5)); num_tokens].into(),
+                positions: (0..num_tokens as u32).map(Source::Host).collect(),
                 kv_start: Source::Host(0),
-                block_tables: [[BlockId(3)].into()].into(),
+                block_tables: [vec![BlockId(3); num_tokens.div_ceil(16)].into()].into(),
                 outputs: [OutputRow::sample(0)].into(),
             }],
             ..Step::default()
@@ -134,12 +161,24 @@ mod tests {
         let batch = Batch::new(&step, &slots, &limits, &[GEOMETRY], 50).unwrap();
         let layout = layout(&limits, &[GEOMETRY]);
         let mut bytes = vec![0_u128; layout.packed_len.div_ceil(16)];
-        let bytes = bytemuck::cast_slice_mut(&mut bytes);
-        let copies = layout.pack(bytes, &step, &batch, [1, 1]).copies(bytes).to_vec();
-        (layout, copies)
+        let made = layout.pack(bytemuck::cast_slice_mut(&mut bytes), &step, &batch, [num_tokens, 1]);
+        (layout, made, bytes)
     }
 
-    /// The kernel that spreads a step's inputs notes there, beside its copies, where results go.
+    /// One block holds what a step of decoding reads, and no more than it can.
+    #[test]
+    fn one_block_begins_a_step_that_it_can_hold() {
+        for num_tokens in [1, 1000, 4000] {
+            let (_, step, _) = packed(num_tokens);
+            let blocks = begin_blocks(&step);
+            assert_eq!(blocks == 1, read_len(&step) <= STAGED_BYTES, "{num_tokens}");
+            assert!(read_len(&step) <= step.len && read_len(&step).is_multiple_of(16));
+            assert!(blocks == 1 || blocks > step.num_copies);
+        }
+        assert_eq!([1, 4000].map(|num_tokens| begin_blocks(&packed(num_tokens).1) == 1), [true, false]);
+    }
+
+    /// The kernel that copies a step's inputs notes there, beside its copies, where results go.
     #[test]
     fn no_copy_goes_where_the_address_of_results_is_noted() {
         let (layout, copies) = copies();
@@ -156,6 +195,6 @@ mod tests {
         let found = [RowsOf::Tokens, RowsOf::Outputs, RowsOf::Seqs].map(StepLayout::count);
         assert_eq!(found, [NUM_TOKENS, NUM_OUTPUTS, NUM_SEQS].map(|word| word * 4));
         let head = copies().1[0];
-        assert_eq!((head.to, head.num_words as usize), (0, NUM_RESETS + 1));
+        assert_eq!((head.to, head.from, head.num_words as usize), (0, 0, NUM_RESETS + 1));
     }
 }

@@ -7,7 +7,7 @@
 //!
 //! **Why so.** The driver and the compiler are opened by name when they are wanted: one binary runs
 //! where there is a GPU and where there is none, and [`count_devices`] says which. All memory is
-//! planned and allocated at load. A step's inputs lie in one buffer, filled by one copy; kernels
+//! planned and allocated at load. A step's inputs lie in one buffer, filled by one kernel; others
 //! take their extents from it, so that one launch list serves every step of a size. Nothing is
 //! summed in an order that depends on what else is in the step: an op's kernels, from one row to
 //! thousands, share one order, and attention merges fixed chunks of keys in ascending order. No

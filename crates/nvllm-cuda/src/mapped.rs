@@ -50,6 +50,15 @@ impl Mapped {
         // SAFETY: allocated and initialised in `new`; the caller sees to kernels.
         unsafe { std::slice::from_raw_parts(self.bytes, self.len) }
     }
+
+    /// The bytes, to be written.
+    ///
+    /// # Safety
+    /// No kernel reads or writes them as long as they are borrowed.
+    pub(crate) unsafe fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `bytes`; the borrow is exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.bytes, self.len) }
+    }
 }
 
 impl Drop for Mapped {

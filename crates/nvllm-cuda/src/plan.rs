@@ -4,7 +4,7 @@
 use nvllm_core::{Backend, Limits, ModelSpec, Op, OpQuery, Plan, PlanRules, Program, Reason, WeightSource};
 
 use crate::coded;
-use crate::inputs::{self, Inputs};
+use crate::inputs::Inputs;
 use crate::lower::{self, MAX_HEAD_DIM, fast_shape};
 use crate::rope::RopeTables;
 use crate::sampler::Sampler;
@@ -73,10 +73,8 @@ pub(crate) fn plan(
 /// Bytes of all that is neither weight, cache nor value, without partial sums.
 fn scratch_bytes(plan: &Plan) -> usize {
     let Plan { spec, limits, kv, .. } = plan;
-    let in_flight = limits.max_in_flight;
     [
         Inputs::bytes_for(limits, kv),
-        inputs::layout(limits, kv).packed_len.saturating_mul(in_flight),
         DeviceSlots::bytes_for(limits, spec.vocab_size),
         Sampler::bytes_for(limits, spec.vocab_size),
         RopeTables::bytes_for(&spec.programs, limits),

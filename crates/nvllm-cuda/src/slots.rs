@@ -73,15 +73,15 @@ impl DeviceSlots {
     }
 
     /// Counts the tokens of a step's resets, in stream order, and marks those that are biased or
-    /// suppressed, whose lists lie where `lists_of` says. Tokens lie in `packed`; those
-    /// that had no room there are uploaded here, and waited for: resets with more tokens in one
-    /// step than one sequence has are rare.
+    /// suppressed, whose lists lie where `lists_of` says. Tokens lie in the step's packed bytes, at
+    /// `packed`; those that had no room there are uploaded here, and waited for: resets with more
+    /// tokens in one step than one sequence has are rare.
     pub(crate) fn count(
         &self,
         step: &Step,
         lists_of: impl Fn(SlotId) -> [Address; 2],
         lists: &[CountedTokens],
-        packed: &Buffer,
+        packed: Address,
     ) -> Result<()> {
         for reset in &step.resets {
             let (counts, marks) = (reset.sampling.needs_counts(), changes_some(&reset.sampling));
@@ -98,7 +98,7 @@ impl DeviceSlots {
         }
         for list in lists {
             if let Some(at) = list.at {
-                self.count_list(list, packed.at(at))?;
+                self.count_list(list, packed + at as Address)?;
                 continue;
             }
             let reset = step.resets.iter().find(|reset| reset.slot == list.slot);

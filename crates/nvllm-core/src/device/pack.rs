@@ -28,6 +28,10 @@ pub struct PackedStep {
     pub copies_at: usize,
     /// Entries of the list.
     pub num_copies: usize,
+    /// Where the sources of tokens begin.
+    pub source_at: usize,
+    /// Where the resets begin.
+    pub resets_at: usize,
     /// Tokens to count, by reset: prompt, then output.
     pub counted: Vec<CountedTokens>,
 }
@@ -57,13 +61,14 @@ impl Packer<'_> {
         start..self.len
     }
 
-    /// Appends `items`, which belong at byte `to` of the layout.
-    fn part<T: Pod>(&mut self, to: usize, items: impl IntoIterator<Item = T>) {
+    /// Appends `items`, which belong at byte `to` of the layout; returns where they begin.
+    fn part<T: Pod>(&mut self, to: usize, items: impl IntoIterator<Item = T>) -> usize {
         let place = self.push(items);
         if !place.is_empty() {
             let (from, num_words) = ((place.start / 4) as u32, (place.len() / 4) as u32);
             self.copies.push(WordCopy { to: (to / 4) as u64, from, num_words });
         }
+        place.start
     }
 }
 
@@ -91,7 +96,7 @@ impl StepLayout {
                 Source::Slot => -1 - seq.slot.0 as i32,
             })
         });
-        packer.part(self.source, sources.chain(row_pad()));
+        let source_at = packer.part(self.source, sources.chain(row_pad()));
         packer.part(self.positions, batch.positions.iter().map(|&p| p as i32).chain(row_pad()));
         let rows =
             || batch.seqs.iter().enumerate().flat_map(|(i, s)| (0..s.num_rows).map(move |row| (i, s, row)));
@@ -103,7 +108,7 @@ impl StepLayout {
         packer.part(self.seq_rows, batch.seqs.iter().map(|s| s.num_rows as i32).chain(seq_pad()));
         packer.part(self.seq_kv_start, batch.seqs.iter().map(|s| s.kv_start as i32).chain(seq_pad()));
         packer.part(self.outputs, batch.outputs.iter().map(|output| device_row(batch, output)));
-        packer.part(self.resets, step.resets.iter().map(DeviceReset::new));
+        let resets_at = packer.part(self.resets, step.resets.iter().map(DeviceReset::new));
         for (group, (&places, &tables)) in self.row_place.iter().zip(&self.tables).enumerate() {
             let place = |(_, seq, row): (usize, &BatchSeq, usize)| {
                 let (block, offset) = seq.locate(group, seq.kv_start + row, self.block_len);
@@ -123,7 +128,8 @@ impl StepLayout {
         packer.len = packer.len.next_multiple_of(size_of::<WordCopy>());
         let copies_at = packer.push(copies.iter().copied()).start;
         let counted = self.pack_counted(&mut packer, &step.resets);
-        PackedStep { len: packer.len, copies_at, num_copies: copies.len(), counted }
+        let (len, num_copies) = (packer.len, copies.len());
+        PackedStep { len, copies_at, num_copies, source_at, resets_at, counted }
     }
 
     /// Biases and stop tokens. Stop tokens are read only until `min_tokens`, and most sequences
@@ -257,7 +263,7 @@ mod tests {
             seqs: vec![seq(3, vec![host(7), host(9)], 5, [2, 6]), seq(1, vec![Source::Slot], 3, [8, 1])],
             ..Step::default()
         };
-        let (layout, made, _, bytes) = spread(&limits(), &step, [4, 3]);
+        let (layout, made, packed, bytes) = spread(&limits(), &step, [4, 3]);
         assert_eq!(words(&bytes, 0, 4), [3, 2, 2, 2]);
         assert_eq!(words(&bytes, layout.source, 5), [7, 9, -2, 0, -1]);
         assert_eq!(words(&bytes, layout.positions, 5), [100, 101, 100, 0, -1]);
@@ -273,6 +279,8 @@ mod tests {
         let tables = layout.tables[0];
         assert_eq!((words(&bytes, tables, 2), words(&bytes, tables + 12, 1)), (vec![2, 6], vec![8]));
         assert!(made.counted.is_empty() && made.len <= layout.packed_len);
+        assert_eq!(words(&packed, made.source_at, 4), [7, 9, -2, 0]);
+        assert_eq!([0, 80].map(|at| words(&packed, made.resets_at + at, 1)[0]), [3, 1]);
     }
 
     /// Biases, stop tokens and tokens to count come with the step; what there is no room for is

@@ -12,7 +12,6 @@ use crate::graphs::{Part, capture};
 use crate::launch::Extents;
 use crate::lower;
 use crate::slots;
-use crate::step_buffers::StepBuffers;
 
 pub use pass_choice::DecodePass;
 pub use state::CudaExecutable;
@@ -186,8 +185,7 @@ impl Executable for CudaExecutable {
     fn memory(&self) -> MemoryReport {
         let DeviceState { arena, weights, kv, inputs, slots, sampler, ropes, lists, partial, .. } =
             &self.state;
-        let in_flight: usize = self.step_buffers.iter().map(StepBuffers::bytes).sum();
-        let scratch = inputs.bytes() + in_flight + slots.bytes() + sampler.bytes() + ropes.bytes();
+        let scratch = inputs.bytes() + slots.bytes() + sampler.bytes() + ropes.bytes();
         let passes: usize = self.entries.iter().map(|entry| entry.pass.len()).sum();
         let scratch = scratch + lists.bytes() + partial.len() + passes;
         MemoryReport { weights: weights.bytes(), kv: kv.len(), arena: arena.len(), scratch }

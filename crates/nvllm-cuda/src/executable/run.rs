@@ -24,14 +24,14 @@ impl CudaExecutable {
         self.last = Some((step.entry.index(), extents));
         let graph = if self.profiling { None } else { self.graphs.find(step.entry.index(), extents) };
         let Extents { tokens, seqs, .. } = graph.map_or(extents, GraphKey::extents);
-        let (own, inputs) = (&mut self.step_buffers[buffers], &self.state.inputs);
-        let results = own.results_at();
-        let packed = inputs.layout.pack(own.staging()?, step, batch, [tokens, seqs]);
+        let (own, state) = (&mut self.step_buffers[buffers], &self.state);
+        let packed = state.inputs.layout.pack(own.staging()?, step, batch, [tokens, seqs]);
         self.input_bytes = packed.len;
-        let arrived = own.upload(&self.device, packed.len)?;
-        self.state.kv.start_copies(&step.copies)?;
-        inputs.spread(&self.device, &packed, arrived, results)?;
-        self.state.slots.count(step, |slot| inputs.lists(slot), &packed.counted, arrived)?;
+        own.start(&self.device)?;
+        state.kv.start_copies(&step.copies)?;
+        let (bytes, results) = (own.packed_at(), own.results_at());
+        state.inputs.begin(&self.device, &packed, bytes, &state.slots.states, results)?;
+        state.slots.count(step, |slot| state.inputs.lists(slot), &packed.counted, bytes)?;
         match graph {
             Some(graph) => self.graphs.replay(graph)?,
             None => self.compute(step, extents)?,
@@ -97,11 +97,12 @@ impl CudaExecutable {
         let extents = self.extents(batch);
         self.last = Some((step.entry.index(), extents));
         // The next buffers are free: fewer steps are in flight than there are buffers.
-        let (own, inputs) = (&mut self.step_buffers[self.next_buffers], &self.state.inputs);
-        let results = own.results_at();
-        let packed = inputs.layout.pack(own.staging()?, step, batch, [extents.tokens, extents.seqs]);
-        let arrived = own.upload(&self.device, packed.len)?;
-        inputs.spread(&self.device, &packed, arrived, results)?;
+        let (own, state) = (&mut self.step_buffers[self.next_buffers], &self.state);
+        let packed = state.inputs.layout.pack(own.staging()?, step, batch, [extents.tokens, extents.seqs]);
+        let (bytes, results) = (own.packed_at(), own.results_at());
+        state.inputs.begin(&self.device, &packed, bytes, &state.slots.states, results)?;
+        // Nothing else of this step needs the buffers.
+        own.complete(&self.device)?;
         let entry = &self.entries[step.entry.index()];
         self.begin.iter().try_for_each(|launch| launch.run(&self.device, extents))?;
         for stage in entry.schedule.stages(extents) {

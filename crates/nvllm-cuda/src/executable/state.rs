@@ -72,7 +72,7 @@ pub struct CudaExecutable {
     pub(super) vocab_size: usize,
     pub(super) geometries: Vec<KvGeometry>,
     pub(crate) entries: Vec<Entry>,
-    /// What every step does first.
+    /// What every step computes of its inputs, before its program.
     pub(super) begin: Vec<Launch>,
     pub(super) graphs: Graphs,
     pub(super) state: DeviceState,
