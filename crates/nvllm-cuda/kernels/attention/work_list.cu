@@ -1,5 +1,6 @@
 // The work lists of a step's attention, built on the device from lengths that only the device may
-// know; one list serves all layers.
+// know; one list serves all layers. Made of the step's inputs alone (step/begin.cu): beside the
+// kernels before it, for which it waits last.
 //
 // For every sequence s with num_rows[s] new rows from KV index kv_start[s] on (its first row of the
 // step: first_row[s]):
@@ -43,7 +44,6 @@ extern "C" __global__ void __launch_bounds__(256)
                         int tile_tokens, int window, int most_entries, WorkItem* decode, WorkItem* prefill, int* counts, int* first_entry) {
   __shared__ int warps[8], num_entries;
   let_next_start();
-  wait_for_inputs();
   if (threadIdx.x == 0) num_entries = 0;                      // seen by all after the barriers of `prefix`
   int decode_base = 0, prefill_base = 0;
   for (int base = 0; base < num_seqs; base += 256) {
@@ -76,4 +76,5 @@ extern "C" __global__ void __launch_bounds__(256)
   }
   __syncthreads();
   if (threadIdx.x == 0) { counts[0] = num_entries; counts[1] = prefill_base; }
+  wait_for_inputs();
 }

@@ -71,13 +71,22 @@ __device__ __forceinline__ void store_as(void* p, int dtype, i64 i, float x) {
     }
 }
 
-// Programmatic dependent launch (no effect where the launch does not ask for it): lets the next
-// kernel start, and waits for what the one before wrote.
-__device__ __forceinline__ void take_turn() {
+// Programmatic dependent launch (no effect where the launch does not ask for it). What the kernels
+// before wrote may be read only after the wait, but for the step's inputs (step.cuh). Some thread of
+// every launch waits: what follows then finds all kernels before it complete.
+__device__ __forceinline__ void let_next_start() {
 #if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+__device__ __forceinline__ void wait_for_inputs() {
+#if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
+}
+__device__ __forceinline__ void take_turn() {
+    let_next_start();
+    wait_for_inputs();
 }
 
 #define NEG_INF (-__int_as_float(0x7f800000))

@@ -3,6 +3,10 @@
 //
 // All extents are read from device memory, so that one captured launch serves every step of its
 // bucket: a thread block whose rows lie past the extent returns.
+//
+// A step's first kernel (step/begin.cu) lets none start before it has ended. So kernels of the step
+// may read its inputs (counts, outputs, tokens), and slots as they were before it samples, while the
+// kernels before them still run: ahead of their wait.
 #pragma once
 
 #include "dtype.cuh"

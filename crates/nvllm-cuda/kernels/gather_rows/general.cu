@@ -5,11 +5,11 @@
 
 extern "C" __global__ void gather_rows_general(const int* counts, const Output* outputs, const void* x, int x_dtype,
                                                void* y, int y_dtype, int cols) {
-    take_turn();
-    int row = blockIdx.x;
-    if (row >= counts[NUM_OUTPUTS]) return;
+    let_next_start();
+    int row = blockIdx.x, len = row < counts[NUM_OUTPUTS] ? cols : 0;
     i64 from = (i64)outputs[row].row * cols, to = (i64)row * cols;
-    for (int c = threadIdx.x; c < cols; c += blockDim.x) {
+    wait_for_inputs();
+    for (int c = threadIdx.x; c < len; c += blockDim.x) {
         store_as(y, y_dtype, to + c, load_as(x, x_dtype, from + c));
     }
 }

@@ -8,11 +8,10 @@
 extern "C" __global__ void __launch_bounds__(256, 4) sample_bins(SAMPLING_PARAMS, Work* work) {
     __shared__ u32 num_in[BINS], mass_in[BINS];
     __shared__ u32 mass_beyond;
-    take_turn();
     Sampling s = SAMPLING_ARGS;
     int at = blockIdx.y;
-    if (!samples(s, at)) return;
-    Row row = row_of(s, at);
+    Row row;
+    if (!take_row(s, at, row)) return;
     Work& w = work[at];
     if (path_of(row) != BY_BINS) return;
     Best top = highest(w.partials);

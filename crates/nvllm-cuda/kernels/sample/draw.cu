@@ -11,6 +11,7 @@ extern "C" __global__ void __launch_bounds__(256, 3) sample_draw(SAMPLING_PARAMS
     Sampling s = SAMPLING_ARGS;
     int at = blockIdx.y;
     if (!samples(s, at)) return;
+    // Not ahead of the wait: there are no registers for it.
     Row row = row_of(s, at);
     Work& w = work[at];
     int path = path_of(row);

@@ -107,11 +107,10 @@ __device__ __forceinline__ Best best_of_row(const Row& row, const Scale& scale) 
 
 extern "C" __global__ void __launch_bounds__(THREADS) sample_finish(SAMPLING_PARAMS, const Work* work) {
     __shared__ u64 keys[LISTED];
-    take_turn();
     Sampling s = SAMPLING_ARGS;
     int at = blockIdx.x;
-    if (!samples(s, at)) return;
-    Row row = row_of(s, at);
+    Row row;
+    if (!take_row(s, at, row)) return;
     const Work& w = work[at];
     Best top = highest(w.partials), best = top;
     int path = path_of(row);

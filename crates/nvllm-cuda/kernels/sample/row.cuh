@@ -63,6 +63,16 @@ __device__ __forceinline__ Row row_of(const Sampling& s, int at) {
     return r;
 }
 
+// Output row `at`, if it is sampled now. Of the step's inputs, so it is read ahead of the wait; the
+// logits are there after it.
+__device__ __forceinline__ bool take_row(const Sampling& s, int at, Row& row) {
+    let_next_start();
+    bool is_sampled = samples(s, at);
+    if (is_sampled) row = row_of(s, at);
+    wait_for_inputs();
+    return is_sampled;
+}
+
 // The logit `x` of a token that is biased, suppressed or seen, each step rounded as the definition
 // on the host rounds it.
 __device__ __forceinline__ float changed(const Row& r, float x, int t) {

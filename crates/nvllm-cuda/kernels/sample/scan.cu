@@ -7,11 +7,10 @@
 #include "filter.cuh"
 
 extern "C" __global__ void __launch_bounds__(256) sample_scan(SAMPLING_PARAMS, Work* work) {
-    take_turn();
     Sampling s = SAMPLING_ARGS;
     int at = blockIdx.y, splits = gridDim.x;
-    if (!samples(s, at)) return;
-    Row row = row_of(s, at);
+    Row row;
+    if (!take_row(s, at, row)) return;
     Work& w = work[at];
     int path = path_of(row), len = split_len(vocab, splits), start = blockIdx.x * len, end = min(start + len, vocab);
     float largest = NEG_INF;

@@ -57,7 +57,7 @@ impl Lowering<'_> {
         let all = |launches: Vec<Launch>| Ok(vec![Chosen::any(LANES, launches)]);
         let one = |launch: Launch| all(vec![launch]);
         match &node.op {
-            Op::Embed { table } => all(self.embed(*table, self.value(outs[0]))?),
+            Op::Embed { table } => all(self.embed(*table, self.value(outs[0]), at == 0)?),
             Op::RmsNorm { weight, eps } => {
                 self.rms_norm(self.value(ins[0]), *weight, *eps, self.value(outs[0]))
             }

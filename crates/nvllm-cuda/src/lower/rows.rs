@@ -64,10 +64,12 @@ fn general_norm(lowering: &Lowering<'_>, norm: &RmsNorm) -> Result<Vec<Launch>> 
 }
 
 impl Lowering<'_> {
-    pub(super) fn embed(&self, table: WeightId, y: Operand) -> Result<Vec<Launch>> {
+    /// `first`: no node comes before it, so that what it writes is read by no kernel of the step that
+    /// may still run.
+    pub(super) fn embed(&self, table: WeightId, y: Operand, first: bool) -> Result<Vec<Launch>> {
         let (at, dtype) = match self.weights.get(table) {
             Matrix::Dense(at, dtype) => (at, dtype),
-            Matrix::Coded(runs) => return runs.iter().map(|run| self.embed_coded(run, y)).collect(),
+            Matrix::Coded(runs) => return runs.iter().map(|run| self.embed_coded(run, y, first)).collect(),
         };
         let args = Args::new()
             .ptr(self.counts())
@@ -75,17 +77,18 @@ impl Lowering<'_> {
             .ptr(at)
             .int(dtype_code(dtype)?)
             .typed(y)?
-            .int(y.cols);
+            .int(y.cols)
+            .int(usize::from(first));
         let function = self.function("embed_general")?;
         Ok(vec![Launch::new(&function, Dim::each(y.rows), args).of_threads(threads(y.cols)).early()])
     }
 
     /// The tokens whose rows are in `run`.
-    fn embed_coded(&self, run: &Run, y: Operand) -> Result<Launch> {
+    fn embed_coded(&self, run: &Run, y: Operand, first: bool) -> Result<Launch> {
         let rows = &run.of.rows;
         let args =
             Args::new().ptr(self.counts()).ptr(self.inputs.tokens.at(0)).int(rows.start).int(rows.len());
-        let args = any_format(args, run).ptr(run.order()).typed(y)?.int(y.cols);
+        let args = any_format(args, run).ptr(run.order()).typed(y)?.int(y.cols).int(usize::from(first));
         Ok(Launch::new(&self.function("embed_coded")?, Dim::each(y.rows), args)
             .of_threads(threads(y.cols))
             .early())
