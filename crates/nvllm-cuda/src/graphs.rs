@@ -30,6 +30,7 @@ pub(crate) enum Part {
 pub(crate) struct GraphKey {
     rows: usize,
     positions: usize,
+    draws: bool,
     prefill: bool,
     pub entry: usize,
     pub part: Part,
@@ -38,8 +39,8 @@ pub(crate) struct GraphKey {
 impl GraphKey {
     /// What the graph's launches are sized for: a new token and an output for each sequence.
     pub(crate) const fn extents(self) -> Extents {
-        let Self { rows, positions, prefill, .. } = self;
-        Extents { tokens: rows, outputs: rows, seqs: rows, prefill, positions }
+        let Self { rows, positions, draws, prefill, .. } = self;
+        Extents { tokens: rows, outputs: rows, seqs: rows, prefill, positions, draws }
     }
 }
 
@@ -110,18 +111,19 @@ pub(crate) struct GraphLimits {
 
 impl Graphs {
     /// The graphs of a model: a bucket for every number of rows, for each entry program and every
-    /// span of contexts.
+    /// span of contexts, with and without what draws.
     pub(crate) fn new(limits: &GraphLimits) -> Self {
         let most = limits.rows.min(MOST_ROWS);
         let spans = spans(limits);
         let sizes: BTreeSet<usize> = (1..=most).map(|rows| bucket(rows).min(most)).collect();
         let of_size = |&rows: &usize| {
             let spans = spans.iter().filter(move |span| span.rows >= rows);
-            spans.map(move |span| (rows, span.positions))
+            spans.flat_map(move |span| [false, true].map(|draws| (rows, span.positions, draws)))
         };
-        let entries = |(rows, positions)| {
+        let entries = |(rows, positions, draws)| {
             let (prefill, part) = (limits.prefill, Part::Step);
-            (0..limits.num_entries).map(move |entry| GraphKey { rows, positions, prefill, entry, part })
+            let key = move |entry| GraphKey { rows, positions, draws, prefill, entry, part };
+            (0..limits.num_entries).map(key)
         };
         let steps = sizes.iter().flat_map(of_size).flat_map(entries);
         let sampler =
@@ -139,23 +141,24 @@ impl Graphs {
     /// The graph that serves a step, if there is one; where one is still to be captured, that is
     /// remembered.
     pub(crate) fn find(&mut self, entry: usize, step: Extents) -> Option<GraphKey> {
-        let Extents { tokens, outputs, seqs, prefill, positions } = step;
+        let Extents { tokens, outputs, seqs, prefill, positions, draws } = step;
         if tokens == 0 || tokens != outputs || tokens != seqs || tokens > self.most {
             return None;
         }
         let rows = bucket(tokens).min(self.most);
         let positions = span_of(&self.spans, rows, positions)?;
-        self.find_key(GraphKey { rows, positions, prefill, entry, part: Part::Step })
+        self.find_key(GraphKey { rows, positions, draws, prefill, entry, part: Part::Step })
     }
 
-    /// The graph of the sampler of so many outputs whose masks have come, likewise. It is captured
-    /// once a step has lacked it: most models never see a mask.
-    pub(crate) fn find_masked_sampler(&mut self, entry: usize, outputs: usize) -> Option<GraphKey> {
+    /// The graph of the sampler of a step whose masks have come, likewise. It is captured once a step
+    /// has lacked it: most models never see a mask.
+    pub(crate) fn find_masked_sampler(&mut self, entry: usize, step: Extents) -> Option<GraphKey> {
+        let Extents { outputs, draws, .. } = step;
         if outputs == 0 || outputs > self.most {
             return None;
         }
         let (rows, part) = (bucket(outputs).min(self.most), Part::MaskedSampler);
-        self.find_key(GraphKey { rows, positions: 0, prefill: false, entry, part })
+        self.find_key(GraphKey { rows, positions: 0, draws, prefill: false, entry, part })
     }
 
     fn find_key(&mut self, key: GraphKey) -> Option<GraphKey> {
@@ -217,7 +220,7 @@ mod tests {
     }
 
     fn decode(rows: usize) -> Extents {
-        Extents { tokens: rows, outputs: rows, seqs: rows, prefill: false, positions: 300 }
+        Extents { tokens: rows, outputs: rows, seqs: rows, prefill: false, positions: 300, draws: false }
     }
 
     #[test]
@@ -231,7 +234,7 @@ mod tests {
             assert!(key.is_none_or(|key| key.rows >= rows && key.rows < rows + 32 && key <= largest));
         }
         let mut graphs = Graphs::new(&limits());
-        let prefill = Extents { tokens: 5, outputs: 1, seqs: 1, prefill: true, positions: 300 };
+        let prefill = Extents { outputs: 1, seqs: 1, prefill: true, ..decode(5) };
         assert_eq!((graphs.find(0, prefill), graphs.next(false)), (None, None));
     }
 
@@ -272,19 +275,34 @@ mod tests {
         assert_eq!(Graphs::none().next(true), None);
     }
 
+    /// A graph without what draws does not serve a step that draws, nor the other way round.
+    #[test]
+    fn what_draws_has_graphs_of_its_own() {
+        for draws in [false, true] {
+            let mut graphs = Graphs::new(&limits());
+            let step = Extents { draws, ..decode(5) };
+            graphs.find(0, step);
+            assert_eq!(graphs.next(false).map(|key| (key.rows, key.draws)), Some((8, draws)));
+            graphs.find_masked_sampler(0, step);
+            let key = graphs.next(false).unwrap();
+            assert_eq!((key.part, key.extents().draws), (Part::MaskedSampler, draws));
+        }
+    }
+
     #[test]
     fn the_sampler_behind_masks_is_captured_once_a_step_has_lacked_it() {
         let mut graphs = Graphs::new(&limits());
         assert_eq!(graphs.next(true).map(|key| key.part), Some(Part::Step), "not while nobody asks");
-        assert_eq!(graphs.find_masked_sampler(1, 13), None, "none is captured");
+        let masked = |rows| Extents { tokens: 100, ..decode(rows) };
+        assert_eq!(graphs.find_masked_sampler(1, masked(13)), None, "none is captured");
         let lacked = graphs.next(false).unwrap();
         assert_eq!((lacked.part, lacked.rows, lacked.entry), (Part::MaskedSampler, 16, 1));
         let failed = Err(CudaError::Driver { what: "capturing a graph", cause: "of a test".into() });
         graphs.insert(lacked, failed);
-        graphs.find_masked_sampler(1, 13);
+        graphs.find_masked_sampler(1, masked(13));
         assert_eq!(graphs.next(false), None, "a failed capture costs this one graph");
         for outputs in [0, 201] {
-            assert_eq!((graphs.find_masked_sampler(0, outputs), graphs.next(false)), (None, None));
+            assert_eq!((graphs.find_masked_sampler(0, masked(outputs)), graphs.next(false)), (None, None));
         }
     }
 }

@@ -24,11 +24,14 @@ pub(crate) struct Extents {
     pub prefill: bool,
     /// KV positions of the longest sequence, the step's own included.
     pub positions: usize,
+    /// Whether some row's token is drawn: with a temperature, not the likeliest.
+    pub draws: bool,
 }
 
 impl Extents {
     /// For launches of a fixed size.
-    pub(crate) const NONE: Self = Self { tokens: 0, outputs: 0, seqs: 0, prefill: false, positions: 0 };
+    pub(crate) const NONE: Self =
+        Self { tokens: 0, outputs: 0, seqs: 0, prefill: false, positions: 0, draws: false };
 
     /// Whether the keys of some sequence are cut into several chunks, whose sums are then folded.
     pub(crate) const fn chunks(self) -> bool {

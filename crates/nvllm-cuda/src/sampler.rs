@@ -123,7 +123,7 @@ impl Sampler {
         let outputs = inputs.at(inputs.layout.outputs);
         let names = ["sample_scan", "sample_bins", "sample_draw"];
         let [scan, bins, draw] = names.map(|name| modules.function(name));
-        let shared = [scan?, bins?, draw?];
+        let [scan, bins, draw] = [scan?, bins?, draw?];
         let finish = modules.function("sample_finish")?;
         let params = |masked: bool| {
             let masks = if masked { self.masks.at(0) } else { 0 };
@@ -143,10 +143,11 @@ impl Sampler {
         let splits = Dim::Shares { rows: Rows::OUTPUTS, all: ALL_BLOCKS, range: [MIN_SPLITS, SPLITS] };
         let work = self.work.at(0);
         let launches = |masked| {
-            let shares = |function| Launch::new(function, splits, params(masked).ptr(work)).by(rows).early();
-            let mut launches: Vec<_> = shared.iter().map(shares).collect();
-            launches.push(Launch::new(&finish, rows, params(masked).ptr(work)).early());
-            launches
+            let launch = |function, blocks| Launch::new(function, blocks, params(masked).ptr(work)).early();
+            let shares = |function| launch(function, splits).by(rows);
+            // The scan finds the likeliest token; only what is drawn needs more.
+            let [bins, draw] = [&bins, &draw].map(|function| shares(function).only(|step| step.draws));
+            vec![shares(&scan), bins, draw, launch(&finish, rows)]
         };
         let args = Args::new()
             .ptr(inputs.at(0))

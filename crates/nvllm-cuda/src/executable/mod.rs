@@ -215,5 +215,6 @@ impl Drop for CudaExecutable {
 /// What the launches of a step of these extents are sized for.
 fn extents_of(counts: &Counts) -> Extents {
     let Counts { tokens, outputs, seqs, kv_positions, .. } = *counts;
-    Extents { tokens, outputs, seqs, prefill: tokens > seqs, positions: kv_positions.div_ceil(seqs.max(1)) }
+    let positions = kv_positions.div_ceil(seqs.max(1));
+    Extents { tokens, outputs, seqs, prefill: tokens > seqs, positions, draws: true }
 }

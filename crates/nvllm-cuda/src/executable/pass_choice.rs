@@ -132,10 +132,10 @@ impl CudaExecutable {
     fn timed(&mut self, entry: usize, step: &Step, batch: &Batch) -> crate::Result<f64> {
         self.device.bind()?;
         let at = self.extents(batch);
-        let (own, inputs) = (&mut self.step_buffers[0], &self.state.inputs);
-        let packed = inputs.layout.pack(own.staging()?, step, batch, [at.tokens, at.seqs]);
-        let arrived = own.upload(&self.device, packed.len)?;
-        inputs.spread(&self.device, &packed, arrived)?;
+        let (own, state) = (&mut self.step_buffers[0], &self.state);
+        let packed = state.inputs.layout.pack(own.staging()?, step, batch, [at.tokens, at.seqs]);
+        let (bytes, results) = (own.packed_at(), own.results_at());
+        state.inputs.begin(&self.device, &packed, bytes, &state.slots.states, results)?;
         let graph = |pass: bool| {
             let run = |at: Extents| self.launch_stages(entry, at, pass);
             // Once as it is: what the driver does at the first launch of a kernel must not happen

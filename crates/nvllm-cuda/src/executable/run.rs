@@ -82,9 +82,10 @@ impl CudaExecutable {
     pub(super) fn sample_masked(&mut self, flight: &Flight, masks: &TokenMasks) -> crate::Result<()> {
         self.device.bind()?;
         self.state.sampler.upload_masks(&self.device, masks, &flight.batch)?;
-        match self.graphs.find_masked_sampler(flight.entry, flight.batch.outputs.len()) {
+        let extents = self.extents(&flight.batch);
+        match self.graphs.find_masked_sampler(flight.entry, extents) {
             Some(graph) => self.graphs.replay(graph)?,
-            None => self.launch_masked(flight.entry, self.extents(&flight.batch))?,
+            None => self.launch_masked(flight.entry, extents)?,
         }
         self.state.sampler.masks_are_read(&self.device)?;
         self.finish(flight.entry, &flight.batch, flight.buffers)

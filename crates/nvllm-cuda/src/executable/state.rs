@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use nvllm_core::host::{Batch, Slots};
+use nvllm_core::host::{Batch, BatchOutput, Slots};
 use nvllm_core::program::MemoryPlan;
 use nvllm_core::{CoreError, DType, KvGeometry, Limits, Program, Result, ValueId};
 
@@ -173,6 +173,7 @@ impl CudaExecutable {
             seqs: batch.seqs.len(),
             prefill: self.state.lists.prefill(batch),
             positions: batch.seqs.iter().map(|seq| seq.kv_start + seq.num_rows).max().unwrap_or(0),
+            draws: draws(batch, &self.slots),
         }
     }
 
@@ -180,5 +181,69 @@ impl CudaExecutable {
     pub(super) fn row_shape(&self, entry: usize, value: ValueId) -> (usize, DType) {
         let value = self.entries[entry].program.value(value);
         (value.cols, value.kind.dtype(&self.limits))
+    }
+}
+
+/// Whether some row's token is drawn, of the sequences that hold `slots`.
+fn draws(batch: &Batch, slots: &Slots) -> bool {
+    let is_drawn = |output: &BatchOutput| {
+        let slot = slots.get(batch.seqs[output.seq].slot);
+        output.want.sample && slot.is_none_or(|slot| slot.sampling.temperature > 0.0)
+    };
+    batch.outputs.iter().any(is_drawn)
+}
+
+#[cfg(test)]
+mod tests {
+    use nvllm_core::{
+        Activations, BlockId, KvFormat, OutputRow, SamplingParams, SeqStep, SlotId, SlotReset, Source, Step,
+        TokenId,
+    };
+
+    use super::*;
+
+    const GEOMETRY: KvGeometry = KvGeometry {
+        num_layers: 1,
+        num_heads: 1,
+        head_dim: 8,
+        block_len: 16,
+        num_blocks: 9,
+        format: KvFormat::Bf16,
+        window: None,
+    };
+
+    /// Whether a step draws in which slot 0 is greedy and slot 1 is not: a row of each of `slots`,
+    /// sampled or scored.
+    fn step_draws(slots: &[(u32, OutputRow)]) -> bool {
+        let limits = Limits { kv_bytes: 1 << 20, ..Limits::new(Activations::Bf16, 2, 64) };
+        let reset = |(slot, temperature)| SlotReset {
+            slot: SlotId(slot),
+            prompt: [TokenId(5)].into(),
+            output: [].into(),
+            sampling: SamplingParams { temperature, ..SamplingParams::default() }.into(),
+        };
+        let seq = |&(slot, output): &(u32, OutputRow)| SeqStep {
+            slot: SlotId(slot),
+            tokens: [Source::Host(TokenId(5))].into(),
+            positions: [Source::Host(0)].into(),
+            kv_start: Source::Host(0),
+            block_tables: [[BlockId(1 + slot)].into()].into(),
+            outputs: [output].into(),
+        };
+        let resets = [(0, 0.0), (1, 0.5)].map(reset).into();
+        let step = Step { resets, seqs: slots.iter().map(seq).collect(), ..Step::default() };
+        let mut slots = Slots::new(limits.seqs);
+        slots.reset(&step, 50).unwrap();
+        let batch = Batch::new(&step, &slots, &limits, &[GEOMETRY], 50).unwrap();
+        draws(&batch, &slots)
+    }
+
+    #[test]
+    fn a_step_draws_if_one_row_is_sampled_with_a_temperature() {
+        let (sample, values) = (OutputRow::sample(0), OutputRow::values(0));
+        assert!(!step_draws(&[(0, sample)]));
+        assert!(!step_draws(&[(0, sample), (1, values)]));
+        assert!(step_draws(&[(1, sample)]));
+        assert!(step_draws(&[(0, sample), (1, sample)]));
     }
 }

@@ -309,7 +309,8 @@ fn algorithms(layout: &Layout, (low, high): (usize, usize)) -> Result<Vec<Algori
 }
 
 const fn extents(rows: usize) -> Extents {
-    Extents { tokens: rows, outputs: rows, seqs: rows, prefill: true, positions: usize::MAX }
+    let positions = usize::MAX;
+    Extents { tokens: rows, outputs: rows, seqs: rows, prefill: true, positions, draws: true }
 }
 
 /// The stages to keep: in each range of rows, given by its end, what was chosen for it, or `ours`
