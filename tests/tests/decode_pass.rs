@@ -180,3 +180,25 @@ fn what_is_timed_at_load_is_kept_and_leaves_no_trace() {
     assert!(first.iter().zip(always.iter().zip(never)).all(|(chosen, (a, b))| chosen == a || chosen == b));
     println!("a decode step behind {contexts:?} tokens is a pass: {is_pass:?}");
 }
+
+/// What a pass hands from phase to phase is nowhere in memory: no value that is kept may be of an
+/// earlier step.
+#[test]
+fn what_is_kept_is_of_the_last_step() {
+    if let Err(reason) = nvllm_tests::cuda(true) {
+        return println!("skipped: {reason}");
+    }
+    for label in ["hidden.0", "hidden.1", "hidden.2", "logits"] {
+        let mut spec = qwen3(|_| ());
+        assert!(spec.programs[0].keep(label));
+        let source = SyntheticSource::new(&spec.weights, DType::Bf16, 0);
+        let kept = |when| {
+            let backend = nvllm_tests::cuda_with(true, when).unwrap();
+            let mut session = Session::new(&backend, &spec, &source, Activations::Bf16, Layout::default());
+            session.logits(&[5, 9, 2].map(TokenId), &[0, 1, 2]);
+            session.logits(&[TokenId(7)], &[3]);
+            bits(&session.exe.kept(label).unwrap().unwrap().to_f32())
+        };
+        assert!(kept(DecodePass::Always) == kept(DecodePass::Never), "{label}");
+    }
+}
