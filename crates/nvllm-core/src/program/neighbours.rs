@@ -16,8 +16,8 @@ impl Program {
         next.inputs.first() == Some(&id) && reads == 1 && !is_output && !self.value(id).keep
     }
 
-    /// Whether a kernel that writes what the last of `nodes` makes, and nothing else, may run all of
-    /// them: of what the others make nothing is kept, handed out or read by other nodes.
+    /// Whether a kernel that writes what the last of `nodes` makes, and nothing else, may run all
+    /// of them: of what the others make nothing is kept, handed out or read by other nodes.
     pub fn only_last_is_seen(&self, nodes: Range<usize>) -> bool {
         let last = nodes.end.saturating_sub(1);
         let inside = self.nodes[nodes.start..last].iter().flat_map(|node| &node.outputs);
