@@ -150,8 +150,8 @@ impl Graphs {
         self.find_key(GraphKey { rows, positions, draws, prefill, entry, part: Part::Step })
     }
 
-    /// The graph of the sampler of a step whose masks have come, likewise. It is captured once a step
-    /// has lacked it: most models never see a mask.
+    /// The graph of the sampler of a step whose masks have come, likewise. It is captured once a
+    /// step has lacked it: most models never see a mask.
     pub(crate) fn find_masked_sampler(&mut self, entry: usize, step: Extents) -> Option<GraphKey> {
         let Extents { outputs, draws, .. } = step;
         if outputs == 0 || outputs > self.most {

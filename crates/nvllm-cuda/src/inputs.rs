@@ -74,8 +74,8 @@ impl Inputs {
         self.buffer.len() + self.tokens.len()
     }
 
-    /// Copies a step's parts from `packed`, which holds its packed bytes, to their places, in stream
-    /// order; takes its slots anew in `states`, and notes that its results go to `results`.
+    /// Copies a step's parts from `packed`, which holds its packed bytes, to their places, in
+    /// stream order; takes its slots anew in `states`, and notes that its results go to `results`.
     pub(crate) fn begin(
         &self,
         device: &Device,

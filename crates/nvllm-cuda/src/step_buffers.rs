@@ -1,5 +1,5 @@
-//! The buffers that each step in flight has of its own, and in which order steps and the host follow
-//! each other.
+//! The buffers that each step in flight has of its own, and in which order steps and the host
+//! follow each other.
 //!
 //! Steps follow each other on the compute stream. Kernels read a step's inputs at fixed addresses,
 //! because graphs hold addresses: a step's first kernel copies them there from host memory that
@@ -22,11 +22,11 @@
 //! it is read, and waiting for `computed` before `packed` is written again costs nothing. Steps
 //! without results are waited for all the same.
 //!
-//! No copy engine uploads inputs ahead, whatever their size: for some kilobytes the host would start
-//! a copy, and the compute stream wait for another one, in every step. What a step reads over the
-//! bus is little beside its work: 20 bytes a token, 32 a row of output and 4 a block of KV cache,
-//! where a token costs a model of half a billion weights a billion operations, and a block is a
-//! megabyte of keys and values.
+//! No copy engine uploads inputs ahead, whatever their size: for some kilobytes the host would
+//! start a copy, and the compute stream wait for another one, in every step. What a step reads over
+//! the bus is little beside its work: 20 bytes a token, 32 a row of output and 4 a block of KV
+//! cache, where a token costs a model of half a billion weights a billion operations, and a block
+//! is a megabyte of keys and values.
 //!
 //! What looks at the device outside of steps (KV blocks, kept values, slots) does so on the compute
 //! stream, behind every step that was submitted. Rows of logits lie in memory of their own,

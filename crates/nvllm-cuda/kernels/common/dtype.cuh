@@ -72,8 +72,8 @@ __device__ __forceinline__ void store_as(void* p, int dtype, i64 i, float x) {
 }
 
 // Programmatic dependent launch (no effect where the launch does not ask for it). What the kernels
-// before wrote may be read only after the wait, but for the step's inputs (step.cuh). Some thread of
-// every launch waits: what follows then finds all kernels before it complete.
+// before wrote may be read only after the wait, but for the step's inputs (step.cuh). Some thread
+// of every launch waits: what follows then finds all kernels before it complete.
 __device__ __forceinline__ void let_next_start() {
 #if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.launch_dependents;" ::: "memory");

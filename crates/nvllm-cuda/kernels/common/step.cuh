@@ -5,8 +5,8 @@
 // bucket: a thread block whose rows lie past the extent returns.
 //
 // A step's first kernel (step/begin.cu) lets none start before it has ended. So kernels of the step
-// may read its inputs (counts, outputs, tokens), and slots as they were before it samples, while the
-// kernels before them still run: ahead of their wait.
+// may read its inputs (counts, outputs, tokens), and slots as they were before it samples, while
+// the kernels before them still run: ahead of their wait.
 #pragma once
 
 #include "dtype.cuh"

@@ -5,13 +5,13 @@
 // source [T]: a token id, or -1 - slot for the last token sampled in a slot.
 //
 // Launch: step_begin <1>, if all of the packed bytes that it reads, `num_words`, are at most
-// STAGED_BYTES: one block reads them at once, in one round trip over the bus, and copies from shared
-// memory. Else <num_copies + 1>: a block a copy, in two round trips, and the last for slots and
-// tokens. `packed` is host memory, aligned to 16; offsets are in words.
-// It lets no kernel start early: all that follow in the step find its inputs complete from their
-// first instruction, whether or not they start before the kernel before them has ended.
-// A decode step takes some hundred bytes to some tens of kilobytes: bound by the bus's latency. A
-// prompt of thousands of tokens is microseconds beside milliseconds of its step.
+// STAGED_BYTES: one block reads them at once, in one round trip over the bus, and copies from
+// shared memory. Else <num_copies + 1>: a block a copy, in two round trips, and the last for slots
+// and tokens. `packed` is host memory, aligned to 16; offsets are in words. It lets no kernel start
+// early: all that follow in the step find its inputs complete from their first instruction, whether
+// or not they start before the kernel before them has ended. A decode step takes some hundred bytes
+// to some tens of kilobytes: bound by the bus's latency. A prompt of thousands of tokens is
+// microseconds beside milliseconds of its step.
 #include "step.cuh"
 
 #define STAGED_BYTES 32768

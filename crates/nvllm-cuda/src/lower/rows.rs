@@ -64,8 +64,8 @@ fn general_norm(lowering: &Lowering<'_>, norm: &RmsNorm) -> Result<Vec<Launch>> 
 }
 
 impl Lowering<'_> {
-    /// `first`: no node comes before it, so that what it writes is read by no kernel of the step that
-    /// may still run.
+    /// `first`: no node comes before it, so that what it writes is read by no kernel of the step
+    /// that may still run.
     pub(super) fn embed(&self, table: WeightId, y: Operand, first: bool) -> Result<Vec<Launch>> {
         let (at, dtype) = match self.weights.get(table) {
             Matrix::Dense(at, dtype) => (at, dtype),
