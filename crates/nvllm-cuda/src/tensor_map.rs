@@ -62,8 +62,8 @@ impl TensorMap {
         )
     }
 
-    /// Likewise of columns cut into ranges, all of which a box takes; what lies beyond the matrix in
-    /// the last one is read.
+    /// Likewise of columns cut into ranges, all of which a box takes; what lies beyond the matrix
+    /// in the last one is read.
     pub(crate) fn of_ranges(at: Address, rows: usize, cols: usize, each: RangeBox) -> Result<Self> {
         let (of_half, pitch) = (rows / each.halves, 2 * cols);
         Self::encode(
@@ -86,8 +86,8 @@ impl TensorMap {
         let (extents, pitches) = (extents.map(|n| n as u64), pitches.map(|n| n as u64));
         let (of_box, every) = (of_box.map(|n| n as u32), [1; RANK]);
         // SAFETY: writes the map; the arrays have the length that the rank asks for. The call came
-        // with CUDA 12.0, the oldest driver that `Device` opens. The address is not looked at before
-        // a kernel reads there.
+        // with CUDA 12.0, the oldest driver that `Device` opens. The address is not looked at
+        // before a kernel reads there.
         unsafe {
             sys::cuTensorMapEncodeTiled(
                 &raw mut map,

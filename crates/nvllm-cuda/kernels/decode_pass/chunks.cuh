@@ -44,9 +44,9 @@ struct Chunks {
 // Once all that this thread has copied is there.
 DEVICE void barrier_arrive_copied(u32 at) { asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(at) : "memory"); }
 
-// Asks for all chunks that the block attends to; one warp. `unit`: the block's first; all of `units`
-// are the same in every layer. Keys that the query does not see may be anything, such values are
-// zeros; the new key and value are the workers' to write.
+// Asks for all chunks that the block attends to; one warp. `unit`: the block's first; all of
+// `units` are the same in every layer. Keys that the query does not see may be anything, such
+// values are zeros; the new key and value are the workers' to write.
 template <int D> DEVICE void ask_for_chunks(const Phase* phases, int num_phases, const Attention& of, int unit, int units, Chunks chunks) {
   constexpr int PIECES = D / 8, ROWS_AT_ONCE = 32 / PIECES;
   __shared__ int rows[KV_CHUNK];                               // of pages, of each position; -1: not seen, -2: new

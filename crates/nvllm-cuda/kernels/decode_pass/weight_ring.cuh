@@ -13,8 +13,8 @@
 
 constexpr int TILE_ROWS = 16, NARROW_ROWS = 8;
 constexpr int STAGE_BYTES = TILE_ROWS * RANGES * 128;
-// The ring has up to so many pairs of stages, which are read together; a block that attends has fewer
-// before the last weight: a chunk's values lie in the place of the others (chunks.cuh).
+// The ring has up to so many pairs of stages, which are read together; a block that attends has
+// fewer before the last weight: a chunk's values lie in the place of the others (chunks.cuh).
 constexpr int MOST_PAIRS = 4, VALUE_PAIRS = 2, PAIR_BYTES = 2 * STAGE_BYTES;
 // Stages asked for that have not arrived, but of the last weight. With more, what blocks hand to
 // each other stands behind weights in the memory system (bench/LOG.md).

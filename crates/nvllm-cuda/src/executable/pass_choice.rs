@@ -136,6 +136,7 @@ impl CudaExecutable {
         let packed = state.inputs.layout.pack(own.staging()?, step, batch, [at.tokens, at.seqs]);
         let (bytes, results) = (own.packed_at(), own.results_at());
         state.inputs.begin(&self.device, &packed, bytes, &state.slots.states, results)?;
+        own.complete(&self.device)?;
         let graph = |pass: bool| {
             let run = |at: Extents| self.launch_stages(entry, at, pass);
             // Once as it is: what the driver does at the first launch of a kernel must not happen

@@ -32,8 +32,8 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// As many pairs as have room in `room` bytes beside rows of `row_bytes` and the list of weights;
-    /// None if values would leave none to a block that attends.
+    /// As many pairs as have room in `room` bytes beside rows of `row_bytes` and the list of
+    /// weights; None if values would leave none to a block that attends.
     pub(super) fn new(room: usize, row_bytes: usize, num_weights: usize) -> Option<Self> {
         let bytes = |pairs| shared_bytes(pairs, row_bytes, num_weights);
         let fits = |&pairs: &usize| bytes(pairs) + STATIC_SHARED <= room;

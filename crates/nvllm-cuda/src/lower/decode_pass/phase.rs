@@ -78,8 +78,8 @@ impl Phase {
         if self.flags & (SILU | NARROW) == 0 { TILE_ROWS } else { NARROW_ROWS }
     }
 
-    /// The same with tiles of fewer rows where, on `blocks` blocks, none then has as many rows. They
-    /// come two steps a copy.
+    /// The same with tiles of fewer rows where, on `blocks` blocks, none then has as many rows.
+    /// They come two steps a copy.
     fn narrowed(self, blocks: usize) -> Self {
         let narrow = Self::linear(self.k as usize, self.outputs as usize, self.flags | NARROW);
         let most = |phase: &Self| (phase.tiles as usize).div_ceil(blocks) * phase.tile_outputs();
@@ -124,8 +124,8 @@ impl Phase {
 }
 
 /// Where the phases begin among `blocks` blocks, and in tiles of how many rows: linear layers where
-/// those that get a tile more have least to read so far in their transformer layer. That begins with
-/// the keys and values of a chunk: attention, `units` a chunk of `unit_bytes`, is at the first
+/// those that get a tile more have least to read so far in their transformer layer. That begins
+/// with the keys and values of a chunk: attention, `units` a chunk of `unit_bytes`, is at the first
 /// blocks.
 pub(super) fn spread(phases: &mut [Phase], blocks: usize, units: usize, unit_bytes: usize) {
     let attends = |block: usize| if block < units { unit_bytes as u64 } else { 0 };
