@@ -34,6 +34,9 @@ DEVICE void load_box(u32 to, const TensorMap* map, int row, int step, u32 barrie
   asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {0, %2, 0, %3}], [%4];"
                :: "r"(to), "l"(map), "r"(row), "r"(step), "r"(barrier) : "memory");
 }
+// Before a block first uses a map in device memory: the copy engine may still know what was there
+// before the host wrote it.
+DEVICE void acquire_map(const TensorMap* map) { asm volatile("fence.proxy.tensormap::generic.acquire.sys [%0], 128;" :: "l"(map) : "memory"); }
 // Asks for the map itself, which the first copy would wait for.
 DEVICE void prefetch_map(const TensorMap* map) { asm volatile("prefetch.tensormap [%0];" :: "l"(map) : "memory"); }
 

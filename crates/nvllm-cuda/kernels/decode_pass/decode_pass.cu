@@ -66,6 +66,8 @@ DEVICE void decode_pass(const Phase* phases, const PassWeight* weights, int num_
     return;
   }
   if (threadIdx.x >= WORKERS) {                                // weights wait for nothing
+    for (int i = threadIdx.x - WORKERS; i < num_weights * MAPS; i += 32) acquire_map(maps + i);
+    __syncwarp();
     if (threadIdx.x == WORKERS) {
       int my_units = 0;
       auto attends = [&]() {
