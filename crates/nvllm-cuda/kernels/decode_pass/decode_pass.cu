@@ -4,15 +4,16 @@
 //
 // Layout: as the phases' own kernels have it: linear/small_m.cu, rms_norm/fused.cu,
 //   qk_norm_rope_append/fused.cu, attention/decode.cu (16-bit pages).
-// Launch: decode_pass_d64 / _d128, with _norm1 for normed rows of up to 1,024 columns, _norm4 up to
-//   4,096: one block a multiprocessor and all of them at once; dynamic shared memory
+// Launch: decode_pass_d64 / _d128, with _norm1 for normed rows of up to 1,024 columns, _norm4 up
+//   to 4,096: one block a multiprocessor and all of them at once; dynamic shared memory
 //   shared_bytes(pairs, row_bytes, num_weights). Parameters: phases; weights, num_weights, maps:
 //   MAPS tensor maps a weight (weight_ring.cuh); state (zero at first), counters of num_phases
-//   (zero); first_attention: the first such phase, num_attention of them, all with one first block;
-//   pairs: VALUE_PAIRS + 1 to MOST_PAIRS; row_bytes: 8 * range_len(K) * 2 of the longest row x, a
-//   multiple of 128; outputs (step.cuh); folds: whether the sequence's KV is cut into chunks; block_tables,
-//   max_blocks, block_len; items, counts, first_entry (work_list.cu); places i32 [1]; rotation
-//   f32 [D/2, 2]; num_heads, kv_heads, window, scale; partial, partial_ml. K is a multiple of 64.
+//   (zero); first_attention: the first such phase, num_attention of them, all with one first
+//   block; pairs: VALUE_PAIRS + 1 to MOST_PAIRS; row_bytes: 8 * range_len(K) * 2 of the longest
+//   row x, a multiple of 128; outputs (step.cuh); folds: whether the sequence's KV is cut into
+//   chunks; block_tables, max_blocks, block_len; items, counts, first_entry (work_list.cu); places
+//   i32 [1]; rotation f32 [D/2, 2]; num_heads, kv_heads, window, scale; partial, partial_ml. K is
+//   a multiple of 64.
 // Bytes: all weights and KV once. Bound: memory bandwidth, and the way of activations through L2
 //   (five times a layer).
 // Order ids: those of the kernels above, bit for bit.
