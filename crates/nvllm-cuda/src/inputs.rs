@@ -110,7 +110,7 @@ const fn begin_blocks(step: &PackedStep) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use nvllm_core::host::{Batch, Slots};
     use nvllm_core::{
         Activations, BlockId, KvFormat, OutputRow, SamplingParams, SeqStep, SlotReset, Source, Step, TokenId,
@@ -119,7 +119,7 @@ mod tests {
     use super::*;
     use crate::kernels::common::step::{NUM_OUTPUTS, NUM_RESETS, NUM_SEQS, NUM_TOKENS, RESULTS};
 
-    const GEOMETRY: KvGeometry = KvGeometry {
+    pub(crate) const GEOMETRY: KvGeometry = KvGeometry {
         num_layers: 1,
         num_heads: 1,
         head_dim: 8,

@@ -196,21 +196,11 @@ fn draws(batch: &Batch, slots: &Slots) -> bool {
 #[cfg(test)]
 mod tests {
     use nvllm_core::{
-        Activations, BlockId, KvFormat, OutputRow, SamplingParams, SeqStep, SlotId, SlotReset, Source, Step,
-        TokenId,
+        Activations, BlockId, OutputRow, SamplingParams, SeqStep, SlotId, SlotReset, Source, Step, TokenId,
     };
 
     use super::*;
-
-    const GEOMETRY: KvGeometry = KvGeometry {
-        num_layers: 1,
-        num_heads: 1,
-        head_dim: 8,
-        block_len: 16,
-        num_blocks: 9,
-        format: KvFormat::Bf16,
-        window: None,
-    };
+    use crate::inputs::tests::GEOMETRY;
 
     /// Whether a step draws in which slot 0 is greedy and slot 1 is not: a row of each of `slots`,
     /// sampled or scored.
